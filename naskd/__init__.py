@@ -1,0 +1,35 @@
+"""naskd: joint search of a student network's architecture and of how it is distilled.
+
+Nothing heavy is imported here: torch, optuna and ray take seconds, and are imported by what needs them.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "search": "naskd.api",
+    "open_run": "naskd.api",
+    "load": "naskd.api",
+    "Run": "naskd.api",
+    "TrialConfig": "naskd.config",
+    "ArchitectureSpec": "naskd.config",
+    "StageSpec": "naskd.config",
+    "DistillationSpec": "naskd.config",
+    "KnowledgeTerm": "naskd.config",
+    "AssistantSpec": "naskd.config",
+    "TrainingSpec": "naskd.config",
+}
+
+__all__ = [*_LAZY, "__version__"]  # noqa: PLE0604 - names resolved lazily below
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'naskd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,119 @@
+"""Networks that trials share (teachers, assistants): made once, stored by content, verified when read."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+
+class ArtifactStore:
+    """A folder of ``<id>/{model.pt, manifest.json}``, each written whole or not at all.
+
+    Args:
+        root: Created when missing.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def path(self, artifact_id: str) -> Path:
+        """Folder of the artifact, whether it exists or not."""
+        return self.root / artifact_id
+
+    def __contains__(self, artifact_id: object) -> bool:
+        return isinstance(artifact_id, str) and (self.path(artifact_id) / "manifest.json").is_file()
+
+    def save(self, artifact_id: str, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+        """Store a state dict with its manifest; a no-op when somebody was faster."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{artifact_id}-", dir=self.root))
+        try:
+            torch.save(dict(state), folder / "model.pt")
+            record = {**manifest, "sha256": file_hash(folder / "model.pt")}
+            with open(folder / "manifest.json", "w") as file:
+                json.dump(record, file, indent=1, sort_keys=True)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.rename(folder, self.path(artifact_id))
+            except OSError:
+                if artifact_id not in self:
+                    raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def manifest(self, artifact_id: str) -> dict[str, Any]:
+        """The manifest of a stored artifact."""
+        with open(self.path(artifact_id) / "manifest.json") as file:
+            return dict(json.load(file))
+
+    def load(self, artifact_id: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """State dict (on the CPU) and manifest.
+
+        Raises:
+            ValueError: The file is not the one that was stored.
+        """
+        manifest = self.manifest(artifact_id)
+        state = load_checkpoint(self.path(artifact_id) / "model.pt", manifest["sha256"])
+        return state, manifest
+
+    @contextmanager
+    def claim(self, artifact_id: str) -> Iterator[bool]:
+        """Hold the right to make an artifact; waits for whoever holds it.
+
+        Yields True when the artifact is still to be made, False when it exists. The lock is the operating system's,
+        so it ends with its holder, however that one died.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{artifact_id}.lock"):
+            yield artifact_id not in self
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict with ``weights_only``, after checking its hash.
+
+    Args:
+        path: A ``torch.save`` file or a ``.safetensors`` file. A dictionary that holds the state under ``state_dict``, ``model`` or
+            ``model_state_dict`` is unwrapped, as is the ``module.`` prefix of data-parallel training.
+        sha256: Expected hash, hexadecimal; None skips the check.
+
+    Raises:
+        ValueError: The file is missing, has another hash, or holds no state dict.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} does not exist")
+    if sha256 is not None:
+        found = file_hash(path)
+        if found != sha256.lower():
+            raise ValueError(f"checkpoint {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... by file format
+        raise ValueError(f"checkpoint {path} cannot be read with weights_only=True: {str(error).splitlines()[0]}") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(data, dict) and isinstance(data.get(key), dict):
+            data = data[key]
+    if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
+        raise ValueError(f"checkpoint {path} holds no state dict (a dictionary of tensors)")
+    if all(key.startswith("module.") for key in data):
+        data = {key.removeprefix("module."): value for key, value in data.items()}
+    return data

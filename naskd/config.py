@@ -1,0 +1,333 @@
+"""The design of one trial: architecture, distillation, training. Frozen, validated, JSON round trip.
+
+Everything here is plain data: no torch, no optuna, no ray. Construction validates, so that an impossible value
+never travels further than the line that wrote it.
+"""
+
+import hashlib
+import json
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", validate_default=True)
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Pairs = Literal["last", "middle", "first", "all"]
+Weighting = Literal["paper", "balanced"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StageSpec:
+    """A run of blocks at one resolution.
+
+    Args:
+        block: Name of a registered block.
+        depth: Number of blocks, at least 1; the first one carries the stride.
+        width: Output channels of the stage.
+        kernel: Side of the square kernel, odd.
+        expansion: Ratio of a block's hidden width to its output width (``bottleneck``: below 1; to its input width for
+            ``inverted_residual``: above 1); blocks without a hidden width ignore it.
+        stride: Of the first block, 1 or 2.
+        squeeze_excitation: Channel attention (Hu et al., 2018, arXiv 1709.01507) where the block has a place for it.
+    """
+
+    block: str
+    depth: PositiveInt
+    width: PositiveInt
+    kernel: Annotated[int, Field(ge=1, le=15)] = 3
+    expansion: Positive = 1.0
+    stride: Literal[1, 2] = 1
+    squeeze_excitation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, got {self.kernel}; use {self.kernel - 1} or {self.kernel + 1}")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ArchitectureSpec:
+    """A convolutional classifier: a stem, stages, global average pooling and a linear classifier.
+
+    Args:
+        stages: Shallow to deep, at least one.
+        stem_width: Channels after the stem's convolution.
+        stem_kernel: Side of the stem's kernel, odd.
+        stem_stride: 1 or 2.
+    """
+
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
+    stem_width: PositiveInt = 16
+    stem_kernel: Literal[1, 3, 5, 7] = 3
+    stem_stride: Literal[1, 2] = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class KnowledgeTerm:
+    """One kind of knowledge that the student is taught.
+
+    Args:
+        kind: Name of a registered knowledge loss.
+        weight: Multiplier of the loss, in [0, inf). What it multiplies is said by `weighting`.
+        weighting: ``"paper"``: the published constant of the method, valid at its batch size and resolution.
+            ``"balanced"``: the factor that gives the term, at step 0 and at its tap, a gradient of the norm of
+            cross-entropy's.
+        temperature: Softmax temperature; losses without one ignore it.
+        pairs: Which stages are matched, for losses on stages: the ``last``, the ``middle`` or ``first`` pair, or ``all``.
+        source: Index into ``DistillationSpec.teachers``.
+        options: Further settings of the loss as (name, value) pairs, sorted by name; its card lists them.
+    """
+
+    kind: str
+    weight: NonNegative = 1.0
+    weighting: Weighting = "paper"
+    temperature: Positive = 4.0
+    pairs: Pairs = "last"
+    source: Annotated[int, Field(ge=0)] = 0
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingSpec:
+    """How a network is trained.
+
+    Args:
+        epochs: The horizon of the schedule. Rung epochs of a stopping rule are not part of a design.
+        batch_size: At least 2, since a batch of one has no batch statistics.
+        optimizer: ``adamw`` (Loshchilov & Hutter, 2019, arXiv 1711.05101) or ``sgd`` with Nesterov momentum.
+        learning_rate: Peak of the schedule.
+        weight_decay: Decoupled for ``adamw``, L2 for ``sgd``; biases and normalisation are never decayed.
+        momentum: Of ``sgd``; ``adamw`` uses it as its first beta.
+        schedule: ``one_cycle`` (linear warm-up, then cosine to zero; Smith & Topin, 2018, arXiv 1708.07120) or
+            ``cosine`` (no warm-up; Loshchilov & Hutter, 2017, arXiv 1608.03983).
+        augmentation: Which views of an image are drawn: ``none``, ``translate``, ``flip`` or ``flip_translate``.
+    """
+
+    epochs: PositiveInt = 20
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    augmentation: Literal["none", "translate", "flip", "flip_translate"] = "translate"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AssistantSpec:
+    """A teacher assistant (Mirzadeh et al., AAAI 2020, arXiv 1902.03393): an intermediate network, distilled first.
+
+    Its training is fixed here rather than shared with the student's, so that all trials that want the same assistant
+    mean the same network, which is then trained once.
+    """
+
+    architecture: ArchitectureSpec
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    terms: tuple[KnowledgeTerm, ...] = (KnowledgeTerm("logits"),)
+    ce_weight: NonNegative = 1.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DistillationSpec:
+    """How the student is taught. The total loss is ``ce_weight * CE + sum_i weight_i * K_i``.
+
+    Args:
+        scheme: Name of a registered scheme.
+        terms: Knowledge losses; empty means no distillation.
+        ce_weight: Weight of the cross-entropy with the labels.
+        teachers: Names of the study's teachers; terms point into this tuple.
+        assistants: A chain of teacher assistants from the teacher down; the student is then taught by the last one.
+    """
+
+    terms: tuple[KnowledgeTerm, ...] = ()
+    ce_weight: NonNegative = 1.0
+    scheme: str = "offline"
+    teachers: Annotated[tuple[str, ...], Field(min_length=1)] = ("teacher",)
+    assistants: tuple[AssistantSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        for index, term in enumerate(self.terms):
+            if term.source >= len(self.teachers):
+                raise ValueError(
+                    f"terms[{index}].source is {term.source}, but there are {len(self.teachers)} teachers; "
+                    f"allowed: 0 to {len(self.teachers) - 1}"
+                )
+        if self.ce_weight == 0 and not any(term.weight > 0 for term in self.terms):
+            raise ValueError("ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned")
+
+    def canonical(self) -> "DistillationSpec":
+        """The same training written in one way.
+
+        Terms of weight 0 teach nothing and go; without terms no assistant is needed; terms are sorted, since their sum
+        does not depend on their order. Spaces return canonical designs, so that ``config_id`` finds duplicates.
+        """
+        terms = tuple(sorted((t for t in self.terms if t.weight > 0), key=lambda t: (t.kind, t.source, t.pairs)))
+        return DistillationSpec(
+            terms=terms,
+            ce_weight=self.ce_weight if terms else 1.0,
+            scheme=self.scheme,
+            teachers=self.teachers,
+            assistants=self.assistants if terms else (),
+        )
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrialConfig:
+    """One design: what is trained, how it is taught, how it is trained."""
+
+    architecture: ArchitectureSpec
+    distillation: DistillationSpec = field(default_factory=DistillationSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+
+    @property
+    def config_id(self) -> str:
+        """Twelve hexadecimal digits that name the design; equal designs have equal names.
+
+        Fields at their default are left out of the hash, so that a field added later, at a default that means "as
+        before", does not rename the designs of older runs.
+        """
+        return content_id(_TRIAL.dump_python(self, mode="json", exclude_defaults=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dict(_TRIAL.dump_python(self, mode="json"))
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "TrialConfig":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: A key is unknown, missing or out of range.
+        """
+        return _TRIAL.validate_python(data)
+
+
+_TRIAL = TypeAdapter(TrialConfig)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a deployed network costs.
+
+    Args:
+        macs: Multiply-accumulates of one forward pass of one image: convolutions and matrix products only. FLOPs = 2 x MACs.
+        n_params: Trainable parameters.
+        size_bytes: Parameters and buffers as stored in 32 bits.
+    """
+
+    macs: int
+    n_params: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataSpec:
+    """The images of a study.
+
+    Args:
+        kind: ``digits`` (scikit-learn's 1,797 real 8x8 images), ``cifar10`` (torchvision's files) or ``image_folder``
+            (``root/<class>/*.jpg``).
+        root: Folder of the files; for ``image_folder`` the training images.
+        test_root: ``image_folder`` only: a folder of test images of the same classes; without one, a part of `root` is sealed.
+        download: ``cifar10`` only: fetch the files when they are missing.
+        resolution: Images are resized (shorter side) and cropped to this square; None keeps the size, which must then be
+            the same for all images.
+        channels: 1 or 3; None keeps what the images have.
+        val_fraction: Part of the training images on which the search judges.
+        test_fraction: Part that is sealed where the data has no test split of its own.
+        split_seed: Of the stratified splits, apart from the study's seed so that several studies share splits and teachers.
+        max_train: Use at most this many training images, drawn per class; None for all.
+        max_bytes: Refuse data that needs more memory than this as uint8.
+    """
+
+    kind: Literal["digits", "cifar10", "image_folder"]
+    root: str | None = None
+    test_root: str | None = None
+    download: bool = False
+    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    channels: Literal[1, 3] | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    max_train: Annotated[int, Field(ge=2)] | None = None
+    max_bytes: PositiveInt = 4 * 2**30
+
+    def __post_init__(self) -> None:
+        if self.kind != "digits" and self.root is None:
+            raise ValueError(f"kind = {self.kind!r} needs root, the folder of the images")
+        if self.kind != "image_folder" and self.test_root is not None:
+            raise ValueError(f"test_root is for kind = 'image_folder' only, not {self.kind!r}")
+        if self.kind != "cifar10" and self.download:
+            raise ValueError(f"download is for kind = 'cifar10' only, not {self.kind!r}")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TeacherSpec:
+    """Where the teacher comes from: exactly one of `architecture`, `builder` and `torchvision`.
+
+    Args:
+        architecture: Trained by naskd on the training split alone, as `training` says.
+        builder: ``"file.py:function"``; the function takes no argument and returns an ``nn.Module`` whose output is ``(B, K)`` logits.
+        torchvision: Name of a classification model of torchvision.
+        weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by one of the study's
+            classes and the network is fine-tuned on the training split as `training` says.
+        checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
+        sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
+        training: For what naskd trains.
+        seed: Of that training, apart from the study's so that several studies share a teacher.
+        mean, std: Of the foreign network's input, per channel, on the [0, 1] scale.
+        resolution: What the foreign network expects; images are resized to it.
+        classes: The foreign network's class names in the order of its outputs; reordered to the data's.
+        taps: Names of modules whose outputs are the stages; empty: found at each change of resolution.
+        saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
+            ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
+    """
+
+    architecture: ArchitectureSpec | None = None
+    builder: str | None = None
+    torchvision: str | None = None
+    weights: str | None = None
+    checkpoint: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    seed: Annotated[int, Field(ge=0)] = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
+    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    classes: tuple[str, ...] | None = None
+    taps: tuple[str, ...] = ()
+    saw: Literal["train", "other", "train+val", "unknown"] = "unknown"
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("architecture", "builder", "torchvision") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a teacher needs exactly one of architecture, builder and torchvision, got {', '.join(given) or 'none'}"
+            )
+        if self.builder is not None and self.checkpoint is None:
+            raise ValueError("a teacher with a builder needs a checkpoint, its trained weights")
+        if self.architecture is not None and (self.checkpoint or self.weights):
+            raise ValueError("a teacher with an architecture is trained by naskd: checkpoint and weights do not apply")
+        if self.weights is not None and (self.torchvision is None or self.checkpoint is not None):
+            raise ValueError("weights names torchvision weights: give torchvision, and no checkpoint")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        if self.sha256 is not None and self.checkpoint is None:
+            raise ValueError("sha256 is the hash of checkpoint, which is missing")
+
+    @property
+    def trained_here(self) -> bool:
+        """Whether naskd trains it (from scratch, or fine-tunes it) on the training split alone."""
+        return self.checkpoint is None
+
+
+def content_id(data: Any) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of `data` as canonical JSON."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,98 @@
+"""What travels between a study, an executor and a trial. Plain data, picklable, torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, Literal, Protocol
+
+from naskd.config import TrialConfig
+
+
+class Decision(Enum):
+    """What a source answers to a report of a running job."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to be done by whoever asks.
+
+    Args:
+        job_id: Unique within the study; for a trial its number as text, for an artifact its content id.
+        kind: ``trial`` trains a student; ``artifact`` makes a teacher or an assistant that trials share.
+        config: The design to train (for an artifact: the assistant's own design, None for a teacher, which the study
+            file describes).
+        seed: Of the training.
+        start_epoch: Where to go on; above 0 only with a checkpoint.
+        until_epoch: Where to stop, at most the schedule's horizon.
+        checkpoint: Path of the checkpoint to go on from.
+        requires: Content ids of the artifacts that must exist before the job can run.
+    """
+
+    job_id: str
+    kind: Literal["trial", "artifact"]
+    config: TrialConfig | None
+    seed: int
+    start_epoch: int
+    until_epoch: int
+    checkpoint: str | None = None
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a training. Failures are data.
+
+    Args:
+        status: ``complete``, ``failed`` or ``stopped`` (by a stopping rule).
+        reason: Why it failed or was stopped, one line; empty when complete.
+        metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
+        curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
+        train_macs: Multiply-accumulates spent on training and evaluation, counted as if nothing were banked.
+        wall_seconds: Of this training, teacher loading excluded.
+        seed: Of the training.
+        teacher_agreement: Fraction of validation images on which student and teacher name the same class; None without a
+            teacher.
+        error: The traceback of a failure.
+        environment: Versions, device and threads.
+    """
+
+    status: Literal["complete", "failed", "stopped"]
+    seed: int
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[Mapping[str, float], ...] = ()
+    train_macs: int = 0
+    wall_seconds: float = 0.0
+    teacher_agreement: float | None = None
+    error: str = ""
+    environment: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "TrialResult":
+        """The inverse of :meth:`to_dict`."""
+        return TrialResult(**{**data, "curve": tuple(data.get("curve", ()))})
+
+
+class TrialSource(Protocol):
+    """Where an executor pulls its work from."""
+
+    def ask(self) -> Job | None:
+        """The next job, or None when there is none (now, or for good: see :attr:`finished`)."""
+
+    def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        """Tell an epoch's metrics; the answer says whether the job goes on."""
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        """Book the result of a job. Telling the same job twice is an error."""
+
+    @property
+    def finished(self) -> bool:
+        """True when no job will come any more, whatever the running ones do."""

@@ -1,0 +1,92 @@
+"""Named registries: the one way a method, block, scheme or executor becomes known to naskd.
+
+A registry holds *cards*: small torch-free descriptions, each of which knows how to import what it
+describes. Listing and checking therefore cost nothing; only a trial pays for the imports.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, Protocol, TypeVar
+
+
+class Card(Protocol):
+    """What every registered thing says of itself."""
+
+    @property
+    def name(self) -> str:
+        """The name used in study files and search spaces."""
+
+    @property
+    def paper(self) -> str:
+        """Authors, title, venue, year, arXiv number."""
+
+    @property
+    def implementation(self) -> "str | type[Any]":
+        """``"package.module:attribute"``, imported on first use, or the class itself."""
+
+
+C = TypeVar("C", bound=Card)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A ``did you mean`` clause for `name`, or an empty string when nothing known is close."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+class Registry(Generic[C]):
+    """Cards by name; collisions and unknown names raise.
+
+    Args:
+        what: The singular noun used in messages, such as ``"block"``.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._cards: dict[str, C] = {}
+
+    def register(self, card: C) -> C:
+        """Add `card`.
+
+        Raises:
+            ValueError: A different card already has that name.
+        """
+        known = self._cards.get(card.name)
+        if known is not None and known != card:
+            raise ValueError(f"a {self.what} named {card.name!r} is already registered; choose another name")
+        self._cards[card.name] = card
+        return card
+
+    def __getitem__(self, name: str) -> C:
+        try:
+            return self._cards[name]
+        except KeyError:
+            raise ValueError(
+                f"unknown {self.what} {name!r}; known: {', '.join(sorted(self._cards))}{nearest(name, self._cards)}"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._cards
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(self._cards.values())
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of registration."""
+        return tuple(self._cards)
+
+    def load(self, name: str) -> Any:
+        """Import what the card `name` describes (this may import torch).
+
+        Raises:
+            ValueError: The name is not registered.
+        """
+        implementation = self[name].implementation
+        if not isinstance(implementation, str):
+            return implementation
+        module, _, attribute = implementation.partition(":")
+        return getattr(importlib.import_module(module), attribute)

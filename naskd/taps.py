@@ -1,0 +1,121 @@
+"""What a network shows a knowledge loss.
+
+Shape letters: ``B`` batch, ``K`` classes, ``C`` channels, ``H, W`` space, ``N`` tokens, ``D`` features.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Layout = Literal["map", "tokens"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One intermediate activation.
+
+    Args:
+        tensor: ``(B, C, H, W)`` for a map, ``(B, N, D)`` for tokens.
+        layout: Which of the two.
+        position: Relative depth of the tap in its network, in (0, 1].
+    """
+
+    tensor: Tensor
+    layout: Layout
+    position: float
+
+    @property
+    def shape(self) -> "TapShape":
+        """The shape without the batch."""
+        if self.layout == "map":
+            _, channels, height, width = self.tensor.shape
+            return TapShape(channels, (height, width), self.layout, self.position)
+        _, tokens, channels = self.tensor.shape
+        side = int(tokens**0.5)
+        grid = (side, tokens // side) if side * (tokens // side) == tokens else (1, tokens)
+        return TapShape(channels, grid, self.layout, self.position)
+
+
+@dataclass(frozen=True)
+class TapShape:
+    """Shape of a tap without the batch: channels, spatial grid ``(H, W)``, layout, relative depth in (0, 1]."""
+
+    channels: int
+    grid: tuple[int, int]
+    layout: Layout
+    position: float
+
+
+@dataclass(frozen=True)
+class Taps:
+    """All that a network shows for one batch.
+
+    Args:
+        logits: ``(B, K)``.
+        stages: Output of each stage after its activation, shallow to deep.
+        pre_activations: Output of each stage before its last activation (equal to `stages` where a block ends
+            linearly), shallow to deep.
+        pooled: ``(B, D)``, what the classifier sees.
+        attention: Attention maps ``(B, heads, N, N)``, where the network has them.
+    """
+
+    logits: Tensor
+    stages: tuple[Tap, ...]
+    pre_activations: tuple[Tap, ...]
+    pooled: Tensor
+    attention: tuple[Tensor, ...] = ()
+
+    @property
+    def shapes(self) -> "TapShapes":
+        """All shapes without the batch."""
+        return TapShapes(
+            n_classes=self.logits.shape[1],
+            stages=tuple(tap.shape for tap in self.stages),
+            pre_activations=tuple(tap.shape for tap in self.pre_activations),
+            n_features=self.pooled.shape[1],
+        )
+
+
+@dataclass(frozen=True)
+class TapShapes:
+    """Shapes of :class:`Taps` without the batch; what a knowledge loss needs to build its adapters."""
+
+    n_classes: int
+    stages: tuple[TapShape, ...]
+    pre_activations: tuple[TapShape, ...]
+    n_features: int
+
+
+@runtime_checkable
+class TappedNetwork(Protocol):
+    """A classifier of images in [0, 1], ``(B, C, H, W)`` float; it normalises them itself.
+
+    Normalisation belongs to the network, so that teacher and student each see what they were made for, and
+    so that an exported student needs no preprocessing but a division by 255.
+    """
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)``."""
+
+    def taps(self, images: Tensor) -> Taps:
+        """Logits and everything a knowledge loss may ask for, from one forward pass."""
+
+
+def tap_shapes(network: nn.Module, in_channels: int, resolution: int) -> TapShapes:
+    """Shapes of a network's taps at ``resolution x resolution``, found with one evaluation pass of two zeros.
+
+    The network's mode and statistics are left as they were.
+    """
+    assert isinstance(network, TappedNetwork)
+    parameter = next(network.parameters(), None)
+    device = parameter.device if parameter is not None else torch.device("cpu")
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            images = torch.zeros(2, in_channels, resolution, resolution, device=device)
+            return network.taps(images).shapes
+    finally:
+        network.train(was_training)
