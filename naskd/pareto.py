@@ -1,0 +1,179 @@
+"""Dominance, fronts and hypervolume, on plain numbers.
+
+A point dominates another when it is at least as good in every objective and better in one (Zitzler & Thiele,
+"Multiobjective evolutionary algorithms: a comparative case study", IEEE TEC 3(4), 1999, where the
+hypervolume is
+defined too). Here `N` is the number of points, `M` the number of objectives.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ACCURACY = "val_accuracy"
+
+
+def non_dominated(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.bool_]:
+    """Which points no other point dominates.
+
+    Equal points do not dominate each other, so all copies of a non-dominated point are kept. A point with a
+    NaN is never on the front and dominates nothing; infinities are ordinary values.
+
+    Args:
+        points: ``(N, M)``; an empty sequence is no points.
+        maximise: For each objective, whether more is better; ``M`` entries.
+
+    Returns:
+        Mask ``(N,)``.
+
+    Raises:
+        ValueError: The shapes do not agree.
+    """
+    costs = _as_costs(points, maximise)
+    mask = np.zeros(len(costs), dtype=bool)
+    valid = ~np.isnan(costs).any(axis=1)
+    mask[valid] = _minimal(costs[valid])
+    return mask
+
+
+def non_dominated_ranks(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.int64]:
+    """The front each point is on when fronts are peeled off one after the other.
+
+    Non-dominated sorting as in NSGA-II (Deb et al., IEEE TEC 6(2), 2002).
+
+    Args:
+        points: ``(N, M)``.
+        maximise: For each objective, whether more is better.
+
+    Returns:
+        Ranks ``(N,)``: 0 on the front of all points, 1 on the front of what is left, ... Points with a NaN
+        share one rank behind all others, so that sorting by rank puts them last.
+
+    Raises:
+        ValueError: The shapes do not agree.
+    """
+    costs = _as_costs(points, maximise)
+    ranks = np.zeros(len(costs), dtype=np.int64)
+    left = np.flatnonzero(~np.isnan(costs).any(axis=1))
+    rank = 0
+    while len(left):
+        front = _minimal(costs[left])
+        ranks[left[front]] = rank
+        left = left[~front]
+        rank += 1
+    ranks[np.isnan(costs).any(axis=1)] = rank
+    return ranks
+
+
+def hypervolume(points: ArrayLike, reference_point: ArrayLike, maximise: Sequence[bool]) -> float:
+    """The volume that the points dominate and the reference point bounds.
+
+    Points that are not better than the reference point in every objective contribute nothing, nor do points
+    with a NaN. One and two objectives are ours; three and more are moocore's (Fonseca, Paquete &
+    López-Ibáñez, "An improved dimension-sweep algorithm for the hypervolume indicator", CEC 2006).
+
+    Args:
+        points: ``(N, M)``; an empty sequence has volume 0.
+        reference_point: ``(M,)``, finite.
+        maximise: For each objective, whether more is better.
+
+    Returns:
+        The volume, at least 0.
+
+    Raises:
+        ValueError: The shapes do not agree, or the reference point is not finite.
+    """
+    reference = np.asarray(reference_point, dtype=np.float64)
+    if reference.shape != (len(maximise),) or not np.isfinite(reference).all():
+        raise ValueError(
+            f"reference_point must be {len(maximise)} finite numbers, as maximise has entries, "
+            f"got {reference_point!r}"
+        )
+    reference = _as_costs(reference[None], maximise)[0]
+    costs = _as_costs(points, maximise)
+    costs = costs[(costs < reference).all(axis=1)]
+    if not len(costs):
+        return 0.0
+    if costs.shape[1] == 1:
+        return float(reference[0] - costs.min())
+    if costs.shape[1] == 2:
+        return _sweep(costs, reference)
+    import moocore  # half a second that only studies of three objectives pay
+
+    return float(moocore.hypervolume(costs, ref=reference))
+
+
+def objective_space(values: ArrayLike, names: Sequence[str]) -> NDArray[np.float64]:
+    """The space in which hypervolume is measured: accuracy as it is, every cost as its decimal logarithm.
+
+    Costs of students span orders of magnitude; without the logarithm the volume would be that of the most
+    expensive student alone.
+
+    Args:
+        values: ``(..., M)``: points, or one reference point.
+        names: Of the objectives; all but ``val_accuracy`` are costs.
+
+    Returns:
+        Array of the same shape. NaN stays NaN.
+
+    Raises:
+        ValueError: The shapes do not agree, or a cost is not positive.
+    """
+    space = np.array(values, dtype=np.float64)
+    if space.size == 0:
+        return space.reshape(-1, len(names))
+    if space.shape[-1] != len(names):
+        raise ValueError(
+            f"values must end in {len(names)} objectives ({', '.join(names)}), got shape {space.shape}"
+        )
+    for index, name in enumerate(names):
+        if name == ACCURACY:
+            continue
+        cost = space[..., index]
+        if (cost <= 0).any():
+            raise ValueError(f"{name} must be positive to have a logarithm, got {cost.min():g}")
+        space[..., index] = np.log10(cost)
+    return space
+
+
+def _as_costs(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.float64]:
+    """A copy of `points` in which less is better, ``(N, M)``."""
+    signs = np.where(np.asarray(maximise, dtype=bool), -1.0, 1.0)
+    if len(signs) == 0:
+        raise ValueError("maximise is empty; give one entry for each objective")
+    array = np.asarray(points, dtype=np.float64)
+    if array.size == 0:
+        array = array.reshape(-1, len(signs))
+    if array.ndim != 2 or array.shape[1] != len(signs):
+        raise ValueError(
+            f"points must have shape (N, {len(signs)}), as maximise has entries, got {array.shape}"
+        )
+    return array * signs + 0.0  # adding 0 turns -0.0 into 0.0, which are one value
+
+
+def _minimal(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Mask of the non-dominated rows of `costs`, which holds no NaN.
+
+    In lexicographic order a row can only be dominated by an earlier one, and if by any, then by one on the
+    front: so each distinct row is compared with the front so far, and never again.
+    """
+    rows, copies = np.unique(costs, axis=0, return_inverse=True)
+    keep = np.zeros(len(rows), dtype=bool)
+    front = np.empty_like(rows)
+    size = 0
+    for index, row in enumerate(rows):
+        if not (front[:size] <= row).all(axis=1).any():
+            keep[index] = True
+            front[size] = row
+            size += 1
+    return np.asarray(keep[copies.reshape(-1)], dtype=np.bool_)
+
+
+def _sweep(costs: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Area between two-dimensional `costs`, all below `reference`, and `reference`."""
+    costs = costs[np.lexsort((costs[:, 1], costs[:, 0]))]
+    # Left to right, the staircase at x is the least y so far; each step reaches to the next point's x.
+    height = reference[1] - np.minimum.accumulate(costs[:, 1])
+    width = np.diff(costs[:, 0], append=reference[0])
+    return float(height @ width)
