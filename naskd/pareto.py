@@ -149,7 +149,7 @@ def _as_costs(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.float64
         raise ValueError(
             f"points must have shape (N, {len(signs)}), as maximise has entries, got {array.shape}"
         )
-    return array * signs + 0.0  # adding 0 turns -0.0 into 0.0, which are one value
+    return array * signs
 
 
 def _minimal(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
