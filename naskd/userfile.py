@@ -9,11 +9,13 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from naskd.registry import nearest
 
 _PREFIX = "naskd_user_"
 
@@ -38,23 +40,24 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
         base: Folder of the study file.
 
     Raises:
-        ValueError: The reference is malformed, the file is missing or raises while it is imported (the message
-            names the line), or it defines no such function.
+        ValueError: The reference is malformed, the file is missing or raises while it is imported
+            (the message names the line), or it defines no such function.
     """
     file, name = split_reference(reference)
     path = base / Path(file).expanduser()
     found = getattr(import_file(path), name, None)
     if not callable(found):
-        known = ", ".join(defined_functions(path)) or "none"
-        raise ValueError(f"{path} defines no function {name!r}; functions there: {known}")
+        functions = defined_functions(path)
+        known = ", ".join(functions) or "none"
+        raise ValueError(f"{path} defines no function {name!r}; there: {known}{nearest(name, functions)}")
     return found  # type: ignore[no-any-return]
 
 
 def import_file(path: Path) -> ModuleType:
     """Import a Python file by its path.
 
-    The same file with the same content is executed once in a process; an edited one is executed again. Modules in
-    its folder can be imported by name from it, as if it were run as a script.
+    The same file with the same content is executed once in a process; an edited one is executed
+    again. It can import the modules in its folder by name, as if it were run as a script.
 
     Raises:
         ValueError: The file is missing or raises while it is imported; the message names the line.
@@ -82,24 +85,41 @@ def import_file(path: Path) -> ModuleType:
 
 
 def defined_functions(path: Path) -> tuple[str, ...]:
-    """Names at the top level of a Python file that can be functions, found without executing it.
-
-    Definitions, assignments and imported names count, since each of them may be callable.
+    """Names of the functions that a Python file defines at its top level, found without executing it.
 
     Raises:
         ValueError: The file cannot be read or is not valid Python; the message names the line.
     """
-    names: list[str] = []
-    for node in _parse(path).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.Assign):
-            names += [t.id for t in node.targets if isinstance(t, ast.Name)]
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            names.append(node.target.id)
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            names += [a.asname or a.name.partition(".")[0] for a in node.names]
-    return tuple(dict.fromkeys(n for n in names if not n.startswith("_")))
+    nodes = _top_level(_parse(path).body)
+    return tuple(node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name[0] != "_")
+
+
+def may_define(path: Path, name: str) -> bool:
+    """Whether a Python file binds `name` at its top level, or may, found without executing it.
+
+    Raises:
+        ValueError: The file cannot be read or is not valid Python; the message names the line.
+    """
+    for node in _top_level(_parse(path).body):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return True
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            if any(alias.name == "*" or (alias.asname or alias.name) == name for alias in node.names):
+                return True
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            if name in names:
+                return True
+    return False
+
+
+def _top_level(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            yield from _top_level([n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt)])
+            for handler in getattr(node, "handlers", ()):
+                yield from _top_level(handler.body)
 
 
 def file_content_id(path: Path) -> str:
@@ -159,11 +179,12 @@ def _line_of(error: Exception, path: Path) -> int:
 def _folder_importable(folder: Path) -> Iterator[None]:
     """Let modules in `folder` be imported by name: first in line now, last in line afterwards.
 
-    Last in line, so that a function may still import a neighbour when it is called, but a user's ``random.py``
-    never shadows the standard library's for the rest of the process. A neighbour of the same name from another
-    user's folder is forgotten first: its importers keep their reference to it.
+    Last in line, so that a function may still import a neighbour when it is called, but a user's
+    ``random.py`` never shadows the standard library's for the rest of the process. A neighbour of
+    the same name from another user's folder is forgotten first; its importers keep their reference.
     """
-    loaded = {name: Path(m.__file__) for name, m in list(sys.modules.items()) if getattr(m, "__file__", None)}
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    loaded = {name: Path(file) for name, file in files.items() if file}
     others = {file.parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
     for neighbour in {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}:
         file = loaded.get(neighbour)
