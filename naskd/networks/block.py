@@ -1,0 +1,64 @@
+"""The contract of a block."""
+
+import torch
+from torch import Tensor, nn
+
+from naskd.config import Cost, StageSpec
+from naskd.cost import network_cost
+from naskd.networks.layers import strided
+
+
+class Block(nn.Module):
+    """What stages are made of: ``(B, in_channels, H, W)`` to ``(B, width, ceil(H/stride), ceil(W/stride))``.
+
+    ``forward(x) = activation(pre_activation(x))``, so that knowledge losses on pre-activations see them
+    without hooks. A subclass sets :attr:`activation` (``nn.Identity()`` where it ends linearly; never in place, since the
+    pre-activation is shown) and writes :meth:`pre_activation`. It may override :meth:`cost` with a closed
+    form.
+
+    Args:
+        in_channels: Channels of the input.
+        stage: What the block is part of.
+        stride: Of this block, which is the stage's for its first block and 1 for the others.
+    """
+
+    activation: nn.Module
+
+    def __init__(self, in_channels: int, stage: StageSpec, stride: int) -> None:
+        super().__init__()
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        """Output before the last activation."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output of the block."""
+        output: Tensor = self.activation(self.pre_activation(x))
+        return output
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The BatchNorm that ends the main branch and describes the pre-activation; None without one."""
+        return None
+
+    @classmethod
+    def cost(cls, in_channels: int, stage: StageSpec, stride: int, height: int, width: int) -> Cost:
+        """MACs for one image of ``height x width``, parameters and bytes, as :class:`Cost` counts them.
+
+        This one builds the block on the ``meta`` device and counts, which takes milliseconds and holds for
+        any block.
+
+        Raises:
+            ValueError: The output has another shape than the contract says.
+        """
+        with torch.device("meta"):
+            block = cls(in_channels, stage, stride).eval()
+            with torch.no_grad():
+                found = tuple(block(torch.empty(1, in_channels, height, width)).shape)
+        wanted = (1, stage.width, strided(height, stride), strided(width, stride))
+        if found != wanted:
+            raise ValueError(
+                f"block {cls.__name__} turns {(1, in_channels, height, width)} with stride {stride} into "
+                f"{found}; its contract is {wanted}: width channels, and sides of ceil(n / stride)"
+            )
+        return network_cost(block, in_channels, (height, width))

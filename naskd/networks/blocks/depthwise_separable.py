@@ -1,0 +1,50 @@
+"""Depthwise separable convolution.
+
+Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam: MobileNets: Efficient Convolutional Neural
+Networks for Mobile Vision Applications. 2017, arXiv 1704.04861, fig. 3 right.
+"""
+
+from torch import Tensor, nn
+
+from naskd.config import Cost, StageSpec
+from naskd.networks.block import Block
+from naskd.networks.layers import conv_norm, conv_norm_cost, strided, total
+
+
+class DepthwiseSeparable(Block):
+    """Depthwise ``kernel x kernel`` with the stride, ReLU, then 1x1 to ``width``, ReLU; no shortcut.
+
+    Ignores ``expansion`` and ``squeeze_excitation``.
+    """
+
+    def __init__(self, in_channels: int, stage: StageSpec, stride: int) -> None:
+        super().__init__(in_channels, stage, stride)
+        self.branch = nn.Sequential(
+            *conv_norm(in_channels, in_channels, stage.kernel, stride, groups=in_channels),
+            nn.ReLU(),
+            *conv_norm(in_channels, stage.width, 1),
+        )
+        self.activation = nn.ReLU()
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        """Output of the last BatchNorm."""
+        output: Tensor = self.branch(x)
+        return output
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The pointwise convolution's."""
+        norm = self.branch[-1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm
+
+    @classmethod
+    def cost(cls, in_channels: int, stage: StageSpec, stride: int, height: int, width: int) -> Cost:
+        """Closed form."""
+        size = strided(height, stride), strided(width, stride)
+        return total(
+            (
+                conv_norm_cost(in_channels, in_channels, stage.kernel, *size, groups=in_channels),
+                conv_norm_cost(in_channels, stage.width, 1, *size),
+            )
+        )

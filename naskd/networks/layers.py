@@ -1,0 +1,119 @@
+"""The layers that blocks are made of, each beside its cost in closed form.
+
+Every convolution has odd kernels, 'same' padding and no bias, and is followed by BatchNorm (Ioffe &
+Szegedy, ICML 2015, arXiv 1502.03167). A map of side ``n`` therefore has side ``ceil(n / stride)``
+afterwards, also at ``n = 1``.
+"""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from naskd.config import Cost
+
+_FLOAT, _INTEGER = 4, 8  # bytes
+
+
+def strided(size: int, stride: int) -> int:
+    """Side of a map after a 'same' convolution with `stride`: ``ceil(size / stride)``."""
+    return -(-size // stride)
+
+
+def scaled_width(ratio: float, channels: int) -> int:
+    """``ratio * channels`` rounded to the nearest integer, halves up, and at least 1."""
+    return max(1, int(ratio * channels + 0.5))
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, groups: int = 1
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A convolution and its BatchNorm, ``(B, in, H, W)`` to ``(B, out, ceil(H/s), ceil(W/s))``."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return conv, nn.BatchNorm2d(out_channels)
+
+
+def conv_norm_cost(
+    in_channels: int, out_channels: int, kernel: int, height: int, width: int, *, groups: int = 1
+) -> Cost:
+    """Of :func:`conv_norm`; `height` and `width` are those of its output.
+
+    Padding is counted as if it were image, as every counter does.
+    """
+    weights = kernel * kernel * (in_channels // groups) * out_channels
+    n_params = weights + 2 * out_channels
+    return Cost(
+        macs=weights * height * width,
+        n_params=n_params,
+        # Running mean and variance, and the counter of batches.
+        size_bytes=_FLOAT * (n_params + 2 * out_channels) + _INTEGER,
+    )
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """A residual block's shortcut: the identity, or 1x1 convolution and BatchNorm where the shape changes."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(*conv_norm(in_channels, out_channels, 1, stride))
+
+
+def projection_cost(in_channels: int, out_channels: int, stride: int, height: int, width: int) -> Cost:
+    """Of :func:`projection`; `height` and `width` are those of its output."""
+    if stride == 1 and in_channels == out_channels:
+        return Cost(macs=0, n_params=0, size_bytes=0)
+    return conv_norm_cost(in_channels, out_channels, 1, height, width)
+
+
+def linear_cost(in_features: int, out_features: int) -> Cost:
+    """Of ``nn.Linear``, or of a 1x1 convolution with a bias on a 1x1 map."""
+    n_params = in_features * out_features + out_features
+    return Cost(macs=in_features * out_features, n_params=n_params, size_bytes=_FLOAT * n_params)
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum."""
+    parts = list(costs)
+    return Cost(
+        macs=sum(part.macs for part in parts),
+        n_params=sum(part.n_params for part in parts),
+        size_bytes=sum(part.size_bytes for part in parts),
+    )
+
+
+class SqueezeExcitation(nn.Module):
+    """Each channel times a gate in (0, 1), computed from the means of all channels.
+
+    Hu, Shen, Sun: Squeeze-and-Excitation Networks. CVPR 2018, arXiv 1709.01507, eq. 2 to 4.
+    Differs: the reduction is 4, as in MobileNetV3 (arXiv 1905.02244), not 16, because mobile blocks are
+    narrow.
+
+    Args:
+        channels: Of input and output, ``(B, channels, H, W)``.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        reduced = self.reduced_width(channels)
+        # 1x1 convolutions rather than Linear: nothing is reshaped, so channels_last survives.
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, reduced, 1),
+            nn.ReLU(),
+            nn.Conv2d(reduced, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    @staticmethod
+    def reduced_width(channels: int) -> int:
+        """A quarter of `channels`, rounded down, at least 1."""
+        return max(1, channels // 4)
+
+    @classmethod
+    def cost(cls, channels: int) -> Cost:
+        """Independent of the resolution: its products are on 1x1 maps."""
+        reduced = cls.reduced_width(channels)
+        return total((linear_cost(channels, reduced), linear_cost(reduced, channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        gated: Tensor = x * self.gate(x)
+        return gated
