@@ -1,0 +1,60 @@
+"""The front for spreadsheets and scripts: comma-separated, accuracies as fractions."""
+
+import csv
+import io
+import json
+from typing import Any
+
+from naskd.report import summary
+from naskd.report.record import Record, front, retrained, trials
+from naskd.report.units import finite
+
+_METRICS = ("val_accuracy", "macs", "n_params", "size_bytes")
+_REST = ("config_id", "seed", "wall_seconds", "train_macs", "teacher_agreement")
+
+
+def front_csv(record: Record, *, all_trials: bool = False) -> str:
+    """The front as CSV (RFC 4180), a header and one row a trial, cheapest first.
+
+    Objectives beyond accuracy, MACs, parameters and size have columns of their own. The last column, ``config``, is the
+    whole design as JSON. A value that is missing or NaN is an empty field.
+
+    Args:
+        record: A run record.
+        all_trials: Every trial with its state, by number, instead of the front.
+    """
+    objectives = [str(objective.get("name")) for objective in record.get("objectives") or ()]
+    metrics = [*_METRICS, *(name for name in objectives if name not in _METRICS)]
+    columns = [
+        "number", *(("state", "reason", "on_front") if all_trials else ()), *metrics, *_REST,
+        "replicates", "replicate_mean", "replicate_sd", "test_accuracy_mean", "test_accuracy_sd", "test_seeds",
+        "student", "taught_by", "config",
+    ]  # fmt: skip
+    designs = retrained(record)
+    chosen = sorted(trials(record), key=lambda t: t.get("number", -1)) if all_trials else front(record)
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\r\n")
+    writer.writeheader()
+    for trial in chosen:
+        replicates, test = trial.get("replicates") or {}, designs.get(trial.get("number", -1), {})
+        config = trial.get("config")
+        row: dict[str, Any] = {
+            **trial,
+            "replicates": replicates.get("n"),
+            "replicate_mean": replicates.get("mean"),
+            "replicate_sd": replicates.get("sd"),
+            "test_accuracy_mean": test.get("test_accuracy_mean"),
+            "test_accuracy_sd": test.get("test_accuracy_sd"),
+            "test_seeds": test.get("n"),
+            "student": summary.student(config),
+            "taught_by": summary.taught_by(config) if config else "",
+            "config": json.dumps(config, sort_keys=True) if config else "",
+        }
+        writer.writerow({name: _cell(row.get(name)) for name in columns})
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float) and finite(value) is None:
+        return ""
+    return value

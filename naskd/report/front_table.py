@@ -1,0 +1,122 @@
+"""The front in the terminal."""
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from naskd.report import summary
+from naskd.report.record import Record, Trial, cost_key, costs, front, is_complete, retrained, trials
+from naskd.report.units import count, finite, flops, percent, percent_with_sd, size
+
+_TITLES = {"n_params": "params", "size_bytes": "size"}
+_WIDE = 118
+
+
+def front_table(record: Record) -> "FrontTable":
+    """The front as a table, cheapest first, the teacher last, warnings below.
+
+    Args:
+        record: A run record, of all trials or of the front only.
+
+    Returns:
+        A rich renderable; it drops columns rather than squeeze accuracy and MACs when the terminal is narrow.
+    """
+    return FrontTable(record)
+
+
+class FrontTable:
+    """Renders itself for the width it is given.
+
+    Args:
+        record: A run record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table(wide=options.max_width >= _WIDE)
+        yield from self._below()
+
+    def _table(self, wide: bool) -> RenderableType:
+        record, designs = self.record, retrained(self.record)
+        chosen = front(record)
+        extra = [name for name in costs(record) if name not in ("macs", "n_params")]
+        table = Table(
+            title=Text(f"Front of {record.get('study', 'the study')}", style="bold"),
+            caption=Text(self._caption()),
+            title_justify="left",
+            caption_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            expand=False,
+        )
+        for title in ("trial", "val acc", *(("test acc",) if designs else ()), "MACs"):
+            table.add_column(title, justify="right", no_wrap=True)
+        if wide:
+            table.add_column("FLOPs", justify="right", no_wrap=True)
+        for title in ("params", *(_TITLES.get(name, name) for name in extra)):
+            table.add_column(title, justify="right", no_wrap=True)
+        for title in ("student", "taught by") if wide else ("student, taught by",):
+            table.add_column(title, ratio=1, overflow="fold")
+        for trial in chosen:
+            table.add_row(*self._row(trial, extra, wide))
+        teacher = record.get("teacher")
+        if teacher:
+            if chosen:
+                table.add_section()
+            named = {**teacher, "number": "T"}
+            table.add_row(*self._row(named, extra, wide, teacher=str(teacher.get("name", ""))), style="italic")
+        return table
+
+    def _row(self, trial: Trial, extra: list[str], wide: bool, teacher: str | None = None) -> list[Text]:
+        record, designs, macs = self.record, retrained(self.record), trial.get("macs")
+        replicates = trial.get("replicates") or {}
+        accuracy = (
+            percent_with_sd(replicates.get("mean"), replicates.get("sd"))
+            if (replicates.get("n") or 0) > 1
+            else percent(trial.get("val_accuracy"))
+        )
+        cells = [Text(str(trial.get("number", ""))), Text(accuracy, style="bold")]
+        if designs:
+            if teacher is None:
+                test = designs.get(trial.get("number", -1), {})
+                cells.append(Text(percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))))
+            else:
+                cells.append(Text(percent((record.get("retrained") or {}).get("teacher_test_accuracy"))))
+        cells.append(Text(count(macs), style="bold"))
+        if wide:
+            cells.append(Text(flops(macs)))
+        cells.append(Text(count(trial.get("n_params"))))
+        cells += [Text((size if name == "size_bytes" else count)(trial.get(name))) for name in extra]
+        if teacher is not None:
+            return [*cells, Text(f"the teacher {teacher}".strip()), *([Text("")] if wide else [])]
+        config = trial.get("config")
+        design, distillation = summary.student(config), summary.taught_by(config) if config else ""
+        if wide:
+            return [*cells, Text(design), Text(distillation, style="cyan")]
+        return [*cells, Text.assemble(design, "\n" if config else "", (distillation, "cyan"))]
+
+    def _caption(self) -> str:
+        record = self.record
+        if not front(record):
+            states = record.get("counts") or {}
+            complete = states.get("complete", sum(map(is_complete, trials(record))))
+            return "No trial on the front yet." if not complete else "No complete trial has finite objectives."
+        parts = ["FLOPs = 2 × MACs, one image"]
+        if finite(record.get("hypervolume")) is not None:
+            parts.append(f"hypervolume {record['hypervolume']:.4f}")
+        if finite(record.get("train_macs")) is not None:
+            parts.append(f"search spent {count(record['train_macs'])}MACs")
+        counts = record.get("counts") or {}
+        told = [(counts.get("complete"), "trials"), (counts.get("failed"), "failed")]
+        told.append((counts.get("turned_away"), "turned away"))
+        parts += [f"{number} {what}" for number, what in told if number]
+        if cost_key(record) != "macs":
+            parts.append(f"cheapest by {cost_key(record)}")
+        return " · ".join(parts)
+
+    def _below(self) -> RenderResult:
+        for warning in self.record.get("warnings") or ():
+            yield Text.assemble(("warning: ", "bold yellow"), str(warning))

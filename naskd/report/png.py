@@ -1,0 +1,116 @@
+"""The front as a picture."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naskd.pareto import non_dominated
+from naskd.report.record import Record, Trial, cost_key, front, is_complete, trials
+from naskd.report.units import count, finite
+
+_FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
+
+
+def write_png(record: Record, path: str | Path) -> None:
+    """Draw accuracy against cost: front, dominated trials, teacher, and retrained designs where there are any.
+
+    Args:
+        record: A run record.
+        path: Written whole; its folder must exist.
+    """
+    # The object interface, not pyplot, which keeps every figure in a module-wide list and picks a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+    key = cost_key(record)
+    figure = Figure(figsize=(8, 5), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    chosen = front(record)
+    on_front = {id(trial) for trial in chosen}
+    others = [trial for trial in trials(record) if is_complete(trial) and id(trial) not in on_front]
+    _draw_trials(axes, _points(chosen, key), _points(others, key))
+    _draw_retrained(axes, record, key)
+    _draw_teacher(axes, record.get("teacher") or {}, key)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value).strip()))
+    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: _minor(axes, value)))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("MACs of one image (FLOPs = 2 × MACs)" if key == "macs" else key)
+    axes.set_ylabel("validation accuracy")
+    # A study's name may hold dollars, which matplotlib would read as mathematics.
+    axes.set_title(str(record.get("study", "")), loc="left", fontsize=11, fontweight="bold", parse_math=False)
+    _focus(axes, _points(chosen, key), record)
+    axes.grid(True, which="major", color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    else:
+        axes.text(0.5, 0.5, "no trial to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
+        axes.set_xlim(1e3, 1e6)
+        axes.set_ylim(0, 1)
+    figure.savefig(Path(path), format="png")
+
+
+def _points(some: Iterable[Trial], key: str) -> list[tuple[float, float]]:
+    """Finite (cost, accuracy) pairs with a positive cost, cheapest first."""
+    pairs = ((finite(trial.get(key)), finite(trial.get("val_accuracy"))) for trial in some)
+    return sorted((x, y) for x, y in pairs if x is not None and y is not None and x > 0)
+
+
+def _draw_trials(axes: Any, chosen: list[tuple[float, float]], others: list[tuple[float, float]]) -> None:
+    if others:
+        axes.scatter(*zip(*others, strict=True), s=14, facecolors="none", edgecolors=_DOMINATED, alpha=0.55,
+                     linewidths=0.9, label="dominated", zorder=2)  # fmt: skip
+    if chosen:
+        axes.scatter(*zip(*chosen, strict=True), s=34, color=_FRONT, label="front", zorder=4)
+        # With a third objective the front need not be a staircase in these two: the line joins the points that are.
+        stairs = np.array(chosen)[non_dominated(chosen, (False, True))]
+        axes.step(stairs[:, 0], stairs[:, 1], where="post", color=_FRONT, linewidth=1.5, zorder=3)
+
+
+def _draw_retrained(axes: Any, record: Record, key: str) -> None:
+    fields = (key, "test_accuracy_mean", "test_accuracy_sd")
+    rows = [
+        [finite(design.get(name)) for name in fields]
+        for design in (record.get("retrained") or {}).get("designs") or ()
+    ]
+    shown = [(x, mean, sd or 0.0) for x, mean, sd in rows if x is not None and mean is not None]
+    if shown:
+        x, mean, sd = zip(*shown, strict=True)
+        axes.errorbar(x, mean, yerr=sd, fmt="D", markersize=5, color=_TEST, capsize=3, linewidth=1.2,
+                      label="retrained, test (mean ± sd)", zorder=5)  # fmt: skip
+
+
+def _draw_teacher(axes: Any, teacher: Trial, key: str) -> None:
+    accuracy, cost = finite(teacher.get("val_accuracy")), finite(teacher.get(key))
+    if accuracy is None:
+        return
+    label = f"teacher {100 * accuracy:.2f}%"
+    has_cost = cost is not None and cost > 0
+    axes.axhline(accuracy, color=_TEACHER, linestyle=(0, (5, 3)), linewidth=1, zorder=1, label=None if has_cost else label)
+    if has_cost:
+        axes.scatter([cost], [accuracy], marker="*", s=170, color=_TEACHER, zorder=6, label=label)
+
+
+def _focus(axes: Any, chosen: Sequence[tuple[float, float]], record: Record) -> None:
+    """Keep the accuracy axis on the front: one collapsed trial would flatten all others into a line."""
+    designs = (record.get("retrained") or {}).get("designs") or ()
+    values = [y for _, y in chosen]
+    values += [v for v in (finite((record.get("teacher") or {}).get("val_accuracy")),) if v is not None]
+    values += [v for v in (finite(design.get("test_accuracy_mean")) for design in designs) if v is not None]
+    if values:
+        low, high = min(values), max(values)
+        margin = max(0.01, 0.12 * (high - low))
+        axes.set_ylim(max(-0.02, low - 2 * margin), min(1.02, high + margin))
+
+
+def _minor(axes: Any, value: float) -> str:
+    """Label 2 and 5 between decades, when fewer than two decades are shown."""
+    low, high = axes.get_xlim()
+    digit = round(value / 10 ** np.floor(np.log10(value)))
+    return count(value).strip() if high / low < 100 and digit in (2, 5) else ""

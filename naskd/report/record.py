@@ -1,0 +1,69 @@
+"""Reading a run record: which trials are on the front, which objectives are costs."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from naskd.report.units import finite
+
+Record = Mapping[str, Any]
+Trial = Mapping[str, Any]
+
+
+def trials(record: Record) -> list[Trial]:
+    """All trials of the record, as they come."""
+    return list(record.get("trials") or ())
+
+
+def costs(record: Record) -> list[str]:
+    """Names of the objectives that are costs, in the study's order; ``macs`` when the record names none."""
+    names = [objective.get("name") for objective in record.get("objectives") or ()]
+    return [str(name) for name in names if name and name != "val_accuracy"] or ["macs"]
+
+
+def cost_key(record: Record) -> str:
+    """The cost that reports draw first: ``macs`` where it is an objective, else the first cost."""
+    names = costs(record)
+    return "macs" if "macs" in names else names[0]
+
+
+def front(record: Record) -> list[Trial]:
+    """The trials on the front, cheapest first.
+
+    A record of the front only marks nothing: then all its trials are the front.
+    """
+    everything = trials(record)
+    marked = any("on_front" in trial for trial in everything)
+    chosen = [trial for trial in everything if trial.get("on_front") or not marked]
+    key = cost_key(record)
+
+    def order(trial: Trial) -> tuple[float, float]:
+        cost, accuracy = finite(trial.get(key)), finite(trial.get("val_accuracy"))
+        return (math.inf if cost is None else cost, 0.0 if accuracy is None else -accuracy)
+
+    return sorted(chosen, key=order)
+
+
+def is_complete(trial: Trial) -> bool:
+    """Whether the trial ended as it should; a record of the front only does not say, and holds no others."""
+    return trial.get("state", "COMPLETE") == "COMPLETE"
+
+
+def trial_by_number(record: Record, number: int) -> Trial:
+    """The trial called `number`.
+
+    Raises:
+        ValueError: The record has no such trial.
+    """
+    for trial in trials(record):
+        if trial.get("number") == number:
+            return trial
+    numbers = sorted(trial.get("number", -1) for trial in trials(record))
+    allowed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none, the run has no trials yet"
+    raise ValueError(f"trial {number} is not in this run; its trials: {allowed}")
+
+
+def retrained(record: Record) -> dict[int, Mapping[str, Any]]:
+    """Retrained designs by the number of their trial; empty before ``naskd retrain``."""
+    designs = (record.get("retrained") or {}).get("designs") or ()
+    return {design["number"]: design for design in designs if "number" in design}

@@ -1,0 +1,42 @@
+"""How much better or worse a design is than others of its cost."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_TRIALS = 10
+_SHARE = 0.5
+
+
+def accuracy_residuals(costs: Sequence[float], accuracies: Sequence[float]) -> NDArray[np.float64] | None:
+    """Accuracy minus what the other trials of a similar cost lead one to expect.
+
+    The expectation is a local linear fit in log cost (tricube weights over the nearest half of the trials; Cleveland,
+    "Robust locally weighted regression", JASA 74, 1979, without its robustness steps) that leaves the trial itself out,
+    since a fit that has seen a point explains part of it away.
+
+    Args:
+        costs: Positive, one a trial.
+        accuracies: Fractions, one a trial.
+
+    Returns:
+        Residuals, in fractions; None with fewer than `MIN_TRIALS` trials, which support no trend.
+    """
+    x, y = np.log10(np.asarray(costs, dtype=np.float64)), np.asarray(accuracies, dtype=np.float64)
+    n = len(x)
+    if n < MIN_TRIALS:
+        return None
+    nearest = int(np.ceil(_SHARE * (n - 1)))
+    expected = np.empty(n)
+    for index in range(n):
+        distance = np.abs(x - x[index])
+        distance[index] = np.inf
+        reach = np.partition(distance, nearest - 1)[nearest - 1] * 1.001 + 1e-9
+        weight = np.clip(1 - np.minimum(distance / reach, 1) ** 3, 0, 1) ** 3
+        total = weight.sum()
+        dx = x - weight @ x / total
+        spread = weight @ dx**2
+        slope = weight @ (dx * y) / spread if spread > 1e-12 * total else 0.0
+        expected[index] = weight @ y / total + slope * dx[index]
+    return np.asarray(y - np.clip(expected, 0, 1), dtype=np.float64)

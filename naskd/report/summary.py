@@ -1,0 +1,106 @@
+"""A design in one line, and the choices it is made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from naskd.knowledge import KNOWLEDGE
+
+Config = Mapping[str, Any]
+
+
+def student(config: Config | None) -> str:
+    """Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``.
+
+    A block's name is said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation.
+    """
+    parts, previous = [], None
+    for stage in _stages(config):
+        block = stage.get("block")
+        text = f"{stage.get('width')}×{stage.get('depth')}"
+        if block != previous:
+            text = f"{block} {text}"
+        if stage.get("kernel", 3) != 3:
+            text += f" k{stage['kernel']}"
+        if stage.get("squeeze_excitation"):
+            text += " se"
+        parts.append(text)
+        previous = block
+    return " → ".join(parts)
+
+
+def taught_by(config: Config | None) -> str:
+    """The distillation in one line: ``logits T4 + attention (all) via assistant``; ``labels only`` without any."""
+    distillation = _distillation(config)
+    terms = distillation.get("terms") or ()
+    teachers = distillation.get("teachers") or ()
+    text = " + ".join(_term(term, teachers) for term in terms) or "labels only"
+    scheme = distillation.get("scheme", "offline")
+    if scheme != "offline":
+        text = f"{scheme}: {text}"
+    assistants = len(distillation.get("assistants") or ())
+    if assistants:
+        text += " via assistant" if assistants == 1 else f" via {assistants} assistants"
+    return text
+
+
+def choices(config: Config | None) -> dict[str, str]:
+    """The categorical choices of a design by name, each as a short text; empty without a design."""
+    if not config:
+        return {}
+    distillation, training, stages = _distillation(config), config.get("training") or {}, _stages(config)
+    terms = distillation.get("terms") or ()
+    known = [(term, KNOWLEDGE[term["kind"]]) for term in terms if term.get("kind") in KNOWLEDGE]
+    assistants = len(distillation.get("assistants") or ())
+    found = {
+        "knowledge": " + ".join(sorted({str(term.get("kind")) for term in terms})) or "labels only",
+        "assistant": "none" if not assistants else "one" if assistants == 1 else f"chain of {assistants}",
+        "temperature": _joined(_bucket(term["temperature"]) for term, card in known if card.uses_temperature),
+        "matched stages": _joined(term.get("pairs") for term, card in known if card.uses_pairs),
+        "weighting": _joined(term.get("weighting") for term in terms),
+        "cross-entropy": "" if not terms else "with labels" if distillation.get("ce_weight", 1) else "no labels",
+        "scheme": str(distillation.get("scheme", "")),
+        "teacher": _joined(distillation.get("teachers") or ()),
+        "blocks": _joined(stage.get("block") for stage in stages),
+        "last block": str(stages[-1].get("block")) if stages else "",
+        "stages": str(len(stages)),
+        "squeeze-excitation": "yes" if any(stage.get("squeeze_excitation") for stage in stages) else "no",
+        "largest kernel": str(max((stage.get("kernel", 3) for stage in stages), default="")),
+        "optimizer": str(training.get("optimizer", "")),
+        "schedule": str(training.get("schedule", "")),
+        "augmentation": str(training.get("augmentation", "")),
+        "batch size": str(training.get("batch_size", "")),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _stages(config: Config | None) -> Sequence[Mapping[str, Any]]:
+    return ((config or {}).get("architecture") or {}).get("stages") or ()
+
+
+def _distillation(config: Config | None) -> Mapping[str, Any]:
+    return (config or {}).get("distillation") or {}
+
+
+def _term(term: Mapping[str, Any], teachers: Sequence[str]) -> str:
+    kind = str(term.get("kind"))
+    text = kind
+    if kind in KNOWLEDGE and KNOWLEDGE[kind].uses_temperature:
+        text += f" T{term.get('temperature', 4.0):.3g}"
+    if kind in KNOWLEDGE and KNOWLEDGE[kind].uses_pairs:
+        text += f" ({term.get('pairs', 'last')})"
+    source = term.get("source", 0)
+    if len(teachers) > 1 and source < len(teachers):
+        text += f" from {teachers[source]}"
+    return text
+
+
+def _joined(values: Any) -> str:
+    return " + ".join(sorted({str(value) for value in values}))
+
+
+def _bucket(temperature: float) -> str:
+    """Octaves, since a temperature is searched on a logarithmic scale."""
+    for low, high in ((1, 2), (2, 4), (4, 8)):
+        if temperature < high:
+            return f"T {low} to {high}" if temperature >= low else "T below 1"
+    return "T from 8"

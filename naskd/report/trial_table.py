@@ -1,0 +1,127 @@
+"""One trial in the terminal: its numbers, its whole design and its learning curve."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from naskd.report import summary
+from naskd.report.record import Record, retrained, trial_by_number
+from naskd.report.units import count, duration, finite, flops, percent, percent_with_sd, size
+
+_BARS = "▁▂▃▄▅▆▇█"
+_KNOWN = {
+    "val_accuracy", "macs", "n_params", "size_bytes", "number", "state", "reason", "config", "config_id", "seed", "curve",
+    "wall_seconds", "train_macs", "teacher_agreement", "on_front", "replicates", "error", "environment",
+}  # fmt: skip
+
+
+def trial_table(record: Record, number: int) -> Group:
+    """Everything about one trial.
+
+    Args:
+        record: A run record that holds the trial.
+        number: Of the trial.
+
+    Raises:
+        ValueError: The record has no such trial.
+    """
+    trial = trial_by_number(record, number)
+    heading = Text.assemble((f"Trial {number} of {record.get('study', 'the study')}", "bold"))
+    state = str(trial.get("state", "COMPLETE"))
+    heading.append(f"  {state}" + (", on the front" if trial.get("on_front") else ""), style="dim")
+    parts: list[Any] = [heading]
+    if trial.get("reason"):
+        parts.append(Text(str(trial["reason"]), style="yellow"))
+    parts += [Text(), _grid(_numbers(record, trial))]
+    config = trial.get("config") or {}
+    if config:
+        parts += [Text(), Text("Student", style="bold"), Text(summary.student(config)), _stages(config)]
+        distillation = config.get("distillation") or {}
+        parts += [Text(), Text("Taught by", style="bold"), Text(summary.taught_by(config)), _terms(distillation)]
+        for assistant in distillation.get("assistants") or ():
+            parts.append(Text(f"assistant: {summary.student(assistant)}"))
+        training = config.get("training") or {}
+        parts += [Text(), Text("Training", style="bold"), _grid((k, _plain(v)) for k, v in training.items())]
+    curve = _curve(trial.get("curve") or ())
+    if curve:
+        parts += [Text(), Text("Learning curve", style="bold"), *curve]
+    if trial.get("error"):
+        parts += [Text(), Text("Error", style="bold"), Text(str(trial["error"]).rstrip(), style="dim")]
+    return Group(*parts)
+
+
+def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "validation accuracy", percent(trial.get("val_accuracy"))
+    replicates = trial.get("replicates") or {}
+    if (replicates.get("n") or 0) > 1:
+        yield f"over {replicates['n']} seeds", percent_with_sd(replicates.get("mean"), replicates.get("sd"))
+    test = retrained(record).get(trial.get("number", -1))
+    if test:
+        mean = percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))
+        yield "test accuracy, retrained", f"{mean} over {test.get('n')} seeds"
+    yield "agrees with the teacher", percent(trial.get("teacher_agreement"))
+    yield "MACs (FLOPs)", f"{count(trial.get('macs'))} ({flops(trial.get('macs'))})"
+    yield "parameters", f"{count(trial.get('n_params'))}, {size(trial.get('size_bytes'))}"
+    for name, value in trial.items():
+        if name not in _KNOWN and finite(value) is not None:
+            yield name, f"{value:.4g}"
+    yield "trained for", f"{count(trial.get('train_macs'))} MACs, {duration(trial.get('wall_seconds'))}"
+    yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"
+
+
+def _grid(rows: Any) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(str(name)), Text(str(value)))
+    return grid
+
+
+def _listing(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A table with a column for every key of `rows`."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_plain(row.get(name))) for name in names))
+    return table
+
+
+def _stages(config: Mapping[str, Any]) -> Table:
+    return _listing((config.get("architecture") or {}).get("stages") or ())
+
+
+def _terms(distillation: Mapping[str, Any]) -> Table:
+    rows = []
+    for term in distillation.get("terms") or ():
+        options = ", ".join(f"{name}={_plain(value)}" for name, value in term.get("options") or ())
+        rows.append({**{k: v for k, v in term.items() if k != "options"}, **({"options": options} if options else {})})
+    rows.append({"kind": "cross-entropy", "weight": distillation.get("ce_weight", 1.0)})
+    return _listing(rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _curve(curve: Sequence[Mapping[str, Any]]) -> list[Text]:
+    lines = []
+    for name, show in (("val_accuracy", percent), ("loss", lambda value: f"{value:.4g}")):
+        values = [value for value in (finite(point.get(name)) for point in curve) if value is not None]
+        if values:
+            low, high = min(values), max(values)
+            # At most 40 bars, so that a curve fits a narrow terminal beside its numbers.
+            shown = [values[round(i * (len(values) - 1) / 39)] for i in range(40)] if len(values) > 40 else values
+            span = (high - low) or 1.0
+            bars = "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in shown)
+            lines.append(Text(f"{name:13s}{bars}  {show(values[0])} → {show(values[-1])}"))
+    return lines
