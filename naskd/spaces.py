@@ -1,0 +1,367 @@
+"""Parts from which search spaces are made.
+
+A search space is a function from a trial to a :class:`~naskd.config.TrialConfig`: pure (the same values
+give the same design), fast, without torch. The parts here keep two rules that samplers need:
+
+- Every parameter is suggested in every trial, with the same range. NSGA-II crosses only parameters that all
+  trials have in common and draws the rest anew; TPE does as well or better that way. What a choice
+  switches off (the width of a third stage in a network of two) is left out of the design instead.
+- Designs are canonical: whatever does not change the training is at its default, so that trials which
+  differ in inactive parameters only have one ``config_id`` and are trained once.
+
+Parameter names have dots (``stage1.width``, ``kd.logits.temperature``), never slashes. A range with one
+value is a constant and no parameter.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, TypeVar
+
+from naskd.config import (
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    Pairs,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+    Weighting,
+)
+
+Stride = Literal[1, 2]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+Range = tuple[int, int]
+"""Closed range of whole numbers."""
+RealRange = tuple[float, float]
+"""Closed range of real numbers; bounds of at most three significant digits."""
+
+
+class Trial(Protocol):
+    """Where a search space gets its values from; an ``optuna.Trial`` is one."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number in [low, high]."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in [low, high]."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+
+
+SearchSpace = Callable[[Trial], TrialConfig]
+
+
+@dataclass(frozen=True)
+class BlockChoice:
+    """A block that stages may be made of.
+
+    Args:
+        name: Of a registered block.
+        expansions: Values to choose from, for blocks that have a hidden width; empty where it has none.
+        squeeze_excitation: Whether channel attention is a choice.
+    """
+
+    name: str
+    expansions: tuple[float, ...] = ()
+    squeeze_excitation: bool = False
+
+
+@dataclass(frozen=True)
+class StageChoice:
+    """What one stage may be.
+
+    Args:
+        width: Range of output channels, searched on a logarithmic scale.
+        depth: Range of the number of blocks.
+        strides: Of its first block, to choose from.
+        multiple: Widths are rounded to multiples of this, which hardware likes; bounds are multiples of it.
+    """
+
+    width: Range
+    depth: Range = (1, 2)
+    strides: tuple[Stride, ...] = (2,)
+    multiple: int = 4
+
+
+@dataclass(frozen=True)
+class KnowledgeChoice:
+    """A kind of knowledge that may be taught.
+
+    Args:
+        kind: Name of a registered knowledge loss.
+        weight: Range of the multiplier, searched on a logarithmic scale.
+        temperature: Range, searched on a logarithmic scale; None for kinds that have no temperature.
+        pairs: Which stages are matched, to choose from; leave it at its default for kinds on logits or
+            pooled features.
+        weighting: ``balanced`` by default: students of many sizes need factors of many sizes.
+        options: Fixed settings of the loss, sorted by name.
+    """
+
+    kind: str
+    weight: RealRange = (0.1, 10.0)
+    temperature: RealRange | None = None
+    pairs: tuple[Pairs, ...] = ("last",)
+    weighting: Weighting = "balanced"
+    options: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+
+def suggest_architecture(
+    trial: Trial,
+    stages: Sequence[StageChoice],
+    *,
+    blocks: Sequence[BlockChoice],
+    min_stages: int | None = None,
+    kernels: Sequence[int] = (3,),
+    stem_width: Range = (8, 16),
+    stem_strides: Sequence[Stride] = (1,),
+    shared_block: bool = True,
+) -> ArchitectureSpec:
+    """Suggest a network.
+
+    Parameters: ``stages``, ``stem.width``, ``stem.stride``, for each stage i from 1 ``stage<i>.width``,
+    ``.depth`` and ``.stride``; ``block``, ``kernel``, ``block.<name>.expansion`` and
+    ``block.<name>.squeeze_excitation``, once for the network, or for each stage as ``stage<i>.block``...
+
+    Args:
+        trial: Where values come from.
+        stages: All stages that there may be, shallow to deep.
+        blocks: To choose from.
+        min_stages: Fewest stages; None takes all of them always.
+        kernels: Sides of the kernels, odd.
+        stem_width: Channels after the stem, rounded to even numbers.
+        stem_strides: To choose from.
+        shared_block: One block, kernel and expansion for the whole network: a much smaller space. False
+            lets every stage choose its own.
+    """
+    n_stages = _suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
+    width = _rounded(_suggest_int(trial, "stem.width", stem_width, log=True), 2)
+    stride = _choose(trial, "stem.stride", stem_strides)
+    shared = _suggest_block(trial, "", blocks, kernels) if shared_block else {}
+    suggested = []
+    for number, stage in enumerate(stages, start=1):
+        own = {} if shared_block else _suggest_block(trial, f"stage{number}.", blocks, kernels)
+        suggested.append(
+            StageSpec(
+                width=_rounded(
+                    _suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple
+                ),
+                depth=_suggest_int(trial, f"stage{number}.depth", stage.depth),
+                stride=_choose(trial, f"stage{number}.stride", stage.strides),
+                **shared,
+                **own,
+            )
+        )
+    return ArchitectureSpec(stages=tuple(suggested[:n_stages]), stem_width=width, stem_stride=stride)
+
+
+def suggest_distillation(
+    trial: Trial,
+    kinds: Sequence[KnowledgeChoice],
+    *,
+    assistants: Mapping[str, AssistantSpec] | None = None,
+    ce_weight: float = 1.0,
+    scheme: str = "offline",
+) -> DistillationSpec:
+    """Suggest how a student is taught: any subset of `kinds`, the empty one (no distillation) included.
+
+    Parameters: for each kind ``kd.<kind>.use``, ``.weight``, ``.temperature`` and ``.pairs``; and
+    ``kd.assistant``, ``none`` or a key of `assistants`.
+
+    Args:
+        trial: Where values come from.
+        kinds: Kinds of knowledge, each at most once.
+        assistants: Intermediate networks by name.
+        ce_weight: Of the cross-entropy with the labels; each kind has a weight of its own beside it.
+        scheme: Name of a registered scheme.
+    """
+    terms = []
+    for choice in kinds:
+        prefix = f"kd.{choice.kind}"
+        use = _choose(trial, f"{prefix}.use", (False, True))
+        term = KnowledgeTerm(
+            choice.kind,
+            weight=_suggest_log(trial, f"{prefix}.weight", choice.weight),
+            weighting=choice.weighting,
+            pairs=_choose(trial, f"{prefix}.pairs", choice.pairs),
+            options=choice.options,
+        )
+        if choice.temperature is not None:
+            temperature = _suggest_log(trial, f"{prefix}.temperature", choice.temperature)
+            term = replace(term, temperature=temperature)
+        if use:
+            terms.append(term)
+    named = dict(assistants or {})
+    assistant = _choose(trial, "kd.assistant", ("none", *named))
+    chain = () if assistant == "none" else (named[assistant],)
+    spec = DistillationSpec(terms=tuple(terms), ce_weight=ce_weight, scheme=scheme, assistants=chain)
+    return spec.canonical()
+
+
+def suggest_training(
+    trial: Trial,
+    base: TrainingSpec,
+    *,
+    learning_rates: Mapping[str, RealRange] | None = None,
+    weight_decay: RealRange | None = None,
+    batch_sizes: Sequence[int] = (),
+    augmentations: Sequence[str] = (),
+) -> TrainingSpec:
+    """Suggest how a student is trained.
+
+    Parameters: ``train.optimizer``, ``train.<optimizer>.learning_rate``, ``train.weight_decay``,
+    ``train.batch_size``, ``train.augmentation``.
+
+    Args:
+        trial: Where values come from.
+        base: What is not searched.
+        learning_rates: For each optimizer to choose from, its range, searched on a logarithmic scale. Each
+            has its own parameter, since the same value means different things to them.
+        weight_decay: Range, searched on a logarithmic scale.
+        batch_sizes: To choose from.
+        augmentations: To choose from.
+    """
+    changes: dict[str, Any] = {}
+    if learning_rates:
+        optimizer = _choose(trial, "train.optimizer", tuple(learning_rates))
+        rates = {
+            name: _suggest_log(trial, f"train.{name}.learning_rate", rate)
+            for name, rate in learning_rates.items()
+        }
+        changes |= {"optimizer": optimizer, "learning_rate": rates[optimizer]}
+    if weight_decay is not None:
+        changes["weight_decay"] = _suggest_log(trial, "train.weight_decay", weight_decay)
+    if batch_sizes:
+        changes["batch_size"] = _choose(trial, "train.batch_size", batch_sizes)
+    if augmentations:
+        changes["augmentation"] = _choose(trial, "train.augmentation", augmentations)
+    return replace(base, **changes)
+
+
+class KnowledgeFacts(Protocol):
+    """What :func:`canonical` reads of the card of a knowledge loss."""
+
+    @property
+    def uses_temperature(self) -> bool:
+        """Whether the temperature of a term means anything."""
+
+    @property
+    def uses_pairs(self) -> bool:
+        """Whether the pairs of a term mean anything."""
+
+
+class BlockFacts(Protocol):
+    """What :func:`canonical` reads of the card of a block."""
+
+    @property
+    def uses_expansion(self) -> bool:
+        """Whether the expansion of a stage means anything."""
+
+    @property
+    def uses_squeeze_excitation(self) -> bool:
+        """Whether squeeze-excitation of a stage means anything."""
+
+
+class Cards(Protocol[T_co]):
+    """Cards by name, as a registry has them."""
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def __getitem__(self, name: str) -> T_co: ...
+
+
+def canonical(
+    config: TrialConfig,
+    *,
+    knowledge: Cards[KnowledgeFacts] | None = None,
+    blocks: Cards[BlockFacts] | None = None,
+) -> TrialConfig:
+    """The same training written in one way, so that ``config_id`` finds duplicates.
+
+    Beyond :meth:`~naskd.config.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
+    two, the middle one is the first. With cards also: temperature, pairs, expansion and squeeze-excitation
+    are at their defaults where the loss or block does not read them. Names without a card stay as they are.
+
+    Args:
+        config: A design from any search space.
+        knowledge: Cards of knowledge losses, the registry for instance.
+        blocks: Cards of blocks.
+    """
+    stages = tuple(_canonical_stage(stage, blocks) for stage in config.architecture.stages)
+    n_stages = len(stages)
+    terms = tuple(_canonical_term(term, n_stages, knowledge) for term in config.distillation.terms)
+    return replace(
+        config,
+        architecture=replace(config.architecture, stages=stages),
+        distillation=replace(config.distillation, terms=terms).canonical(),
+    )
+
+
+def _canonical_stage(stage: StageSpec, blocks: Cards[BlockFacts] | None) -> StageSpec:
+    if blocks is None or stage.block not in blocks:
+        return stage
+    card = blocks[stage.block]
+    return replace(
+        stage,
+        expansion=stage.expansion if card.uses_expansion else StageSpec.expansion,
+        squeeze_excitation=stage.squeeze_excitation and card.uses_squeeze_excitation,
+    )
+
+
+def _canonical_term(term: KnowledgeTerm, n_stages: int, cards: Cards[KnowledgeFacts] | None) -> KnowledgeTerm:
+    pairs: Pairs = term.pairs
+    if n_stages == 1:
+        pairs = "last"
+    elif n_stages == 2 and pairs == "middle":
+        pairs = "first"
+    if cards is None or term.kind not in cards:
+        return replace(term, pairs=pairs)
+    card = cards[term.kind]
+    return replace(
+        term,
+        pairs=pairs if card.uses_pairs else KnowledgeTerm.pairs,
+        temperature=term.temperature if card.uses_temperature else KnowledgeTerm.temperature,
+    )
+
+
+def _suggest_block(
+    trial: Trial, prefix: str, blocks: Sequence[BlockChoice], kernels: Sequence[int]
+) -> dict[str, Any]:
+    name = _choose(trial, f"{prefix}block", [block.name for block in blocks])
+    chosen: dict[str, Any] = {"block": name, "kernel": _choose(trial, f"{prefix}kernel", kernels)}
+    for block in blocks:
+        settings: dict[str, Any] = {}
+        if block.expansions:
+            settings["expansion"] = _choose(trial, f"{prefix}block.{block.name}.expansion", block.expansions)
+        if block.squeeze_excitation:
+            parameter = f"{prefix}block.{block.name}.squeeze_excitation"
+            settings["squeeze_excitation"] = _choose(trial, parameter, (False, True))
+        if block.name == name:
+            chosen |= settings
+    return chosen
+
+
+def _choose(trial: Trial, name: str, choices: Sequence[T]) -> T:
+    chosen: T = choices[0] if len(choices) == 1 else trial.suggest_categorical(name, choices)
+    return chosen
+
+
+def _suggest_int(trial: Trial, name: str, bounds: Range, *, log: bool = False) -> int:
+    low, high = bounds
+    return low if low == high else trial.suggest_int(name, low, high, log=log)
+
+
+def _suggest_log(trial: Trial, name: str, bounds: RealRange) -> float:
+    low, high = bounds
+    # Three significant digits: more are noise, and a report has to show them.
+    return low if low == high else float(f"{trial.suggest_float(name, low, high, log=True):.3g}")
+
+
+def _rounded(width: int, multiple: int) -> int:
+    return max(multiple, (width + multiple // 2) // multiple * multiple)
