@@ -1,0 +1,108 @@
+"""Images in memory: a labelled set, and the pair of sets that a search may see."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images, whole in memory, on one device.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8, contiguous, square, N at least 1.
+        labels: ``(N,)`` int64 class indices, not negative.
+
+    Raises:
+        ValueError: A tensor has another type or shape.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4 or not images.is_contiguous():
+            raise ValueError(
+                f"images must be a contiguous uint8 tensor (N, C, H, W), got "
+                f"{images.dtype} {tuple(images.shape)}"
+                f"{'' if images.is_contiguous() else ', not contiguous'}"
+            )
+        if images.shape[0] < 1 or images.shape[2] != images.shape[3]:
+            raise ValueError(f"images must be at least one, and square, got {tuple(images.shape)}")
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"labels must be an int64 tensor ({images.shape[0]},), got "
+                f"{labels.dtype} {tuple(labels.shape)}"
+            )
+        if labels.device != images.device:
+            raise ValueError(
+                f"labels are on {labels.device}, images on {images.device}; move both to one device"
+            )
+        if int(labels.min()) < 0:
+            raise ValueError(f"labels must not be negative, got {int(labels.min())}")
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on `device`; tensors that are there already are shared, not copied."""
+        return ImageSet(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class SearchData:
+    """All that a search sees of its data: training and validation images, never test images.
+
+    Args:
+        train: What students and teachers are trained on.
+        val: What the search judges them by.
+        class_names: In the order of the labels.
+        mean, std: Per channel of the training images alone, on the [0, 1] scale; std is the population's and
+            at least 1/255, so that a constant channel can be divided by it.
+        data_hash: Names the content of the images and labels that the study uses, however they are split.
+        split_hash: Names which of them are for training and which for validation.
+
+    Raises:
+        ValueError: The two sets do not fit each other or the class names.
+    """
+
+    train: ImageSet
+    val: ImageSet
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data_hash: str
+    split_hash: str
+
+    def __post_init__(self) -> None:
+        if self.train.images.shape[1:] != self.val.images.shape[1:]:
+            raise ValueError(
+                f"training images are {tuple(self.train.images.shape[1:])}, validation images "
+                f"{tuple(self.val.images.shape[1:])}; they must be equal"
+            )
+        highest = max(int(self.train.labels.max()), int(self.val.labels.max()))
+        if highest >= self.n_classes:
+            raise ValueError(f"label {highest} has no class name; there are {self.n_classes}")
+        if len(self.mean) != self.in_channels or len(self.std) != self.in_channels or min(self.std) <= 0:
+            raise ValueError(f"mean and std need one value a channel ({self.in_channels}), std above 0")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, K."""
+        return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images, C."""
+        return self.train.images.shape[1]
+
+    @property
+    def resolution(self) -> int:
+        """Side of the square images in pixels."""
+        return self.train.images.shape[2]
+
+    def to(self, device: torch.device | str) -> "SearchData":
+        """The same data on `device`."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device))

@@ -1,0 +1,99 @@
+"""Load what a search may see of its data: the training and the validation images."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from naskd.config import DataSpec, content_id
+from naskd.data.images import ImageSet, SearchData
+from naskd.data.raw import ImageArray, Source, check_memory
+from naskd.data.sources import folder, open_development, split_of
+from naskd.data.splits import IndexArray, Split
+
+_STATISTICS_CHUNK = 4096
+
+
+def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> SearchData:
+    """Read the training and the validation images into memory.
+
+    Images of the test split are neither decoded nor hashed. ``digits`` scales its 0 to 16 to 0 to 255; it and
+    an ``image_folder`` without `test_root` have their test part cut off first, by `split_seed` alone.
+
+    Args:
+        spec: Which images, at which resolution, split how.
+        base: Folder that the paths in `spec` are relative to: the study file's.
+        cache: Folder where decoded images of an ``image_folder`` are kept; None decodes at every call.
+            Entries are found by the names, sizes and times of the files and checked against their hash.
+
+    Raises:
+        ValueError: Images are missing, corrupt, of unequal shape or too many for ``max_bytes``; a class is
+            too small.
+    """
+    if spec.test_root is not None:
+        _check_apart(folder(base, spec.root), folder(base, spec.test_root))
+    source = open_development(spec, base, cache)
+    split = split_of(source, spec)
+    n_images = len(split.train) + len(split.val)
+    check_memory(n_images, source.image_shape, spec, "training and validation")
+    train, val = source.read(split.train), source.read(split.val)
+    mean, std = channel_statistics(train)
+    return SearchData(
+        train=_image_set(train, source.labels[split.train]),
+        val=_image_set(val, source.labels[split.val]),
+        class_names=source.class_names,
+        mean=mean,
+        std=std,
+        data_hash=_data_hash(source, split, train, val),
+        split_hash=content_id({part: getattr(split, part).tolist() for part in ("train", "val", "test")}),
+    )
+
+
+def channel_statistics(images: ImageArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population standard deviation of each channel on the [0, 1] scale, from exact integer sums.
+
+    Args:
+        images: ``(N, C, H, W)``.
+
+    Returns:
+        Mean and standard deviation; the latter is at least 1/255.
+    """
+    total, total_square = 0, 0
+    for start in range(0, len(images), _STATISTICS_CHUNK):
+        chunk = images[start : start + _STATISTICS_CHUNK].astype(np.uint32)
+        total = total + chunk.sum(axis=(0, 2, 3), dtype=np.int64)
+        total_square = total_square + np.square(chunk).sum(axis=(0, 2, 3), dtype=np.int64)
+    count = images.shape[0] * images.shape[2] * images.shape[3]
+    mean = np.asarray(total) / count
+    # The variance is what is left of two large numbers; in Python's integers nothing of it is lost.
+    variance = [
+        (count * int(square) - int(first) ** 2) / count**2
+        for first, square in zip(np.asarray(total), np.asarray(total_square), strict=True)
+    ]
+    return tuple((mean / 255).tolist()), tuple(max(v**0.5, 1.0) / 255 for v in variance)
+
+
+def _image_set(images: ImageArray, labels: IndexArray) -> ImageSet:
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(np.ascontiguousarray(labels)))
+
+
+def _data_hash(source: Source, split: Split, train: ImageArray, val: ImageArray) -> str:
+    """Hash of the images in the order of the source, one digest each: independent of the split."""
+    order = np.argsort(np.concatenate([split.train, split.val]))
+    digests = [hashlib.sha256(image).digest() for part in (train, val) for image in part]
+    labels = source.labels[np.concatenate([split.train, split.val])]
+    text = hashlib.sha256(repr((source.image_shape, source.class_names)).encode())
+    text.update(labels[order].astype("<i8").tobytes())
+    for position in order:
+        text.update(digests[position])
+    return text.hexdigest()[:12]
+
+
+def _check_apart(root: Path, test_root: Path) -> None:
+    root, test_root = root.resolve(), test_root.resolve()
+    if root == test_root or root in test_root.parents or test_root in root.parents:
+        raise ValueError(
+            f"data.root = {str(root)!r} and data.test_root = {str(test_root)!r} lie in each other, so "
+            "that test images would be trained on; give two separate folders"
+        )

@@ -1,0 +1,128 @@
+"""What the readers of raw images share: a source that reads on demand, and one way to fit an image."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from naskd.config import DataSpec
+from naskd.data.splits import IndexArray
+
+ImageArray = NDArray[np.uint8]
+MIN_RESOLUTION = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Images that are still to be read. Nothing is decoded before :attr:`read` asks for it.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        class_names: In the order of the labels.
+        image_shape: ``(C, H, W)`` of every image, after fitting.
+        read: From positions ``(n,)`` to their images ``(n, C, H, W)``.
+    """
+
+    labels: IndexArray
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    read: Callable[[IndexArray], ImageArray]
+
+
+def check_shape(image_shape: tuple[int, int, int], what: str) -> None:
+    """Turn away images that no network of naskd can take.
+
+    Raises:
+        ValueError: They are not square, or smaller than 8x8.
+    """
+    _, height, width = image_shape
+    if height != width:
+        raise ValueError(
+            f"{what} are {height}x{width} pixels (height x width), not square; set data.resolution"
+        )
+    if height < MIN_RESOLUTION:
+        raise ValueError(
+            f"{what} are {height}x{width} pixels; at least {MIN_RESOLUTION}x{MIN_RESOLUTION} is needed: "
+            f"set data.resolution = {MIN_RESOLUTION} or more"
+        )
+
+
+def check_memory(n_images: int, image_shape: tuple[int, int, int], spec: DataSpec, what: str) -> None:
+    """Turn away data that would not fit, before any of it is decoded.
+
+    Raises:
+        ValueError: The images need more than ``spec.max_bytes`` as uint8.
+    """
+    n_bytes = n_images * math.prod(image_shape)
+    if n_bytes > spec.max_bytes:
+        shape = "x".join(map(str, image_shape))
+        raise ValueError(
+            f"{n_images} {what} images of {shape} need {n_bytes} bytes, data.max_bytes is "
+            f"{spec.max_bytes}; set a smaller data.resolution or data.max_train, or a larger data.max_bytes"
+        )
+
+
+def fitted_shape(channels: int, height: int, width: int, spec: DataSpec) -> tuple[int, int, int]:
+    """``(C, H, W)`` of an image after :func:`fit`."""
+    side = spec.resolution
+    return (spec.channels or channels, side or height, side or width)
+
+
+def fit(image: Image.Image, resolution: int | None, channels: int | None) -> ImageArray:
+    """Resize the shorter side to `resolution`, crop the centre, convert the channels.
+
+    Gray from colour is ITU-R 601 luma; colour from gray repeats it; transparency is dropped; palettes become
+    colour; 16 bits a pixel keep the upper 8. Resizing is bilinear over the whole footprint of a pixel
+    (antialiased).
+
+    Args:
+        image: Of any size and of an 8 or 16 bit mode.
+        resolution: Side of the square in pixels; None keeps the size.
+        channels: 1 or 3; None keeps what the image has.
+
+    Returns:
+        ``(C, H, W)``.
+
+    Raises:
+        ValueError: Pixels of 32 bits, whose range is unknown.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range; convert to 8 bits")
+    image = image.convert("L" if (channels or channels_of(image)) == 1 else "RGB")
+    if resolution is not None and image.size != (resolution, resolution):
+        scale = resolution / min(image.size)
+        width, height = (max(resolution, round(side * scale)) for side in image.size)
+        left, top = (width - resolution) // 2, (height - resolution) // 2
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = image.crop((left, top, left + resolution, top + resolution))
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def channels_of(image: Image.Image) -> int:
+    """1 for a gray image, 3 for any other."""
+    return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16") else 3
+
+
+def array_source(
+    images: ImageArray, labels: IndexArray, class_names: tuple[str, ...], spec: DataSpec
+) -> Source:
+    """A source over decoded images, ``(N, H, W)`` or ``(N, H, W, 3)``; each is fitted when it is read."""
+    channels = 1 if images.ndim == 3 else 3
+    image_shape = fitted_shape(channels, images.shape[1], images.shape[2], spec)
+
+    def read(index: IndexArray) -> ImageArray:
+        chosen = images[index]
+        if image_shape == (channels, *images.shape[1:3]):
+            return np.ascontiguousarray(chosen[:, None] if channels == 1 else chosen.transpose(0, 3, 1, 2))
+        fitted = np.empty((len(index), *image_shape), np.uint8)
+        for position, pixels in enumerate(chosen):
+            fitted[position] = fit(Image.fromarray(pixels), spec.resolution, spec.channels)
+        return fitted
+
+    return Source(labels, class_names, image_shape, read)

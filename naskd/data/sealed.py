@@ -1,0 +1,49 @@
+"""The test split: opened for the final training of chosen designs, and for nothing else.
+
+Nothing that a search reaches may import this module (an import contract in ``pyproject.toml``): a test split
+that has steered choices no longer measures what it claims to.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from naskd.config import DataSpec
+from naskd.data.images import ImageSet
+from naskd.data.raw import check_memory
+from naskd.data.sources import has_own_test_split, open_development, open_test, split_of
+
+
+def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> ImageSet:
+    """Read the test images: CIFAR-10's own, those of `test_root`, or the part that was cut off.
+
+    Args:
+        spec: As for :func:`naskd.data.load.load_search_data`.
+        base: Folder that the paths in `spec` are relative to.
+        cache: As for :func:`naskd.data.load.load_search_data`.
+
+    Returns:
+        Images of the shape and labels in the class order of the search's.
+
+    Raises:
+        ValueError: Images are missing or corrupt, or the test images have other classes or another shape.
+    """
+    source = open_development(spec, base, cache)
+    if has_own_test_split(spec):
+        development, source = source, open_test(spec, base, cache)
+        if source.class_names != development.class_names:
+            different = sorted(set(source.class_names) ^ set(development.class_names))
+            raise ValueError(
+                f"the test images have other classes than the training images: {', '.join(different)}"
+            )
+        if source.image_shape != development.image_shape:
+            raise ValueError(
+                f"the test images are {source.image_shape}, the training images "
+                f"{development.image_shape} (C, H, W); set data.resolution and data.channels"
+            )
+        index = np.arange(len(source.labels), dtype=np.int64)
+    else:
+        index = split_of(source, spec).test
+    check_memory(len(index), source.image_shape, spec, "test")
+    return ImageSet(torch.from_numpy(source.read(index)), torch.from_numpy(source.labels[index]))

@@ -1,0 +1,198 @@
+"""Enumerated views: augmentation drawn by index, so that what a network saw has a name.
+
+Flips and translations with zero padding, as trained on CIFAR-10 since He et al., "Deep residual learning",
+CVPR 2016, arXiv 1512.03385, section 4.2 (there +-4 pixels).
+
+Differs: the views of an image are visited in a fixed random order instead of drawn afresh. After V epochs
+each has been seen exactly once, and a teacher's answer to (sample, view) can be stored and shared by all
+trials.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Augmentation = Literal["none", "translate", "flip", "flip_translate"]
+
+_PERMUTATION_CHUNK = 65_536
+
+
+def default_shift(resolution: int) -> int:
+    """Largest translation in pixels: 1 below 16x16, where two pixels are a quarter of the image, else 2."""
+    return 1 if resolution < 16 else 2
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images uint8 ``(B, C, H, W)`` as float32 in [0, 1], in the memory format that they have."""
+    return images.div(255)
+
+
+class Views:
+    """The views of an image, their names, and the order in which each sample visits them.
+
+    View ``((dy + s) * (2s + 1) + (dx + s)) * F + f`` is the image, mirrored left to right if ``f`` is 1, then
+    moved so that its pixel ``(y, x)`` shows what was at ``(y + dy, x + dx)``; what comes from outside is 0.
+    ``s`` is the shift (0 without translation), ``F`` is 2 with flips and 1 without.
+
+    Args:
+        augmentation: ``none`` (1 view), ``flip`` (2), ``translate`` (``(2s + 1)**2``) or ``flip_translate``
+            (twice that).
+        n_samples: Number of training samples.
+        seed: Of the permutations: one a study, so that all its trials ask for the same views. The order of a
+            sample does not depend on `n_samples`.
+        shift: Largest translation in pixels, in [1, 50]; see :func:`default_shift`.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(self, augmentation: Augmentation, *, n_samples: int, seed: int, shift: int) -> None:
+        if augmentation not in ("none", "translate", "flip", "flip_translate"):
+            raise ValueError(
+                f"augmentation must be none, translate, flip or flip_translate, got {augmentation!r}"
+            )
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        if not 1 <= shift <= 50:
+            raise ValueError(f"shift must be in [1, 50] pixels, got {shift}")
+        self.augmentation = augmentation
+        self.n_samples = n_samples
+        self.seed = seed
+        self.shift = shift if "translate" in augmentation else 0
+        self.n_flips = 2 if "flip" in augmentation else 1
+        self.table = _permutations(n_samples, self.n_views, seed)
+
+    @property
+    def n_views(self) -> int:
+        """V, the number of views of one image."""
+        return (2 * self.shift + 1) ** 2 * self.n_flips
+
+    @property
+    def identity(self) -> int:
+        """The view that shows the image as it is."""
+        return (self.shift * (2 * self.shift + 1) + self.shift) * self.n_flips
+
+    def to(self, device: torch.device | str) -> "Views":
+        """The same views with their table on `device`."""
+        moved = object.__new__(Views)
+        moved.__dict__.update(self.__dict__, table=self.table.to(device))
+        return moved
+
+    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
+        """Which view each sample shows in an epoch: its permutation at ``epoch mod V``.
+
+        Args:
+            index: ``(B,)`` positions in the training split.
+            epoch: From 0.
+
+        Returns:
+            ``(B,)`` int64 in [0, V), on the table's device.
+        """
+        return self.table[index.to(self.table.device), epoch % self.n_views].long()
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Vertical and horizontal offset (in [0, 2s], s means none) and flip of each view, ``(V,)`` each."""
+        view = torch.arange(self.n_views, device=self.table.device)
+        offset, side = view // self.n_flips, 2 * self.shift + 1
+        return offset // side, offset % side, view % self.n_flips
+
+
+class ViewedImages:
+    """A data set that hands out views. Padded once, then one gather a batch.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8, N as in `views`. Without translation they are kept, not copied (with
+            `channels_last` one copy in that order is made).
+        views: On any device; the table follows the images.
+        channels_last: Batches come in ``torch.channels_last``.
+
+    Raises:
+        ValueError: The images are not those of the views.
+    """
+
+    def __init__(self, images: Tensor, views: Views, *, channels_last: bool = False) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[0] != views.n_samples:
+            raise ValueError(
+                f"images must be uint8 ({views.n_samples}, C, H, W) for these views, got {images.dtype} "
+                f"{tuple(images.shape)}"
+            )
+        self.views = views.to(images.device)
+        self.channels_last = channels_last
+        shift, width = views.shift, images.shape[3]
+        padded = functional.pad(images, (shift, shift, shift, shift)) if shift else images
+        # In the order that the batch will have, so that a gather reads and writes along memory.
+        self._pixels = (padded.permute(0, 2, 3, 1) if channels_last else padded).contiguous()
+        if channels_last:
+            self._sample_stride, row_stride, column_stride, channel_stride = self._pixels.stride()
+        else:
+            self._sample_stride, channel_stride, row_stride, column_stride = self._pixels.stride()
+        down, right, flip = self.views.parts()
+        channel = torch.arange(images.shape[1], device=images.device)
+        row = torch.arange(images.shape[2], device=images.device)
+        # Mirrored first, then moved: column c shows the mirror's column c + dx, which is W - 1 - c - dx of
+        # the image.
+        column = torch.arange(width, device=images.device) + right[:, None]
+        column = torch.where(flip[:, None] == 1, width - 1 + 2 * shift - column, column)
+        self._channel_offset = channel * channel_stride
+        self._row_offset = (row + down[:, None]) * row_stride
+        self._column_offset = column * column_stride
+
+    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """The images of an epoch's batch and the views that they show.
+
+        Args:
+            index: ``(B,)`` positions in the training split, on any device.
+            epoch: From 0.
+
+        Returns:
+            ``(B, C, H, W)`` float32 in [0, 1], and ``(B,)`` int64 view ids.
+        """
+        view_ids = self.views.view_ids(index, epoch)
+        return self.gather(index, view_ids), view_ids
+
+    def gather(self, index: Tensor, view_ids: Tensor) -> Tensor:
+        """Given views of given samples.
+
+        Args:
+            index: ``(B,)`` positions in the training split, on any device.
+            view_ids: ``(B,)`` in [0, V).
+
+        Returns:
+            ``(B, C, H, W)`` float32 in [0, 1].
+        """
+        index = index.to(self._pixels.device)
+        if self.views.n_views == 1:
+            pixels = self._pixels.index_select(0, index)
+        else:
+            # Flat positions and one index_select: three times as fast on a CPU as indexing with four tensors.
+            view_ids = view_ids.to(self._pixels.device)
+            sample = (index * self._sample_stride)[:, None, None, None]
+            rows, columns = self._row_offset[view_ids], self._column_offset[view_ids]
+            if self.channels_last:
+                place = rows[:, :, None, None] + columns[:, None, :, None] + self._channel_offset
+            else:
+                place = (
+                    self._channel_offset[:, None, None] + rows[:, None, :, None] + columns[:, None, None, :]
+                )
+            flat = sample + place
+            pixels = self._pixels.view(-1).index_select(0, flat.view(-1)).view(flat.shape)
+        return as_float(pixels.permute(0, 3, 1, 2) if self.channels_last else pixels)
+
+
+def _permutations(n_samples: int, n_views: int, seed: int) -> Tensor:
+    """One permutation a row, ``(n_samples, n_views)`` in the smallest integer type: random keys, sorted.
+
+    The keys are the raw stream of PCG64, which NumPy keeps for ever, since banks of teacher outputs outlive a
+    version.
+    """
+    dtype = np.uint8 if n_views <= 256 else np.int16
+    table = np.zeros((n_samples, n_views), dtype)
+    if n_views > 1:
+        stream = np.random.PCG64(seed)
+        for start in range(0, n_samples, _PERMUTATION_CHUNK):
+            rows = table[start : start + _PERMUTATION_CHUNK]
+            rows[:] = stream.random_raw(rows.size).reshape(rows.shape).argsort(axis=1)
+    return torch.from_numpy(table)
