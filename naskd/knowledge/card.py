@@ -1,7 +1,8 @@
 """The torch-free description of a knowledge loss."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from naskd.config import KnowledgeTerm
@@ -13,7 +14,8 @@ class Option:
     """A setting of a loss beyond weight, temperature and pairs.
 
     Args:
-        default: Used when a term does not name the option.
+        default: Used when a term does not name the option. Its type is the option's; a whole number will do
+            for a float.
         meaning: One line.
         low, high: Closed range of a number; None where unbounded.
     """
@@ -22,6 +24,20 @@ class Option:
     meaning: str
     low: float | None = None
     high: float | None = None
+
+    def problem(self, value: object) -> str:
+        """What is wrong with `value`: what it is and what is allowed; empty when nothing is."""
+        wanted = type(self.default)
+        fits = type(value) is wanted or (wanted is float and type(value) is int)
+        if not fits:
+            return f"is {value!r}; allowed: {wanted.__name__}, such as {self.default!r}"
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return ""
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if math.isfinite(value) and low <= value <= high:
+            return ""
+        return f"is {value}; allowed: finite and in [{low:g}, {high:g}], such as {self.default!r}"
 
 
 @dataclass(frozen=True)
@@ -38,14 +54,14 @@ class KnowledgeCard:
         taps: Fields of :class:`~naskd.taps.Taps` it reads.
         paper_weight: The published constant that ``weighting = "paper"`` multiplies.
         paper_setting: What that constant was tuned at.
-        min_batch: Smallest batch on which the loss is defined.
+        min_batch: Smallest batch that teaches anything; on smaller ones the loss is 0.
         min_stages: Fewest stages that both networks must show.
         needs_labels, needs_index, needs_teacher_head, needs_teacher_norms: Inputs beyond taps.
         equal_channels: The loss has no adapters and compares channels one to one.
         initial_stage: The loss trains in a stage of its own before the student's training.
         deployed: Its adapter stays in the student and counts in its cost.
-        uses_temperature, uses_pairs: Whether those fields of a term mean anything, so that a space can make equal what
-            trains equally.
+        uses_temperature, uses_pairs: Whether those fields of a term mean anything, so that a space can make
+            equal what trains equally.
         options: Further settings.
         unbankable: Why the teacher's summary cannot be stored, or "".
     """
@@ -77,23 +93,53 @@ class KnowledgeCard:
         """The value of option `name` in `term`, or its default."""
         return dict(term.options).get(name, self.options[name].default)
 
-    def problems(self, term: KnowledgeTerm, *, n_stages: int, batch_size: int) -> list[str]:
-        """Why `term` cannot work on a student of `n_stages` trained on batches of `batch_size`; empty when it can."""
+    def canonical(self, term: KnowledgeTerm, *, n_stages: int) -> KnowledgeTerm:
+        """The same training written in one way, so that equal designs are found to be equal.
+
+        Settings that this loss ignores and options at their default go back to their defaults, options are
+        sorted, and of choices of pairs that mean the same on a student of `n_stages` one is taken.
+        """
+        pairs = term.pairs
+        if not self.uses_pairs or n_stages <= 1:
+            pairs = "last"
+        elif n_stages == 2 and pairs == "middle":
+            pairs = "first"
+        options = []
+        for name, value in term.options:
+            option = self.options.get(name)
+            if option is None or option.problem(value):
+                options.append((name, value))  # left for `problems` to name
+            elif value != option.default:
+                options.append((name, type(option.default)(value)))
+        return replace(
+            term,
+            temperature=term.temperature if self.uses_temperature else KnowledgeTerm(term.kind).temperature,
+            pairs=pairs,
+            options=tuple(sorted(options)),
+        )
+
+    def problems(self, term: KnowledgeTerm, *, n_stages: int, batch_size: int | None = None) -> list[str]:
+        """Why `term` cannot work; empty when it can.
+
+        Args:
+            term: The settings.
+            n_stages: Of the network with fewer stages.
+            batch_size: Of the training; None where it is not known.
+        """
         found = []
         if n_stages < self.min_stages:
-            found.append(f"knowledge {self.name!r} needs {self.min_stages} stages, the student has {n_stages}")
-        if batch_size < self.min_batch:
-            found.append(f"knowledge {self.name!r} needs batches of at least {self.min_batch}, got {batch_size}")
+            found.append(
+                f"knowledge {self.name!r} needs networks of at least {self.min_stages} stages, got {n_stages}"
+            )
+        if batch_size is not None and batch_size < self.min_batch:
+            found.append(
+                f"knowledge {self.name!r} needs batches of at least {self.min_batch}, got {batch_size}"
+            )
         for name, value in term.options:
             option = self.options.get(name)
             if option is None:
-                known = ", ".join(sorted(self.options)) or "none"
-                found.append(
-                    f"knowledge {self.name!r} has no option {name!r}; known: {known}{nearest(name, self.options)}"
-                )
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                low = option.low if option.low is not None else float("-inf")
-                high = option.high if option.high is not None else float("inf")
-                if not low <= value <= high:
-                    found.append(f"option {name!r} of {self.name!r} is {value}; allowed: [{low}, {high}]")
+                known = (", ".join(sorted(self.options)) or "none") + nearest(name, self.options)
+                found.append(f"knowledge {self.name!r} has no option {name!r}; known: {known}")
+            elif problem := option.problem(value):
+                found.append(f"option {name!r} of knowledge {self.name!r} {problem}")
         return found

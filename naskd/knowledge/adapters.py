@@ -1,0 +1,51 @@
+"""What makes two maps comparable: tokens are laid out, sizes are pooled, channels pass a 1x1 convolution.
+
+Adapters are trained with the student and thrown away with the teacher; they are never part of the student's
+cost.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from naskd.taps import Tap
+
+
+def as_map(tap: Tap) -> Tensor:
+    """``(B, C, H, W)`` of a tap; tokens ``(B, N, D)`` are laid out row by row on the tap's grid."""
+    if tap.layout == "map":
+        return tap.tensor
+    batch, _, features = tap.tensor.shape
+    return tap.tensor.transpose(1, 2).reshape(batch, features, *tap.shape.grid)
+
+
+def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps on the smaller of the two grids, by adaptive average pooling; nothing is ever enlarged.
+
+    Args:
+        a: ``(B, H_a, W_a)`` or ``(B, C, H_a, W_a)``.
+        b: ``(B, H_b, W_b)`` or ``(B, C, H_b, W_b)``.
+
+    Returns:
+        Two tensors that end in ``(min(H_a, H_b), min(W_a, W_b))``.
+    """
+    grid = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
+    return _pool(a, grid), _pool(b, grid)
+
+
+def _pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    return x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(x, grid)
+
+
+class ChannelAdapter(nn.Conv2d):
+    """A 1x1 convolution with bias from `student` to `teacher` channels.
+
+    It follows autocast like the student's own layers; outside autocast the input is brought to the dtype of
+    the weights.
+    """
+
+    def __init__(self, student: int, teacher: int) -> None:
+        super().__init__(student, teacher, kernel_size=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, C_s, H, W)`` to ``(B, C_t, H, W)``."""
+        return super().forward(input.to(self.weight.dtype))

@@ -1,0 +1,67 @@
+"""Attention (AT): Zagoruyko & Komodakis: Paying More Attention to Attention. ICLR 2017, arXiv 1612.03928.
+
+Differs: this is the authors' code, whose constant everybody uses, and not the paper's equation 2 (with p =
+2): the channels' squares are averaged (the normalisation cancels it) and the squared difference is averaged
+over batch and space, where the paper takes the norm of the difference. So the term falls as 1/(H W), and a
+constant does not carry from one grid to another. Where grids differ, the attention *maps* are pooled to the
+smaller grid and not the features, so that the teacher's map can be stored once for all students.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from naskd.config import KnowledgeTerm
+from naskd.knowledge.adapters import as_map, pool_to_smaller
+from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
+from naskd.knowledge.pairing import pair_stages
+from naskd.knowledge.precision import widened
+from naskd.taps import Taps, TapShapes
+
+
+def attention_map(features: Tensor) -> Tensor:
+    """``mean_c F_c^2``: where a stage is active. ``(B, C, H, W)`` to ``(B, H, W)``."""
+    return widened(features).square().mean(dim=1)
+
+
+def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """``mean (N(vec A_s) - N(vec A_t))^2`` over batch and space, ``N(x) = x / |x|`` for each sample.
+
+    An all-zero map stays zero. On a 1x1 grid every map is the same and the loss is 0.
+
+    Args:
+        student: Attention maps ``(B, H_s, W_s)``.
+        teacher: Attention maps ``(B, H_t, W_t)``; the larger of the two is pooled to the smaller grid.
+
+    Returns:
+        Scalar in [0, 2 / (H W)].
+    """
+    own, target = pool_to_smaller(widened(student), widened(teacher))
+    return F.mse_loss(F.normalize(own.flatten(1), dim=1), F.normalize(target.flatten(1), dim=1))
+
+
+class AttentionLoss(KnowledgeLoss):
+    """:func:`attention_loss` summed over the chosen pairs of stages.
+
+    The summary is ``attention_<i>``, ``(B, H_t, W_t)``, for each teacher stage of a pair: C times smaller
+    than the stage.
+    """
+
+    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
+        super().__init__(term, student, teacher)
+        self.pairs = pair_stages(student, teacher, term.pairs)
+
+    def summarise(self, teacher: Taps) -> Summary:
+        """The teacher's attention maps at their own grids, in float32."""
+        return {f"attention_{t}": attention_map(as_map(teacher.stages[t]).detach()) for _, t in self.pairs}
+
+    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
+        """The student's stages that are taught."""
+        return tuple(student.stages[s].tensor for s, _ in self.pairs)
+
+    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+        """See :func:`attention_loss`."""
+        terms = [
+            attention_loss(attention_map(as_map(student.stages[s])), teacher[f"attention_{t}"])
+            for s, t in self.pairs
+        ]
+        return KnowledgeOutput(sum(terms[1:], terms[0]))

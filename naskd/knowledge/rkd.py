@@ -1,0 +1,132 @@
+"""RKD: Park, Kim, Lu, Cho: Relational Knowledge Distillation. CVPR 2019, arXiv 1904.05068, equations 4 to 9.
+
+Differs: like the authors' code, both terms are averages over all B^2 pairs and B^3 triplets, degenerate ones
+included (they contribute 0), where the paper sums over distinct ones. The mean distance is over distinct
+pairs, as in the paper (the authors' code leaves out distances of 0). A small constant, relative to the mean
+squared distance of the batch, stands inside the square root, since otherwise two equal embeddings have
+infinite gradients (2.5e9 in public code).
+
+Memory: a small multiple of B^3 numbers, whatever the number of features: one (B, B, B) tensor is 64 MiB at B
+= 256.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from naskd.config import KnowledgeTerm
+from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
+from naskd.knowledge.precision import widened, without_autocast
+from naskd.taps import Taps, TapShapes
+
+_RELATIVE_FLOOR = 1e-8
+_ABSOLUTE_FLOOR = 1e-12
+
+
+def rkd_loss(
+    student: Tensor, teacher: Tensor, distance_weight: float = 25.0, angle_weight: float = 50.0
+) -> Tensor:
+    """``w_d mean_ij h(d_s / mu_s, d_t / mu_t) + w_a mean_ijk h(cos_s, cos_t)``, h Huber with delta 1.
+
+    ``d`` are distances between embeddings, ``mu`` their mean over distinct pairs, ``cos`` of the angle that
+    samples i and k make at j. Neither changes when the embeddings are moved, rotated or scaled. Both terms
+    are 0 for B < 3: one pair is always as long as the mean pair.
+
+    Args:
+        student: ``(B, D_s)``.
+        teacher: ``(B, D_t)``; the two numbers of features may differ.
+        distance_weight: ``w_d``, at least 0; a term of weight 0 is not computed.
+        angle_weight: ``w_a``, likewise.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    with without_autocast(student.device):
+        squared_student, squared_teacher = _squared_distances(student), _squared_distances(teacher)
+        student_distances, teacher_distances = _distances(squared_student), _distances(squared_teacher)
+        loss = squared_student.new_zeros(())
+        if distance_weight:
+            ratios = _over_mean(student_distances), _over_mean(teacher_distances)
+            loss = loss + distance_weight * F.smooth_l1_loss(*ratios)
+        if angle_weight:
+            cosines = (
+                _cosines(squared_student, student_distances),
+                _cosines(squared_teacher, teacher_distances),
+            )
+            loss = loss + angle_weight * F.smooth_l1_loss(*cosines)
+        return loss
+
+
+def _squared_distances(features: Tensor) -> Tensor:
+    """``(B, D)`` to ``(B, B)``, the diagonal exactly 0; at least float32.
+
+    Through the Gram matrix, which needs no (B, B, D), and in float64: the subtraction cancels the leading
+    digits, so that float32 (or the 10 bits of TF32, which a faster setting of matrix products would bring) is
+    not enough.
+    """
+    wide = widened(features)
+    exact = wide.double()
+    exact = exact - exact.mean(dim=0)
+    gram = exact @ exact.T
+    norms = gram.diagonal()
+    squared = (norms[:, None] + norms[None, :] - gram - gram.T).clamp(min=0)
+    return _without_diagonal(squared).to(wide.dtype)
+
+
+def _without_diagonal(x: Tensor) -> Tensor:
+    return x * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
+
+
+def _mean_of_distinct(x: Tensor) -> Tensor:
+    """Mean of a ``(B, B)`` tensor off its diagonal, which is 0; 0 for a batch of one."""
+    return x.sum() / max(len(x) * (len(x) - 1), 1)
+
+
+def _distances(squared: Tensor) -> Tensor:
+    """Positive everywhere, the diagonal included, so that one may divide by them."""
+    floor = _RELATIVE_FLOOR * _mean_of_distinct(squared).detach() + _ABSOLUTE_FLOOR
+    return (squared + floor).sqrt()
+
+
+def _over_mean(distances: Tensor) -> Tensor:
+    """``psi_D``, equation 4."""
+    distinct = _without_diagonal(distances)
+    return distinct / (_mean_of_distinct(distinct) + _ABSOLUTE_FLOOR)
+
+
+def _cosines(squared: Tensor, distances: Tensor) -> Tensor:
+    """``(B, B, B)``, at ``[j, i, k]`` the cosine of the angle at j between i and k; 0 where i or k is j.
+
+    Law of cosines, ``(|ij|^2 + |jk|^2 - |ik|^2) / (2 |ij| |jk|)``, so that only the (B, B) distances are
+    needed.
+    """
+    doubled = squared[:, :, None] + squared[:, None, :] - squared[None, :, :]
+    return doubled / (2 * distances[:, :, None] * distances[:, None, :])
+
+
+class RkdLoss(KnowledgeLoss):
+    """:func:`rkd_loss` of the pooled features; the summary is ``pooled``, ``(B, D_t)``."""
+
+    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
+        super().__init__(term, student, teacher)
+        self.distance_weight = float(self.card.option(term, "distance_weight"))
+        self.angle_weight = float(self.card.option(term, "angle_weight"))
+        if not (self.distance_weight or self.angle_weight):
+            raise ValueError(
+                f"distance_weight and angle_weight of knowledge {term.kind!r} are both 0, which teaches "
+                "nothing; allowed: at least one above 0"
+            )
+
+    def summarise(self, teacher: Taps) -> Summary:
+        """What the teacher's classifier sees."""
+        return {"pooled": teacher.pooled.detach()}
+
+    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
+        """What the student's classifier sees."""
+        return (student.pooled,)
+
+    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+        """See :func:`rkd_loss`."""
+        return KnowledgeOutput(
+            rkd_loss(student.pooled, teacher["pooled"], self.distance_weight, self.angle_weight)
+        )

@@ -1,0 +1,101 @@
+"""Taps of imaginary networks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from naskd.taps import Tap, Taps, TapShape, TapShapes
+
+N_CLASSES = 5
+
+
+def shapes(*stages: tuple[int, int], features: int | None = None, layout: str = "map") -> TapShapes:
+    """Shapes of a network from (channels, side) of each stage."""
+    found = tuple(
+        TapShape(channels, (side, side), "tokens" if layout == "tokens" else "map", (i + 1) / len(stages))
+        for i, (channels, side) in enumerate(stages)
+    )
+    return TapShapes(N_CLASSES, found, found, features or stages[-1][0])
+
+
+STUDENTS = {
+    "one stage": shapes((4, 4)),
+    "two stages": shapes((4, 8), (6, 4)),
+    "three stages": shapes((4, 8), (6, 4), (8, 2)),
+    "four stages, down to 1x1": shapes((3, 8), (4, 4), (5, 2), (6, 1)),
+    "wider and larger than its teacher": shapes((24, 16), (32, 12), (40, 9)),
+    "1x1 maps only": shapes((7, 1), (9, 1)),
+    "no common grid": shapes((4, 7), (6, 5), (8, 3), features=10),
+    "tokens": shapes((6, 4), (6, 4), layout="tokens"),
+}
+TEACHERS = {
+    "three stages": shapes((8, 8), (12, 4), (16, 2)),
+    "one stage": shapes((8, 4)),
+    "four stages": shapes((8, 16), (12, 8), (16, 4), (20, 2)),
+    "1x1 maps only": shapes((8, 1)),
+    "tokens": shapes((12, 4), (12, 4), (12, 4), layout="tokens"),
+}
+
+
+def random_taps(
+    of: TapShapes,
+    batch: int = 6,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    gradients: bool = True,
+) -> Taps:
+    """Normal logits and pre-activations, and stages and pooled features as they are after a ReLU.
+
+    Every tensor is a leaf of its own, so that its gradient says whether the loss reads it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def leaf(x: Tensor) -> Tensor:
+        return x.to(dtype).requires_grad_(gradients)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    def tap(shape: TapShape) -> Tensor:
+        height, width = shape.grid
+        if shape.layout == "tokens":
+            return normal(batch, height * width, shape.channels)
+        return normal(batch, shape.channels, height, width)
+
+    stages = [tap(s) for s in of.stages]
+    return Taps(
+        logits=leaf(2 * normal(batch, of.n_classes)),
+        stages=tuple(
+            Tap(leaf(x.relu()), s.layout, s.position) for x, s in zip(stages, of.stages, strict=True)
+        ),
+        pre_activations=tuple(
+            Tap(leaf(x), s.layout, s.position) for x, s in zip(stages, of.stages, strict=True)
+        ),
+        pooled=leaf(normal(batch, of.n_features).relu()),
+    )
+
+
+def changed(taps: Taps, change: Callable[[Tensor], Tensor], *, logits: bool = True) -> Taps:
+    """The same taps with `change` applied to every tensor (a new leaf each); `logits` False leaves those
+    alone."""
+
+    def leaf(x: Tensor) -> Tensor:
+        return change(x.detach().clone()).requires_grad_(x.requires_grad)
+
+    return Taps(
+        logits=leaf(taps.logits) if logits else taps.logits,
+        stages=tuple(replace(tap, tensor=leaf(tap.tensor)) for tap in taps.stages),
+        pre_activations=tuple(replace(tap, tensor=leaf(tap.tensor)) for tap in taps.pre_activations),
+        pooled=leaf(taps.pooled),
+    )
+
+
+def tensors(taps: Taps) -> dict[str, Tensor]:
+    """All tensors by name."""
+    found = {"logits": taps.logits, "pooled": taps.pooled}
+    for field in ("stages", "pre_activations"):
+        found.update((f"{field}.{i}", tap.tensor) for i, tap in enumerate(getattr(taps, field)))
+    return found

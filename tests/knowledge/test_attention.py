@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from naskd.config import KnowledgeTerm
+from naskd.knowledge.attention import AttentionLoss, attention_loss, attention_map
+
+from . import reference
+from .fakes import TEACHERS, random_taps, shapes
+from .parity import assert_parity
+
+
+def maps(*size: int, seed: int = 0) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def value(student: Tensor, teacher: Tensor) -> Tensor:
+    return attention_loss(attention_map(student), attention_map(teacher))
+
+
+@pytest.mark.parametrize(
+    ("student_grid", "teacher_grid"), [((2, 3), (2, 3)), ((2, 2), (5, 3)), ((5, 4), (2, 3)), ((1, 4), (3, 2))]
+)
+def test_equals_the_paper(student_grid: tuple[int, int], teacher_grid: tuple[int, int]) -> None:
+    assert_parity(value, reference.attention, maps(2, 3, *student_grid), maps(2, 4, *teacher_grid, seed=1))
+
+
+def test_disjoint_attention_by_hand() -> None:
+    """Each looks at one of four places, another one: two of four unit errors."""
+    student, teacher = torch.zeros(1, 3, 2, 2), torch.zeros(1, 5, 2, 2)
+    student[0, 1, 0, 0], teacher[0, 4, 1, 1] = 7.0, -0.1
+    assert value(student, teacher).item() == pytest.approx(2 / 4)
+
+
+def test_is_zero_at_equality_for_any_channel_order_sign_and_scale() -> None:
+    x = maps(3, 6, 4, 4)
+    assert value(x, x) == 0
+    other = maps(3, 6, 4, 4, seed=1)
+    expected = value(x, other)
+    order = torch.tensor([5, 2, 0, 1, 4, 3])
+    for changed in (x[:, order], -x, 1e3 * x, 1e-3 * x, x * torch.tensor([2.0, 1.0, 5.0]).view(3, 1, 1, 1)):
+        torch.testing.assert_close(value(changed, other), expected, rtol=1e-10, atol=0)
+        torch.testing.assert_close(value(other, changed), expected, rtol=1e-10, atol=0)
+
+
+def test_duplicated_channels_look_the_same() -> None:
+    """Wider networks have no larger attention: the channels are averaged and the map is normalised."""
+    x, other = maps(3, 6, 4, 4), maps(3, 2, 4, 4, seed=1)
+    torch.testing.assert_close(value(torch.cat([x, x], 1), other), value(x, other))
+
+
+def test_falls_with_the_number_of_places() -> None:
+    """The published constant does not carry over: four times the places, a quarter of the loss or less."""
+    small, large = (value(maps(8, 4, s, s), maps(8, 4, s, s, seed=1)) for s in (4, 16))
+    assert large < small / 8
+
+
+def test_says_nothing_on_a_single_place() -> None:
+    assert value(maps(3, 4, 1, 1), maps(3, 2, 8, 8, seed=1)) < 1e-30
+
+
+def test_keeps_one_small_map_of_each_teacher_stage() -> None:
+    teacher = random_taps(TEACHERS["three stages"], 6)
+    student = shapes((4, 8), (6, 4), (8, 2))
+    loss = AttentionLoss(KnowledgeTerm("attention", pairs="all"), student, teacher.shapes)
+    summary = loss.summarise(teacher)
+    assert {name: tuple(x.shape) for name, x in summary.items()} == {
+        "attention_0": (6, 8, 8),
+        "attention_1": (6, 4, 4),
+        "attention_2": (6, 2, 2),
+    }
+
+
+def test_half_precision_activations_do_not_overflow() -> None:
+    x = torch.full((1, 2, 2, 2), 300.0, dtype=torch.float16)  # 300^2 is beyond float16
+    assert attention_map(x).max() == 90000
+    assert math.isfinite(value(x, x))

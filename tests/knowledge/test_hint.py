@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import Tensor
+
+from naskd.config import KnowledgeTerm
+from naskd.knowledge.hint import HintLoss, hint_loss
+from naskd.taps import Tap, Taps
+
+from . import reference
+from .fakes import random_taps, shapes
+from .parity import assert_parity
+
+
+def maps(*size: int, seed: int = 0) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def one_stage(x: Tensor) -> Taps:
+    return Taps(x.new_zeros(len(x), 5), (Tap(x, "map", 1.0),), (Tap(x, "map", 1.0),), x.mean((2, 3)))
+
+
+def build(student: Tensor, teacher: Tensor) -> HintLoss:
+    torch.manual_seed(0)
+    return HintLoss(KnowledgeTerm("hint"), one_stage(student).shapes, one_stage(teacher).shapes).double()
+
+
+def value(loss: HintLoss, student: Tensor, teacher: Tensor) -> Tensor:
+    labels = torch.zeros(len(student), dtype=torch.long)
+    return loss(one_stage(student), loss.summarise(one_stage(teacher)), labels, labels).term
+
+
+GRIDS = pytest.mark.parametrize(
+    ("student_grid", "teacher_grid"), [((2, 3), (2, 3)), ((2, 2), (5, 3)), ((5, 4), (2, 3)), ((1, 4), (3, 2))]
+)
+
+
+@GRIDS
+def test_equals_the_paper(student_grid: tuple[int, int], teacher_grid: tuple[int, int]) -> None:
+    student, teacher = maps(2, 3, *student_grid), maps(2, 4, *teacher_grid, seed=1)
+    loss = build(student, teacher)
+    weight = loss.adapters[0].weight.detach().numpy()[:, :, 0, 0]
+    bias = loss.adapters[0].bias.detach().numpy()
+    assert_parity(
+        lambda s, t: value(loss, s, t), lambda s, t: reference.hint(s, t, weight, bias), student, teacher
+    )
+
+
+def test_gradient_of_the_regressor_equals_the_paper() -> None:
+    student, teacher = maps(2, 3, 2, 2), maps(2, 4, 3, 3, seed=1)
+    loss = build(student, teacher)
+    bias = loss.adapters[0].bias.detach().numpy()
+
+    def ours(weight: Tensor, target: Tensor) -> Tensor:
+        summary = {"stage_0": target}
+        labels = torch.zeros(2, dtype=torch.long)
+        parameters = {"adapters.0.weight": weight[:, :, None, None], "adapters.0.bias": loss.adapters[0].bias}
+        arguments = (one_stage(student), summary, labels, labels)
+        return torch.func.functional_call(loss, parameters, arguments).term
+
+    assert_parity(
+        ours,
+        lambda w, t: reference.hint(student.numpy(), t, w, bias),
+        loss.adapters[0].weight.detach()[:, :, 0, 0],
+        teacher,
+    )
+
+
+def test_is_zero_at_equality_with_an_identity_regressor() -> None:
+    x = maps(3, 4, 5, 5)
+    loss = build(x, x)
+    with torch.no_grad():
+        loss.adapters[0].weight.copy_(torch.eye(4)[:, :, None, None])
+        loss.adapters[0].bias.zero_()
+    assert value(loss, x, x) == 0
+    torch.testing.assert_close(value(loss, x, x + 0.5), torch.tensor(0.25, dtype=torch.float64))
+
+
+def test_averages_over_all_elements() -> None:
+    zeros = torch.zeros(2, 3, 4, 4)
+    assert hint_loss(zeros, zeros + 2) == 4
+
+
+def test_all_pairs_are_summed() -> None:
+    student, teacher = random_taps(shapes((4, 8), (6, 4))), random_taps(shapes((3, 8), (5, 4)), seed=1)
+    torch.manual_seed(0)
+    everything = HintLoss(KnowledgeTerm("hint", pairs="all"), student.shapes, teacher.shapes)
+    labels = torch.zeros(6, dtype=torch.long)
+    total = everything(student, everything.summarise(teacher), labels, labels).term
+    parts = []
+    for position, pairs in enumerate(("first", "last")):
+        one = HintLoss(KnowledgeTerm("hint", pairs=pairs), student.shapes, teacher.shapes)
+        one.adapters[0].load_state_dict(everything.adapters[position].state_dict())
+        parts.append(one(student, one.summarise(teacher), labels, labels).term)
+    torch.testing.assert_close(total, parts[0] + parts[1])
+
+
+def test_the_regressor_can_learn_the_teacher() -> None:
+    """A teacher that is a linear map of the student is reached: nothing after the convolution stands in the
+    way."""
+    student = maps(16, 3, 4, 4)
+    teacher = torch.einsum("oc,bchw->bohw", maps(5, 3, seed=2), student)
+    loss = build(student, teacher)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        value(loss, student, teacher).backward()
+        optimizer.step()
+    assert value(loss, student, teacher) < 1e-4 * teacher.square().mean()
