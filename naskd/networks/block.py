@@ -12,9 +12,9 @@ class Block(nn.Module):
     """What stages are made of: ``(B, in_channels, H, W)`` to ``(B, width, ceil(H/stride), ceil(W/stride))``.
 
     ``forward(x) = activation(pre_activation(x))``, so that knowledge losses on pre-activations see them
-    without hooks. A subclass sets :attr:`activation` (``nn.Identity()`` where it ends linearly; never in place, since the
-    pre-activation is shown) and writes :meth:`pre_activation`. It may override :meth:`cost` with a closed
-    form.
+    without hooks. A subclass sets :attr:`activation` (``nn.Identity()`` where it ends linearly; never in
+    place, since the pre-activation is shown) and writes :meth:`pre_activation`. It may override :meth:`cost`
+    with a closed form.
 
     Args:
         in_channels: Channels of the input.

@@ -126,7 +126,7 @@ def build_student(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Student:
-    """A fresh :class:`Student`; its weights are drawn from torch's global generator."""
+    """A fresh :class:`Student`, its weights drawn from torch's global generator; see there for the arguments."""
     return Student(spec, in_channels, n_classes, mean, std)
 
 

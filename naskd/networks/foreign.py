@@ -1,0 +1,178 @@
+"""A classifier that was not made by naskd, shown as a tapped network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from naskd.networks.tap_points import Watch, find_tap_points, first_output
+from naskd.taps import Tap, Taps
+
+
+class Preprocessing(nn.Module):
+    """Between images in [0, 1] and a foreign network: size, channels, normalisation, in this order.
+
+    Args:
+        resolution: Side to which images are resized, bilinear with antialiasing; None leaves them.
+        channels: What the network wants; one channel is repeated to three.
+        mean, std: On the [0, 1] scale, one value or one per channel of the network; None leaves the values
+            in [0, 1].
+
+    Raises:
+        ValueError: The numbers do not fit each other.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        resolution: int | None = None,
+        channels: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolution, self.channels = resolution, channels
+        mean, std = mean or (0.0,), std or (1.0,)
+        allowed = {1, channels or len(mean)}
+        if len(mean) not in allowed or len(std) not in allowed or min(std) <= 0:
+            raise ValueError(
+                f"mean {tuple(mean)} and std {tuple(std)} need one value or one for each of the network's "
+                f"{channels} input channels, std above 0"
+            )
+        # They come from the study file, not from the weights, so they are no part of the state.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(B, C, H, W)`` float in [0, 1] to what the network wants."""
+        side = self.resolution
+        if side is not None and images.shape[2:] != (side, side):
+            images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False, antialias=True)
+        if self.channels is not None and images.shape[1] == 1 and self.channels > 1:
+            images = images.expand(-1, self.channels, -1, -1)
+        return (images - self.mean) / self.std
+
+
+class ForeignNetwork(nn.Module):
+    """Any classifier as a :class:`~naskd.taps.TappedNetwork` of images in [0, 1]; trainable as it is.
+
+    Stages come from :func:`~naskd.networks.tap_points.find_tap_points`. Where a stage ends in an activation
+    module, its input is the pre-activation; elsewhere the two are the same. A class token is left out of
+    the taps of a transformer, since it has no place on the grid: ``N = n^2 + 1`` tokens become ``n^2``.
+    Features before the classifier (``pooled``) are the input of the last ``nn.Linear``, or the mean of the
+    last stage without one.
+
+    Args:
+        network: Takes preprocessed images, returns logits (or a tuple that begins with them). It becomes a
+            part of this one and is not copied.
+        preprocessing: What the network needs.
+        image_shape: ``(C, H, W)`` of the images before preprocessing, for the dry run.
+        class_order: Position, among the network's outputs, of each of the study's classes; None where they
+            agree.
+        taps: Names of modules that are the stages; empty: found.
+
+    Raises:
+        ValueError: The network fails on such images, has another number of outputs than `class_order`, or
+            cannot be tapped.
+    """
+
+    order: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        image_shape: tuple[int, int, int],
+        class_order: Sequence[int] | None = None,
+        taps: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        parameter = next(network.parameters(), None)
+        device = parameter.device if parameter is not None else torch.device("cpu")
+        images = torch.zeros(2, *image_shape, device=device)
+        self.points = find_tap_points(network, preprocessing.to(device)(images), taps)
+        order = None
+        if class_order is not None:
+            if sorted(class_order) != list(range(self.points.n_classes)):
+                raise ValueError(
+                    f"the network has {self.points.n_classes} outputs; "
+                    f"class_order must name each of them once, got {tuple(class_order)}"
+                )
+            order = torch.tensor(class_order)
+        self.register_buffer("order", order, persistent=False)
+
+    @property
+    def n_classes(self) -> int:
+        """``K``."""
+        return self.points.n_classes
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """The classifier that turns `pooled` into the logits; None where the network ends otherwise.
+
+        With a class order of its own it is a copy with its rows in the study's order.
+        """
+        if self.points.head is None or not self.points.head_is_last:
+            return None
+        linear = self.network.get_submodule(self.points.head[0])
+        assert isinstance(linear, nn.Linear)
+        if self.order is None:
+            return linear
+        weight = linear.weight.detach()
+        reordered = nn.Linear(linear.in_features, linear.out_features, linear.bias is not None)
+        reordered = reordered.to(weight.device, weight.dtype).requires_grad_(False)
+        reordered.weight.copy_(weight[self.order])
+        if linear.bias is not None:
+            reordered.bias.copy_(linear.bias.detach()[self.order])
+        return reordered
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)`` in the study's class order."""
+        logits = first_output(self.network(self.preprocessing(images)))
+        return logits if self.order is None else logits[:, self.order]
+
+    def taps(self, images: Tensor) -> Taps:
+        """Logits and everything that was found to tap, from one forward pass.
+
+        Raises:
+            ValueError: A tapped module was not called: the network takes another way than in the dry run.
+        """
+        points = self.points
+        activations = [p.activation for p in points.stages if p.activation is not None]
+        heads = [points.head] if points.head is not None else []
+        watch = Watch(self.network, [p.call for p in points.stages], activations + heads)
+        with watch.running():
+            logits = self.forward(images)
+        if watch.missing():
+            raise ValueError(
+                f"tapped modules were not called for images {tuple(images.shape)}: "
+                f"{', '.join(watch.missing())}; name taps that every forward pass calls"
+            )
+        stages, before = [], []
+        for point in points.stages:
+            stage = watch.outputs[point.call]
+            pre_activation = watch.inputs[point.activation] if point.activation is not None else stage
+            stages.append(_tap(stage, point.layout, point.position))
+            before.append(_tap(pre_activation, point.layout, point.position))
+        if points.head is not None:
+            pooled = watch.inputs[points.head]
+        else:
+            last = stages[-1].tensor
+            pooled = last.mean((2, 3)) if last.ndim == 4 else last.mean(1)
+        return Taps(logits, tuple(stages), tuple(before), pooled)
+
+    def pre_activation_norms(self) -> tuple[None, ...]:
+        """Nothing: which BatchNorm describes a foreign pre-activation cannot be told from outside."""
+        return (None,) * len(self.points.stages)
+
+
+def _tap(tensor: Tensor, layout: str, position: float) -> Tap:
+    if layout == "map":
+        return Tap(tensor, "map", position)
+    side = int((tensor.shape[1] - 1) ** 0.5)
+    return Tap(tensor[:, 1:] if side * side == tensor.shape[1] - 1 else tensor, "tokens", position)

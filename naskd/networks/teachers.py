@@ -1,0 +1,246 @@
+"""Teachers: built from a design, a user's file or torchvision, and frozen.
+
+Accuracy of a foreign teacher stands and falls with its preprocessing, its resolution and its class order;
+all three are part of the network here, so that everything else gives it the study's images and reads the
+study's classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from naskd.config import TeacherSpec
+from naskd.networks.foreign import ForeignNetwork, Preprocessing
+from naskd.networks.student import Student, build_student
+from naskd.registry import nearest
+from naskd.taps import TappedNetwork, Taps
+from naskd.userfile import load_function
+
+
+class Teacher(nn.Module):
+    """A network that teaches and never learns: evaluation mode, no gradients, whatever is called on it.
+
+    Teachers in training mode would drift: BatchNorm would follow the student's batches (OFD's published
+    code does this).
+
+    Args:
+        network: A tapped network; it is frozen in place, not copied.
+
+    Raises:
+        ValueError: `network` shows no taps.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, TappedNetwork):
+            raise ValueError(f"{type(network).__name__} shows no taps; wrap it in a ForeignNetwork")
+        self.network = network.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Stay in evaluation mode; `mode` is taken for the sake of ``nn.Module`` and ignored."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Teacher":
+        """Stay without gradients; the argument is ignored."""
+        return super().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)`` in the study's class order, of images in [0, 1]."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    @torch.no_grad()
+    def taps(self, images: Tensor) -> Taps:
+        """Logits and stages, without gradients."""
+        assert isinstance(self.network, TappedNetwork)
+        return self.network.taps(images)
+
+    @property
+    def head(self) -> nn.Linear | None:
+        """The classifier that turns `pooled` into the logits; None where the network ends otherwise."""
+        assert isinstance(self.network, Student | ForeignNetwork)
+        return self.network.head
+
+    def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """For each stage, the BatchNorm before its pre-activation; None where it is not known."""
+        assert isinstance(self.network, Student | ForeignNetwork)
+        return self.network.pre_activation_norms()
+
+
+def build_teacher_network(
+    spec: TeacherSpec,
+    *,
+    base: Path,
+    in_channels: int,
+    n_classes: int,
+    resolution: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str],
+    state: Mapping[str, Tensor] | None = None,
+) -> Student | ForeignNetwork:
+    """The teacher's network on the CPU, tapped and trainable; :class:`Teacher` freezes it.
+
+    Args:
+        spec: Its description. Without a `mean`, a builder's network is given images in [0, 1], and a
+            torchvision network the normalisation of its `weights`, or else the study's. Without a
+            `resolution`, images are resized to that of the `weights`, or else not at all.
+        base: Folder that the builder's path is relative to.
+        in_channels: Of the study's images; a network of three channels is given one channel three times.
+        n_classes: ``K``.
+        resolution: Of the study's images.
+        mean: Of the study's images, per channel, on the [0, 1] scale.
+        std: Likewise.
+        class_names: In the study's order.
+        state: With a ``spec.checkpoint``: what that file holds, the state of the bare network. Otherwise:
+            the state of what this function returned, trained by naskd. None leaves the weights fresh (or
+            ``spec.weights``, downloaded).
+
+    Raises:
+        ValueError: The builder, the model's name, its weights, its number of classes, its class names, its
+            taps or `state` do not fit. The message says what was found and what was wanted.
+    """
+    if spec.architecture is not None:
+        student = build_student(spec.architecture, in_channels, n_classes, mean, std)
+        if state is not None:
+            load_strictly(student, state)
+        return student
+    if spec.builder is not None:
+        bare = _call_builder(spec.builder, base)
+        image_mean, image_std, side = spec.mean, spec.std, spec.resolution
+    else:
+        assert spec.torchvision is not None
+        weights = _torchvision_weights(spec.torchvision, spec.weights)
+        bare = _torchvision_network(spec.torchvision, weights if state is None else None, n_classes)
+        image_mean, image_std, side = spec.mean or tuple(mean), spec.std or tuple(std), spec.resolution
+        if weights is not None:
+            preset = weights.transforms()
+            image_mean, image_std = spec.mean or tuple(preset.mean), spec.std or tuple(preset.std)
+            side = spec.resolution or preset.crop_size[0]
+    if state is not None and spec.checkpoint is not None:
+        load_strictly(bare, state)
+    network = ForeignNetwork(
+        bare,
+        Preprocessing(side, _input_channels(bare, in_channels), image_mean, image_std),
+        (in_channels, resolution, resolution),
+        _class_order(spec.classes, class_names),
+        spec.taps,
+    )
+    if network.n_classes != n_classes:
+        raise ValueError(
+            f"the teacher has {network.n_classes} outputs, the study has {n_classes} classes; "
+            f"wanted: one output for each of {_shortened(class_names)}"
+        )
+    if state is not None and spec.checkpoint is None:
+        load_strictly(network, state)
+    return network
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict that must fit exactly; nothing is loaded where it does not.
+
+    Raises:
+        ValueError: Keys are missing or unexpected, or tensors have other shapes; the message lists them.
+    """
+    own = network.state_dict()
+    problems = []
+    missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
+    reshaped = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
+        if names:
+            problems.append(f"{what}: {_shortened(names)}")
+    if problems:
+        raise ValueError(
+            f"the checkpoint does not fit {type(network).__name__}; {'; '.join(problems)}; "
+            f"it must hold exactly the state_dict of this network"
+        )
+    network.load_state_dict(dict(state))
+
+
+def _shortened(names: Sequence[str], limit: int = 8) -> str:
+    text = ", ".join(names[:limit])
+    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
+
+
+def _call_builder(reference: str, base: Path) -> nn.Module:
+    build = load_function(reference, base)
+    try:
+        network = build()
+    except Exception as error:  # a user's function may raise anything; the answer names the function
+        raise ValueError(f"builder {reference!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"builder {reference!r} returns {type(network).__name__}; wanted a torch.nn.Module")
+    return network
+
+
+def _check_torchvision_name(name: str) -> None:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(
+            f"torchvision has no classification model {name!r}{nearest(name, known)}; "
+            f"torchvision.models.list_models(module=torchvision.models) names all {len(known)}"
+        )
+
+
+def _torchvision_weights(name: str, weights: str | None) -> Any:
+    _check_torchvision_name(name)
+    if weights is None:
+        return None
+    known = torchvision.models.get_model_weights(name).__members__
+    short = weights.rpartition(".")[2]
+    if short not in known:
+        raise ValueError(
+            f"torchvision's {name} has no weights {weights!r}; "
+            f"known: {', '.join(known)}{nearest(short, known)}"
+        )
+    return known[short]
+
+
+def _torchvision_network(name: str, weights: Any, n_classes: int) -> nn.Module:
+    network: nn.Module = torchvision.models.get_model(name, weights=weights)
+    linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise ValueError(
+            f"torchvision's {name} does not end in a Linear, so its head cannot be adapted; "
+            f"choose another model, or build it yourself with builder = 'file.py:function'"
+        )
+    head_name, head = linear[-1]
+    parent, _, attribute = head_name.rpartition(".")
+    replacement = nn.Linear(head.in_features, n_classes, head.bias is not None)
+    setattr(network.get_submodule(parent), attribute, replacement)
+    return network
+
+
+def _input_channels(network: nn.Module, in_channels: int) -> int:
+    conv = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    wanted = conv.in_channels if conv is not None else in_channels
+    if wanted != in_channels and not (wanted == 3 and in_channels == 1):
+        raise ValueError(
+            f"the teacher takes images of {wanted} channels, the study's have {in_channels}; "
+            f"allowed: the same number, or 1 for a teacher of 3 (set channels in [data])"
+        )
+    return wanted
+
+
+def _class_order(own: Sequence[str] | None, wanted: Sequence[str]) -> list[int] | None:
+    if own is None:
+        return None
+    strange = [name for name in own if name not in wanted]
+    absent = [name for name in wanted if name not in own]
+    repeated = sorted({name for name in own if list(own).count(name) > 1})
+    if strange or absent or repeated:
+        problems = (("unknown to the study", strange), ("missing", absent), ("repeated", repeated))
+        listed = "; ".join(f"{what}: {_shortened(names)}" for what, names in problems if names)
+        raise ValueError(f"classes of the teacher are not those of the study; {listed}")
+    order = [list(own).index(name) for name in wanted]
+    return None if order == list(range(len(order))) else order
