@@ -23,8 +23,8 @@ class Job:
     Args:
         job_id: Unique within the study; for a trial its number as text, for an artifact its content id.
         kind: ``trial`` trains a student; ``artifact`` makes a teacher or an assistant that trials share.
-        config: The design to train (for an artifact: the assistant's own design, None for a teacher, which the study
-            file describes).
+        config: The design to train; for an artifact the design that wants it, None for the study's teacher when no design
+            has asked yet.
         seed: Of the training.
         start_epoch: Where to go on; above 0 only with a checkpoint.
         until_epoch: Where to stop, at most the schedule's horizon.

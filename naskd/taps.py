@@ -119,3 +119,19 @@ def tap_shapes(network: nn.Module, in_channels: int, resolution: int) -> TapShap
             return network.taps(images).shapes
     finally:
         network.train(was_training)
+
+
+def taps_like(shapes: TapShapes, batch_size: int, device: str) -> Taps:
+    """Zero taps of given shapes; on the ``meta`` device they cost nothing and let a loss be counted or checked."""
+
+    def tap(shape: TapShape) -> Tap:
+        height, width = shape.grid
+        size = (shape.channels, height, width) if shape.layout == "map" else (height * width, shape.channels)
+        return Tap(torch.zeros(batch_size, *size, device=device), shape.layout, shape.position)
+
+    return Taps(
+        logits=torch.zeros(batch_size, shapes.n_classes, device=device),
+        stages=tuple(tap(s) for s in shapes.stages),
+        pre_activations=tuple(tap(s) for s in shapes.pre_activations),
+        pooled=torch.zeros(batch_size, shapes.n_features, device=device),
+    )

@@ -1,0 +1,437 @@
+"""What the command line does, as Python: search, open a run, look at it, retrain, export, load."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+
+from naskd import report
+from naskd.artifacts import ArtifactStore
+from naskd.context import TrialContext
+from naskd.estimate import estimate_search
+from naskd.executors import EXECUTORS
+from naskd.export import Format, export_student
+from naskd.networks.student_file import load_student
+from naskd.retraining import RESULTS_FILE, Design, Retraining
+from naskd.search.admission import count_kinds
+from naskd.search.designs import SpaceSample, check_warm_start, random_reference_point, sample_space
+from naskd.search.record import run_record
+from naskd.search.storage import dashboard_target, open_storage, quiet
+from naskd.search.study import Snapshot, Space, Study, StudyError
+from naskd.studyfile import StudySpec, parse_study
+from naskd.userfile import file_content_id, import_file, load_function
+from naskd.config import TrialConfig
+
+STUDY_FILE = "study.json"
+RUNS = Path("runs")
+SAMPLE = 256
+"""Designs drawn to know a space: its cost range and its reference point."""
+
+load = load_student
+"""Load a retrained or exported student (``.safetensors``) as an ``nn.Module`` in evaluation mode."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenStudy:
+    """A study file with everything that it names loaded."""
+
+    spec: StudySpec
+    space: Space
+    context: TrialContext
+
+    def sample(self, n: int = SAMPLE) -> SpaceSample:
+        """Random designs of the space."""
+        return sample_space(self.space, self.spec, self.context.design_cost, n)
+
+
+def open_study(
+    study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS
+) -> OpenStudy:
+    """Parse a study file, import the user's files, load the data.
+
+    Args:
+        study: Path of a study file, or a parsed one.
+        settings: ``key=value`` overrides, as ``--set`` takes them.
+        runs: Folder of all runs; teachers, assistants and decoded images are kept there for all of them.
+
+    Raises:
+        ValueError: Anything the study file says is wrong; all mistakes at once.
+        StudyError: The space cannot be used.
+    """
+    quiet()
+    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
+    EXECUTORS[spec.execution.executor]
+    for module in spec.modules:
+        import_file(spec.resolve(module))
+    space = load_function(spec.space, spec.base)
+    context = TrialContext(spec, ArtifactStore(runs / "artifacts"), cache=runs / "cache")
+    return OpenStudy(spec, space, context)
+
+
+def search(
+    study: str | Path | StudySpec,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    out: str | Path | None = None,
+    settings: Sequence[str] = (),
+    observe: Callable[[Snapshot], None] = lambda _: None,
+) -> "Run":
+    """Run a study, or go on with it where it stopped.
+
+    Args:
+        study: Path of a study file, or a parsed one.
+        trials, seconds: Replace the study file's budget of the same name.
+        out: Run directory; default ``runs/<name>``.
+        settings: ``key=value`` overrides, as ``--set`` takes them.
+        observe: Called with a snapshot whenever something has changed.
+
+    Returns:
+        The run, with its report written.
+
+    Raises:
+        ValueError: The study file is wrong.
+        StudyError: The run is another study's, is in use, or cannot go on.
+    """
+    quiet()
+    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
+    given = {"trials": trials, "seconds": seconds}
+    budget = dataclasses.replace(spec.budget, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    spec = dataclasses.replace(spec, budget=budget)
+    run_dir = Path(out) if out is not None else RUNS / spec.name
+    opened = open_study(spec, runs=run_dir.parent)
+    sample = opened.sample()
+    if mistakes := check_warm_start(opened.space, spec, sample.parameters):
+        raise StudyError("\n".join(mistakes))
+    with _locked(run_dir):
+        shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
+        storage = open_storage(spec.storage, run_dir)
+        source = Study(
+            spec,
+            opened.space,
+            storage,
+            opened.context,
+            identity=_identity(opened),
+            reference_point=random_reference_point(sample, spec, opened.context.data.n_classes),
+            observe=observe,
+        )
+        (run_dir / STUDY_FILE).write_text(shown)
+        shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
+        executor = EXECUTORS.load(spec.execution.executor)(opened.context)
+        try:
+            executor.run(source)
+        finally:
+            source.release()
+    run = Run(run_dir, spec, opened.context)
+    run.stop_reason = source.stop_reason
+    run.write_html()
+    return run
+
+
+def _identity(opened: OpenStudy) -> dict[str, Any]:
+    """What a resume must find unchanged."""
+    spec, data = opened.spec, opened.context.data
+    files = [spec.space.rpartition(":")[0], *spec.modules]
+    identity = {
+        **spec.identity(),
+        "files": {name: file_content_id(spec.resolve(name)) for name in files},
+        "data_hash": data.data_hash,
+        "split_hash": data.split_hash,
+        "teacher_hash": opened.context.teacher_recipe().artifact_id if spec.teacher is not None else None,
+    }
+    return dict(json.loads(json.dumps(identity)))
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory; the lock ends with the process."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_dir / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StudyError(f"{run_dir} is in use by another naskd process") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def open_run(path: str | Path) -> "Run":
+    """Open a run directory for looking, retraining and exporting.
+
+    Raises:
+        ValueError: There is no run.
+    """
+    quiet()
+    path = Path(path)
+    if not (path / STUDY_FILE).is_file():
+        raise ValueError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
+    return Run(path, StudySpec.from_dict(json.loads((path / STUDY_FILE).read_text())))
+
+
+class Run:
+    """A run directory: its books, its front, and what can be done with it.
+
+    Args:
+        path: Of the directory.
+        spec: The study.
+        context: Loaded data and networks; None loads them when a retraining or an export first needs them.
+    """
+
+    def __init__(self, path: Path, spec: StudySpec, context: TrialContext | None = None) -> None:
+        self.path = path
+        self.spec = spec
+        self.stop_reason = ""
+        self._context = context
+
+    @property
+    def context(self) -> TrialContext:
+        """Data and networks of the study."""
+        if self._context is None:
+            for module in self.spec.modules:
+                import_file(self.spec.resolve(module))
+            self._context = TrialContext(
+                self.spec, ArtifactStore(self.path.parent / "artifacts"), cache=self.path.parent / "cache"
+            )
+        return self._context
+
+    def optuna_study(self) -> optuna.Study:
+        """The books, for reading."""
+        storage = open_storage(self.spec.storage, self.path)
+        try:
+            return optuna.load_study(study_name=self.spec.name, storage=storage)
+        except KeyError:
+            raise ValueError(f"the storage of {self.path} holds no study named {self.spec.name!r}") from None
+
+    @property
+    def storage_url(self) -> str:
+        """What ``optuna-dashboard`` takes."""
+        return dashboard_target(self.spec.storage, self.path)
+
+    def to_dict(self, everything: bool = False) -> dict[str, Any]:
+        """The run record (docs/record.md): the front's trials, or with `everything` all trials and extras."""
+        record = run_record(self.optuna_study(), self.spec.objectives, everything=everything)
+        if everything:
+            record["warnings"] = self._warnings(record)
+            record["retrained"] = self._retrained()
+            record["seed"] = self.spec.seed
+        return record
+
+    def front(self) -> list[dict[str, Any]]:
+        """The trials that no other dominates, cheapest first."""
+        return list(self.to_dict()["trials"])
+
+    def trials(self) -> list[dict[str, Any]]:
+        """All trials with their states, by number."""
+        return list(run_record(self.optuna_study(), self.spec.objectives)["trials"])
+
+    def trial(self, number: int) -> dict[str, Any]:
+        """One trial.
+
+        Raises:
+            ValueError: There is none of that number.
+        """
+        trials = self.trials()
+        if not 0 <= number < len(trials):
+            raise ValueError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
+        return trials[number]
+
+    def best(self, *, max_macs: int | None = None, min_accuracy: float | None = None) -> dict[str, Any]:
+        """The one to take: the most accurate within `max_macs`, or the cheapest of at least `min_accuracy`; with neither, the most
+        accurate.
+
+        Raises:
+            ValueError: Nothing on the front qualifies; the message says what comes nearest.
+        """
+        front = self.front()
+        if not front:
+            raise ValueError("the run has no complete trial yet")
+        found = [
+            t
+            for t in front
+            if (max_macs is None or t["macs"] <= max_macs)
+            and (min_accuracy is None or t["val_accuracy"] >= min_accuracy)
+        ]
+        if not found:
+            low, high = min(t["macs"] for t in front), max(t["val_accuracy"] for t in front)
+            raise ValueError(
+                f"nothing on the front has macs <= {max_macs} and val_accuracy >= {min_accuracy}; "
+                f"the front starts at {low} MACs and reaches val_accuracy {high:.4f}"
+            )
+        if min_accuracy is not None:
+            return min(found, key=lambda t: (t["macs"], -t["val_accuracy"]))
+        return max(found, key=lambda t: (t["val_accuracy"], -t["macs"]))
+
+    # --- reports -----------------------------------------------------------------------------------------------
+
+    def write_html(self, path: str | Path | None = None) -> Path:
+        """One self-contained page; default ``report.html`` in the run directory."""
+        target = Path(path) if path is not None else self.path / "report.html"
+        report.write_html(self.to_dict(everything=True), target)
+        return target
+
+    def write_png(self, path: str | Path) -> Path:
+        """A picture of the front."""
+        report.write_png(self.to_dict(everything=True), Path(path))
+        return Path(path)
+
+    def front_csv(self) -> str:
+        """The front as comma-separated values with a header."""
+        return report.front_csv(self.to_dict())
+
+    def _warnings(self, record: Mapping[str, Any]) -> list[str]:
+        found = []
+        teacher = self.spec.teacher
+        if teacher is not None and not teacher.trained_here and teacher.saw in ("unknown", "train+val"):
+            found.append(
+                "The teacher may have seen the validation images "
+                f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. The test split is sealed all the same."
+            )
+        if self.spec.data.kind == "image_folder" and self.spec.data.test_root is None and not (
+            teacher is None or teacher.trained_here
+        ):
+            found.append("The test split was cut from the training folder, which a foreign teacher may have seen.")
+        return found
+
+    def _retrained(self) -> dict[str, Any] | None:
+        path = self.path / RESULTS_FILE
+        if not path.exists():
+            return None
+        record = dict(json.loads(path.read_text()))
+        record.pop("trainings", None)
+        return record if "designs" in record else None
+
+    # --- taking away -------------------------------------------------------------------------------------------
+
+    def _design(self, trial: Mapping[str, Any]) -> Design:
+        if trial["config"] is None or trial["state"] != "COMPLETE":
+            raise ValueError(
+                f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
+                + (f" ({trial['reason']})" if trial["reason"] else "")
+            )
+        return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
+
+    def retrain(
+        self,
+        trials: Sequence[int] | None = None,
+        *,
+        seeds: int | None = None,
+        epochs: int | None = None,
+        observe: Callable[[int, int, str], None] = lambda done, total, what: None,
+    ) -> dict[str, Any]:
+        """Train designs for the final schedule with fresh seeds, and read the test split.
+
+        Args:
+            trials: Numbers; None: the front.
+            seeds: Trainings of each design; None: the study file's ``retrain.seeds``.
+            epochs: None: the study file's ``retrain.epochs``.
+            observe: Called with trainings done, in all, and what comes next.
+
+        Returns:
+            Mean and standard deviation of the test accuracy of each design, cheapest first, the front again, and the teacher's
+            (docs/record.md). Students are kept in ``retrained/``.
+
+        Raises:
+            ValueError: A trial does not exist or is not complete.
+        """
+        chosen = self.front() if trials is None else [self.trial(number) for number in trials]
+        self.context.compute.apply_threads()
+        retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
+        with _locked(self.path):
+            found = retraining.run(
+                [self._design(t) for t in chosen], self.spec.retrain.seeds if seeds is None else seeds, observe
+            )
+        self.write_html()
+        return found
+
+    def export(
+        self, trial: int, format: Format = "safetensors", path: str | Path | None = None
+    ) -> dict[str, Any]:
+        """Write the student of a trial as one file, and compare it with the original on real images.
+
+        The student is that of the design's first retraining; a design that was never retrained is trained now.
+
+        Args:
+            trial: Number.
+            format: ``safetensors`` or ``onnx``.
+            path: Default ``exported/trial<number>.<format>`` in the run directory.
+
+        Returns:
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``.
+
+        Raises:
+            ExportError: The exported model differs, or a package is missing.
+            ValueError: The trial cannot be exported.
+        """
+        if format not in ("safetensors", "onnx"):
+            raise ValueError(f"unknown format {format!r}; known: safetensors, onnx")
+        design = self._design(self.trial(trial))
+        source = self._student_file(design)
+        if source is None:
+            self.retrain([trial], seeds=1)
+            source = self._student_file(design)
+            assert source is not None
+        target = Path(path) if path is not None else self.path / "exported" / f"trial{trial}.{format}"
+        if target.suffix != f".{format}":
+            raise ValueError(f"the file of format {format} must end in .{format}, got {target.name!r}")
+        return export_student(source, target, self.context.data.val.images[:256])
+
+    def _student_file(self, design: Design) -> Path | None:
+        path = Retraining(self.context, self.path, self.spec.retrain_epochs).student_path(design, 0)
+        return path if path.is_file() else None
+
+
+def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
+    """Parse a study file and see whether its space gives designs; nothing is trained.
+
+    Raises:
+        ValueError: All mistakes of the file.
+        StudyError: The space raises, or all sampled designs are turned away.
+    """
+    opened = open_study(study, settings)
+    sample = opened.sample()
+    if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
+        raise StudyError("\n".join(mistakes))
+    if not sample.designs:
+        counts = ", ".join(f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items())
+        raise StudyError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
+    return opened.spec
+
+
+def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:
+    """Size of a study's space: parameters with ranges, combinations, the range of MACs over a random sample."""
+    opened = open_study(study, settings)
+    sample = opened.sample(samples)
+    macs = sorted(cost.macs for _, cost in sample.designs)
+    return {
+        "space": opened.spec.space,
+        "n_parameters": len(sample.parameters),
+        "parameters": {name: str(distribution) for name, distribution in sample.parameters.items()},
+        "log10_size": sample.log10_size,
+        "samples": sample.n_drawn,
+        "distinct_designs": len(sample.designs),
+        "turned_away": count_kinds(dict(enumerate(sample.turned_away))),
+        "macs": {
+            "min": macs[0] if macs else None,
+            "median": macs[len(macs) // 2] if macs else None,
+            "max": macs[-1] if macs else None,
+        },
+    }
+
+
+def dry_run(study: str | Path, settings: Sequence[str] = (), designs: int = 8, **budget: Any) -> dict[str, Any]:
+    """What a search would cost, from a few timed steps; nothing is written but decoded images."""
+    opened = open_study(study, settings)
+    spec = opened.spec
+    given = {k: v for k, v in budget.items() if v is not None}
+    spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
+    opened.context.spec = spec
+    sample = opened.sample()
+    return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}

@@ -1,0 +1,248 @@
+"""What all trials of a study share in one process: data, teachers, assistants, compute."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from naskd.artifacts import ArtifactStore, file_hash, load_checkpoint
+from naskd.config import (
+    ArchitectureSpec,
+    AssistantSpec,
+    Cost,
+    TeacherSpec,
+    TrialConfig,
+    content_id,
+)
+from naskd.cost import network_cost
+from naskd.data.images import SearchData
+from naskd.data.load import load_search_data
+from naskd.data.views import ViewedImages, Views, default_shift
+from naskd.knowledge.source import OnlineSource
+from naskd.networks.student import build_student, design_cost
+from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.seeds import derive_seed
+from naskd.studyfile import StudySpec
+from naskd.taps import tap_shapes
+from naskd.training.compute import Compute
+from naskd.training.evaluation import predict
+from naskd.userfile import file_content_id
+
+_TEACHER = TypeAdapter(TeacherSpec)
+_ASSISTANT = TypeAdapter(AssistantSpec)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtifactRecipe:
+    """How a shared network is made.
+
+    Args:
+        artifact_id: Content id: the recipe, its parent and the data.
+        assistant: What to distil; None for the teacher, which the study file describes.
+        requires: Ids of the artifacts that supervise it.
+        seed: Of its training.
+        label: For messages.
+    """
+
+    artifact_id: str
+    assistant: AssistantSpec | None
+    requires: tuple[str, ...]
+    seed: int
+    label: str
+
+
+class TrialContext:
+    """Data on the device and the networks that trials share, loaded once a process.
+
+    Args:
+        spec: The study.
+        store: Where teachers and assistants are kept.
+        cache: Folder for decoded images; None decodes every time.
+    """
+
+    def __init__(self, spec: StudySpec, store: ArtifactStore, cache: Path | None = None) -> None:
+        self.spec = spec
+        self.store = store
+        self.compute = Compute.resolve(
+            spec.execution.device, spec.execution.precision, spec.execution.channels_last, spec.execution.threads
+        )
+        self.data: SearchData = load_search_data(spec.data, spec.base, cache=cache).to(self.compute.device)
+        self._sources: dict[str, OnlineSource] = {}
+        self._val_predictions: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, int], ViewedImages] = {}
+        self._teacher_recipe: ArtifactRecipe | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Channels and resolution of the images."""
+        return self.data.in_channels, self.data.resolution
+
+    def build_student(self, architecture: ArchitectureSpec) -> nn.Module:
+        """A fresh network on the device."""
+        network = build_student(
+            architecture, self.data.in_channels, self.data.n_classes, self.data.mean, self.data.std
+        )
+        return self.compute.place(network)
+
+    def views(self, augmentation: str, seed: int) -> ViewedImages:
+        """The training images with enumerated views; padded copies are shared by all trials."""
+        key = (augmentation, seed)
+        if key not in self._views:
+            views = Views(
+                augmentation,  # type: ignore[arg-type]
+                n_samples=len(self.data.train),
+                seed=seed,
+                shift=default_shift(self.data.resolution),
+            )
+            self._views[key] = ViewedImages(
+                self.data.train.images, views, channels_last=self.compute.channels_last
+            )
+        return self._views[key]
+
+    def design_cost(self, config: TrialConfig) -> Cost:
+        """Of a design's deployed network; nothing is built."""
+        channels, resolution = self.input_shape
+        return design_cost(config.architecture, channels, self.data.n_classes, resolution)
+
+    def has_artifact(self, artifact_id: str) -> bool:
+        """Whether it is in the store."""
+        return artifact_id in self.store
+
+    # --- artifacts ---------------------------------------------------------------------------------------------
+
+    def teacher_recipe(self) -> ArtifactRecipe:
+        """The study's teacher.
+
+        Raises:
+            ValueError: The study has none, or its files are not what the study says.
+        """
+        if self._teacher_recipe is None:
+            teacher = self.spec.teacher
+            if teacher is None:
+                raise ValueError("the design asks for knowledge, but the study file has no [teacher]")
+            identity = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
+            if teacher.checkpoint is not None:
+                found = file_hash(self.spec.resolve(teacher.checkpoint))
+                if teacher.sha256 is not None and found != teacher.sha256.lower():
+                    raise ValueError(
+                        f"teacher.checkpoint {teacher.checkpoint} has SHA-256 {found}, the study expects {teacher.sha256}"
+                    )
+                identity["checkpoint"] = found
+            if teacher.builder is not None:
+                path, _, function = teacher.builder.rpartition(":")
+                identity["builder"] = [file_content_id(self.spec.resolve(path)), function]
+            self._teacher_recipe = ArtifactRecipe(
+                artifact_id=self._artifact_id("teacher", identity),
+                assistant=None,
+                requires=(),
+                seed=derive_seed("teacher", teacher.seed),
+                label="teacher",
+            )
+        return self._teacher_recipe
+
+    def _artifact_id(self, kind: str, identity: Any) -> str:
+        return content_id([kind, identity, self.data.data_hash, self.data.split_hash])
+
+    def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
+        """Everything that must exist before a design can be trained, in the order in which it must be made.
+
+        The last one supervises the student: the teacher itself, or the last assistant of the chain.
+        """
+        if not config.distillation.terms:
+            return []
+        chain = [self.teacher_recipe()]
+        for assistant in config.distillation.assistants:
+            parent = chain[-1].artifact_id
+            identity = [_ASSISTANT.dump_python(assistant, mode="json", exclude_defaults=True), parent]
+            artifact_id = self._artifact_id("assistant", identity)
+            chain.append(
+                ArtifactRecipe(
+                    artifact_id=artifact_id,
+                    assistant=assistant,
+                    requires=(parent,),
+                    seed=derive_seed("assistant", artifact_id),
+                    label="assistant",
+                )
+            )
+        return chain
+
+    @property
+    def trains_teacher(self) -> bool:
+        """Whether the teacher is trained here rather than brought along."""
+        return self.spec.teacher is not None and self.spec.teacher.trained_here
+
+    def _build_teacher(self, state: Mapping[str, Tensor] | None) -> nn.Module:
+        assert self.spec.teacher is not None
+        network = build_teacher_network(
+            self.spec.teacher,
+            base=self.spec.base,
+            in_channels=self.data.in_channels,
+            n_classes=self.data.n_classes,
+            resolution=self.data.resolution,
+            mean=self.data.mean,
+            std=self.data.std,
+            class_names=self.data.class_names,
+            state=state,
+        )
+        return self.compute.place(network)
+
+    def build_trainable_teacher(self) -> nn.Module:
+        """The teacher's network before its training here."""
+        return self._build_teacher(None)
+
+    def teacher_checkpoint(self) -> dict[str, Tensor]:
+        """The state of a teacher that was brought along.
+
+        Raises:
+            ValueError: The file is missing or not the one that the study names.
+        """
+        assert self.spec.teacher is not None and self.spec.teacher.checkpoint is not None
+        return load_checkpoint(self.spec.resolve(self.spec.teacher.checkpoint), self.spec.teacher.sha256)
+
+    def frozen_network(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> nn.Module:
+        """A shared network as its students see it, on the device.
+
+        Args:
+            recipe: Of a teacher or an assistant.
+            state: As stored; None leaves the weights untrained.
+        """
+        if recipe.assistant is None:
+            return Teacher(self._build_teacher(state))
+        network = self.build_student(recipe.assistant.architecture)
+        if state is not None:
+            network.load_state_dict(dict(state))
+        return Teacher(network)
+
+    def _as_source(self, network: nn.Module) -> OnlineSource:
+        shapes = tap_shapes(network, *self.input_shape)
+        return OnlineSource(network, shapes, network_cost(network, *self.input_shape).macs)
+
+    def stand_in(self, recipe: ArtifactRecipe) -> OnlineSource:
+        """An untrained network of the recipe's shape, which costs what the trained one costs."""
+        return self._as_source(self.frozen_network(recipe, None))
+
+    def source(self, recipe: ArtifactRecipe) -> OnlineSource:
+        """The stored network of a recipe as a source of knowledge, loaded once.
+
+        Raises:
+            ValueError: The stored file is not the one that was written.
+        """
+        if recipe.artifact_id not in self._sources:
+            state, _ = self.store.load(recipe.artifact_id)
+            self._sources[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, state))
+        return self._sources[recipe.artifact_id]
+
+    def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
+        """What a shared network says of the validation images: ``(N,)`` class indices, computed once."""
+        if recipe.artifact_id not in self._val_predictions:
+            network = self.source(recipe).network
+            assert isinstance(network, nn.Module)
+            self._val_predictions[recipe.artifact_id] = predict(network, self.data.val.images, self.compute)
+        return self._val_predictions[recipe.artifact_id]
+
+    def view_seed(self) -> int:
+        """Of the study's views: shared by all its trials, so that they ask for the same knowledge."""
+        return derive_seed("views", self.spec.seed)

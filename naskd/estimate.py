@@ -1,0 +1,84 @@
+"""What a search would cost, from a few timed steps, before anything starts."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from naskd.config import TrialConfig
+from naskd.context import TrialContext
+from naskd.knowledge.source import OnlineSource
+from naskd.trial import TrialRun, teacher_run
+
+TIMED_STEPS = 4
+"""Steps timed for each design, after one that is not counted."""
+
+
+def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> dict[str, Any]:
+    """Time a few steps of some designs and scale up.
+
+    Supervisors are stood in for by untrained networks of the same shape, which cost the same.
+
+    Args:
+        context: The study's.
+        designs: A random sample of the space.
+
+    Returns:
+        ``trial_seconds`` (median, low, high over the designs), ``trial_train_macs`` likewise, ``teacher_seconds`` (0 when it exists or
+        needs no training), ``trials``, ``seconds`` and ``train_macs`` of the whole search, ``n_timed``.
+
+    Raises:
+        ValueError: There is no design to time.
+    """
+    if not designs:
+        raise ValueError("no design of the space was admitted: see the limits in the study file")
+    context.compute.apply_threads()
+    spec = context.spec
+    seconds, macs = [], []
+    for design in designs:
+        run = TrialRun(
+            design.distillation,
+            design.training,
+            lambda design=design: context.build_student(design.architecture),  # type: ignore[misc]
+            context,
+            0,
+            context.views(design.training.augmentation, context.view_seed()),
+            _stand_ins(context, design),
+        )
+        per_step, steps = _time_steps(run)
+        seconds.append(per_step * steps)
+        n = run.loop.images_per_epoch(0)
+        macs.append((run.macs_per_image * n + len(context.data.val) * run.cost.macs) * run.total_epochs)
+    teacher_seconds = 0.0
+    if spec.teacher is not None and context.trains_teacher and not context.has_artifact(context.teacher_recipe().artifact_id):
+        run = teacher_run(context)
+        per_step, steps = _time_steps(run)
+        teacher_seconds = per_step * steps
+    trials = spec.budget.trials
+    total = teacher_seconds + (trials or 0) * statistics.fmean(seconds)
+    return {
+        "n_timed": len(designs),
+        "trial_seconds": {"median": statistics.median(seconds), "low": min(seconds), "high": max(seconds)},
+        "trial_train_macs": {"median": statistics.median(macs), "low": min(macs), "high": max(macs)},
+        "teacher_seconds": teacher_seconds,
+        "trials": trials,
+        "seconds": min(total, spec.budget.seconds + teacher_seconds) if spec.budget.seconds and trials else total,
+        "budget_seconds": spec.budget.seconds,
+        "train_macs": (trials or 0) * statistics.fmean(macs),
+    }
+
+
+def _stand_ins(context: TrialContext, design: TrialConfig) -> tuple[OnlineSource, ...]:
+    recipes = context.recipes(design)
+    if not recipes:
+        return ()
+    return (context.stand_in(recipes[-1]),) * len(design.distillation.teachers)
+
+
+def _time_steps(run: TrialRun) -> tuple[float, float]:
+    """Seconds of one step, and the steps of the whole training, evaluation included as the steps it is worth."""
+    run.loop.run_epoch(max_steps=1)
+    started = time.perf_counter()
+    run.loop.run_epoch(max_steps=TIMED_STEPS)
+    per_step = (time.perf_counter() - started) / TIMED_STEPS
+    return per_step, run.equivalent_steps

@@ -1,0 +1,40 @@
+"""Executors: who runs the jobs of a study. One file per executor, registered here."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from naskd.jobs import TrialSource
+from naskd.registry import Registry
+
+
+class Executor(Protocol):
+    """Pulls jobs from a source until it is finished, or until it is asked to stop."""
+
+    def run(self, source: TrialSource) -> None:
+        """Do the work. Returns when the source is finished or after a requested stop; every job that was asked for has been
+        told, unless the process was told to stop at once.
+        """
+
+
+@dataclass(frozen=True)
+class ExecutorCard:
+    """The torch-free description of an executor."""
+
+    name: str
+    title: str
+    paper: str
+    implementation: str | type[Any]
+
+
+EXECUTORS: Registry[ExecutorCard] = Registry("executor")
+
+EXECUTORS.register(
+    ExecutorCard(
+        name="serial",
+        title="one trial at a time in this process; the reference",
+        paper="",
+        implementation="naskd.executors.serial:SerialExecutor",
+    )
+)
+
+__all__ = ["EXECUTORS", "Executor", "ExecutorCard"]

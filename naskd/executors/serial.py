@@ -1,0 +1,55 @@
+"""The reference executor: one job at a time, in this process."""
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from naskd.context import TrialContext
+from naskd.jobs import Decision, Job, TrialSource
+from naskd.trial import make_artifact, run_trial
+
+
+class SerialExecutor:
+    """Runs trials and artifacts in the order in which the source gives them.
+
+    Ctrl-C once finishes and books the running trial, then returns; twice raises ``KeyboardInterrupt`` at once, and the running trial is
+    found again by the next resume.
+
+    Args:
+        context: The study's data and networks.
+    """
+
+    def __init__(self, context: TrialContext) -> None:
+        self.context = context
+        self.stop_requested = False
+
+    def run(self, source: TrialSource) -> None:
+        """See :class:`~naskd.executors.Executor`."""
+        self.context.compute.apply_threads()
+        with self._interrupts():
+            while not self.stop_requested and (job := source.ask()) is not None:
+
+                def report(epoch: int, metrics: Mapping[str, float], job: Job = job) -> Decision:
+                    return source.report(job, epoch, metrics)
+
+                work = run_trial if job.kind == "trial" else make_artifact
+                source.tell(job, work(job, self.context, report))
+
+    @contextmanager
+    def _interrupts(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+            if self.stop_requested:
+                raise KeyboardInterrupt
+            self.stop_requested = True
+
+        before = signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

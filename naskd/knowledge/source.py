@@ -1,0 +1,54 @@
+"""Where knowledge comes from during a training: a network, asked once a batch for all losses together."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.taps import TappedNetwork, TapShapes
+
+
+class KnowledgeSource(Protocol):
+    """Answers what the losses keep of a teacher. A bank answers from memory, a network by a forward pass."""
+
+    shapes: TapShapes
+    macs: int
+    """Multiply-accumulates of one forward pass of one image."""
+
+    def summaries(
+        self, images: Tensor, index: Tensor, view: Tensor, losses: Sequence[KnowledgeLoss]
+    ) -> list[Summary]:
+        """One summary a loss, for the same batch.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], as the student sees them.
+            index: ``(B,)`` positions in the training split.
+            view: ``(B,)`` identities of the views, so that an answer can be stored.
+            losses: Whom the answers are for.
+        """
+
+
+class OnlineSource:
+    """A frozen network, run at every step.
+
+    Args:
+        network: In evaluation mode, without gradients, on the right device.
+        shapes: Of its taps.
+        macs: Of one forward pass of one image.
+    """
+
+    def __init__(self, network: nn.Module, shapes: TapShapes, macs: int) -> None:
+        assert isinstance(network, TappedNetwork)
+        self.network: TappedNetwork = network
+        self.shapes = shapes
+        self.macs = macs
+
+    def summaries(
+        self, images: Tensor, index: Tensor, view: Tensor, losses: Sequence[KnowledgeLoss]
+    ) -> list[Summary]:
+        """See :class:`KnowledgeSource`."""
+        with torch.no_grad():
+            taps = self.network.taps(images)
+            return [loss.summarise(taps) for loss in losses]

@@ -1,0 +1,83 @@
+"""A student as one file: weights and everything that is needed to build the network again."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from naskd.config import ArchitectureSpec
+from naskd.networks.student import Student, build_student
+
+_ARCHITECTURE = TypeAdapter(ArchitectureSpec)
+FORMAT = "naskd-student-1"
+
+
+def save_student(
+    path: Path, student: Student, architecture: ArchitectureSpec, class_names: tuple[str, ...], **extra: Any
+) -> None:
+    """Write a ``.safetensors`` file whose metadata holds the design; whole or not at all.
+
+    Args:
+        path: Parent folders are made.
+        student: On any device.
+        architecture: Of the student.
+        class_names: In the order of its outputs.
+        extra: Anything JSON can hold, such as the seed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "architecture": _ARCHITECTURE.dump_json(architecture).decode(),
+        "class_names": json.dumps(class_names),
+        "mean": json.dumps(student.mean.flatten().tolist()),
+        "std": json.dumps(student.std.flatten().tolist()),
+        "extra": json.dumps(extra),
+    }
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(state, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def load_student(path: Path) -> Student:
+    """The network of a file that :func:`save_student` wrote, in evaluation mode, on the CPU.
+
+    Takes images ``(B, C, H, W)`` in [0, 1] and returns logits ``(B, K)``.
+
+    Raises:
+        ValueError: The file is missing or was not written by naskd.
+    """
+    metadata = student_metadata(path)
+    mean = tuple(json.loads(metadata["mean"]))
+    student = build_student(
+        _ARCHITECTURE.validate_json(metadata["architecture"]),
+        len(mean),
+        len(json.loads(metadata["class_names"])),
+        mean,
+        tuple(json.loads(metadata["std"])),
+    )
+    with safe_open(path, framework="pt") as file:
+        student.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return student.eval()
+
+
+def student_metadata(path: Path) -> Mapping[str, str]:
+    """The text fields of a student's file.
+
+    Raises:
+        ValueError: See :func:`load_student`.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # safetensors raises its own kinds
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+    return dict(metadata)

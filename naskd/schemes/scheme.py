@@ -1,0 +1,114 @@
+"""The contract of a scheme, and the phases that a training loop executes without knowing any scheme."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from naskd.config import DistillationSpec
+from naskd.knowledge.source import KnowledgeSource
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training images as the networks see them.
+
+    Args:
+        images: ``(B, C, H, W)`` in [0, 1], augmented.
+        labels: ``(B,)`` class indices.
+        index: ``(B,)`` positions in the training split.
+        view: ``(B,)`` identities of the views drawn.
+        epoch: From 0.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    view: Tensor
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: the loop back-propagates `loss` and steps the named optimizer before it asks for the next.
+
+    Args:
+        optimizer: A key of the phase's ``trained``.
+        loss: Scalar.
+        terms: Detached scalars for the learning curve.
+    """
+
+    optimizer: str
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training.
+
+    A step is a generator of updates: alternating players (mutual learning, a generator against its student) yield in turn, and
+    each sees what the other's step has changed. Nothing in the loop depends on how many there are.
+
+    Args:
+        name: For curves and messages.
+        epochs: Length.
+        trained: Modules that each optimizer trains; one optimizer a name, made afresh for the phase.
+        step: Turns a batch into updates.
+        min_batch: Smallest batch that `step` can take.
+        batches: Where batches come from: called with the epoch from 0; None: the training split.
+    """
+
+    name: str
+    epochs: int
+    trained: Mapping[str, Sequence[nn.Module]]
+    step: Callable[[Batch], Iterator[Update]]
+    min_batch: int = 2
+    batches: Callable[[int], Iterator[Batch]] | None = None
+
+
+@dataclass(frozen=True)
+class SchemeInputs:
+    """What a scheme is built from.
+
+    Args:
+        distillation: How the student is taught.
+        epochs: Of the whole schedule.
+        build: Makes a fresh network of the design's architecture on the training device; called once for each network that
+            the scheme trains.
+        sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty without terms.
+        in_channels, resolution: Of the images.
+    """
+
+    distillation: DistillationSpec
+    epochs: int
+    build: Callable[[], nn.Module]
+    sources: tuple[KnowledgeSource, ...]
+    in_channels: int
+    resolution: int
+
+
+class Scheme(nn.Module):
+    """Owns the networks that train together. Its ``state_dict`` is all that a checkpoint has to keep of them.
+
+    Frozen teachers are no part of it: they are stored once, elsewhere.
+    """
+
+    def __init__(self, inputs: SchemeInputs) -> None:
+        super().__init__()
+        self.inputs = inputs
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The network that is evaluated and leaves."""
+        raise NotImplementedError
+
+    def phases(self) -> tuple[Phase, ...]:
+        """In order. Their lengths add up to the design's epochs, initial stages included."""
+        raise NotImplementedError
+
+    def step_macs(self, batch_size: int) -> tuple[float, float]:
+        """Forward MACs for one image in training: of what is trained (its backward pass costs twice that again), and of
+        what is only asked.
+        """
+        raise NotImplementedError

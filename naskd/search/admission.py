@@ -1,0 +1,91 @@
+"""Which proposed designs are worth training. Whatever is turned away here has cost nothing."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from naskd.config import Cost, DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.schemes import SCHEMES
+from naskd.studyfile import LimitsSpec, StudySpec
+
+
+def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
+    """The design that a proposal means in this study.
+
+    The study's epochs are the horizon of every schedule. Settings that the cards call meaningless are set to their
+    defaults, so that designs that train equally have one ``config_id``.
+
+    Raises:
+        ValueError: A block, knowledge loss or scheme is unknown.
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(KnowledgeTerm)}
+    stage_defaults = {f.name: f.default for f in dataclasses.fields(StageSpec)}
+
+    def settle_term(term: KnowledgeTerm) -> KnowledgeTerm:
+        card = KNOWLEDGE[term.kind]
+        unused = [("temperature", card.uses_temperature), ("pairs", card.uses_pairs)]
+        return dataclasses.replace(term, **{name: defaults[name] for name, used in unused if not used})
+
+    def settle_stage(stage: StageSpec) -> StageSpec:
+        card = BLOCKS[stage.block]
+        unused = [("expansion", card.uses_expansion), ("squeeze_excitation", card.uses_squeeze_excitation)]
+        return dataclasses.replace(stage, **{name: stage_defaults[name] for name, used in unused if not used})
+
+    SCHEMES[config.distillation.scheme]
+    distillation = config.distillation.canonical()
+    distillation = dataclasses.replace(distillation, terms=tuple(settle_term(t) for t in distillation.terms))
+    return dataclasses.replace(
+        config,
+        architecture=dataclasses.replace(
+            config.architecture, stages=tuple(settle_stage(s) for s in config.architecture.stages)
+        ),
+        distillation=distillation,
+        training=dataclasses.replace(config.training, epochs=spec.epochs),
+    )
+
+
+def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
+    """Why a settled design cannot or must not be trained; empty when it can."""
+    found = over_limits(cost, spec.limits)
+    if (config.distillation.terms or SCHEMES[config.distillation.scheme].needs_teacher) and spec.teacher is None:
+        found.append("the design asks for knowledge, but the study file has no [teacher]")
+    found += _knowledge_problems(config.distillation, len(config.architecture.stages), config.training.batch_size)
+    for assistant in config.distillation.assistants if config.distillation.terms else ():
+        partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
+        stages = len(assistant.architecture.stages)
+        found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training.batch_size)]
+    return found
+
+
+def over_limits(cost: Cost, limits: LimitsSpec) -> list[str]:
+    """Which of the study's limits a design breaks."""
+    found = []
+    if limits.max_macs is not None and cost.macs > limits.max_macs:
+        found.append(f"over max_macs: {cost.macs} > {limits.max_macs}")
+    if limits.min_macs is not None and cost.macs < limits.min_macs:
+        found.append(f"under min_macs: {cost.macs} < {limits.min_macs}")
+    if limits.max_params is not None and cost.n_params > limits.max_params:
+        found.append(f"over max_params: {cost.n_params} > {limits.max_params}")
+    return found
+
+
+def _knowledge_problems(spec: DistillationSpec, n_stages: int, batch_size: int) -> list[str]:
+    return [
+        problem
+        for term in spec.terms
+        for problem in KNOWLEDGE[term.kind].problems(term, n_stages=n_stages, batch_size=batch_size)
+    ]
+
+
+def reason_kind(reason: str) -> str:
+    """The part of a reason that is the same for many designs, for counting."""
+    return reason.partition(":")[0]
+
+
+def count_kinds(reasons: Mapping[int, str]) -> dict[str, int]:
+    """How often each kind of reason occurred, most frequent first."""
+    counts: dict[str, int] = {}
+    for reason in reasons.values():
+        counts[reason_kind(reason)] = counts.get(reason_kind(reason), 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,81 @@
+"""What a training runs on: device, precision, memory format, threads."""
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Resolved choices; ``resolve`` makes them from what a study file says.
+
+    Args:
+        device: ``cpu`` or ``cuda[:n]``.
+        bfloat16: Autocast the networks to bfloat16 (losses stay in float32).
+        channels_last: Keep maps as NHWC.
+        threads: Intra-operation threads on the CPU; bits differ between counts.
+    """
+
+    device: torch.device
+    bfloat16: bool = False
+    channels_last: bool = False
+    threads: int = 1
+
+    @staticmethod
+    def resolve(
+        device: str = "auto", precision: Precision = "auto", channels_last: bool | Literal["auto"] = "auto", threads: int = 1
+    ) -> "Compute":
+        """Fill in ``auto``: the first GPU if there is one; bfloat16 and channels_last on GPUs.
+
+        On CPUs ``auto`` means float32: bfloat16 convolutions of small maps were slower than float32 wherever
+        measured here (docs/performance.md), and channels_last pays for depthwise convolutions only.
+
+        Raises:
+            ValueError: CUDA was asked for and is not there.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device = {device!r}, but torch sees no CUDA device; use 'auto' or 'cpu'")
+        on_gpu = device.startswith("cuda")
+        return Compute(
+            device=torch.device(device),
+            bfloat16=(on_gpu and torch.cuda.is_bf16_supported()) if precision == "auto" else precision == "bfloat16",
+            channels_last=on_gpu if channels_last == "auto" else channels_last,
+            threads=threads,
+        )
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move to the device, in the memory format."""
+        if self.channels_last:
+            return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return network.to(self.device)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context that forward passes run in."""
+        if self.bfloat16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def apply_threads(self) -> None:
+        """Set this process's thread count."""
+        torch.set_num_threads(self.threads)
+
+    def environment(self) -> dict[str, str | int | float]:
+        """Versions and settings, for the books."""
+        return {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "device": str(self.device),
+            "device_name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor(),
+            "host": platform.node(),
+            "threads": self.threads,
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+            "channels_last": int(self.channels_last),
+        }

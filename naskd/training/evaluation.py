@@ -1,0 +1,30 @@
+"""Evaluation on a whole split."""
+
+import torch
+from torch import Tensor, nn
+
+from naskd.training.compute import Compute
+
+EVALUATION_BATCH = 512
+
+
+def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
+    """Class indices ``(N,)`` of uint8 images ``(N, C, H, W)`` that are on the device; the mode is restored."""
+    was_training = network.training
+    network.eval()
+    found = []
+    try:
+        with torch.no_grad(), compute.autocast():
+            for batch in images.split(EVALUATION_BATCH):
+                x = batch.float().div_(255)
+                if compute.channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                found.append(network(x).argmax(1))
+    finally:
+        network.train(was_training)
+    return torch.cat(found)
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Fraction in [0, 1] of equal entries."""
+    return float((predictions == labels).float().mean())

@@ -1,0 +1,286 @@
+"""One training that can stop and go on, and the loop over it that turns every outcome into data."""
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from naskd.config import AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.context import ArtifactRecipe, TrialContext
+from naskd.cost import network_cost
+from naskd.data.views import ViewedImages
+from naskd.jobs import Decision, Job, TrialResult
+from naskd.knowledge.source import KnowledgeSource
+from naskd.schemes import SCHEMES
+from naskd.schemes.scheme import Scheme, SchemeInputs
+from naskd.seeds import derive_seed
+from naskd.training.evaluation import accuracy, predict
+from naskd.training.loop import NonFiniteError, TrainingLoop
+
+Report = Callable[[int, Mapping[str, float]], Decision]
+
+
+class TrialRun:
+    """One training of one design with one seed.
+
+    Args:
+        distillation, training: Of the design.
+        build: Makes a fresh network of the design on the device.
+        context: Data and compute.
+        seed: Of initialisation and order.
+        views: The training images with their views, which have a seed of their own.
+        sources: Knowledge of each teacher of the design.
+    """
+
+    def __init__(
+        self,
+        distillation: DistillationSpec,
+        training: TrainingSpec,
+        build: Callable[[], nn.Module],
+        context: TrialContext,
+        seed: int,
+        views: ViewedImages,
+        sources: tuple[KnowledgeSource, ...] = (),
+    ) -> None:
+        self.context = context
+        self.curve: list[dict[str, float]] = []
+        self.train_macs = 0
+        channels, resolution = context.input_shape
+        inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution)
+        devices = [context.compute.device] if context.compute.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(derive_seed("initialisation", seed))
+            self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+        order_seed = derive_seed("order", seed)
+        self.loop = TrainingLoop(self.scheme, training, context.data, views, order_seed, context.compute)
+        self.cost = network_cost(self.scheme.deployed, channels, resolution)
+        trained, asked = self.scheme.step_macs(training.batch_size)
+        # The backward pass of what is trained costs two forward passes; a teacher is only asked.
+        self.macs_per_image = 3 * trained + asked
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.loop.epoch
+
+    @property
+    def total_epochs(self) -> int:
+        """Length of the schedule, initial stages included."""
+        return self.loop.total_epochs
+
+    @property
+    def equivalent_steps(self) -> float:
+        """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
+        spec, total = self.loop.spec, 0.0
+        for epoch in range(self.total_epochs):
+            evaluation = len(self.context.data.val) * self.cost.macs / self.macs_per_image
+            total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
+        return total
+
+    def advance(self, until_epoch: int) -> dict[str, float]:
+        """Train up to the end of epoch `until_epoch` (from 1) and evaluate after each epoch.
+
+        Returns:
+            The last epoch's metrics.
+
+        Raises:
+            NonFiniteError: See :class:`~naskd.training.loop.TrainingLoop`.
+        """
+        data = self.context.data
+        while self.loop.epoch < until_epoch:
+            n_images = self.loop.images_per_epoch(self.loop.epoch)
+            metrics = self.loop.run_epoch()
+            predictions = predict(self.scheme.deployed, data.val.images, self.context.compute)
+            self.train_macs += round(n_images * self.macs_per_image) + len(data.val) * self.cost.macs
+            self.curve.append(
+                {"epoch": self.loop.epoch, "val_accuracy": accuracy(predictions, data.val.labels), **metrics}
+            )
+        return self.curve[-1]
+
+    def agreement(self, recipe: ArtifactRecipe) -> float:
+        """Fraction of validation images on which the student names the class that its teacher names."""
+        predictions = predict(self.scheme.deployed, self.context.data.val.images, self.context.compute)
+        return accuracy(predictions, self.context.val_predictions(recipe))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on with the same bits."""
+        return {"loop": self.loop.state_dict(), "curve": self.curve, "train_macs": self.train_macs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.loop.load_state_dict(state["loop"])
+        self.curve = list(state["curve"])
+        self.train_macs = state["train_macs"]
+
+
+def start_run(config: TrialConfig, context: TrialContext, seed: int) -> tuple[TrialRun, ArtifactRecipe | None]:
+    """A run of a student with its supervisors loaded; the recipe is its supervisor's, None without one."""
+    recipes = context.recipes(config)
+    supervisor = recipes[-1] if recipes else None
+    run = TrialRun(
+        config.distillation,
+        config.training,
+        lambda: context.build_student(config.architecture),
+        context,
+        seed,
+        context.views(config.training.augmentation, context.view_seed()),
+        (context.source(supervisor),) * len(config.distillation.teachers) if supervisor else (),
+    )
+    return run, supervisor
+
+
+def run_trial(job: Job, context: TrialContext, report: Report) -> TrialResult:
+    """Do a trial job to its end, or until the source says stop. Never raises but for an interrupt.
+
+    Args:
+        job: A trial.
+        context: The study's, on this process.
+        report: Called after each epoch with the epoch (from 1) and its metrics.
+    """
+    started = time.perf_counter()
+    environment = context.compute.environment()
+    run: TrialRun | None = None
+    recipe: ArtifactRecipe | None = None
+    status, reason, error = "complete", "", ""
+    agreement: float | None = None
+    try:
+        assert job.config is not None
+        run, recipe = start_run(job.config, context, job.seed)
+        if job.checkpoint is not None:
+            run.load_state_dict(torch.load(job.checkpoint, map_location=context.compute.device, weights_only=True))
+        started = time.perf_counter()
+        for epoch in range(run.epoch + 1, min(job.until_epoch, run.total_epochs) + 1):
+            metrics = run.advance(epoch)
+            if report(epoch, metrics) is not Decision.CONTINUE:
+                status, reason = "stopped", f"stopped by the stopping rule after epoch {epoch}"
+                break
+        if recipe is not None:
+            agreement = run.agreement(recipe)
+    except NonFiniteError as failure:
+        status, reason = "failed", str(failure)
+    except Exception as failure:  # the one broad except: whatever a design does, the study must go on
+        status, error = "failed", traceback.format_exc()
+        reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else 'no message'}"
+    metrics_found: dict[str, float] = {}
+    if run is not None and run.curve:
+        metrics_found = {
+            "val_accuracy": run.curve[-1]["val_accuracy"],
+            "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
+            "macs": run.cost.macs,
+            "n_params": run.cost.n_params,
+            "size_bytes": run.cost.size_bytes,
+            "train_macs": run.train_macs,
+        }
+    result = TrialResult(
+        status=status,  # type: ignore[arg-type]
+        seed=job.seed,
+        reason=reason,
+        metrics=metrics_found,
+        curve=tuple(run.curve) if run is not None else (),
+        train_macs=run.train_macs if run is not None else 0,
+        wall_seconds=time.perf_counter() - started,
+        teacher_agreement=agreement,
+        error=error,
+        environment=environment,
+    )
+    del run
+    if context.compute.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+    return result
+
+
+def make_artifact(job: Job, context: TrialContext, report: Report) -> TrialResult:
+    """Make a teacher or an assistant and store it; a no-op when it is stored already.
+
+    The result carries what the making cost, whoever made it. A foreign teacher that does not fit its checkpoint or the data,
+    and a training that diverges, are failures with a reason.
+    """
+    chain = [context.teacher_recipe()] if job.config is None else context.recipes(job.config)
+    position = next(i for i, recipe in enumerate(chain) if recipe.artifact_id == job.job_id)
+    recipe, parent = chain[position], chain[position - 1] if position else None
+    started = time.perf_counter()
+    try:
+        with context.store.claim(recipe.artifact_id) as wanted:
+            if wanted:
+                _make(recipe, parent, context, report)
+            manifest = context.store.manifest(recipe.artifact_id)
+    except (ValueError, NonFiniteError) as failure:
+        seconds = time.perf_counter() - started
+        return TrialResult("failed", seed=recipe.seed, reason=str(failure), wall_seconds=seconds)
+    return TrialResult(
+        status="complete",
+        seed=recipe.seed,
+        metrics={k: manifest[k] for k in ("val_accuracy", "macs", "n_params", "size_bytes")},
+        curve=tuple(manifest["curve"]),
+        train_macs=manifest["train_macs"],
+        wall_seconds=time.perf_counter() - started,
+        environment=context.compute.environment(),
+    )
+
+
+def teacher_run(context: TrialContext) -> TrialRun:
+    """The training of the study's own teacher, from scratch or from a torchvision network."""
+    assert context.spec.teacher is not None
+    training, seed = context.spec.teacher.training, context.teacher_recipe().seed
+    views = context.views(training.augmentation, seed)
+    return TrialRun(DistillationSpec(), training, context.build_trainable_teacher, context, seed, views)
+
+
+def assistant_run(
+    recipe: ArtifactRecipe, assistant: AssistantSpec, parent: ArtifactRecipe, context: TrialContext
+) -> TrialRun:
+    """The distillation of an assistant from the stored network above it."""
+    return TrialRun(
+        DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight).canonical(),
+        assistant.training,
+        lambda: context.build_student(assistant.architecture),
+        context,
+        recipe.seed,
+        context.views(assistant.training.augmentation, recipe.seed),
+        (context.source(parent),),
+    )
+
+
+def _make(
+    recipe: ArtifactRecipe, parent: ArtifactRecipe | None, context: TrialContext, report: Report
+) -> None:
+    started = time.perf_counter()
+    run: TrialRun | None = None
+    if recipe.assistant is not None:
+        assert parent is not None
+        run = assistant_run(recipe, recipe.assistant, parent, context)
+    elif context.trains_teacher:
+        run = teacher_run(context)
+    if run is not None:
+        for epoch in range(1, run.total_epochs + 1):
+            report(epoch, run.advance(epoch))
+        state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
+    else:
+        state = context.teacher_checkpoint()
+    network = context.frozen_network(recipe, state)
+    channels, resolution = context.input_shape
+    cost = network_cost(network, channels, resolution)
+    context.store.save(
+        recipe.artifact_id,
+        state,
+        {
+            "label": recipe.label,
+            "requires": list(recipe.requires),
+            "seed": recipe.seed,
+            "val_accuracy": accuracy(
+                predict(network, context.data.val.images, context.compute), context.data.val.labels
+            ),
+            "macs": cost.macs,
+            "n_params": cost.n_params,
+            "size_bytes": cost.size_bytes,
+            "train_macs": run.train_macs if run is not None else 0,
+            "wall_seconds": time.perf_counter() - started,
+            "curve": run.curve if run is not None else [],
+            "environment": context.compute.environment(),
+        },
+    )
