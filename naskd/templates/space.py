@@ -1,0 +1,100 @@
+"""A space for small images such as scikit-learn's digits (8x8): students of 1 thousand to 2 million MACs.
+
+`joint` searches architecture, distillation and training together; `architecture_only` and `distillation_only`
+search parts of it. All are made of the same three functions, so a parameter has one range everywhere.
+"""
+
+from naskd.config import (
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+from naskd.spaces import (
+    BlockChoice,
+    KnowledgeChoice,
+    SearchSpace,
+    StageChoice,
+    Trial,
+    canonical,
+    suggest_architecture,
+    suggest_distillation,
+    suggest_training,
+)
+
+STAGES = (
+    StageChoice(width=(4, 32), strides=(1, 2)),
+    StageChoice(width=(4, 48), strides=(1, 2)),
+    StageChoice(width=(8, 64), strides=(1, 2)),
+)
+BLOCKS = (
+    BlockChoice("basic"),
+    BlockChoice("bottleneck", expansions=(0.25, 0.5)),
+    BlockChoice("inverted_residual", expansions=(2.0, 4.0), squeeze_excitation=True),
+    BlockChoice("depthwise_separable"),
+)
+KNOWLEDGE = (
+    KnowledgeChoice("logits", temperature=(1.0, 8.0)),
+    KnowledgeChoice("hint", pairs=("first", "middle", "last", "all")),
+    KnowledgeChoice("attention", pairs=("first", "middle", "last", "all")),
+    KnowledgeChoice("rkd"),
+)
+TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")
+
+MEDIUM = ArchitectureSpec(
+    stem_width=8,
+    stages=(StageSpec("basic", depth=1, width=8), StageSpec("basic", depth=1, width=16, stride=2)),
+)
+"""136 thousand MACs at 8x8: the fixed student of `distillation_only`."""
+
+ASSISTANT = AssistantSpec(
+    architecture=ArchitectureSpec(
+        stem_width=16,
+        stages=(StageSpec("basic", depth=1, width=16), StageSpec("basic", depth=1, width=32, stride=2)),
+    ),
+    training=TRAINING,
+)
+"""534 thousand MACs at 8x8, between the study's teacher and its small students."""
+
+
+def architecture(trial: Trial) -> ArchitectureSpec:
+    """One to three stages of one block."""
+    return suggest_architecture(
+        trial, STAGES, min_stages=1, blocks=BLOCKS, kernels=(3, 5), stem_width=(4, 16), stem_strides=(1, 2)
+    )
+
+
+def distillation(trial: Trial) -> DistillationSpec:
+    """Any subset of four kinds of knowledge, each with its weight; none is one of them."""
+    return suggest_distillation(trial, KNOWLEDGE, assistants={"medium": ASSISTANT})
+
+
+def training(trial: Trial) -> TrainingSpec:
+    """The learning rate; the rest is fixed."""
+    return suggest_training(trial, TRAINING, learning_rates={"adamw": (1e-3, 1e-2)})
+
+
+def joint(trial: Trial) -> TrialConfig:
+    """Architecture, distillation and training together."""
+    return canonical(TrialConfig(architecture(trial), distillation(trial), training(trial)))
+
+
+def architecture_only(trial: Trial) -> TrialConfig:
+    """Students that learn from the labels alone."""
+    return canonical(TrialConfig(architecture(trial), training=training(trial)))
+
+
+def distillation_only(trial: Trial) -> TrialConfig:
+    """One fixed student."""
+    return make_distillation_only(MEDIUM)(trial)
+
+
+def make_distillation_only(student: ArchitectureSpec) -> SearchSpace:
+    """A space in which only the teaching and training of `student` are searched."""
+
+    def space(trial: Trial) -> TrialConfig:
+        return canonical(TrialConfig(student, distillation(trial), training(trial)))
+
+    return space

@@ -1,0 +1,113 @@
+"""A space for colour images of about 32x32, such as CIFAR-10: students of 0.1 to 60 million MACs.
+
+Two cores reach the lower part of it; ``limits.max_macs`` in the study file cuts it there. `joint` searches
+architecture, distillation and training together; `architecture_only` and `distillation_only` search parts of
+it. All are made of the same three functions, so a parameter has one range everywhere.
+"""
+
+from dataclasses import replace
+
+from naskd.config import (
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+from naskd.spaces import (
+    BlockChoice,
+    KnowledgeChoice,
+    SearchSpace,
+    StageChoice,
+    Trial,
+    canonical,
+    suggest_architecture,
+    suggest_distillation,
+    suggest_training,
+)
+
+STAGES = (
+    StageChoice(width=(8, 32), strides=(1, 2)),
+    StageChoice(width=(16, 64), depth=(1, 3)),
+    StageChoice(width=(16, 128), depth=(1, 3), multiple=8),
+)
+BLOCKS = (
+    BlockChoice("basic"),
+    BlockChoice("bottleneck", expansions=(0.25, 0.5)),
+    BlockChoice("inverted_residual", expansions=(2.0, 4.0), squeeze_excitation=True),
+    BlockChoice("depthwise_separable"),
+)
+KNOWLEDGE = (
+    KnowledgeChoice("logits", temperature=(1.0, 8.0)),
+    KnowledgeChoice("hint", pairs=("first", "middle", "last", "all")),
+    KnowledgeChoice("attention", pairs=("first", "middle", "last", "all")),
+    KnowledgeChoice("rkd"),
+)
+TRAINING = TrainingSpec(batch_size=128, optimizer="adamw", weight_decay=0.05, augmentation="flip_translate")
+
+MEDIUM = ArchitectureSpec(
+    stem_width=16,
+    stem_stride=2,
+    stages=(
+        StageSpec("basic", depth=1, width=16),
+        StageSpec("basic", depth=1, width=32, stride=2),
+        StageSpec("basic", depth=1, width=64, stride=2),
+    ),
+)
+"""About 3 million MACs at 32x32: the fixed student of `distillation_only`."""
+
+ASSISTANT = AssistantSpec(
+    architecture=ArchitectureSpec(
+        stem_width=24,
+        stem_stride=2,
+        stages=(
+            StageSpec("basic", depth=1, width=24),
+            StageSpec("basic", depth=1, width=48, stride=2),
+            StageSpec("basic", depth=1, width=96, stride=2),
+        ),
+    ),
+    training=replace(TRAINING, epochs=10),
+)
+"""About 7 million MACs at 32x32, between the study's teacher and its small students."""
+
+
+def architecture(trial: Trial) -> ArchitectureSpec:
+    """Three stages of one block."""
+    return suggest_architecture(
+        trial, STAGES, blocks=BLOCKS, kernels=(3, 5), stem_width=(8, 32), stem_strides=(1, 2)
+    )
+
+
+def distillation(trial: Trial) -> DistillationSpec:
+    """Any subset of four kinds of knowledge, each with its weight; none is one of them."""
+    return suggest_distillation(trial, KNOWLEDGE, assistants={"medium": ASSISTANT})
+
+
+def training(trial: Trial) -> TrainingSpec:
+    """The learning rate; the rest is fixed."""
+    return suggest_training(trial, TRAINING, learning_rates={"adamw": (1e-3, 1e-2)})
+
+
+def joint(trial: Trial) -> TrialConfig:
+    """Architecture, distillation and training together."""
+    return canonical(TrialConfig(architecture(trial), distillation(trial), training(trial)))
+
+
+def architecture_only(trial: Trial) -> TrialConfig:
+    """Students that learn from the labels alone."""
+    return canonical(TrialConfig(architecture(trial), training=training(trial)))
+
+
+def distillation_only(trial: Trial) -> TrialConfig:
+    """One fixed student."""
+    return make_distillation_only(MEDIUM)(trial)
+
+
+def make_distillation_only(student: ArchitectureSpec) -> SearchSpace:
+    """A space in which only the teaching and training of `student` are searched."""
+
+    def space(trial: Trial) -> TrialConfig:
+        return canonical(TrialConfig(student, distillation(trial), training(trial)))
+
+    return space
