@@ -18,7 +18,7 @@ from PIL import __version__ as pillow_version
 
 from naskd.config import DataSpec, content_id
 from naskd.data.decoded_cache import load_decoded, store_decoded
-from naskd.data.raw import ImageArray, Source, channels_of, fit, fitted_shape
+from naskd.data.raw import ImageArray, Shape, Source, channels_of, fit, fitted_shape
 from naskd.data.splits import IndexArray
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
@@ -33,8 +33,8 @@ _FORMAT = 1
 def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
     """List the files of `root`; classes are its folders in the order of their names.
 
-    Files and folders whose name starts with a dot, and files of other types, are ignored. One image is
-    opened, for its size. Orientation tags of cameras are not applied, as in torchvision.
+    Files and folders whose name starts with a dot, and files of other types, are ignored. No image is opened
+    yet. Orientation tags of cameras are not applied, as in torchvision.
 
     Args:
         root: Folder of the class folders.
@@ -42,11 +42,10 @@ def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
         cache: Folder for decoded images; None decodes at every call.
 
     Raises:
-        ValueError: `root` is missing, has fewer than two classes or an empty one, or its first image cannot
-            be read.
+        ValueError: `root` is missing, has fewer than two classes or an empty one.
     """
     if not root.is_dir():
-        raise ValueError(f"the image folder {str(root)!r} does not exist; expected {root!s}/<class>/*.jpg")
+        raise ValueError(f"the image folder {str(root)!r} does not exist; expected {root}/<class>/*.jpg")
     class_names = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")))
     if len(class_names) < 2:
         raise ValueError(
@@ -64,23 +63,22 @@ def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
         paths += found
         labels += [label] * len(found)
 
-    with _opened(paths[0]) as image:
-        width, height = image.size
-        image_shape = fitted_shape(channels_of(image), height, width, spec)
-    threads = _available_cores() if width * height >= _THREADED_PIXELS else 1
+    def shape_at(position: int) -> Shape:
+        with _opened(paths[position]) as image:
+            return fitted_shape(channels_of(image), image.height, image.width, spec)
 
     def read(index: IndexArray) -> ImageArray:
-        chosen = [paths[i] for i in index]
+        chosen = [paths[position] for position in index]
         if cache is None:
-            return _decode(chosen, spec, image_shape, paths[0], threads)
+            return _decode(chosen, spec)
         key = _cache_key(chosen, root, spec)
         images = load_decoded(cache, key)
         if images is None:
-            images = _decode(chosen, spec, image_shape, paths[0], threads)
+            images = _decode(chosen, spec)
             store_decoded(cache, key, images)
         return images
 
-    return Source(np.asarray(labels, np.int64), class_names, image_shape, read)
+    return Source(np.asarray(labels, np.int64), class_names, shape_at, read)
 
 
 def _image_files(folder: Path) -> Iterator[str]:
@@ -114,10 +112,11 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise ValueError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
 
 
-def _decode(
-    paths: list[str], spec: DataSpec, image_shape: tuple[int, int, int], first: str, threads: int
-) -> ImageArray:
-    """Decode all of `paths` into one array; `first` is the file whose shape the others must have."""
+def _decode(paths: list[str], spec: DataSpec) -> ImageArray:
+    """Decode all of `paths` into one array; all must have the shape of the first."""
+    with _opened(paths[0]) as image:
+        threads = _available_cores() if image.width * image.height >= _THREADED_PIXELS else 1
+        image_shape = fitted_shape(channels_of(image), image.height, image.width, spec)
     images = np.empty((len(paths), *image_shape), np.uint8)
 
     def decode_chunk(start: int) -> None:
@@ -130,7 +129,7 @@ def _decode(
                     image.draft(None, (2 * spec.resolution, 2 * spec.resolution))
                 pixels = fit(image, spec.resolution, spec.channels)
             if pixels.shape != image_shape:
-                raise _unequal(paths[position], pixels.shape, first, image_shape)
+                raise _unequal(paths[position], pixels.shape, paths[0], image_shape)
             images[position] = pixels
 
     with ThreadPoolExecutor(threads) as pool:

@@ -8,9 +8,9 @@ import torch
 
 from naskd.config import DataSpec, content_id
 from naskd.data.images import ImageSet, SearchData
-from naskd.data.raw import ImageArray, Source, check_memory
+from naskd.data.raw import ImageArray, check_images
 from naskd.data.sources import folder, open_development, split_of
-from naskd.data.splits import IndexArray, Split
+from naskd.data.splits import IndexArray
 
 _STATISTICS_CHUNK = 4096
 
@@ -35,17 +35,18 @@ def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> S
         _check_apart(folder(base, spec.root), folder(base, spec.test_root))
     source = open_development(spec, base, cache)
     split = split_of(source, spec)
-    n_images = len(split.train) + len(split.val)
-    check_memory(n_images, source.image_shape, spec, "training and validation")
-    train, val = source.read(split.train), source.read(split.val)
-    mean, std = channel_statistics(train)
+    index = np.concatenate([split.train, split.val])
+    check_images(len(index), source.shape_at(int(index[0])), spec, "training and validation")
+    images, labels = source.read(index), source.labels[index]
+    n_train = len(split.train)
+    mean, std = channel_statistics(images[:n_train])
     return SearchData(
-        train=_image_set(train, source.labels[split.train]),
-        val=_image_set(val, source.labels[split.val]),
+        train=_image_set(images[:n_train], labels[:n_train]),
+        val=_image_set(images[n_train:], labels[n_train:]),
         class_names=source.class_names,
         mean=mean,
         std=std,
-        data_hash=_data_hash(source, split, train, val),
+        data_hash=_data_hash(images, labels, np.argsort(index), source.class_names),
         split_hash=content_id({part: getattr(split, part).tolist() for part in ("train", "val", "test")}),
     )
 
@@ -75,19 +76,18 @@ def channel_statistics(images: ImageArray) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _image_set(images: ImageArray, labels: IndexArray) -> ImageSet:
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(np.ascontiguousarray(labels)))
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
 
 
-def _data_hash(source: Source, split: Split, train: ImageArray, val: ImageArray) -> str:
-    """Hash of the images in the order of the source, one digest each: independent of the split."""
-    order = np.argsort(np.concatenate([split.train, split.val]))
-    digests = [hashlib.sha256(image).digest() for part in (train, val) for image in part]
-    labels = source.labels[np.concatenate([split.train, split.val])]
-    text = hashlib.sha256(repr((source.image_shape, source.class_names)).encode())
-    text.update(labels[order].astype("<i8").tobytes())
+def _data_hash(
+    images: ImageArray, labels: IndexArray, order: IndexArray, class_names: tuple[str, ...]
+) -> str:
+    """Hash of images and labels in the order of the source: the same however they are split."""
+    content = hashlib.sha256(repr((images.shape, class_names)).encode())
+    content.update(labels[order].astype("<i8").tobytes())
     for position in order:
-        text.update(digests[position])
-    return text.hexdigest()[:12]
+        content.update(images[position].data)
+    return content.hexdigest()[:12]
 
 
 def _check_apart(root: Path, test_root: Path) -> None:

@@ -12,6 +12,7 @@ from naskd.config import DataSpec
 from naskd.data.splits import IndexArray
 
 ImageArray = NDArray[np.uint8]
+Shape = tuple[int, int, int]
 MIN_RESOLUTION = 8
 
 
@@ -22,40 +23,37 @@ class Source:
     Args:
         labels: ``(N,)`` class indices.
         class_names: In the order of the labels.
-        image_shape: ``(C, H, W)`` of every image, after fitting.
-        read: From positions ``(n,)`` to their images ``(n, C, H, W)``.
+        shape_at: From a position to the shape ``(C, H, W)`` that its image has once it is fitted; reads no
+            pixels.
+        read: From positions ``(n,)``, at least one, to their images ``(n, C, H, W)``.
     """
 
     labels: IndexArray
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    shape_at: Callable[[int], Shape]
     read: Callable[[IndexArray], ImageArray]
 
 
-def check_shape(image_shape: tuple[int, int, int], what: str) -> None:
-    """Turn away images that no network of naskd can take.
+def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -> None:
+    """Turn away images that no network of naskd can take, or that would not fit, before any is decoded.
+
+    Args:
+        n_images: How many are to be read.
+        image_shape: ``(C, H, W)`` of one.
+        spec: Whose `max_bytes` holds.
+        what: Which images, for the messages.
 
     Raises:
-        ValueError: They are not square, or smaller than 8x8.
+        ValueError: They are not square, smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
     """
     _, height, width = image_shape
     if height != width:
-        raise ValueError(
-            f"{what} are {height}x{width} pixels (height x width), not square; set data.resolution"
-        )
+        raise ValueError(f"the {what} images are {width}x{height} pixels, not square; set data.resolution")
     if height < MIN_RESOLUTION:
         raise ValueError(
-            f"{what} are {height}x{width} pixels; at least {MIN_RESOLUTION}x{MIN_RESOLUTION} is needed: "
-            f"set data.resolution = {MIN_RESOLUTION} or more"
+            f"the {what} images are {width}x{height} pixels; at least "
+            f"{MIN_RESOLUTION}x{MIN_RESOLUTION} is needed: set data.resolution = {MIN_RESOLUTION} or more"
         )
-
-
-def check_memory(n_images: int, image_shape: tuple[int, int, int], spec: DataSpec, what: str) -> None:
-    """Turn away data that would not fit, before any of it is decoded.
-
-    Raises:
-        ValueError: The images need more than ``spec.max_bytes`` as uint8.
-    """
     n_bytes = n_images * math.prod(image_shape)
     if n_bytes > spec.max_bytes:
         shape = "x".join(map(str, image_shape))
@@ -65,7 +63,7 @@ def check_memory(n_images: int, image_shape: tuple[int, int, int], spec: DataSpe
         )
 
 
-def fitted_shape(channels: int, height: int, width: int, spec: DataSpec) -> tuple[int, int, int]:
+def fitted_shape(channels: int, height: int, width: int, spec: DataSpec) -> Shape:
     """``(C, H, W)`` of an image after :func:`fit`."""
     side = spec.resolution
     return (spec.channels or channels, side or height, side or width)
@@ -125,4 +123,4 @@ def array_source(
             fitted[position] = fit(Image.fromarray(pixels), spec.resolution, spec.channels)
         return fitted
 
-    return Source(labels, class_names, image_shape, read)
+    return Source(labels, class_names, lambda position: image_shape, read)

@@ -11,7 +11,7 @@ import torch
 
 from naskd.config import DataSpec
 from naskd.data.images import ImageSet
-from naskd.data.raw import check_memory
+from naskd.data.raw import check_images
 from naskd.data.sources import has_own_test_split, open_development, open_test, split_of
 
 
@@ -29,21 +29,23 @@ def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> Im
     Raises:
         ValueError: Images are missing or corrupt, or the test images have other classes or another shape.
     """
-    source = open_development(spec, base, cache)
+    development = open_development(spec, base, cache)
+    split = split_of(development, spec)
+    source, index = development, split.test
     if has_own_test_split(spec):
-        development, source = source, open_test(spec, base, cache)
+        source = open_test(spec, base, cache)
+        index = np.arange(len(source.labels), dtype=np.int64)
         if source.class_names != development.class_names:
             different = sorted(set(source.class_names) ^ set(development.class_names))
             raise ValueError(
-                f"the test images have other classes than the training images: {', '.join(different)}"
+                f"the test images and the training images have different classes: {', '.join(different)} "
+                "in one of them only; give both the same class folders"
             )
-        if source.image_shape != development.image_shape:
-            raise ValueError(
-                f"the test images are {source.image_shape}, the training images "
-                f"{development.image_shape} (C, H, W); set data.resolution and data.channels"
-            )
-        index = np.arange(len(source.labels), dtype=np.int64)
-    else:
-        index = split_of(source, spec).test
-    check_memory(len(index), source.image_shape, spec, "test")
+    shape, train_shape = source.shape_at(int(index[0])), development.shape_at(int(split.train[0]))
+    if shape != train_shape:
+        raise ValueError(
+            f"the test images are {shape}, the training images {train_shape} (C, H, W); "
+            "set data.resolution and data.channels"
+        )
+    check_images(len(index), shape, spec, "test")
     return ImageSet(torch.from_numpy(source.read(index)), torch.from_numpy(source.labels[index]))

@@ -64,6 +64,9 @@ def make_split(
         )
     val, train = _cut(rest, labels, val_fraction, derive_seed("val split", seed), "val_fraction", class_names)
     if max_train is not None and max_train < len(train):
+        n_classes = int(labels.max()) + 1
+        if max_train < n_classes:
+            raise ValueError(f"max_train is {max_train}; at least {n_classes} is needed, one image a class")
         train = train[draw_stratified(labels[train], max_train, derive_seed("max_train", seed))]
     return Split(train, val, test)
 
@@ -74,7 +77,7 @@ def draw_stratified(labels: IndexArray, n_drawn: int, seed: int, *, leave_one: b
     Args:
         labels: ``(N,)`` classes in [0, K); every class occurs.
         n_drawn: In [K, N] (``[K, N - K]`` with `leave_one`).
-        seed: Two seeds draw differently; the same seed draws a subset when fewer are drawn of a single class.
+        seed: Of the draw; what a smaller draw takes of a class is part of what a larger one takes.
         leave_one: Leave at least one of each class undrawn.
 
     Returns:
