@@ -225,11 +225,6 @@ class _StudyTable:
     retrain: RetrainSpec = Field(default_factory=RetrainSpec)
     warm_start: tuple[Mapping[str, bool | int | float | str], ...] = ()
 
-    def __post_init__(self) -> None:
-        outside = sorted(set(self.reference_point or ()) - set(self.objectives))
-        if outside:
-            raise ValueError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
-
 
 @dataclass(frozen=True, config=_FROZEN)
 class StudySpec(_StudyTable):
@@ -243,6 +238,11 @@ class StudySpec(_StudyTable):
     """
 
     base: Path = Field(default=Path(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        outside = sorted(set(self.reference_point or ()) - set(self.objectives))
+        if outside:
+            raise ValueError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
 
     @property
     def retrain_epochs(self) -> int:

@@ -119,7 +119,7 @@ def schema_problems(cls: type[Any], data: Mapping[str, Any]) -> tuple[list[Probl
     # Rules that join several keys are checked only when each key is right by itself, hence a second
     # look without those that are not. A rule about a key that was removed says nothing.
     for path, error in _errors(cls, right):
-        removed = {str(p[-1]) for p in bad if p[:-1] == path}
+        removed = {str(p[-1]) for p in bad if p and p[:-1] == path}
         words = set(re.findall(r"\w+", error["msg"]))
         if error["type"] == "value_error" and path not in bad and not removed & words:
             problems.append((path, _problem(cls, right, path, error)))
