@@ -1,0 +1,388 @@
+import ast
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution
+
+from naskd.config import (
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.networks.student import design_cost
+from naskd.spaces import (
+    BlockChoice,
+    KnowledgeChoice,
+    StageChoice,
+    Trial,
+    canonical,
+    suggest_architecture,
+    suggest_distillation,
+    suggest_training,
+)
+from naskd.userfile import import_file
+
+ROOT = Path(__file__).parents[1]
+FILES = ["digits", "cifar"]
+FUNCTIONS = ["joint", "architecture_only", "distillation_only"]
+N = 300
+
+Space = Callable[[Trial], TrialConfig]
+
+
+def load(name: str) -> ModuleType:
+    return import_file(ROOT / "search_spaces" / f"{name}.py")
+
+
+def draws(space: Space, n: int = N) -> Iterator[tuple[optuna.Trial, TrialConfig]]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(n):
+        trial = study.ask()
+        yield trial, space(trial)
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    return next(draws(space, 1))[0].distributions
+
+
+def fixed(space: Space, params: dict[str, Any]) -> TrialConfig:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna warns of a value outside a parameter's range
+        return space(optuna.trial.FixedTrial(params))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("file", FILES)
+class TestEverySpace:
+    def test_every_trial_suggests_the_same_parameters_with_the_same_ranges(
+        self, file: str, function: str
+    ) -> None:
+        space = getattr(load(file), function)
+        first = distributions(space)
+        assert len(first) >= 10 or function == "distillation_only"
+        assert all(trial.distributions == first for trial, _ in draws(space))
+
+    def test_names_have_no_slash(self, file: str, function: str) -> None:
+        assert not [name for name in distributions(getattr(load(file), function)) if "/" in name]
+
+    def test_designs_are_canonical_and_survive_json(self, file: str, function: str) -> None:
+        for _, config in draws(getattr(load(file), function)):
+            assert canonical(config) == config
+            assert canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS) == config, (
+                "the space knows what its blocks and losses read"
+            )
+            assert TrialConfig.from_dict(config.to_dict()) == config
+
+    def test_designs_name_registered_methods_that_work(self, file: str, function: str) -> None:
+        for _, config in draws(getattr(load(file), function), 100):
+            for stage in config.architecture.stages:
+                assert stage.block in BLOCKS
+            stages, batch = len(config.architecture.stages), config.training.batch_size
+            for term in config.distillation.terms:
+                assert KNOWLEDGE[term.kind].problems(term, n_stages=stages, batch_size=batch) == []
+
+    def test_equal_values_give_equal_designs(self, file: str, function: str) -> None:
+        space = getattr(load(file), function)
+        for trial, config in draws(space, 50):
+            assert fixed(space, trial.params) == config
+            assert fixed(space, trial.params).config_id == config.config_id
+
+    def test_active_values_give_different_designs(self, file: str, function: str) -> None:
+        ids = [config.config_id for _, config in draws(getattr(load(file), function))]
+        assert len(set(ids)) > 0.95 * N
+
+    def test_is_fast(self, file: str, function: str) -> None:
+        space = getattr(load(file), function)
+        params = next(draws(space, 1))[0].params
+        fastest = math.inf
+        for _ in range(20):  # the minimum is not disturbed by whatever else the machine does
+            start = time.perf_counter()
+            space(Replay(params))
+            fastest = min(fastest, time.perf_counter() - start)
+        assert fastest < 1e-3
+
+    def test_without_distillation_there_is_no_teacher(self, file: str, function: str) -> None:
+        taught = [bool(config.distillation.terms) for _, config in draws(getattr(load(file), function))]
+        if function == "architecture_only":
+            assert not any(taught)
+        else:
+            assert 0 < sum(not t for t in taught) < 0.2 * N, "none is a choice among others"
+
+
+class Replay:
+    """Given values, without Optuna's own time."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return int(self.params[name])
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self.params[name]
+
+
+@pytest.mark.parametrize("file", FILES)
+class TestFile:
+    def test_joint_is_the_union_of_its_parts_with_equal_ranges(self, file: str) -> None:
+        module = load(file)
+        architecture, distillation = (
+            distributions(module.architecture_only),
+            distributions(module.distillation_only),
+        )
+        assert {**architecture, **distillation} == distributions(module.joint)
+        assert {**distillation, **architecture} == distributions(module.joint)
+        assert {n for n in architecture if n in distillation} == {
+            n for n in architecture if n.startswith("train.")
+        }
+
+    def test_imports_nothing_heavy(self, file: str) -> None:
+        tree = ast.parse((ROOT / "search_spaces" / f"{file}.py").read_text())
+        modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert modules <= {"naskd.config", "naskd.spaces", "dataclasses"}
+        assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
+
+    def test_all_subsets_of_knowledge_occur(self, file: str) -> None:
+        space = load(file).distillation_only
+        subsets = {tuple(term.kind for term in c.distillation.terms) for _, c in draws(space)}
+        assert len(subsets) == 2**4
+        assert {bool(c.distillation.assistants) for _, c in draws(space, 50) if c.distillation.terms} == {
+            True,
+            False,
+        }
+
+    def test_the_student_of_distillation_only_can_be_chosen(self, file: str) -> None:
+        module = load(file)
+        student = ArchitectureSpec((StageSpec("basic", 1, 8),))
+        space = module.make_distillation_only(student)
+        assert all(config.architecture == student for _, config in draws(space, 20))
+        assert distributions(space) == distributions(module.distillation_only)
+
+    def test_span_of_macs(self, file: str) -> None:
+        channels, resolution, low, high = {"digits": (1, 8, 1e4, 1e6), "cifar": (3, 32, 3e5, 4e7)}[file]
+        module = load(file)
+        macs = sorted(
+            design_cost(c.architecture, channels, 10, resolution).macs
+            for _, c in draws(module.architecture_only)
+        )
+        assert macs[N // 20] < low, "the cheap end"
+        assert macs[-N // 50] > high, "the rich end"
+        medium = design_cost(module.MEDIUM, channels, 10, resolution).macs
+        assistant = design_cost(module.ASSISTANT.architecture, channels, 10, resolution).macs
+        assert macs[N // 4] < medium < macs[3 * N // 4 + N // 10]
+        assert 2 * medium < assistant
+
+
+class TestInactiveParameters:
+    @pytest.mark.parametrize(
+        ("active", "inactive"),
+        [
+            ({"stages": 1}, {"stage2.width": 40, "stage2.depth": 2, "stage2.stride": 2, "stage3.width": 60}),
+            (
+                {"block": "basic"},
+                {"block.bottleneck.expansion": 0.5, "block.inverted_residual.expansion": 4.0},
+            ),
+            ({"block": "bottleneck"}, {"block.inverted_residual.squeeze_excitation": True}),
+            ({"kd.logits.use": False}, {"kd.logits.weight": 9.0, "kd.logits.temperature": 7.0}),
+            ({"kd.hint.use": False}, {"kd.hint.pairs": "all", "kd.hint.weight": 9.0}),
+            (
+                {f"kd.{k}.use": False for k in ("logits", "hint", "attention", "rkd")},
+                {"kd.assistant": "medium"},
+            ),
+            ({"stages": 1, "kd.hint.use": True}, {"kd.hint.pairs": "middle"}),
+        ],
+    )
+    def test_changing_them_changes_no_design(self, active: dict[str, Any], inactive: dict[str, Any]) -> None:
+        space = load("digits").joint
+        for trial, _ in draws(space, 20):
+            params = {**trial.params, "kd.attention.pairs": "last", **active}
+            changed = {**params, **inactive}
+            if params != changed:
+                assert fixed(space, params).config_id == fixed(space, changed).config_id
+
+    @pytest.mark.parametrize(
+        ("active", "change"),
+        [
+            ({"stages": 2}, {"stage2.width": 40}),
+            ({"block": "bottleneck"}, {"block.bottleneck.expansion": 0.5}),
+            ({"block": "inverted_residual"}, {"block.inverted_residual.squeeze_excitation": True}),
+            ({"kd.logits.use": True}, {"kd.logits.temperature": 7.0}),
+            ({"kd.rkd.use": True}, {"kd.rkd.weight": 9.0}),
+            ({"kd.rkd.use": True}, {"kd.assistant": "medium"}),
+            ({"stages": 3, "kd.hint.use": True}, {"kd.hint.pairs": "middle"}),
+        ],
+    )
+    def test_they_matter_when_active(self, active: dict[str, Any], change: dict[str, Any]) -> None:
+        space = load("digits").joint
+        for trial, _ in draws(space, 20):
+            params = {**trial.params, **active}
+            changed = {**params, **change}
+            if fixed(space, params) == fixed(space, changed):
+                assert all(params[name] == value or name.endswith("width") for name, value in change.items())
+        ids = {
+            fixed(space, {**trial.params, **active}) == fixed(space, {**trial.params, **active, **change})
+            for trial, _ in draws(space, 20)
+        }
+        assert False in ids
+
+
+def design(
+    *terms: KnowledgeTerm, stages: tuple[StageSpec, ...] = (StageSpec("basic", 1, 8),) * 3
+) -> TrialConfig:
+    return TrialConfig(ArchitectureSpec(stages), DistillationSpec(terms))
+
+
+class TestCanonical:
+    def test_with_cards_settings_that_are_not_read_are_reset(self) -> None:
+        config = design(
+            KnowledgeTerm("rkd", temperature=2.0, pairs="all"),
+            KnowledgeTerm("hint", temperature=2.0, pairs="all"),
+            KnowledgeTerm("logits", temperature=2.0, pairs="all"),
+            stages=(
+                StageSpec("basic", 1, 8, expansion=3.0, squeeze_excitation=True),
+                StageSpec("bottleneck", 1, 8, expansion=0.5, squeeze_excitation=True),
+                StageSpec("inverted_residual", 1, 8, expansion=2.0, squeeze_excitation=True),
+            ),
+        )
+        found = canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS)
+        assert found.distillation.terms == (
+            KnowledgeTerm("hint", pairs="all"),
+            KnowledgeTerm("logits", temperature=2.0),
+            KnowledgeTerm("rkd"),
+        )
+        assert found.architecture.stages == (
+            StageSpec("basic", 1, 8),
+            StageSpec("bottleneck", 1, 8, expansion=0.5),
+            StageSpec("inverted_residual", 1, 8, expansion=2.0, squeeze_excitation=True),
+        )
+
+    @pytest.mark.parametrize("n_stages", [1, 2, 3, 4])
+    def test_equal_pairs_are_written_equally(self, n_stages: int) -> None:
+        from naskd.knowledge.pairing import pair_stages
+        from naskd.taps import TapShape, TapShapes
+
+        shapes = TapShapes(
+            10,
+            tuple(TapShape(8, (2 ** (6 - i),) * 2, "map", (i + 1) / n_stages) for i in range(n_stages)),
+            (),
+            8,
+        )
+        stages = (StageSpec("basic", 1, 8),) * n_stages
+        meant, written = {}, {}
+        for pairs in ("first", "middle", "last", "all"):
+            config = canonical(design(KnowledgeTerm("hint", pairs=pairs), stages=stages))
+            meant[pairs] = pair_stages(shapes, shapes, pairs)
+            written[pairs] = config.config_id
+        assert all((meant[a] == meant[b]) == (written[a] == written[b]) for a in meant for b in meant)
+
+    def test_unknown_names_are_left_for_others_to_report(self) -> None:
+        config = design(
+            KnowledgeTerm("mine", temperature=2.0), stages=(StageSpec("my_block", 1, 8, expansion=3.0),)
+        )
+        assert canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS) == config
+
+
+class TestParts:
+    def test_own_block_for_each_stage(self) -> None:
+        def space(trial: Trial) -> TrialConfig:
+            return TrialConfig(
+                suggest_architecture(
+                    trial,
+                    [StageChoice((8, 8), depth=(1, 1)), StageChoice((8, 64), multiple=8)],
+                    blocks=[BlockChoice("basic"), BlockChoice("inverted_residual", (2.0, 4.0), True)],
+                    kernels=(3, 5, 7),
+                    shared_block=False,
+                )
+            )
+
+        assert set(distributions(space)) == {
+            "stem.width",
+            "stage2.width",
+            "stage2.depth",
+            *(
+                f"stage{i}.{n}"
+                for i in (1, 2)
+                for n in (
+                    "block",
+                    "kernel",
+                    "block.inverted_residual.expansion",
+                    "block.inverted_residual.squeeze_excitation",
+                )
+            ),
+        }
+        designs = [config.architecture for _, config in draws(space)]
+        assert all(len(d.stages) == 2 and d.stages[1].width % 8 == 0 for d in designs)
+        assert {d.stages[1].width for d in designs} == set(range(8, 72, 8))
+        assert any(d.stages[0].block != d.stages[1].block for d in designs)
+        assert all(
+            s.expansion == 1.0 and not s.squeeze_excitation
+            for d in designs
+            for s in d.stages
+            if s.block == "basic"
+        )
+
+    def test_training_has_one_learning_rate_for_each_optimizer(self) -> None:
+        def space(trial: Trial) -> TrialConfig:
+            training = suggest_training(
+                trial,
+                TrainingSpec(epochs=7),
+                learning_rates={"adamw": (1e-3, 1e-2), "sgd": (0.05, 0.5)},
+                weight_decay=(1e-4, 1e-1),
+                batch_sizes=(32, 64),
+                augmentations=("none", "flip"),
+            )
+            return TrialConfig(ArchitectureSpec((StageSpec("basic", 1, 8),)), training=training)
+
+        for _, config in draws(space, 50):
+            training = config.training
+            assert training.epochs == 7
+            assert (training.learning_rate >= 0.05) == (training.optimizer == "sgd")
+        assert len({(c.training.batch_size, c.training.augmentation) for _, c in draws(space, 50)}) == 4
+
+    def test_values_stay_in_their_range_with_three_digits(self) -> None:
+        kinds = [KnowledgeChoice("logits", weight=(0.1, 10.0), temperature=(1.0, 8.0), weighting="paper")]
+        for _, config in draws(lambda t: design_with(suggest_distillation(t, kinds)), 200):
+            for term in config.distillation.terms:
+                assert 0.1 <= term.weight <= 10
+                assert 1 <= term.temperature <= 8
+                assert float(f"{term.weight:.3g}") == term.weight
+                assert term.weighting == "paper"
+
+    def test_assistants_by_name(self) -> None:
+        small, large = (AssistantSpec(ArchitectureSpec((StageSpec("basic", 1, w),))) for w in (8, 16))
+        kinds = [KnowledgeChoice("rkd")]
+
+        def space(trial: Trial) -> TrialConfig:
+            return design_with(
+                suggest_distillation(trial, kinds, assistants={"small": small, "large": large})
+            )
+
+        params = {"kd.rkd.use": True, "kd.rkd.weight": 1.0}
+        chains = {
+            name: fixed(space, {**params, "kd.assistant": name}).distillation.assistants
+            for name in ("none", "small", "large")
+        }
+        assert chains == {"none": (), "small": (small,), "large": (large,)}
+
+
+def design_with(distillation: DistillationSpec) -> TrialConfig:
+    return TrialConfig(ArchitectureSpec((StageSpec("basic", 1, 8),)), distillation)
