@@ -126,7 +126,7 @@ def build_student(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Student:
-    """A fresh :class:`Student`, its weights drawn from torch's global generator; see there for the arguments."""
+    """A fresh :class:`Student` (see there), its weights drawn from torch's global generator."""
     return Student(spec, in_channels, n_classes, mean, std)
 
 
