@@ -233,16 +233,8 @@ class TestInactiveParameters:
     )
     def test_they_matter_when_active(self, active: dict[str, Any], change: dict[str, Any]) -> None:
         space = load("digits").joint
-        for trial, _ in draws(space, 20):
-            params = {**trial.params, **active}
-            changed = {**params, **change}
-            if fixed(space, params) == fixed(space, changed):
-                assert all(params[name] == value or name.endswith("width") for name, value in change.items())
-        ids = {
-            fixed(space, {**trial.params, **active}) == fixed(space, {**trial.params, **active, **change})
-            for trial, _ in draws(space, 20)
-        }
-        assert False in ids
+        bases = [{**trial.params, **active} for trial, _ in draws(space, 20)]
+        assert any(fixed(space, base) != fixed(space, {**base, **change}) for base in bases)
 
 
 def design(
@@ -302,6 +294,11 @@ class TestCanonical:
 
 
 class TestParts:
+    def test_weight_zero_is_no_distillation(self) -> None:
+        kinds = [KnowledgeChoice("rkd", weight=(0.0, 0.0))]
+        taught = [c.distillation for _, c in draws(lambda t: design_with(suggest_distillation(t, kinds)), 20)]
+        assert set(taught) == {DistillationSpec()}
+
     def test_own_block_for_each_stage(self) -> None:
         def space(trial: Trial) -> TrialConfig:
             return TrialConfig(
