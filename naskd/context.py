@@ -21,6 +21,7 @@ from naskd.cost import network_cost
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.data.views import ViewedImages, Views, default_shift
+from naskd.knowledge.bank import BankedSource
 from naskd.knowledge.source import OnlineSource
 from naskd.networks.student import build_student, design_cost
 from naskd.networks.teachers import Teacher, build_teacher_network
@@ -71,6 +72,7 @@ class TrialContext:
         )
         self.data: SearchData = load_search_data(spec.data, spec.base, cache=cache).to(self.compute.device)
         self._sources: dict[str, OnlineSource] = {}
+        self._banks: dict[tuple[str, int], BankedSource] = {}
         self._val_predictions: dict[str, Tensor] = {}
         self._views: dict[tuple[str, int], ViewedImages] = {}
         self._teacher_recipe: ArtifactRecipe | None = None
@@ -234,6 +236,18 @@ class TrialContext:
             state, _ = self.store.load(recipe.artifact_id)
             self._sources[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, state))
         return self._sources[recipe.artifact_id]
+
+    def banked_source(self, recipe: ArtifactRecipe, views: ViewedImages) -> BankedSource:
+        """The same, with its answers on the study's views of the training split remembered by all trials of this process."""
+        key = (recipe.artifact_id, id(views))
+        if key not in self._banks:
+
+            def images(index: Tensor, epoch: int) -> Tensor:
+                return views.batch(index.to(self.compute.device), epoch)[0]
+
+            n_columns = min(views.views.n_views, max(self.spec.epochs, self.spec.retrain_epochs))
+            self._banks[key] = BankedSource(self.source(recipe), images, len(self.data.train), n_columns)
+        return self._banks[key]
 
     def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
         """What a shared network says of the validation images: ``(N,)`` class indices, computed once."""

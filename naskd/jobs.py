@@ -51,7 +51,9 @@ class TrialResult:
         reason: Why it failed or was stopped, one line; empty when complete.
         metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
         curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
-        train_macs: Multiply-accumulates spent on training and evaluation, counted as if nothing were banked.
+        train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were remembered, so that
+            it compares designs.
+        spent_macs: What was really executed for it: with a bank, most trials never run their teacher.
         wall_seconds: Of this training, teacher loading excluded.
         seed: Of the training.
         teacher_agreement: Fraction of validation images on which student and teacher name the same class; None without a
@@ -66,6 +68,7 @@ class TrialResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[Mapping[str, float], ...] = ()
     train_macs: int = 0
+    spent_macs: int = 0
     wall_seconds: float = 0.0
     teacher_agreement: float | None = None
     error: str = ""

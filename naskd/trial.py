@@ -49,6 +49,8 @@ class TrialRun:
         self.context = context
         self.curve: list[dict[str, float]] = []
         self.train_macs = 0
+        self.spent_macs = 0
+        self._sources = tuple({id(source): source for source in sources}.values())
         channels, resolution = context.input_shape
         inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution)
         devices = [context.compute.device] if context.compute.device.type == "cuda" else []
@@ -60,6 +62,7 @@ class TrialRun:
         self.cost = network_cost(self.scheme.deployed, channels, resolution)
         trained, asked = self.scheme.step_macs(training.batch_size)
         # The backward pass of what is trained costs two forward passes; a teacher is only asked.
+        self._own_macs_per_image = 3 * trained
         self.macs_per_image = 3 * trained + asked
 
     @property
@@ -93,13 +96,20 @@ class TrialRun:
         data = self.context.data
         while self.loop.epoch < until_epoch:
             n_images = self.loop.images_per_epoch(self.loop.epoch)
+            asked_before = self._asked_macs()
             metrics = self.loop.run_epoch()
             predictions = predict(self.scheme.deployed, data.val.images, self.context.compute)
-            self.train_macs += round(n_images * self.macs_per_image) + len(data.val) * self.cost.macs
+            evaluation = len(data.val) * self.cost.macs
+            self.train_macs += round(n_images * self.macs_per_image) + evaluation
+            asked = self._asked_macs() - asked_before
+            self.spent_macs += round(n_images * self._own_macs_per_image) + evaluation + asked
             self.curve.append(
                 {"epoch": self.loop.epoch, "val_accuracy": accuracy(predictions, data.val.labels), **metrics}
             )
         return self.curve[-1]
+
+    def _asked_macs(self) -> int:
+        return sum(source.forward_images * source.macs for source in self._sources)
 
     def agreement(self, recipe: ArtifactRecipe) -> float:
         """Fraction of validation images on which the student names the class that its teacher names."""
@@ -108,27 +118,28 @@ class TrialRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the same bits."""
-        return {"loop": self.loop.state_dict(), "curve": self.curve, "train_macs": self.train_macs}
+        return {"loop": self.loop.state_dict(), "curve": self.curve, "macs": [self.train_macs, self.spent_macs]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self.loop.load_state_dict(state["loop"])
         self.curve = list(state["curve"])
-        self.train_macs = state["train_macs"]
+        self.train_macs, self.spent_macs = state["macs"]
 
 
 def start_run(config: TrialConfig, context: TrialContext, seed: int) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is its supervisor's, None without one."""
     recipes = context.recipes(config)
     supervisor = recipes[-1] if recipes else None
+    views = context.views(config.training.augmentation, context.view_seed())
     run = TrialRun(
         config.distillation,
         config.training,
         lambda: context.build_student(config.architecture),
         context,
         seed,
-        context.views(config.training.augmentation, context.view_seed()),
-        (context.source(supervisor),) * len(config.distillation.teachers) if supervisor else (),
+        views,
+        (context.banked_source(supervisor, views),) * len(config.distillation.teachers) if supervisor else (),
     )
     return run, supervisor
 
@@ -182,6 +193,7 @@ def run_trial(job: Job, context: TrialContext, report: Report) -> TrialResult:
         metrics=metrics_found,
         curve=tuple(run.curve) if run is not None else (),
         train_macs=run.train_macs if run is not None else 0,
+        spent_macs=run.spent_macs if run is not None else 0,
         wall_seconds=time.perf_counter() - started,
         teacher_agreement=agreement,
         error=error,

@@ -16,16 +16,18 @@ class KnowledgeSource(Protocol):
     shapes: TapShapes
     macs: int
     """Multiply-accumulates of one forward pass of one image."""
+    forward_images: int
+    """Images that a network was really run on so far."""
 
     def summaries(
-        self, images: Tensor, index: Tensor, view: Tensor, losses: Sequence[KnowledgeLoss]
+        self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
         """One summary a loss, for the same batch.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1], as the student sees them.
             index: ``(B,)`` positions in the training split.
-            view: ``(B,)`` identities of the views, so that an answer can be stored.
+            epoch: From 0; with the index it says which views the images are, so that an answer can be remembered.
             losses: Whom the answers are for.
         """
 
@@ -44,11 +46,13 @@ class OnlineSource:
         self.network: TappedNetwork = network
         self.shapes = shapes
         self.macs = macs
+        self.forward_images = 0
 
     def summaries(
-        self, images: Tensor, index: Tensor, view: Tensor, losses: Sequence[KnowledgeLoss]
+        self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
         """See :class:`KnowledgeSource`."""
+        self.forward_images += len(images)
         with torch.no_grad():
             taps = self.network.taps(images)
             return [loss.summarise(taps) for loss in losses]

@@ -65,13 +65,13 @@ class DistillationObjective(nn.Module):
         """See :meth:`get_extra_state`."""
         self.calibrated = state
 
-    def summaries(self, images: Tensor, index: Tensor, view: Tensor) -> list[Summary]:
+    def summaries(self, images: Tensor, index: Tensor, epoch: int) -> list[Summary]:
         """What each term keeps of its teacher; every teacher is asked once."""
         losses = self._losses()
         found: dict[int, Summary] = {}
         for source, positions in self.by_source:
             if positions:
-                answers = source.summaries(images, index, view, [losses[i] for i in positions])
+                answers = source.summaries(images, index, epoch, [losses[i] for i in positions])
                 found.update(zip(positions, answers, strict=True))
         return [found[i] for i in range(len(losses))]
 

@@ -43,7 +43,7 @@ class OfflineScheme(Scheme):
 
     def _step(self, batch: Batch) -> Iterator[Update]:
         assert isinstance(self.student, TappedNetwork)
-        summaries = self.objective.summaries(batch.images, batch.index, batch.view)
+        summaries = self.objective.summaries(batch.images, batch.index, batch.epoch)
         loss, terms = self.objective(self.student.taps(batch.images), summaries, batch.labels, batch.index)
         yield Update("student", loss, terms)
 

@@ -43,7 +43,7 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
         "objectives": [{"name": n, "direction": DIRECTIONS.get(n, "minimize")} for n in names],
         "reference_point": reference_point,
         "hypervolume": study_hypervolume(points, names, reference_point),
-        "train_macs": sum(t["train_macs"] or 0 for t in trials) + shared_macs,
+        "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
         "teacher": teachers[0] if teachers else None,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": {
@@ -81,6 +81,7 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "seed": attrs.get("seed"),
         "wall_seconds": result.get("wall_seconds"),
         "train_macs": result.get("train_macs", 0),
+        "spent_macs": result.get("spent_macs", 0),
         "teacher_agreement": result.get("teacher_agreement"),
         "curve": list(result.get("curve", ())),
         "environment": result.get("environment", {}),
@@ -97,7 +98,7 @@ def _progress(
     """Hypervolume after each complete trial, against the training MACs spent on trials up to then."""
     spent, points, progress = 0, [], []
     for trial in complete:
-        spent += trial["train_macs"]
+        spent += trial["spent_macs"]
         points.append(tuple(trial[name] for name in names))
         progress.append(
             {

@@ -146,7 +146,9 @@ class Study:
         if known is None:
             if reference_point is None:
                 raise StudyError(f"the run holds no study named {self.spec.name!r}")
-            study.set_metric_names(names)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(names)
             study.set_user_attr("schema_version", SCHEMA_VERSION)
             study.set_user_attr("reference_point", dict(reference_point))
             if not study.get_trials(deepcopy=False):
@@ -236,7 +238,7 @@ class Study:
 
     @property
     def train_macs(self) -> int:
-        """Spent on trials and assistants so far."""
+        """Really spent on trials and assistants so far, teachers' forward passes included; the ledger of the study."""
         return self._books.train_macs
 
     @property
@@ -449,7 +451,7 @@ class Study:
     def _book(self, number: int, config_id: str, result: TrialResult) -> None:
         books = self._books
         books.trained[config_id, result.seed] = number
-        books.train_macs += result.train_macs
+        books.train_macs += result.spent_macs
         books.wall_seconds += result.wall_seconds
         if result.status == "complete":
             books.complete += 1

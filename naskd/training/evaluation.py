@@ -27,4 +27,4 @@ def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:
     """Fraction in [0, 1] of equal entries."""
-    return float((predictions == labels).float().mean())
+    return int((predictions == labels).sum()) / len(labels)

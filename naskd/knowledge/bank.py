@@ -1,0 +1,109 @@
+"""Teacher outputs remembered between epochs and trials, so that a teacher is not run again for an image it has seen.
+
+Views are enumerated, and which view of a sample an epoch shows is fixed for a study. Epoch ``e`` therefore asks for the same
+*column* of knowledge in every trial: view ``pi(sample)[e mod V]`` of each sample. A column is filled whole, in the order of the
+samples and in batches of one size, the first time any trial meets it: what is remembered does not depend on who asked
+first, and a hit needs no look-up that would wait for the device.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.source import OnlineSource
+from naskd.taps import taps_like
+
+FILL_BATCH = 256
+"""Images a forward pass when a column is filled. A constant, since the last bits of a convolution depend on it."""
+
+
+class BankedSource:
+    """A network whose answers on the training split are remembered in memory, in the precision they were computed in.
+
+    A summary tensor is banked when all its columns fit into `budget_bytes`, which depends on shapes alone, never on what
+    was asked before; a loss with a tensor that does not fit gets an online forward pass.
+
+    Args:
+        source: Who answers what is not remembered.
+        images: Gives the images ``(B, C, H, W)`` that an epoch shows of samples ``(B,)``.
+        n_samples: Of the training split.
+        n_columns: Different columns that a study can ask for: the number of views, or of epochs where that is smaller.
+        budget_bytes: For each tensor of a summary.
+    """
+
+    def __init__(
+        self,
+        source: OnlineSource,
+        images: Callable[[Tensor, int], Tensor],
+        n_samples: int,
+        n_columns: int,
+        budget_bytes: int = 512 * 2**20,
+    ) -> None:
+        self.source = source
+        self.shapes = source.shapes
+        self.macs = source.macs
+        self.images = images
+        self.n_samples = n_samples
+        self.n_columns = n_columns
+        self.budget_bytes = budget_bytes
+        self._columns: dict[tuple[str, int], Tensor] = {}
+        self._fits: dict[str, bool] = {}
+        self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
+
+    @property
+    def forward_images(self) -> int:
+        """Images that the network was really run on so far."""
+        return self.source.forward_images
+
+    def summaries(
+        self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
+    ) -> list[Summary]:
+        """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
+        names = [self._names(loss) for loss in losses]
+        banked = [loss for loss, wanted in zip(losses, names, strict=True) if all(map(self._fits.get, wanted))]
+        online = [loss for loss in losses if loss not in banked]
+        answers: dict[int, Summary] = {}
+        if online:
+            found = self.source.summaries(images, index, epoch, online)
+            answers.update((id(loss), summary) for loss, summary in zip(online, found, strict=True))
+        column = epoch % self.n_columns
+        missing = [
+            loss
+            for loss, wanted in zip(losses, names, strict=True)
+            if loss in banked and any((name, column) not in self._columns for name in wanted)
+        ]
+        if missing:
+            self._fill(column, epoch, missing)
+        for loss, wanted in zip(losses, names, strict=True):
+            if loss in banked:
+                answers[id(loss)] = {name: self._columns[name, column][index] for name in wanted}
+        return [answers[id(loss)] for loss in losses]
+
+    def _names(self, loss: KnowledgeLoss) -> list[str]:
+        """Names of a loss's summary tensors; notes on the way which of them fit."""
+        if loss in self._known:
+            return self._known[loss]
+        with torch.device("meta"):
+            summary = loss.summarise(taps_like(self.shapes, 1, "meta"))
+        for name, tensor in summary.items():
+            size = math.prod(tensor.shape[1:]) * tensor.element_size() * self.n_samples * self.n_columns
+            self._fits[name] = size <= self.budget_bytes
+        self._known[loss] = list(summary)
+        return self._known[loss]
+
+    def _fill(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
+        parts: dict[str, list[Tensor]] = {}
+        everything = torch.arange(self.n_samples)
+        for chunk in everything.split(FILL_BATCH):
+            images = self.images(chunk, epoch)
+            for summary in self.source.summaries(images, chunk, epoch, losses):
+                for name, tensor in summary.items():
+                    kept = parts.setdefault(name, [])
+                    if len(kept) * FILL_BATCH <= int(chunk[0]):
+                        kept.append(tensor)
+        for name, tensors in parts.items():
+            self._columns.setdefault((name, column), torch.cat(tensors))
