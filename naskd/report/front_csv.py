@@ -16,8 +16,8 @@ _REST = ("config_id", "seed", "wall_seconds", "train_macs", "teacher_agreement")
 def front_csv(record: Record, *, all_trials: bool = False) -> str:
     """The front as CSV (RFC 4180), a header and one row a trial, cheapest first.
 
-    Objectives beyond accuracy, MACs, parameters and size have columns of their own. The last column, ``config``, is the
-    whole design as JSON. A value that is missing or NaN is an empty field.
+    Objectives beyond accuracy, MACs, parameters and size have columns of their own. The last column,
+    ``config``, is the whole design as JSON. A value that is missing or NaN is an empty field.
 
     Args:
         record: A run record.
@@ -26,10 +26,20 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
     objectives = [str(objective.get("name")) for objective in record.get("objectives") or ()]
     metrics = [*_METRICS, *(name for name in objectives if name not in _METRICS)]
     columns = [
-        "number", *(("state", "reason", "on_front") if all_trials else ()), *metrics, *_REST,
-        "replicates", "replicate_mean", "replicate_sd", "test_accuracy_mean", "test_accuracy_sd", "test_seeds",
-        "student", "taught_by", "config",
-    ]  # fmt: skip
+        "number",
+        *(("state", "reason", "on_front") if all_trials else ()),
+        *metrics,
+        *_REST,
+        "replicates",
+        "replicate_mean",
+        "replicate_sd",
+        "test_accuracy_mean",
+        "test_accuracy_sd",
+        "test_seeds",
+        "student",
+        "taught_by",
+        "config",
+    ]
     designs = retrained(record)
     chosen = sorted(trials(record), key=lambda t: t.get("number", -1)) if all_trials else front(record)
     out = io.StringIO()

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.record import Record, Trial, cost_key, costs, front, is_complete, retrained, trials
-from naskd.report.units import count, finite, flops, percent, percent_with_sd, size
+from naskd.report.units import count, finite, flops, macs, percent, percent_with_sd, size
 
 _TITLES = {"n_params": "params", "size_bytes": "size"}
 _WIDE = 118
@@ -58,7 +58,7 @@ class FrontTable:
             table.add_column("FLOPs", justify="right", no_wrap=True)
         for title in ("params", *(_TITLES.get(name, name) for name in extra)):
             table.add_column(title, justify="right", no_wrap=True)
-        for title in ("student", "taught by") if wide else ("student, taught by",):
+        for title in ("student", "taught by") if wide else ("student ← taught by",):
             table.add_column(title, ratio=1, overflow="fold")
         for trial in chosen:
             table.add_row(*self._row(trial, extra, wide))
@@ -67,11 +67,13 @@ class FrontTable:
             if chosen:
                 table.add_section()
             named = {**teacher, "number": "T"}
-            table.add_row(*self._row(named, extra, wide, teacher=str(teacher.get("name", ""))), style="italic")
+            table.add_row(
+                *self._row(named, extra, wide, teacher=str(teacher.get("name", ""))), style="italic"
+            )
         return table
 
     def _row(self, trial: Trial, extra: list[str], wide: bool, teacher: str | None = None) -> list[Text]:
-        record, designs, macs = self.record, retrained(self.record), trial.get("macs")
+        record, designs, cost = self.record, retrained(self.record), trial.get("macs")
         replicates = trial.get("replicates") or {}
         accuracy = (
             percent_with_sd(replicates.get("mean"), replicates.get("sd"))
@@ -82,33 +84,41 @@ class FrontTable:
         if designs:
             if teacher is None:
                 test = designs.get(trial.get("number", -1), {})
-                cells.append(Text(percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))))
+                cells.append(
+                    Text(percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd")))
+                )
             else:
                 cells.append(Text(percent((record.get("retrained") or {}).get("teacher_test_accuracy"))))
-        cells.append(Text(count(macs), style="bold"))
+        cells.append(Text(count(cost), style="bold"))
         if wide:
-            cells.append(Text(flops(macs)))
+            cells.append(Text(flops(cost)))
         cells.append(Text(count(trial.get("n_params"))))
         cells += [Text((size if name == "size_bytes" else count)(trial.get(name))) for name in extra]
         if teacher is not None:
-            return [*cells, Text(f"the teacher {teacher}".strip()), *([Text("")] if wide else [])]
+            return [
+                *cells,
+                Text("the teacher" if teacher in ("", "teacher") else f"the teacher, {teacher}"),
+                *([Text("")] if wide else []),
+            ]
         config = trial.get("config")
         design, distillation = summary.student(config), summary.taught_by(config) if config else ""
         if wide:
             return [*cells, Text(design), Text(distillation, style="cyan")]
-        return [*cells, Text.assemble(design, "\n" if config else "", (distillation, "cyan"))]
+        return [*cells, Text.assemble(design, ("\n← " + distillation if config else "", "cyan"))]
 
     def _caption(self) -> str:
         record = self.record
         if not front(record):
             states = record.get("counts") or {}
             complete = states.get("complete", sum(map(is_complete, trials(record))))
-            return "No trial on the front yet." if not complete else "No complete trial has finite objectives."
+            return (
+                "No trial on the front yet." if not complete else "No complete trial has finite objectives."
+            )
         parts = ["FLOPs = 2 × MACs, one image"]
         if finite(record.get("hypervolume")) is not None:
             parts.append(f"hypervolume {record['hypervolume']:.4f}")
         if finite(record.get("train_macs")) is not None:
-            parts.append(f"search spent {count(record['train_macs'])}MACs")
+            parts.append(f"search spent {macs(record['train_macs'])}")
         counts = record.get("counts") or {}
         told = [(counts.get("complete"), "trials"), (counts.get("failed"), "failed")]
         told.append((counts.get("turned_away"), "turned away"))

@@ -1,9 +1,9 @@
 """One self-contained page: no network, no server, opens from the disk.
 
-The page draws itself: hand-written SVG and one script, together a hundredth of the size of a plotting library's bundle
-(plotly 4.8 MB, bokeh 1.3 MB), so that a report can be mailed and opens at once. What is in the record reaches the page
-as JSON alone and is written with ``textContent`` only; the page's own policy lets nothing run but that one script, by its
-hash, and lets nothing be fetched.
+The page draws itself: hand-written SVG and one script, together a hundredth of the size of a plotting
+library's bundle (plotly 4.8 MB, bokeh 1.3 MB), so that a report can be mailed and opens at once. What is in
+the record reaches the page as JSON alone and is written with ``textContent`` only; the page's own policy lets
+nothing run but that one script, by its hash, and lets nothing be fetched.
 """
 
 import base64
@@ -22,6 +22,24 @@ from naskd.report.record import Record, Trial, cost_key, costs, front, is_comple
 from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
 from naskd.report.units import finite
 
+_KEPT = (
+    "study",
+    "schema_version",
+    "seed",
+    "run",
+    "objectives",
+    "reference_point",
+    "hypervolume",
+    "train_macs",
+    "progress",
+    "importance",
+    "teacher",
+    "warnings",
+    "counts",
+    "environment",
+)
+_EXACT = 2**53 - 1  # JavaScript's numbers are doubles
+
 
 def write_html(record: Record, path: str | Path) -> None:
     """Write the report of a run.
@@ -39,7 +57,11 @@ def write_html(record: Record, path: str | Path) -> None:
 def page(record: Record) -> str:
     """The report as text."""
     here = files("naskd.report")
-    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style = (here / "page.css").read_text(encoding="utf-8")
+    sources = "\n".join(
+        (here / name).read_text(encoding="utf-8") for name in ("draw.js", "front.js", "page.js")
+    )
+    script = f'"use strict";\n(() => {{\n{sources}}})();\n'
     policy = f"default-src 'none'; script-src {_source_hash(script)}; style-src {_source_hash(style)}"
     parts = {
         "title": html.escape(str(record.get("study", "study"))),
@@ -54,14 +76,10 @@ def page(record: Record) -> str:
 
 
 def page_data(record: Record) -> dict[str, Any]:
-    """What the page draws: the record with NaN as None, columns instead of rows for curves, and each design in words."""
+    """What the page draws: the record in plain JSON, curves by column, each design in words."""
     on_front = [trial.get("number") for trial in front(record)]
     designs = retrained(record)
-    data: dict[str, Any] = {
-        name: record.get(name)
-        for name in ("study", "schema_version", "objectives", "reference_point", "hypervolume", "train_macs", "progress",
-                     "importance", "teacher", "warnings", "counts", "environment", "seed", "run")
-    }  # fmt: skip
+    data: dict[str, Any] = {name: record.get(name) for name in _KEPT}
     data["cost"], data["costs"] = cost_key(record), costs(record)
     data["front"] = on_front
     data["trials"] = [_trial(trial, trial.get("number") in on_front) for trial in trials(record)]
@@ -114,13 +132,19 @@ def _residuals(record: Record) -> dict[str, Any] | None:
 
 
 def _clean(value: Any) -> Any:
-    """Plain JSON types; a number that is not finite becomes None, which JSON can carry."""
+    """Plain JSON types.
+
+    A number that is not finite becomes None, which JSON can carry; an integer that a script would round, as
+    every 64-bit seed, becomes text.
+    """
     if isinstance(value, Mapping):
         return {str(name): _clean(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     if isinstance(value, float):
         return finite(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
+        return str(value)
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 

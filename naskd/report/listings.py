@@ -7,16 +7,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from naskd.report.units import count, duration, finite, percent, size
+from naskd.report.units import count, duration, finite, macs, percent, size
 
 
 def dry_run_table(estimate: Mapping[str, Any]) -> Group:
     """What a search would cost.
 
     Args:
-        estimate: Names and numbers. A name's ending says its unit: ``seconds``, ``macs``, ``bytes``, ``accuracy`` or
-            ``fraction``; others are counts or text. Nested mappings become sections of their own, a mapping of numbers
-            with a ``min`` and a ``max`` becomes a range.
+        estimate: Names and numbers. A name's ending says its unit: ``seconds``, ``macs``, ``bytes``,
+            ``accuracy`` or ``fraction``; others are counts or text. Nested mappings become sections of their
+            own, a mapping of numbers with a ``min`` and a ``max`` becomes a range.
     """
     return _described("What this search would cost", estimate)
 
@@ -25,8 +25,8 @@ def space_table(space: Mapping[str, Any]) -> Group:
     """What a search space holds.
 
     Args:
-        space: As for :func:`dry_run_table`; ``parameters``, a sequence of mappings with ``name`` and its range or choices,
-            becomes a table.
+        space: As for :func:`dry_run_table`; ``parameters``, a sequence of mappings with ``name`` and its
+            range or choices, becomes a table.
     """
     return _described("Search space", space)
 
@@ -35,7 +35,8 @@ def methods_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """The registered methods.
 
     Args:
-        rows: Mappings with the same keys, such as ``kind``, ``name``, ``title``, ``paper``; a key is a column.
+        rows: Mappings with the same keys, such as ``kind``, ``name``, ``title``, ``paper``; a key is a
+            column.
     """
     return _listing(list(rows))
 
@@ -65,7 +66,9 @@ def _listing(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(names):
         # The last column is the longest, a paper or a list of choices: it gives way first.
-        table.add_column(_words(name), overflow="fold", no_wrap=False, ratio=1 if index == len(names) - 1 else None)
+        table.add_column(
+            _words(name), overflow="fold", no_wrap=False, ratio=1 if index == len(names) - 1 else None
+        )
     previous = None
     for row in rows:
         cells = [Text(_value(name, row.get(name))) for name in names]
@@ -100,11 +103,16 @@ def _value(name: str, value: Any) -> str:
         return ", ".join(_value(name, item) for item in value)
     if finite(value) is None:
         return str(value)
-    for ending, show in (("seconds", duration), ("bytes", size), ("accuracy", percent), ("fraction", percent)):
+    for ending, show in (
+        ("seconds", duration),
+        ("bytes", size),
+        ("accuracy", percent),
+        ("fraction", percent),
+    ):
         if str(name).endswith(ending):
             return show(value)
     if str(name).endswith("macs"):
-        return f"{count(value)} MACs" if abs(value) < 1000 else f"{count(value)}MACs"
+        return macs(value)
     return count(value) if abs(value) >= 1e5 else f"{value:.6g}"
 
 

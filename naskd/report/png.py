@@ -8,13 +8,13 @@ import numpy as np
 
 from naskd.pareto import non_dominated
 from naskd.report.record import Record, Trial, cost_key, front, is_complete, trials
-from naskd.report.units import count, finite
+from naskd.report.units import finite, short
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
 
 
 def write_png(record: Record, path: str | Path) -> None:
-    """Draw accuracy against cost: front, dominated trials, teacher, and retrained designs where there are any.
+    """Draw accuracy against cost: the front, dominated trials, the teacher, retrained designs.
 
     Args:
         record: A run record.
@@ -36,11 +36,11 @@ def write_png(record: Record, path: str | Path) -> None:
     _draw_retrained(axes, record, key)
     _draw_teacher(axes, record.get("teacher") or {}, key)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value).strip()))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: _minor(axes, value)))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("MACs of one image (FLOPs = 2 × MACs)" if key == "macs" else key)
-    axes.set_ylabel("validation accuracy")
+    axes.set_ylabel("accuracy" if record.get("retrained") else "validation accuracy")
     # A study's name may hold dollars, which matplotlib would read as mathematics.
     axes.set_title(str(record.get("study", "")), loc="left", fontsize=11, fontweight="bold", parse_math=False)
     _focus(axes, _points(chosen, key), record)
@@ -67,8 +67,9 @@ def _draw_trials(axes: Any, chosen: list[tuple[float, float]], others: list[tupl
         axes.scatter(*zip(*others, strict=True), s=14, facecolors="none", edgecolors=_DOMINATED, alpha=0.55,
                      linewidths=0.9, label="dominated", zorder=2)  # fmt: skip
     if chosen:
-        axes.scatter(*zip(*chosen, strict=True), s=34, color=_FRONT, label="front", zorder=4)
-        # With a third objective the front need not be a staircase in these two: the line joins the points that are.
+        axes.scatter(*zip(*chosen, strict=True), s=34, color=_FRONT, label="front, validation", zorder=4)
+        # With a third objective the front need not be a staircase in these two: the line joins the points
+        # that are.
         stairs = np.array(chosen)[non_dominated(chosen, (False, True))]
         axes.step(stairs[:, 0], stairs[:, 1], where="post", color=_FRONT, linewidth=1.5, zorder=3)
 
@@ -92,7 +93,14 @@ def _draw_teacher(axes: Any, teacher: Trial, key: str) -> None:
         return
     label = f"teacher {100 * accuracy:.2f}%"
     has_cost = cost is not None and cost > 0
-    axes.axhline(accuracy, color=_TEACHER, linestyle=(0, (5, 3)), linewidth=1, zorder=1, label=None if has_cost else label)
+    axes.axhline(
+        accuracy,
+        color=_TEACHER,
+        linestyle=(0, (5, 3)),
+        linewidth=1,
+        zorder=1,
+        label=None if has_cost else label,
+    )
     if has_cost:
         axes.scatter([cost], [accuracy], marker="*", s=170, color=_TEACHER, zorder=6, label=label)
 
@@ -113,4 +121,4 @@ def _minor(axes: Any, value: float) -> str:
     """Label 2 and 5 between decades, when fewer than two decades are shown."""
     low, high = axes.get_xlim()
     digit = round(value / 10 ** np.floor(np.log10(value)))
-    return count(value).strip() if high / low < 100 and digit in (2, 5) else ""
+    return short(value) if high / low < 100 and digit in (2, 5) else ""

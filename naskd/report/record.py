@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from naskd.pareto import non_dominated
 from naskd.report.units import finite
 
 Record = Mapping[str, Any]
@@ -30,11 +31,23 @@ def cost_key(record: Record) -> str:
 def front(record: Record) -> list[Trial]:
     """The trials on the front, cheapest first.
 
-    A record of the front only marks nothing: then all its trials are the front.
+    A record of the front only has neither marks nor states: all its trials are the front. Where there are
+    states but no marks, the front is found among the complete trials.
     """
     everything = trials(record)
-    marked = any("on_front" in trial for trial in everything)
-    chosen = [trial for trial in everything if trial.get("on_front") or not marked]
+    if any("on_front" in trial for trial in everything):
+        chosen = [trial for trial in everything if trial.get("on_front")]
+    elif any("state" in trial for trial in everything):
+        names = ["val_accuracy", *costs(record)]
+        complete = [trial for trial in everything if is_complete(trial)]
+        points = [
+            [math.nan if (value := finite(trial.get(name))) is None else value for name in names]
+            for trial in complete
+        ]
+        mask = non_dominated(points, [name == "val_accuracy" for name in names])
+        chosen = [trial for trial, on_front in zip(complete, mask, strict=True) if on_front]
+    else:
+        chosen = everything
     key = cost_key(record)
 
     def order(trial: Trial) -> tuple[float, float]:
@@ -46,7 +59,7 @@ def front(record: Record) -> list[Trial]:
 
 def is_complete(trial: Trial) -> bool:
     """Whether the trial ended as it should; a record of the front only does not say, and holds no others."""
-    return trial.get("state", "COMPLETE") == "COMPLETE"
+    return bool(trial.get("state", "COMPLETE") == "COMPLETE")
 
 
 def trial_by_number(record: Record, number: int) -> Trial:

@@ -12,9 +12,9 @@ _SHARE = 0.5
 def accuracy_residuals(costs: Sequence[float], accuracies: Sequence[float]) -> NDArray[np.float64] | None:
     """Accuracy minus what the other trials of a similar cost lead one to expect.
 
-    The expectation is a local linear fit in log cost (tricube weights over the nearest half of the trials; Cleveland,
-    "Robust locally weighted regression", JASA 74, 1979, without its robustness steps) that leaves the trial itself out,
-    since a fit that has seen a point explains part of it away.
+    The expectation is a local linear fit in log cost (tricube weights over the nearest half of the trials;
+    Cleveland, "Robust locally weighted regression", JASA 74, 1979, without its robustness steps) that leaves
+    the trial itself out, since a fit that has seen a point explains part of it away.
 
     Args:
         costs: Positive, one a trial.

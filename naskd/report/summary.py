@@ -1,6 +1,6 @@
 """A design in one line, and the choices it is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
@@ -11,7 +11,8 @@ Config = Mapping[str, Any]
 def student(config: Config | None) -> str:
     """Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``.
 
-    A block's name is said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation.
+    A block's name is said once for a run of stages; ``k5`` marks a kernel other than 3, ``se``
+    squeeze-excitation.
     """
     parts, previous = [], None
     for stage in _stages(config):
@@ -29,7 +30,7 @@ def student(config: Config | None) -> str:
 
 
 def taught_by(config: Config | None) -> str:
-    """The distillation in one line: ``logits T4 + attention (all) via assistant``; ``labels only`` without any."""
+    """The distillation in one line: ``logits T4 + attention (all) via assistant``."""
     distillation = _distillation(config)
     terms = distillation.get("terms") or ()
     teachers = distillation.get("teachers") or ()
@@ -43,24 +44,33 @@ def taught_by(config: Config | None) -> str:
     return text
 
 
-def choices(config: Config | None) -> dict[str, str]:
-    """The categorical choices of a design by name, each as a short text; empty without a design."""
+def choices(config: Config | None) -> dict[str, str | list[str]]:
+    """The categorical choices of a design by name; empty without a design.
+
+    A choice of which a design can make several at once, such as kinds of knowledge, is a sorted list.
+    """
     if not config:
         return {}
     distillation, training, stages = _distillation(config), config.get("training") or {}, _stages(config)
     terms = distillation.get("terms") or ()
     known = [(term, KNOWLEDGE[term["kind"]]) for term in terms if term.get("kind") in KNOWLEDGE]
     assistants = len(distillation.get("assistants") or ())
-    found = {
-        "knowledge": " + ".join(sorted({str(term.get("kind")) for term in terms})) or "labels only",
+    found: dict[str, str | list[str]] = {
+        "knowledge": _distinct(term.get("kind") for term in terms) or ["labels only"],
         "assistant": "none" if not assistants else "one" if assistants == 1 else f"chain of {assistants}",
-        "temperature": _joined(_bucket(term["temperature"]) for term, card in known if card.uses_temperature),
-        "matched stages": _joined(term.get("pairs") for term, card in known if card.uses_pairs),
-        "weighting": _joined(term.get("weighting") for term in terms),
-        "cross-entropy": "" if not terms else "with labels" if distillation.get("ce_weight", 1) else "no labels",
+        "temperature": _distinct(
+            _bucket(term["temperature"]) for term, card in known if card.uses_temperature
+        ),
+        "matched stages": _distinct(term.get("pairs") for term, card in known if card.uses_pairs),
+        "weighting": _distinct(term.get("weighting") for term in terms),
+        "cross-entropy": ""
+        if not terms
+        else "with labels"
+        if distillation.get("ce_weight", 1)
+        else "no labels",
         "scheme": str(distillation.get("scheme", "")),
-        "teacher": _joined(distillation.get("teachers") or ()),
-        "blocks": _joined(stage.get("block") for stage in stages),
+        "teacher": _distinct(distillation.get("teachers") or ()),
+        "blocks": _distinct(stage.get("block") for stage in stages),
         "last block": str(stages[-1].get("block")) if stages else "",
         "stages": str(len(stages)),
         "squeeze-excitation": "yes" if any(stage.get("squeeze_excitation") for stage in stages) else "no",
@@ -94,8 +104,8 @@ def _term(term: Mapping[str, Any], teachers: Sequence[str]) -> str:
     return text
 
 
-def _joined(values: Any) -> str:
-    return " + ".join(sorted({str(value) for value in values}))
+def _distinct(values: Iterable[Any]) -> list[str]:
+    return sorted({str(value) for value in values})
 
 
 def _bucket(temperature: float) -> str:

@@ -9,13 +9,31 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.record import Record, retrained, trial_by_number
-from naskd.report.units import count, duration, finite, flops, percent, percent_with_sd, size
+from naskd.report.units import count, duration, finite, flops, macs, percent, percent_with_sd, size
 
+# What is left of a row when all of its values are missing.
+_GAP = "–,() MACs"
 _BARS = "▁▂▃▄▅▆▇█"
 _KNOWN = {
-    "val_accuracy", "macs", "n_params", "size_bytes", "number", "state", "reason", "config", "config_id", "seed", "curve",
-    "wall_seconds", "train_macs", "teacher_agreement", "on_front", "replicates", "error", "environment",
-}  # fmt: skip
+    "val_accuracy",
+    "macs",
+    "n_params",
+    "size_bytes",
+    "number",
+    "state",
+    "reason",
+    "config",
+    "config_id",
+    "seed",
+    "curve",
+    "wall_seconds",
+    "train_macs",
+    "teacher_agreement",
+    "on_front",
+    "replicates",
+    "error",
+    "environment",
+}
 
 
 def trial_table(record: Record, number: int) -> Group:
@@ -35,12 +53,17 @@ def trial_table(record: Record, number: int) -> Group:
     parts: list[Any] = [heading]
     if trial.get("reason"):
         parts.append(Text(str(trial["reason"]), style="yellow"))
-    parts += [Text(), _grid(_numbers(record, trial))]
+    parts += [Text(), _grid(row for row in _numbers(record, trial) if row[1].strip(_GAP))]
     config = trial.get("config") or {}
     if config:
         parts += [Text(), Text("Student", style="bold"), Text(summary.student(config)), _stages(config)]
         distillation = config.get("distillation") or {}
-        parts += [Text(), Text("Taught by", style="bold"), Text(summary.taught_by(config)), _terms(distillation)]
+        parts += [
+            Text(),
+            Text("Taught by", style="bold"),
+            Text(summary.taught_by(config)),
+            _terms(distillation),
+        ]
         for assistant in distillation.get("assistants") or ():
             parts.append(Text(f"assistant: {summary.student(assistant)}"))
         training = config.get("training") or {}
@@ -68,7 +91,7 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
     for name, value in trial.items():
         if name not in _KNOWN and finite(value) is not None:
             yield name, f"{value:.4g}"
-    yield "trained for", f"{count(trial.get('train_macs'))} MACs, {duration(trial.get('wall_seconds'))}"
+    yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
     yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"
 
 
@@ -100,7 +123,9 @@ def _terms(distillation: Mapping[str, Any]) -> Table:
     rows = []
     for term in distillation.get("terms") or ():
         options = ", ".join(f"{name}={_plain(value)}" for name, value in term.get("options") or ())
-        rows.append({**{k: v for k, v in term.items() if k != "options"}, **({"options": options} if options else {})})
+        rows.append(
+            {**{k: v for k, v in term.items() if k != "options"}, **({"options": options} if options else {})}
+        )
     rows.append({"kind": "cross-entropy", "weight": distillation.get("ce_weight", 1.0)})
     return _listing(rows)
 
@@ -115,12 +140,13 @@ def _plain(value: Any) -> str:
 
 def _curve(curve: Sequence[Mapping[str, Any]]) -> list[Text]:
     lines = []
-    for name, show in (("val_accuracy", percent), ("loss", lambda value: f"{value:.4g}")):
+    for name, show in (("val_accuracy", percent), ("loss", _plain)):
         values = [value for value in (finite(point.get(name)) for point in curve) if value is not None]
         if values:
             low, high = min(values), max(values)
             # At most 40 bars, so that a curve fits a narrow terminal beside its numbers.
-            shown = [values[round(i * (len(values) - 1) / 39)] for i in range(40)] if len(values) > 40 else values
+            steps = min(len(values), 40)
+            shown = [values[round(i * (len(values) - 1) / max(steps - 1, 1))] for i in range(steps)]
             span = (high - low) or 1.0
             bars = "".join(_BARS[round((value - low) / span * (len(_BARS) - 1))] for value in shown)
             lines.append(Text(f"{name:13s}{bars}  {show(values[0])} → {show(values[-1])}"))

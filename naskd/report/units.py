@@ -21,7 +21,7 @@ def percent(value: Any, digits: int = 2) -> str:
 
 
 def percent_with_sd(mean: Any, sd: Any) -> str:
-    """A mean and its standard deviation, both fractions, as ``97.22 ± 0.31%``; without the latter the mean alone."""
+    """A mean and its standard deviation, both fractions, as ``97.22 ± 0.31%``."""
     if finite(sd) is None or finite(mean) is None:
         return percent(mean)
     return f"{100 * mean:.2f} ± {100 * sd:.2f}%"
@@ -46,6 +46,17 @@ def flops(macs: Any) -> str:
     """FLOPs, two for each multiply-accumulate, of a network of `macs`."""
     number = finite(macs)
     return DASH if number is None else count(2 * number)
+
+
+def macs(value: Any) -> str:
+    """Multiply-accumulates with their unit: ``12345`` is ``12.3 kMACs``."""
+    return DASH if finite(value) is None else count(value) + ("MACs" if abs(value) >= 999.5 else " MACs")
+
+
+def short(value: Any) -> str:
+    """A count without trailing zeros, for the ticks of an axis: ``10000`` is ``10 k``."""
+    number, _, prefix = count(value).partition(" ")
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {prefix}".rstrip()
 
 
 def size(value: Any) -> str:

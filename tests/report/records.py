@@ -6,6 +6,7 @@
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,20 @@ def design(rng):
         for index in range(rng.randint(1, 3))
     ]
     terms = [
-        {"kind": kind, "weight": round(rng.uniform(0.1, 4), 3), "weighting": rng.choice(("paper", "balanced")),
-         "temperature": round(rng.uniform(1.5, 9), 2), "pairs": rng.choice(("last", "all", "middle"))}
+        {
+            "kind": kind,
+            "weight": round(rng.uniform(0.1, 4), 3),
+            "weighting": rng.choice(("paper", "balanced")),
+            "temperature": round(rng.uniform(1.5, 9), 2),
+            "pairs": rng.choice(("last", "all", "middle")),
+        }
         for kind in rng.sample(KINDS, rng.choice((0, 1, 1, 1, 2, 2, 3)))
-    ]  # fmt: skip
+    ]
     distillation = {"terms": terms, "ce_weight": rng.choice((1.0, 0.5))}
     if terms and rng.random() < 0.3:
-        distillation["assistants"] = [{"architecture": {"stages": [{"block": "basic", "depth": 2, "width": 24}]}}]
+        distillation["assistants"] = [
+            {"architecture": {"stages": [{"block": "basic", "depth": 2, "width": 24}]}}
+        ]
     training = {
         "epochs": 20,
         "batch_size": rng.choice((32, 64)),
@@ -47,8 +55,13 @@ def design(rng):
         "learning_rate": round(10 ** rng.uniform(-3, -1.5), 5),
         "augmentation": rng.choice(("none", "translate")),
     }
-    config = {"architecture": {"stages": stages, "stem_width": width}, "distillation": distillation, "training": training}
-    return TrialConfig.from_dict(config).to_dict()
+    config = {
+        "architecture": {"stages": stages, "stem_width": width},
+        "distillation": distillation,
+        "training": training,
+    }
+    full = TrialConfig.from_dict(config)
+    return replace(full, distillation=full.distillation.canonical()).to_dict()
 
 
 def trial(number, rng, epochs=20):
@@ -56,7 +69,8 @@ def trial(number, rng, epochs=20):
     config = design(rng)
     stages = config["architecture"]["stages"]
     macs = sum(
-        64 // 4**i * s["depth"] * s["width"] ** 2 * (9 if s["block"] == "basic" else 2) for i, s in enumerate(stages)
+        64 // 4**i * s["depth"] * s["width"] ** 2 * (9 if s["block"] == "basic" else 2)
+        for i, s in enumerate(stages)
     )
     macs = int(macs * rng.uniform(0.8, 1.2)) + 500
     kinds = {term["kind"] for term in config["distillation"]["terms"]}
@@ -67,7 +81,9 @@ def trial(number, rng, epochs=20):
     curve = [
         {
             "epoch": epoch,
-            "val_accuracy": max(0.08, accuracy * (1 - 0.9 * np.exp(-4 * epoch / epochs)) + rng.gauss(0, 0.006)),
+            "val_accuracy": max(
+                0.08, accuracy * (1 - 0.9 * np.exp(-4 * epoch / epochs)) + rng.gauss(0, 0.006)
+            ),
             "loss": 2.3 * np.exp(-3 * epoch / epochs) + error + rng.gauss(0, 0.01),
         }
         for epoch in range(1, epochs + 1)
@@ -101,7 +117,12 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
     trials = [trial(number, rng) for number in range(n)]
     for number in range(n, n + n // 10):
         failed = trial(number, rng, epochs=3)
-        failed |= {"state": "FAIL", "reason": rng.choice(FAILURES), "val_accuracy": None, "error": "Traceback: boom"}
+        failed |= {
+            "state": "FAIL",
+            "reason": rng.choice(FAILURES),
+            "val_accuracy": None,
+            "error": "Traceback: boom",
+        }
         trials.append(failed)
     for number in range(n + n // 10, n + n // 10 + n // 4):
         refused = {"number": number, "state": "PRUNED", "reason": rng.choice(REFUSALS), "config": design(rng)}
@@ -127,43 +148,71 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
     result = {
         "schema_version": 1,
         "study": study,
-        "objectives": [{"name": m, "direction": "maximize" if m == "val_accuracy" else "minimize"} for m in names],
+        "objectives": [
+            {"name": m, "direction": "maximize" if m == "val_accuracy" else "minimize"} for m in names
+        ],
         "reference_point": {name: reference[name] for name in names},
         "hypervolume": progress[-1]["hypervolume"] if progress else 0.0,
         "train_macs": spent,
         "trials": front if front_only else trials,
         "progress": progress,
         "importance": {
-            name: {f"stage{i}.{field}": rng.random() ** 3 for i in (1, 2, 3) for field in ("width", "depth", "block")}
+            name: {
+                f"stage{i}.{field}": rng.random() ** 3
+                for i in (1, 2, 3)
+                for field in ("width", "depth", "block")
+            }
             | {"kd.temperature": rng.random(), "optimizer.learning_rate": rng.random()}
             for name in names
         }
         if n > 3
         else {},
-        "teacher": {"name": "teacher", "val_accuracy": 0.9889, "macs": 4.2e6, "n_params": 171_000, "size_bytes": 7e5}
+        "teacher": {
+            "name": "teacher",
+            "val_accuracy": 0.9889,
+            "macs": 4.2e6,
+            "n_params": 171_000,
+            "size_bytes": 7e5,
+        }
         if teacher
         else None,
         "warnings": ["Validation has 359 images: differences below 0.5 points are noise."],
         "counts": {"complete": n, "failed": n // 10, "turned_away": n // 4},
         "seed": 0,
         "retrained": None,
-        "environment": {"python": "3.11.9", "torch": "2.9.1", "device": "cpu", "threads": 1, "naskd": "0.1.0"},
+        "environment": {
+            "python": "3.11.9",
+            "torch": "2.9.1",
+            "device": "cpu",
+            "threads": 1,
+            "naskd": "0.1.0",
+        },
     }
     if retrained:
         designs = []
         for item in front:
             mean = item["val_accuracy"] - abs(rng.gauss(0.012, 0.006))
             designs.append(
-                {"number": item["number"], "macs": item["macs"], "n_params": item["n_params"], "n": 5,
-                 "val_accuracy_search": item["val_accuracy"], "test_accuracy_mean": mean,
-                 "test_accuracy_sd": abs(rng.gauss(0, 0.005))}
-            )  # fmt: skip
+                {
+                    "number": item["number"],
+                    "macs": item["macs"],
+                    "n_params": item["n_params"],
+                    "n": 5,
+                    "val_accuracy_search": item["val_accuracy"],
+                    "test_accuracy_mean": mean,
+                    "test_accuracy_sd": abs(rng.gauss(0, 0.005)),
+                }
+            )
         on = non_dominated([[d["test_accuracy_mean"], d["macs"]] for d in designs], (True, False))
         for row, kept in zip(designs, on, strict=True):
             row["on_front"] = bool(kept)
         result["retrained"] = {
-            "seeds": 5, "epochs": 40, "teacher_test_accuracy": 0.9806, "teacher_test_n": 360, "designs": designs
-        }  # fmt: skip
+            "seeds": 5,
+            "epochs": 40,
+            "teacher_test_accuracy": 0.9806,
+            "teacher_test_n": 360,
+            "designs": designs,
+        }
     return result
 
 

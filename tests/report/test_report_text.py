@@ -1,0 +1,278 @@
+"""Tables and CSV: what a reader sees and what a script reads back."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from records import design, odd_records, record
+from rich.console import Console
+
+from naskd.report import (
+    dry_run_table,
+    front_csv,
+    front_table,
+    methods_table,
+    space_table,
+    trial_table,
+    units,
+    write_html,
+    write_png,
+)
+from naskd.report.summary import choices, student, taught_by
+
+ODD = odd_records()
+
+
+def shown(renderable, width=80):
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def front_of(data):
+    return sorted((t for t in data["trials"] if t.get("on_front")), key=lambda t: t["macs"])
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_front_table_keeps_accuracy_and_macs_whole(width):
+    data = record(60, retrained=True)
+    lines = shown(front_table(data), width).splitlines()
+    assert max(map(len, lines)) <= width
+    for trial in front_of(data):
+        row = next(line for line in lines if line.split()[:1] == [str(trial["number"])])
+        assert f"{100 * trial['val_accuracy']:.2f}%" in row
+        assert units.count(trial["macs"]) in row
+        assert (units.flops(trial["macs"]) in row) == (width >= 120)
+    order = [line.split()[0] for line in lines if line.split()[:1] and line.split()[0].isdigit()]
+    assert order == [str(trial["number"]) for trial in front_of(data)]
+
+
+def test_front_table_ends_with_the_teacher_and_the_warnings():
+    data = record(30)
+    data["warnings"] = ["the teacher has seen [bold] validation images"]
+    text = shown(front_table(data))
+    assert "98.89%" in text
+    assert "4.20 M" in text
+    assert "FLOPs = 2 × MACs" in text
+    assert text.index("the teacher") > max(text.index(f"\n{t['number']:5d}") for t in front_of(data))
+    assert text.rstrip().endswith("warning: the teacher has seen [bold] validation images")
+
+
+def test_replicates_are_shown_as_mean_and_sd():
+    data = record(30)
+    data["trials"][0] |= {"on_front": True, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
+    assert "95.12 ± 0.31%" in shown(front_table(data))
+    assert "95.12 ± 0.31%" in shown(trial_table(data, 0))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_record_has_tables_and_csv(name):
+    data = ODD[name]
+    assert "Front of" in shown(front_table(data))
+    assert "Front of" in shown(front_table(data), 140)
+    for trial in [*data.get("trials", ())[:10], *data.get("trials", ())[-2:]]:
+        assert f"Trial {trial['number']} of" in shown(trial_table(data, trial["number"]))
+    for all_trials in (False, True):
+        list(csv.DictReader(io.StringIO(front_csv(data, all_trials=all_trials))))
+
+
+def test_trial_table_shows_the_whole_design_and_the_curve():
+    data = record(20)
+    trial = next(t for t in data["trials"] if len(t["config"]["distillation"]["terms"]) > 1)
+    text = shown(trial_table(data, trial["number"]))
+    for stage in trial["config"]["architecture"]["stages"]:
+        assert stage["block"] in text
+    for term in trial["config"]["distillation"]["terms"]:
+        assert term["kind"] in text
+        assert f"{term['weight']:.4g}" in text
+    for name, value in trial["config"]["training"].items():
+        assert name in text
+        assert (f"{value:.4g}" if isinstance(value, float) else str(value)) in text
+    assert "▁" in text
+    assert "█" in text
+    assert str(trial["seed"]) in text
+
+
+def test_trial_table_of_an_unknown_trial_names_the_range():
+    with pytest.raises(ValueError, match="trial 999 is not in this run; its trials: 0 to 26"):
+        trial_table(record(20), 999)
+    with pytest.raises(ValueError, match="no trials yet"):
+        trial_table({}, 0)
+
+
+def test_csv_reads_back_what_was_written():
+    data = record(40, retrained=True)
+    data["trials"][0]["reason"] = 'a "quoted", two\nline reason'
+    rows = list(csv.DictReader(io.StringIO(front_csv(data))))
+    front = front_of(data)
+    assert [int(row["number"]) for row in rows] == [trial["number"] for trial in front]
+    for row, trial in zip(rows, front, strict=True):
+        assert float(row["val_accuracy"]) == trial["val_accuracy"]
+        assert (int(row["macs"]), int(row["seed"])) == (trial["macs"], trial["seed"])
+        assert json.loads(row["config"]) == trial["config"]
+        assert row["test_seeds"] == "5"
+    everything = list(csv.DictReader(io.StringIO(front_csv(data, all_trials=True))))
+    assert [int(row["number"]) for row in everything] == [trial["number"] for trial in data["trials"]]
+    assert everything[0]["reason"] == data["trials"][0]["reason"]
+    assert {row["state"] for row in everything} == {"COMPLETE", "FAIL", "PRUNED"}
+
+
+def test_csv_has_a_column_for_an_objective_of_the_user():
+    data = record(5)
+    data["objectives"].append({"name": "latency_ms", "direction": "minimize"})
+    for trial in data["trials"]:
+        trial["latency_ms"] = 0.25
+    assert next(csv.DictReader(io.StringIO(front_csv(data))))["latency_ms"] == "0.25"
+
+
+def test_csv_leaves_nan_empty():
+    data = {"trials": [{"number": 1, "val_accuracy": math.nan, "macs": 5}]}
+    assert next(csv.DictReader(io.StringIO(front_csv(data))))["val_accuracy"] == ""
+
+
+def test_an_unmarked_record_is_all_front():
+    data = record(20, front_only=True)
+    for trial in data["trials"]:
+        del trial["on_front"]
+    assert len(list(csv.DictReader(io.StringIO(front_csv(data))))) == len(data["trials"])
+
+
+CONFIG = {
+    "architecture": {
+        "stages": [
+            {"block": "basic", "depth": 2, "width": 16},
+            {"block": "basic", "depth": 1, "width": 32, "kernel": 5, "squeeze_excitation": True},
+            {"block": "bottleneck", "depth": 1, "width": 64, "kernel": 3},
+        ]
+    },
+    "distillation": {
+        "terms": [{"kind": "mine", "temperature": 4.0}, {"kind": "yours"}],
+        "assistants": [{"architecture": {"stages": []}}],
+        "teachers": ["teacher"],
+    },
+}
+
+
+def test_the_front_of_an_unmarked_record_is_found_among_the_complete_trials():
+    data = record(30, third=True)
+    expected = [trial["number"] for trial in front_of(data)]
+    for trial in data["trials"]:
+        trial.pop("on_front", None)
+    assert [int(row["number"]) for row in csv.DictReader(io.StringIO(front_csv(data)))] == expected
+
+
+def test_summaries():
+    assert student(CONFIG) == "basic 16×2 → 32×1 k5 se → bottleneck 64×1"
+    assert taught_by(CONFIG) == "mine + yours via assistant"
+    assert taught_by({"distillation": {"scheme": "mutual", "terms": []}}) == "mutual: labels only"
+    two = {"terms": [{"kind": "mine", "source": 1}], "teachers": ["a", "b"], "assistants": [{}, {}]}
+    assert taught_by({"distillation": two}) == "mine from b via 2 assistants"
+    assert student(None) == ""
+    assert choices(None) == {}
+    assert choices(CONFIG)["knowledge"] == ["mine", "yours"]
+    assert choices(CONFIG)["assistant"] == "one"
+
+
+def test_registered_knowledge_shows_the_settings_it_uses():
+    from naskd.knowledge import KNOWLEDGE
+
+    for card in KNOWLEDGE:
+        term = {"kind": card.name, "temperature": 3.0, "pairs": "all"}
+        text = taught_by({"distillation": {"terms": [term]}})
+        assert text.startswith(card.name)
+        assert ("T3" in text, "(all)" in text) == (card.uses_temperature, card.uses_pairs)
+
+
+def test_summaries_of_random_designs_name_every_block_and_kind():
+    import random
+
+    for seed in range(50):
+        config = design(random.Random(seed))
+        assert all(stage["block"] in student(config) for stage in config["architecture"]["stages"])
+        assert all(term["kind"] in taught_by(config) for term in config["distillation"]["terms"])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.00 k"), (12345, "12.3 k"), (999_499, "999 k"), (999_500, "1.00 M"),
+     (4.2e6, "4.20 M"), (1.5e12, "1.50 T"), (0.25, "0.25"), (None, "–"), (math.nan, "–")],
+)  # fmt: skip
+def test_counts(value, text):
+    assert units.count(value) == text
+
+
+def test_units():
+    assert units.percent(0.97216) == "97.22%"
+    assert units.percent_with_sd(0.97216, 0.0031) == "97.22 ± 0.31%"
+    assert units.percent_with_sd(0.97216, None) == "97.22%"
+    assert units.flops(12_345) == "24.7 k"
+    assert (units.macs(500), units.macs(12_345)) == ("500 MACs", "12.3 kMACs")
+    assert (units.size(500), units.size(12_345)) == ("500 B", "12.3 kB")
+    assert [units.duration(s) for s in (1.24, 200, 7500)] == ["1.2 s", "3 min 20 s", "2 h 5 min"]
+    assert [units.short(v) for v in (10_000, 12_500, 100, 1e6)] == ["10 k", "12.5 k", "100", "1 M"]
+
+
+def test_listings_show_every_value_with_its_unit():
+    text = shown(
+        dry_run_table(
+            {"trials": 60, "total_seconds": 200, "train_macs": 1.5e12, "teacher": {"train_seconds": 12.0},
+             "macs": {"min": 1000, "max": 2e6, "median": 5e4}, "warning": "[red] slow"}
+        )
+    )  # fmt: skip
+    for part in (
+        "3 min 20 s",
+        "1.50 TMACs",
+        "12.0 s",
+        "1.00 kMACs to 2.00 MMACs, median 50.0 kMACs",
+        "[red] slow",
+    ):
+        assert part in text
+    text = shown(
+        space_table({"size": 1e9, "parameters": [{"name": "kd.temperature", "low": 1.5, "log": True}]})
+    )
+    for part in ("1.00 G", "kd.temperature", "1.5", "yes"):
+        assert part in text
+    rows = [{"kind": "knowledge", "name": n, "paper": "Hinton et al., 2015 " * 6} for n in "ab"]
+    lines = shown(methods_table(rows)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("knowledge" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_picture_of_every_record(name, tmp_path):
+    write_png(ODD[name], tmp_path / "front.png")
+    data = (tmp_path / "front.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert len(data) > 10_000
+
+
+def test_pictures_differ_with_the_record(tmp_path):
+    pictures = []
+    for index, data in enumerate(
+        (record(30), record(30), record(30, teacher=False), record(30, retrained=True))
+    ):
+        write_png(data, tmp_path / f"{index}.png")
+        pictures.append((tmp_path / f"{index}.png").read_bytes())
+    assert pictures[0] == pictures[1]
+    assert len(set(pictures)) == 3
+
+
+def test_reports_import_no_engine(tmp_path):
+    code = (
+        "import sys, naskd.report as r; r.front_csv({}); r.front_table({}); r.write_html({}, 'x.html');"
+        "print([m for m in ('torch', 'optuna', 'ray', 'matplotlib', 'plotly') if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert run.stdout == "[]\n"
+
+
+def test_nothing_is_left_half_written(tmp_path):
+    write_html(record(5), tmp_path / "report.html")
+    write_html(record(5), tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
