@@ -37,15 +37,14 @@ def _pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class ChannelAdapter(nn.Conv2d):
-    """A 1x1 convolution with bias from `student` to `teacher` channels.
+    """A 1x1 convolution with bias, ``(B, C_s, H, W)`` to ``(B, C_t, H, W)``.
 
-    It follows autocast like the student's own layers; outside autocast the input is brought to the dtype of
-    the weights.
+    It follows autocast like the student's own layers.
+
+    Args:
+        student: Channels of the student's map, ``C_s``.
+        teacher: Channels of the teacher's map, ``C_t``.
     """
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__(student, teacher, kernel_size=1)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``(B, C_s, H, W)`` to ``(B, C_t, H, W)``."""
-        return super().forward(input.to(self.weight.dtype))

@@ -44,6 +44,14 @@ def test_without_equal_grids_the_nearest_size() -> None:
     assert pair_stages(student, teacher, "all") == ((0, 1), (1, 2), (2, 3))
 
 
+def test_on_a_tie_the_deeper_stage() -> None:
+    def network(*positions: float) -> TapShapes:
+        return TapShapes(5, tuple(TapShape(4, (4, 4), "map", p) for p in positions), (), 4)
+
+    assert pair_stages(network(0.5), network(0.25, 0.75), "all") == ((0, 1),)
+    assert pair_stages(network(0.5, 1.0), network(0.25, 0.75, 1.0), "all") == ((0, 1), (1, 2))
+
+
 def test_a_common_grid_is_worth_more_than_depth() -> None:
     assert pair_stages(shapes((4, 8)), shapes((4, 16), (4, 8), (4, 7)), "all") == ((0, 1),)
 

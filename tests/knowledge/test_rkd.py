@@ -71,18 +71,20 @@ def test_is_zero_at_equality_wherever_the_embeddings_lie() -> None:
         assert rkd_loss(moved, x) < 1e-12
 
 
-@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1e6])
 def test_float32_is_as_good_as_float64(offset: float) -> None:
     """Features with a large common part, as after a ReLU and pooling, lose no digits to cancellation."""
     x, other = (features(32, 64) + offset).float(), features(32, 16, seed=1).float()
-    narrow, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    narrow = x.clone().requires_grad_()
+    wide = (x.double() - offset).requires_grad_()  # exact, and the loss does not see where the embeddings lie
     value, expected = rkd_loss(narrow, other), rkd_loss(wide, other.double())
     value.backward()
     expected.backward()
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
-    torch.testing.assert_close(
-        narrow.grad.double(), wide.grad, rtol=0, atol=1e-5 * wide.grad.abs().max().item()
-    )
+    assert narrow.grad is not None
+    assert wide.grad is not None
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+    gap = (narrow.grad.double() - wide.grad).abs().max()
+    assert gap < 1e-5 * wide.grad.abs().max()
 
 
 @pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-3])
@@ -94,7 +96,7 @@ def test_equal_and_nearly_equal_embeddings_have_moderate_gradients(gap: float) -
     x.requires_grad_()
     rkd_loss(x, features(16, 8, seed=1).float()).backward()
     assert x.grad.isfinite().all()
-    assert x.grad.abs().max() < 1e5 * ordinary.grad.abs().max()
+    assert x.grad.abs().max() < 1e3 * ordinary.grad.abs().max()
 
 
 def test_two_samples_have_one_distance_and_nothing_to_compare() -> None:
@@ -105,9 +107,8 @@ def test_two_samples_have_one_distance_and_nothing_to_compare() -> None:
     assert x.grad.abs().max() < 1e-12
 
 
-def test_memory_is_a_few_cubes_of_the_batch_whatever_the_number_of_features() -> None:
-    """What the backward pass keeps, counted: at most five (B, B, B) tensors and what is of order B^2 and B
-    D."""
+def test_keeps_no_cube_of_the_batch_whatever_the_number_of_features() -> None:
+    """What waits for the backward pass, counted: of order B^2 and B D."""
     batch, n_features = 48, 1024
     kept: dict[int, int] = {}
 
@@ -120,8 +121,17 @@ def test_memory_is_a_few_cubes_of_the_batch_whatever_the_number_of_features() ->
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
         loss = rkd_loss(x, features(batch, n_features, seed=1).float())
     assert loss.isfinite()
-    allowed = 4 * 5 * batch**3 + 8 * (20 * batch**2 + 4 * batch * n_features)
-    assert sum(kept.values()) <= allowed < 4 * batch**2 * n_features
+    assert sum(kept.values()) <= 8 * (20 * batch**2 + 4 * batch * n_features) < 8 * batch**2 * n_features
+
+
+def test_a_second_backward_pass_gives_the_same() -> None:
+    """As when a weight is balanced by the gradient before the step is taken."""
+    x = features(6, 4).requires_grad_()
+    loss = rkd_loss(x, features(6, 4, seed=1))
+    first, second = (torch.autograd.grad(loss, x, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    tenfold = torch.autograd.grad(10 * loss, x)[0]
+    torch.testing.assert_close(tenfold, 10 * first)
 
 
 def test_options_reach_the_loss() -> None:
