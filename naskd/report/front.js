@@ -96,7 +96,7 @@ function frontSection() {
     const low = Math.min(...ys), high = Math.max(...ys), pad = Math.max(0.04 * (high - low), high > low ? 0.004 : 0.02);
     const domain = view.zoom || { x: padLog(xs), y: [Math.max(low - pad, -0.01), view.error ? 1 - 0.75 * (1 - high) : Math.min(high + pad, 1 + pad)] };
     const least = Math.min(...[...stars, ...rest, ...(mine ? [mine] : [])].map((t) => 1 - t.val_accuracy).filter((e) => e > 1e-6), 0.5) / 2;
-    const f = frame(width, width > 620 ? 600 : 400, {
+    const f = frame(width, width > 620 ? 640 : 400, {
       title: "Accuracy against cost",
       x: (a, b) => log(...domain.x, a, b),
       y: (a, b) => (view.error ? logError(domain.y[0], Math.min(domain.y[1], 1), a, b, least) : linear(...domain.y, a, b)),

@@ -175,7 +175,7 @@ function marginalCard() {
       note.textContent = most.length > 14 ? `The 14 most frequent of ${most.length} values.` : "";
       const values = rows.map((r) => r.v), edge = Math.max(Math.abs(quantile(values, 0.03)), Math.abs(quantile(values, 0.97)), 0.002) * 1.1;
       const left = Math.min(190, Math.max(90, width * 0.32)), height = order.length * 30 + 50;
-      const f = frame(width, height, { title, margin: { left, right: 96, top: 4, bottom: 42 }, x: (a, b) => linear(-edge, edge, a, b), y: (a, b) => { const q = linear(order.length - 0.5, -0.5, a, b); q.ticks = () => []; return q; }, xText: (v) => (v === 0 ? "0" : points(v).replace(/\.?0+$/, "")), yText: plain, xLabel: "accuracy points against designs of equal cost" });
+      const f = frame(width, height, { title, margin: { left, right: 96, top: 4, bottom: 42 }, x: (a, b) => { const q = linear(-edge, edge, a, b), ticks = q.ticks; q.ticks = () => ticks(5); return q; }, y: (a, b) => { const q = linear(order.length - 0.5, -0.5, a, b); q.ticks = () => []; return q; }, xText: (v) => (v === 0 ? "0" : points(v).replace(/\.?0+$/, "")), yText: plain, xLabel: "accuracy points against designs of equal cost" });
       f.plot.append(s("line", { class: "zero", x1: f.x(0), x2: f.x(0), y1: f.box.y0, y2: f.box.y1 }));
       spots = [];
       order.forEach((g, i) => {

@@ -121,6 +121,14 @@ def test_csv_reads_back_what_was_written():
     assert {row["state"] for row in everything} == {"COMPLETE", "FAIL", "PRUNED"}
 
 
+def test_of_equal_cost_the_better_comes_first():
+    trials = [
+        {"number": n, "macs": 10, "n_params": 5 - n, "val_accuracy": a} for n, a in enumerate((0.5, 0.7, 0.6))
+    ]
+    rows = csv.DictReader(io.StringIO(front_csv({"trials": trials})))
+    assert [row["number"] for row in rows] == ["1", "2", "0"]
+
+
 def test_csv_has_a_column_for_an_objective_of_the_user():
     data = record(5)
     data["objectives"].append({"name": "latency_ms", "direction": "minimize"})
@@ -257,7 +265,11 @@ def test_pictures_differ_with_the_record(tmp_path):
     ):
         write_png(data, tmp_path / f"{index}.png")
         pictures.append((tmp_path / f"{index}.png").read_bytes())
+    moved = record(30)
+    moved["teacher"]["macs"] /= 2
+    write_png(moved, tmp_path / "moved.png")
     assert pictures[0] == pictures[1]
+    assert pictures[0] != (tmp_path / "moved.png").read_bytes()
     assert len(set(pictures)) == 3
 
 
