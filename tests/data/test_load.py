@@ -275,17 +275,18 @@ def test_resizes_the_shorter_side_and_crops_the_centre(tmp_path, size):
 
 
 def test_a_large_photo_is_decoded_at_a_fraction_but_looks_the_same(tmp_path):
-    smooth = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    smooth = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     photo = Image.fromarray(smooth).resize((640, 480), Image.Resampling.BICUBIC)
     for name in ("a", "b"):
         (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(3):
             photo.save(tmp_path / "images" / name / f"{number}.jpg", quality=95)
-    image = load_search_data(folder_spec(resolution=32), tmp_path).train.images[0].permute(1, 2, 0).numpy()
-    expected = photo.resize((43, 32), Image.Resampling.BILINEAR).crop((5, 0, 37, 32))
+    image = load_search_data(folder_spec(resolution=60), tmp_path).train.images[0].permute(1, 2, 0).numpy()
+    expected = photo.resize((80, 60), Image.Resampling.BILINEAR).crop((10, 0, 70, 60))
     difference = np.abs(image.astype(int) - np.asarray(expected).astype(int))
-    assert difference.mean() < 2
-    assert difference.max() < 16
+    # Decoded at the resolution itself, without room for the resizing, it is 6 and 27.
+    assert difference.mean() < 4
+    assert difference.max() < 18
 
 
 def test_channels_are_forced(tmp_path):
@@ -340,9 +341,22 @@ def _dangling(path):
     path.symlink_to(path.parent / "nowhere.png")
 
 
+def _broken_chunk(path):
+    """The pixels' chunk says it is shorter than it is; Pillow raises SyntaxError."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(path, "PNG")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"IDAT") - 4
+    content[start : start + 4] = (int.from_bytes(content[start : start + 4], "big") - 8).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+def _bomb(path):
+    path.write_bytes(b"P6 60000 60000 255\n")
+
+
 @pytest.mark.parametrize("use_cache", [False, True])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-@pytest.mark.parametrize("break_file", [_empty, _text, _truncated, _dangling])
+@pytest.mark.parametrize("break_file", [_empty, _text, _truncated, _dangling, _broken_chunk, _bomb])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, suffix, break_file, use_cache):
     write_images(tmp_path / "images", {"ant": 6, "bee": 6}, suffix=suffix, size=(32, 32))
     write_images(tmp_path / "held_out", {"ant": 2, "bee": 2}, suffix=suffix, size=(32, 32))
@@ -418,11 +432,16 @@ def test_cache_gives_the_same_data_without_decoding(tmp_path, monkeypatch):
 
 
 def test_cache_notices_a_changed_file(tmp_path):
-    write_images(tmp_path / "images", {"ant": 8, "bee": 8})
-    write_images(tmp_path / "held_out", {"ant": 2, "bee": 2})
+    """Of the same size: bitmaps are not compressed."""
+    write_images(tmp_path / "images", {"ant": 8, "bee": 8}, suffix=".bmp")
+    write_images(tmp_path / "held_out", {"ant": 2, "bee": 2}, suffix=".bmp")
     spec, cache = folder_spec(test_root="held_out"), tmp_path / "cache"
     before = load_search_data(spec, tmp_path, cache)
-    Image.fromarray(np.full((10, 10, 3), 7, np.uint8)).save(tmp_path / "images" / "ant" / "000.png")
+    changed = tmp_path / "images" / "ant" / "000.bmp"
+    status = changed.stat()
+    Image.fromarray(np.full((10, 10, 3), 7, np.uint8)).save(changed)
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+    assert changed.stat().st_size == status.st_size
     after = load_search_data(spec, tmp_path, cache)
     assert after.data_hash != before.data_hash
     assert after.data_hash == load_search_data(spec, tmp_path).data_hash
