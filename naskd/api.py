@@ -20,10 +20,16 @@ from naskd.export import Format, export_student
 from naskd.networks.student_file import load_student
 from naskd.retraining import RESULTS_FILE, Design, Retraining
 from naskd.search.admission import count_kinds
-from naskd.search.designs import SpaceSample, check_warm_start, random_reference_point, sample_space
+from naskd.search.designs import (
+    SpaceSample,
+    check_warm_start,
+    describe_range,
+    random_reference_point,
+    sample_space,
+)
 from naskd.search.record import run_record
 from naskd.search.storage import dashboard_target, open_storage, quiet
-from naskd.search.study import Snapshot, Space, Study, StudyError
+from naskd.search.study import Snapshot, Space, Study, StudyError, StudyInputError
 from naskd.studyfile import StudySpec, parse_study
 from naskd.userfile import file_content_id, import_file, load_function
 from naskd.config import TrialConfig
@@ -108,7 +114,7 @@ def search(
     opened = open_study(spec, runs=run_dir.parent)
     sample = opened.sample()
     if mistakes := check_warm_start(opened.space, spec, sample.parameters):
-        raise StudyError("\n".join(mistakes))
+        raise StudyInputError("\n".join(mistakes))
     with _locked(run_dir):
         shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
         storage = open_storage(spec.storage, run_dir)
@@ -398,14 +404,16 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
     opened = open_study(study, settings)
     sample = opened.sample()
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
-        raise StudyError("\n".join(mistakes))
+        raise StudyInputError("\n".join(mistakes))
     if not sample.designs:
         counts = ", ".join(f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items())
-        raise StudyError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
+        raise StudyInputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
     return opened.spec
 
 
-def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:
+def describe_space(
+    study: str | Path, settings: Sequence[str] = (), samples: int = 1000
+) -> dict[str, Any]:
     """Size of a study's space: parameters with ranges, combinations, the range of MACs over a random sample."""
     opened = open_study(study, settings)
     sample = opened.sample(samples)
@@ -413,7 +421,7 @@ def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int
     return {
         "space": opened.spec.space,
         "n_parameters": len(sample.parameters),
-        "parameters": {name: str(distribution) for name, distribution in sample.parameters.items()},
+        "parameters": [{"name": n, "range": describe_range(d)} for n, d in sample.parameters.items()],
         "log10_size": sample.log10_size,
         "samples": sample.n_drawn,
         "distinct_designs": len(sample.designs),
@@ -426,7 +434,7 @@ def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int
     }
 
 
-def dry_run(study: str | Path, settings: Sequence[str] = (), designs: int = 8, **budget: Any) -> dict[str, Any]:
+def dry_run(study: str | Path | StudySpec, settings: Sequence[str] = (), designs: int = 8, **budget: Any) -> dict[str, Any]:
     """What a search would cost, from a few timed steps; nothing is written but decoded images."""
     opened = open_study(study, settings)
     spec = opened.spec

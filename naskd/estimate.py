@@ -24,7 +24,7 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         designs: A random sample of the space.
 
     Returns:
-        ``trial_seconds`` (median, low, high over the designs), ``trial_train_macs`` likewise, ``teacher_seconds`` (0 when it exists or
+        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise, ``teacher_seconds`` (0 when it exists or
         needs no training), ``trials``, ``seconds`` and ``train_macs`` of the whole search, ``n_timed``.
 
     Raises:
@@ -58,8 +58,8 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
     total = teacher_seconds + (trials or 0) * statistics.fmean(seconds)
     return {
         "n_timed": len(designs),
-        "trial_seconds": {"median": statistics.median(seconds), "low": min(seconds), "high": max(seconds)},
-        "trial_train_macs": {"median": statistics.median(macs), "low": min(macs), "high": max(macs)},
+        "trial_seconds": {"min": min(seconds), "max": max(seconds), "median": statistics.median(seconds)},
+        "trial_train_macs": {"min": min(macs), "max": max(macs), "median": statistics.median(macs)},
         "teacher_seconds": teacher_seconds,
         "trials": trials,
         "seconds": min(total, spec.budget.seconds + teacher_seconds) if spec.budget.seconds and trials else total,

@@ -387,7 +387,7 @@ def _teacher_problems(teacher: Mapping[str, Any], data: Mapping[str, Any]) -> li
         allowed = "only for a teacher without checkpoint; this one is trained already"
         problems.append(Problem("teacher.training", format_value(teacher["training"]), allowed))
     channels = {len(teacher[key]) for key in ("mean", "std") if teacher.get(key)}
-    if channels - {1, 3} or len(channels) > 1 or channels - {data.get("channels", min(channels, default=0))}:
+    if channels - {1, 3} or channels - {data.get("channels", min(channels, default=0))}:
         got = " and ".join(
             f"{key} = {format_value(teacher[key])}" for key in ("mean", "std") if key in teacher
         )

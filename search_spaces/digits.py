@@ -73,7 +73,7 @@ def distillation(trial: Trial) -> DistillationSpec:
 
 def training(trial: Trial) -> TrainingSpec:
     """The learning rate; the rest is fixed."""
-    return suggest_training(trial, TRAINING, learning_rates={"adamw": (1e-3, 1e-2)})
+    return suggest_training(trial, TRAINING, learning_rates={"adamw": (3e-3, 3e-2)})
 
 
 def joint(trial: Trial) -> TrialConfig:

@@ -205,6 +205,7 @@ class TestSingleMistakes:
             ("reference_point = {macs = inf}", "reference_point.macs", "a number at least 0"),
             ("space = 'space.py'", "space", "path/to/file.py:function"),
             ("space = 'spce.py:joint'", "space", "did you mean 'space.py'"),
+            ("name = 2020-01-01", "name", "got the date 2020-01-01"),
             ("name = '../up'", "name", "letters, digits"),
             ("modules = 'space.py'", "modules", "a list"),
             ("limits = {max_macs = 1.5}", "limits.max_macs", "a whole number"),
@@ -227,6 +228,7 @@ class TestSingleMistakes:
         [
             ("kind = 'cifar10'", "data", "needs root"),
             ("kind = 'digits'\ntest_root = '.'", "data", "for kind = 'image_folder' only"),
+            ("kind = 'cifar10'\nroot = 3", "data.root", "a string"),
             ("kind = 'digits'\nchannels = true", "data.channels", "1 or 3"),
             ("kind = 'cifar10'\nroot = 'cifar'", "data.root", "download = true"),
             ("kind = 'image_folder'\nroot = 'images'", "data.root", "an existing folder; there is no /"),

@@ -1,5 +1,6 @@
 """The reference executor: one job at a time, in this process."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,8 @@ from types import FrameType
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job, TrialSource
 from naskd.trial import make_artifact, run_trial
+
+_LOG = logging.getLogger(__name__)
 
 
 class SerialExecutor:
@@ -47,6 +50,7 @@ class SerialExecutor:
             if self.stop_requested:
                 raise KeyboardInterrupt
             self.stop_requested = True
+            _LOG.warning("finishing the running trial; Ctrl-C again stops now")
 
         before = signal.signal(signal.SIGINT, on_interrupt)
         try:

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from naskd.config import Cost, TrialConfig
 from naskd.search.admission import problems, settle
-from naskd.search.study import Space, StudyError
+from naskd.search.study import Space, StudyInputError
 from naskd.studyfile import StudySpec
 
 
@@ -47,13 +47,26 @@ def _n_values(distribution: BaseDistribution) -> int:
     return 100
 
 
+def describe_range(distribution: BaseDistribution) -> str:
+    """What a parameter may be, in words: ``4 to 32 in steps of 4``, ``0.001 to 0.01, logarithmic``."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(str(choice) for choice in distribution.choices)
+    if not isinstance(distribution, IntDistribution | FloatDistribution):
+        return str(distribution)
+    text = f"{distribution.low:g} to {distribution.high:g}"
+    if distribution.log:
+        return f"{text}, logarithmic"
+    plain = 1 if isinstance(distribution, IntDistribution) else None
+    return text if distribution.step in (plain, None) else f"{text} in steps of {distribution.step:g}"
+
+
 def sample_space(
     space: Space, spec: StudySpec, design_cost: Callable[[TrialConfig], Cost], n: int, seed: int = 0
 ) -> SpaceSample:
     """Draw `n` designs uniformly.
 
     Raises:
-        StudyError: The space raises, returns something else than a design, or names a parameter with a slash.
+        StudyInputError: The space raises, returns something else than a design, or names a parameter with a slash.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     designs: dict[str, tuple[TrialConfig, Cost]] = {}
@@ -64,7 +77,7 @@ def sample_space(
         try:
             proposed = space(trial)
             if not isinstance(proposed, TrialConfig):
-                raise StudyError(
+                raise StudyInputError(
                     f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
                 )
             config = settle(proposed, spec)
@@ -74,10 +87,10 @@ def sample_space(
             found = [f"pruned by the space: {pruned}"]
         except ValueError as error:
             found = [f"invalid: {str(error).splitlines()[0]}"]
-        except StudyError:
+        except StudyInputError:
             raise
         except Exception as error:
-            raise StudyError(f"the search space {spec.space} raised {type(error).__name__}: {error}") from error
+            raise StudyInputError(f"the search space {spec.space} raised {type(error).__name__}: {error}") from error
         parameters.update(trial.distributions)
         if found:
             turned_away.append(found[0])
@@ -85,7 +98,7 @@ def sample_space(
             designs.setdefault(config.config_id, (config, cost))
     slashes = sorted(name for name in parameters if "/" in name)
     if slashes:
-        raise StudyError(
+        raise StudyInputError(
             f"the search space {spec.space} names parameters with a slash, which some engines split: "
             f"{', '.join(slashes)}; use dots"
         )

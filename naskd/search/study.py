@@ -35,6 +35,10 @@ class StudyError(RuntimeError):
     """The study cannot go on; the message is for the user."""
 
 
+class StudyInputError(StudyError, ValueError):
+    """What the study was given cannot be used: its space, its first designs, or a run that was started differently."""
+
+
 class Resources(Protocol):
     """What the study asks of the world outside: costs of designs and artifacts. A trial context answers."""
 
@@ -158,7 +162,7 @@ class Study:
             study.set_user_attr("identity", dict(identity))
         elif difference := identity_difference(known, dict(identity)):
             lines = "\n  ".join(difference)
-            raise StudyError(
+            raise StudyInputError(
                 f"run {self.spec.name!r} was started differently and cannot be resumed:\n  {lines}\n"
                 "undo the change, or start a new run with another name or --out"
             )

@@ -219,3 +219,17 @@ def test_what_is_registered_must_be_a_block(monkeypatch):
     monkeypatch.setitem(BLOCKS._cards, "odd", BlockCard("odd", "odd", "arXiv", nn.Linear, False, False))
     with pytest.raises(ValueError, match="no subclass"):
         block_type("odd")
+
+
+@pytest.mark.parametrize("name", ["basic", "bottleneck", "inverted_residual"])
+def test_residual_blocks_add_their_input_where_the_shape_stays(name):
+    x = torch.randn(2, 6, 8, 8)
+    for width, stride, adds in ((6, 1, True), (6, 2, False), (7, 1, False)):
+        block, _ = make(name, 6, width, stride, expansion=2.0)
+        nn.init.zeros_(block.last_norm.weight)
+        # With a silent branch, what is left is the shortcut: the input, its projection, or nothing.
+        output = block.eval()(x)
+        if adds:
+            assert torch.equal(output, block.activation(x))
+        else:
+            assert (output.abs().max() == 0) == (name == "inverted_residual")
