@@ -1,5 +1,6 @@
 import ast
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -293,6 +294,13 @@ class TestCanonical:
             KnowledgeTerm("mine", temperature=2.0), stages=(StageSpec("my_block", 1, 8, expansion=3.0),)
         )
         assert canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS) == config
+
+
+def test_the_documented_example_runs(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "search_spaces.md").read_text()
+    (tmp_path / "space.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    space = import_file(tmp_path / "space.py").joint
+    assert len({config.config_id for _, config in draws(space, 10)}) == 10
 
 
 class TestParts:
