@@ -249,7 +249,7 @@ def test_images_are_resized_to_the_teachers_resolution(base):
 
 
 def test_shrinking_is_antialiased():
-    # Stripes of two pixels in four average out; bilinear sampling alone reads the two bright ones of each four.
+    # Two bright pixels in four average out; bilinear sampling alone reads the two bright ones.
     stripes = torch.zeros(1, 1, 32, 32)
     stripes[..., 1::4] = stripes[..., 2::4] = 1.0
     shrunk = Preprocessing(resolution=8)(stripes)
