@@ -69,7 +69,8 @@ def _squared_distances(features: Tensor) -> Tensor:
     exact = exact - exact.mean(dim=0)
     gram = exact @ exact.T
     norms = gram.diagonal()
-    return (norms[:, None] + norms[None, :] - gram - gram.T).clamp(min=0).to(wide.dtype)
+    # what rounding leaves below 0 is far below the floor of `_distances`
+    return (norms[:, None] + norms[None, :] - gram - gram.T).to(wide.dtype)
 
 
 def _without_diagonal(x: Tensor) -> Tensor:

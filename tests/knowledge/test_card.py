@@ -20,6 +20,7 @@ CARD = KnowledgeCard(
     uses_pairs=True,
     options={
         "amount": Option(2.0, "how much", low=0.0, high=5.0),
+        "free": Option(1.0, "any number"),
         "count": Option(3, "how many", low=1),
         "sharp": Option(True, "whether"),
         "mode": Option("a", "which"),
@@ -47,6 +48,7 @@ def test_all_problems_are_found_together() -> None:
     ("name", "right", "wrong"),
     [
         ("amount", [0, 5, 2.5], [-0.1, 5.1, math.nan, math.inf, "2", True]),
+        ("free", [-1e9, 7], [math.nan, math.inf, -math.inf]),
         ("count", [1, 10**6], [0, 2.5, "3", True]),
         ("sharp", [True, False], [1, 0.0, "yes"]),
         ("mode", ["b"], [1, True]),
