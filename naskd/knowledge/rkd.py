@@ -36,22 +36,21 @@ def rkd_loss(
 
     Args:
         student: ``(B, D_s)``.
-        teacher: ``(B, D_t)``; the two numbers of features may differ.
+        teacher: ``(B, D_t)``, never differentiated; the two numbers of features may differ.
         distance_weight: ``w_d``, at least 0; a term of weight 0 is not computed.
         angle_weight: ``w_a``, likewise.
 
     Returns:
         Scalar, at least 0.
     """
-    squared_student, squared_teacher = _squared_distances(student), _squared_distances(teacher)
+    squared_student, squared_teacher = _squared_distances(student), _squared_distances(teacher.detach())
     student_distances, teacher_distances = _distances(squared_student), _distances(squared_teacher)
     loss = squared_student.new_zeros(())
     if distance_weight:
         ratios = _over_mean(student_distances), _over_mean(teacher_distances)
         loss = loss + distance_weight * F.smooth_l1_loss(*ratios)
     if angle_weight:
-        with torch.no_grad():
-            target = _cosines(squared_teacher, 1 / teacher_distances)
+        target = _cosines(squared_teacher, 1 / teacher_distances)
         loss = loss + angle_weight * _angle_term(squared_student, 1 / student_distances, target)
     return loss
 
