@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
 from filelock import FileLock, Timeout
 
 from naskd import report
 from naskd.artifacts import ArtifactStore
+from naskd.config import TrialConfig
 from naskd.context import TrialContext
 from naskd.estimate import estimate_search
 from naskd.executors import EXECUTORS
@@ -27,12 +27,11 @@ from naskd.search.designs import (
     random_reference_point,
     sample_space,
 )
-from naskd.search.record import run_record
+from naskd.search.record import load_books, run_record
 from naskd.search.storage import dashboard_target, open_storage, quiet
 from naskd.search.study import Snapshot, Space, Study, StudyError, StudyInputError
 from naskd.studyfile import StudySpec, parse_study
 from naskd.userfile import file_content_id, import_file, load_function
-from naskd.config import TrialConfig
 
 STUDY_FILE = "study.json"
 RUNS = Path("runs")
@@ -56,9 +55,7 @@ class OpenStudy:
         return sample_space(self.space, self.spec, self.context.design_cost, n)
 
 
-def open_study(
-    study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS
-) -> OpenStudy:
+def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS) -> OpenStudy:
     """Parse a study file, import the user's files, load the data.
 
     Args:
@@ -135,7 +132,7 @@ def search(
         finally:
             source.release()
     run = Run(run_dir, spec, opened.context)
-    run.stop_reason = source.stop_reason
+    run.stop_reason = source.end_reason
     run.write_html()
     return run
 
@@ -208,13 +205,8 @@ class Run:
             )
         return self._context
 
-    def optuna_study(self) -> optuna.Study:
-        """The books, for reading."""
-        storage = open_storage(self.spec.storage, self.path)
-        try:
-            return optuna.load_study(study_name=self.spec.name, storage=storage)
-        except KeyError:
-            raise ValueError(f"the storage of {self.path} holds no study named {self.spec.name!r}") from None
+    def _record(self, everything: bool) -> dict[str, Any]:
+        return run_record(load_books(self.spec, self.path), self.spec.objectives, everything=everything)
 
     @property
     def storage_url(self) -> str:
@@ -223,7 +215,7 @@ class Run:
 
     def to_dict(self, everything: bool = False) -> dict[str, Any]:
         """The run record (docs/record.md): the front's trials, or with `everything` all trials and extras."""
-        record = run_record(self.optuna_study(), self.spec.objectives, everything=everything)
+        record = self._record(everything)
         if everything:
             record["warnings"] = self._warnings(record)
             record["retrained"] = self._retrained()
@@ -236,7 +228,7 @@ class Run:
 
     def trials(self) -> list[dict[str, Any]]:
         """All trials with their states, by number."""
-        return list(run_record(self.optuna_study(), self.spec.objectives)["trials"])
+        return list(self._record(everything=True)["trials"])
 
     def trial(self, number: int) -> dict[str, Any]:
         """One trial.
@@ -250,8 +242,8 @@ class Run:
         return trials[number]
 
     def best(self, *, max_macs: int | None = None, min_accuracy: float | None = None) -> dict[str, Any]:
-        """The one to take: the most accurate within `max_macs`, or the cheapest of at least `min_accuracy`; with neither, the most
-        accurate.
+        """The one to take: the most accurate within `max_macs`, or the cheapest of at least `min_accuracy`;
+        with neither, the most accurate.
 
         Raises:
             ValueError: Nothing on the front qualifies; the message says what comes nearest.
@@ -267,8 +259,10 @@ class Run:
         ]
         if not found:
             low, high = min(t["macs"] for t in front), max(t["val_accuracy"] for t in front)
+            wanted = [f"macs <= {max_macs}"] if max_macs is not None else []
+            wanted += [f"val_accuracy >= {min_accuracy}"] if min_accuracy is not None else []
             raise ValueError(
-                f"nothing on the front has macs <= {max_macs} and val_accuracy >= {min_accuracy}; "
+                f"nothing on the front has {' and '.join(wanted)}; "
                 f"the front starts at {low} MACs and reaches val_accuracy {high:.4f}"
             )
         if min_accuracy is not None:
@@ -300,10 +294,14 @@ class Run:
                 "The teacher may have seen the validation images "
                 f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. The test split is sealed all the same."
             )
-        if self.spec.data.kind == "image_folder" and self.spec.data.test_root is None and not (
-            teacher is None or teacher.trained_here
+        if (
+            self.spec.data.kind == "image_folder"
+            and self.spec.data.test_root is None
+            and not (teacher is None or teacher.trained_here)
         ):
-            found.append("The test split was cut from the training folder, which a foreign teacher may have seen.")
+            found.append(
+                "The test split was cut from the training folder, which a foreign teacher may have seen."
+            )
         return found
 
     def _retrained(self) -> dict[str, Any] | None:
@@ -341,8 +339,8 @@ class Run:
             observe: Called with trainings done, in all, and what comes next.
 
         Returns:
-            Mean and standard deviation of the test accuracy of each design, cheapest first, the front again, and the teacher's
-            (docs/record.md). Students are kept in ``retrained/``.
+            Mean and standard deviation of the test accuracy of each design, cheapest first, the front again,
+            and the teacher's (docs/record.md). Students are kept in ``retrained/``.
 
         Raises:
             ValueError: A trial does not exist or is not complete.
@@ -352,7 +350,9 @@ class Run:
         retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
         with _locked(self.path):
             found = retraining.run(
-                [self._design(t) for t in chosen], self.spec.retrain.seeds if seeds is None else seeds, observe
+                [self._design(t) for t in chosen],
+                self.spec.retrain.seeds if seeds is None else seeds,
+                observe,
             )
         self.write_html()
         return found
@@ -406,14 +406,14 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
         raise StudyInputError("\n".join(mistakes))
     if not sample.designs:
-        counts = ", ".join(f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items())
+        counts = ", ".join(
+            f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items()
+        )
         raise StudyInputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
     return opened.spec
 
 
-def describe_space(
-    study: str | Path, settings: Sequence[str] = (), samples: int = 1000
-) -> dict[str, Any]:
+def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:
     """Size of a study's space: parameters with ranges, combinations, the range of MACs over a random sample."""
     opened = open_study(study, settings)
     sample = opened.sample(samples)
@@ -434,7 +434,9 @@ def describe_space(
     }
 
 
-def dry_run(study: str | Path | StudySpec, settings: Sequence[str] = (), designs: int = 8, **budget: Any) -> dict[str, Any]:
+def dry_run(
+    study: str | Path | StudySpec, settings: Sequence[str] = (), designs: int = 8, **budget: Any
+) -> dict[str, Any]:
     """What a search would cost, from a few timed steps; nothing is written but decoded images."""
     opened = open_study(study, settings)
     spec = opened.spec

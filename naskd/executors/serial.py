@@ -17,8 +17,8 @@ _LOG = logging.getLogger(__name__)
 class SerialExecutor:
     """Runs trials and artifacts in the order in which the source gives them.
 
-    Ctrl-C once finishes and books the running trial, then returns; twice raises ``KeyboardInterrupt`` at once, and the running trial is
-    found again by the next resume.
+    Ctrl-C once finishes and books the running trial, then returns; twice raises ``KeyboardInterrupt`` at
+    once, and the running trial is found again by the next resume.
 
     Args:
         context: The study's data and networks.

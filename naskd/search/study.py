@@ -166,7 +166,9 @@ class Study:
                 f"run {self.spec.name!r} was started differently and cannot be resumed:\n  {lines}\n"
                 "undo the change, or start a new run with another name or --out"
             )
-        study.sampler = build_sampler(self.spec.sampler, self.spec.seed, len(study.get_trials(deepcopy=False)))
+        study.sampler = build_sampler(
+            self.spec.sampler, self.spec.seed, len(study.get_trials(deepcopy=False))
+        )
         return study
 
     def _recover(self) -> None:
@@ -250,6 +252,11 @@ class Study:
         """No new job will come: the budget is spent, or the space has nothing more to give."""
         return not self._blocked and (bool(self.stop_reason) or self._spent() is not None)
 
+    @property
+    def end_reason(self) -> str:
+        """Why no new job will come; empty while one may."""
+        return self.stop_reason or self._spent() or ""
+
     def _spent(self) -> str | None:
         budget, books = self.spec.budget, self._books
         if budget.trials is not None:
@@ -304,7 +311,9 @@ class Study:
         return self._missing(recipes, trial.config)
 
     def _is_made(self, recipe: ArtifactRecipe) -> bool:
-        return self.resources.has_artifact(recipe.artifact_id) and recipe.artifact_id in self._booked_artifacts()
+        return (
+            self.resources.has_artifact(recipe.artifact_id) and recipe.artifact_id in self._booked_artifacts()
+        )
 
     def _missing(self, recipes: list[ArtifactRecipe], config: TrialConfig | None) -> Job | None:
         """A job for the first artifact that is not there; None when all are, or when that one is being made."""
@@ -362,7 +371,9 @@ class Study:
             return None, f"invalid: {str(error).splitlines()[0]}"
         except Exception as error:
             self._study.tell(trial.number, state=TrialState.FAIL)
-            raise StudyError(f"the search space {self.spec.space} raised {type(error).__name__}: {error}") from error
+            raise StudyError(
+                f"the search space {self.spec.space} raised {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(proposed, TrialConfig):
             self._study.tell(trial.number, state=TrialState.FAIL)
             raise StudyError(
@@ -485,7 +496,9 @@ class Study:
         fraction = min(1.0, max(fractions, default=0.0))
         running, epochs = "", 0
         if job is not None:
-            running = f"trial {job.job_id}" if job.kind == "trial" else self._artifacts.get(job.job_id, "artifact")
+            running = (
+                f"trial {job.job_id}" if job.kind == "trial" else self._artifacts.get(job.job_id, "artifact")
+            )
             epochs = job.until_epoch
         accuracies = [p[list(self.spec.objectives).index("val_accuracy")] for p in books.points]
         self.observe(

@@ -1,0 +1,39 @@
+"""Every trial of a run in one line each, in the terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from naskd.report import summary
+from naskd.report.record import Record, trials
+from naskd.report.units import count, percent
+
+
+def trials_table(record: Record) -> Table:
+    """All trials by number, with their states and reasons.
+
+    Args:
+        record: A run record of all trials.
+    """
+    table = Table(
+        title=Text(f"Trials of {record.get('study', 'the study')}; * is on the front", style="bold"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for title in ("trial", "val acc", "MACs"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("design or reason", ratio=1, overflow="fold")
+    for trial in sorted(trials(record), key=lambda trial: trial.get("number", -1)):
+        config, on_front = trial.get("config"), bool(trial.get("on_front"))
+        design = f"{summary.student(config)} ← {summary.taught_by(config)}" if config else ""
+        table.add_row(
+            Text(("* " if on_front else "") + str(trial.get("number", ""))),
+            Text(percent(trial.get("val_accuracy"))),
+            Text(count(trial.get("macs"))),
+            Text(str(trial.get("state", ""))),
+            Text(str(trial.get("reason") or design)),
+            style="bold" if on_front else "",
+        )
+    return table

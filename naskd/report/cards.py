@@ -1,0 +1,50 @@
+"""The whole card of a registered method, in the terminal."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+
+def card_table(kind: str, card: Any) -> Group:
+    """All that a card says.
+
+    Args:
+        kind: What the card describes, such as ``block``.
+        card: A dataclass with at least a ``name`` and a ``title``.
+    """
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    options: Mapping[str, Any] = {}
+    for field in dataclasses.fields(card):
+        value = getattr(card, field.name)
+        if field.name in ("name", "title"):
+            continue
+        if field.name == "options":
+            options = value
+        else:
+            grid.add_row(Text(field.name.replace("_", " ")), Text(_plain(value)))
+    for name, option in options.items():
+        grid.add_row(Text(f"option {name}"), Text(_option(option)))
+    return Group(Text.assemble((card.name, "bold"), f"  {kind}: {card.title}"), grid)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, type):
+        return f"{value.__module__}:{value.__qualname__}"
+    return "none" if value in (None, "") else str(value)
+
+
+def _option(option: Any) -> str:
+    low, high = getattr(option, "low", None), getattr(option, "high", None)
+    bounds = [f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else ""]
+    allowed = ", ".join(bound for bound in bounds if bound)
+    return f"{option.default!r}: {option.meaning}" + (f" ({allowed})" if allowed else "")

@@ -1,0 +1,184 @@
+"""How a search or a retraining goes, while it runs: a live display on a terminal, plain lines elsewhere."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from naskd.report.units import duration, finite, percent
+from naskd.search.study import Snapshot
+
+LINE_SECONDS = 10.0
+"""Least time between two plain lines, so that a log file of a long search stays readable."""
+
+
+class Progress(ABC):
+    """A display for the length of a ``with`` block.
+
+    On a terminal two or three lines are redrawn in place; elsewhere a line is written now and then.
+
+    Args:
+        console: Where to; usually standard error, so that standard output holds results only.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console
+        self._clock = clock
+        self._notice = ""
+        self._written = -math.inf
+        self._line = ""
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(
+                console=console, get_renderable=self.render, refresh_per_second=4, transient=True
+            )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def notice(self, text: str) -> None:
+        """Show `text` from now on. Safe in a signal handler: on a terminal the next redraw shows it."""
+        self._notice = text
+        if self._live is None:
+            self._write(text)
+
+    def render(self) -> RenderableType:
+        """What the terminal shows now."""
+        lines = self._lines()
+        return Group(*lines, Text(self._notice, style="yellow")) if self._notice else Group(*lines)
+
+    @abstractmethod
+    def _lines(self) -> list[RenderableType]:
+        """What is redrawn in place."""
+
+    def _log(self, line: str, *, at_once: bool) -> None:
+        """Write a plain line, unless the last one is recent or says the same."""
+        now = self._clock()
+        if self._live is None and line != self._line and (at_once or now - self._written >= LINE_SECONDS):
+            self._written, self._line = now, line
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        self.console.print(Text(line), soft_wrap=True)
+
+
+class SearchProgress(Progress):
+    """Of a search: pass :meth:`observe` to :func:`naskd.search`.
+
+    Args:
+        console: See :class:`Progress`.
+        trials: The budget, or None where the study has none in trials.
+        clock: See :class:`Progress`.
+    """
+
+    def __init__(
+        self, console: Console, trials: int | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(console, clock)
+        self.trials = trials
+        self.snapshot = Snapshot()
+        self._seen = clock()
+        self._artifact = ""
+
+    def observe(self, snapshot: Snapshot) -> None:
+        """Take in where the study stands."""
+        self.snapshot, self._seen = snapshot, self._clock()
+        # Teachers and assistants are rare and long: their start is worth a line of its own.
+        if (
+            snapshot.running
+            and not snapshot.running.startswith("trial")
+            and snapshot.running != self._artifact
+        ):
+            self._artifact = snapshot.running
+            self._log(f"training the {snapshot.running}", at_once=True)
+        elif snapshot.complete + snapshot.failed:
+            done = snapshot.complete + snapshot.failed
+            self._log(
+                f"{self._done()}; {self._measures()}; {self._times(snapshot.seconds)}",
+                at_once=done == self.trials and not snapshot.running,
+            )
+
+    def _lines(self) -> list[RenderableType]:
+        snapshot = self.snapshot
+        head = Table.grid(padding=(0, 1))
+        head.add_row(ProgressBar(total=1.0, completed=snapshot.fraction, width=30), Text(self._done()))
+        elapsed = snapshot.seconds + self._clock() - self._seen
+        return [
+            head,
+            Text(f"{self._measures()} · {self._times(elapsed)}"),
+            Text(self._running(), style="dim"),
+        ]
+
+    def _done(self) -> str:
+        snapshot = self.snapshot
+        done = snapshot.complete + snapshot.failed
+        budget = f" of {self.trials}" if self.trials is not None else ""
+        return f"{done}{budget} trials, {snapshot.failed} failed, {snapshot.turned_away} turned away"
+
+    def _measures(self) -> str:
+        return f"hypervolume {self.snapshot.hypervolume:.4f} · best {percent(self.snapshot.best_accuracy)}"
+
+    def _times(self, elapsed: float) -> str:
+        left = self.snapshot.seconds_left
+        if finite(left) is None or self.snapshot.fraction >= 1:
+            return f"{duration(elapsed)} gone"
+        left = max(0.0, left - (elapsed - self.snapshot.seconds))
+        return f"{duration(elapsed)} gone, about {duration(left)} left"
+
+    def _running(self) -> str:
+        snapshot = self.snapshot
+        if not snapshot.running:
+            return "choosing the next design"
+        # An artifact's job does not say how long it is.
+        epochs = f" of {snapshot.epochs}" if snapshot.epochs else ""
+        epoch = f", epoch {snapshot.epoch}{epochs}" if snapshot.epoch else ""
+        return f"training {'' if snapshot.running.startswith('trial') else 'the '}{snapshot.running}{epoch}"
+
+
+class RetrainProgress(Progress):
+    """Of a retraining: pass :meth:`observe` to :meth:`naskd.api.Run.retrain`.
+
+    Args:
+        console, clock: See :class:`Progress`.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
+        self._started = clock()
+        self._state = (0, 0, "")
+
+    def observe(self, done: int, total: int, what: str) -> None:
+        """Take in the trainings done, trainings in all, and what comes next."""
+        self._state = (done, total, what)
+        self._log(self._text(), at_once=done in (0, total))
+
+    def _lines(self) -> list[RenderableType]:
+        done, total, _ = self._state
+        head = Table.grid(padding=(0, 1))
+        head.add_row(ProgressBar(total=max(total, 1), completed=done, width=30), Text(self._text()))
+        return [head]
+
+    def _text(self) -> str:
+        done, total, what = self._state
+        elapsed = self._clock() - self._started
+        left = f", about {duration(elapsed * (total - done) / done)} left" if 0 < done < total else ""
+        return f"{done} of {total} trainings, {duration(elapsed)} gone{left}" + (
+            f"; now {what}" if what else ""
+        )

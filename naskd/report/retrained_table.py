@@ -1,0 +1,71 @@
+"""What a retraining found, in the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from naskd.report.units import count, percent, percent_with_sd
+
+
+def retrained_table(retrained: Mapping[str, Any]) -> Group:
+    """Test accuracy of each retrained design, cheapest first, and what it takes to match the teacher.
+
+    Args:
+        retrained: The ``retrained`` part of a run record, as :meth:`naskd.api.Run.retrain` returns it.
+    """
+    seeds, epochs = retrained.get("seeds"), retrained.get("epochs")
+    table = Table(
+        title=Text(
+            f"On {retrained.get('n_test')} test images: {seeds} fresh seed{'' if seeds == 1 else 's'} "
+            f"of {epochs} epoch{'' if epochs == 1 else 's'} each",
+            style="bold",
+        ),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+    )
+    for title in ("trial", "test acc", "val acc", "val acc in search", "MACs", "params", "front"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for design in retrained.get("designs") or ():
+        table.add_row(
+            str(design.get("number")),
+            Text(
+                percent_with_sd(design.get("test_accuracy_mean"), design.get("test_accuracy_sd")),
+                style="bold",
+            ),
+            percent(design.get("val_accuracy_mean")),
+            percent(design.get("val_accuracy_search")),
+            count(design.get("macs")),
+            count(design.get("n_params")),
+            "yes" if design.get("on_front") else "",
+        )
+    if retrained.get("teacher_test_accuracy") is not None:
+        table.add_section()
+        table.add_row(
+            "T",
+            percent(retrained["teacher_test_accuracy"]),
+            "",
+            "",
+            count(retrained.get("teacher_macs")),
+            style="italic",
+        )
+    return Group(table, *_verdict(retrained))
+
+
+def _verdict(retrained: Mapping[str, Any]) -> list[Text]:
+    if retrained.get("teacher_test_accuracy") is None:
+        return []
+    match = retrained.get("matches_teacher")
+    error = percent_with_sd(retrained["teacher_test_accuracy"], retrained.get("teacher_test_standard_error"))
+    if match is None:
+        return [Text(f"No student is within one standard error of the teacher ({error}).")]
+    return [
+        Text(
+            f"Trial {match['number']} is the cheapest within one standard error of the teacher ({error}): "
+            f"{count(match['macs'])} MACs, {match['times_cheaper']:.3g} times fewer."
+        )
+    ]
