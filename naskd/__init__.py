@@ -22,7 +22,7 @@ _LAZY = {
     "TrainingSpec": "naskd.config",
 }
 
-__all__ = [*_LAZY, "__version__"]  # noqa: PLE0604 - names resolved lazily below
+__all__ = [*_LAZY, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

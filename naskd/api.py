@@ -90,7 +90,8 @@ def search(
 
     Args:
         study: Path of a study file, or a parsed one.
-        trials, seconds: Replace the study file's budget of the same name.
+        trials: Replaces the study file's ``budget.trials``.
+        seconds: Replaces the study file's ``budget.seconds``.
         out: Run directory; default ``runs/<name>``.
         settings: ``key=value`` overrides, as ``--set`` takes them.
         observe: Called with a snapshot whenever something has changed.
@@ -242,8 +243,10 @@ class Run:
         return trials[number]
 
     def best(self, *, max_macs: int | None = None, min_accuracy: float | None = None) -> dict[str, Any]:
-        """The one to take: the most accurate within `max_macs`, or the cheapest of at least `min_accuracy`;
-        with neither, the most accurate.
+        """The one to take.
+
+        With `max_macs` the most accurate within it, with `min_accuracy` the cheapest that reaches it, with neither
+        the most accurate.
 
         Raises:
             ValueError: Nothing on the front qualifies; the message says what comes nearest.
@@ -292,7 +295,8 @@ class Run:
         if teacher is not None and not teacher.trained_here and teacher.saw in ("unknown", "train+val"):
             found.append(
                 "The teacher may have seen the validation images "
-                f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. The test split is sealed all the same."
+                f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
+                "The test split is sealed all the same."
             )
         if (
             self.spec.data.kind == "image_folder"

@@ -88,8 +88,9 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read a state dict with ``weights_only``, after checking its hash.
 
     Args:
-        path: A ``torch.save`` file or a ``.safetensors`` file. A dictionary that holds the state under ``state_dict``, ``model`` or
-            ``model_state_dict`` is unwrapped, as is the ``module.`` prefix of data-parallel training.
+        path: A ``torch.save`` file or a ``.safetensors`` file. A dictionary that holds the state under
+            ``state_dict``, ``model`` or ``model_state_dict`` is unwrapped, as is the ``module.`` prefix of
+            data-parallel training.
         sha256: Expected hash, hexadecimal; None skips the check.
 
     Raises:
@@ -100,7 +101,9 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if sha256 is not None:
         found = file_hash(path)
         if found != sha256.lower():
-            raise ValueError(f"checkpoint {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant")
+            raise ValueError(
+                f"checkpoint {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant"
+            )
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -108,7 +111,9 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... by file format
-        raise ValueError(f"checkpoint {path} cannot be read with weights_only=True: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"checkpoint {path} cannot be read with weights_only=True: {str(error).splitlines()[0]}"
+        ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(data, dict) and isinstance(data.get(key), dict):
             data = data[key]

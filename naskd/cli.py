@@ -46,6 +46,8 @@ class Commands(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
         except KeyboardInterrupt:
             _say("stopped by Ctrl-C")
             code = _INTERRUPTED

@@ -48,7 +48,9 @@ class StageSpec:
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, got {self.kernel}; use {self.kernel - 1} or {self.kernel + 1}")
+            raise ValueError(
+                f"kernel must be odd, got {self.kernel}; use {self.kernel - 1} or {self.kernel + 1}"
+            )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -79,7 +81,8 @@ class KnowledgeTerm:
             ``"balanced"``: the factor that gives the term, at step 0 and at its tap, a gradient of the norm of
             cross-entropy's.
         temperature: Softmax temperature; losses without one ignore it.
-        pairs: Which stages are matched, for losses on stages: the ``last``, the ``middle`` or ``first`` pair, or ``all``.
+        pairs: Which stages are matched, for losses on stages: the ``last``, the ``middle`` or ``first``
+            pair, or ``all``.
         source: Index into ``DistillationSpec.teachers``.
         options: Further settings of the loss as (name, value) pairs, sorted by name; its card lists them.
     """
@@ -159,7 +162,9 @@ class DistillationSpec:
                     f"allowed: 0 to {len(self.teachers) - 1}"
                 )
         if self.ce_weight == 0 and not any(term.weight > 0 for term in self.terms):
-            raise ValueError("ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned")
+            raise ValueError(
+                "ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned"
+            )
 
     def canonical(self) -> "DistillationSpec":
         """The same training written in one way.
@@ -167,7 +172,9 @@ class DistillationSpec:
         Terms of weight 0 teach nothing and go; without terms no assistant is needed; terms are sorted, since their sum
         does not depend on their order. Spaces return canonical designs, so that ``config_id`` finds duplicates.
         """
-        terms = tuple(sorted((t for t in self.terms if t.weight > 0), key=lambda t: (t.kind, t.source, t.pairs)))
+        terms = tuple(
+            sorted((t for t in self.terms if t.weight > 0), key=lambda t: (t.kind, t.source, t.pairs))
+        )
         return DistillationSpec(
             terms=terms,
             ce_weight=self.ce_weight if terms else 1.0,
@@ -216,7 +223,8 @@ class Cost:
     """What a deployed network costs.
 
     Args:
-        macs: Multiply-accumulates of one forward pass of one image: convolutions and matrix products only. FLOPs = 2 x MACs.
+        macs: Multiply-accumulates of one forward pass of one image: convolutions and matrix products only.
+            FLOPs = 2 x MACs.
         n_params: Trainable parameters.
         size_bytes: Parameters and buffers as stored in 32 bits.
     """
@@ -234,14 +242,16 @@ class DataSpec:
         kind: ``digits`` (scikit-learn's 1,797 real 8x8 images), ``cifar10`` (torchvision's files) or ``image_folder``
             (``root/<class>/*.jpg``).
         root: Folder of the files; for ``image_folder`` the training images.
-        test_root: ``image_folder`` only: a folder of test images of the same classes; without one, a part of `root` is sealed.
+        test_root: ``image_folder`` only: a folder of test images of the same classes; without one, a part of
+            `root` is sealed.
         download: ``cifar10`` only: fetch the files when they are missing.
-        resolution: Images are resized (shorter side) and cropped to this square; None keeps the size, which must then be
-            the same for all images.
+        resolution: Images are resized (shorter side) and cropped to this square; None keeps the size, which
+            must then be the same for all images.
         channels: 1 or 3; None keeps what the images have.
         val_fraction: Part of the training images on which the search judges.
         test_fraction: Part that is sealed where the data has no test split of its own.
-        split_seed: Of the stratified splits, apart from the study's seed so that several studies share splits and teachers.
+        split_seed: Of the stratified splits, apart from the study's seed so that several studies share
+            splits and teachers.
         max_train: Use at most this many training images, drawn per class; None for all.
         max_bytes: Refuse data that needs more memory than this as uint8.
     """
@@ -273,10 +283,11 @@ class TeacherSpec:
 
     Args:
         architecture: Trained by naskd on the training split alone, as `training` says.
-        builder: ``"file.py:function"``; the function takes no argument and returns an ``nn.Module`` whose output is ``(B, K)`` logits.
+        builder: ``"file.py:function"``; the function takes no argument and returns an ``nn.Module`` whose
+            output is ``(B, K)`` logits.
         torchvision: Name of a classification model of torchvision.
-        weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by one of the study's
-            classes and the network is fine-tuned on the training split as `training` says.
+        weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by
+            one of the study's classes and the network is fine-tuned on the training split as `training` says.
         checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
         training: For what naskd trains.
@@ -308,12 +319,15 @@ class TeacherSpec:
         given = [n for n in ("architecture", "builder", "torchvision") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"a teacher needs exactly one of architecture, builder and torchvision, got {', '.join(given) or 'none'}"
+                "a teacher needs exactly one of architecture, builder and torchvision, "
+                f"got {', '.join(given) or 'none'}"
             )
         if self.builder is not None and self.checkpoint is None:
             raise ValueError("a teacher with a builder needs a checkpoint, its trained weights")
         if self.architecture is not None and (self.checkpoint or self.weights):
-            raise ValueError("a teacher with an architecture is trained by naskd: checkpoint and weights do not apply")
+            raise ValueError(
+                "a teacher with an architecture is trained by naskd: checkpoint and weights do not apply"
+            )
         if self.weights is not None and (self.torchvision is None or self.checkpoint is not None):
             raise ValueError("weights names torchvision weights: give torchvision, and no checkpoint")
         if (self.mean is None) != (self.std is None):

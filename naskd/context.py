@@ -68,13 +68,16 @@ class TrialContext:
         self.spec = spec
         self.store = store
         self.compute = Compute.resolve(
-            spec.execution.device, spec.execution.precision, spec.execution.channels_last, spec.execution.threads
+            spec.execution.device,
+            spec.execution.precision,
+            spec.execution.channels_last,
+            spec.execution.threads,
         )
         self.data: SearchData = load_search_data(spec.data, spec.base, cache=cache).to(self.compute.device)
         self._sources: dict[str, OnlineSource] = {}
-        self._banks: dict[tuple[str, int], BankedSource] = {}
+        self._banks: dict[tuple[str, str], BankedSource] = {}
         self._val_predictions: dict[str, Tensor] = {}
-        self._views: dict[tuple[str, int], ViewedImages] = {}
+        self._views: dict[str, ViewedImages] = {}
         self._teacher_recipe: ArtifactRecipe | None = None
 
     @property
@@ -89,20 +92,23 @@ class TrialContext:
         )
         return self.compute.place(network)
 
-    def views(self, augmentation: str, seed: int) -> ViewedImages:
-        """The training images with enumerated views; padded copies are shared by all trials."""
-        key = (augmentation, seed)
-        if key not in self._views:
+    def views(self, augmentation: str) -> ViewedImages:
+        """The training images with enumerated views; one padded copy serves all trainings.
+
+        Which view an epoch shows of a sample is the same in all trainings on this split, teachers, assistants and
+        students alike, so that they ask for the same knowledge. Their seeds differ in initialisation and order.
+        """
+        if augmentation not in self._views:
             views = Views(
                 augmentation,  # type: ignore[arg-type]
                 n_samples=len(self.data.train),
-                seed=seed,
+                seed=derive_seed("views", self.spec.data.split_seed),
                 shift=default_shift(self.data.resolution),
             )
-            self._views[key] = ViewedImages(
+            self._views[augmentation] = ViewedImages(
                 self.data.train.images, views, channels_last=self.compute.channels_last
             )
-        return self._views[key]
+        return self._views[augmentation]
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built."""
@@ -130,7 +136,8 @@ class TrialContext:
                 found = file_hash(self.spec.resolve(teacher.checkpoint))
                 if teacher.sha256 is not None and found != teacher.sha256.lower():
                     raise ValueError(
-                        f"teacher.checkpoint {teacher.checkpoint} has SHA-256 {found}, the study expects {teacher.sha256}"
+                        f"teacher.checkpoint {teacher.checkpoint} has SHA-256 {found}, "
+                        f"the study expects {teacher.sha256}"
                     )
                 identity["checkpoint"] = found
             if teacher.builder is not None:
@@ -201,7 +208,8 @@ class TrialContext:
         Raises:
             ValueError: The file is missing or not the one that the study names.
         """
-        assert self.spec.teacher is not None and self.spec.teacher.checkpoint is not None
+        assert self.spec.teacher is not None
+        assert self.spec.teacher.checkpoint is not None
         return load_checkpoint(self.spec.resolve(self.spec.teacher.checkpoint), self.spec.teacher.sha256)
 
     def frozen_network(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> nn.Module:
@@ -237,16 +245,20 @@ class TrialContext:
             self._sources[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, state))
         return self._sources[recipe.artifact_id]
 
-    def banked_source(self, recipe: ArtifactRecipe, views: ViewedImages) -> BankedSource:
-        """The same, with its answers on the study's views of the training split remembered by all trials of this process."""
-        key = (recipe.artifact_id, id(views))
+    def banked_source(self, recipe: ArtifactRecipe, augmentation: str) -> BankedSource:
+        """The same, with its answers on the views of an augmentation remembered for all trials of this process."""
+        key = (recipe.artifact_id, augmentation)
         if key not in self._banks:
+            views = self.views(augmentation)
 
             def images(index: Tensor, epoch: int) -> Tensor:
                 return views.batch(index.to(self.compute.device), epoch)[0]
 
-            n_columns = min(views.views.n_views, max(self.spec.epochs, self.spec.retrain_epochs))
-            self._banks[key] = BankedSource(self.source(recipe), images, len(self.data.train), n_columns)
+            n_epochs = max(self.spec.epochs, self.spec.retrain_epochs)
+            n_views = views.views.n_views
+            self._banks[key] = BankedSource(
+                self.source(recipe), images, len(self.data.train), n_views, n_epochs
+            )
         return self._banks[key]
 
     def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
@@ -256,7 +268,3 @@ class TrialContext:
             assert isinstance(network, nn.Module)
             self._val_predictions[recipe.artifact_id] = predict(network, self.data.val.images, self.compute)
         return self._val_predictions[recipe.artifact_id]
-
-    def view_seed(self) -> int:
-        """Of the study's views: shared by all its trials, so that they ask for the same knowledge."""
-        return derive_seed("views", self.spec.seed)

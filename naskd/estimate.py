@@ -24,8 +24,9 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         designs: A random sample of the space.
 
     Returns:
-        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise, ``teacher_seconds`` (0 when it exists or
-        needs no training), ``trials``, ``seconds`` and ``train_macs`` of the whole search, ``n_timed``.
+        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
+        ``teacher_seconds`` (0 when it exists or needs no training), ``trials``, ``seconds`` and ``train_macs`` of the
+        whole search, ``n_timed``.
 
     Raises:
         ValueError: There is no design to time.
@@ -42,7 +43,7 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
             lambda design=design: context.build_student(design.architecture),  # type: ignore[misc]
             context,
             0,
-            context.views(design.training.augmentation, context.view_seed()),
+            context.views(design.training.augmentation),
             _stand_ins(context, design),
         )
         per_step, steps = _time_steps(run)
@@ -50,7 +51,11 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         n = run.loop.images_per_epoch(0)
         macs.append((run.macs_per_image * n + len(context.data.val) * run.cost.macs) * run.total_epochs)
     teacher_seconds = 0.0
-    if spec.teacher is not None and context.trains_teacher and not context.has_artifact(context.teacher_recipe().artifact_id):
+    if (
+        spec.teacher is not None
+        and context.trains_teacher
+        and not context.has_artifact(context.teacher_recipe().artifact_id)
+    ):
         run = teacher_run(context)
         per_step, steps = _time_steps(run)
         teacher_seconds = per_step * steps
@@ -62,7 +67,9 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         "trial_train_macs": {"min": min(macs), "max": max(macs), "median": statistics.median(macs)},
         "teacher_seconds": teacher_seconds,
         "trials": trials,
-        "seconds": min(total, spec.budget.seconds + teacher_seconds) if spec.budget.seconds and trials else total,
+        "seconds": min(total, spec.budget.seconds + teacher_seconds)
+        if spec.budget.seconds and trials
+        else total,
         "budget_seconds": spec.budget.seconds,
         "train_macs": (trials or 0) * statistics.fmean(macs),
     }

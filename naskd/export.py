@@ -28,7 +28,8 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
         images: ``(N, C, H, W)`` uint8, N at least 2.
 
     Returns:
-        ``path``, ``n_images``, ``max_difference`` of the logits, ``agreement`` of the predicted classes (fraction), ``size_bytes``.
+        ``path``, ``n_images``, ``max_difference`` of the logits, ``agreement`` of the predicted classes
+        (fraction), ``size_bytes``.
 
     Raises:
         ExportError: The two models differ, or what the format needs is not installed.

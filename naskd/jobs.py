@@ -23,8 +23,8 @@ class Job:
     Args:
         job_id: Unique within the study; for a trial its number as text, for an artifact its content id.
         kind: ``trial`` trains a student; ``artifact`` makes a teacher or an assistant that trials share.
-        config: The design to train; for an artifact the design that wants it, None for the study's teacher when no design
-            has asked yet.
+        config: The design to train; for an artifact the design that wants it, None for the study's teacher
+            when no design has asked yet.
         seed: Of the training.
         start_epoch: Where to go on; above 0 only with a checkpoint.
         until_epoch: Where to stop, at most the schedule's horizon.
@@ -51,13 +51,13 @@ class TrialResult:
         reason: Why it failed or was stopped, one line; empty when complete.
         metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
         curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
-        train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were remembered, so that
-            it compares designs.
+        train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were
+            remembered, so that it compares designs.
         spent_macs: What was really executed for it: with a bank, most trials never run their teacher.
         wall_seconds: Of this training, teacher loading excluded.
         seed: Of the training.
-        teacher_agreement: Fraction of validation images on which student and teacher name the same class; None without a
-            teacher.
+        teacher_agreement: Fraction of validation images on which student and teacher name the same class;
+            None without a teacher.
         error: The traceback of a failure.
         environment: Versions, device and threads.
     """

@@ -1,7 +1,7 @@
 """Final trainings of chosen designs, and the only look at the test split.
 
-A front is the best of many noisy results, and so looks better than it is (the winner's curse). Fresh seeds and images that no
-choice has seen say what its designs are worth.
+A front is the best of many noisy results, and so looks better than it is (the winner's curse). Fresh seeds
+and images that no choice has seen say what its designs are worth.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
 
 from torch import nn
 
@@ -106,7 +105,11 @@ class Retraining:
 
     def student_path(self, design: Design, replicate: int) -> Path:
         """Where the student of one training is kept."""
-        return self.run_dir / "retrained" / f"trial{design.number}-seed{replicate}-{self.key(design, replicate)[:12]}.safetensors"
+        return (
+            self.run_dir
+            / "retrained"
+            / f"trial{design.number}-seed{replicate}-{self.key(design, replicate)[:12]}.safetensors"
+        )
 
     def _final(self, design: Design) -> TrialConfig:
         training = dataclasses.replace(design.config.training, epochs=self.epochs)
@@ -162,7 +165,9 @@ class Retraining:
         rows.sort(key=lambda row: (row["macs"], -row["test_accuracy_mean"]))
         names = ("val_accuracy", "macs")
         points = [(row["test_accuracy_mean"], row["macs"]) for row in rows]
-        for row, on_front in zip(rows, non_dominated(objective_space(points, names), [True, False]), strict=True):
+        for row, on_front in zip(
+            rows, non_dominated(objective_space(points, names), [True, False]), strict=True
+        ):
             row["on_front"] = bool(on_front)
         record: dict[str, Any] = {
             "seeds": seeds,
@@ -172,7 +177,10 @@ class Retraining:
             "teacher_test_accuracy": None,
             "matches_teacher": None,
         }
-        if self.context.spec.teacher is not None and self.context.teacher_recipe().artifact_id in self.context.store:
+        if (
+            self.context.spec.teacher is not None
+            and self.context.teacher_recipe().artifact_id in self.context.store
+        ):
             self._compare_with_teacher(record)
         return record
 
@@ -206,6 +214,3 @@ class Retraining:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1))
         partial.replace(path)
-
-
-

@@ -278,6 +278,9 @@ class StudySpec(_StudyTable):
             del identity[key]
         for key in ("executor", "checkpoint_every"):
             del identity["execution"][key]
+        # Where the images lie may change; that they are the same images is seen by their hash.
+        for key in ("root", "test_root", "download", "max_bytes"):
+            del identity["data"][key]
         return identity
 
 

@@ -32,7 +32,7 @@ class TrialRun:
         build: Makes a fresh network of the design on the device.
         context: Data and compute.
         seed: Of initialisation and order.
-        views: The training images with their views, which have a seed of their own.
+        views: The training images with their views.
         sources: Knowledge of each teacher of the design.
     """
 
@@ -118,7 +118,11 @@ class TrialRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the same bits."""
-        return {"loop": self.loop.state_dict(), "curve": self.curve, "macs": [self.train_macs, self.spent_macs]}
+        return {
+            "loop": self.loop.state_dict(),
+            "curve": self.curve,
+            "macs": [self.train_macs, self.spent_macs],
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
@@ -127,19 +131,23 @@ class TrialRun:
         self.train_macs, self.spent_macs = state["macs"]
 
 
-def start_run(config: TrialConfig, context: TrialContext, seed: int) -> tuple[TrialRun, ArtifactRecipe | None]:
+def start_run(
+    config: TrialConfig, context: TrialContext, seed: int
+) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is its supervisor's, None without one."""
     recipes = context.recipes(config)
     supervisor = recipes[-1] if recipes else None
-    views = context.views(config.training.augmentation, context.view_seed())
+    augmentation = config.training.augmentation
     run = TrialRun(
         config.distillation,
         config.training,
         lambda: context.build_student(config.architecture),
         context,
         seed,
-        views,
-        (context.banked_source(supervisor, views),) * len(config.distillation.teachers) if supervisor else (),
+        context.views(augmentation),
+        (context.banked_source(supervisor, augmentation),) * len(config.distillation.teachers)
+        if supervisor
+        else (),
     )
     return run, supervisor
 
@@ -162,7 +170,9 @@ def run_trial(job: Job, context: TrialContext, report: Report) -> TrialResult:
         assert job.config is not None
         run, recipe = start_run(job.config, context, job.seed)
         if job.checkpoint is not None:
-            run.load_state_dict(torch.load(job.checkpoint, map_location=context.compute.device, weights_only=True))
+            run.load_state_dict(
+                torch.load(job.checkpoint, map_location=context.compute.device, weights_only=True)
+            )
         started = time.perf_counter()
         for epoch in range(run.epoch + 1, min(job.until_epoch, run.total_epochs) + 1):
             metrics = run.advance(epoch)
@@ -209,8 +219,8 @@ def run_trial(job: Job, context: TrialContext, report: Report) -> TrialResult:
 def make_artifact(job: Job, context: TrialContext, report: Report) -> TrialResult:
     """Make a teacher or an assistant and store it; a no-op when it is stored already.
 
-    The result carries what the making cost, whoever made it. A foreign teacher that does not fit its checkpoint or the data,
-    and a training that diverges, are failures with a reason.
+    The result carries what the making cost, whoever made it. A foreign teacher that does not fit its
+    checkpoint or the data, and a training that diverges, are failures with a reason.
     """
     chain = [context.teacher_recipe()] if job.config is None else context.recipes(job.config)
     position = next(i for i, recipe in enumerate(chain) if recipe.artifact_id == job.job_id)
@@ -230,6 +240,7 @@ def make_artifact(job: Job, context: TrialContext, report: Report) -> TrialResul
         metrics={k: manifest[k] for k in ("val_accuracy", "macs", "n_params", "size_bytes")},
         curve=tuple(manifest["curve"]),
         train_macs=manifest["train_macs"],
+        spent_macs=manifest["spent_macs"],
         wall_seconds=time.perf_counter() - started,
         environment=context.compute.environment(),
     )
@@ -239,7 +250,7 @@ def teacher_run(context: TrialContext) -> TrialRun:
     """The training of the study's own teacher, from scratch or from a torchvision network."""
     assert context.spec.teacher is not None
     training, seed = context.spec.teacher.training, context.teacher_recipe().seed
-    views = context.views(training.augmentation, seed)
+    views = context.views(training.augmentation)
     return TrialRun(DistillationSpec(), training, context.build_trainable_teacher, context, seed, views)
 
 
@@ -253,8 +264,8 @@ def assistant_run(
         lambda: context.build_student(assistant.architecture),
         context,
         recipe.seed,
-        context.views(assistant.training.augmentation, recipe.seed),
-        (context.source(parent),),
+        context.views(assistant.training.augmentation),
+        (context.banked_source(parent, assistant.training.augmentation),),
     )
 
 
@@ -291,6 +302,7 @@ def _make(
             "n_params": cost.n_params,
             "size_bytes": cost.size_bytes,
             "train_macs": run.train_macs if run is not None else 0,
+            "spent_macs": run.spent_macs if run is not None else 0,
             "wall_seconds": time.perf_counter() - started,
             "curve": run.curve if run is not None else [],
             "environment": context.compute.environment(),

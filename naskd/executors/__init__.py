@@ -11,8 +11,9 @@ class Executor(Protocol):
     """Pulls jobs from a source until it is finished, or until it is asked to stop."""
 
     def run(self, source: TrialSource) -> None:
-        """Do the work. Returns when the source is finished or after a requested stop; every job that was asked for has been
-        told, unless the process was told to stop at once.
+        """Do the work, until the source is finished or a stop is requested.
+
+        Every job that was asked for has been told on return, unless the process was told to stop at once.
         """
 
 

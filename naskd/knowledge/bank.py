@@ -1,9 +1,9 @@
 """Teacher outputs remembered between epochs and trials, so that a teacher is not run again for an image it has seen.
 
-Views are enumerated, and which view of a sample an epoch shows is fixed for a study. Epoch ``e`` therefore asks for the same
-*column* of knowledge in every trial: view ``pi(sample)[e mod V]`` of each sample. A column is filled whole, in the order of the
-samples and in batches of one size, the first time any trial meets it: what is remembered does not depend on who asked
-first, and a hit needs no look-up that would wait for the device.
+Views are enumerated, and which view of a sample an epoch shows is fixed for a study. Epoch ``e`` therefore
+asks for the same *column* of knowledge in every trial: view ``pi(sample)[e mod V]`` of each sample. A column is
+filled whole, in the order of the samples and in batches of one size, the first time any trial meets it: what is
+remembered does not depend on who asked first, and a hit needs no look-up that would wait for the device.
 """
 
 import math
@@ -24,14 +24,15 @@ FILL_BATCH = 256
 class BankedSource:
     """A network whose answers on the training split are remembered in memory, in the precision they were computed in.
 
-    A summary tensor is banked when all its columns fit into `budget_bytes`, which depends on shapes alone, never on what
-    was asked before; a loss with a tensor that does not fit gets an online forward pass.
+    A summary tensor is banked when all its columns fit into `budget_bytes`, which depends on shapes alone,
+    never on what was asked before; a loss with a tensor that does not fit gets an online forward pass.
 
     Args:
         source: Who answers what is not remembered.
         images: Gives the images ``(B, C, H, W)`` that an epoch shows of samples ``(B,)``.
         n_samples: Of the training split.
-        n_columns: Different columns that a study can ask for: the number of views, or of epochs where that is smaller.
+        n_views: Views of a sample; epoch ``e`` asks for column ``e mod n_views``.
+        n_epochs: Of the longest training that asks, which bounds how many columns there will be.
         budget_bytes: For each tensor of a summary.
     """
 
@@ -40,7 +41,8 @@ class BankedSource:
         source: OnlineSource,
         images: Callable[[Tensor, int], Tensor],
         n_samples: int,
-        n_columns: int,
+        n_views: int,
+        n_epochs: int,
         budget_bytes: int = 512 * 2**20,
     ) -> None:
         self.source = source
@@ -48,7 +50,8 @@ class BankedSource:
         self.macs = source.macs
         self.images = images
         self.n_samples = n_samples
-        self.n_columns = n_columns
+        self.n_views = n_views
+        self.n_columns = min(n_views, n_epochs)
         self.budget_bytes = budget_bytes
         self._columns: dict[tuple[str, int], Tensor] = {}
         self._fits: dict[str, bool] = {}
@@ -64,13 +67,15 @@ class BankedSource:
     ) -> list[Summary]:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
         names = [self._names(loss) for loss in losses]
-        banked = [loss for loss, wanted in zip(losses, names, strict=True) if all(map(self._fits.get, wanted))]
+        banked = [
+            loss for loss, wanted in zip(losses, names, strict=True) if all(map(self._fits.get, wanted))
+        ]
         online = [loss for loss in losses if loss not in banked]
         answers: dict[int, Summary] = {}
         if online:
             found = self.source.summaries(images, index, epoch, online)
             answers.update((id(loss), summary) for loss, summary in zip(online, found, strict=True))
-        column = epoch % self.n_columns
+        column = epoch % self.n_views
         missing = [
             loss
             for loss, wanted in zip(losses, names, strict=True)
@@ -98,7 +103,7 @@ class BankedSource:
     def _fill(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
         parts: dict[str, list[Tensor]] = {}
         everything = torch.arange(self.n_samples)
-        for chunk in everything.split(FILL_BATCH):
+        for chunk in torch.split(everything, FILL_BATCH):
             images = self.images(chunk, epoch)
             for summary in self.source.summaries(images, chunk, epoch, losses):
                 for name, tensor in summary.items():

@@ -13,11 +13,17 @@ from naskd.taps import TappedNetwork, TapShapes
 class KnowledgeSource(Protocol):
     """Answers what the losses keep of a teacher. A bank answers from memory, a network by a forward pass."""
 
-    shapes: TapShapes
-    macs: int
-    """Multiply-accumulates of one forward pass of one image."""
-    forward_images: int
-    """Images that a network was really run on so far."""
+    @property
+    def shapes(self) -> TapShapes:
+        """Of the teacher's taps."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward pass of one image."""
+
+    @property
+    def forward_images(self) -> int:
+        """Images that a network was really run on so far."""
 
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]

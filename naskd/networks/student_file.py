@@ -79,5 +79,7 @@ def student_metadata(path: Path) -> Mapping[str, str]:
     except Exception as error:  # safetensors raises its own kinds
         raise ValueError(f"{path} is no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        raise ValueError(
+            f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}"
+        )
     return dict(metadata)

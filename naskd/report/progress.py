@@ -30,6 +30,7 @@ class Progress(ABC):
         clock: Seconds, monotonic.
     """
 
+    # A subclass sets its own state before this: a terminal display draws itself when it is made.
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
         self._clock = clock
@@ -91,11 +92,11 @@ class SearchProgress(Progress):
     def __init__(
         self, console: Console, trials: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__(console, clock)
         self.trials = trials
         self.snapshot = Snapshot()
         self._seen = clock()
         self._artifact = ""
+        super().__init__(console, clock)
 
     def observe(self, snapshot: Snapshot) -> None:
         """Take in where the study stands."""
@@ -160,9 +161,9 @@ class RetrainProgress(Progress):
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(console, clock)
         self._started = clock()
         self._state = (0, 0, "")
+        super().__init__(console, clock)
 
     def observe(self, done: int, total: int, what: str) -> None:
         """Take in the trainings done, trainings in all, and what comes next."""

@@ -23,7 +23,8 @@ SCHEMES.register(
     SchemeCard(
         name="offline",
         title="offline distillation from frozen teachers, or plain training",
-        paper="Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. NIPS workshop 2014, arXiv 1503.02531",
+        paper="Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. NIPS workshop 2014, "
+        "arXiv 1503.02531",
         implementation="naskd.schemes.offline:OfflineScheme",
     )
 )

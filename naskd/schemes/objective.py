@@ -17,8 +17,8 @@ from naskd.taps import Taps, TapShapes, taps_like
 class DistillationObjective(nn.Module):
     """Cross-entropy with the labels and the design's knowledge terms.
 
-    ``balanced`` terms are scaled once, on the first batch: by ``|grad CE| / |grad K|``, both taken at the student's tensors
-    that the term reads. A term whose gradient is zero there keeps scale 1.
+    ``balanced`` terms are scaled once, on the first batch: by ``|grad CE| / |grad K|``, both taken at the
+    student's tensors that the term reads. A term whose gradient is zero there keeps scale 1.
 
     Args:
         spec: The design's terms, weights and teachers.
@@ -29,7 +29,9 @@ class DistillationObjective(nn.Module):
         ValueError: A term cannot be matched to these networks.
     """
 
-    def __init__(self, spec: DistillationSpec, student: TapShapes, sources: Sequence[KnowledgeSource]) -> None:
+    def __init__(
+        self, spec: DistillationSpec, student: TapShapes, sources: Sequence[KnowledgeSource]
+    ) -> None:
         super().__init__()
         self.ce_weight = spec.ce_weight
         self.names = term_names(spec.terms)
@@ -80,12 +82,15 @@ class DistillationObjective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss and its detached, unweighted terms by name."""
         outputs = [
-            loss(student, summary, labels, index) for loss, summary in zip(self.losses, summaries, strict=True)
+            loss(student, summary, labels, index)
+            for loss, summary in zip(self.losses, summaries, strict=True)
         ]
         label_weights = [out.label_weights for out in outputs if out.label_weights is not None]
         logits = student.logits.float()
         if label_weights:
-            ce = (F.cross_entropy(logits, labels, reduction="none") * torch.stack(label_weights).prod(0)).mean()
+            ce = (
+                F.cross_entropy(logits, labels, reduction="none") * torch.stack(label_weights).prod(0)
+            ).mean()
         else:
             ce = F.cross_entropy(logits, labels)
         if not self.calibrated:
@@ -104,7 +109,9 @@ class DistillationObjective(nn.Module):
             reference = _gradient_norm(ce, tensors)
             own = _gradient_norm(terms[i], tensors)
             usable = (own > 0) & (reference > 0) & own.isfinite() & reference.isfinite()
-            self.weights[i] *= torch.where(usable, reference / own, torch.ones_like(own)).to(self.weights.dtype)
+            self.weights[i] *= torch.where(usable, reference / own, torch.ones_like(own)).to(
+                self.weights.dtype
+            )
         self.calibrated = True
 
     def step_macs(self, student: TapShapes, batch_size: int) -> float:

@@ -47,8 +47,8 @@ class Update:
 class Phase:
     """A stretch of training.
 
-    A step is a generator of updates: alternating players (mutual learning, a generator against its student) yield in turn, and
-    each sees what the other's step has changed. Nothing in the loop depends on how many there are.
+    A step is a generator of updates: alternating players (mutual learning, a generator against its student)
+    yield in turn, and each sees what the other's step has changed. Nothing in the loop depends on how many there are.
 
     Args:
         name: For curves and messages.
@@ -74,8 +74,8 @@ class SchemeInputs:
     Args:
         distillation: How the student is taught.
         epochs: Of the whole schedule.
-        build: Makes a fresh network of the design's architecture on the training device; called once for each network that
-            the scheme trains.
+        build: Makes a fresh network of the design's architecture on the training device; called once for
+            each network that the scheme trains.
         sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty without terms.
         in_channels, resolution: Of the images.
     """
@@ -108,7 +108,9 @@ class Scheme(nn.Module):
         raise NotImplementedError
 
     def step_macs(self, batch_size: int) -> tuple[float, float]:
-        """Forward MACs for one image in training: of what is trained (its backward pass costs twice that again), and of
-        what is only asked.
+        """Forward MACs for one image in training.
+
+        Returns:
+            Of what is trained (its backward pass costs twice that again), and of what is only asked.
         """
         raise NotImplementedError

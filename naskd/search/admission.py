@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 
-from naskd.config import Cost, DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.config import Cost, DistillationSpec, TrialConfig
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
+from naskd.spaces import canonical
 from naskd.studyfile import LimitsSpec, StudySpec
 
 
@@ -19,42 +20,35 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     Raises:
         ValueError: A block, knowledge loss or scheme is unknown.
     """
-    defaults = {f.name: f.default for f in dataclasses.fields(KnowledgeTerm)}
-    stage_defaults = {f.name: f.default for f in dataclasses.fields(StageSpec)}
-
-    def settle_term(term: KnowledgeTerm) -> KnowledgeTerm:
-        card = KNOWLEDGE[term.kind]
-        unused = [("temperature", card.uses_temperature), ("pairs", card.uses_pairs)]
-        return dataclasses.replace(term, **{name: defaults[name] for name, used in unused if not used})
-
-    def settle_stage(stage: StageSpec) -> StageSpec:
-        card = BLOCKS[stage.block]
-        unused = [("expansion", card.uses_expansion), ("squeeze_excitation", card.uses_squeeze_excitation)]
-        return dataclasses.replace(stage, **{name: stage_defaults[name] for name, used in unused if not used})
-
+    for stage in config.architecture.stages:
+        BLOCKS[stage.block]
+    for term in config.distillation.terms:
+        KNOWLEDGE[term.kind]
     SCHEMES[config.distillation.scheme]
-    distillation = config.distillation.canonical()
-    distillation = dataclasses.replace(distillation, terms=tuple(settle_term(t) for t in distillation.terms))
-    return dataclasses.replace(
-        config,
-        architecture=dataclasses.replace(
-            config.architecture, stages=tuple(settle_stage(s) for s in config.architecture.stages)
-        ),
-        distillation=distillation,
-        training=dataclasses.replace(config.training, epochs=spec.epochs),
+    training = dataclasses.replace(config.training, epochs=spec.epochs)
+    return canonical(
+        dataclasses.replace(config, training=training),
+        knowledge={card.name: card for card in KNOWLEDGE},
+        blocks={card.name: card for card in BLOCKS},
     )
 
 
 def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
     """Why a settled design cannot or must not be trained; empty when it can."""
     found = over_limits(cost, spec.limits)
-    if (config.distillation.terms or SCHEMES[config.distillation.scheme].needs_teacher) and spec.teacher is None:
+    if (
+        config.distillation.terms or SCHEMES[config.distillation.scheme].needs_teacher
+    ) and spec.teacher is None:
         found.append("the design asks for knowledge, but the study file has no [teacher]")
-    found += _knowledge_problems(config.distillation, len(config.architecture.stages), config.training.batch_size)
+    found += _knowledge_problems(
+        config.distillation, len(config.architecture.stages), config.training.batch_size
+    )
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         stages = len(assistant.architecture.stages)
-        found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training.batch_size)]
+        found += [
+            f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training.batch_size)
+        ]
     return found
 
 

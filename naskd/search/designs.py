@@ -33,7 +33,7 @@ class SpaceSample:
 
     @property
     def log10_size(self) -> float:
-        """Decimal logarithm of the number of parameter combinations; a float counts as 100 values, a log or plain range."""
+        """Decimal logarithm of the number of parameter combinations; a float range counts as 100 values."""
         return sum(math.log10(max(1, _n_values(d))) for d in self.parameters.values())
 
 
@@ -90,7 +90,9 @@ def sample_space(
         except StudyInputError:
             raise
         except Exception as error:
-            raise StudyInputError(f"the search space {spec.space} raised {type(error).__name__}: {error}") from error
+            raise StudyInputError(
+                f"the search space {spec.space} raised {type(error).__name__}: {error}"
+            ) from error
         parameters.update(trial.distributions)
         if found:
             turned_away.append(found[0])
@@ -135,8 +137,9 @@ def _in_range(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def random_reference_point(sample: SpaceSample, spec: StudySpec, n_classes: int) -> dict[str, float]:
-    """A reference point where the study file gives none: chance accuracy, and for each cost the study's limit, or the
-    largest among the sampled designs.
+    """A reference point where the study file gives none.
+
+    Chance accuracy, and for each cost the study's limit, or the largest among the sampled designs.
     """
     costs = [cost for _, cost in sample.designs]
     limits = {"macs": spec.limits.max_macs, "n_params": spec.limits.max_params}
@@ -146,10 +149,10 @@ def random_reference_point(sample: SpaceSample, spec: StudySpec, n_classes: int)
             point[name] = 1.0 / n_classes
         elif limits.get(name):
             point[name] = float(limits[name] or 0)
-        elif hasattr(Cost, name) or costs and hasattr(costs[0], name):
+        elif hasattr(Cost, name) or (costs and hasattr(costs[0], name)):
             point[name] = float(max((getattr(cost, name) for cost in costs), default=1.0))
         else:
             # Training MACs are three passes over the data an epoch; a third more for teacher and evaluation.
             point[name] = float(max((cost.macs for cost in costs), default=1.0)) * spec.epochs * 4e4
-    point.update(spec.reference_point or {})
+    point.update({str(name): value for name, value in (spec.reference_point or {}).items()})
     return point

@@ -1,7 +1,7 @@
 """Who runs a trial, and whether that process still lives.
 
-A running trial names its owner and is renewed while it reports. The trial of a dead process on this host is an orphan at
-once; of a process on another host, when its lease has expired.
+A running trial names its owner and is renewed while it reports. The trial of a dead process on this host is
+an orphan at once; of a process on another host, when its lease has expired.
 """
 
 import os

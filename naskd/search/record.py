@@ -2,15 +2,30 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from naskd.pareto import non_dominated, objective_space
+from naskd.search.storage import open_storage
 from naskd.search.study import DIRECTIONS, SCHEMA_VERSION, study_hypervolume
+from naskd.studyfile import StudySpec
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
+
+
+def load_books(spec: StudySpec, run_dir: Path) -> optuna.Study:
+    """A run's study, for reading.
+
+    Raises:
+        ValueError: The storage holds no such study.
+    """
+    try:
+        return optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
+    except KeyError:
+        raise ValueError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
 
 
 def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bool = True) -> dict[str, Any]:
@@ -35,7 +50,7 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
     for trial, on_front in zip(complete, front.tolist(), strict=True):
         trial["on_front"] = on_front
     artifacts = study.user_attrs.get("artifacts", {})
-    shared_macs = sum(a["train_macs"] for a in artifacts.values() if a["label"] != "teacher")
+    shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
     teachers = [{"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"]
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -52,7 +67,9 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
             "turned_away": sum(t["state"] == "PRUNED" for t in trials),
             "running": sum(t["state"] == "RUNNING" for t in trials),
         },
-        "trials": trials if everything else sorted((t for t in complete if t["on_front"]), key=_by_cost(names)),
+        "trials": trials
+        if everything
+        else sorted((t for t in complete if t["on_front"]), key=_by_cost(names)),
     }
     if everything:
         record["progress"] = _progress(complete, names, reference_point)

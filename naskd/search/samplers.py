@@ -22,7 +22,10 @@ def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> optuna.s
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
         if spec.name == "tpe":
             return optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=spec.startup_trials, multivariate=spec.multivariate, constant_liar=True
+                seed=seed,
+                n_startup_trials=spec.startup_trials,
+                multivariate=spec.multivariate,
+                constant_liar=True,
             )
         if spec.name == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=spec.startup_trials)

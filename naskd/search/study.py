@@ -6,7 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 MAX_RETRIES = 3
 """How often a design whose process died is run again before it counts as the cause."""
 
-DIRECTIONS = {"val_accuracy": "maximize"}
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"val_accuracy": "maximize"}
 """Of each objective; whatever is not named here is a cost and minimised."""
 
 Space = Callable[[optuna.Trial], TrialConfig]
@@ -139,7 +139,7 @@ class Study:
         identity: Mapping[str, Any],
         reference_point: Mapping[str, float] | None,
     ) -> optuna.Study:
-        names = list(self.spec.objectives)
+        names: list[str] = list(self.spec.objectives)
         study = optuna.create_study(
             storage=storage,
             study_name=self.spec.name,
@@ -176,7 +176,7 @@ class Study:
         trials = self._study.get_trials(deepcopy=False)
         retried = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
         for artifact in self._study.user_attrs.get("artifacts", {}).values():
-            self._books.train_macs += artifact["train_macs"] if artifact["label"] != "teacher" else 0
+            self._books.train_macs += artifact["spent_macs"] if artifact["label"] != "teacher" else 0
         for trial in trials:
             attrs = trial.user_attrs
             if trial.state is TrialState.RUNNING:
@@ -221,7 +221,7 @@ class Study:
         self._study.tell(trial.number, state=TrialState.FAIL)
 
     def release(self) -> None:
-        """Give back what was asked for and not told, so that the next session runs it again. For the end of a session."""
+        """At the end of a session: give back what was not told, so that the next session runs it again."""
         jobs = [*self._running.values(), *self._blocked]
         numbers = {int(job.job_id) for job in jobs if job.kind == "trial"}
         for trial in self._study.get_trials(deepcopy=False):
@@ -444,12 +444,13 @@ class Study:
             booked[job.job_id] = {
                 "label": label,
                 "train_macs": result.train_macs,
+                "spent_macs": result.spent_macs,
                 "wall_seconds": result.wall_seconds,
                 **result.metrics,
             }
             self._study.set_user_attr("artifacts", booked)
             if label != "teacher":
-                self._books.train_macs += result.train_macs
+                self._books.train_macs += result.spent_macs
         self._show(None, 0)
 
     def _set_attr(self, number: int, key: str, value: Any) -> None:

@@ -29,7 +29,10 @@ class Compute:
 
     @staticmethod
     def resolve(
-        device: str = "auto", precision: Precision = "auto", channels_last: bool | Literal["auto"] = "auto", threads: int = 1
+        device: str = "auto",
+        precision: Precision = "auto",
+        channels_last: bool | Literal["auto"] = "auto",
+        threads: int = 1,
     ) -> "Compute":
         """Fill in ``auto``: the first GPU if there is one, channels_last everywhere, bfloat16 on GPUs that have it.
 
@@ -46,7 +49,9 @@ class Compute:
         on_gpu = device.startswith("cuda")
         return Compute(
             device=torch.device(device),
-            bfloat16=(on_gpu and torch.cuda.is_bf16_supported()) if precision == "auto" else precision == "bfloat16",
+            bfloat16=(on_gpu and torch.cuda.is_bf16_supported())
+            if precision == "auto"
+            else precision == "bfloat16",
             channels_last=True if channels_last == "auto" else channels_last,
             threads=threads,
         )
@@ -73,7 +78,9 @@ class Compute:
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "device": str(self.device),
-            "device_name": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor(),
+            "device_name": torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else platform.processor(),
             "host": platform.node(),
             "threads": self.threads,
             "precision": "bfloat16" if self.bfloat16 else "float32",

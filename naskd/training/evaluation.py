@@ -15,7 +15,7 @@ def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
     found = []
     try:
         with torch.no_grad(), compute.autocast():
-            for batch in images.split(EVALUATION_BATCH):
+            for batch in torch.split(images, EVALUATION_BATCH):
                 x = batch.float().div_(255)
                 if compute.channels_last:
                     x = x.contiguous(memory_format=torch.channels_last)

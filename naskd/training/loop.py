@@ -36,7 +36,13 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, scheme: Scheme, spec: TrainingSpec, data: SearchData, views: ViewedImages, seed: int, compute: Compute
+        self,
+        scheme: Scheme,
+        spec: TrainingSpec,
+        data: SearchData,
+        views: ViewedImages,
+        seed: int,
+        compute: Compute,
     ) -> None:
         self.scheme = scheme
         self.spec = spec
@@ -67,12 +73,16 @@ class TrainingLoop:
             if epoch < phase.epochs:
                 return phase, epoch
             epoch -= phase.epochs
-        raise ValueError(f"the phases have {self.total_epochs} epochs; there is no epoch {epoch + self.total_epochs}")
+        raise ValueError(
+            f"the phases have {self.total_epochs} epochs; there is no epoch {epoch + self.total_epochs}"
+        )
 
     def _enter(self, phase: Phase) -> None:
         if self._phase is not phase:
             self._phase = phase
-            self._optimizers = {name: build_optimizer(self.spec, modules) for name, modules in phase.trained.items()}
+            self._optimizers = {
+                name: build_optimizer(self.spec, modules) for name, modules in phase.trained.items()
+            }
 
     def _batches(self, phase: Phase) -> Iterator[Batch]:
         if phase.batches is not None:
@@ -137,7 +147,9 @@ class TrainingLoop:
         finite = torch.stack([p.detach().isfinite().all() for _, p in named])
         if not bool(finite.all()):
             name = next(n for (n, _), ok in zip(named, finite.tolist(), strict=True) if not ok)
-            raise NonFiniteError(f"non-finite gradient: parameter {name} is no longer finite in epoch {self.epoch}")
+            raise NonFiniteError(
+                f"non-finite gradient: parameter {name} is no longer finite in epoch {self.epoch}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on from the end of the last epoch with the same bits."""

@@ -1,0 +1,226 @@
+"""Does searching architecture and distillation jointly pay? Four ways to spend the same compute on one study.
+
+    python scripts/bench_joint.py --out runs/bench_joint --seeds 5 --jobs 2
+
+Arms, all with the same budget of executed training MACs (assistants and teacher passes included):
+
+- ``joint``: the study as it is, TPE in the joint space.
+- ``undistilled``: TPE in the same space without distillation.
+- ``random``: random search in the joint space.
+- ``sequential``: architectures first (half of the budget, no distillation), then distillation of that front
+(the other half).
+
+Every front is re-trained with fresh seeds and judged on the test split: hypervolume of the means on (accuracy, log10
+MACs). Differences to ``joint`` are paired by study seed, with a 95 % t interval. Writes ``results.json`` and
+prints a Markdown table.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ARMS = ("joint", "undistilled", "random", "sequential")
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = {"val_accuracy": 0.5, "macs": 2e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", default=str(ROOT / "studies/digits.toml"))
+    parser.add_argument("--out", default="runs/bench_joint")
+    parser.add_argument("--seeds", type=int, default=5, help="studies per arm")
+    parser.add_argument("--budget", type=float, default=4e11, help="executed training MACs per study")
+    parser.add_argument("--min-macs", type=float, default=2e4, help="no student below it")
+    parser.add_argument("--retrain-seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    out = Path(args.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if args.task:
+        arm, seed = args.task.split(":")
+        run_arm(arm, int(seed), args, out)
+        return
+    # The shared teacher first, so that no arm pays for it or waits for it.
+    subprocess.run([*command(args, out), "--task", "teacher:0"], check=True, env=environment())
+    queue = [f"{arm}:{seed}" for seed in range(args.seeds) for arm in args.arms]
+    running: list[tuple[str, subprocess.Popen[bytes]]] = []
+    while queue or running:
+        while queue and len(running) < args.jobs:
+            task = queue.pop(0)
+            running.append((task, subprocess.Popen([*command(args, out), "--task", task], env=environment())))
+        for task, process in list(running):
+            if process.poll() is not None:
+                running.remove((task, process))
+                if process.returncode:
+                    raise SystemExit(f"{task} failed with exit code {process.returncode}")
+        time.sleep(0.5)
+    summarise(args, out)
+
+
+def command(args: argparse.Namespace, out: Path) -> list[str]:
+    return [
+        sys.executable, __file__, "--study", args.study, "--out", str(out), "--seeds", str(args.seeds),
+        "--budget", str(args.budget), "--retrain-seeds", str(args.retrain_seeds), "--min-macs", str(args.min_macs),
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
+    from naskd.studyfile import BudgetSpec, parse_study
+
+    result_file = out / f"{arm}-{seed}.json"
+    if result_file.exists():
+        return
+    spec = parse_study(Path(args.study))
+    spec = dataclasses.replace(
+        spec, seed=seed, name=f"{arm}-{seed}", warm_start=(), reference_point=REFERENCE,
+        budget=BudgetSpec(train_macs=int(args.budget)),
+        limits=dataclasses.replace(spec.limits, min_macs=int(args.min_macs)),
+    )  # fmt: skip
+    space = spec.space.rpartition(":")[0]
+    if arm == "teacher":
+        search(dataclasses.replace(spec, budget=BudgetSpec(trials=1)), out)
+        return
+    if arm == "random":
+        spec = dataclasses.replace(spec, sampler=dataclasses.replace(spec.sampler, name="random"))
+    if arm == "undistilled":
+        spec = dataclasses.replace(spec, space=f"{space}:architecture_only")
+    started = time.perf_counter()
+    if arm == "sequential":
+        runs = search_sequentially(spec, space, out)
+    else:
+        runs = [search(spec, out)]
+    result = {"arm": arm, "seed": seed, "search_seconds": time.perf_counter() - started}
+    result.update(judge(runs, args.retrain_seeds))
+    result_file.write_text(json.dumps(result, indent=1))
+
+
+def search(spec: Any, out: Path) -> Any:
+    import naskd
+
+    return naskd.search(spec, out=out / spec.name)
+
+
+def search_sequentially(spec: Any, space: str, out: Path) -> list[Any]:
+    """Architectures without distillation, then distillation with the front's architectures."""
+    from naskd.studyfile import BudgetSpec
+
+    half = BudgetSpec(train_macs=spec.budget.train_macs // 2)
+    first = search(
+        dataclasses.replace(spec, name=f"{spec.name}-a", space=f"{space}:architecture_only", budget=half), out
+    )
+    designs = [trial["config"]["architecture"] for trial in first.front()]
+    space_file = out / f"{spec.name}_space.py"
+    space_file.write_text(
+        "import importlib.util, json\n"
+        "from pydantic import TypeAdapter\n"
+        "from naskd.config import ArchitectureSpec\n"
+        f"spec = importlib.util.spec_from_file_location('space', {str(spec.resolve(space))!r})\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        f"DESIGNS = [TypeAdapter(ArchitectureSpec).validate_python(d) for d in json.loads({json.dumps(designs)!r})]\n"
+        "def distil(trial):\n"
+        "    chosen = trial.suggest_categorical('front_design', list(range(len(DESIGNS))))\n"
+        "    return module.make_distillation_only(DESIGNS[chosen])(trial)\n"
+    )
+    second = search(
+        dataclasses.replace(spec, name=f"{spec.name}-b", space=f"{space_file}:distil", budget=half), out
+    )
+    return [first, second]
+
+
+def judge(runs: list[Any], seeds: int) -> dict[str, Any]:
+    """Retrain the front of all runs together; hypervolume of the test means."""
+    from naskd.config import TrialConfig
+    from naskd.pareto import non_dominated, objective_space
+    from naskd.retraining import Design, Retraining
+    from naskd.search.study import study_hypervolume
+
+    names = ("val_accuracy", "macs")
+    trials = [t for run in runs for t in run.trials() if t["state"] == "COMPLETE"]
+    points = [(t["val_accuracy"], t["macs"]) for t in trials]
+    front = non_dominated(objective_space(points, names), [True, False])
+    chosen = [t for t, keep in zip(trials, front, strict=True) if keep]
+    # Equal points are one place on the front; one of them is enough to train.
+    chosen = list({(t["val_accuracy"], t["macs"]): t for t in chosen}.values())
+    designs = [
+        Design(number, TrialConfig.from_dict(t["config"]), t["val_accuracy"])
+        for number, t in enumerate(chosen)
+    ]
+    retraining = Retraining(runs[-1].context, runs[-1].path, runs[-1].spec.epochs)
+    record = retraining.run(designs, seeds)
+    rows = record["designs"]
+    test = [(row["test_accuracy_mean"], row["macs"]) for row in rows]
+    return {
+        "trials": len(trials),
+        "spent_macs": sum(run.to_dict()["train_macs"] for run in runs),
+        "train_macs_as_if_unbanked": sum(t["train_macs"] for t in trials),
+        "front_size": len(rows),
+        "distilled_on_front": sum(bool(t["config"]["distillation"]["terms"]) for t in chosen),
+        "val_hypervolume": study_hypervolume(points, names, REFERENCE),
+        "test_hypervolume": study_hypervolume(test, names, REFERENCE),
+        "best_test_accuracy": max(row["test_accuracy_mean"] for row in rows),
+        "teacher_test_accuracy": record["teacher_test_accuracy"],
+        "front": [{k: row[k] for k in ("macs", "test_accuracy_mean", "test_accuracy_sd")} for row in rows],
+    }
+
+
+def summarise(args: argparse.Namespace, out: Path) -> None:
+    results = {
+        arm: [json.loads((out / f"{arm}-{seed}.json").read_text()) for seed in range(args.seeds)]
+        for arm in args.arms
+    }
+    (out / "results.json").write_text(json.dumps({"arguments": vars(args), "results": results}, indent=1))
+    print(
+        "| arm | trials | test hypervolume (mean, sd) | joint minus arm (95 % interval) | best test accuracy | front |"
+    )
+    print("|---|---|---|---|---|---|")
+    for arm, rows in results.items():
+        volumes = [row["test_hypervolume"] for row in rows]
+        difference = "-"
+        if arm != "joint" and "joint" in results:
+            pairs = [
+                j["test_hypervolume"] - row["test_hypervolume"]
+                for j, row in zip(results["joint"], rows, strict=True)
+            ]
+            low, high = interval(pairs)
+            difference = f"{statistics.fmean(pairs):+.4f} [{low:+.4f}, {high:+.4f}]"
+        print(
+            f"| {arm} | {statistics.fmean(r['trials'] for r in rows):.0f} | {statistics.fmean(volumes):.4f}, "
+            f"{spread(volumes):.4f} | {difference} | {statistics.fmean(r['best_test_accuracy'] for r in rows):.4f} | "
+            f"{statistics.fmean(r['front_size'] for r in rows):.1f} |"
+        )
+
+
+def spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """95 % t interval of the mean."""
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return -math.inf, math.inf
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+if __name__ == "__main__":
+    main()
