@@ -1,0 +1,90 @@
+"""What tests share: one thread a process, and one tiny run that was really searched."""
+
+import os
+
+# Before anything imports torch: two workers with two threads each would fight over two cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+
+import shutil
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+TINY_STUDY = """\
+name = "tiny"
+space = "space.py:joint"
+epochs = 1
+
+[data]
+kind = "digits"
+
+[teacher.architecture]
+stem_width = 8
+stages = [{block = "basic", depth = 1, width = 8, stride = 2}]
+
+[teacher.training]
+epochs = 1
+
+[budget]
+trials = 2
+
+[retrain]
+seeds = 2
+"""
+
+TINY_SPACE = '''\
+"""Students of one stage, taught by logits."""
+
+from naskd.config import (
+    ArchitectureSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+
+
+def joint(trial):
+    width = trial.suggest_int("width", 4, 64)
+    temperature = trial.suggest_float("temperature", 1.0, 8.0)
+    return TrialConfig(
+        ArchitectureSpec(stem_width=4, stages=(StageSpec("basic", depth=1, width=width, stride=2),)),
+        DistillationSpec(terms=(KnowledgeTerm("logits", temperature=temperature),)),
+        TrainingSpec(epochs=1),
+    )
+'''
+
+
+def write_tiny_study(folder: Path) -> Path:
+    """A study of digits with two trials of one epoch, and its space; the path of the study file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "space.py").write_text(TINY_SPACE)
+    (folder / "tiny.toml").write_text(TINY_STUDY)
+    return folder / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The run directory of a finished search with two complete trials. For reading; see `tiny_run_copy`.
+
+    Its study file is ``tiny_run.parents[1] / "tiny.toml"``. Searched once for all workers of pytest-xdist.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            from naskd.api import search
+
+            search(write_tiny_study(folder), out=folder / "runs" / "tiny")
+            (folder / "done").touch()
+    return folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def tiny_run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_run`, with its artifacts, that a test may change."""
+    shutil.copytree(tiny_run.parents[1], tmp_path / "tiny")
+    return tmp_path / "tiny" / "runs" / "tiny"

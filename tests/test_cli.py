@@ -1,0 +1,466 @@
+"""The command line: what goes to which stream, exit codes, and that mistakes are said in plain words."""
+
+import csv
+import errno
+import io
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import write_tiny_study
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+import naskd
+from naskd import api
+from naskd.cli import app
+from naskd.executors import EXECUTORS
+from naskd.export import ExportError
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.report.progress import RetrainProgress, SearchProgress
+from naskd.schemes import SCHEMES
+from naskd.search.study import Snapshot, StudyError
+
+CARDS = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES, EXECUTORS) for card in registry]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="naskd")
+
+
+def process(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "naskd", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def assert_refused(result: Result, code: int, *said: str) -> None:
+    """A clear message on standard error and nothing else."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    for text in said:
+        assert text in result.stderr
+
+
+# --- starting -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "search --help", "retrain --help"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    # Without pydantic: typer itself imports it where an option has a range.
+    code = (
+        "import sys\nfrom naskd.cli import app\n"
+        f"try: app({command.split()!r})\nexcept SystemExit as end: assert not end.code, end\n"
+        "heavy = {'torch', 'optuna', 'ray', 'plotly', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_import_naskd_imports_nothing_heavy() -> None:
+    code = "import sys, naskd; assert not {'torch', 'optuna', 'ray', 'pydantic', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_takes_less_than_two_fifths_of_a_second() -> None:
+    # Processor time and the best of three: what else runs on the machine must not decide.
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "naskd", "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.4
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"naskd {naskd.__version__}\n"
+
+
+def test_commands_are_the_promised_ones() -> None:
+    promised = ["search", "front", "show", "best", "retrain", "export", "check", "space", "methods", "init"]
+    assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
+
+
+# --- mistakes -------------------------------------------------------------------------------------------
+
+
+def test_every_mistake_of_a_study_file_is_listed(tmp_path: Path) -> None:
+    study = write_tiny_study(tmp_path)
+    study.write_text(study.read_text().replace("epochs = 1\n", "epochs = 0\nsede = 1\n", 1))
+    for command in ("check", "search", "space"):
+        assert_refused(
+            call(command, study), 2, "tiny.toml: 2 problems", "epochs: got 0", "did you mean 'seed'"
+        )
+
+
+def test_missing_study_file(tmp_path: Path) -> None:
+    assert_refused(call("check", tmp_path / "nothing.toml"), 2, "nothing.toml", "No such file")
+
+
+def test_set_overrides_and_is_checked(tmp_path: Path) -> None:
+    study = write_tiny_study(tmp_path)
+    assert "at most 7 trials" in call("check", study, "--set", "budget.trials=7").stdout
+    assert_refused(
+        call("check", study, "--set", "sampler.name=tpee"), 2, "sampler.name", "did you mean 'tpe'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("search", "x.toml", "--trials", "0"), "--trials"),
+        (("search", "x.toml", "--seconds", "0"), "seconds above 0"),
+        (("search", "x.toml", "--seconds", "nan"), "seconds above 0"),
+        (("best", "x", "--max-macs", "many"), "many is not a count"),
+        (("best", "x", "--max-macs", "0.5"), "0.5 is not a count"),
+        (("best", "x", "--min-accuracy", "97"), "such as 0.97"),
+        (("front", "x", "--json", "--csv"), "--json and --csv"),
+        (("retrain", "x", "--seeds", "0"), "--seeds"),
+        (("export", "x", "0", "--format", "pickle"), "onnx"),
+        (("front",), "RUN"),
+        (("fornt", "x"), "fornt"),
+    ],
+)
+def test_wrong_arguments(arguments: tuple[str, ...], said: str) -> None:
+    assert_refused(call(*arguments), 2, said)
+
+
+def test_unknown_executor_names_the_known(tmp_path: Path) -> None:
+    result = call("search", write_tiny_study(tmp_path), "--executor", "seriall", "--out", tmp_path / "r")
+    assert_refused(result, 2, "unknown executor 'seriall'", "did you mean 'serial'")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("command", [("front",), ("show", "0"), ("best",), ("retrain",), ("export", "0")])
+def test_no_run(command: tuple[str, ...], tmp_path: Path) -> None:
+    name, *rest = command
+    assert_refused(call(name, tmp_path, *rest), 2, f"{tmp_path} is no run directory")
+
+
+def test_resume_of_a_changed_study_is_refused_as_wrong_input(tiny_run_copy: Path) -> None:
+    study = tiny_run_copy.parents[1] / "tiny.toml"
+    before = (tiny_run_copy / "study.json").read_bytes()
+    result = call("search", study, "--out", tiny_run_copy, "--set", "epochs=3")
+    assert_refused(result, 2, "cannot be resumed", "epochs: 1 -> 3")
+    assert (tiny_run_copy / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device ("),
+        (OSError(errno.EACCES, "Permission denied", "/there/file"), "Permission denied (/there/file)"),
+        (StudyError("the run is in use"), "the run is in use"),
+        (ExportError("the models differ"), "the models differ"),
+    ],
+)
+def test_what_fails_while_running_is_one_line(
+    raised: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(api, "search", fail)
+    result = call("search", write_tiny_study(tmp_path), "--out", tmp_path / "full")
+    assert_refused(result, 1, said)
+    assert len(result.stderr.splitlines()) == 1
+    if "space" in said:
+        assert str(tmp_path / "full") in result.stderr
+
+
+def test_a_mistake_in_naskd_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(api, "search", fail)
+    result = call("search", write_tiny_study(tmp_path))
+    assert isinstance(result.exception, KeyError)
+
+
+def test_no_complete_trial_is_a_failure(tmp_path: Path) -> None:
+    study = write_tiny_study(tmp_path)
+    space = tmp_path / "space.py"
+    # One epoch at this rate ends in infinities, whatever the seed.
+    space.write_text(space.read_text().replace("epochs=1)", 'epochs=1, learning_rate=1e30, optimizer="sgd")'))
+    result = call("search", study, "--trials", 1, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert "no trial is complete" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# --- searching ------------------------------------------------------------------------------------------
+
+
+def test_init_then_check_then_space(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "study"
+    made = call("init", folder)
+    assert made.exit_code == 0
+    assert sorted(made.stdout.split()) == sorted(str(path) for path in folder.iterdir())
+    assert call("check", folder / "study.toml").exit_code == 0
+    shown = call("space", folder / "study.toml", "--samples", 20).stdout
+    assert "kd.logits.temperature" in shown
+    assert "MACs" in shown
+
+
+def test_init_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "space.py").write_text("mine")
+    assert_refused(call("init", tmp_path), 2, "already holds space.py")
+    assert [path.name for path in tmp_path.iterdir()] == ["space.py"]
+    assert (tmp_path / "space.py").read_text() == "mine"
+
+
+def test_dry_run_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call("search", write_tiny_study(tmp_path / "s"), "--dry-run", "--trials", 50)
+    assert result.exit_code == 0
+    assert "trial seconds" in result.stdout
+    assert "50" in result.stdout
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> None:
+    study = tiny_run_copy.parents[1] / "tiny.toml"
+    result = call("search", study, "--out", tiny_run_copy, "--trials", 3)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Front of tiny")
+    assert "3 of 3 trials" in result.stderr
+    assert "ended: all 3 trials done" in result.stderr
+    assert str(tiny_run_copy / "report.html") in result.stderr
+    assert "naskd retrain" in result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= 120
+    assert "\x1b" not in result.output
+    assert len(api.open_run(tiny_run_copy).trials()) == 3
+
+
+@pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 130)])
+def test_ctrl_c_once_finishes_the_trial_twice_stops_at_once(signals: int, code: int, tmp_path: Path) -> None:
+    study = write_tiny_study(tmp_path)
+    # Once: in the middle of many short trials. Twice: in the middle of one that would never end.
+    epochs = 1 if signals == 1 else 100_000
+    search = process(
+        "search", study, "--trials", 10_000, "--out", tmp_path / "run", "--set", f"epochs={epochs}"
+    )
+    assert search.stderr is not None
+    _wait_for(tmp_path / "run" / "journal.log", '"result"' if signals == 1 else '"config_id"', search)
+    search.send_signal(signal.SIGINT)
+    said = ""
+    if signals == 2:
+        while "Ctrl-C again stops now" not in said:
+            line = search.stderr.readline()
+            assert line, "ended at the first Ctrl-C"
+            said += line
+        search.send_signal(signal.SIGINT)
+    stdout, stderr = search.communicate(timeout=60)
+    said += stderr
+    assert search.returncode == code, said
+    assert "Ctrl-C again stops now" in said
+    assert "Traceback" not in said
+    assert "naskd search" in said, "how to go on"
+    states = {trial["state"] for trial in api.open_run(tmp_path / "run").trials()}
+    if signals == 1:
+        assert "Front of tiny" in stdout
+        assert states == {"COMPLETE"}
+    else:
+        assert states == {"FAIL", "WAITING"}
+
+
+def _wait_for(journal: Path, text: str, search: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if journal.exists() and text in journal.read_text():
+            return
+        assert search.poll() is None, "ended before it began"
+        time.sleep(0.1)
+    raise AssertionError("no trial began")
+
+
+# --- looking --------------------------------------------------------------------------------------------
+
+
+def test_front_json_has_the_promised_keys(tiny_run: Path) -> None:
+    shown = json.loads(call("front", tiny_run, "--json").stdout)
+    assert {
+        "study",
+        "objectives",
+        "reference_point",
+        "hypervolume",
+        "train_macs",
+        "trials",
+        "schema_version",
+    } <= set(shown)
+    macs = [trial["macs"] for trial in shown["trials"]]
+    assert macs == sorted(macs)
+    for trial in shown["trials"]:
+        assert {
+            "number",
+            "val_accuracy",
+            "macs",
+            "n_params",
+            "config",
+            "seed",
+            "wall_seconds",
+            "train_macs",
+        } <= set(trial)
+        assert {"architecture", "distillation", "training"} <= set(trial["config"])
+
+
+def test_front_all_json_has_every_trial_with_its_state(tiny_run: Path) -> None:
+    trials = json.loads(call("front", tiny_run, "--json", "--all").stdout)["trials"]
+    assert [trial["number"] for trial in trials] == [0, 1]
+    assert all(trial["state"] == "COMPLETE" and trial["reason"] == "" for trial in trials)
+
+
+def test_json_has_no_nan(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.Run, "to_dict", lambda *_: {"trials": [{"curve": ({"loss": float("nan")},)}]})
+    assert json.loads(call("front", tiny_run, "--json").stdout) == {"trials": [{"curve": [{"loss": None}]}]}
+
+
+def test_front_csv(tiny_run: Path) -> None:
+    run = api.open_run(tiny_run)
+    rows = list(csv.DictReader(io.StringIO(call("front", tiny_run, "--csv").stdout)))
+    assert [int(row["number"]) for row in rows] == [trial["number"] for trial in run.front()]
+    rows = list(csv.DictReader(io.StringIO(call("front", tiny_run, "--csv", "--all").stdout)))
+    assert [row["state"] for row in rows] == ["COMPLETE", "COMPLETE"]
+
+
+def test_front_table_and_listing(tiny_run: Path) -> None:
+    assert call("front", tiny_run).stdout.startswith("Front of tiny")
+    listing = call("front", tiny_run, "--all").stdout
+    assert listing.count("COMPLETE") == 2
+    assert "* " in listing
+
+
+def test_front_files(tiny_run: Path, tmp_path: Path) -> None:
+    result = call("front", tiny_run, "--png", tmp_path / "f.png", "--html", tmp_path / "f.html")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (tmp_path / "f.html").read_text()
+    nowhere = tmp_path / "nowhere" / "f.png"
+    assert_refused(call("front", tiny_run, "--png", nowhere), 1, str(nowhere))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_full_disk_names_the_file(tiny_run: Path) -> None:
+    result = call("front", tiny_run, "--png", "/dev/full")
+    assert_refused(result, 1, "No space left on device", "/dev/full")
+
+
+def test_show(tiny_run: Path) -> None:
+    assert call("show", tiny_run, 1).stdout.startswith("Trial 1 of tiny")
+    assert json.loads(call("show", tiny_run, 1, "--json").stdout)["number"] == 1
+    assert_refused(call("show", tiny_run, 99), 2, "no trial 99", "0 to 1")
+
+
+def test_best(tiny_run: Path) -> None:
+    front = api.open_run(tiny_run).front()
+    cheapest = json.loads(call("best", tiny_run, "--min-accuracy", "0", "--json").stdout)
+    assert cheapest["number"] == front[0]["number"]
+    finest = json.loads(call("best", tiny_run, "--max-macs", "1e9", "--json").stdout)
+    assert finest["number"] == front[-1]["number"]
+    assert call("best", tiny_run).stdout.startswith(f"Trial {finest['number']} of tiny")
+    assert_refused(call("best", tiny_run, "--max-macs", "1"), 2, "macs <= 1")
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_methods_show_every_card(card: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    name, paper = card.name, card.paper  # type: ignore[attr-defined]
+    listing = call("methods").stdout
+    assert re.search(rf"^(\S+)? +{name} .*{re.escape(paper)}", listing, re.MULTILINE)
+    whole = call("methods", name).stdout
+    assert name in whole
+    assert paper in whole
+    assert str(card.implementation) in whole  # type: ignore[attr-defined]
+
+
+def test_unknown_method_names_the_nearest() -> None:
+    assert_refused(call("methods", "logit"), 2, "unknown method 'logit'", "did you mean 'logits'")
+
+
+# --- taking away ----------------------------------------------------------------------------------------
+
+
+def test_retrain_then_export(tiny_run_copy: Path, tmp_path: Path) -> None:
+    result = call("retrain", tiny_run_copy, 0, "--seeds", 2)
+    assert result.exit_code == 0, result.output
+    assert "2 fresh seeds of 1 epoch each" in result.stdout
+    assert "2 of 2 trainings" in result.stderr
+    target = tmp_path / "student.safetensors"
+    result = call("export", tiny_run_copy, 0, "--out", target)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{target}\n"
+    assert naskd.load(target).training is False
+    assert_refused(
+        call("export", tiny_run_copy, 0, "--format", "onnx", "--out", target), 2, "must end in .onnx"
+    )
+    assert_refused(call("retrain", tiny_run_copy, 7), 2, "no trial 7")
+
+
+# --- progress -------------------------------------------------------------------------------------------
+
+
+def snapshots(n: int) -> list[Snapshot]:
+    return [
+        Snapshot(
+            complete=i, running=f"trial {i}", epoch=1, epochs=2, seconds=i, fraction=i / n, hypervolume=i / n
+        )
+        for i in range(1, n + 1)
+    ]
+
+
+def test_plain_progress_is_a_line_now_and_then() -> None:
+    out, now = io.StringIO(), [0.0]
+    with SearchProgress(Console(file=out, width=200), 100, clock=lambda: now[0]) as progress:
+        progress.observe(Snapshot(running="teacher"))
+        for snapshot in snapshots(100):
+            now[0] = snapshot.seconds
+            progress.observe(snapshot)
+        progress.observe(Snapshot(complete=100, fraction=1.0, seconds=100))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "training the teacher"
+    assert "\x1b" not in out.getvalue()
+    assert 8 <= len(lines) <= 13
+    assert lines[-1].startswith("100 of 100 trials")
+
+
+def test_terminal_progress_says_what_runs_and_what_is_left() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True, color_system=None)
+    with SearchProgress(console, 10, clock=lambda: 0.0) as progress:
+        progress.observe(Snapshot(3, 1, 2, "trial 6", 4, 20, 0.75, 0.9722, 0, 0.4, 8.0, 12.0))
+        progress.notice("finishing the running trial")
+        console.print(progress.render())
+    shown = out.getvalue()
+    for text in (
+        "4 of 10 trials, 1 failed, 2 turned away",
+        "hypervolume 0.7500",
+        "best 97.22%",
+        "8.0 s gone, about 12.0 s left",
+        "training trial 6, epoch 4 of 20",
+        "finishing the running trial",
+    ):
+        assert text in shown
+
+
+def test_retraining_progress() -> None:
+    out = io.StringIO()
+    with RetrainProgress(Console(file=out, width=200)) as progress:
+        progress.observe(0, 2, "trial 1, seed 1 of 2")
+        progress.observe(2, 2, "")
+    first, last = out.getvalue().splitlines()
+    assert "trial 1, seed 1 of 2" in first
+    assert last.startswith("2 of 2 trainings")
