@@ -115,17 +115,20 @@ def search(
         raise StudyInputError("\n".join(mistakes))
     with _locked(run_dir):
         shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
-        storage = open_storage(spec.storage, run_dir)
+        storage = open_storage(spec.storage, run_dir, writing=True)
+        data = opened.context.data
         source = Study(
             spec,
             opened.space,
             storage,
             opened.context,
             identity=_identity(opened),
-            reference_point=random_reference_point(sample, spec, opened.context.data.n_classes),
+            reference_point=random_reference_point(sample, spec, data.n_classes, len(data.train)),
             observe=observe,
         )
-        (run_dir / STUDY_FILE).write_text(shown)
+        partial = run_dir / f".{STUDY_FILE}.partial"
+        partial.write_text(shown)
+        partial.replace(run_dir / STUDY_FILE)
         shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
         executor = EXECUTORS.load(spec.execution.executor)(opened.context)
         try:

@@ -1,11 +1,13 @@
 """What a search would cost, from a few timed steps, before anything starts."""
 
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from naskd.config import TrialConfig
+from naskd.config import DistillationSpec, TrialConfig
 from naskd.context import TrialContext
 from naskd.knowledge.source import OnlineSource
 from naskd.trial import TrialRun, teacher_run
@@ -25,8 +27,9 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
 
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
-        ``teacher_seconds`` (0 when it exists or needs no training), ``trials``, ``seconds`` and ``train_macs`` of the
-        whole search, ``n_timed``.
+        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
+        for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``train_macs`` of its
+        trials, ``budget_seconds``, ``n_timed``.
 
     Raises:
         ValueError: There is no design to time.
@@ -59,19 +62,30 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         run = teacher_run(context)
         per_step, steps = _time_steps(run)
         teacher_seconds = per_step * steps
-    trials = spec.budget.trials
-    total = teacher_seconds + (trials or 0) * statistics.fmean(seconds)
+    assistant_seconds = sum(_assistant_seconds(context, designs), start=0.0)
+    mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
+    budget = spec.budget
+    affordable = [
+        float(limit)
+        for limit in (
+            budget.trials,
+            budget.seconds and max(0.0, budget.seconds - teacher_seconds - assistant_seconds) / mean_seconds,
+            budget.train_macs and budget.train_macs / mean_macs,
+        )
+        if limit is not None
+    ]
+    # The trial that runs when a limit is reached is finished.
+    trials = math.ceil(min(affordable))
     return {
         "n_timed": len(designs),
         "trial_seconds": {"min": min(seconds), "max": max(seconds), "median": statistics.median(seconds)},
         "trial_train_macs": {"min": min(macs), "max": max(macs), "median": statistics.median(macs)},
         "teacher_seconds": teacher_seconds,
+        "assistant_seconds": assistant_seconds,
         "trials": trials,
-        "seconds": min(total, spec.budget.seconds + teacher_seconds)
-        if spec.budget.seconds and trials
-        else total,
-        "budget_seconds": spec.budget.seconds,
-        "train_macs": (trials or 0) * statistics.fmean(macs),
+        "seconds": teacher_seconds + assistant_seconds + trials * mean_seconds,
+        "budget_seconds": budget.seconds,
+        "train_macs": trials * mean_macs,
     }
 
 
@@ -82,9 +96,37 @@ def _stand_ins(context: TrialContext, design: TrialConfig) -> tuple[OnlineSource
     return (context.stand_in(recipes[-1]),) * len(design.distillation.teachers)
 
 
+def _assistant_seconds(context: TrialContext, designs: Sequence[TrialConfig]) -> Iterator[float]:
+    """The time of each assistant that the designs ask for and that is not there yet."""
+    seen: set[str] = set()
+    for design in designs:
+        chain = context.recipes(design)
+        for parent, recipe in itertools.pairwise(chain):
+            if (
+                recipe.assistant is None
+                or recipe.artifact_id in seen
+                or context.has_artifact(recipe.artifact_id)
+            ):
+                continue
+            seen.add(recipe.artifact_id)
+            assistant = recipe.assistant
+            run = TrialRun(
+                DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight).canonical(),
+                assistant.training,
+                lambda: context.build_student(assistant.architecture),  # noqa: B023 - called before the next one
+                context,
+                0,
+                context.views(assistant.training.augmentation),
+                (context.stand_in(parent),),
+            )
+            per_step, steps = _time_steps(run)
+            yield per_step * steps
+
+
 def _time_steps(run: TrialRun) -> tuple[float, float]:
     """Seconds of one step, and the steps of the whole training, evaluation included as the steps it is worth."""
     run.loop.run_epoch(max_steps=1)
+    run.loop.epoch = 0  # the first epoch again: there may be only one
     started = time.perf_counter()
     run.loop.run_epoch(max_steps=TIMED_STEPS)
     per_step = (time.perf_counter() - started) / TIMED_STEPS

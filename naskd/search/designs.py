@@ -85,10 +85,10 @@ def sample_space(
             found = problems(config, cost, spec)
         except optuna.TrialPruned as pruned:
             found = [f"pruned by the space: {pruned}"]
-        except ValueError as error:
-            found = [f"invalid: {str(error).splitlines()[0]}"]
         except StudyInputError:
             raise
+        except ValueError as error:
+            found = [f"invalid: {str(error).splitlines()[0]}"]
         except Exception as error:
             raise StudyInputError(
                 f"the search space {spec.space} raised {type(error).__name__}: {error}"
@@ -136,7 +136,9 @@ def _in_range(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
-def random_reference_point(sample: SpaceSample, spec: StudySpec, n_classes: int) -> dict[str, float]:
+def random_reference_point(
+    sample: SpaceSample, spec: StudySpec, n_classes: int, n_train: int
+) -> dict[str, float]:
     """A reference point where the study file gives none.
 
     Chance accuracy, and for each cost the study's limit, or the largest among the sampled designs.
@@ -153,6 +155,6 @@ def random_reference_point(sample: SpaceSample, spec: StudySpec, n_classes: int)
             point[name] = float(max((getattr(cost, name) for cost in costs), default=1.0))
         else:
             # Training MACs are three passes over the data an epoch; a third more for teacher and evaluation.
-            point[name] = float(max((cost.macs for cost in costs), default=1.0)) * spec.epochs * 4e4
+            point[name] = float(max((cost.macs for cost in costs), default=1)) * spec.epochs * n_train * 4
     point.update({str(name): value for name, value in (spec.reference_point or {}).items()})
     return point

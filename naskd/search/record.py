@@ -64,7 +64,8 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
         "counts": {
             "complete": len(complete),
             "failed": sum(t["state"] == "FAIL" and not t["retried"] for t in trials),
-            "turned_away": sum(t["state"] == "PRUNED" for t in trials),
+            "stopped": sum(t["state"] == "PRUNED" and t["curve"] != [] for t in trials),
+            "turned_away": sum(t["state"] == "PRUNED" and t["curve"] == [] for t in trials),
             "running": sum(t["state"] == "RUNNING" for t in trials),
         },
         "trials": trials
@@ -72,7 +73,7 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
         else sorted((t for t in complete if t["on_front"]), key=_by_cost(names)),
     }
     if everything:
-        record["progress"] = _progress(complete, names, reference_point)
+        record["progress"] = _progress(trials, names, reference_point)
         record["importance"] = importance(study, names)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
@@ -110,12 +111,14 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _progress(
-    complete: Sequence[Mapping[str, Any]], names: tuple[str, ...], reference_point: Mapping[str, float]
+    trials: Sequence[Mapping[str, Any]], names: tuple[str, ...], reference_point: Mapping[str, float]
 ) -> list[dict[str, float]]:
     """Hypervolume after each complete trial, against the training MACs spent on trials up to then."""
     spent, points, progress = 0, [], []
-    for trial in complete:
+    for trial in trials:
         spent += trial["spent_macs"]
+        if trial["state"] != "COMPLETE":
+            continue
         points.append(tuple(trial[name] for name in names))
         progress.append(
             {

@@ -1,6 +1,10 @@
 """Where a study keeps its books."""
 
+import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -9,29 +13,109 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 LOCK_GRACE_SECONDS = 5
 """A killed writer often leaves the journal's lock behind; the next one waits this long before it breaks it."""
 
+STALE_LOCK_SECONDS = 1.0
+"""The same where no other search can be writing: only a dashboard can, for milliseconds at a time."""
+
 JOURNAL_FILE = "journal.log"
 SQLITE_FILE = "study.db"
 
 
-def open_storage(storage: str, run_dir: Path) -> BaseStorage:
+class WholeLineJournal(JournalFileBackend):
+    """Optuna's journal file, with a write that fails leaving nothing behind.
+
+    Optuna passes over a last line without its end, and so lets the next entry begin in the middle of it: that entry
+    is lost, and from the one after it on nothing can be read any more. A full disk and a power cut leave such a line.
+
+    Args:
+        path: Of the file, absolute. The lock is a symbolic link to it, through which Optuna finds the lock's age: a
+            relative link leads nowhere, and a lock that a killed process left would be waited for without end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(str(path), lock_obj=JournalFileSymlinkLock(str(path), LOCK_GRACE_SECONDS))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write entries, whole or not at all.
+
+        Raises:
+            OSError: They cannot be written, most often because the disk is full.
+        """
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            self.cut_partial_line()
+            what = (
+                f"the run's books cannot be written ({error.strerror}); mend that and search again to go on"
+            )
+            raise OSError(error.errno, what, str(self._path)) from error
+
+    def cut_partial_line(self) -> None:
+        """Drop what follows the last line end: an entry whose writing was cut short. Only for the one who writes."""
+        with open(self._path, "rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            whole = end
+            while whole > 0:
+                start = max(0, whole - 4096)
+                file.seek(start)
+                line_end = file.read(whole - start).rfind(b"\n")
+                if line_end >= 0:
+                    whole = start + line_end + 1
+                    break
+                whole = start
+            if whole < end:
+                file.truncate(whole)
+                os.fsync(file.fileno())
+
+    def break_stale_lock(self) -> None:
+        """Remove a lock that a killed writer left. Only for the one process that may write."""
+        lock = Path(f"{self._path}.lock")
+        while lock.is_symlink():
+            try:
+                age = time.time() - lock.lstat().st_mtime
+                if not 0 <= age < STALE_LOCK_SECONDS:
+                    lock.unlink()
+            except FileNotFoundError:
+                return
+            time.sleep(0.05)
+
+
+def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseStorage:
     """Open or create a storage.
 
     Args:
         storage: ``journal`` or ``sqlite``, both inside the run directory, or any Optuna storage URL.
         run_dir: Of the study.
+        writing: The caller holds the run's lock: what a killed process left half done in a journal is mended first.
 
     Raises:
-        ValueError: The URL cannot be opened.
+        ValueError: The URL cannot be opened, or the file is damaged.
     """
     if storage == "journal":
-        path = str(run_dir / JOURNAL_FILE)
-        lock = JournalFileSymlinkLock(path, grace_period=LOCK_GRACE_SECONDS)
-        return JournalStorage(JournalFileBackend(path, lock_obj=lock))
+        journal = WholeLineJournal((run_dir / JOURNAL_FILE).resolve())
+        if writing:
+            journal.break_stale_lock()
+            journal.cut_partial_line()
+        try:
+            return JournalStorage(journal)
+        except ValueError as error:
+            raise ValueError(
+                f"{run_dir / JOURNAL_FILE} is damaged{_first_damage(run_dir / JOURNAL_FILE)}: {error}; "
+                "restore it from a copy, or keep the lines above the damage and search again"
+            ) from error
     url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
     try:
         return RDBStorage(url)
     except Exception as error:  # SQLAlchemy and drivers raise many kinds
         raise ValueError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+def _first_damage(path: Path) -> str:
+    lines: Sequence[bytes] = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not (line.startswith(b"{") and line.endswith(b"}")):
+            return f" at line {number} of {len(lines)}"
+    return ""
 
 
 def dashboard_target(storage: str, run_dir: Path) -> str:

@@ -4,8 +4,9 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import optuna
@@ -24,6 +25,10 @@ from naskd.studyfile import StudySpec, identity_difference
 SCHEMA_VERSION = 1
 MAX_RETRIES = 3
 """How often a design whose process died is run again before it counts as the cause."""
+MAX_BLOCKED = 8
+"""Designs that wait for a shared network at once; more would be proposed without having learned anything."""
+CLAIM_SECONDS = 1.0
+"""A running trial without an owner is given this long to name one: its driver may just be about to."""
 
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"val_accuracy": "maximize"}
 """Of each objective; whatever is not named here is a cost and minimised."""
@@ -121,9 +126,10 @@ class Study:
         self._owner = owner_id()
         self._books = _Books()
         self._running: dict[str, Job] = {}
-        self._renewed: dict[str, float] = {}
+        self._renewed = time.time()
         self._blocked: deque[Job] = deque()
         self._artifacts: dict[str, str] = {}
+        self._unmade: dict[str, str] = {}
         self._streak = 0
         self._teacher_asked = False
         self._study = self._open(storage, identity, reference_point)
@@ -155,10 +161,9 @@ class Study:
                 study.set_metric_names(names)
             study.set_user_attr("schema_version", SCHEMA_VERSION)
             study.set_user_attr("reference_point", dict(reference_point))
-            if not study.get_trials(deepcopy=False):
-                for parameters in self.spec.warm_start:
-                    study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})
-            # Last: a study without it was never completely created, and creating it goes on from there.
+            # A study without its identity was never completely created: creating it goes on from there.
+            for parameters in self.spec.warm_start[len(study.get_trials(deepcopy=False)) :]:
+                study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})
             study.set_user_attr("identity", dict(identity))
         elif difference := identity_difference(known, dict(identity)):
             lines = "\n  ".join(difference)
@@ -174,6 +179,9 @@ class Study:
     def _recover(self) -> None:
         """Rebuild the books and settle what a dead process has left RUNNING."""
         trials = self._study.get_trials(deepcopy=False)
+        if any(_unclaimed(trial) for trial in trials):
+            time.sleep(CLAIM_SECONDS)
+            trials = self._study.get_trials(deepcopy=False)
         retried = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
         for artifact in self._study.user_attrs.get("artifacts", {}).values():
             self._books.train_macs += artifact["spent_macs"] if artifact["label"] != "teacher" else 0
@@ -198,23 +206,25 @@ class Study:
             self._close(trial.number, result)
             self._book(trial.number, attrs["config_id"], result)
             return
-        retries = attrs.get("retries", 0)
-        if retries >= MAX_RETRIES:
-            reason = f"its process died {retries + 1} times"
+        # A trial that was waiting for a network has not begun: it cannot be why its process died.
+        retries = attrs.get("retries", 0) + (not attrs.get("blocked", False))
+        if retries > MAX_RETRIES:
+            reason = f"its process died {retries} times"
             result = TrialResult("failed", seed=attrs.get("seed", 0), reason=reason)
             self._set_attr(trial.number, "reason", reason)
             self._set_attr(trial.number, "result", result.to_dict())
             self._close(trial.number, result)
             self._book(trial.number, attrs.get("config_id", ""), result)
             return
-        self._run_again(trial, retries + 1, "orphaned: its process ended; run again", enqueue=not retried)
+        self._run_again(trial, retries, "orphaned: its process ended; run again", enqueue=not retried)
 
     def _run_again(self, trial: FrozenTrial, retries: int, reason: str, *, enqueue: bool = True) -> None:
         """Close a trial that was not finished, and enqueue the same parameters.
 
         First the retry, then the end: killed in between, the next resume finds the retry and does not add another.
         """
-        parameters = trial.params or trial.system_attrs.get("fixed_params", {})
+        # A trial that ended while its space was still asking has a part of its parameters, given ones another.
+        parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if enqueue and parameters:
             self._study.enqueue_trial(parameters, user_attrs={"retry_of": trial.number, "retries": retries})
         self._set_attr(trial.number, "reason", reason)
@@ -276,7 +286,7 @@ class Study:
     def ask(self) -> Job | None:
         """See :class:`~naskd.jobs.TrialSource`. Turned-away designs are booked on the way and cost nothing."""
         job = self._teacher_job() or self._next_blocked()
-        while job is None and not self.finished:
+        while job is None and not self.end_reason and len(self._blocked) < MAX_BLOCKED:
             job = self._propose()
         if job is None:
             return None
@@ -295,12 +305,21 @@ class Study:
         """A trial whose artifacts have become ready, or the next artifact that one of them needs."""
         for _ in range(len(self._blocked)):
             job = self._blocked.popleft()
+            if reason := self._unmade_reason(job.requires):
+                self._turn_away(int(job.job_id), reason)
+                continue
             found = self._ready(job)
             if found is not job:
                 self._blocked.append(job)
+            else:
+                self._set_attr(int(job.job_id), "blocked", False)
             if found is not None:
                 return found
         return None
+
+    def _unmade_reason(self, requires: Sequence[str]) -> str:
+        """Why one of these artifacts cannot be made; empty when all can."""
+        return next((self._unmade[a] for a in requires if a in self._unmade), "")
 
     def _ready(self, trial: Job) -> Job | None:
         """The trial itself, an artifact job that it waits for, or None while somebody makes that artifact."""
@@ -355,6 +374,7 @@ class Study:
         )
         found = self._ready(job)
         if found is not job:
+            self._set_attr(trial.number, "blocked", True)
             self._blocked.append(job)
         return found
 
@@ -370,15 +390,10 @@ class Study:
         except ValueError as error:
             return None, f"invalid: {str(error).splitlines()[0]}"
         except Exception as error:
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            raise StudyError(
-                f"the search space {self.spec.space} raised {type(error).__name__}: {error}"
-            ) from error
+            raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
         if not isinstance(proposed, TrialConfig):
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            raise StudyError(
-                f"the search space {self.spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
-            )
+            what = f"returned {type(proposed).__name__}; it must return a TrialConfig"
+            raise self._broken_space(trial, what)
         for name, distribution in trial.distributions.items():
             if not distribution._contains(distribution.to_internal_repr(trial.params[name])):
                 return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
@@ -392,7 +407,15 @@ class Study:
         earlier = self._books.trained.get((config.config_id, trial_seed(self.spec.seed, config.config_id)))
         if earlier is not None:
             return None, f"duplicate: design {config.config_id} is trial {earlier}"
+        if reason := self._unmade_reason([r.artifact_id for r in self.resources.recipes(config)]):
+            return None, reason
         return config, ""
+
+    def _broken_space(self, trial: optuna.Trial, what: str) -> StudyError:
+        message = f"the search space {self.spec.space} {what}"
+        self._set_attr(trial.number, "reason", message)
+        self._study.tell(trial.number, state=TrialState.FAIL)
+        return StudyError(message)
 
     def _turn_away(self, number: int, reason: str) -> None:
         self._set_attr(number, "reason", reason)
@@ -407,11 +430,13 @@ class Study:
         self._show(None, 0)
 
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
-        """See :class:`~naskd.jobs.TrialSource`. Renews the lease of a running trial."""
+        """See :class:`~naskd.jobs.TrialSource`. Renews the leases of all trials that this process holds."""
         now = time.time()
-        if job.kind == "trial" and now - self._renewed.get(job.job_id, now - RENEW_SECONDS) >= RENEW_SECONDS:
-            self._renewed[job.job_id] = now
-            self._set_attr(int(job.job_id), "lease", now + LEASE_SECONDS)
+        if now - self._renewed >= RENEW_SECONDS:
+            self._renewed = now
+            for held in (*self._running.values(), *self._blocked):
+                if held.kind == "trial":
+                    self._set_attr(int(held.job_id), "lease", now + LEASE_SECONDS)
         self._show(job, epoch)
         return Decision.CONTINUE
 
@@ -438,7 +463,12 @@ class Study:
     def _tell_artifact(self, job: Job, result: TrialResult) -> None:
         label = self._artifacts.pop(job.job_id)
         if result.status != "complete":
-            raise StudyError(f"the {label} could not be made: {result.reason}")
+            reason = f"the {label} could not be made: {result.reason}"
+            if label == "teacher":
+                raise StudyError(reason)
+            # An assistant is part of a design: the designs that want it are turned away, the others go on.
+            self._unmade[job.job_id] = reason
+            return
         booked = dict(self._booked_artifacts())
         if job.job_id not in booked:
             booked[job.job_id] = {
@@ -529,6 +559,13 @@ def study_hypervolume(
     maximise = [DIRECTIONS.get(name) == "maximize" for name in names]
     reference = objective_space([reference_point[name] for name in names], names)
     return hypervolume(objective_space(points, names), reference, maximise)
+
+
+def _unclaimed(trial: FrozenTrial) -> bool:
+    """Whether a trial was begun a moment ago by a driver that has not yet signed it."""
+    if trial.state is not TrialState.RUNNING or "owner" in trial.user_attrs or trial.datetime_start is None:
+        return False
+    return abs((datetime.now() - trial.datetime_start).total_seconds()) < CLAIM_SECONDS
 
 
 def _checked(result: TrialResult, objectives: tuple[str, ...]) -> TrialResult:
