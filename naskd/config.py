@@ -96,6 +96,26 @@ class KnowledgeTerm:
     options: tuple[tuple[str, bool | int | float | str], ...] = ()
 
 
+def _check_terms(terms: tuple[KnowledgeTerm, ...], ce_weight: float, n_teachers: int) -> None:
+    for index, term in enumerate(terms):
+        if term.source >= n_teachers:
+            raise ValueError(
+                f"terms[{index}].source is {term.source}, but there are {n_teachers} teachers; "
+                f"allowed: 0 to {n_teachers - 1}"
+            )
+    if ce_weight == 0 and not any(term.weight > 0 for term in terms):
+        raise ValueError(
+            "ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned"
+        )
+
+
+def _canonical_terms(terms: tuple[KnowledgeTerm, ...]) -> tuple[KnowledgeTerm, ...]:
+    # All fields are in the key: two terms of one kind with two temperatures are a design that spaces can propose.
+    return tuple(
+        sorted((t for t in terms if t.weight > 0), key=lambda t: (t.kind, t.source, t.pairs, repr(t)))
+    )
+
+
 @dataclass(frozen=True, config=_STRICT)
 class TrainingSpec:
     """How a network is trained.
@@ -135,6 +155,14 @@ class AssistantSpec:
     terms: tuple[KnowledgeTerm, ...] = (KnowledgeTerm("logits"),)
     ce_weight: NonNegative = 1.0
 
+    def __post_init__(self) -> None:
+        _check_terms(self.terms, self.ce_weight, n_teachers=1)
+
+    def canonical(self) -> "AssistantSpec":
+        """The same training written in one way; see :meth:`DistillationSpec.canonical`."""
+        terms = _canonical_terms(self.terms)
+        return AssistantSpec(self.architecture, self.training, terms, self.ce_weight if terms else 1.0)
+
 
 @dataclass(frozen=True, config=_STRICT)
 class DistillationSpec:
@@ -155,16 +183,7 @@ class DistillationSpec:
     assistants: tuple[AssistantSpec, ...] = ()
 
     def __post_init__(self) -> None:
-        for index, term in enumerate(self.terms):
-            if term.source >= len(self.teachers):
-                raise ValueError(
-                    f"terms[{index}].source is {term.source}, but there are {len(self.teachers)} teachers; "
-                    f"allowed: 0 to {len(self.teachers) - 1}"
-                )
-        if self.ce_weight == 0 and not any(term.weight > 0 for term in self.terms):
-            raise ValueError(
-                "ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned"
-            )
+        _check_terms(self.terms, self.ce_weight, n_teachers=len(self.teachers))
 
     def canonical(self) -> "DistillationSpec":
         """The same training written in one way.
@@ -172,15 +191,13 @@ class DistillationSpec:
         Terms of weight 0 teach nothing and go; without terms no assistant is needed; terms are sorted, since their sum
         does not depend on their order. Spaces return canonical designs, so that ``config_id`` finds duplicates.
         """
-        terms = tuple(
-            sorted((t for t in self.terms if t.weight > 0), key=lambda t: (t.kind, t.source, t.pairs))
-        )
+        terms = _canonical_terms(self.terms)
         return DistillationSpec(
             terms=terms,
             ce_weight=self.ce_weight if terms else 1.0,
             scheme=self.scheme,
             teachers=self.teachers,
-            assistants=self.assistants if terms else (),
+            assistants=tuple(a.canonical() for a in self.assistants) if terms else (),
         )
 
 

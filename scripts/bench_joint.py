@@ -29,7 +29,6 @@ from typing import Any
 
 ARMS = ("joint", "undistilled", "random", "sequential")
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = {"val_accuracy": 0.5, "macs": 2e6}
 
 
 def main() -> None:
@@ -39,8 +38,11 @@ def main() -> None:
     parser.add_argument("--study", default=str(ROOT / "studies/digits.toml"))
     parser.add_argument("--out", default="runs/bench_joint")
     parser.add_argument("--seeds", type=int, default=5, help="studies per arm")
-    parser.add_argument("--budget", type=float, default=4e11, help="executed training MACs per study")
-    parser.add_argument("--min-macs", type=float, default=2e4, help="no student below it")
+    parser.add_argument("--budget", type=float, default=5e11, help="executed training MACs per study")
+    parser.add_argument("--min-macs", type=float, default=1e4, help="no student below it")
+    parser.add_argument(
+        "--max-macs", type=float, default=5e5, help="no student above it; the reference point"
+    )
     parser.add_argument("--retrain-seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
@@ -69,11 +71,14 @@ def main() -> None:
     summarise(args, out)
 
 
+def reference(args: argparse.Namespace) -> dict[str, float]:
+    return {"val_accuracy": 0.5, "macs": args.max_macs}
+
+
 def command(args: argparse.Namespace, out: Path) -> list[str]:
-    return [
-        sys.executable, __file__, "--study", args.study, "--out", str(out), "--seeds", str(args.seeds),
-        "--budget", str(args.budget), "--retrain-seeds", str(args.retrain_seeds), "--min-macs", str(args.min_macs),
-    ]  # fmt: skip
+    settings = ("study", "seeds", "budget", "min_macs", "max_macs", "retrain_seeds")
+    given = [text for name in settings for text in (f"--{name.replace('_', '-')}", str(getattr(args, name)))]
+    return [sys.executable, __file__, "--out", str(out), *given]
 
 
 def environment() -> dict[str, str]:
@@ -88,9 +93,9 @@ def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
         return
     spec = parse_study(Path(args.study))
     spec = dataclasses.replace(
-        spec, seed=seed, name=f"{arm}-{seed}", warm_start=(), reference_point=REFERENCE,
+        spec, seed=seed, name=f"{arm}-{seed}", warm_start=(), reference_point=reference(args),
         budget=BudgetSpec(train_macs=int(args.budget)),
-        limits=dataclasses.replace(spec.limits, min_macs=int(args.min_macs)),
+        limits=dataclasses.replace(spec.limits, min_macs=int(args.min_macs), max_macs=int(args.max_macs)),
     )  # fmt: skip
     space = spec.space.rpartition(":")[0]
     if arm == "teacher":
@@ -106,7 +111,7 @@ def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     else:
         runs = [search(spec, out)]
     result = {"arm": arm, "seed": seed, "search_seconds": time.perf_counter() - started}
-    result.update(judge(runs, args.retrain_seeds))
+    result.update(judge(runs, args.retrain_seeds, reference(args)))
     result_file.write_text(json.dumps(result, indent=1))
 
 
@@ -144,7 +149,7 @@ def search_sequentially(spec: Any, space: str, out: Path) -> list[Any]:
     return [first, second]
 
 
-def judge(runs: list[Any], seeds: int) -> dict[str, Any]:
+def judge(runs: list[Any], seeds: int, reference_point: dict[str, float]) -> dict[str, Any]:
     """Retrain the front of all runs together; hypervolume of the test means."""
     from naskd.config import TrialConfig
     from naskd.pareto import non_dominated, objective_space
@@ -172,8 +177,8 @@ def judge(runs: list[Any], seeds: int) -> dict[str, Any]:
         "train_macs_as_if_unbanked": sum(t["train_macs"] for t in trials),
         "front_size": len(rows),
         "distilled_on_front": sum(bool(t["config"]["distillation"]["terms"]) for t in chosen),
-        "val_hypervolume": study_hypervolume(points, names, REFERENCE),
-        "test_hypervolume": study_hypervolume(test, names, REFERENCE),
+        "val_hypervolume": study_hypervolume(points, names, reference_point),
+        "test_hypervolume": study_hypervolume(test, names, reference_point),
         "best_test_accuracy": max(row["test_accuracy_mean"] for row in rows),
         "teacher_test_accuracy": record["teacher_test_accuracy"],
         "front": [{k: row[k] for k in ("macs", "test_accuracy_mean", "test_accuracy_sd")} for row in rows],

@@ -132,6 +132,7 @@ class Study:
         self._unmade: dict[str, str] = {}
         self._streak = 0
         self._teacher_asked = False
+        self._artifact_seconds = 0.0
         self._study = self._open(storage, identity, reference_point)
         self._recover()
         self._seconds_before = self._books.wall_seconds
@@ -462,6 +463,7 @@ class Study:
 
     def _tell_artifact(self, job: Job, result: TrialResult) -> None:
         label = self._artifacts.pop(job.job_id)
+        self._artifact_seconds += result.wall_seconds
         if result.status != "complete":
             reason = f"the {label} could not be made: {result.reason}"
             if label == "teacher":
@@ -511,6 +513,14 @@ class Study:
         """Of the complete trials, on accuracy and the logarithms of costs."""
         return study_hypervolume(self._books.points, self.spec.objectives, self.reference_point)
 
+    def _seconds_left(self, elapsed: float, fraction: float) -> float:
+        """By the time that trials took; making a teacher or an assistant does not happen again."""
+        if fraction <= 0:
+            return math.nan
+        left = (elapsed - self._artifact_seconds) * (1 - fraction) / fraction
+        limit = self.spec.budget.seconds
+        return left if limit is None else min(left, max(0.0, limit - elapsed))
+
     def _show(self, job: Job | None, epoch: int) -> None:
         books, budget = self._books, self.spec.budget
         done = books.complete + books.failed
@@ -545,7 +555,7 @@ class Study:
                 train_macs=books.train_macs,
                 fraction=fraction,
                 seconds=elapsed,
-                seconds_left=elapsed * (1 - fraction) / fraction if fraction > 0 else math.nan,
+                seconds_left=self._seconds_left(elapsed, fraction),
             )
         )
 
