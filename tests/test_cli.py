@@ -387,6 +387,11 @@ def test_methods_show_every_card(card: object, monkeypatch: pytest.MonkeyPatch) 
     assert str(card.implementation) in whole  # type: ignore[attr-defined]
 
 
+def test_piped_tables_are_neither_narrow_nor_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert 100 < max(map(len, call("methods").stdout.splitlines())) <= 120
+
+
 def test_unknown_method_names_the_nearest() -> None:
     assert_refused(call("methods", "logit"), 2, "unknown method 'logit'", "did you mean 'logits'")
 
