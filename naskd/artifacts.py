@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file
 from torch import Tensor
 
 
@@ -37,7 +38,10 @@ class ArtifactStore:
         self.root.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{artifact_id}-", dir=self.root))
         try:
-            torch.save(dict(state), folder / "model.pt")
+            with open(folder / "model.pt", "wb") as model:
+                torch.save(dict(state), model)
+                model.flush()
+                os.fsync(model.fileno())
             record = {**manifest, "sha256": file_hash(folder / "model.pt")}
             with open(folder / "manifest.json", "w") as file:
                 json.dump(record, file, indent=1, sort_keys=True)
@@ -104,21 +108,23 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             raise ValueError(
                 f"checkpoint {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant"
             )
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ... by file format
-        raise ValueError(
-            f"checkpoint {path} cannot be read with weights_only=True: {str(error).splitlines()[0]}"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(data, dict) and isinstance(data.get(key), dict):
-            data = data[key]
+        if path.suffix == ".safetensors":
+            data: Any = load_file(path)
+        else:
+            data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, SafetensorError, ... by file format
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"checkpoint {path} cannot be read with weights_only=True: {why}") from error
+    data = _unwrapped(data)
     if not isinstance(data, dict) or not data or not all(isinstance(v, Tensor) for v in data.values()):
         raise ValueError(f"checkpoint {path} holds no state dict (a dictionary of tensors)")
-    if all(key.startswith("module.") for key in data):
-        data = {key.removeprefix("module."): value for key, value in data.items()}
+    parallel = all(key.startswith("module.") for key in data)
+    return {key.removeprefix("module.") if parallel else key: value for key, value in data.items()}
+
+
+def _unwrapped(data: Any) -> Any:
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(data, dict) and isinstance(data.get(key), dict):
+            return _unwrapped(data[key])
     return data

@@ -3,6 +3,8 @@
 Shape letters: ``B`` batch, ``K`` classes, ``C`` channels, ``H, W`` space, ``N`` tokens, ``D`` features.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -106,19 +108,29 @@ class TappedNetwork(Protocol):
 def tap_shapes(network: nn.Module, in_channels: int, resolution: int) -> TapShapes:
     """Shapes of a network's taps at ``resolution x resolution``, found with one evaluation pass of two zeros.
 
-    The network's mode and statistics are left as they were.
+    The mode of each of the network's modules, and their statistics, are left as they were.
     """
     assert isinstance(network, TappedNetwork)
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    was_training = network.training
+    images = torch.zeros(2, in_channels, resolution, resolution, device=device)
+    with evaluation_mode(network), torch.no_grad():
+        return network.taps(images).shapes
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Inside, `network` is in evaluation mode; afterwards each of its modules is in the mode that it had.
+
+    Each on its own, since a scheme may train one part of a network while another stays in evaluation mode.
+    """
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.no_grad():
-            images = torch.zeros(2, in_channels, resolution, resolution, device=device)
-            return network.taps(images).shapes
+        yield
     finally:
-        network.train(was_training)
+        for module, mode in modes:
+            module.training = mode
 
 
 def taps_like(shapes: TapShapes, batch_size: int, device: str) -> Taps:

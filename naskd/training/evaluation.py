@@ -3,25 +3,21 @@
 import torch
 from torch import Tensor, nn
 
+from naskd.taps import evaluation_mode
 from naskd.training.compute import Compute
 
 EVALUATION_BATCH = 512
 
 
 def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
-    """Class indices ``(N,)`` of uint8 images ``(N, C, H, W)`` that are on the device; the mode is restored."""
-    was_training = network.training
-    network.eval()
+    """Class indices ``(N,)`` of uint8 images ``(N, C, H, W)`` that are on the device; all modes are restored."""
     found = []
-    try:
-        with torch.no_grad(), compute.autocast():
-            for batch in torch.split(images, EVALUATION_BATCH):
-                x = batch.float().div_(255)
-                if compute.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                found.append(network(x).argmax(1))
-    finally:
-        network.train(was_training)
+    with evaluation_mode(network), torch.no_grad(), compute.autocast():
+        for batch in torch.split(images, EVALUATION_BATCH):
+            x = batch.float().div_(255)
+            if compute.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            found.append(network(x).argmax(1))
     return torch.cat(found)
 
 
