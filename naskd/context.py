@@ -79,6 +79,7 @@ class TrialContext:
         self._val_predictions: dict[str, Tensor] = {}
         self._views: dict[str, ViewedImages] = {}
         self._teacher_recipe: ArtifactRecipe | None = None
+        self._checkpoint_hash: str | None = None
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -133,13 +134,16 @@ class TrialContext:
                 raise ValueError("the design asks for knowledge, but the study file has no [teacher]")
             identity = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
             if teacher.checkpoint is not None:
-                found = file_hash(self.spec.resolve(teacher.checkpoint))
+                checkpoint = self.spec.resolve(teacher.checkpoint)
+                if not checkpoint.is_file():
+                    raise ValueError(f"teacher.checkpoint {checkpoint} does not exist")
+                found = file_hash(checkpoint)
                 if teacher.sha256 is not None and found != teacher.sha256.lower():
                     raise ValueError(
                         f"teacher.checkpoint {teacher.checkpoint} has SHA-256 {found}, "
                         f"the study expects {teacher.sha256}"
                     )
-                identity["checkpoint"] = found
+                self._checkpoint_hash = identity["checkpoint"] = found
             if teacher.builder is not None:
                 path, _, function = teacher.builder.rpartition(":")
                 identity["builder"] = [file_content_id(self.spec.resolve(path)), function]
@@ -206,11 +210,12 @@ class TrialContext:
         """The state of a teacher that was brought along.
 
         Raises:
-            ValueError: The file is missing or not the one that the study names.
+            ValueError: The file is missing, or not the one that the study names, or that gave the teacher its id.
         """
+        self.teacher_recipe()
         assert self.spec.teacher is not None
         assert self.spec.teacher.checkpoint is not None
-        return load_checkpoint(self.spec.resolve(self.spec.teacher.checkpoint), self.spec.teacher.sha256)
+        return load_checkpoint(self.spec.resolve(self.spec.teacher.checkpoint), self._checkpoint_hash)
 
     def frozen_network(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> nn.Module:
         """A shared network as its students see it, on the device.

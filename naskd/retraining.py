@@ -24,6 +24,7 @@ from naskd.networks.student_file import save_student
 from naskd.pareto import non_dominated, objective_space
 from naskd.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
+from naskd.training.loop import NonFiniteError
 from naskd.trial import make_artifact, start_run
 
 RESULTS_FILE = "retrained.json"
@@ -80,20 +81,22 @@ class Retraining:
             The content of ``retrained.json``: see docs/record.md.
 
         Raises:
-            ValueError: `seeds` is below 1, or there is no design.
+            ValueError: `seeds` is below 1, there is no design, or a training diverged.
         """
         if seeds < 1:
             raise ValueError(f"seeds is {seeds}; at least 1 is needed")
         if not designs:
             raise ValueError("no design to retrain: the run has no complete trial yet")
-        trainings = self._load()
+        earlier = self._load()
+        trainings = dict(earlier.get("trainings", {}))
         work = [(design, replicate) for design in designs for replicate in range(seeds)]
         for done, (design, replicate) in enumerate(work):
             observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
             key = self.key(design, replicate)
             if key not in trainings:
                 trainings[key] = self._train(design, replicate)
-                self._store({"trainings": trainings})
+                # What was found before stays readable until there is something newer.
+                self._store({**earlier, "trainings": trainings})
         observe(len(work), len(work), "")
         record = self._summary(designs, seeds, trainings)
         self._store({**record, "trainings": trainings})
@@ -125,7 +128,12 @@ class Retraining:
                     raise ValueError(f"the {recipe.label} could not be made: {made.reason}")
         seed = derive_seed("retrain", self.context.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
-        metrics = run.advance(run.total_epochs)
+        try:
+            metrics = run.advance(run.total_epochs)
+        except NonFiniteError as failure:
+            raise ValueError(
+                f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {failure}; leave it out"
+            ) from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         if isinstance(student, Student):
@@ -207,7 +215,7 @@ class Retraining:
         if not path.exists():
             return {}
         with open(path) as file:
-            return dict(json.load(file).get("trainings", {}))
+            return dict(json.load(file))
 
     def _store(self, record: dict[str, Any]) -> None:
         path = self.run_dir / RESULTS_FILE

@@ -97,16 +97,23 @@ class TrialRun:
         while self.loop.epoch < until_epoch:
             n_images = self.loop.images_per_epoch(self.loop.epoch)
             asked_before = self._asked_macs()
-            metrics = self.loop.run_epoch()
+            try:
+                metrics = self.loop.run_epoch()
+            except NonFiniteError:
+                self._book(n_images, 0, asked_before)  # it was found out at the end, when all was spent
+                raise
             predictions = predict(self.scheme.deployed, data.val.images, self.context.compute)
-            evaluation = len(data.val) * self.cost.macs
-            self.train_macs += round(n_images * self.macs_per_image) + evaluation
-            asked = self._asked_macs() - asked_before
-            self.spent_macs += round(n_images * self._own_macs_per_image) + evaluation + asked
+            self._book(n_images, len(data.val), asked_before)
             self.curve.append(
                 {"epoch": self.loop.epoch, "val_accuracy": accuracy(predictions, data.val.labels), **metrics}
             )
         return self.curve[-1]
+
+    def _book(self, n_trained: int, n_evaluated: int, asked_before: int) -> None:
+        evaluation = n_evaluated * self.cost.macs
+        asked = self._asked_macs() - asked_before
+        self.train_macs += round(n_trained * self.macs_per_image) + evaluation
+        self.spent_macs += round(n_trained * self._own_macs_per_image) + evaluation + asked
 
     def _asked_macs(self) -> int:
         return sum(source.forward_images * source.macs for source in self._sources)

@@ -1,7 +1,8 @@
 """The one training loop: it runs phases, epoch by epoch, and can stop and go on at any epoch."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from naskd.data.batches import epoch_batches, steps_per_epoch
 from naskd.data.images import SearchData
 from naskd.data.views import ViewedImages
 from naskd.schemes.scheme import Batch, Phase, Scheme
+from naskd.seeds import derive_seed
 from naskd.training.compute import Compute
 from naskd.training.optimizers import build_optimizer, learning_rate
 
@@ -23,15 +25,19 @@ class NonFiniteError(ArithmeticError):
 class TrainingLoop:
     """Executes the phases of a scheme.
 
-    No value is read from the device inside an epoch; sums are read, and finiteness is checked, at its end. A non-finite
-    gradient makes parameters non-finite under both optimizers, so that looking at the parameters finds it.
+    No value is read from the device inside an epoch; the losses of its steps are read, and finiteness is checked, at
+    its end. A non-finite gradient makes parameters non-finite under both optimizers, so that looking at the parameters
+    finds it.
+
+    Random numbers inside an epoch (dropout, say) follow from seed and epoch alone, and leave torch's generators as they
+    were: a training has the same bits whatever ran before it, and from a checkpoint too.
 
     Args:
         scheme: What to train.
         spec: Optimizer and schedule.
         data: Training split, on the device.
         views: The training images with their enumerated views.
-        seed: Of the order of batches.
+        seed: Of the order of batches, and of what the networks draw.
         compute: Device and precision.
     """
 
@@ -108,41 +114,51 @@ class TrainingLoop:
         Raises:
             NonFiniteError: Naming the term or the parameter.
         """
-        phase, epoch = self._locate(self.epoch)
+        phase, _ = self._locate(self.epoch)
         self._enter(phase)
         for modules in phase.trained.values():
             for module in modules:
                 module.train()
-        n = len(self.data.train)
-        per_epoch = steps_per_epoch(n, self.spec.batch_size, min_batch=phase.min_batch)
-        sums: dict[str, Tensor] = {}
+        values: dict[str, list[tuple[int, Tensor]]] = {}
         steps = 0
-        for batch in itertools.islice(self._batches(phase), max_steps):
-            rate = learning_rate(self.spec, epoch * per_epoch + steps, phase.epochs * per_epoch)
-            updates = phase.step(batch)
-            while True:
-                with self.compute.autocast():
-                    update = next(updates, None)
-                if update is None:
-                    break
-                optimizer = self._optimizers[update.optimizer]
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.zero_grad(set_to_none=True)
-                update.loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                for name, value in {"loss": update.loss.detach(), **update.terms}.items():
-                    sums[name] = sums[name] + value.float() if name in sums else value.float()
-            steps += 1
+        devices = [self.compute.device] if self.compute.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(derive_seed("epoch", self.seed, self.epoch))
+            for batch in itertools.islice(self._batches(phase), max_steps):
+                for name, value in self._step(phase, batch, steps):
+                    values.setdefault(name, []).append((steps, value))
+                steps += 1
         self.epoch += 1
-        means = {name: float(total) / max(1, steps) for name, total in sums.items()}
-        self._check_finite(means)
+        means = {
+            name: float(torch.stack([value for _, value in found]).double().sum()) / steps
+            for name, found in values.items()
+        }
+        if not all(map(math.isfinite, means.values())):
+            raise NonFiniteError(f"non-finite loss: {_first_non_finite(values)} of epoch {self.epoch}")
+        self._check_parameters()
         return means
 
-    def _check_finite(self, means: Mapping[str, float]) -> None:
-        for name, value in sorted(means.items(), key=lambda item: item[0] == "loss"):
-            if not torch.tensor(value).isfinite():
-                raise NonFiniteError(f"non-finite loss: {name} is {value} in epoch {self.epoch}")
+    def _step(self, phase: Phase, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
+        """Execute the updates of one batch; the loss and the terms of each, by name."""
+        _, epoch = self._locate(self.epoch)
+        per_epoch = steps_per_epoch(len(self.data.train), self.spec.batch_size, min_batch=phase.min_batch)
+        rate = learning_rate(self.spec, epoch * per_epoch + step, phase.epochs * per_epoch)
+        updates = phase.step(batch)
+        while True:
+            with self.compute.autocast():
+                update = next(updates, None)
+            if update is None:
+                return
+            optimizer = self._optimizers[update.optimizer]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            update.loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            for name, value in {"loss": update.loss, **update.terms}.items():
+                yield name, value.detach().float()
+
+    def _check_parameters(self) -> None:
         named = [(n, p) for n, p in self.scheme.named_parameters() if p.requires_grad]
         finite = torch.stack([p.detach().isfinite().all() for _, p in named])
         if not bool(finite.all()):
@@ -168,3 +184,21 @@ class TrainingLoop:
             self._enter(phase)
             for name, optimizer in self._optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
+
+
+def _first_non_finite(values: Mapping[str, Sequence[tuple[int, Tensor]]]) -> str:
+    """Which terms were the first to be non-finite, and when: afterwards all are, whoever was to blame."""
+    never = 1 + max(step for found in values.values() for step, _ in found)
+    first = {
+        name: next(((step, float(value)) for step, value in found if not value.isfinite()), (never, 0.0))
+        for name, found in values.items()
+    }
+    start = min(step for step, _ in first.values())
+    guilty = {name: value for name, (step, value) in first.items() if step == start}
+    everything = len(guilty) == len(values)
+    if len(guilty) > 1:
+        guilty.pop("loss", None)
+    text = f"{', '.join(f'{name} is {value}' for name, value in guilty.items())} from step {start + 1}"
+    if everything and start > 0:
+        text += f", after the update of step {start} (too large, or of a non-finite gradient),"
+    return text

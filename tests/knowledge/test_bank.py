@@ -1,0 +1,191 @@
+"""What a bank answers, when it asks its teacher, and what it is not allowed to depend on."""
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor
+
+from naskd.config import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.data.views import ViewedImages, Views
+from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge.bank import FILL_BATCH, BankedSource
+from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.source import OnlineSource
+from naskd.networks.student import build_student
+from naskd.networks.teachers import Teacher
+from naskd.taps import tap_shapes
+
+N = FILL_BATCH + 70
+N_EPOCHS = 20
+DESIGN = ArchitectureSpec(stem_width=4, stages=(StageSpec("basic", 1, 4), StageSpec("basic", 1, 6, stride=2)))
+KINDS = KNOWLEDGE.names()
+
+
+class CountingTeacher(Teacher):
+    """Notes the size of each batch that it is run on."""
+
+    def taps(self, images: Tensor):
+        self.__dict__.setdefault("batches", []).append(len(images))
+        return super().taps(images)
+
+
+@pytest.fixture(scope="module")
+def viewed() -> ViewedImages:
+    images = torch.randint(256, (N, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ViewedImages(images, Views("translate", n_samples=N, seed=1, shift=1))
+
+
+@pytest.fixture(scope="module")
+def online(viewed: ViewedImages) -> OnlineSource:
+    torch.manual_seed(0)
+    network = CountingTeacher(build_student(DESIGN, 1, 10, (0.5,), (0.25,)))
+    return OnlineSource(network, tap_shapes(network, 1, 8), macs=1000)
+
+
+@pytest.fixture
+def source(online: OnlineSource) -> OnlineSource:
+    """The same network with a fresh count."""
+    online.network.batches = []
+    return OnlineSource(online.network, online.shapes, online.macs)
+
+
+def bank(source: OnlineSource, viewed: ViewedImages, **settings: int) -> BankedSource:
+    settings = {"n_views": viewed.views.n_views, "n_epochs": N_EPOCHS, **settings}
+    return BankedSource(source, lambda index, epoch: viewed.batch(index, epoch)[0], N, **settings)
+
+
+def losses(kinds: Iterable[str], source: OnlineSource, **settings: object) -> list[KnowledgeLoss]:
+    return [
+        KNOWLEDGE.load(kind)(KnowledgeTerm(kind, **settings), source.shapes, source.shapes) for kind in kinds
+    ]
+
+
+def ask(
+    source, viewed: ViewedImages, asking: list[KnowledgeLoss], epoch: int, index: Tensor
+) -> list[Summary]:
+    return source.summaries(viewed.batch(index, epoch)[0], index, epoch, asking)
+
+
+def batch(seed: int, size: int = 16) -> Tensor:
+    return torch.randperm(N, generator=torch.Generator().manual_seed(seed))[:size]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_remembered_is_what_the_teacher_says(kind, source, viewed) -> None:
+    """Of the view that the epoch shows, in every epoch, when the views have begun again and beyond the plan."""
+    asking = losses([kind], source)
+    banked = bank(source, viewed)
+    for epoch in (0, 1, 8, 9, 13, N_EPOCHS + 3):
+        index = batch(epoch)
+        (found,), (wanted,) = (
+            ask(banked, viewed, asking, epoch, index),
+            ask(source, viewed, asking, epoch, index),
+        )
+        assert found.keys() == wanted.keys()
+        for name in wanted:
+            torch.testing.assert_close(found[name], wanted[name], atol=1e-5, rtol=1e-5)
+            assert not found[name].requires_grad
+
+
+def test_few_epochs_of_many_views_do_not_take_one_view_for_another(source, viewed) -> None:
+    """A longer training than the bank was planned for (a retraining) must be answered rightly too."""
+    asking = losses(["logits"], source)
+    banked = bank(source, viewed, n_epochs=2)
+    assert viewed.views.n_views > 3
+    for epoch in (0, 2, 3):
+        index = batch(epoch)
+        (found,), (wanted,) = (
+            ask(banked, viewed, asking, epoch, index),
+            ask(source, viewed, asking, epoch, index),
+        )
+        torch.testing.assert_close(found["logits"], wanted["logits"], atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_remembered_does_not_depend_on_who_asked_first(source, viewed) -> None:
+    """Not on the batch, the epoch, the company or the order, to the last bit."""
+    logits, hint, attention, rkd = losses(["logits", "hint", "attention", "rkd"], source, pairs="all")
+    index = batch(0)
+    one = bank(source, viewed)
+    first = ask(one, viewed, [logits, hint, attention, rkd], 1, index)
+    other = bank(source, viewed)
+    ask(other, viewed, [rkd], 5, batch(3, size=7))
+    ask(other, viewed, [logits], 1, batch(4, size=3))
+    ask(other, viewed, [attention, logits], 1, batch(5, size=100))
+    second = ask(other, viewed, [rkd, hint, logits, attention], 1 + viewed.views.n_views, index)
+    for found, wanted in zip(first, (second[2], second[1], second[3], second[0]), strict=True):
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_teacher_is_run_once_a_column_for_all_losses_and_never_again(source, viewed) -> None:
+    asking = losses(KINDS, source)
+    banked = bank(source, viewed)
+    ask(banked, viewed, asking, 0, batch(0))
+    assert banked.forward_images == N
+    assert source.network.batches == [FILL_BATCH, N - FILL_BATCH], (
+        "once for all losses, in batches of one size"
+    )
+    for epoch in (0, viewed.views.n_views):
+        ask(banked, viewed, losses(KINDS, source), epoch, batch(epoch))
+    assert banked.forward_images == N
+    ask(banked, viewed, asking, 1, batch(1))
+    assert banked.forward_images == 2 * N
+
+
+def test_only_what_is_new_is_asked_for(source, viewed) -> None:
+    logits, hint = losses(["logits", "hint"], source)
+    banked = bank(source, viewed)
+    ask(banked, viewed, [logits], 0, batch(0))
+    ask(banked, viewed, [hint, logits], 0, batch(1))
+    assert banked.forward_images == 2 * N
+
+
+def test_what_does_not_fit_goes_online_whole_and_the_rest_is_remembered(source, viewed) -> None:
+    logits, hint = losses(["logits", "hint"], source)
+    size_of_logits = 10 * 4 * N * viewed.views.n_views
+    banked = bank(source, viewed, budget_bytes=size_of_logits)
+    for epoch, forward in ((0, N + 16), (0, N + 32), (9, N + 48)):
+        index = batch(epoch)
+        found = ask(banked, viewed, [hint, logits], epoch, index)
+        assert banked.forward_images == forward
+        wanted = ask(OnlineSource(source.network, source.shapes, 0), viewed, [hint, logits], epoch, index)
+        for one, other in zip(found, wanted, strict=True):
+            for name in other:
+                torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-5)
+
+
+def test_one_byte_too_few_is_too_few(source, viewed) -> None:
+    asking = losses(["logits"], source)
+    size = 10 * 4 * N * viewed.views.n_views
+    banked = bank(source, viewed, budget_bytes=size - 1)
+    ask(banked, viewed, asking, 0, batch(0))
+    assert banked.forward_images == 16
+    # Fewer epochs than views make fewer columns.
+    banked = bank(source, viewed, budget_bytes=size - 1, n_epochs=viewed.views.n_views - 1)
+    before = source.forward_images
+    ask(banked, viewed, asking, 0, batch(0))
+    assert banked.forward_images - before == N
+
+
+def test_two_losses_of_one_kind_share_what_they_keep(source, viewed) -> None:
+    one, other = losses(["logits"], source)[0], losses(["logits"], source, temperature=2.0)[0]
+    banked = bank(source, viewed)
+    found = ask(banked, viewed, [one, other], 0, batch(0))
+    assert torch.equal(found[0]["logits"], found[1]["logits"])
+    assert banked.forward_images == N
+
+
+def test_a_loss_that_is_gone_is_forgotten(source, viewed) -> None:
+    """A study makes thousands; what they keep stays, they do not."""
+    banked = bank(source, viewed)
+    for _ in range(5):
+        ask(banked, viewed, losses(["logits"], source), 0, batch(0))
+    assert len(banked._known) <= 1
+
+
+def test_an_online_source_counts_the_images_it_runs(source, viewed) -> None:
+    asking = losses(["logits", "hint"], source)
+    ask(source, viewed, asking, 0, batch(0))
+    ask(source, viewed, asking, 0, batch(0, size=5))
+    assert source.forward_images == 21
+    assert source.network.batches == [16, 5]

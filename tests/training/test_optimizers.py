@@ -1,0 +1,132 @@
+"""Learning rates against torch's own schedules, and what an optimizer decays."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from naskd.config import TrainingSpec
+from naskd.training.optimizers import build_optimizer, learning_rate
+
+SPEC = TrainingSpec(learning_rate=0.2, weight_decay=0.1, momentum=0.8)
+STEPS = 200
+
+
+def rates(schedule: str) -> list[float]:
+    spec = replace(SPEC, schedule=schedule)
+    return [learning_rate(spec, step, STEPS) for step in range(STEPS)]
+
+
+def torchs(make) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=SPEC.learning_rate)
+    schedule = make(optimizer)
+    found = []
+    for _ in range(STEPS):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_cosine_is_torchs() -> None:
+    assert rates("cosine") == pytest.approx(torchs(lambda o: CosineAnnealingLR(o, STEPS)), abs=1e-12)
+
+
+def test_one_cycle_falls_as_torchs_does() -> None:
+    """Torch counts ``pct_start * total - 1`` steps of warm-up; the tops are a step apart, and the ends too."""
+    expected = torchs(
+        lambda o: OneCycleLR(
+            o, SPEC.learning_rate, total_steps=STEPS + 1, cycle_momentum=False, final_div_factor=1e9
+        )
+    )
+    top = expected.index(max(expected))
+    assert rates("one_cycle")[top + 1 :] == pytest.approx(expected[top + 1 :], abs=0.012 * SPEC.learning_rate)
+
+
+def test_one_cycle_rises_in_a_line_from_a_25th_to_the_peak() -> None:
+    found = rates("one_cycle")
+    top = found.index(max(found))
+    assert top == round(0.3 * STEPS)
+    assert found[0] == pytest.approx(SPEC.learning_rate / 25)
+    assert found[top] == pytest.approx(SPEC.learning_rate)
+    differences = [b - a for a, b in pairwise(found[: top + 1])]
+    assert differences == pytest.approx([differences[0]] * top)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
+def test_a_rate_is_positive_at_every_step_and_nearly_zero_at_the_last(schedule, steps) -> None:
+    spec = replace(SPEC, schedule=schedule)
+    found = [learning_rate(spec, step, steps) for step in range(steps)]
+    assert all(0 < rate <= spec.learning_rate * (1 + 1e-12) for rate in found)
+    if steps >= 10:
+        assert found[-1] < 0.06 * spec.learning_rate
+    assert learning_rate(spec, steps, steps) == pytest.approx(0, abs=1e-12)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.norm = nn.BatchNorm2d(2)
+        self.head = nn.Linear(2, 3)
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_biases_norms_and_scalars_are_not_decayed(name) -> None:
+    net = Net()
+    optimizer = build_optimizer(replace(SPEC, optimizer=name), [net])
+    decay = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {n: decay[p] for n, p in net.named_parameters()} == {
+        "conv.weight": 0.1,
+        "head.weight": 0.1,
+        "conv.bias": 0,
+        "head.bias": 0,
+        "norm.weight": 0,
+        "norm.bias": 0,
+        "scale": 0,
+    }
+
+
+def test_adamw_decays_apart_from_the_gradient() -> None:
+    """Loshchilov & Hutter, 2019: with no gradient, a weight shrinks by the factor ``1 - lr * decay``."""
+    net = nn.Linear(3, 2)
+    before = net.weight.detach().clone(), net.bias.detach().clone()
+    optimizer = build_optimizer(SPEC, [net])
+    net.weight.grad, net.bias.grad = torch.zeros(2, 3), torch.zeros(2)
+    optimizer.step()
+    torch.testing.assert_close(net.weight.detach(), before[0] * (1 - 0.2 * 0.1))
+    assert torch.equal(net.bias.detach(), before[1])
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.999)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_sgd_has_nesterovs_momentum(momentum) -> None:
+    net = nn.Linear(1, 1, bias=False)
+    weight, velocity = float(net.weight.detach()), 0.0
+    optimizer = build_optimizer(replace(SPEC, optimizer="sgd", momentum=momentum, weight_decay=0.0), [net])
+    for gradient in (1.0, -0.5, 2.0):
+        net.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        velocity = momentum * velocity + gradient
+        weight -= 0.2 * (gradient + momentum * velocity)
+    assert float(net.weight.detach()) == pytest.approx(weight, rel=1e-6)
+
+
+def test_shared_and_frozen_parameters_are_taken_once_and_not_at_all() -> None:
+    net = Net()
+    net.conv.requires_grad_(False)
+    optimizer = build_optimizer(SPEC, [net, net.head, net])
+    found = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(found) == len(set(found)) == 5
+    assert not set(net.conv.parameters()) & set(found)
+
+
+def test_a_rate_that_is_set_is_the_rate_that_is_used() -> None:
+    """The loop sets rates; nothing of a schedule is in the optimizer's state."""
+    assert math.isclose(build_optimizer(SPEC, [nn.Linear(1, 1)]).param_groups[0]["lr"], SPEC.learning_rate)
