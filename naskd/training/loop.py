@@ -130,7 +130,7 @@ class TrainingLoop:
                 steps += 1
         self.epoch += 1
         means = {
-            name: float(torch.stack([value for _, value in found]).double().sum()) / steps
+            name: float(torch.stack([value for _, value in found]).sum()) / steps
             for name, found in values.items()
         }
         if not all(map(math.isfinite, means.values())):
@@ -149,6 +149,8 @@ class TrainingLoop:
                 update = next(updates, None)
             if update is None:
                 return
+            for name, value in {"loss": update.loss, **update.terms}.items():
+                yield name, value.detach().double()  # a copy: what is noted may be a parameter, which is about to move
             optimizer = self._optimizers[update.optimizer]
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -156,7 +158,10 @@ class TrainingLoop:
             update.loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             for name, value in {"loss": update.loss, **update.terms}.items():
-                yield name, value.detach().float()
+                yield (
+                    name,
+                    value.detach().double(),
+                )  # a copy: the value may be a parameter, which goes on changing
 
     def _check_parameters(self) -> None:
         named = [(n, p) for n, p in self.scheme.named_parameters() if p.requires_grad]
