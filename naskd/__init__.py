@@ -4,6 +4,8 @@ Nothing heavy is imported here: torch, optuna and ray take seconds, and are impo
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -33,3 +35,21 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Naskd(ModuleType):
+    """`naskd.search` is the function, though the room behind it has the same name.
+
+    Python binds a package that was imported to its parent: from the first search on, the name would mean the room.
+    """
+
+    @property
+    def search(self) -> Any:
+        return __getattr__("search")
+
+    @search.setter
+    def search(self, room: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Naskd

@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 
 from naskd.config import DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
 from naskd.jobs import Decision, TrialResult
+from naskd.search import leases
 from naskd.search import study as study_module
 from naskd.search.storage import open_storage
 from naskd.search.study import MAX_BLOCKED, MAX_RETRIES, Snapshot, Study, StudyError
@@ -551,7 +552,7 @@ def test_a_driver_on_another_host_is_dead_when_its_lease_has_expired(age, state,
     study, job = _orphan(storage, world, owner="elsewhere:1:1", monkeypatch=monkeypatch)
     lease = study.optuna_study.trials[1].user_attrs["lease"]
     assert lease > time.time() + 60
-    monkeypatch.setattr("naskd.search.leases.time.time", lambda: lease - 1 + age)
+    monkeypatch.setattr(leases.time, "time", lambda: lease - 1 + age)
     resumed = make_study(make_spec(4), storage, world, space=plain)
     assert states(resumed)[1] == state
     assert job.job_id == "1"

@@ -1,0 +1,140 @@
+"""A process that has imported everything and forks on demand, so that a life of naskd costs no start-up.
+
+    OMP_NUM_THREADS=1 python tests/forker.py    # one thread: a fork copies no others
+
+reads one JSON command a line from standard input and answers with one line each:
+
+- ``{"fork": [argv...], "log": path, "patch": {...}}``: a child runs ``naskd argv...``; answers its process id.
+- ``{"wait": pid}``: answers how it ended, as `subprocess` says it: an exit code, or minus a signal.
+
+``patch`` makes the child kill itself:
+
+- ``{"write": n, "how": "before" | "torn" | "locked" | "after"}``: around its n-th entry in the journal, in the
+  middle of it, or while it holds the journal's lock;
+- ``{"save": n, "how": "before" | "after"}``: around the renaming that makes its n-th artifact exist.
+
+``recovered`` names a file for the states of all trials as the child found them after its recovery.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import plotly  # noqa: F401 - what a search imports on the way is imported once, here
+import sklearn.datasets  # noqa: F401
+import torch
+
+import naskd.api
+import naskd.artifacts
+import naskd.cli
+import naskd.executors.serial
+import naskd.knowledge
+import naskd.report.progress
+import naskd.schemes.offline
+from naskd.search.storage import WholeLineJournal
+from naskd.search.study import Study
+
+
+def die() -> None:
+    """As a kill from outside would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_write(number: int, how: str) -> None:
+    """Patch the journal of this process."""
+    write, left = WholeLineJournal.append_logs, [number]
+
+    def append_logs(self: Any, logs: list[dict[str, Any]]) -> None:
+        left[0] -= 1
+        if left[0] > 0:
+            write(self, logs)
+            return
+        if how == "locked":
+            self._lock.acquire()
+        elif how == "torn":
+            text = json.dumps(logs[0])
+            with open(self._file_path, "a") as file:
+                file.write(text[: len(text) // 2])
+        elif how == "after":
+            write(self, logs)
+        die()
+
+    WholeLineJournal.append_logs = append_logs
+
+
+def die_at_save(number: int, how: str) -> None:
+    """Patch the renaming of artifacts in this process."""
+    rename, left = os.rename, [number]
+
+    def patched(source: Any, target: Any) -> None:
+        is_artifact = (Path(source) / "manifest.json").is_file()
+        left[0] -= is_artifact
+        if left[0] == 0 and is_artifact and how == "before":
+            die()
+        rename(source, target)
+        if left[0] == 0 and is_artifact:
+            die()
+
+    os.rename = patched
+
+
+def tell_recovered(path: Path) -> None:
+    """Patch the recovery of this process to write what it left."""
+    recover = Study._recover
+
+    def patched(self: Any) -> None:
+        recover(self)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps([t.state.name for t in self.optuna_study.get_trials(deepcopy=False)]))
+        partial.replace(path)
+
+    Study._recover = patched
+
+
+def live(command: dict[str, Any]) -> None:
+    """A whole life of naskd, in a child."""
+    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    patch = command.get("patch", {})
+    if "write" in patch:
+        die_at_write(patch["write"], patch["how"])
+    if "save" in patch:
+        die_at_save(patch["save"], patch["how"])
+    if "recovered" in patch:
+        tell_recovered(Path(patch["recovered"]))
+    sys.argv = ["naskd", *command["fork"]]
+    code = 1
+    try:
+        naskd.cli.main()
+    except SystemExit as ending:
+        code = int(ending.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    """Answer commands until the input ends."""
+    torch.set_num_threads(1)
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "fork" in command:
+            pid = os.fork()
+            if pid == 0:
+                live(command)
+            answer = pid
+        else:
+            answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
