@@ -386,19 +386,13 @@ class Run:
         if format not in ("safetensors", "onnx"):
             raise ValueError(f"unknown format {format!r}; known: safetensors, onnx")
         design = self._design(self.trial(trial))
-        source = self._student_file(design)
-        if source is None:
-            self.retrain([trial], seeds=1)
-            source = self._student_file(design)
-            assert source is not None
+        self.context.compute.apply_threads()
+        with _locked(self.path):
+            source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
         target = Path(path) if path is not None else self.path / "exported" / f"trial{trial}.{format}"
         if target.suffix != f".{format}":
             raise ValueError(f"the file of format {format} must end in .{format}, got {target.name!r}")
         return export_student(source, target, self.context.data.val.images[:256])
-
-    def _student_file(self, design: Design) -> Path | None:
-        path = Retraining(self.context, self.path, self.spec.retrain_epochs).student_path(design, 0)
-        return path if path.is_file() else None
 
 
 def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:

@@ -87,20 +87,34 @@ class Retraining:
             raise ValueError(f"seeds is {seeds}; at least 1 is needed")
         if not designs:
             raise ValueError("no design to retrain: the run has no complete trial yet")
-        earlier = self._load()
-        trainings = dict(earlier.get("trainings", {}))
         work = [(design, replicate) for design in designs for replicate in range(seeds)]
         for done, (design, replicate) in enumerate(work):
             observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
-            key = self.key(design, replicate)
-            if key not in trainings:
-                trainings[key] = self._train(design, replicate)
-                # What was found before stays readable until there is something newer.
-                self._store({**earlier, "trainings": trainings})
+            self.train(design, replicate)
         observe(len(work), len(work), "")
+        trainings = self._load()["trainings"]
         record = self._summary(designs, seeds, trainings)
         self._store({**record, "trainings": trainings})
         return record
+
+    def train(self, design: Design, replicate: int) -> Path:
+        """Train a design once, unless that was done before, and keep what came of it.
+
+        Whatever else ``retrained.json`` says stays there until there is something newer.
+
+        Returns:
+            The student's file.
+
+        Raises:
+            ValueError: The training diverged.
+        """
+        record = self._load()
+        trainings = record.setdefault("trainings", {})
+        key = self.key(design, replicate)
+        if key not in trainings or not (self.run_dir / trainings[key]["file"]).is_file():
+            trainings[key] = self._train(design, replicate)
+            self._store(record)
+        return self.run_dir / str(trainings[key]["file"])
 
     def key(self, design: Design, replicate: int) -> str:
         """Names one training: equal designs, epochs and seeds are trained once."""

@@ -36,6 +36,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--study", default=str(ROOT / "studies/digits.toml"))
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as naskd search takes it"
+    )
     parser.add_argument("--out", default="runs/bench_joint")
     parser.add_argument("--seeds", type=int, default=5, help="studies per arm")
     parser.add_argument("--budget", type=float, default=5e11, help="executed training MACs per study")
@@ -78,6 +81,7 @@ def reference(args: argparse.Namespace) -> dict[str, float]:
 def command(args: argparse.Namespace, out: Path) -> list[str]:
     settings = ("study", "seeds", "budget", "min_macs", "max_macs", "retrain_seeds")
     given = [text for name in settings for text in (f"--{name.replace('_', '-')}", str(getattr(args, name)))]
+    given += [text for setting in args.set for text in ("--set", setting)]
     return [sys.executable, __file__, "--out", str(out), *given]
 
 
@@ -91,7 +95,7 @@ def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     result_file = out / f"{arm}-{seed}.json"
     if result_file.exists():
         return
-    spec = parse_study(Path(args.study))
+    spec = parse_study(Path(args.study), args.set)
     spec = dataclasses.replace(
         spec, seed=seed, name=f"{arm}-{seed}", warm_start=(), reference_point=reference(args),
         budget=BudgetSpec(train_macs=int(args.budget)),
