@@ -150,18 +150,14 @@ class TrainingLoop:
             if update is None:
                 return
             for name, value in {"loss": update.loss, **update.terms}.items():
-                yield name, value.detach().double()  # a copy: what is noted may be a parameter, which is about to move
+                # A copy, since what is noted may be a parameter, which is about to move.
+                yield name, value.detach().double()
             optimizer = self._optimizers[update.optimizer]
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             update.loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            for name, value in {"loss": update.loss, **update.terms}.items():
-                yield (
-                    name,
-                    value.detach().double(),
-                )  # a copy: the value may be a parameter, which goes on changing
 
     def _check_parameters(self) -> None:
         named = [(n, p) for n, p in self.scheme.named_parameters() if p.requires_grad]
