@@ -1,0 +1,438 @@
+"""One training: the same bits whatever happened before, honest books, and every failure as data."""
+
+import io
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_studies import ALL_TERMS, TRAINING, design, make, small_context, study
+from torch import Tensor
+
+from naskd.artifacts import ArtifactStore
+from naskd.config import DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.context import TrialContext
+from naskd.jobs import Decision, Job, TrialResult
+from naskd.knowledge import KNOWLEDGE, KnowledgeCard
+from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
+from naskd.studyfile import ExecutionSpec
+from naskd.taps import Taps
+from naskd.trial import TrialRun, run_trial, start_run
+
+TAUGHT = design(*ALL_TERMS)
+PLAIN = design()
+N, N_VAL, EPOCHS = 120, 288, TRAINING.epochs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a context; its store has the teacher."""
+    found = tmp_path_factory.mktemp("context")
+    small_context(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def context(folder: Path) -> TrialContext:
+    return small_context(folder)
+
+
+def start(context: TrialContext, config: TrialConfig = TAUGHT, seed: int = 7) -> TrialRun:
+    return start_run(config, context, seed)[0]
+
+
+def on(epoch: int, metrics: object) -> Decision:
+    return Decision.CONTINUE
+
+
+def trial(
+    context: TrialContext, config: TrialConfig, report: Callable[..., Decision] = on, **settings: Any
+) -> TrialResult:
+    job = Job("0", "trial", config, 7, 0, settings.pop("until_epoch", EPOCHS), **settings)
+    return run_trial(job, context, report)
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_bits(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_bits, one, other))
+    return bool(one == other)
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return dict(torch.load(file, weights_only=True))
+
+
+# --- seeds and bits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [TAUGHT, PLAIN], ids=["taught", "plain"])
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(config, context) -> None:
+    one, two, other = start(context, config), start(context, config), start(context, config, seed=8)
+    for run in (one, two, other):
+        run.advance(EPOCHS)
+    assert same_bits(one.state_dict()["loop"], two.state_dict()["loop"])
+    assert one.curve == two.curve
+    assert one.train_macs == two.train_macs == other.train_macs
+    for (name, ours), theirs in zip(
+        one.scheme.deployed.named_parameters(), other.scheme.deployed.parameters(), strict=True
+    ):
+        assert not torch.equal(ours, theirs), name
+
+
+def test_a_seed_gives_another_beginning_and_another_order(context) -> None:
+    one, other = start(context, PLAIN, seed=7), start(context, PLAIN, seed=8)
+    assert not torch.equal(one.scheme.deployed.head.weight, other.scheme.deployed.head.weight)
+    other.scheme.load_state_dict(one.scheme.state_dict())
+    one.advance(1)
+    other.advance(1)
+    assert not torch.equal(one.scheme.deployed.head.weight, other.scheme.deployed.head.weight)
+
+
+def test_bits_depend_on_nothing_that_ran_before(folder) -> None:
+    """Neither on random numbers drawn, nor on trials of other designs, nor on who filled the bank with what."""
+    first = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    alone = start(first)
+    alone.advance(EPOCHS)
+
+    second = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    start(second, design(KnowledgeTerm("rkd")), seed=1).advance(2)
+    start(second, design(KnowledgeTerm("hint", pairs="all"), batch_size=17), seed=2).advance(EPOCHS)
+    start(second, seed=3).advance(2)
+    torch.rand(13)
+    late = start(second)
+    generator = torch.get_rng_state()
+    late.advance(EPOCHS)
+    assert torch.equal(torch.get_rng_state(), generator), "and it leaves the caller's random numbers alone"
+    assert same_bits(alone.state_dict()["loop"], late.state_dict()["loop"])
+    assert alone.curve == late.curve
+
+    assert late.train_macs == alone.train_macs, "what designs are compared by"
+    teacher = first.source(first.teacher_recipe()).macs
+    assert late.spent_macs == alone.spent_macs - 2 * N * teacher, "two epochs were remembered"
+
+
+def test_a_fresh_process_finds_the_same_bits(folder, context) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from pathlib import Path
+torch.set_num_threads(1)
+from small_studies import ALL_TERMS, design, small_context
+from naskd.trial import start_run
+run, _ = start_run(design(*ALL_TERMS), small_context(Path({str(folder)!r})), 7)
+run.advance(2)
+torch.save(run.state_dict(), {str(folder / "state.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    start(context, design(KnowledgeTerm("hint"))).advance(EPOCHS)
+    run = start(context)
+    run.advance(2)
+    found = torch.load(folder / "state.pt", weights_only=True)
+    assert same_bits(run.state_dict()["loop"], found["loop"])
+    assert run.curve == found["curve"]
+
+
+@pytest.mark.parametrize(
+    "config", [TAUGHT, design(*ALL_TERMS, optimizer="sgd", schedule="cosine")], ids=["adamw", "sgd"]
+)
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(config, stop, folder, context) -> None:
+    """Loaded in a fresh context with a cold bank; curve, MACs and balanced weights included."""
+    straight = start(context, config)
+    straight.advance(EPOCHS)
+    stopped = start(context, config)
+    if stop:
+        stopped.advance(stop)
+    cold = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    resumed = start(cold, config)
+    resumed.load_state_dict(through_a_file(stopped.state_dict()))
+    assert resumed.epoch == stop
+    assert resumed.advance(EPOCHS) == straight.curve[-1]
+    assert same_bits(resumed.state_dict()["loop"], straight.state_dict()["loop"])
+    assert resumed.curve == straight.curve
+    assert resumed.train_macs == straight.train_macs
+    weights = resumed.scheme.objective.weights
+    assert torch.equal(weights, straight.scheme.objective.weights)
+    assert not torch.equal(weights, start(cold, config).scheme.objective.weights)
+
+
+def test_a_trial_goes_on_from_a_checkpoint_too(tmp_path, context) -> None:
+    stopped = start(context)
+    stopped.advance(1)
+    torch.save(stopped.state_dict(), tmp_path / "trial.pt")
+    epochs = []
+
+    def report(epoch: int, metrics: object) -> Decision:
+        epochs.append(epoch)
+        return Decision.CONTINUE
+
+    found = trial(context, TAUGHT, report, checkpoint=str(tmp_path / "trial.pt"))
+    straight = trial(context, TAUGHT)
+    assert epochs == [2, 3]
+    assert found.curve == straight.curve
+    assert found.metrics == straight.metrics
+
+
+def test_advancing_in_steps_is_advancing(context) -> None:
+    steps = start(context)
+    for epoch in (1, 2, 2, 3):
+        assert steps.advance(epoch)["epoch"] == epoch
+        assert steps.epoch == epoch
+    straight = start(context)
+    straight.advance(EPOCHS)
+    assert steps.curve == straight.curve
+    with pytest.raises(ValueError, match="there is no epoch 3"):
+        steps.advance(EPOCHS + 1)
+
+
+# --- books --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cost_of_a_training_is_a_closed_form(context) -> None:
+    """Three passes of the student for an image it trains on, one of the teacher, and one for each it is judged by."""
+    student = context.design_cost(PLAIN).macs
+    teacher = context.source(context.teacher_recipe()).macs
+    plain, taught = start(context, PLAIN), start(context, design(KnowledgeTerm("logits")))
+    plain.advance(2)
+    taught.advance(2)
+    # 120 images in batches of 32: the last of 24 is used.
+    assert plain.train_macs == plain.spent_macs == 2 * (N * 3 * student + N_VAL * student)
+    assert taught.train_macs == 2 * (N * (3 * student + teacher) + N_VAL * student)
+    hint = start(context, design(KnowledgeTerm("hint")))
+    hint.advance(1)
+    # A regressor of 6 to 8 channels on 4x4.
+    assert hint.train_macs == N * (3 * (student + 6 * 8 * 16) + teacher) + N_VAL * student
+
+
+def test_a_teacher_is_booked_where_it_was_really_run(folder) -> None:
+    context = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    student = context.design_cost(PLAIN).macs
+    teacher = context.source(context.teacher_recipe()).macs
+    own = N * 3 * student + N_VAL * student
+    config = design(KnowledgeTerm("logits"), batch_size=17)
+    first, second = start(context, config), start(context, config, seed=8)
+    kept = 119  # 17 goes seven times into 120
+    own = kept * 3 * student + N_VAL * student
+    first.advance(2)
+    assert first.spent_macs == 2 * (own + N * teacher), "a column of the bank is filled whole"
+    second.advance(3)
+    assert second.spent_macs == 3 * own + N * teacher, "the third epoch is new"
+    assert second.train_macs == 3 * (own + kept * teacher)
+
+
+def test_a_result_says_what_the_run_measured(context) -> None:
+    result = trial(context, TAUGHT)
+    run = start(context)
+    run.advance(EPOCHS)
+    assert result.status == "complete"
+    assert (result.reason, result.error) == ("", "")
+    assert result.seed == 7
+    assert list(result.curve) == run.curve
+    assert [point["epoch"] for point in result.curve] == [1, 2, 3]
+    cost = context.design_cost(TAUGHT)
+    assert result.metrics == {
+        "val_accuracy": run.curve[-1]["val_accuracy"],
+        "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
+        "macs": cost.macs,
+        "n_params": cost.n_params,
+        "size_bytes": cost.size_bytes,
+        "train_macs": run.train_macs,
+    }
+    student = run.scheme.deployed.eval()
+    images, labels = context.data.val.images, context.data.val.labels
+    with torch.no_grad():
+        said = student(images.float() / 255).argmax(1)
+        taught = context.source(context.teacher_recipe()).network(images.float() / 255).argmax(1)
+    assert result.metrics["val_accuracy"] == pytest.approx(float((said == labels).float().mean()))
+    assert result.teacher_agreement == pytest.approx(float((said == taught).float().mean()))
+    assert trial(context, PLAIN).teacher_agreement is None
+    assert TrialResult.from_dict(result.to_dict()) == result
+
+
+def test_steps_of_the_whole_training_are_known_before_it(context) -> None:
+    run = start(context, PLAIN)
+    # An evaluation of an image costs a third of training on it.
+    assert run.equivalent_steps == pytest.approx(EPOCHS * (N + N_VAL / 3) / 32)
+
+
+def test_a_stopping_rule_stops(context) -> None:
+    result = trial(context, TAUGHT, lambda epoch, _: Decision.STOP if epoch == 2 else Decision.CONTINUE)
+    assert result.status == "stopped"
+    assert result.reason == "stopped by the stopping rule after epoch 2"
+    assert len(result.curve) == 2
+    assert result.metrics["val_accuracy"] == result.curve[-1]["val_accuracy"]
+    assert result.teacher_agreement is not None
+    assert result.train_macs * 3 == trial(context, TAUGHT).train_macs * 2
+
+
+def test_a_job_says_how_far_to_go(context) -> None:
+    assert len(trial(context, TAUGHT, until_epoch=2).curve) == 2
+    assert len(trial(context, TAUGHT, until_epoch=99).curve) == EPOCHS
+
+
+def test_an_interrupt_is_not_a_result(context) -> None:
+    def report(epoch: int, metrics: object) -> Decision:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trial(context, PLAIN, report)
+
+
+def test_bfloat16_trains_what_float32_judges(tmp_path) -> None:
+    context = small_context(tmp_path, execution=ExecutionSpec(device="cpu", precision="bfloat16"))
+    result = trial(context, TAUGHT)
+    assert result.status == "complete", result.reason
+    assert result.environment["precision"] == "bfloat16"
+    assert all(p.dtype is torch.float32 for p in start(context).scheme.parameters())
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+class PoisonedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient * math.nan
+
+
+class Fake(KnowledgeLoss):
+    """The student's mean logit, and what a test does to it in the second epoch."""
+
+    batches: list[int]
+    act: Callable[[Tensor], Tensor]
+
+    def summarise(self, teacher: Taps) -> Summary:
+        return {"logits": teacher.logits.detach()}
+
+    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
+        return (student.logits,)
+
+    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+        term = student.logits.mean()
+        if term.is_meta:  # when it is counted
+            return KnowledgeOutput(term)
+        self.batches.append(len(labels))
+        return KnowledgeOutput(self.act(term) if len(self.batches) > 4 else term)
+
+
+@pytest.fixture
+def fake() -> Iterator[type[Fake]]:
+    """A loss of this test alone."""
+    kind = type("FakeOfTest", (Fake,), {"batches": [], "act": staticmethod(lambda term: term)})
+    card = KnowledgeCard(
+        "fake", "response", "", "", "", kind, taps=("logits",), paper_weight=1.0, paper_setting=""
+    )
+    KNOWLEDGE.register(card)
+    yield kind
+    del KNOWLEDGE._cards["fake"]
+
+
+WITH_FAKE = design(KnowledgeTerm("fake", 0.1), KnowledgeTerm("logits"))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_fails_the_trial_and_is_named(value, fake, context) -> None:
+    fake.act = staticmethod(lambda term: term * value)
+    result = trial(context, WITH_FAKE)
+    assert result.status == "failed"
+    assert result.reason.startswith("non-finite loss: fake is ")
+    assert result.reason.endswith("from step 1 of epoch 2")
+    assert [point["epoch"] for point in result.curve] == [1], "what was measured before is kept"
+    assert result.metrics["val_accuracy"] == result.curve[0]["val_accuracy"]
+    assert result.metrics["macs"] == context.design_cost(WITH_FAKE).macs
+
+
+def test_the_epoch_that_failed_is_paid_for(fake, context) -> None:
+    fake.act = staticmethod(lambda term: term * math.nan)
+    failed = trial(context, WITH_FAKE)
+    good = start(context, design(KnowledgeTerm("logits")))
+    good.advance(2)
+    evaluation = N_VAL * good.cost.macs
+    assert failed.train_macs == good.train_macs - evaluation
+    assert failed.spent_macs > 0
+
+
+def test_a_gradient_that_is_not_finite_fails_the_trial_though_its_loss_was(fake, context) -> None:
+    fake.act = staticmethod(PoisonedGradient.apply)
+    result = trial(context, WITH_FAKE)
+    assert result.status == "failed"
+    assert "ce is nan, fake is nan, logits is nan from step 2, after the update of step 1" in result.reason
+    one_step = replace(WITH_FAKE, training=replace(WITH_FAKE.training, batch_size=120))
+    fake.batches.extend([0] * 4)
+    result = trial(context, one_step)
+    assert result.status == "failed"
+    assert result.reason.startswith("non-finite gradient: parameter student.")
+
+
+def test_an_error_is_a_result_with_its_traceback(fake, context) -> None:
+    def act(term: Tensor) -> Tensor:
+        raise RuntimeError("first line\nsecond line")
+
+    fake.act = staticmethod(act)
+    result = trial(context, WITH_FAKE)
+    assert result.status == "failed"
+    assert result.reason == "RuntimeError: first line"
+    assert "second line" in result.error
+    assert "in act" in result.error
+    assert len(result.curve) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (design(KnowledgeTerm("no such loss")), "ValueError: unknown knowledge loss 'no such loss'"),
+        (replace(PLAIN, distillation=DistillationSpec(scheme="online")), "ValueError: unknown scheme 'online'"),
+        (design(KnowledgeTerm("rkd"), batch_size=2), "ValueError: batch_size must be at least 3"),
+    ],
+)  # fmt: skip
+def test_a_design_that_cannot_be_built_is_a_result_too(config, reason, context) -> None:
+    result = trial(context, config)
+    assert result.status == "failed"
+    assert result.reason.startswith(reason)
+    assert result.metrics == {}
+    assert result.train_macs == 0
+
+
+def test_a_damaged_teacher_is_a_result_too(tmp_path) -> None:
+    context = small_context(tmp_path)
+    path = context.store.path(context.teacher_recipe().artifact_id) / "model.pt"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert "not the file that was meant" in trial(context, TAUGHT).reason
+
+
+@pytest.mark.parametrize("batch_size", [7, 17, 59, 119])
+def test_a_last_batch_of_one_sample_never_reaches_a_loss(batch_size, fake, context) -> None:
+    config = replace(WITH_FAKE, training=replace(WITH_FAKE.training, batch_size=batch_size))
+    assert {N % 7, N % 17, N % 119} == {1}
+    assert trial(context, config).status == "complete"
+    assert set(fake.batches) == {batch_size} | ({N % batch_size} - {1})
+    assert sum(fake.batches) == EPOCHS * (N - (N % batch_size == 1))
+
+
+# --- teachers and students of one process ----------------------------------------------------------------------------
+
+
+def test_making_what_is_there_costs_nothing_and_says_what_it_cost(context) -> None:
+    (result,) = make(context)
+    manifest = context.store.manifest(context.teacher_recipe().artifact_id)
+    assert result.status == "complete"
+    assert result.train_macs == manifest["train_macs"] > 0
+    assert list(result.curve) == manifest["curve"]
+    assert result.metrics["macs"] == context.source(context.teacher_recipe()).macs
