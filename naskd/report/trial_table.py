@@ -33,6 +33,11 @@ _KNOWN = {
     "replicates",
     "error",
     "environment",
+    "best_val_accuracy",
+    "spent_macs",
+    "retry_of",
+    "retried",
+    "parameters",
 }
 
 
@@ -85,6 +90,7 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
     if test:
         mean = percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))
         yield "test accuracy, retrained", f"{mean} over {test.get('n')} seeds"
+    yield "in its best epoch", percent(trial.get("best_val_accuracy"))
     yield "agrees with the teacher", percent(trial.get("teacher_agreement"))
     yield "MACs (FLOPs)", f"{count(trial.get('macs'))} ({flops(trial.get('macs'))})"
     yield "parameters", f"{count(trial.get('n_params'))}, {size(trial.get('size_bytes'))}"
@@ -92,6 +98,7 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
         if name not in _KNOWN and finite(value) is not None:
             yield name, f"{value:.4g}"
     yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
+    yield "executed, with what is remembered", macs(trial.get("spent_macs"))
     yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"
 
 
