@@ -1,0 +1,89 @@
+"""Every study file that is shipped is checked, and searched for two trials of one step."""
+
+from pathlib import Path
+
+import pytest
+from data.files import CIFAR_CLASSES, write_cifar10, write_images
+from torchvision.datasets import CIFAR10
+
+from naskd import api
+from naskd.studyfile import parse_study
+
+STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
+SPACES = ("joint", "architecture_only", "distillation_only")
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Overrides that shrink a shipped study to two trials of one step on generated data of its format."""
+
+    def settings(study: Path) -> list[str]:
+        kind = study.stem
+        found = [
+            "epochs=1",
+            "teacher.training.epochs=1",
+            "budget.trials=2",
+            "budget.seconds=1e6",
+            "execution.device='cpu'",
+            "execution.threads=1",
+            "data.max_train=60",
+        ]
+        if kind == "cifar10":
+            hashes = write_cifar10(tmp_path / "data")
+            for name in ("train_list", "test_list"):
+                monkeypatch.setattr(
+                    CIFAR10, name, [[file, hashes[file]] for file, _ in getattr(CIFAR10, name)]
+                )
+            monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashes["batches.meta"]})
+            found += [f"data.root={str(tmp_path / 'data')!r}", "data.download=false"]
+        elif kind == "image_folder":
+            classes = dict.fromkeys(CIFAR_CLASSES[:4], 25)
+            write_images(tmp_path / "images", classes, size=(40, 36), suffix=".jpg")
+            found += [f"data.root={str(tmp_path / 'images')!r}"]
+        return found
+
+    return settings
+
+
+def test_the_studies_that_are_promised_are_there():
+    assert [study.stem for study in STUDIES] == ["cifar10", "digits", "image_folder"]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
+def test_a_shipped_study_is_right_and_its_space_gives_designs(
+    study: Path, settings_of, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of(study)
+    spec = api.check(study, settings)
+    assert spec.name == study.stem
+    for space in SPACES:
+        file = spec.space.rpartition(":")[0]
+        described = api.describe_space(study, [*settings, f"space='{file}:{space}'"], samples=60)
+        assert described["distinct_designs"] >= 20
+        if space == "joint":
+            assert described["macs"]["max"] > 10 * described["macs"]["min"]
+            assert described["n_parameters"] >= 20
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
+def test_a_shipped_study_runs(study: Path, settings_of, tmp_path: Path):
+    run = api.search(study, out=tmp_path / "runs" / "one", settings=settings_of(study))
+    record = run.to_dict(everything=True)
+    assert [t["state"] for t in record["trials"] if t["state"] != "PRUNED"] == ["COMPLETE"] * 2
+    assert run.stop_reason == "all 2 trials done"
+    for trial in record["trials"]:
+        assert trial["state"] == "PRUNED" or len(trial["curve"]) == 1, "one epoch of one step"
+    assert record["teacher"]["macs"] > max(t["macs"] or 0 for t in record["trials"])
+    assert record["warnings"] == []
+    assert run.front()
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
+def test_a_shipped_study_says_all_that_it_means(study: Path):
+    """Without overrides: what the file says by itself, where its data is not needed for that."""
+    text = study.read_text()
+    assert f"naskd search studies/{study.name}" in text
+    if study.stem == "digits":
+        spec = parse_study(study)
+        assert (spec.budget.trials, len(spec.warm_start), spec.retrain.seeds) == (60, 2, 5)
