@@ -43,7 +43,7 @@ class BankedSource:
         n_samples: int,
         n_views: int,
         n_epochs: int,
-        budget_bytes: int = 512 * 2**20,
+        budget_bytes: int = 2**30,
     ) -> None:
         self.source = source
         self.shapes = source.shapes
