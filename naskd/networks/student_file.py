@@ -49,7 +49,7 @@ def load_student(path: Path) -> Student:
     Takes images ``(B, C, H, W)`` in [0, 1] and returns logits ``(B, K)``.
 
     Raises:
-        ValueError: The file is missing or was not written by naskd.
+        ValueError: The file is missing, was not written by naskd, or names a block that is not registered.
     """
     metadata = student_metadata(path)
     mean = tuple(json.loads(metadata["mean"]))
@@ -61,7 +61,11 @@ def load_student(path: Path) -> Student:
         tuple(json.loads(metadata["std"])),
     )
     with safe_open(path, framework="pt") as file:
-        student.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        student.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not hold the weights of the design that it names: {error}") from error
     return student.eval()
 
 
