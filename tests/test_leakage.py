@@ -1,0 +1,74 @@
+"""A search cannot see the test split: nothing that it reaches imports the reader, and it runs without one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+SEALED = "naskd.data.sealed"
+REACHED_BY_A_SEARCH = [
+    "naskd.artifacts",
+    "naskd.context",
+    "naskd.cost",
+    "naskd.data.load",
+    "naskd.executors",
+    "naskd.knowledge",
+    "naskd.networks",
+    "naskd.schemes",
+    "naskd.search",
+    "naskd.training",
+    "naskd.trial",
+]
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("naskd", cache_dir=None)
+
+
+@pytest.mark.parametrize("package", REACHED_BY_A_SEARCH)
+def test_nothing_in_a_search_imports_the_reader_of_the_test_split(
+    package: str, graph: grimp.ImportGraph
+) -> None:
+    chains = graph.find_shortest_chains(package, SEALED, as_packages=True)
+    assert not chains, f"{package} reaches {SEALED}: {chains}"
+
+
+def test_it_is_imported_where_test_accuracies_are_reported_and_nowhere_else(graph: grimp.ImportGraph) -> None:
+    assert graph.find_modules_that_directly_import(SEALED) == {"naskd.retraining"}
+
+
+def test_a_search_runs_where_the_test_split_cannot_be_opened(tmp_path: Path) -> None:
+    """Every function of the reader raises, and so does what only it may call."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from conftest import write_tiny_study
+import naskd.data.sealed, naskd.data.sources
+
+def poisoned(*args, **kwargs):
+    raise AssertionError("the test split was opened")
+
+naskd.data.sealed.load_test_split = poisoned
+naskd.data.sealed.open_test = naskd.data.sources.open_test = poisoned
+import naskd.retraining
+naskd.retraining.load_test_split = poisoned
+
+from naskd.api import search
+folder = Path({str(tmp_path)!r})
+run = search(write_tiny_study(folder), out=folder / "run")
+assert [t["state"] for t in run.trials()] == ["COMPLETE"] * 2, run.trials()
+run.write_html()
+run.front_csv()
+assert not (folder / "run" / "retrained.json").exists()
+try:
+    run.retrain(seeds=1)
+except AssertionError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "the test split was opened" in found.stdout, "a retraining opens it, so the trap was set"
