@@ -153,19 +153,6 @@ def test_what_a_source_raises_is_not_swallowed(name, context):
         EXECUTORS.load(name)(context).run(Full([_trial(0, design())]))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_threads_of_the_study_are_those_of_its_trials(name, tmp_path):
-    before = torch.get_num_threads()
-    try:
-        context = small_context(tmp_path, teacher=None)
-        torch.set_num_threads(2)
-        source = FixedSource([_trial(0, design())])
-        EXECUTORS.load(name)(context).run(source)
-        assert source.results["0"].environment["threads"] == 1
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_the_cards_of_executors():
     assert "serial" in NAMES
     assert all(card.title and not card.title.endswith(".") for card in EXECUTORS)
@@ -217,3 +204,19 @@ def test_serial_runs_outside_the_main_thread_too(context):
     thread.start()
     thread.join(timeout=60)
     assert source.results["0"].status == "complete"
+
+
+def test_serial_trains_with_the_threads_of_the_study(context):
+    class Watching(FixedSource):
+        def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+            threads.add(torch.get_num_threads())
+            return super().report(job, epoch, metrics)
+
+    before, threads = torch.get_num_threads(), set()
+    try:
+        torch.set_num_threads(3)
+        EXECUTORS.load("serial")(context).run(source := Watching([_trial(0, design())]))
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
+    assert source.results["0"].environment["threads"] == 1

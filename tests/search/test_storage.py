@@ -18,6 +18,12 @@ from naskd.search.storage import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """A journal waits for the disk at each of its thousand entries here; no test pulls the plug."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def _searched(folder, trials=2):
     """A finished study in a journal; its world, for going on."""
     world = FakeWorld()
@@ -188,10 +194,12 @@ def test_a_lock_that_a_dashboard_holds_for_a_moment_is_respected(tmp_path, monke
 
 def test_the_lock_points_to_the_journal_so_that_its_age_can_be_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    journal = open_storage("journal", Path("."))._backend
+    Path("run").mkdir()
+    journal = open_storage("journal", Path("run"))._backend
     assert journal._lock.grace_period == LOCK_GRACE_SECONDS
     journal._lock.acquire()
-    assert (tmp_path / f"{JOURNAL_FILE}.lock").resolve(strict=True) == tmp_path / JOURNAL_FILE
+    lock = tmp_path / "run" / f"{JOURNAL_FILE}.lock"
+    assert lock.resolve(strict=True) == tmp_path / "run" / JOURNAL_FILE
     journal._lock.release()
 
 

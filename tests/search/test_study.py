@@ -1,4 +1,5 @@
 import math
+import os
 import socket
 import time
 from dataclasses import replace
@@ -37,6 +38,12 @@ from naskd.search.study import MAX_BLOCKED, MAX_RETRIES, Snapshot, Study, StudyE
 from naskd.studyfile import BudgetSpec, LimitsSpec
 
 DEAD = f"{socket.gethostname()}:4194999:1"
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """A journal waits for the disk at each of its thousand entries here; no test pulls the plug."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(params=["memory", "journal"])
@@ -253,6 +260,25 @@ def test_a_small_space_ends_when_it_is_exhausted(sampler):
     assert "25 designs in a row were turned away: duplicate (25)" in study.end_reason
 
 
+def test_only_designs_that_were_turned_away_in_a_row_end_a_study():
+    designs = tuple({"width": width, "depth": 1} for width in (60, 1, 61, 2, 62, 3, 63, 4))
+    spec = make_spec(4, warm_start=designs, limits=LimitsSpec(max_macs=1000))
+    study = make_study(replace(spec, budget=BudgetSpec(trials=4, max_turned_away=2)), space=plain)
+    drive(study)
+    assert states(study) == ["PRUNED", "COMPLETE"] * 4
+    assert study.end_reason == "all 4 trials done"
+
+
+def test_a_design_that_is_running_is_not_begun_again():
+    given = {"width": 5, "depth": 2}
+    study = make_study(make_spec(3, warm_start=(given, given)), space=plain)
+    drive(study, 1)
+    first, second = study.ask(), study.ask()
+    assert states(study)[:3] == ["RUNNING", "PRUNED", "RUNNING"]
+    assert "duplicate" in reasons(study)[1]
+    assert second.config != first.config
+
+
 def test_designs_that_differ_in_what_is_unused_are_duplicates():
     def space(trial):
         trial.suggest_int("kd.temperature", 1, 8)
@@ -337,8 +363,9 @@ def test_what_another_run_has_made_is_booked_here_and_made_again_only_when_it_is
         "the cost of a study does not depend on others"
     )
     world.made.clear()
-    drive(make_study(make_spec(3), storage, world, space=assisted))
+    drive(again := make_study(make_spec(3), storage, world, space=assisted))
     assert len(world.made) == 2
+    assert again.train_macs == ASSISTANT_MACS + 3 * TRIAL_MACS, "booked once"
     assert other.optuna_study.user_attrs["artifacts"].keys() == world.made
 
 
@@ -399,6 +426,7 @@ def test_an_assistant_that_cannot_be_made_turns_away_the_designs_that_want_it():
         def work(self, job):
             if job.kind == "artifact" and job.job_id != "teacher-id":
                 self.log.append(f"artifact {job.job_id}")
+                assert len(self.log) < 50, "what cannot be made is asked for again and again"
                 return TrialResult("failed", 0, reason="loss is not finite")
             return super().work(job)
 
@@ -540,6 +568,9 @@ def test_the_trial_of_a_living_driver_is_left_alone(reopen):
     mine = second.ask()
     assert mine.job_id != job.job_id
     assert mine.config != job.config
+    second.optuna_study.enqueue_trial(first.optuna_study.trials[1].params)
+    second.ask()
+    assert "is trial 1" in reasons(second)[3], "what the other driver trains is not begun here"
     second.release()
     assert states(second)[1] == "RUNNING"
     first.tell(job, world.work(job))
