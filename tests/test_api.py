@@ -317,7 +317,7 @@ def test_the_estimated_macs_of_a_design_are_those_that_its_training_counts(
     from naskd.config import TrialConfig
     from naskd.estimate import estimate_search
 
-    run = naskd.open_run(tiny_run_copy)
+    run = naskd.search(study_of, out=tiny_run_copy.parent / "longer", trials=1, settings=["epochs=3"])
     trial = run.trial(0)
     found = estimate_search(run.context, [TrialConfig.from_dict(trial["config"])])
     assert found["trial_train_macs"]["min"] == pytest.approx(trial["train_macs"], rel=1e-6)
