@@ -244,7 +244,7 @@ def test_a_torchvision_network_is_adapted_trained_and_reused(tmp_path, monkeypat
 
 # --- assistants ---------------------------------------------------------------------------------------------------
 
-LARGE = AssistantSpec(TEACHER, ONE_EPOCH)
+LARGE = AssistantSpec(replace(TEACHER, stem_width=5), ONE_EPOCH)
 SMALL = AssistantSpec(STUDENT, ONE_EPOCH, terms=(KnowledgeTerm("hint"), LOGITS))
 
 
@@ -265,6 +265,10 @@ def test_a_chain_is_made_from_the_teacher_down(tmp_path) -> None:
     assert [result.status for result in results] == ["complete"] * 3
     assert [context.store.manifest(i)["requires"] for i in ids] == [[], [ids[0]], [ids[1]]]
     assert {"hint", "logits", "ce"} <= set(results[2].curve[0])
+    # Asked is the network above: 120 images see it once, the assistant and its regressor (6 to 8 channels, 4x4) thrice.
+    above, own = (context.source(recipe).macs for recipe in recipes[1:])
+    assert above != context.source(recipes[0]).macs
+    assert results[2].train_macs == 120 * (3 * (own + 6 * 8 * 16) + above) + 288 * own
 
     run, supervisor = start_run(config, context, 1)
     assert supervisor == recipes[-1]

@@ -170,9 +170,12 @@ def test_one_byte_too_few_is_too_few(source, viewed) -> None:
 def test_two_losses_of_one_kind_share_what_they_keep(source, viewed) -> None:
     one, other = losses(["logits"], source)[0], losses(["logits"], source, temperature=2.0)[0]
     banked = bank(source, viewed)
-    found = ask(banked, viewed, [one, other], 0, batch(0))
-    assert torch.equal(found[0]["logits"], found[1]["logits"])
+    index = torch.arange(N)
+    found = ask(banked, viewed, [one, other], 0, index)
     assert banked.forward_images == N
+    (wanted,) = ask(source, viewed, [one], 0, index)
+    for summary in found:
+        torch.testing.assert_close(summary["logits"], wanted["logits"], atol=1e-5, rtol=1e-5)
 
 
 def test_a_loss_that_is_gone_is_forgotten(source, viewed) -> None:
