@@ -329,10 +329,18 @@ def test_an_assistant_is_shared_by_all_that_mean_the_same(tmp_path, monkeypatch)
 )
 def test_another_assistant_is_another(other, tmp_path) -> None:
     context = context_of(tmp_path)
-    assert context.recipes(assisted(other))[1] != context.recipes(assisted(LARGE))[1]
-    assert context.recipes(assisted(SMALL, LARGE))[2] != context.recipes(assisted(LARGE))[1], (
-        "of another parent"
-    )
+    assert last_id(context, other) != last_id(context, LARGE)
+
+
+def test_an_assistant_of_another_parent_is_another(tmp_path) -> None:
+    context = context_of(tmp_path)
+    assert len({last_id(context, *chain) for chain in ((LARGE,), (SMALL, LARGE), (LARGE, LARGE))}) == 3
+    other = context_of(tmp_path, teacher=teacher(seed=1))
+    assert last_id(context, LARGE) != last_id(other, LARGE)
+
+
+def last_id(context: TrialContext, *assistants: AssistantSpec) -> str:
+    return context.recipes(assisted(*assistants))[-1].artifact_id
 
 
 def test_without_knowledge_nothing_has_to_be_made(tmp_path) -> None:

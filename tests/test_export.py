@@ -96,7 +96,7 @@ def nan(logits: Tensor) -> Tensor:
 
 
 def one_image_of_nine(logits: Tensor) -> Tensor:
-    return logits + 0.01 * (torch.arange(len(logits)) == 8)[:, None]
+    return logits + 0.0008 * (torch.arange(len(logits)) == 8)[:, None]
 
 
 @pytest.mark.parametrize(
