@@ -23,8 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import plotly  # noqa: F401 - what a search imports on the way is imported once, here
-import sklearn.datasets  # noqa: F401
+import sklearn.datasets  # noqa: F401 - what a search imports on the way is imported once, here
 import torch
 
 import naskd.api
