@@ -89,7 +89,7 @@ def sample_space(
             raise
         except ValueError as error:
             found = [f"invalid: {str(error).splitlines()[0]}"]
-        except Exception as error:
+        except Exception as error:  # a user's space may raise anything; the answer names it
             raise StudyInputError(
                 f"the search space {spec.space} raised {type(error).__name__}: {error}"
             ) from error

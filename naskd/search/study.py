@@ -390,7 +390,7 @@ class Study:
             return None, f"pruned by the space: {pruned}"
         except ValueError as error:
             return None, f"invalid: {str(error).splitlines()[0]}"
-        except Exception as error:
+        except Exception as error:  # a user's space may raise anything; the answer names it
             raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
         if not isinstance(proposed, TrialConfig):
             what = f"returned {type(proposed).__name__}; it must return a TrialConfig"
