@@ -111,6 +111,8 @@ def search(
     run_dir = Path(out) if out is not None else RUNS / spec.name
     opened = open_study(spec, runs=run_dir.parent)
     sample = opened.sample()
+    kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
+    opened.context.foreseen = tuple(sorted(kinds))
     if mistakes := check_warm_start(opened.space, spec, sample.parameters):
         raise StudyInputError("\n".join(mistakes))
     with _locked(run_dir):
@@ -404,6 +406,8 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
     """
     opened = open_study(study, settings)
     sample = opened.sample()
+    kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
+    opened.context.foreseen = tuple(sorted(kinds))
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
         raise StudyInputError("\n".join(mistakes))
     if not sample.designs:

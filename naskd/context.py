@@ -1,10 +1,12 @@
 """What all trials of a study share in one process: data, teachers, assistants, compute."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from naskd.config import (
     ArchitectureSpec,
     AssistantSpec,
     Cost,
+    KnowledgeTerm,
     TeacherSpec,
     TrialConfig,
     content_id,
@@ -21,7 +24,9 @@ from naskd.cost import network_cost
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.data.views import ViewedImages, Views, default_shift
+from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import BankedSource
+from naskd.knowledge.base import KnowledgeLoss
 from naskd.knowledge.source import OnlineSource
 from naskd.networks.student import build_student, design_cost
 from naskd.networks.teachers import Teacher, build_teacher_network
@@ -62,10 +67,15 @@ class TrialContext:
         spec: The study.
         store: Where teachers and assistants are kept.
         cache: Folder for decoded images; None decodes every time.
+
+    Attributes:
+        foreseen: Kinds of knowledge that trials of the study may ask for, so that a bank can remember them all in
+            one pass over the images. A kind that is not named costs a pass of its own when it first comes.
     """
 
     def __init__(self, spec: StudySpec, store: ArtifactStore, cache: Path | None = None) -> None:
         self.spec = spec
+        self.foreseen: tuple[str, ...] = ()
         self.store = store
         self.compute = Compute.resolve(
             spec.execution.device,
@@ -260,9 +270,14 @@ class TrialContext:
                 return views.batch(index.to(self.compute.device), epoch)[0]
 
             n_epochs = max(self.spec.epochs, self.spec.retrain_epochs)
-            n_views = views.views.n_views
+            source = self.source(recipe)
             self._banks[key] = BankedSource(
-                self.source(recipe), images, len(self.data.train), n_views, n_epochs
+                source,
+                images,
+                len(self.data.train),
+                views.views.n_views,
+                n_epochs,
+                foreseen=[loss for kind in self.foreseen for loss in _template(kind, source)],
             )
         return self._banks[key]
 
@@ -273,3 +288,14 @@ class TrialContext:
             assert isinstance(network, nn.Module)
             self._val_predictions[recipe.artifact_id] = predict(network, self.data.val.images, self.compute)
         return self._val_predictions[recipe.artifact_id]
+
+
+def _template(kind: str, source: OnlineSource) -> Iterator[KnowledgeLoss]:
+    """A loss of a kind that keeps all that any loss of it may keep: it pairs the teacher with itself.
+
+    Nothing for a kind that cannot be banked, or that needs more than the teacher shows.
+    """
+    if KNOWLEDGE[kind].unbankable:
+        return
+    with contextlib.suppress(ValueError), torch.random.fork_rng(devices=[]):
+        yield KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="all"), source.shapes, source.shapes)

@@ -392,6 +392,15 @@ def test_networks_and_banks_are_loaded_once(tmp_path) -> None:
     assert torch.equal(said, network(context)(context.data.val.images.float() / 255).argmax(1))
 
 
+def test_a_bank_foresees_what_the_study_may_ask_for(tmp_path) -> None:
+    """A pass over the images for one kind is a pass for all of them; other kinds are not computed for nothing."""
+    context = small_context(tmp_path)
+    context.foreseen = ("hint", "rkd")
+    bank = context.banked_source(context.teacher_recipe(), "none")
+    assert [loss.settings.kind for loss in bank.foreseen] == ["hint", "rkd"]
+    assert len(bank.foreseen[0].pairs) == len(bank.shapes.stages)
+
+
 def test_a_stand_in_costs_what_the_real_one_costs(tmp_path) -> None:
     context = small_context(tmp_path)
     for recipe in context.recipes(assisted(SMALL)):

@@ -34,6 +34,7 @@ class BankedSource:
         n_views: Views of a sample; epoch ``e`` asks for column ``e mod n_views``.
         n_epochs: Of the longest training that asks, which bounds how many columns there will be.
         budget_bytes: For each tensor of a summary.
+        foreseen: Losses that other trainings are likely to ask with; what they keep is filled in the same pass.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class BankedSource:
         n_views: int,
         n_epochs: int,
         budget_bytes: int = 2**30,
+        foreseen: Sequence[KnowledgeLoss] = (),
     ) -> None:
         self.source = source
         self.shapes = source.shapes
@@ -53,6 +55,7 @@ class BankedSource:
         self.n_views = n_views
         self.n_columns = min(n_views, n_epochs)
         self.budget_bytes = budget_bytes
+        self.foreseen = tuple(foreseen)
         self._columns: dict[tuple[str, int], Tensor] = {}
         self._fits: dict[str, bool] = {}
         self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
@@ -101,14 +104,19 @@ class BankedSource:
         return self._known[loss]
 
     def _fill(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
+        """One pass over the column for `losses` and for all that is foreseen and still missing."""
+        wanted = [
+            loss
+            for loss in self.foreseen
+            if any(self._fits[name] and (name, column) not in self._columns for name in self._names(loss))
+        ]
         parts: dict[str, list[Tensor]] = {}
-        everything = torch.arange(self.n_samples)
-        for chunk in torch.split(everything, FILL_BATCH):
+        for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
             images = self.images(chunk, epoch)
-            for summary in self.source.summaries(images, chunk, epoch, losses):
-                for name, tensor in summary.items():
-                    kept = parts.setdefault(name, [])
-                    if len(kept) * FILL_BATCH <= int(chunk[0]):
-                        kept.append(tensor)
+            found: dict[str, Tensor] = {}
+            for summary in self.source.summaries(images, chunk, epoch, [*losses, *wanted]):
+                found.update({name: tensor for name, tensor in summary.items() if self._fits[name]})
+            for name, tensor in found.items():
+                parts.setdefault(name, []).append(tensor)
         for name, tensors in parts.items():
             self._columns.setdefault((name, column), torch.cat(tensors))

@@ -192,3 +192,24 @@ def test_an_online_source_counts_the_images_it_runs(source, viewed) -> None:
     ask(source, viewed, asking, 0, batch(0, size=5))
     assert source.forward_images == 21
     assert source.network.batches == [16, 5]
+
+
+def test_what_is_foreseen_costs_no_further_pass(source, viewed) -> None:
+    """The first trial asks with one loss; all the others find their columns filled, with what they would have got."""
+    banked = bank(source, viewed, foreseen=losses(KINDS, source, pairs="all"))
+    index = batch(3)
+    ask(banked, viewed, losses(["logits"], source), 0, index)
+    assert source.forward_images == N
+    asking = losses([kind for kind in KINDS if kind != "logits"], source, pairs="last")
+    answers = ask(banked, viewed, asking, 0, index)
+    assert source.forward_images == N
+    for answer, alone in zip(answers, ask(bank(source, viewed), viewed, asking, 0, index), strict=True):
+        assert all(torch.equal(answer[name], tensor) for name, tensor in alone.items())
+
+
+def test_what_is_foreseen_but_does_not_fit_is_not_kept(source, viewed) -> None:
+    """Its other tensors are; the budget stays one of shapes alone."""
+    size = N * 9 * 10 * 4  # the logits of all columns
+    banked = bank(source, viewed, budget_bytes=size, foreseen=losses(KINDS, source, pairs="all"))
+    ask(banked, viewed, losses(["logits"], source), 0, batch(3))
+    assert {name for name, _ in banked._columns} == {"logits", "pooled"}
