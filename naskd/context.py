@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from naskd.artifacts import ArtifactStore, file_hash, load_checkpoint
+from naskd.checkpoints import Checkpoints
 from naskd.config import (
     ArchitectureSpec,
     AssistantSpec,
@@ -67,14 +68,25 @@ class TrialContext:
         spec: The study.
         store: Where teachers and assistants are kept.
         cache: Folder for decoded images; None decodes every time.
+        data: The images, where somebody has loaded them already.
+        checkpoints: Where running trainings leave their state; None where they leave none.
 
     Attributes:
         foreseen: Kinds of knowledge that trials of the study may ask for, so that a bank can remember them all in
             one pass over the images. A kind that is not named costs a pass of its own when it first comes.
     """
 
-    def __init__(self, spec: StudySpec, store: ArtifactStore, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        store: ArtifactStore,
+        cache: Path | None = None,
+        *,
+        data: SearchData | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
         self.spec = spec
+        self.checkpoints = checkpoints
         self.foreseen: tuple[str, ...] = ()
         self.store = store
         self.compute = Compute.resolve(
@@ -83,7 +95,9 @@ class TrialContext:
             spec.execution.channels_last,
             spec.execution.threads,
         )
-        self.data: SearchData = load_search_data(spec.data, spec.base, cache=cache).to(self.compute.device)
+        if data is None:
+            data = load_search_data(spec.data, spec.base, cache=cache)
+        self.data = data.to(self.compute.device)
         self._sources: dict[str, OnlineSource] = {}
         self._banks: dict[tuple[str, str], BankedSource] = {}
         self._val_predictions: dict[str, Tensor] = {}

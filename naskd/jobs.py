@@ -26,9 +26,7 @@ class Job:
         config: The design to train; for an artifact the design that wants it, None for the study's teacher
             when no design has asked yet.
         seed: Of the training.
-        start_epoch: Where to go on; above 0 only with a checkpoint.
         until_epoch: Where to stop, at most the schedule's horizon.
-        checkpoint: Path of the checkpoint to go on from.
         requires: Content ids of the artifacts that must exist before the job can run.
     """
 
@@ -36,9 +34,7 @@ class Job:
     kind: Literal["trial", "artifact"]
     config: TrialConfig | None
     seed: int
-    start_epoch: int
     until_epoch: int
-    checkpoint: str | None = None
     requires: tuple[str, ...] = ()
 
 
@@ -59,6 +55,7 @@ class TrialResult:
         teacher_agreement: Fraction of validation images on which student and teacher name the same class;
             None without a teacher.
         error: The traceback of a failure.
+        out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
         environment: Versions, device and threads.
     """
 
@@ -72,6 +69,7 @@ class TrialResult:
     wall_seconds: float = 0.0
     teacher_agreement: float | None = None
     error: str = ""
+    out_of_memory: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from naskd.pareto import non_dominated, objective_space
 from naskd.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
-from naskd.trial import make_artifact, start_run
+from naskd.trial import run_job, start_run
 
 RESULTS_FILE = "retrained.json"
 
@@ -136,8 +136,8 @@ class Retraining:
         config = self._final(design)
         for recipe in self.context.recipes(config):
             if recipe.artifact_id not in self.context.store:
-                job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, 0, requires=recipe.requires)
-                made = make_artifact(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
+                job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
+                made = run_job(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
                 if made.status != "complete":
                     raise ValueError(f"the {recipe.label} could not be made: {made.reason}")
         seed = derive_seed("retrain", self.context.spec.seed, config.config_id, replicate)

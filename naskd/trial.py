@@ -1,10 +1,13 @@
 """One training that can stop and go on, and the loop over it that turns every outcome into data."""
 
 import gc
+import io
+import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -20,6 +23,8 @@ from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError, TrainingLoop
+
+_LOG = logging.getLogger(__name__)
 
 Report = Callable[[int, Mapping[str, float]], Decision]
 
@@ -50,6 +55,8 @@ class TrialRun:
         self.curve: list[dict[str, float]] = []
         self.train_macs = 0
         self.spent_macs = 0
+        self.seconds = 0.0
+        """Wall time up to the checkpoint that this run was taken up from."""
         self._sources = tuple({id(source): source for source in sources}.values())
         channels, resolution = context.input_shape
         inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution)
@@ -136,6 +143,7 @@ class TrialRun:
         self.loop.load_state_dict(state["loop"])
         self.curve = list(state["curve"])
         self.train_macs, self.spent_macs = state["macs"]
+        self.seconds = float(state.get("seconds", 0.0))
 
 
 def start_run(
@@ -159,88 +167,141 @@ def start_run(
     return run, supervisor
 
 
-def run_trial(job: Job, context: TrialContext, report: Report) -> TrialResult:
-    """Do a trial job to its end, or until the source says stop. Never raises but for an interrupt.
+@dataclass(frozen=True)
+class Progress:
+    """Where a job stands after an epoch.
 
     Args:
-        job: A trial.
+        epoch: Epochs done, from 1.
+        metrics: Of the epoch.
+        last: Whether it was the last one.
+        result: Of a trial, as if it were stopped here; None for an artifact.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+    last: bool
+    result: TrialResult | None = None
+
+
+Steps = Generator[Progress, Decision, TrialResult]
+"""A job that yields after each epoch, is sent the decision, and returns its result. It never raises but for an
+interrupt: what a design or a machine does to a training is data."""
+
+
+def checkpoint_key(job: Job) -> str:
+    """Under which a job's state is kept: its training, whatever its number in the books."""
+    return (
+        job.job_id if job.config is None or job.kind == "artifact" else f"{job.config.config_id}-{job.seed}"
+    )
+
+
+def job_steps(job: Job, context: TrialContext) -> Steps:
+    """A job of either kind, epoch by epoch, for executors that are called back by an engine."""
+    return trial_steps(job, context) if job.kind == "trial" else artifact_steps(job, context)
+
+
+def run_job(job: Job, context: TrialContext, report: Report) -> TrialResult:
+    """Do a job to its end, or until the source says stop.
+
+    Args:
+        job: A trial or an artifact.
         context: The study's, on this process.
         report: Called after each epoch with the epoch (from 1) and its metrics.
+    """
+    steps = job_steps(job, context)
+    try:
+        progress = next(steps)
+        while True:
+            progress = steps.send(report(progress.epoch, progress.metrics))
+    except StopIteration as end:
+        return cast(TrialResult, end.value)
+
+
+def trial_steps(job: Job, context: TrialContext) -> Steps:
+    """Train a student; see :data:`Steps`.
+
+    Where the context keeps checkpoints, the training goes on from its newest one.
     """
     started = time.perf_counter()
     environment = context.compute.environment()
     run: TrialRun | None = None
-    recipe: ArtifactRecipe | None = None
-    status, reason, error = "complete", "", ""
-    agreement: float | None = None
+
+    def result(
+        status: Literal["complete", "failed", "stopped"], reason: str = "", **more: Any
+    ) -> TrialResult:
+        return TrialResult(
+            status,
+            seed=job.seed,
+            reason=reason,
+            metrics=_metrics(run) if run is not None and run.curve else {},
+            curve=tuple(run.curve) if run is not None else (),
+            train_macs=run.train_macs if run is not None else 0,
+            spent_macs=run.spent_macs if run is not None else 0,
+            wall_seconds=(run.seconds if run is not None else 0.0) + time.perf_counter() - started,
+            environment=environment,
+            **more,
+        )
+
     try:
         assert job.config is not None
         run, recipe = start_run(job.config, context, job.seed)
-        if job.checkpoint is not None:
-            run.load_state_dict(
-                torch.load(job.checkpoint, map_location=context.compute.device, weights_only=True)
-            )
+        _take_up(run, job, context)
         started = time.perf_counter()
-        for epoch in range(run.epoch + 1, min(job.until_epoch, run.total_epochs) + 1):
-            metrics = run.advance(epoch)
-            if report(epoch, metrics) is not Decision.CONTINUE:
-                status, reason = "stopped", f"stopped by the stopping rule after epoch {epoch}"
-                break
-        if recipe is not None:
-            agreement = run.agreement(recipe)
+        last = min(job.until_epoch, run.total_epochs)
+        while run.epoch < last:
+            metrics = run.advance(run.epoch + 1)
+            reason = f"stopped by the stopping rule after epoch {run.epoch}"
+            so_far = result("stopped", reason)
+            waited = time.perf_counter()
+            decision = yield Progress(run.epoch, metrics, run.epoch == last, so_far)
+            started += time.perf_counter() - waited
+            if decision is not Decision.CONTINUE:
+                return so_far
+            _leave(run, job, context, last, started)
+        agreement = run.agreement(recipe) if recipe is not None else None
+        return result("complete", teacher_agreement=agreement)
     except NonFiniteError as failure:
-        status, reason = "failed", str(failure)
+        return result("failed", str(failure))
     except Exception as failure:  # the one broad except: whatever a design does, the study must go on
-        status, error = "failed", traceback.format_exc()
-        reason = f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else 'no message'}"
-    metrics_found: dict[str, float] = {}
-    if run is not None and run.curve:
-        metrics_found = {
-            "val_accuracy": run.curve[-1]["val_accuracy"],
-            "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
-            "macs": run.cost.macs,
-            "n_params": run.cost.n_params,
-            "size_bytes": run.cost.size_bytes,
-            "train_macs": run.train_macs,
-        }
-    result = TrialResult(
-        status=status,  # type: ignore[arg-type]
-        seed=job.seed,
-        reason=reason,
-        metrics=metrics_found,
-        curve=tuple(run.curve) if run is not None else (),
-        train_macs=run.train_macs if run is not None else 0,
-        spent_macs=run.spent_macs if run is not None else 0,
-        wall_seconds=time.perf_counter() - started,
-        teacher_agreement=agreement,
-        error=error,
-        environment=environment,
-    )
-    del run
-    if context.compute.device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-    return result
+        return result("failed", **_failure(failure))
+    finally:
+        # The traceback of a failure would keep the networks alive.
+        run = None
+        _free(context)
 
 
-def make_artifact(job: Job, context: TrialContext, report: Report) -> TrialResult:
-    """Make a teacher or an assistant and store it; a no-op when it is stored already.
+def artifact_steps(job: Job, context: TrialContext) -> Steps:
+    """Make a teacher or an assistant and store it; at once when it is stored already. See :data:`Steps`.
 
     The result carries what the making cost, whoever made it. A foreign teacher that does not fit its
     checkpoint or the data, and a training that diverges, are failures with a reason.
     """
-    chain = [context.teacher_recipe()] if job.config is None else context.recipes(job.config)
-    position = next(i for i, recipe in enumerate(chain) if recipe.artifact_id == job.job_id)
-    recipe, parent = chain[position], chain[position - 1] if position else None
     started = time.perf_counter()
+    spent: list[TrialRun] = []
     try:
+        chain = [context.teacher_recipe()] if job.config is None else context.recipes(job.config)
+        position = next(i for i, recipe in enumerate(chain) if recipe.artifact_id == job.job_id)
+        recipe, parent = chain[position], chain[position - 1] if position else None
         with context.store.claim(recipe.artifact_id) as wanted:
             if wanted:
-                _make(recipe, parent, context, report)
+                yield from _make(job, recipe, parent, context, spent)
             manifest = context.store.manifest(recipe.artifact_id)
-    except (ValueError, NonFiniteError) as failure:
-        seconds = time.perf_counter() - started
-        return TrialResult("failed", seed=recipe.seed, reason=str(failure), wall_seconds=seconds)
+    except (
+        Exception
+    ) as failure:  # as for a trial: a full disk or a lost connection is no reason to lose the books
+        known = isinstance(failure, ValueError | NonFiniteError)
+        return TrialResult(
+            "failed",
+            seed=job.seed,
+            train_macs=sum(run.train_macs for run in spent),
+            spent_macs=sum(run.spent_macs for run in spent),
+            wall_seconds=time.perf_counter() - started,
+            **({"reason": str(failure)} if known else _failure(failure)),
+        )
+    finally:
+        spent.clear()
+        _free(context)
     return TrialResult(
         status="complete",
         seed=recipe.seed,
@@ -251,6 +312,55 @@ def make_artifact(job: Job, context: TrialContext, report: Report) -> TrialResul
         wall_seconds=time.perf_counter() - started,
         environment=context.compute.environment(),
     )
+
+
+def _metrics(run: TrialRun) -> dict[str, float]:
+    return {
+        "val_accuracy": run.curve[-1]["val_accuracy"],
+        "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
+        "macs": run.cost.macs,
+        "n_params": run.cost.n_params,
+        "size_bytes": run.cost.size_bytes,
+        "train_macs": run.train_macs,
+    }
+
+
+def _failure(failure: Exception) -> dict[str, Any]:
+    said = str(failure).splitlines()
+    return {
+        "reason": f"{type(failure).__name__}: {said[0] if said else 'no message'}",
+        "error": traceback.format_exc(),
+        "out_of_memory": isinstance(failure, torch.cuda.OutOfMemoryError),
+    }
+
+
+def _free(context: TrialContext) -> None:
+    """Give the device's memory back, so that a neighbour on it can have it."""
+    if context.compute.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _take_up(run: TrialRun, job: Job, context: TrialContext) -> None:
+    """Go on from the newest checkpoint of the same training."""
+    data = context.checkpoints.load(checkpoint_key(job)) if context.checkpoints is not None else None
+    if data is not None:
+        state = torch.load(io.BytesIO(data), map_location=context.compute.device, weights_only=True)
+        run.load_state_dict(state)
+
+
+def _leave(run: TrialRun, job: Job, context: TrialContext, last: int, started: float) -> None:
+    """Keep the state of a training at the epochs that the study chose, but not of one that is over."""
+    every = context.spec.execution.checkpoint_every
+    if context.checkpoints is None or not every or run.epoch % every or run.epoch == last:
+        return
+    state = io.BytesIO()
+    seconds = run.seconds + time.perf_counter() - started
+    torch.save({**run.state_dict(), "seconds": seconds}, state)
+    try:
+        context.checkpoints.save(checkpoint_key(job), run.epoch, state.getvalue())
+    except OSError as error:
+        _LOG.warning("no checkpoint after epoch %d: %s; the training goes on without", run.epoch, error)
 
 
 def teacher_run(context: TrialContext) -> TrialRun:
@@ -277,8 +387,13 @@ def assistant_run(
 
 
 def _make(
-    recipe: ArtifactRecipe, parent: ArtifactRecipe | None, context: TrialContext, report: Report
-) -> None:
+    job: Job,
+    recipe: ArtifactRecipe,
+    parent: ArtifactRecipe | None,
+    context: TrialContext,
+    spent: list[TrialRun],
+) -> Generator[Progress, Decision, None]:
+    """Make and store it; the training, if there is one, is noted in `spent`. Nobody stops an artifact."""
     started = time.perf_counter()
     run: TrialRun | None = None
     if recipe.assistant is not None:
@@ -287,14 +402,20 @@ def _make(
     elif context.trains_teacher:
         run = teacher_run(context)
     if run is not None:
-        for epoch in range(1, run.total_epochs + 1):
-            report(epoch, run.advance(epoch))
+        spent.append(run)
+        _take_up(run, job, context)
+        last = run.total_epochs
+        while run.epoch < last:
+            metrics = run.advance(run.epoch + 1)
+            yield Progress(run.epoch, metrics, run.epoch == last)
+            _leave(run, job, context, last, started)
         state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
     else:
         state = context.teacher_checkpoint()
     network = context.frozen_network(recipe, state)
     channels, resolution = context.input_shape
     cost = network_cost(network, channels, resolution)
+    predictions = predict(network, context.data.val.images, context.compute)
     context.store.save(
         recipe.artifact_id,
         state,
@@ -302,15 +423,13 @@ def _make(
             "label": recipe.label,
             "requires": list(recipe.requires),
             "seed": recipe.seed,
-            "val_accuracy": accuracy(
-                predict(network, context.data.val.images, context.compute), context.data.val.labels
-            ),
+            "val_accuracy": accuracy(predictions, context.data.val.labels),
             "macs": cost.macs,
             "n_params": cost.n_params,
             "size_bytes": cost.size_bytes,
             "train_macs": run.train_macs if run is not None else 0,
             "spent_macs": run.spent_macs if run is not None else 0,
-            "wall_seconds": time.perf_counter() - started,
+            "wall_seconds": (run.seconds if run is not None else 0.0) + time.perf_counter() - started,
             "curve": run.curve if run is not None else [],
             "environment": context.compute.environment(),
         },

@@ -18,7 +18,7 @@ from naskd.config import (
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job, TrialResult
 from naskd.studyfile import BudgetSpec, ExecutionSpec, StudySpec
-from naskd.trial import make_artifact
+from naskd.trial import run_job
 
 TRAINING = TrainingSpec(epochs=3, batch_size=32, learning_rate=0.01)
 STUDENT = ArchitectureSpec(
@@ -55,8 +55,8 @@ def make(context: TrialContext, config: TrialConfig | None = None) -> list[Trial
     """Make what a design needs (None: the teacher), in order."""
     recipes = [context.teacher_recipe()] if config is None else context.recipes(config)
     return [
-        make_artifact(
-            Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, 0, requires=recipe.requires),
+        run_job(
+            Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires),
             context,
             lambda epoch, metrics: Decision.CONTINUE,
         )

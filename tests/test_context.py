@@ -16,7 +16,7 @@ from naskd.config import AssistantSpec, DataSpec, KnowledgeTerm, TeacherSpec, Tr
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job
 from naskd.networks.teachers import Teacher
-from naskd.trial import make_artifact, start_run
+from naskd.trial import run_job, start_run
 
 ONE_EPOCH = replace(TRAINING, epochs=1)
 LOGITS = KnowledgeTerm("logits")
@@ -418,15 +418,15 @@ def test_only_one_makes_what_many_want(tmp_path) -> None:
     """A second driver that waited for the first finds the artifact made, and trains nothing."""
     context = context_of(tmp_path)
     recipe = context.teacher_recipe()
-    job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 0, 0)
+    job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 0)
     epochs: list[int] = []
 
     def report(epoch: int, metrics: object) -> Decision:
         epochs.append(epoch)
         return Decision.CONTINUE
 
-    first = make_artifact(job, context, report)
-    second = make_artifact(job, context_of(tmp_path), report)
+    first = run_job(job, context, report)
+    second = run_job(job, context_of(tmp_path), report)
     assert epochs == [1]
     assert json.dumps(first.metrics) == json.dumps(second.metrics)
     assert first.train_macs == second.train_macs

@@ -18,7 +18,7 @@ from naskd.api import Run, open_run, open_study
 from naskd.config import TrialConfig
 from naskd.jobs import Decision, Job
 from naskd.seeds import trial_seed
-from naskd.trial import make_artifact, run_trial
+from naskd.trial import run_job
 
 N_KILLS = 20
 
@@ -146,9 +146,9 @@ def _retrain_all(study: Path, trials: list[dict[str, Any]], runs: Path) -> dict[
     for trial in trials:
         config = TrialConfig.from_dict(trial["config"])
         for recipe in context.recipes(config):
-            job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, 0, requires=recipe.requires)
-            assert make_artifact(job, context, go_on).status == "complete"
-        result = run_trial(Job("0", "trial", config, trial["seed"], 0, 2), context, go_on)
+            job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
+            assert run_job(job, context, go_on).status == "complete"
+        result = run_job(Job("0", "trial", config, trial["seed"], 2), context, go_on)
         found[trial["number"]] = {"metrics": result.metrics, "curve": list(result.curve)}
     return found
 

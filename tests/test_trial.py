@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import ALL_TERMS, TRAINING, design, make, small_context, study
+from small_studies import ALL_TERMS, TEACHER, TRAINING, design, make, small_context, study
 from torch import Tensor
 
 from naskd.artifacts import ArtifactStore
-from naskd.config import DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.checkpoints import CheckpointStore
+from naskd.config import DistillationSpec, KnowledgeTerm, TeacherSpec, TrialConfig
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job, TrialResult
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
 from naskd.studyfile import ExecutionSpec
 from naskd.taps import Taps
-from naskd.trial import TrialRun, run_trial, start_run
+from naskd.trial import TrialRun, checkpoint_key, run_job, start_run, trial_steps
 
 TAUGHT = design(*ALL_TERMS)
 PLAIN = design()
@@ -53,8 +54,8 @@ def on(epoch: int, metrics: object) -> Decision:
 def trial(
     context: TrialContext, config: TrialConfig, report: Callable[..., Decision] = on, **settings: Any
 ) -> TrialResult:
-    job = Job("0", "trial", config, 7, 0, settings.pop("until_epoch", EPOCHS), **settings)
-    return run_trial(job, context, report)
+    job = Job("0", "trial", config, 7, settings.pop("until_epoch", EPOCHS), **settings)
+    return run_job(job, context, report)
 
 
 def same_bits(one: Any, other: Any) -> bool:
@@ -169,21 +170,122 @@ def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(config, stop, f
     assert not torch.equal(weights, start(cold, config).scheme.objective.weights)
 
 
-def test_a_trial_goes_on_from_a_checkpoint_too(tmp_path, context) -> None:
-    stopped = start(context)
-    stopped.advance(1)
-    torch.save(stopped.state_dict(), tmp_path / "trial.pt")
-    epochs = []
+def interrupted_after(epoch: int) -> Callable[..., Decision]:
+    """A report that ends the process, as far as the training can see."""
 
-    def report(epoch: int, metrics: object) -> Decision:
-        epochs.append(epoch)
+    def report(done: int, metrics: object) -> Decision:
+        if done > epoch:
+            raise KeyboardInterrupt
         return Decision.CONTINUE
 
-    found = trial(context, TAUGHT, report, checkpoint=str(tmp_path / "trial.pt"))
-    straight = trial(context, TAUGHT)
+    return report
+
+
+@pytest.fixture
+def keeping(folder: Path, tmp_path: Path) -> TrialContext:
+    """A context that keeps checkpoints after each epoch."""
+    context = small_context(folder, execution=ExecutionSpec(device="cpu", checkpoint_every=1))
+    context.checkpoints = CheckpointStore(tmp_path / "checkpoints")
+    return context
+
+
+def test_a_trial_goes_on_from_its_checkpoint(context, keeping) -> None:
+    """Under any number in the books, with the bits and the MACs of a training that was never interrupted."""
+    with pytest.raises(KeyboardInterrupt):
+        trial(keeping, TAUGHT, interrupted_after(1))
+    epochs = []
+    job = Job("12", "trial", TAUGHT, 7, EPOCHS)
+    found = run_job(job, keeping, lambda epoch, metrics: epochs.append(epoch) or Decision.CONTINUE)
     assert epochs == [2, 3]
+    straight = trial(context, TAUGHT)
     assert found.curve == straight.curve
     assert found.metrics == straight.metrics
+    assert found.train_macs == straight.train_macs
+
+
+def test_a_checkpoint_is_of_one_training(keeping) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trial(keeping, TAUGHT, interrupted_after(1))
+    for job in (Job("0", "trial", TAUGHT, 8, EPOCHS), Job("0", "trial", PLAIN, 7, EPOCHS)):
+        epochs: list[int] = []
+        run_job(job, keeping, lambda epoch, metrics, e=epochs: e.append(epoch) or Decision.CONTINUE)
+        assert epochs == [1, 2, 3]
+
+
+def test_checkpoints_come_as_often_as_the_study_says(folder, tmp_path) -> None:
+    for every, expected in ((0, None), (2, 2), (1, EPOCHS - 1)):
+        context = small_context(folder, execution=ExecutionSpec(device="cpu", checkpoint_every=every))
+        context.checkpoints = store = CheckpointStore(tmp_path / str(every))
+        trial(context, PLAIN)
+        kept = sorted((tmp_path / str(every)).glob("*/*"))
+        assert [int(path.stem) for path in kept] == ([] if expected is None else [expected])
+        store.remove(checkpoint_key(Job("0", "trial", PLAIN, 7, EPOCHS)))
+        assert not list((tmp_path / str(every)).glob("*"))
+
+
+def test_a_teacher_goes_on_from_its_checkpoint(tmp_path) -> None:
+    made = []
+    for name in ("straight", "interrupted"):
+        teacher = TeacherSpec(architecture=TEACHER, training=TRAINING)
+        execution = ExecutionSpec(device="cpu", checkpoint_every=1)
+        context = TrialContext(
+            study(teacher=teacher, execution=execution), ArtifactStore(tmp_path / name / "artifacts")
+        )
+        context.checkpoints = CheckpointStore(tmp_path / name / "checkpoints")
+        recipe = context.teacher_recipe()
+        job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 0)
+        if name == "interrupted":
+            with pytest.raises(KeyboardInterrupt):
+                run_job(job, context, interrupted_after(1))
+        epochs = []
+        result = run_job(job, context, lambda epoch, metrics, e=epochs: e.append(epoch) or Decision.CONTINUE)
+        made.append((context.store.load(recipe.artifact_id)[0], result.train_macs, epochs))
+    (straight, macs, all_epochs), (resumed, resumed_macs, epochs) = made
+    assert epochs == all_epochs[1:]
+    assert resumed_macs == macs
+    assert same_bits(resumed, straight)
+
+
+class FullDisk:
+    """Where nothing can be left."""
+
+    def save(self, key: str, epoch: int, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    def load(self, key: str) -> None:
+        return None
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(keeping, caplog) -> None:
+    keeping.checkpoints = FullDisk()
+    assert trial(keeping, PLAIN).status == "complete"
+    assert "No space left on device; the training goes on without" in caplog.text
+
+
+def test_whatever_breaks_the_making_of_a_teacher_is_its_reason(tmp_path, monkeypatch) -> None:
+    """With what the training had cost."""
+    context = TrialContext(study(), ArtifactStore(tmp_path))
+    recipe = context.teacher_recipe()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(context.store, "save", full)
+    result = run_job(Job(recipe.artifact_id, "artifact", None, recipe.seed, 0), context, on)
+    assert result.status == "failed"
+    assert result.reason == "OSError: [Errno 28] No space left on device"
+    assert result.spent_macs > 0
+
+
+def test_a_trial_that_stops_says_what_it_had(context) -> None:
+    """Each step carries the result so far: an engine that stops a trial cannot ask it any more."""
+    steps = trial_steps(Job("0", "trial", PLAIN, 7, EPOCHS), context)
+    progress = next(steps)
+    steps.close()
+    stopped = trial(context, PLAIN, lambda epoch, metrics: Decision.STOP)
+    assert not progress.last
+    for name in ("status", "reason", "metrics", "curve", "train_macs", "spent_macs", "teacher_agreement"):
+        assert getattr(progress.result, name) == getattr(stopped, name), name
 
 
 def test_advancing_in_steps_is_advancing(context) -> None:
@@ -274,7 +376,7 @@ def test_a_stopping_rule_stops(context) -> None:
     assert result.reason == "stopped by the stopping rule after epoch 2"
     assert len(result.curve) == 2
     assert result.metrics["val_accuracy"] == result.curve[-1]["val_accuracy"]
-    assert result.teacher_agreement is not None
+    assert result.teacher_agreement is None
     assert result.train_macs * 3 == trial(context, TAUGHT).train_macs * 2
 
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job, TrialSource
-from naskd.trial import make_artifact, run_trial
+from naskd.trial import checkpoint_key, run_job
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ class SerialExecutor:
                 def report(epoch: int, metrics: Mapping[str, float], job: Job = job) -> Decision:
                     return source.report(job, epoch, metrics)
 
-                work = run_trial if job.kind == "trial" else make_artifact
-                source.tell(job, work(job, self.context, report))
+                source.tell(job, run_job(job, self.context, report))
+                if self.context.checkpoints is not None:
+                    self.context.checkpoints.remove(checkpoint_key(job))
 
     @contextmanager
     def _interrupts(self) -> Iterator[None]:

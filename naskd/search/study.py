@@ -341,7 +341,7 @@ class Study:
         if recipe is None or recipe.artifact_id in self._artifacts:
             return None
         self._artifacts[recipe.artifact_id] = recipe.label
-        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, 0, requires=recipe.requires)
+        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
 
     def _booked_artifacts(self) -> Mapping[str, Any]:
         return dict(self._study.user_attrs.get("artifacts", {}))
@@ -369,7 +369,6 @@ class Study:
             "trial",
             config,
             seed,
-            0,
             config.training.epochs,
             requires=tuple(r.artifact_id for r in recipes),
         )

@@ -15,7 +15,7 @@ from small_studies import STUDENT, TEACHER, design, small_context
 from naskd.config import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
 from naskd.executors import EXECUTORS
 from naskd.jobs import Decision, Job, TrialResult
-from naskd.trial import run_trial
+from naskd.trial import run_job
 
 NAMES = EXECUTORS.names()
 LOGITS = KnowledgeTerm("logits")
@@ -63,7 +63,7 @@ class FixedSource:
 
 
 def _trial(number: int, config: TrialConfig, requires: tuple[str, ...] = ()) -> Job:
-    return Job(str(number), "trial", config, 100 + number, 0, config.training.epochs, requires=requires)
+    return Job(str(number), "trial", config, 100 + number, config.training.epochs, requires=requires)
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def _jobs(context: Any) -> list[Job]:
     stages = (dataclasses.replace(STUDENT.stages[0], block="no_such_block"),)
     impossible = dataclasses.replace(impossible, architecture=dataclasses.replace(STUDENT, stages=stages))
     return [
-        Job(teacher.artifact_id, "artifact", None, teacher.seed, 0, 0),
-        Job(recipe.artifact_id, "artifact", aided, recipe.seed, 0, 0, requires=recipe.requires),
+        Job(teacher.artifact_id, "artifact", None, teacher.seed, 0),
+        Job(recipe.artifact_id, "artifact", aided, recipe.seed, 0, requires=recipe.requires),
         _trial(0, design(), ()),
         _trial(1, design(LOGITS), (teacher.artifact_id,)),
         _trial(2, aided, (teacher.artifact_id, recipe.artifact_id)),
@@ -107,7 +107,7 @@ def test_a_fixed_list_of_jobs_gives_the_results_of_running_them_one_by_one(name,
     assert "finite" in found["4"].reason
     for job in jobs:
         if job.kind == "trial":
-            alone = run_trial(job, context, lambda epoch, metrics: Decision.CONTINUE)
+            alone = run_job(job, context, lambda epoch, metrics: Decision.CONTINUE)
             assert found[job.job_id].metrics == alone.metrics
             assert found[job.job_id].curve == alone.curve, "other bits than in this process"
             assert found[job.job_id].seed == job.seed

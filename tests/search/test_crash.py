@@ -79,7 +79,7 @@ def _check(study, world: FakeWorld, deaths: int) -> None:
         assert given in [t.params for t in complete], "a design that was given is not lost"
     for trial in complete:
         config = joint(FixedTrial(trial.params))
-        job = Job("0", "trial", config, trial.user_attrs["seed"], 0, 2)
+        job = Job("0", "trial", config, trial.user_attrs["seed"], 2)
         expected = made_up(job, world.design_cost(config))
         assert trial.values == [expected.metrics["val_accuracy"], expected.metrics["macs"]]
         assert trial.user_attrs["result"]["metrics"] == dict(expected.metrics)
