@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from naskd import report
 from naskd.artifacts import ArtifactStore
-from naskd.config import TrialConfig
+from naskd.checkpoints import CheckpointStore
+from naskd.config import TrialConfig, content_id
 from naskd.context import TrialContext
 from naskd.estimate import estimate_search
 from naskd.executors import EXECUTORS
@@ -119,12 +120,14 @@ def search(
         shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
         storage = open_storage(spec.storage, run_dir, writing=True)
         data = opened.context.data
+        identity = _identity(opened)
+        opened.context.checkpoints = _checkpoints(spec, run_dir, identity)
         source = Study(
             spec,
             opened.space,
             storage,
             opened.context,
-            identity=_identity(opened),
+            identity=identity,
             reference_point=random_reference_point(sample, spec, data.n_classes, len(data.train)),
             observe=observe,
         )
@@ -132,7 +135,7 @@ def search(
         partial.write_text(shown)
         partial.replace(run_dir / STUDY_FILE)
         shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
-        executor = EXECUTORS.load(spec.execution.executor)(opened.context)
+        executor = EXECUTORS.load(spec.execution.executor)(opened.context, run_dir)
         try:
             executor.run(source)
         finally:
@@ -141,6 +144,22 @@ def search(
     run.stop_reason = source.end_reason
     run.write_html()
     return run
+
+
+def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) -> CheckpointStore:
+    """In the run directory, or where the study says, apart from those of other studies.
+
+    Raises:
+        ValueError: Nothing can be kept there.
+    """
+    given = spec.execution.checkpoints
+    if given is None:
+        return CheckpointStore(run_dir.absolute() / "checkpoints")
+    root = given if "://" in given else str(spec.resolve(given))
+    store = CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}")
+    if spec.execution.checkpoint_every:
+        store.check()
+    return store
 
 
 def _identity(opened: OpenStudy) -> dict[str, Any]:

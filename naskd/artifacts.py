@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from torch import Tensor
+
+PackedArtifact = tuple[dict[str, Any], bytes]
+"""The manifest and the file of the model."""
 
 
 class ArtifactStore:
@@ -35,18 +38,18 @@ class ArtifactStore:
 
     def save(self, artifact_id: str, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
         """Store a state dict with its manifest; a no-op when somebody was faster."""
+        self._store(artifact_id, lambda file: torch.save(dict(state), file), manifest)
+
+    def _store(self, artifact_id: str, write: Callable[[Path], Any], manifest: Mapping[str, Any]) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{artifact_id}-", dir=self.root))
         try:
-            with open(folder / "model.pt", "wb") as model:
-                torch.save(dict(state), model)
-                model.flush()
-                os.fsync(model.fileno())
+            write(folder / "model.pt")
             record = {**manifest, "sha256": file_hash(folder / "model.pt")}
-            with open(folder / "manifest.json", "w") as file:
-                json.dump(record, file, indent=1, sort_keys=True)
-                file.flush()
-                os.fsync(file.fileno())
+            (folder / "manifest.json").write_text(json.dumps(record, indent=1, sort_keys=True))
+            for name in ("model.pt", "manifest.json"):
+                with open(folder / name, "rb") as file:
+                    os.fsync(file.fileno())
             try:
                 os.rename(folder, self.path(artifact_id))
             except OSError:
@@ -69,6 +72,25 @@ class ArtifactStore:
         manifest = self.manifest(artifact_id)
         state = load_checkpoint(self.path(artifact_id) / "model.pt", manifest["sha256"])
         return state, manifest
+
+    def pack(self, artifact_id: str) -> "PackedArtifact":
+        """A stored artifact as it travels to another store."""
+        return self.manifest(artifact_id), (self.path(artifact_id) / "model.pt").read_bytes()
+
+    def unpack(self, artifact_id: str, packed: "PackedArtifact") -> None:
+        """Store what another store has packed; a no-op when it is stored already.
+
+        Raises:
+            ValueError: It was damaged on the way.
+        """
+        manifest, model = packed
+        if hashlib.sha256(model).hexdigest() != manifest["sha256"]:
+            raise ValueError(f"artifact {artifact_id} was damaged on its way")
+        self._store(artifact_id, lambda file: file.write_bytes(model), manifest)
+
+    def remove(self, artifact_id: str) -> None:
+        """Forget an artifact; a no-op when it is not there."""
+        shutil.rmtree(self.path(artifact_id), ignore_errors=True)
 
     @contextmanager
     def claim(self, artifact_id: str) -> Iterator[bool]:

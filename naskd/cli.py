@@ -226,6 +226,14 @@ def search(
         str | None,
         typer.Option(metavar="NAME", help="Who runs the trials; see naskd methods.", show_default=False),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="Of a Ray cluster; default: this machine.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials at once; default: what the cluster holds.", show_default=False),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the search would cost; start nothing.")
     ] = False,
@@ -235,8 +243,9 @@ def search(
     Ctrl-C once finishes the running trial and stops; twice stops at once. Nothing is lost either way.
     """
     given = list(settings or ())
-    if executor is not None:
-        given.append(f"execution.executor={json.dumps(executor)}")
+    for key, value in (("executor", executor), ("address", address), ("workers", workers)):
+        if value is not None:
+            given.append(f"execution.{key}={json.dumps(value)}")
     from naskd.studyfile import parse_study
 
     spec = parse_study(study, given)

@@ -165,6 +165,12 @@ class ExecutionSpec:
         precision: ``auto`` uses bfloat16 where the hardware gains from it.
         channels_last: Memory layout of feature maps.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
+        checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
+        retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
+        address: Of a Ray cluster; default ``RAY_ADDRESS``, or else a cluster of this machine that ends with the search.
+        workers: Trials at once, at most; default what the cluster holds.
+        cpus_per_trial: Default `threads`.
+        gpus_per_trial: Fractions share a device; default 1 where the cluster has GPUs, else 0.
     """
 
     executor: str = "serial"
@@ -173,6 +179,18 @@ class ExecutionSpec:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", True, False] = "auto"
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    checkpoints: str | None = None
+    retries: Annotated[int, Field(ge=0)] = 3
+    address: str | None = None
+    workers: PositiveInt | None = None
+    cpus_per_trial: Positive | None = None
+    gpus_per_trial: NonNegative | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(
+                "gpus_per_trial must be a whole number or at most 1: a fraction shares one device"
+            )
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -276,8 +294,8 @@ class StudySpec(_StudyTable):
         identity = self.to_dict()
         for key in ("base", "budget", "storage", "retrain"):
             del identity[key]
-        for key in ("executor", "checkpoint_every"):
-            del identity["execution"][key]
+        kept = ("device", "threads", "precision", "channels_last")
+        identity["execution"] = {key: identity["execution"][key] for key in kept}
         # Where the images lie may change; that they are the same images is seen by their hash.
         for key in ("root", "test_root", "download", "max_bytes"):
             del identity["data"][key]

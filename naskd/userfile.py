@@ -128,9 +128,7 @@ def file_content_id(path: Path) -> str:
     A Python file is hashed together with the files of its folder that it imports, directly or not, since they
     are part of what it does. Names and dates of files do not count.
     """
-    contents = sorted(
-        hashlib.sha256(file.read_bytes()).hexdigest() for file in _with_siblings(path.resolve())
-    )
+    contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in with_siblings(path.resolve()))
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
 
 
@@ -143,7 +141,12 @@ def _parse(path: Path) -> ast.Module:
         raise ValueError(f"{path}: cannot be read as Python: {error}") from error
 
 
-def _with_siblings(path: Path) -> set[Path]:
+def with_siblings(path: Path) -> set[Path]:
+    """A Python file and the files of its folder that it imports, directly or not; any other file alone.
+
+    Raises:
+        ValueError: One of them is not valid Python.
+    """
     found = {path}
     waiting = [path] if path.suffix == ".py" else []
     while waiting:

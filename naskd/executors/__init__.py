@@ -38,4 +38,13 @@ EXECUTORS.register(
     )
 )
 
+EXECUTORS.register(
+    ExecutorCard(
+        name="ray",
+        title="trials at once on this machine or a Ray cluster, through Ray Tune",
+        paper="Liaw et al.: Tune: a research platform for model selection. 2018, arXiv 1807.05118",
+        implementation="naskd.executors.ray_tune:RayTuneExecutor",
+    )
+)
+
 __all__ = ["EXECUTORS", "Executor", "ExecutorCard"]

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from naskd.context import TrialContext
@@ -22,9 +23,10 @@ class SerialExecutor:
 
     Args:
         context: The study's data and networks.
+        folder: The run directory; nothing is written there.
     """
 
-    def __init__(self, context: TrialContext) -> None:
+    def __init__(self, context: TrialContext, folder: Path) -> None:
         self.context = context
         self.stop_requested = False
 

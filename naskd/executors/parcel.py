@@ -1,0 +1,156 @@
+"""What a worker on another machine needs of a study: its images, its files, its settings."""
+
+import dataclasses
+import hashlib
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+import naskd
+from naskd.artifacts import ArtifactStore
+from naskd.checkpoints import Checkpoints
+from naskd.config import content_id
+from naskd.context import TrialContext
+from naskd.data.images import ImageSet, SearchData
+from naskd.studyfile import StudySpec
+from naskd.userfile import import_file, with_siblings
+
+CACHE_VARIABLE = "NASKD_CACHE"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """All but the images; plain and picklable.
+
+    Args:
+        spec: The study as a dictionary, its paths those of `files`.
+        files: Content by path, relative to the folder that they are unpacked into.
+        foreseen: See :class:`~naskd.context.TrialContext`.
+        facts: Of the data: ``class_names``, ``mean``, ``std``, ``data_hash``, ``split_hash``.
+        versions: Of what must be equal on both sides.
+    """
+
+    spec: dict[str, Any]
+    files: dict[str, bytes]
+    foreseen: tuple[str, ...]
+    facts: dict[str, Any]
+    versions: dict[str, str]
+
+
+Arrays = dict[str, NDArray[Any]]
+"""Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
+
+
+def node_cache() -> Path:
+    """This machine's folder for what workers keep: ``$NASKD_CACHE``, or ``~/.cache/naskd``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "naskd")
+
+
+def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
+    """A study as it travels.
+
+    Raises:
+        ValueError: A file that the study names is missing or is not valid Python.
+    """
+    spec, data = context.spec, context.data
+    files: dict[str, bytes] = {}
+
+    def sent(name: str) -> str:
+        """Put a file and those that it imports into the parcel; its new path."""
+        path = spec.resolve(name)
+        folder = f"{len({Path(file).parts[0] for file in files})}"
+        for file in with_siblings(path.resolve()):
+            files[str(Path(folder) / file.relative_to(path.resolve().parent))] = file.read_bytes()
+        return f"{folder}/{path.resolve().name}"
+
+    changes: dict[str, Any] = {"modules": tuple(sent(name) for name in spec.modules)}
+    if spec.teacher is not None:
+        teacher: dict[str, Any] = {}
+        if spec.teacher.checkpoint is not None:
+            teacher["checkpoint"] = sent(spec.teacher.checkpoint)
+        if spec.teacher.builder is not None:
+            name, _, function = spec.teacher.builder.rpartition(":")
+            teacher["builder"] = f"{sent(name)}:{function}"
+        changes["teacher"] = dataclasses.replace(spec.teacher, **teacher)
+    parcel = Parcel(
+        spec=dataclasses.replace(spec, **changes).to_dict(),
+        files=files,
+        foreseen=context.foreseen,
+        facts={
+            name: getattr(data, name) for name in ("class_names", "mean", "std", "data_hash", "split_hash")
+        },
+        versions=versions(),
+    )
+    arrays = {
+        f"{part}_{kind}": getattr(getattr(data, part), kind).cpu().numpy()
+        for part in ("train", "val")
+        for kind in ("images", "labels")
+    }
+    return parcel, arrays
+
+
+def versions() -> dict[str, str]:
+    """What must be equal wherever a study is trained, for its trials to be those of one study."""
+    return {"naskd": naskd.__version__, "python": ".".join(platform.python_version_tuple()[:2])}
+
+
+def unpack(
+    parcel: Parcel, arrays: Arrays, store: ArtifactStore, checkpoints: Checkpoints | None, cache: Path
+) -> TrialContext:
+    """The study's context in this process.
+
+    Args:
+        parcel: From :func:`pack`.
+        arrays: From :func:`pack`; they may be read-only and shared.
+        store: Of teachers and assistants.
+        checkpoints: Of running trainings.
+        cache: This machine's folder; files of the study are written there once.
+
+    Raises:
+        ValueError: naskd here is not the one that packed.
+    """
+    if (here := versions()) != parcel.versions:
+        differing = ", ".join(
+            f"{name} {here[name]} where the driver has {wanted}"
+            for name, wanted in parcel.versions.items()
+            if here[name] != wanted
+        )
+        raise ValueError(f"{platform.node()} has {differing}; install the same on every node")
+    folder = _write_files(parcel.files, cache)
+    spec = dataclasses.replace(StudySpec.from_dict(parcel.spec), base=folder)
+    for module in spec.modules:
+        import_file(spec.resolve(module))
+    with warnings.catch_warnings():
+        # Torch has no read-only tensors and warns of read-only arrays; nothing here writes to images or labels.
+        warnings.simplefilter("ignore", category=UserWarning)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    images = {
+        part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
+    }
+    data = SearchData(train=images["train"], val=images["val"], **parcel.facts)
+    context = TrialContext(spec, store, data=data, checkpoints=checkpoints)
+    context.foreseen = parcel.foreseen
+    return context
+
+
+def _write_files(files: dict[str, bytes], cache: Path) -> Path:
+    """Write the study's files once on this machine; their folder is named by what they hold."""
+    name = content_id({path: hashlib.sha256(content).hexdigest() for path, content in files.items()})
+    folder = cache / "files" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "files" / f"{name}.lock"):
+        for path, content in files.items():
+            target = folder / path
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = target.with_name(f".{target.name}.partial")
+                partial.write_bytes(content)
+                partial.replace(target)
+    return folder

@@ -1,0 +1,540 @@
+"""Trials on a Ray cluster: Ray Tune runs them, the study decides.
+
+Tune's searcher and its scheduler are two thin faces of one :class:`~naskd.jobs.TrialSource`: proposals, turned-away
+designs, stopping, budgets and books are those of the serial executor. Differs from Tune's own Optuna searcher, which
+tells stopped trials as complete, loses trials with NaN and leaves zombies: here nothing but the source writes books.
+
+A Tune trial is one attempt at a job. A job whose worker died, or that found its device too full, is handed out again as
+a new Tune trial, before any other: Tune's own retries come after everything that is pending.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from naskd.checkpoints import CheckpointStore
+from naskd.config import TrialConfig
+from naskd.context import TrialContext
+from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
+from naskd.executors.parcel import Arrays, Parcel, node_cache, pack, unpack
+from naskd.jobs import Decision, Job, TrialResult, TrialSource
+from naskd.studyfile import ExecutionSpec
+from naskd.trial import Steps, checkpoint_key, job_steps
+
+Work = Callable[[Job, TrialContext], Steps]
+
+_LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""How long nobody asks again after the source had nothing, unless something was told in between."""
+SLOTS_SECONDS = 2.0
+"""How long the size of the cluster is believed."""
+
+_TUNE_SETTINGS = {
+    # The study's storage is the truth: Tune's snapshots of itself are never read.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
+}
+
+
+@dataclass
+class Attempt:
+    """A job on its way through Tune.
+
+    Args:
+        job: What is done.
+        number: Of the attempt, from 1.
+        alone: Whether it asks for a whole device.
+        result: The last one that a worker reported.
+    """
+
+    job: Job
+    number: int = 1
+    alone: bool = False
+    result: TrialResult | None = None
+
+
+class Dispatch:
+    """What searcher and scheduler share: which Tune trial carries which job, and what comes next.
+
+    An error of the source ends the search and is raised by :meth:`raise_failure`; inside of Tune it would be lost.
+
+    Args:
+        source: Of the jobs.
+        context: The study's, in this process.
+        resources: Of a Tune trial, by attempt.
+        slots: How many trials may run at once now.
+    """
+
+    def __init__(self, source: TrialSource, context: TrialContext, resources: "Resources") -> None:
+        self.source = source
+        self.context = context
+        self.resources = resources
+        self.stop_requested = False
+        self._attempts: dict[str, Attempt] = {}
+        self._again: deque[Attempt] = deque()
+        self._errors: dict[str, str] = {}
+        self._nothing_until = 0.0
+        self._failure: BaseException | None = None
+
+    def raise_failure(self) -> None:
+        """Raise what ended the search, if something did."""
+        if self._failure is not None:
+            raise self._failure
+
+    # --- the searcher's side -----------------------------------------------------------------------------------
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next job as a Tune configuration; None when there is none now, ``FINISHED`` when none comes any more."""
+        if self._failure is not None:
+            return str(Searcher.FINISHED)
+        if len(self._attempts) >= self.resources.slots():
+            return None
+        attempt = self._again.popleft() if self._again else self._ask()
+        if attempt is None:
+            ended = self._failure is not None or self.stop_requested or self.source.finished
+            # A running attempt may yet have to be made again.
+            return str(Searcher.FINISHED) if ended and not self._attempts else None
+        self._attempts[trial_id] = attempt
+        return {
+            "job": _to_dict(attempt.job),
+            "attempt": attempt.number,
+            "design": flat_design(attempt.job),
+            "resources": self.resources.of(attempt),
+        }
+
+    def _ask(self) -> Attempt | None:
+        if self.stop_requested or time.monotonic() < self._nothing_until:
+            return None
+        try:
+            job = self.source.ask()
+        except Exception as error:  # whatever the source says must reach the user, not Tune
+            self._failure = error
+            return None
+        if job is None:
+            self._nothing_until = time.monotonic() + POLL_SECONDS
+            return None
+        return Attempt(job)
+
+    def complete(self, trial_id: str, result: Mapping[str, Any] | None, failed: bool) -> None:
+        """A Tune trial has ended: book its job, or hand it out again."""
+        attempt = self._attempts.pop(trial_id, None)
+        if attempt is None or self._failure is not None:
+            return
+        self._nothing_until = 0.0
+        if failed or result is None:
+            self._lost(attempt, self._errors.pop(trial_id, "no reason given"))
+            return
+        found = result["trial_result"]
+        # The last epoch comes with the end, and Tune asks no scheduler about a trial that has ended.
+        if "so_far" in result and self.report(trial_id, result, attempt) is not Decision.CONTINUE:
+            found = result["so_far"] or found
+        if self._failure is not None:
+            return
+        assert isinstance(found, TrialResult)
+        if found.out_of_memory and self.resources.shares_device and not attempt.alone:
+            _LOG.warning("%s was out of device memory; it runs again alone", _name(attempt.job))
+            self._again.append(replace(attempt, number=attempt.number + 1, alone=True, result=None))
+            return
+        self._tell(attempt.job, found)
+
+    def _lost(self, attempt: Attempt, error: str) -> None:
+        """A worker died, or its process could not do the job at all."""
+        retries = self.context.spec.execution.retries
+        if attempt.number <= retries:
+            _LOG.warning("%s lost its worker (%s); it is taken up again", _name(attempt.job), error)
+            self._again.append(replace(attempt, number=attempt.number + 1, result=None))
+            return
+        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
+        times = "once" if attempt.number == 1 else f"{attempt.number} times"
+        reason = f"its worker died {times}, the last time: {error}"
+        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=error))
+
+    def _tell(self, job: Job, result: TrialResult) -> None:
+        try:
+            self.source.tell(job, result)
+            assert self.context.checkpoints is not None
+            self.context.checkpoints.remove(checkpoint_key(job))
+        except Exception as error:  # as in `_ask`
+            self._failure = error
+
+    # --- the scheduler's side ----------------------------------------------------------------------------------
+
+    def report(self, trial_id: str, result: Mapping[str, Any], attempt: Attempt | None = None) -> Decision:
+        """What the source says to an epoch of a Tune trial."""
+        attempt = attempt or self._attempts.get(trial_id)
+        if attempt is None or self._failure is not None:
+            return Decision.STOP
+        attempt.result = result["trial_result"]
+        try:
+            return self.source.report(attempt.job, result["epoch"], dict(result["metrics"]))
+        except Exception as error:  # as in `_ask`
+            self._failure = error
+            return Decision.STOP
+
+    def errored(self, trial_id: str, error: str) -> None:
+        """Why a Tune trial has failed; the searcher is told afterwards that it did."""
+        self._errors[trial_id] = error
+
+
+class _Face:
+    """What Tune holds of us. It pickles its own settings, faces included, for a restore that never comes."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        super().__init__()
+        self.dispatch = dispatch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class StudySearcher(_Face, Searcher):
+    """Tune's face of the source for jobs and results."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+        """Nothing to set: objectives are the study's."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """See :meth:`Dispatch.suggest`."""
+        return self.dispatch.suggest(trial_id)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """See :meth:`Dispatch.complete`."""
+        self.dispatch.complete(trial_id, result, error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep: the study's storage has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is restored: a new session opens the study."""
+
+
+class StudyScheduler(_Face, TrialScheduler):
+    """Tune's face of the source for decisions."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing to do: trials run in the order in which they were asked for."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Remember why, for the searcher."""
+        self.dispatch.errored(trial.trial_id, _why_failed(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """See :meth:`Dispatch.report`."""
+        going_on = self.dispatch.report(trial.trial_id, result) is Decision.CONTINUE
+        return str(TrialScheduler.CONTINUE if going_on else TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """The searcher is told too."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing to do."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Tune starts what is pending by itself, in order."""
+
+    def debug_string(self) -> str:
+        """For Tune's own display, which is off."""
+        return "study"
+
+
+class StudyTrainable(tune.Trainable):
+    """A warm worker: torch, images, teacher and what it said stay in the process from trial to trial."""
+
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], parcel: Parcel, arrays: Arrays, depot: Any, work: Work
+    ) -> None:
+        """Open the study in this process, then take up the first job."""
+        cache = node_cache()
+        self._context = unpack(
+            parcel, arrays, DepotArtifacts(cache / "artifacts", depot), DepotCheckpoints(depot), cache
+        )
+        self._context.compute.apply_threads()
+        self._work = work
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take up the next job."""
+        self._job = _from_dict(new_config["job"])
+        self._steps: Steps | None = self._work(self._job, self._context)
+        self._begun = False
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One epoch. The last one brings the result too, so that an end costs no further round trip."""
+        assert self._steps is not None
+        found: dict[str, Any] = {}
+        try:
+            progress = self._steps.send(Decision.CONTINUE) if self._begun else next(self._steps)
+            self._begun = True
+            so_far = progress.result
+            found = {**_scalars(so_far.metrics if so_far else {}), **_scalars(progress.metrics)}
+            # Tuples, since Tune takes dictionaries apart.
+            found.update(epoch=progress.epoch, rung=0, metrics=tuple(progress.metrics.items()))
+            found["trial_result"] = so_far
+            if progress.last:
+                found["so_far"] = so_far
+                self._steps.send(Decision.CONTINUE)
+        except StopIteration as end:
+            self._steps = None
+            found.update(done=True, trial_result=end.value)
+        return found
+
+    def cleanup(self) -> None:
+        """End a training that is not finished, so that what it holds is free."""
+        if self._steps is not None:
+            self._steps.close()
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What an attempt asks for."""
+        return tune.PlacementGroupFactory([config["resources"]])
+
+
+def _why_failed(trial: Any) -> str:
+    """One line. Tune keeps errors in files; a worker that was killed has one of Ray's, a step that raised its own."""
+    file = trial.pickled_error_file
+    error = ray.cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).is_file() else None
+    if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        error = error.cause
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "Ray's memory monitor killed it"
+    if isinstance(error, ray.exceptions.RayActorError):
+        return (
+            "its node was lost" if "node" in str(error).lower().partition("death")[0] else "its process ended"
+        )
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0] if said else 'no message'}"
+
+
+class Resources:
+    """What a trial asks of a cluster, and how many of them it holds.
+
+    Args:
+        spec: Of the study.
+        own: Whether the cluster is ours, so that nobody will add a node to it.
+
+    Raises:
+        ValueError: No node of our own cluster can hold a trial.
+    """
+
+    def __init__(self, spec: ExecutionSpec, own: bool) -> None:
+        self.own = own
+        self.workers = spec.workers
+        has_gpus = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
+        default = 1.0 if has_gpus and spec.device != "cpu" else 0.0
+        self.cpus = float(spec.cpus_per_trial or spec.threads)
+        self.gpus = default if spec.gpus_per_trial is None else float(spec.gpus_per_trial)
+        self._slots, self._counted = 0, -math.inf
+        if not self._held():
+            wants = f"a trial wants {self.cpus:g} CPUs and {self.gpus:g} GPUs (execution.cpus_per_trial)"
+            there = max(_alive(), key=lambda node: node.get("CPU", 0.0), default={})
+            has = f"the largest node has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+            if own:
+                raise ValueError(f"{wants}; {has}")
+            _LOG.warning("%s; %s: the search waits for a node that has them", wants, has)
+
+    @property
+    def shares_device(self) -> bool:
+        """Whether trials share a GPU, so that one may find it too full."""
+        return 0 < self.gpus < 1
+
+    def of(self, attempt: Attempt) -> dict[str, float]:
+        """A bundle of Ray's resources."""
+        gpus = max(1.0, self.gpus) if attempt.alone else self.gpus
+        return {"CPU": self.cpus, **({"GPU": gpus} if gpus else {})}
+
+    def slots(self) -> int:
+        """Trials at once: what the cluster holds now, as it grows and shrinks, and what the study allows."""
+        if time.monotonic() - self._counted > SLOTS_SECONDS:
+            self._slots, self._counted = self._held(), time.monotonic()
+        if self.workers is None:
+            return max(1, self._slots)
+        # One more than a foreign cluster holds shows its autoscaler that there is work.
+        return max(1, min(self.workers, self._slots if self.own else self._slots + 1))
+
+    def _held(self) -> int:
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        return sum(
+            min(math.floor(node.get(name, 0.0) / need + 1e-9) for name, need in wanted.items() if need)
+            for node in _alive()
+        )
+
+
+def _alive() -> list[dict[str, float]]:
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+class RayTuneExecutor:
+    """Runs trials and artifacts on a Ray cluster, as many at once as it holds.
+
+    Ctrl-C once finishes and books the running trials, then returns; twice raises ``KeyboardInterrupt`` at once, and
+    the running trials are taken up from their checkpoints by the next session. A cluster that was there before is
+    left running.
+
+    Args:
+        context: The study's data and networks, in this process.
+        folder: The run directory.
+        work: How a worker does a job.
+    """
+
+    def __init__(self, context: TrialContext, folder: Path, work: Work = job_steps) -> None:
+        self.context = context
+        self.folder = folder
+        self.work = work
+
+    def run(self, source: TrialSource) -> None:
+        """See :class:`~naskd.executors.Executor`.
+
+        Raises:
+            ValueError: There is no such cluster, or it cannot hold a trial.
+        """
+        execution = self.context.spec.execution
+        with ExitStack() as cleanup:
+            own = cleanup.enter_context(_connected(execution.address))
+            resources = Resources(execution, own)
+            parcel, arrays = pack(self.context)
+            checkpoints = self.context.checkpoints
+            assert isinstance(checkpoints, CheckpointStore)
+            depot = start_depot(self.context.store.root, checkpoints.root)
+            cleanup.callback(ray.kill, depot)
+            dispatch = Dispatch(source, self.context, resources)
+            # Tune's own files are about its trials, which are attempts: nothing in them is kept.
+            scratch = tempfile.mkdtemp(prefix="naskd-tune-")
+            cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
+            cleanup.enter_context(_interrupts(dispatch))
+            cleanup.enter_context(_environment(_TUNE_SETTINGS))
+            cleanup.enter_context(_silent("ray.tune"))
+            tune.Tuner(
+                tune.with_parameters(
+                    StudyTrainable, parcel=parcel, arrays=arrays, depot=depot, work=self.work
+                ),
+                tune_config=tune.TuneConfig(
+                    search_alg=StudySearcher(dispatch),
+                    scheduler=StudyScheduler(dispatch),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=scratch,
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    verbose=0,
+                ),
+            ).fit()
+            dispatch.raise_failure()
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{trial.config['job']['job_id']}-{trial.config['attempt']}"
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Tune takes these settings from the environment alone."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Tune tells of attempts that failed and of files that it misses; what matters of it is told by the study."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _interrupts(dispatch: Dispatch) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if dispatch.stop_requested:
+            raise KeyboardInterrupt
+        dispatch.stop_requested = True
+        _LOG.warning("finishing the running trials; Ctrl-C again stops now")
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _name(job: Job) -> str:
+    return f"trial {job.job_id}" if job.kind == "trial" else f"artifact {job.job_id}"
+
+
+def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def _to_dict(job: Job) -> dict[str, Any]:
+    return {**dataclasses.asdict(job), "config": job.config.to_dict() if job.config is not None else None}
+
+
+def _from_dict(data: Mapping[str, Any]) -> Job:
+    config = TrialConfig.from_dict(data["config"]) if data["config"] is not None else None
+    return Job(**{**data, "config": config, "requires": tuple(data["requires"])})
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[bool]:
+    ray.init(
+        address=address or os.environ.get("RAY_ADDRESS") or "local",
+        include_dashboard=False,
+        log_to_driver=False,
+        num_cpus=None,
+    )
+    try:
+        yield True
+    finally:
+        ray.shutdown()
+
+
+def flat_design(job: Job) -> dict[str, Any]:
+    return {}
