@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.data.views import ViewedImages, Views, default_shift
 from naskd.knowledge import KNOWLEDGE
-from naskd.knowledge.bank import BankedSource
+from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss
 from naskd.knowledge.source import OnlineSource
 from naskd.networks.student import build_student, design_cost
@@ -67,7 +68,7 @@ class TrialContext:
     Args:
         spec: The study.
         store: Where teachers and assistants are kept.
-        cache: Folder for decoded images; None decodes every time.
+        cache: Folder for decoded images and for what networks said of them; None keeps both in memory.
         data: The images, where somebody has loaded them already.
         checkpoints: Where running trainings leave their state; None where they leave none.
 
@@ -86,6 +87,7 @@ class TrialContext:
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.spec = spec
+        self.cache = cache
         self.checkpoints = checkpoints
         self.foreseen: tuple[str, ...] = ()
         self.store = store
@@ -292,8 +294,16 @@ class TrialContext:
                 views.views.n_views,
                 n_epochs,
                 foreseen=[loss for kind in self.foreseen for loss in _template(kind, source)],
+                folder=None if self.cache is None else self.cache / "bank" / self._bank_id(recipe, views),
             )
         return self._banks[key]
+
+    def _bank_id(self, recipe: ArtifactRecipe, views: ViewedImages) -> str:
+        """Of all that the bits of a bank depend on."""
+        table = hashlib.sha256(views.views.table.cpu().numpy().tobytes()).hexdigest()
+        compute = dataclasses.asdict(self.compute)
+        facts = [self.store.manifest(recipe.artifact_id)["sha256"], self.data.data_hash, self.data.split_hash]
+        return content_id([*facts, views.views.augmentation, table, compute, torch.__version__, FILL_BATCH])
 
     def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
         """What a shared network says of the validation images: ``(N,)`` class indices, computed once."""

@@ -62,7 +62,7 @@ def test_many_epochs_are_found_by_number_and_not_by_name(tmp_path) -> None:
 
 def test_a_place_where_nothing_can_be_kept_is_found_before_it_is_needed(tmp_path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match="checkpoints cannot be kept at .*file/x"):
+    with pytest.raises(ValueError, match=r"checkpoints cannot be kept at .*file/x"):
         CheckpointStore(tmp_path / "file" / "x").check()
     store = CheckpointStore(tmp_path / "kept")
     store.check()

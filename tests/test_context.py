@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from naskd.config import AssistantSpec, DataSpec, KnowledgeTerm, TeacherSpec, Tr
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job
 from naskd.networks.teachers import Teacher
+from naskd.studyfile import ExecutionSpec
 from naskd.trial import run_job, start_run
 
 ONE_EPOCH = replace(TRAINING, epochs=1)
@@ -390,6 +392,23 @@ def test_networks_and_banks_are_loaded_once(tmp_path) -> None:
     said = context.val_predictions(recipe)
     assert said is context.val_predictions(recipe)
     assert torch.equal(said, network(context)(context.data.val.images.float() / 255).argmax(1))
+
+
+def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
+    """Another teacher, split, augmentation or precision has a folder of its own; another study of the same has not."""
+
+    def folder(augmentation: str = "none", name: str = "a", **changes: Any) -> Path:
+        context = small_context(tmp_path / name, **changes)
+        context.cache = tmp_path
+        return context.banked_source(context.teacher_recipe(), augmentation).folder
+
+    one = folder()
+    assert folder(name="b", seed=5) == one
+    split = DataSpec("digits", max_train=120, split_seed=1)
+    bfloat16 = ExecutionSpec(device="cpu", precision="bfloat16")
+    others = [folder("translate"), folder(name="c", data=split), folder(execution=bfloat16)]
+    others.append(folder(execution=ExecutionSpec(device="cpu", threads=2)))
+    assert len({one, *others}) == 5
 
 
 def test_a_bank_foresees_what_the_study_may_ask_for(tmp_path) -> None:

@@ -135,7 +135,7 @@ def unpack(
         part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
     }
     data = SearchData(train=images["train"], val=images["val"], **parcel.facts)
-    context = TrialContext(spec, store, data=data, checkpoints=checkpoints)
+    context = TrialContext(spec, store, cache, data=data, checkpoints=checkpoints)
     context.foreseen = parcel.foreseen
     return context
 

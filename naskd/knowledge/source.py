@@ -53,6 +53,7 @@ class OnlineSource:
         self.shapes = shapes
         self.macs = macs
         self.forward_images = 0
+        self.device = next(network.parameters()).device
 
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]

@@ -1,6 +1,10 @@
 """What a bank answers, when it asks its teacher, and what it is not allowed to depend on."""
 
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +54,7 @@ def source(online: OnlineSource) -> OnlineSource:
     return OnlineSource(online.network, online.shapes, online.macs)
 
 
-def bank(source: OnlineSource, viewed: ViewedImages, **settings: int) -> BankedSource:
+def bank(source: OnlineSource, viewed: ViewedImages, **settings: Any) -> BankedSource:
     settings = {"n_views": viewed.views.n_views, "n_epochs": N_EPOCHS, **settings}
     return BankedSource(source, lambda index, epoch: viewed.batch(index, epoch)[0], N, **settings)
 
@@ -213,3 +217,92 @@ def test_what_is_foreseen_but_does_not_fit_is_not_kept(source, viewed) -> None:
     banked = bank(source, viewed, budget_bytes=size, foreseen=losses(KINDS, source, pairs="all"))
     ask(banked, viewed, losses(["logits"], source), 0, batch(3))
     assert {name for name, _ in banked._columns} == {"logits", "pooled"}
+
+
+# --- in a folder, shared by the processes of a machine ---------------------------------------------------------
+
+
+def test_a_second_process_finds_what_the_first_has_filled(source, viewed, tmp_path) -> None:
+    index, asking = batch(1), losses(KINDS, source, pairs="all")
+    first = ask(bank(source, viewed, folder=tmp_path), viewed, asking, 4, index)
+    assert source.forward_images == N
+    second = ask(bank(source, viewed, folder=tmp_path), viewed, asking, 4, index)
+    alone = ask(bank(OnlineSource(source.network, source.shapes, 1), viewed), viewed, asking, 4, index)
+    assert source.forward_images == N
+    for one, other, expected in zip(first, second, alone, strict=True):
+        assert one.keys() == other.keys() == expected.keys()
+        assert all(torch.equal(one[k], expected[k]) and torch.equal(other[k], expected[k]) for k in expected)
+
+
+def test_a_second_process_adds_what_the_first_was_not_asked_for(source, viewed, tmp_path) -> None:
+    index = batch(1)
+    ask(bank(source, viewed, folder=tmp_path), viewed, losses(["logits"], source), 0, index)
+    ask(bank(source, viewed, folder=tmp_path), viewed, losses(["rkd"], source), 0, index)
+    assert source.forward_images == 2 * N
+    ask(bank(source, viewed, folder=tmp_path), viewed, losses(["logits", "rkd"], source), 0, index)
+    assert source.forward_images == 2 * N
+
+
+def test_a_writer_that_died_leaves_nothing_that_is_read(source, viewed, tmp_path) -> None:
+    """Its half file has another name; the column is filled again."""
+    index, asking = batch(1), losses(["logits"], source)
+    expected = ask(bank(source, viewed), viewed, asking, 0, index)
+    (tmp_path / "logits@0.pt.123.partial").write_bytes(b"half")
+    assert torch.equal(
+        ask(bank(source, viewed, folder=tmp_path), viewed, asking, 0, index)[0]["logits"],
+        expected[0]["logits"],
+    )
+
+
+def test_a_full_disk_costs_the_sharing_and_not_the_trial(
+    source, viewed, tmp_path, monkeypatch, caplog
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    index, asking = batch(1), losses(["logits"], source)
+    expected = ask(bank(source, viewed), viewed, asking, 0, index)
+    monkeypatch.setattr(torch, "save", full)
+    banked = bank(source, viewed, folder=tmp_path)
+    for _ in range(2):
+        assert torch.equal(ask(banked, viewed, asking, 0, index)[0]["logits"], expected[0]["logits"])
+    assert "kept in memory alone" in caplog.text
+    assert source.forward_images == 2 * N
+    assert not list(tmp_path.glob("*.pt"))
+
+
+FILLING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from small_studies import ALL_TERMS, design, small_context
+from naskd.trial import start_run
+torch.set_num_threads(1)
+context = small_context(Path({folder!r}))
+context.cache = Path({folder!r})
+run, recipe = start_run(design(*ALL_TERMS), context, 7)
+run.advance(2)
+print(run.spent_macs, run.curve[-1]["loss"])
+"""
+
+
+def test_processes_that_fill_at_once_fill_once(tmp_path) -> None:
+    """Two at the same time and one afterwards: one teacher pass in all, and the same losses."""
+    tests = str(Path(__file__).parents[1])
+    from small_studies import small_context
+
+    small_context(tmp_path)
+    script = FILLING.format(tests=tests, folder=str(tmp_path))
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+    both = [start(), start()]
+    printed = [process.communicate(timeout=120)[0].split() for process in both]
+    printed.append(start().communicate(timeout=120)[0].split())
+    spent = [int(macs) for macs, _ in printed]
+    assert len({loss for _, loss in printed}) == 1
+    own = spent[2]
+    teacher = 120 * 2 * small_context(tmp_path).source(small_context(tmp_path).teacher_recipe()).macs
+    assert sum(spent) - 3 * own == teacher
