@@ -28,8 +28,8 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
         ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
-        for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``train_macs`` of its
-        trials, ``budget_seconds``, ``n_timed``.
+        for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``workers`` (trials at
+        once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``.
 
     Raises:
         ValueError: There is no design to time.
@@ -65,11 +65,13 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
     assistant_seconds = sum(_assistant_seconds(context, designs), start=0.0)
     mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
     budget = spec.budget
+    workers = 1 if spec.execution.executor == "serial" else spec.execution.workers or 1
     affordable = [
         float(limit)
         for limit in (
             budget.trials,
-            budget.seconds and max(0.0, budget.seconds - teacher_seconds - assistant_seconds) / mean_seconds,
+            budget.seconds
+            and max(0.0, budget.seconds - teacher_seconds - assistant_seconds) / mean_seconds * workers,
             budget.train_macs and budget.train_macs / mean_macs,
         )
         if limit is not None
@@ -83,7 +85,8 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         "teacher_seconds": teacher_seconds,
         "assistant_seconds": assistant_seconds,
         "trials": trials,
-        "seconds": teacher_seconds + assistant_seconds + trials * mean_seconds,
+        "seconds": teacher_seconds + assistant_seconds + math.ceil(trials / workers) * mean_seconds,
+        "workers": workers,
         "budget_seconds": budget.seconds,
         "train_macs": trials * mean_macs,
     }
