@@ -211,16 +211,24 @@ def test_how_jobs_end():
     }
 
 
-def test_only_numbers_of_the_trial_pass():
-    events = Events(JobLogger("note", lambda: notebook))
-    notebook = Notebook()
+def test_only_numbers_of_the_trial_pass_as_they_were_at_the_time():
+    hold, notebook = threading.Lock(), Notebook()
+
+    def connect() -> Any:
+        with hold:
+            return notebook
+
+    events = Events(JobLogger("note", connect))
     result = {
         "epoch": 1, "val_accuracy": 0.5, "macs": 3_000_000_000, "rung": 0, "logits#2": 0.25,
         "done": False, "training_iteration": 9, "time_total_s": 3.0, "pid": 3, "timestamp": 1, "node_ip": "1.2.3.4",
         "iterations_since_restore": 3, "config": {"job": {}}, "text": "no", "nothing": None, "trial_id": "ab",
     }  # fmt: skip
-    events("result", **result)
-    result["val_accuracy"] = 0.0
+    with hold:
+        events("start")
+        trial = SimpleNamespace(config=config(1))
+        events.logger.on_trial_result(iteration=0, trials=[], trial=trial, result=result)
+        result["val_accuracy"] = 0.0  # Tune goes on with the same dictionary
     events.end()
     _, epoch, values = notebook.notes[0]
     assert (epoch, values) == (
@@ -275,7 +283,8 @@ def test_a_logger_that_hangs_holds_up_nothing(caplog, monkeypatch):
     monkeypatch.setattr(ray_callbacks, "BACKLOG", 10)
     monkeypatch.setattr(ray_callbacks, "PATIENCE", 0.2)
     release = threading.Event()
-    events = Events(JobLogger("note", lambda: Notebook(lambda word: release.wait(60) and None)))
+    notebook = Notebook(lambda word: release.wait(60) and None)
+    events = Events(JobLogger("note", lambda: notebook))
     began = time.monotonic()
     events("start")
     for epoch in range(1, 200):
@@ -286,6 +295,8 @@ def test_a_logger_that_hangs_holds_up_nothing(caplog, monkeypatch):
     events.end()
     assert time.monotonic() - began < 10
     release.set()
+    events.logger._thread.join(60)
+    assert notebook.notes[-1][1] == "complete", "how a job ended is never left out"
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
     assert "note has 10 results waiting" in messages[0]
