@@ -40,6 +40,9 @@ BACKLOG = 10_000
 PATIENCE = 30.0
 """Seconds that the end of a search waits for a logger that does nothing."""
 
+REST = 60.0
+"""Seconds without a write after one that failed: MLflow prints a traceback of 150 lines for each."""
+
 _NOT_METRICS = {*AUTO_RESULT_KEYS, "epoch", "done", "should_checkpoint", "trial_id", "experiment_tag"}
 _PACKAGES: Mapping[str, tuple[str, str]] = {
     "tensorboard": ("tensorboardX", "ray[tune]"),
@@ -159,13 +162,27 @@ class _Job:
     reason: str = ""
     final: dict[str, int | float] = field(default_factory=dict)
 
+    def take(self, result: Mapping[str, Any]) -> dict[str, int | float]:
+        """Remember a result of Tune's; the values that are new in it come back."""
+        values: dict[str, int | float] = {}
+        epoch, outcome = result.get("epoch"), result.get("trial_result")
+        # A later attempt repeats epochs since its checkpoint, with the same bits.
+        if isinstance(epoch, int) and epoch > self.epoch:
+            values = {**_metrics(result), "attempt": max(self.attempt, 1)}
+            self.epoch = epoch
+            self.final.update(values)
+        if isinstance(outcome, Mapping):
+            self.status, self.reason = str(outcome.get("status", "")), str(outcome.get("reason", ""))
+            self.final.update(_metrics(outcome.get("metrics", {})))
+        return values
+
 
 class JobLogger(Callback):
     """Tells one logger of the jobs that Tune runs; never raises, never makes Tune wait before the end.
 
     Args:
         name: Of the logger.
-        connect: Imports the package and returns what opens a run; tried again at each event until it succeeds.
+        connect: Imports the package and returns what opens a run; tried again until it succeeds.
     """
 
     def __init__(self, name: str, connect: Callable[[], OpenLog]) -> None:
@@ -175,6 +192,7 @@ class JobLogger(Callback):
         self._jobs: dict[str, _Job] = {}
         self._handled = 0
         self._warned = False
+        self._rest_until = 0.0
 
     def setup(self, *_: Any, **__: Any) -> None:
         """Start the thread; not before, because Tune pickles its callbacks."""
@@ -221,8 +239,9 @@ class JobLogger(Callback):
     def _work(self) -> None:
         while (event := self._events.get()) is not None:
             self._attempt(partial(self._handle, *event))
-        for job in list(self._jobs.values()):
-            self._attempt(partial(self._close, job))
+        self._rest_until = 0.0
+        for identity in list(self._jobs):
+            self._attempt(partial(self._close, identity))
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
@@ -230,6 +249,7 @@ class JobLogger(Callback):
         except Exception as error:  # whatever a package raises, the search is worth more than its log
             text = str(error).strip().splitlines()
             self._warn(f"failed ({type(error).__name__}: {text[0] if text else 'no message'})")
+            self._rest_until = time.monotonic() + REST
         self._handled += 1
 
     def _warn(self, what: str) -> None:
@@ -240,39 +260,29 @@ class JobLogger(Callback):
     def _handle(self, event: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         identity = str(config["job"]["job_id"])
         job = self._jobs.setdefault(identity, _Job(_logged_run(config)))
+        values = job.take(result)
         if event == "start":
             job.attempt += 1
             job.status, job.reason = "interrupted", ""
-            self._log_of(job)
-        elif event == "result":
-            self._on_result(job, result)
         elif event == "death":
             job.status, job.reason = "failed", "its worker died"
-        else:
-            del self._jobs[identity]
-            if job.status == "interrupted":
-                job.status = "stopped"
-            self._close(job)
-
-    def _on_result(self, job: _Job, result: Mapping[str, Any]) -> None:
-        values, epoch = _metrics(result), result.get("epoch")
-        outcome = result.get("trial_result")
-        if (
-            isinstance(epoch, int) and epoch > job.epoch
-        ):  # a later attempt repeats epochs: the same bits again
-            values["attempt"] = max(job.attempt, 1)
-            job.epoch = epoch
-            job.final.update(values)
-        else:
-            values = {}
-        if isinstance(outcome, Mapping):
-            job.status, job.reason = str(outcome.get("status", "")), str(outcome.get("reason", ""))
-            job.final.update(_metrics(outcome.get("metrics", {})))
-        if values:
+        elif event == "end" and job.status == "interrupted":
+            job.status = "stopped"
+        if time.monotonic() < self._rest_until:
+            return
+        if event == "end":
+            self._close(identity)
+        elif event == "start":
+            self._log_of(job)
+        elif values:
             self._log_of(job).log(job.epoch, values)
 
-    def _close(self, job: _Job) -> None:
-        self._log_of(job).close(job.status, job.reason, job.final)
+    def _close(self, identity: str) -> None:
+        # A run that could not be closed stays in the books, and is closed at the end of the search.
+        job = self._jobs[identity]
+        if time.monotonic() >= self._rest_until:
+            self._log_of(job).close(job.status, job.reason, job.final)
+            del self._jobs[identity]
 
     def _log_of(self, job: _Job) -> RunLog:
         if self._open is None:

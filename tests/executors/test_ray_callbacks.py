@@ -240,7 +240,9 @@ def test_only_numbers_of_the_trial_pass_as_they_were_at_the_time():
 # --- loggers that break -------------------------------------------------------------------------------------------
 
 
-def test_a_logger_that_breaks_warns_once_and_goes_on_when_it_can(caplog):
+def test_a_logger_that_breaks_warns_once_and_goes_on_when_it_can(caplog, monkeypatch):
+    monkeypatch.setattr(ray_callbacks, "REST", 0.0)
+
     def breaks(word: str) -> None:
         calls.append(word)
         if len(calls) <= 3:
@@ -261,7 +263,34 @@ def test_a_logger_that_breaks_warns_once_and_goes_on_when_it_can(caplog):
     ]
 
 
-def test_a_package_that_cannot_be_used_is_tried_again(caplog):
+def test_a_logger_that_broke_is_left_alone_for_a_while_and_hears_how_the_jobs_ended(monkeypatch):
+    def breaks(word: str) -> None:
+        calls.append(word)
+        if len(calls) == 3:
+            raise OSError("database is locked")
+
+    calls: list[str] = []
+    notebook = Notebook(breaks)
+    events = Events(JobLogger("note", lambda: notebook))
+    for number in (1, 2):
+        events("start", number)
+        for epoch in range(1, 50):
+            events("result", number, epoch=epoch)
+        events("result", number, trial_result=outcome("complete", macs=number))
+        events("complete", number)
+    events.end()
+    assert calls == ["open", "log", "log", "close", "open", "close"]
+    assert [(note[0], note[1]) for note in notebook.notes] == [
+        ("trial-1", 1),
+        ("trial-1", "complete"),
+        ("trial-2", "complete"),
+    ]
+    assert notebook.notes[-1][3] == {"attempt": 1, "macs": 2}
+
+
+def test_a_package_that_cannot_be_used_is_tried_again(caplog, monkeypatch):
+    monkeypatch.setattr(ray_callbacks, "REST", 0.0)
+
     def connect() -> Any:
         attempts.append(1)
         if len(attempts) < 3:
@@ -587,7 +616,7 @@ def test_a_search_ends_well_with_three_broken_loggers(cluster, tmp_path, monkeyp
     """TensorBoard's folder is a file, MLflow's server takes calls and never answers, W&B cannot write."""
     pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
-    monkeypatch.setattr(ray_callbacks, "PATIENCE", 2.0)
+    monkeypatch.setattr(ray_callbacks, "PATIENCE", 5.0)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").touch()
     monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(OSError("No space left on device")))
@@ -602,4 +631,4 @@ def test_a_search_ends_well_with_three_broken_loggers(cluster, tmp_path, monkeyp
     assert len(lines) == 3, lines
     assert "tensorboard failed (" in lines[0] + lines[1] + lines[2]
     assert any(line.startswith("wandb failed (OSError: No space left on device)") for line in lines)
-    assert any(line.startswith("mlflow did nothing for 2 s") for line in lines)
+    assert any(line.startswith("mlflow did nothing for 5 s") for line in lines)
