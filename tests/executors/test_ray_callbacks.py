@@ -288,6 +288,22 @@ def test_a_logger_that_broke_is_left_alone_for_a_while_and_hears_how_the_jobs_en
     assert notebook.notes[-1][3] == {"attempt": 1, "macs": 2}
 
 
+def test_a_run_that_could_not_be_closed_is_closed_at_the_end():
+    def breaks(word: str) -> None:
+        calls.append(word)
+        if calls.count("close") == 1 and word == "close":
+            raise OSError("database is locked")
+
+    calls: list[str] = []
+    notebook = Notebook(breaks)
+    events = Events(JobLogger("note", lambda: notebook))
+    events("start")
+    events("result", epoch=1, trial_result=outcome("complete"))
+    events("complete")
+    events.end()
+    assert [note[1] for note in notebook.notes] == [1, "complete"]
+
+
 def test_a_package_that_cannot_be_used_is_tried_again(caplog, monkeypatch):
     monkeypatch.setattr(ray_callbacks, "REST", 0.0)
 
