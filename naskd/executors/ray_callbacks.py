@@ -27,6 +27,7 @@ from ray.tune import Callback
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from naskd.config import TrialConfig
+from naskd.jobs import TrialResult
 from naskd.registry import nearest
 from naskd.studyfile import CallbackName
 
@@ -156,29 +157,36 @@ class _Job:
 
     run: LoggedRun
     log: RunLog | None = None
-    attempt: int = 0
+    attempt: int = 1
     epoch: int = 0
     status: str = "interrupted"
     reason: str = ""
+    out_of_memory: bool = False
     final: dict[str, int | float] = field(default_factory=dict)
 
     def take(self, result: Mapping[str, Any]) -> dict[str, int | float]:
         """Remember a result of Tune's; the values that are new in it come back."""
         values: dict[str, int | float] = {}
-        epoch, outcome = result.get("epoch"), result.get("trial_result")
+        epoch = result.get("epoch")
         # A later attempt repeats epochs since its checkpoint, with the same bits.
         if isinstance(epoch, int) and epoch > self.epoch:
-            values = {**_metrics(result), "attempt": max(self.attempt, 1)}
+            values = {**_metrics(result), "attempt": self.attempt}
             self.epoch = epoch
             self.final.update(values)
-        if isinstance(outcome, Mapping):
-            self.status, self.reason = str(outcome.get("status", "")), str(outcome.get("reason", ""))
-            self.final.update(_metrics(outcome.get("metrics", {})))
+        if result.get("done") and result.get("trial_result") is not None:
+            outcome: TrialResult = result["trial_result"]
+            self.status, self.reason = outcome.status, outcome.reason
+            self.out_of_memory = getattr(outcome, "out_of_memory", False)
+            self.final.update(_metrics(outcome.metrics))
         return values
 
 
 class JobLogger(Callback):
     """Tells one logger of the jobs that Tune runs; never raises, never makes Tune wait before the end.
+
+    A trial of Tune is an attempt at a job: its configuration has ``job`` (with ``job_id`` and ``kind``),
+    ``attempt`` (from 1) and ``design``; its results have ``epoch`` and scalars, that which is ``done`` also a
+    ``trial_result``.
 
     Args:
         name: Of the logger.
@@ -208,7 +216,7 @@ class JobLogger(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
         """An epoch, or the end."""
-        if self._events.qsize() >= BACKLOG and "trial_result" not in result:
+        if self._events.qsize() >= BACKLOG and not result.get("done"):
             self._warn(f"has {BACKLOG} results waiting; further ones are left out")
         else:
             self._events.put(("result", trial.config, dict(result)))  # Tune changes the result later
@@ -262,15 +270,15 @@ class JobLogger(Callback):
         job = self._jobs.setdefault(identity, _Job(_logged_run(config)))
         values = job.take(result)
         if event == "start":
-            job.attempt += 1
-            job.status, job.reason = "interrupted", ""
+            job.attempt = config.get("attempt", 1)
+            job.status, job.reason, job.out_of_memory = "interrupted", "", False
         elif event == "death":
             job.status, job.reason = "failed", "its worker died"
         elif event == "end" and job.status == "interrupted":
             job.status = "stopped"
         if time.monotonic() < self._rest_until:
             return
-        if event == "end":
+        if event == "end" and not job.out_of_memory:  # it may run again alone
             self._close(identity)
         elif event == "start":
             self._log_of(job)
@@ -278,7 +286,7 @@ class JobLogger(Callback):
             self._log_of(job).log(job.epoch, values)
 
     def _close(self, identity: str) -> None:
-        # A run that could not be closed stays in the books, and is closed at the end of the search.
+        # What could not be closed stays in the books, and is closed at the end of the search.
         job = self._jobs[identity]
         if time.monotonic() >= self._rest_until:
             self._log_of(job).close(job.status, job.reason, job.final)

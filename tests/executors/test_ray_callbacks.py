@@ -23,6 +23,7 @@ from small_studies import STUDENT, TEACHER, TRAINING, design
 from naskd.config import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.executors import ray_callbacks
 from naskd.executors.ray_callbacks import JobLogger, build_callbacks, flat_design
+from naskd.jobs import TrialResult
 
 NAMES = ("tensorboard", "mlflow", "wandb")
 INSTALLED = [name for name in NAMES if ray_callbacks._installed(ray_callbacks._PACKAGES[name][0])]
@@ -142,8 +143,8 @@ class Events:
         self.logger = logger
         logger.setup()
 
-    def __call__(self, event: str, number: int = 1, **result: Any) -> None:
-        trial = SimpleNamespace(config=config(number))
+    def __call__(self, event: str, number: int = 1, attempt: int = 1, **result: Any) -> None:
+        trial = SimpleNamespace(config=config(number, attempt))
         more = {"result": result} if event == "result" else {}
         getattr(self.logger, f"on_trial_{event}")(iteration=0, trials=[], trial=trial, **more)
 
@@ -151,21 +152,17 @@ class Events:
         self.logger.on_experiment_end(trials=[])
 
 
-def config(number: int, **job: Any) -> dict[str, Any]:
+def config(number: int, attempt: int = 1, **job: Any) -> dict[str, Any]:
     return {
+        "attempt": attempt,
         "job": {"job_id": str(number), "kind": "trial", "seed": 7, **job},
         "design": {**DESIGN, "number": number},
     }
 
 
-def outcome(status: str, reason: str = "", **metrics: float) -> dict[str, Any]:
-    return {
-        "status": status,
-        "reason": reason,
-        "metrics": metrics,
-        "curve": [{"epoch": 1}],
-        "error": "x" * 999,
-    }
+def end(status: str, reason: str = "", **metrics: float) -> dict[str, Any]:
+    found = TrialResult(status, 7, reason, metrics, ({"epoch": 1},), error="x" * 999)  # type: ignore[arg-type]
+    return {"done": True, "trial_result": found}
 
 
 def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
@@ -175,9 +172,9 @@ def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
     events("result", epoch=1, val_accuracy=0.1)
     events("result", epoch=2, val_accuracy=0.2)
     events("error")
-    events("start")
-    events("result", epoch=2, val_accuracy=0.2)
-    events("result", epoch=3, val_accuracy=0.3, trial_result=outcome("complete", macs=5))
+    events("start", attempt=2)
+    events("result", attempt=2, epoch=2, val_accuracy=0.2)
+    events("result", attempt=2, epoch=3, val_accuracy=0.3, **end("complete", macs=5))
     events("complete")
     events.end()
     assert [run.name for run in notebook.runs] == ["trial-1"]
@@ -189,12 +186,34 @@ def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
     ]
 
 
+def test_a_job_that_was_out_of_memory_goes_on_in_its_run_when_it_is_alone():
+    events = Events(JobLogger("note", lambda: notebook))
+    notebook = Notebook()
+    for number in (1, 2):
+        events("start", number)
+        full = SimpleNamespace(status="failed", reason="out of memory", metrics={}, out_of_memory=True)
+        events("result", number, done=True, trial_result=full)
+        events("complete", number)
+    events("start", attempt=2)
+    events("result", attempt=2, epoch=1, **end("complete"))
+    events("complete", attempt=2)
+    events.end()
+    assert [run.name for run in notebook.runs] == ["trial-1", "trial-2"]
+    assert notebook.notes == [
+        ("trial-1", 1, {"attempt": 2}),
+        ("trial-1", "complete", "", {"attempt": 2}),
+        ("trial-2", "failed", "out of memory", {}),
+    ]
+
+
 def test_how_jobs_end():
     events = Events(JobLogger("note", lambda: notebook))
     notebook = Notebook()
     for number in range(5):
         events("start", number)
-    events("result", 0, epoch=1, trial_result=outcome("failed", "non-finite loss"))
+        so_far = TrialResult("stopped", 7, "as it stands")
+        events("result", number, epoch=1, trial_result=so_far)
+    events("result", 0, epoch=2, **end("failed", "non-finite loss"))
     events("complete", 0)
     events("complete", 1)  # a scheduler stopped it, and its result never came
     events("error", 2)
@@ -220,7 +239,8 @@ def test_only_numbers_of_the_trial_pass_as_they_were_at_the_time():
 
     events = Events(JobLogger("note", connect))
     result = {
-        "epoch": 1, "val_accuracy": 0.5, "macs": 3_000_000_000, "rung": 0, "logits#2": 0.25,
+        "epoch": 1, "metrics": (("loss", 0.5),), "val_accuracy": 0.5,
+        "macs": 3_000_000_000, "rung": 0, "logits#2": 0.25,
         "done": False, "training_iteration": 9, "time_total_s": 3.0, "pid": 3, "timestamp": 1, "node_ip": "1.2.3.4",
         "iterations_since_restore": 3, "config": {"job": {}}, "text": "no", "nothing": None, "trial_id": "ab",
     }  # fmt: skip
@@ -254,7 +274,7 @@ def test_a_logger_that_breaks_warns_once_and_goes_on_when_it_can(caplog, monkeyp
     events("start")
     for epoch in range(1, 6):
         events("result", epoch=epoch)
-    events("result", trial_result=outcome("complete"))
+    events("result", **end("complete"))
     events("complete")
     events.end()
     assert [note[1] for note in notebook.notes] == [3, 4, 5, "complete"]
@@ -276,7 +296,7 @@ def test_a_logger_that_broke_is_left_alone_for_a_while_and_hears_how_the_jobs_en
         events("start", number)
         for epoch in range(1, 50):
             events("result", number, epoch=epoch)
-        events("result", number, trial_result=outcome("complete", macs=number))
+        events("result", number, **end("complete", macs=number))
         events("complete", number)
     events.end()
     assert calls == ["open", "log", "log", "close", "open", "close"]
@@ -298,7 +318,7 @@ def test_a_run_that_could_not_be_closed_is_closed_at_the_end():
     notebook = Notebook(breaks)
     events = Events(JobLogger("note", lambda: notebook))
     events("start")
-    events("result", epoch=1, trial_result=outcome("complete"))
+    events("result", epoch=1, **end("complete"))
     events("complete")
     events.end()
     assert [note[1] for note in notebook.notes] == [1, "complete"]
@@ -334,7 +354,7 @@ def test_a_logger_that_hangs_holds_up_nothing(caplog, monkeypatch):
     events("start")
     for epoch in range(1, 200):
         events("result", epoch=epoch)
-    events("result", epoch=200, trial_result=outcome("complete"))
+    events("result", epoch=200, **end("complete"))
     events("complete")
     assert events.logger._events.qsize() <= 13, "results wait without bound"
     events.end()
@@ -391,7 +411,7 @@ JOBS = [
     {"job": {"job_id": "c0ffee", "kind": "artifact", "label": "teacher", "epochs": 2}, "design": {}},
     config(0, epochs=3),
     config(1, epochs=3, dies_at=3),
-    config(1, epochs=3, start=1),  # from the checkpoint of epoch 1: epoch 2 comes twice
+    config(1, 2, epochs=3, start=1),  # from the checkpoint of epoch 1: epoch 2 comes twice
     config(2, epochs=1, status="failed", reason="non-finite loss of epoch 2"),
 ]
 
@@ -434,11 +454,12 @@ def search(jobs: list[dict[str, Any]], folder: Path, callbacks: list[Any]) -> An
             result = {
                 "epoch": self.epoch, "val_accuracy": self.epoch / 4, "macs": 123_456, "n_params": 789,
                 "train_macs": 10**9 * self.epoch, "rung": self.epoch // 2, "loss": 1.5, "logits#2": 0.5,
+                "trial_result": TrialResult("stopped", 7, "as it stands"),
             }  # fmt: skip
             if self.epoch == self.job["epochs"]:
                 status, reason = self.job.get("status", "complete"), self.job.get("reason", "")
                 metrics = {"val_accuracy": self.epoch / 4, "macs": 123_456, "size_bytes": 4096}
-                result |= {"done": True, "trial_result": outcome(status, reason, **metrics)}
+                result |= end(status, reason, **metrics)
             return result
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker cannot import a test
