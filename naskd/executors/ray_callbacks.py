@@ -144,7 +144,7 @@ class RunLog(Protocol):
         Args:
             status: ``complete``, ``stopped``, ``failed``, or ``interrupted`` with the whole search.
             reason: Why; one line or "".
-            final: The last value of everything.
+            final: The last value of everything, what was logged before included.
         """
 
 
@@ -317,6 +317,10 @@ def _metrics(values: Mapping[str, Any]) -> dict[str, int | float]:
     }
 
 
+def _unlike(old: Mapping[str, int | float], new: Mapping[str, int | float]) -> dict[str, int | float]:
+    return {name: value for name, value in new.items() if old.get(name) != value}
+
+
 class _TensorBoardLog:
     """An event file. Numbers are stored in 32 bits."""
 
@@ -326,6 +330,7 @@ class _TensorBoardLog:
         from tensorboardX.event_file_writer import EventsWriter
 
         self.run, self.epoch = run, 0
+        self.logged: Mapping[str, int | float] = {}
         home = folder / "tensorboard" / run.name
         home.mkdir(parents=True, exist_ok=True)
         self.events = EventsWriter(str(home / "events"))
@@ -333,13 +338,13 @@ class _TensorBoardLog:
     def log(self, epoch: int, values: Mapping[str, int | float]) -> None:
         from tensorboardX.summary import scalar
 
-        self.epoch = epoch
+        self.epoch, self.logged = epoch, values
         self._write(scalar(name, value) for name, value in values.items())
 
     def close(self, status: str, reason: str, final: Mapping[str, int | float]) -> None:
         from tensorboardX.summary import hparams
 
-        self.log(self.epoch, final)
+        self.log(self.epoch, _unlike(self.logged, final))
         self._write(hparams({**self.run.design, "kind": self.run.kind, "status": status}, final))
         self.events.close()
 
@@ -386,6 +391,7 @@ class _MLflowLog:
         from mlflow.entities import Param
 
         self.client, self.epoch = client, 0
+        self.logged: Mapping[str, int | float] = {}
         created = client.create_run(experiment, run_name=run.name, tags={"kind": run.kind})
         self.run_id: str = created.info.run_id
         parameters = [Param(name, str(value)) for name, value in run.design.items()]
@@ -393,11 +399,11 @@ class _MLflowLog:
             client.log_batch(self.run_id, params=parameters[start : start + 100])
 
     def log(self, epoch: int, values: Mapping[str, int | float]) -> None:
-        self.epoch = epoch
+        self.epoch, self.logged = epoch, values
         self._log(values, {})
 
     def close(self, status: str, reason: str, final: Mapping[str, int | float]) -> None:
-        self._log(final, {"status": status, "reason": reason})
+        self._log(_unlike(self.logged, final), {"status": status, "reason": reason})
         words = {"failed": "FAILED", "interrupted": "KILLED"}
         self.client.set_terminated(self.run_id, words.get(status, "FINISHED"))
 

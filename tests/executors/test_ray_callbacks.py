@@ -572,6 +572,7 @@ def test_mlflow_has_one_run_for_each_job(logged):
     }
     assert len(runs) == 4
     curve = {(runs[run], key, step): value for run, key, step, value in metrics}
+    assert len(curve) == len(metrics), "a value twice"
     for name, epochs in (("trial-0", 3), ("trial-1", 3), ("trial-2", 1), ("teacher-c0ffee", 2)):
         for epoch in range(1, epochs + 1):
             assert curve[name, "val_accuracy", epoch] == epoch / 4
