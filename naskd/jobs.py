@@ -28,6 +28,7 @@ class Job:
         seed: Of the training.
         until_epoch: Where to stop, at most the schedule's horizon.
         requires: Content ids of the artifacts that must exist before the job can run.
+        label: Of an artifact, for people: ``teacher`` or ``assistant``.
     """
 
     job_id: str
@@ -36,6 +37,7 @@ class Job:
     seed: int
     until_epoch: int
     requires: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)

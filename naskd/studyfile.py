@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -19,6 +19,7 @@ from naskd.userfile import defined_functions, may_define, split_reference
 from naskd.validation import Problem, apply_setting, format_value, read_toml, schema_problems
 
 Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
+CallbackName = Literal["tensorboard", "mlflow", "wandb"]
 
 DIRECTIONS: Mapping[Objective, Literal["maximize", "minimize"]] = {
     "val_accuracy": "maximize",
@@ -42,6 +43,12 @@ def _check_objectives(names: tuple[Objective, ...]) -> tuple[Objective, ...]:
         raise ValueError("objectives must be distinct")
     if "val_accuracy" not in names:
         raise ValueError("'val_accuracy' must be among the objectives")
+    return names
+
+
+def _check_callbacks(names: tuple[CallbackName, ...]) -> tuple[CallbackName, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("callbacks must be distinct")
     return names
 
 
@@ -78,6 +85,11 @@ Objectives = Annotated[
         description="two or three distinct ones of " + ", ".join(DIRECTIONS) + "; 'val_accuracy' among them",
     ),
     AfterValidator(_check_objectives),
+]
+Callbacks = Annotated[
+    tuple[CallbackName, ...],
+    Field(description="distinct ones of " + ", ".join(f'"{name}"' for name in get_args(CallbackName))),
+    AfterValidator(_check_callbacks),
 ]
 Storage = Annotated[
     str,
@@ -171,6 +183,7 @@ class ExecutionSpec:
         workers: Trials at once, at most; default what the cluster holds.
         cpus_per_trial: Default `threads`.
         gpus_per_trial: Fractions share a device; default 1 where the cluster has GPUs, else 0.
+        callbacks: Loggers that follow the trials: ``tensorboard``, ``mlflow``, ``wandb``.
     """
 
     executor: str = "serial"
@@ -185,6 +198,7 @@ class ExecutionSpec:
     workers: PositiveInt | None = None
     cpus_per_trial: Positive | None = None
     gpus_per_trial: NonNegative | None = None
+    callbacks: Callbacks = ()
 
     def __post_init__(self) -> None:
         if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
@@ -288,7 +302,7 @@ class StudySpec(_StudyTable):
         """What must be equal for trials of two runs to belong to one study.
 
         Left out is what changes how much is searched, where, or what comes after: budget, executor,
-        checkpoints, storage, retraining, and the folder of the file. Device, threads and precision are
+        checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads and precision are
         part of it, since the bits of a result depend on them.
         """
         identity = self.to_dict()

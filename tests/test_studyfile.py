@@ -141,6 +141,7 @@ max_macs = 1e3
 [execution]
 threads = 1.5
 channels_last = "no"
+callbacks = ["mlflow", "wanddb"]
 trials = 3
 [retrain]
 seeds = 2021-01-01
@@ -168,6 +169,12 @@ seeds = 2021-01-01
         ("limits", "min_macs = 4000000.0", "min_macs must be below max_macs", ""),
         ("execution.threads", "got 1.5", "a whole number", ""),
         ("execution.channels_last", 'got "no"', '"auto", true or false', ""),
+        (
+            "execution.callbacks[1]",
+            'got "wanddb"',
+            '"tensorboard", "mlflow" or "wandb"',
+            "did you mean 'wandb'?",
+        ),
         ("execution.trials", "got 3", "executor, device", "did you mean budget.trials?"),
         ("retrain.seeds", "got the date 2021-01-01", "a whole number", ""),
     )
@@ -216,6 +223,8 @@ class TestSingleMistakes:
             ("warm_start = {a = 1}", "warm_start", "a list; each item: a table"),
             ("sampler = {name = 'random', startup_trials = 3}", "sampler.startup_trials", "'tpe' or 'gp'"),
             ("sampler = {name = 'nsga2', multivariate = true}", "sampler.multivariate", "only with 'tpe'"),
+            ("execution = {callbacks = 'mlflow'}", "execution.callbacks", "distinct ones of"),
+            ("execution = {callbacks = ['wandb', 'wandb']}", "execution.callbacks", "distinct ones of"),
         ],
     )
     def test_is_the_only_problem_reported(self, folder: Path, addition: str, key: str, says: str) -> None:
@@ -361,6 +370,7 @@ class TestIdentity:
             "budget.max_turned_away=5",
             "execution.executor=ray_tune",
             "execution.checkpoint_every=3",
+            "execution.callbacks=['mlflow']",
             "storage=sqlite",
             "retrain.seeds=2",
         ],

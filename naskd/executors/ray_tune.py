@@ -35,6 +35,7 @@ from naskd.config import TrialConfig
 from naskd.context import TrialContext
 from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
 from naskd.executors.parcel import Arrays, Parcel, node_cache, pack, unpack
+from naskd.executors.ray_callbacks import build_callbacks, flat_design
 from naskd.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.trial import Steps, checkpoint_key, job_steps
@@ -122,7 +123,7 @@ class Dispatch:
         return {
             "job": _to_dict(attempt.job),
             "attempt": attempt.number,
-            "design": flat_design(attempt.job),
+            "design": _design(attempt.job),
             "resources": self.resources.of(attempt),
         }
 
@@ -417,6 +418,7 @@ class RayTuneExecutor:
             ValueError: There is no such cluster, or it cannot hold a trial.
         """
         execution = self.context.spec.execution
+        callbacks = build_callbacks(execution.callbacks, folder=self.folder, study=self.context.spec.name)
         with ExitStack() as cleanup:
             own = cleanup.enter_context(_connected(execution.address))
             resources = Resources(execution, own)
@@ -447,6 +449,7 @@ class RayTuneExecutor:
                 run_config=tune.RunConfig(
                     name="tune",
                     storage_path=scratch,
+                    callbacks=callbacks,
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     verbose=0,
@@ -509,6 +512,14 @@ def _name(job: Job) -> str:
     return f"trial {job.job_id}" if job.kind == "trial" else f"artifact {job.job_id}"
 
 
+def _design(job: Job) -> dict[str, Any]:
+    """For loggers. The configuration of an artifact's job is a design that wants it, not its own."""
+    if job.kind == "artifact" or job.config is None:
+        return {}
+    facts = {"number": int(job.job_id), "seed": job.seed, "config_id": job.config.config_id}
+    return {**facts, **flat_design(job.config)}
+
+
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
@@ -534,7 +545,3 @@ def _connected(address: str | None) -> Iterator[bool]:
         yield True
     finally:
         ray.shutdown()
-
-
-def flat_design(job: Job) -> dict[str, Any]:
-    return {}

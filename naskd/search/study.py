@@ -341,7 +341,7 @@ class Study:
         if recipe is None or recipe.artifact_id in self._artifacts:
             return None
         self._artifacts[recipe.artifact_id] = recipe.label
-        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
+        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, recipe.label)
 
     def _booked_artifacts(self) -> Mapping[str, Any]:
         return dict(self._study.user_attrs.get("artifacts", {}))
