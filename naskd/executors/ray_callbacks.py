@@ -176,7 +176,7 @@ class _Job:
         if result.get("done") and result.get("trial_result") is not None:
             outcome: TrialResult = result["trial_result"]
             self.status, self.reason = outcome.status, outcome.reason
-            self.out_of_memory = getattr(outcome, "out_of_memory", False)
+            self.out_of_memory = outcome.out_of_memory
             self.final.update(_metrics(outcome.metrics))
         return values
 
