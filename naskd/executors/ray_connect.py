@@ -201,6 +201,7 @@ def _check_reachable(address: str, seconds: float) -> None:
             socket.create_connection((host, port), timeout=min(ANSWER_SECONDS, seconds)).close()
         except OSError as error:
             raise ClusterError(explain_connection_error(error, address)) from error
+    # -P and PYTHONPATH: the child finds the naskd that runs here, whatever folder it is started in.
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path),
@@ -211,7 +212,7 @@ def _check_reachable(address: str, seconds: float) -> None:
     env.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _PROBE, address],
+            [sys.executable, "-P", "-c", _PROBE, address],
             env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,

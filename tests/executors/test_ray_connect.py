@@ -47,14 +47,9 @@ else:
 
 
 def attempt(env: dict[str, str], address: str = "", before: str = "") -> dict[str, object]:
-    """Connect in a process of its own; what came of it. Nothing but that may be printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", before + CONNECT, address],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    """Connect in a process of its own, started in its home; what came of it. Nothing but that may be printed."""
+    command = [sys.executable, "-P", "-c", before + CONNECT, address]
+    done = subprocess.run(command, env=env, cwd=env["HOME"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -65,6 +60,9 @@ def test_a_cluster_with_a_token_lets_in_who_has_it_and_tells_the_others_why_not(
     (port,) = free_ports(1)
     bare = clean_environment(tmp_path)
     secured = clean_environment(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    # Another naskd in the folder where the search is started is not the one that searches.
+    (tmp_path / "naskd").mkdir()
+    (tmp_path / "naskd" / "__init__.py").write_text("raise RuntimeError('the wrong naskd')")
     no_node = "import ray._private.services as s; s.find_node_ids = lambda: []\n"
     skip_probe = "from naskd.executors import ray_connect; ray_connect._check_reachable = lambda *_: None\n"
     cases: dict[str, tuple[dict[str, str], str]] = {
