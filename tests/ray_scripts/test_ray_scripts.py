@@ -285,3 +285,16 @@ def refused(address: str, env: dict[str, str]) -> str:
     done = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True)
     assert done.returncode != 0
     return done.stderr.splitlines()[-1]
+
+
+def test_the_page_on_clusters_names_files_that_exist() -> None:
+    page = (REPOSITORY / "docs" / "cluster.md").read_text()
+    named = set(re.findall(r"\b(?:scripts|studies)/[\w./]*\w", page))
+    assert {"scripts/ray/cluster.yaml", "scripts/ray/submit_job", "scripts/ray/search.sbatch"} <= named
+    assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
+    headings = {
+        re.sub(r"[^\w ]", "", line).strip().lower().replace(" ", "-")
+        for line in page.splitlines()
+        if line.startswith("## ")
+    }
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= headings
