@@ -69,10 +69,11 @@ class Commands(TyperGroup):
 
 
 def _known_failures() -> tuple[type[Exception], ...]:
+    from naskd.executors.ray_connect import ClusterError
     from naskd.export import ExportError
     from naskd.search.study import StudyError
 
-    return StudyError, ExportError
+    return StudyError, ExportError, ClusterError
 
 
 app = typer.Typer(

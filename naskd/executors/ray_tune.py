@@ -36,6 +36,7 @@ from naskd.context import TrialContext
 from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
 from naskd.executors.parcel import Arrays, Parcel, node_cache, pack, unpack
 from naskd.executors.ray_callbacks import build_callbacks, flat_design
+from naskd.executors.ray_connect import connect
 from naskd.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.trial import Steps, checkpoint_key, job_steps
@@ -463,6 +464,18 @@ def _trial_name(trial: Any) -> str:
 
 
 @contextmanager
+def _connected(address: str | None) -> Iterator[bool]:
+    """Be connected inside; whether the cluster is ours. A connection that was there before is left as it was."""
+    before = ray.is_initialized()
+    own = connect(address)
+    try:
+        yield own
+    finally:
+        if not before:
+            ray.shutdown()
+
+
+@contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Tune takes these settings from the environment alone."""
     before = {name: os.environ.get(name) for name in settings}
@@ -531,17 +544,3 @@ def _to_dict(job: Job) -> dict[str, Any]:
 def _from_dict(data: Mapping[str, Any]) -> Job:
     config = TrialConfig.from_dict(data["config"]) if data["config"] is not None else None
     return Job(**{**data, "config": config, "requires": tuple(data["requires"])})
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[bool]:
-    ray.init(
-        address=address or os.environ.get("RAY_ADDRESS") or "local",
-        include_dashboard=False,
-        log_to_driver=False,
-        num_cpus=None,
-    )
-    try:
-        yield True
-    finally:
-        ray.shutdown()
