@@ -19,7 +19,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-Pairs = Literal["last", "middle", "first", "all"]
+Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
 
 
@@ -82,7 +82,7 @@ class KnowledgeTerm:
             cross-entropy's.
         temperature: Softmax temperature; losses without one ignore it.
         pairs: Which stages are matched, for losses on stages: the ``last``, the ``middle`` or ``first``
-            pair, or ``all``.
+            pair, ``all``, or ``learned`` (every stage with every other, by weights that are trained).
         source: Index into ``DistillationSpec.teachers``.
         options: Further settings of the loss as (name, value) pairs, sorted by name; its card lists them.
     """

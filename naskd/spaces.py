@@ -255,6 +255,10 @@ class KnowledgeFacts(Protocol):
     def uses_pairs(self) -> bool:
         """Whether the pairs of a term mean anything."""
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a trained network is asked."""
+
 
 class BlockFacts(Protocol):
     """What :func:`canonical` reads of the card of a block."""
@@ -286,7 +290,8 @@ def canonical(
 
     Beyond :meth:`~naskd.config.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
     two, the middle one is the first. With cards also: temperature, pairs, expansion and squeeze-excitation
-    are at their defaults where the loss or block does not read them. Names without a card stay as they are.
+    are at their defaults where the loss or block does not read them, and there is no assistant where no loss asks a
+    teacher. Names without a card stay as they are.
 
     Args:
         config: A design from any search space.
@@ -296,10 +301,15 @@ def canonical(
     stages = tuple(_canonical_stage(stage, blocks) for stage in config.architecture.stages)
     n_stages = len(stages)
     terms = tuple(_canonical_term(term, n_stages, knowledge) for term in config.distillation.terms)
+    distillation = replace(config.distillation, terms=terms)
+    if knowledge is not None and not any(
+        term.kind not in knowledge or knowledge[term.kind].needs_teacher for term in terms
+    ):
+        distillation = replace(distillation, assistants=())
     return replace(
         config,
         architecture=replace(config.architecture, stages=stages),
-        distillation=replace(config.distillation, terms=terms).canonical(),
+        distillation=distillation.canonical(),
     )
 
 
@@ -316,7 +326,7 @@ def _canonical_stage(stage: StageSpec, blocks: Cards[BlockFacts] | None) -> Stag
 
 def _canonical_term(term: KnowledgeTerm, n_stages: int, cards: Cards[KnowledgeFacts] | None) -> KnowledgeTerm:
     pairs: Pairs = term.pairs
-    if n_stages == 1:
+    if n_stages == 1 and pairs != "learned":
         pairs = "last"
     elif n_stages == 2 and pairs == "middle":
         pairs = "first"

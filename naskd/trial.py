@@ -59,7 +59,8 @@ class TrialRun:
         """Wall time up to the checkpoint that this run was taken up from."""
         self._sources = tuple({id(source): source for source in sources}.values())
         channels, resolution = context.input_shape
-        inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution)
+        n_samples = len(context.data.train)
+        inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution, n_samples)
         devices = [context.compute.device] if context.compute.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(derive_seed("initialisation", seed))
@@ -67,10 +68,9 @@ class TrialRun:
         order_seed = derive_seed("order", seed)
         self.loop = TrainingLoop(self.scheme, training, context.data, views, order_seed, context.compute)
         self.cost = network_cost(self.scheme.deployed, channels, resolution)
-        trained, asked = self.scheme.step_macs(training.batch_size)
-        # The backward pass of what is trained costs two forward passes; a teacher is only asked.
-        self._own_macs_per_image = 3 * trained
-        self.macs_per_image = 3 * trained + asked
+        self._step_macs: dict[str, tuple[float, float]] = {
+            phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases
+        }
 
     @property
     def epoch(self) -> int:
@@ -82,12 +82,18 @@ class TrialRun:
         """Length of the schedule, initial stages included."""
         return self.loop.total_epochs
 
+    def macs_per_image(self, epoch: int) -> float:
+        """Of a training step in an epoch (from 0), its teachers' forward passes included."""
+        trained, asked = self._step_macs[self.loop.phase_of(epoch).name]
+        # The backward pass of what is trained costs two forward passes; a teacher is only asked.
+        return 3 * trained + asked
+
     @property
     def equivalent_steps(self) -> float:
         """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.context.data.val) * self.cost.macs / self.macs_per_image
+            evaluation = len(self.context.data.val) * self.cost.macs / self.macs_per_image(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 
@@ -119,8 +125,10 @@ class TrialRun:
     def _book(self, n_trained: int, n_evaluated: int, asked_before: int) -> None:
         evaluation = n_evaluated * self.cost.macs
         asked = self._asked_macs() - asked_before
-        self.train_macs += round(n_trained * self.macs_per_image) + evaluation
-        self.spent_macs += round(n_trained * self._own_macs_per_image) + evaluation + asked
+        epoch = self.loop.epoch - 1
+        trained, _ = self._step_macs[self.loop.phase_of(epoch).name]
+        self.train_macs += round(n_trained * self.macs_per_image(epoch)) + evaluation
+        self.spent_macs += round(n_trained * 3 * trained) + evaluation + asked
 
     def _asked_macs(self) -> int:
         return sum(source.forward_images * source.macs for source in self._sources)
@@ -153,6 +161,7 @@ def start_run(
     recipes = context.recipes(config)
     supervisor = recipes[-1] if recipes else None
     augmentation = config.training.augmentation
+    chain = context.supervisors(config.distillation, recipes)
     run = TrialRun(
         config.distillation,
         config.training,
@@ -160,9 +169,7 @@ def start_run(
         context,
         seed,
         context.views(augmentation),
-        (context.banked_source(supervisor, augmentation),) * len(config.distillation.teachers)
-        if supervisor
-        else (),
+        tuple(context.banked_source(recipe, augmentation) for recipe in chain),
     )
     return run, supervisor
 

@@ -5,7 +5,8 @@ importing torch. A user's own file does the same: ``KNOWLEDGE.register(Knowledge
 implementation=TheirLoss))``.
 """
 
-from naskd.knowledge.card import KnowledgeCard, Option
+from naskd.config import DistillationSpec
+from naskd.knowledge.card import STANDARDIZE, KnowledgeCard, Option
 from naskd.registry import Registry
 
 KNOWLEDGE: Registry[KnowledgeCard] = Registry("knowledge loss")
@@ -22,6 +23,7 @@ KNOWLEDGE.register(
         paper_weight=0.9,
         paper_setting="CIFAR-100, T = 4, batch 64, beside ce_weight = 0.1",
         uses_temperature=True,
+        options={"standardize": STANDARDIZE},
     )
 )
 KNOWLEDGE.register(
@@ -37,6 +39,7 @@ KNOWLEDGE.register(
         paper_setting="CIFAR-100, batch 64, the middle stage, beside ce_weight = 1",
         min_stages=1,
         uses_pairs=True,
+        learned_pairs=True,
     )
 )
 KNOWLEDGE.register(
@@ -52,6 +55,7 @@ KNOWLEDGE.register(
         paper_setting="CIFAR-100, batch 64, all three stages: 32x32, 16x16, 8x8; the term falls as 1 / (H W)",
         min_stages=1,
         uses_pairs=True,
+        learned_pairs=True,
     )
 )
 KNOWLEDGE.register(
@@ -73,4 +77,10 @@ KNOWLEDGE.register(
     )
 )
 
-__all__ = ["KNOWLEDGE", "KnowledgeCard", "Option"]
+
+def needs_teacher(distillation: DistillationSpec) -> bool:
+    """Whether a way of teaching asks for a trained network, or is content with the labels."""
+    return any(KNOWLEDGE[term.kind].needs_teacher for term in distillation.terms)
+
+
+__all__ = ["KNOWLEDGE", "KnowledgeCard", "Option", "needs_teacher"]

@@ -18,12 +18,14 @@ class Option:
             for a float.
         meaning: One line.
         low, high: Closed range of a number; None where unbounded.
+        choices: Of a string.
     """
 
     default: bool | int | float | str
     meaning: str
     low: float | None = None
     high: float | None = None
+    choices: tuple[str, ...] = ()
 
     def problem(self, value: object) -> str:
         """What is wrong with `value`: what it is and what is allowed; empty when nothing is."""
@@ -31,6 +33,8 @@ class Option:
         fits = type(value) is wanted or (wanted is float and type(value) is int)
         if not fits:
             return f"is {value!r}; allowed: {wanted.__name__}, such as {self.default!r}"
+        if isinstance(value, str) and self.choices and value not in self.choices:
+            return f"is {value!r}; allowed: {', '.join(self.choices)}{nearest(value, self.choices)}"
         if not isinstance(value, int | float) or isinstance(value, bool):
             return ""
         low = -math.inf if self.low is None else self.low
@@ -38,6 +42,18 @@ class Option:
         if math.isfinite(value) and low <= value <= high:
             return ""
         return f"is {value}; allowed: finite and in [{low:g}, {high:g}], such as {self.default!r}"
+
+
+STANDARDIZE = Option(False, "compare logits standardized by sample (Sun et al., CVPR 2024, arXiv 2403.01427)")
+"""An option of every loss that compares two networks' logits."""
+
+INITIAL_SHARE = "initial_share"
+"""Name of the option of every loss with an initial stage: the share of the epochs that it takes."""
+
+
+def initial_share(default: float = 0.125) -> dict[str, Option]:
+    """That option; by default 30 of 240 epochs, as in Tian et al., ICLR 2020, arXiv 1910.10699."""
+    return {INITIAL_SHARE: Option(default, "share of the epochs before the training proper", 0.01, 0.9)}
 
 
 @dataclass(frozen=True)
@@ -56,12 +72,18 @@ class KnowledgeCard:
         paper_setting: What that constant was tuned at.
         min_batch: Smallest batch that teaches anything; on smaller ones the loss is 0.
         min_stages: Fewest stages that both networks must show.
+        needs_teacher: False for a loss that reads the student and the labels alone.
+        several_teachers: It compares the student with all networks of the design's chain, the teacher and its
+            assistants.
         needs_labels, needs_index, needs_teacher_head, needs_teacher_norms: Inputs beyond taps.
-        equal_channels: The loss has no adapters and compares channels one to one.
-        initial_stage: The loss trains in a stage of its own before the student's training.
-        deployed: Its adapter stays in the student and counts in its cost.
+        uses_progress: The loss changes in the course of the training.
+        initial_stage: A stage before the student's training proper, whose epochs are part of the design's: ``term``:
+            the term teaches the student there, alone, and not afterwards; ``modules``: parts of the loss learn
+            there, and are frozen afterwards.
+        deployed: Its adapter stays in the student, replaces its classifier, and counts in its cost.
         uses_temperature, uses_pairs: Whether those fields of a term mean anything, so that a space can make
             equal what trains equally.
+        learned_pairs: Whether ``pairs = "learned"`` is a choice.
         options: Further settings.
         unbankable: Why the teacher's summary cannot be stored, or "".
     """
@@ -77,15 +99,18 @@ class KnowledgeCard:
     paper_setting: str
     min_batch: int = 1
     min_stages: int = 0
+    needs_teacher: bool = True
+    several_teachers: bool = False
     needs_labels: bool = False
     needs_index: bool = False
     needs_teacher_head: bool = False
     needs_teacher_norms: bool = False
-    equal_channels: bool = False
-    initial_stage: bool = False
+    uses_progress: bool = False
+    initial_stage: Literal["", "term", "modules"] = ""
     deployed: bool = False
     uses_temperature: bool = False
     uses_pairs: bool = False
+    learned_pairs: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     unbankable: str = ""
 
@@ -100,7 +125,7 @@ class KnowledgeCard:
         sorted, and of choices of pairs that mean the same on a student of `n_stages` one is taken.
         """
         pairs = term.pairs
-        if not self.uses_pairs or n_stages <= 1:
+        if not self.uses_pairs or (n_stages <= 1 and pairs != "learned"):
             pairs = "last"
         elif n_stages == 2 and pairs == "middle":
             pairs = "first"
@@ -134,6 +159,10 @@ class KnowledgeCard:
         if batch_size is not None and batch_size < self.min_batch:
             found.append(
                 f"knowledge {self.name!r} needs batches of at least {self.min_batch}, got {batch_size}"
+            )
+        if term.pairs == "learned" and self.uses_pairs and not self.learned_pairs:
+            found.append(
+                f"knowledge {self.name!r} cannot learn its pairs; allowed: 'last', 'middle', 'first' or 'all'"
             )
         for name, value in term.options:
             option = self.options.get(name)

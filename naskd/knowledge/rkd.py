@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
+from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.precision import widened
 from naskd.taps import Taps, TapShapes
 
@@ -150,8 +150,10 @@ def _angle_term(squared: Tensor, inverse: Tensor, target: Tensor) -> Tensor:
 class RkdLoss(KnowledgeLoss):
     """:func:`rkd_loss` of the pooled features; the summary is ``pooled``, ``(B, D_t)``."""
 
-    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
-        super().__init__(term, student, teacher)
+    def __init__(
+        self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE
+    ) -> None:
+        super().__init__(term, student, teacher, given)
         self.distance_weight = float(self.card.option(term, "distance_weight"))
         self.angle_weight = float(self.card.option(term, "angle_weight"))
         if not (self.distance_weight or self.angle_weight):
@@ -168,7 +170,7 @@ class RkdLoss(KnowledgeLoss):
         """What the student's classifier sees."""
         return (student.pooled,)
 
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See :func:`rkd_loss`."""
         return KnowledgeOutput(
             rkd_loss(student.pooled, teacher["pooled"], self.distance_weight, self.angle_weight)

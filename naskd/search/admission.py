@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from naskd.config import Cost, DistillationSpec, TrialConfig
-from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
 from naskd.spaces import canonical
@@ -36,9 +36,9 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
 def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
     """Why a settled design cannot or must not be trained; empty when it can."""
     found = over_limits(cost, spec.limits)
-    if (
-        config.distillation.terms or SCHEMES[config.distillation.scheme].needs_teacher
-    ) and spec.teacher is None:
+    if spec.teacher is None and (
+        needs_teacher(config.distillation) or SCHEMES[config.distillation.scheme].needs_teacher
+    ):
         found.append("the design asks for knowledge, but the study file has no [teacher]")
     found += _knowledge_problems(
         config.distillation, len(config.architecture.stages), config.training.batch_size

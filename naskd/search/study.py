@@ -50,6 +50,9 @@ class Resources(Protocol):
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of the deployed network, without building it."""
 
+    def design_problems(self, config: TrialConfig) -> list[str]:
+        """Why its losses cannot be matched to its networks; empty when they can."""
+
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
 
@@ -400,6 +403,7 @@ class Study:
         try:
             config = settle(proposed, self.spec)
             found = problems(config, self.resources.design_cost(config), self.spec)
+            found = found or self.resources.design_problems(config)
         except ValueError as error:
             return None, f"invalid: {str(error).splitlines()[0]}"
         if found:

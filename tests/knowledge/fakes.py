@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from naskd.knowledge.base import LossInputs, TeacherParts
 from naskd.taps import Tap, Taps, TapShape, TapShapes
 
 N_CLASSES = 5
@@ -76,6 +77,20 @@ def random_taps(
         ),
         pooled=leaf(normal(batch, of.n_features).relu()),
     )
+
+
+def given(teacher: TapShapes, n_samples: int = 64, *, norms: bool = True) -> LossInputs:
+    """What a teacher of these shapes could say of itself beyond its taps; the same for the same shapes."""
+    generator = torch.Generator().manual_seed(teacher.n_features)
+    head = (
+        torch.randn(teacher.n_classes, teacher.n_features, generator=generator) / teacher.n_features**0.5,
+        torch.randn(teacher.n_classes, generator=generator),
+    )
+    of_stages = tuple(
+        (torch.randn(s.channels, generator=generator), torch.rand(s.channels, generator=generator) + 0.5)
+        for s in teacher.pre_activations
+    )
+    return LossInputs(TeacherParts(head, of_stages if norms else ()), n_samples, (teacher, teacher))
 
 
 def changed(taps: Taps, change: Callable[[Tensor], Tensor], *, logits: bool = True) -> Taps:

@@ -23,7 +23,14 @@ from naskd.taps import tap_shapes
 N = FILL_BATCH + 70
 N_EPOCHS = 20
 DESIGN = ArchitectureSpec(stem_width=4, stages=(StageSpec("basic", 1, 4), StageSpec("basic", 1, 6, stride=2)))
-KINDS = KNOWLEDGE.names()
+KINDS = tuple(
+    card.name
+    for card in KNOWLEDGE
+    if card.needs_teacher
+    and not card.unbankable
+    and not (card.several_teachers or card.needs_index or card.needs_teacher_head or card.needs_teacher_norms)
+)
+"""Those that a teacher's taps are enough for."""
 
 
 class CountingTeacher(Teacher):

@@ -13,23 +13,34 @@ from torch import Tensor
 
 from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
-from naskd.knowledge.base import KnowledgeLoss
+from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary
+from naskd.knowledge.card import INITIAL_SHARE
 from naskd.taps import Taps, TapShapes, taps_like
 
-from .fakes import STUDENTS, TEACHERS, changed, random_taps, tensors
+from .fakes import STUDENTS, TEACHERS, changed, given, random_taps, tensors
 
 KINDS = KNOWLEDGE.names()
 STUDENT, TEACHER = STUDENTS["three stages"], TEACHERS["three stages"]
 BATCH = 6
+PROGRESS = 0.5
 
 
 def build(
     kind: str, student: TapShapes = STUDENT, teacher: TapShapes = TEACHER, **settings: object
 ) -> KnowledgeLoss:
     torch.manual_seed(0)
-    found = KNOWLEDGE.load(kind)(KnowledgeTerm(kind, **settings), student, teacher)
+    found = KNOWLEDGE.load(kind)(KnowledgeTerm(kind, **settings), student, teacher, given(teacher))
     assert isinstance(found, KnowledgeLoss)
-    return found
+    # In evaluation mode a loss is a pure function, so that values can be compared.
+    return found.eval()
+
+
+def summary_of(loss: KnowledgeLoss, teacher: Taps) -> Summary:
+    """What a loss is told; a loss of several teachers hears this one, and another one that says half as much."""
+    if not loss.card.several_teachers:
+        return loss.summarise(teacher)
+    parts = [loss.summarise(t) for t in (teacher, changed(teacher, lambda x: x / 2))]
+    return {f"{i}/{name}": x for i, part in enumerate(parts) for name, x in part.items()}
 
 
 def evaluate(loss: KnowledgeLoss, student: Taps, teacher: Taps, labels: Tensor | None = None) -> Tensor:
@@ -37,10 +48,18 @@ def evaluate(loss: KnowledgeLoss, student: Taps, teacher: Taps, labels: Tensor |
     batch = len(student.logits)
     labels = torch.arange(batch) % student.logits.shape[1] if labels is None else labels
     with torch.no_grad():
-        summary = loss.summarise(teacher)
-    term = loss(student, summary, labels, torch.arange(batch)).term
+        summary = summary_of(loss, teacher)
+    term = loss(student, summary, Lesson(labels, torch.arange(batch), PROGRESS)).term
     term.backward()
     return term.detach()
+
+
+def taught(loss: KnowledgeLoss) -> list[tuple[str, Tensor]]:
+    """Parameters that learn beside the student; those that learn before it are none of them."""
+    before = {
+        p for m in loss.initial_modules() for p in m.parameters() if loss.card.initial_stage == "modules"
+    }
+    return [(name, p) for name, p in loss.named_parameters() if p not in before]
 
 
 def assert_finite(loss: KnowledgeLoss, student: Taps, term: Tensor) -> None:
@@ -50,7 +69,10 @@ def assert_finite(loss: KnowledgeLoss, student: Taps, term: Tensor) -> None:
 
 
 def pairs_of(kind: str) -> tuple[str, ...]:
-    return ("last", "middle", "first", "all") if KNOWLEDGE[kind].uses_pairs else ("last",)
+    card = KNOWLEDGE[kind]
+    if not card.uses_pairs:
+        return ("last",)
+    return ("last", "middle", "first", "all") + ("learned",) * card.learned_pairs
 
 
 def test_importing_the_cards_does_not_import_torch() -> None:
@@ -105,9 +127,14 @@ class TestCard:
         assert (value(pairs="first") != value(pairs="last")) == KNOWLEDGE[kind].uses_pairs
         for name, option in KNOWLEDGE[kind].options.items():
             default = option.default
+            if name == INITIAL_SHARE:
+                continue
             other = not default if isinstance(default, bool) else None
             if isinstance(default, int | float) and other is None:
-                other = type(default)(default + 1)
+                step = 1 if option.high is None else (option.high - default) / 2 or (option.low - default) / 2
+                other = type(default)(default + step)
+            if isinstance(default, str):
+                other = next(choice for choice in option.choices if choice != default)
             if other is not None:
                 assert value(options=((name, other),)) != value(), f"option {name} changes nothing"
 
@@ -165,9 +192,9 @@ def test_any_student_learns_from_any_teacher(kind: str, student_name: str, teach
             n for n, x in tensors(student).items() if any(x is y for y in declared)
         }
         assert not undeclared
-        for name, parameter in loss.named_parameters():
+        for name, parameter in taught(loss):
             assert parameter.grad is not None, f"{name} is never trained"
-            assert parameter.grad.abs().max() > 0, f"{name} is never trained"
+            assert flat or parameter.grad.abs().max() > 0, f"{name} is never trained"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,7 +209,7 @@ def test_summary_is_one_row_a_sample_and_the_same_for_all_students(kind: str) ->
             loss = build(kind, student, TEACHER, pairs=pairs)
             summary = loss.summarise(teacher)
             selected = loss.summarise(changed(teacher, lambda x: x[rows]))
-            assert summary
+            assert bool(summary) is loss.card.needs_teacher
             for name, x in summary.items():
                 assert len(x) == BATCH
                 assert not x.requires_grad
@@ -194,9 +221,8 @@ def test_summary_is_one_row_a_sample_and_the_same_for_all_students(kind: str) ->
 def test_teacher_gets_no_gradient(kind: str) -> None:
     loss = build(kind)
     student, teacher = random_taps(STUDENT, BATCH), random_taps(TEACHER, BATCH, seed=1)
-    loss(
-        student, loss.summarise(teacher), torch.zeros(BATCH, dtype=torch.long), torch.arange(BATCH)
-    ).term.backward()
+    lesson = Lesson(torch.zeros(BATCH, dtype=torch.long), torch.arange(BATCH), PROGRESS)
+    loss(student, summary_of(loss, teacher), lesson).term.backward()
     assert all(x.grad is None for x in tensors(teacher).values())
 
 
@@ -207,12 +233,11 @@ def test_order_of_the_batch_does_not_matter(kind: str) -> None:
     teacher = random_taps(TEACHER, BATCH, seed=1, dtype=torch.float64)
     labels, index = torch.arange(BATCH) % 5, torch.arange(BATCH)
     loss = build(kind).double()
-    term = loss(student, loss.summarise(teacher), labels, index).term
+    term = loss(student, summary_of(loss, teacher), Lesson(labels, index, PROGRESS)).term
     shuffled = loss(
         changed(student, lambda x: x[order]),
-        {name: x[order] for name, x in loss.summarise(teacher).items()},
-        labels[order],
-        index[order],
+        {name: x[order] for name, x in summary_of(loss, teacher).items()},
+        Lesson(labels[order], index[order], PROGRESS),
     ).term
     torch.testing.assert_close(shuffled, term, rtol=1e-10, atol=0)
 
@@ -346,7 +371,72 @@ def test_needs_no_values_so_that_it_never_waits_for_a_device(kind: str) -> None:
     loss = build(kind, pairs="all").to("meta")
     student, teacher = taps_like(STUDENT, BATCH, "meta"), taps_like(TEACHER, BATCH, "meta")
     labels = torch.zeros(BATCH, dtype=torch.long, device="meta")
-    assert loss(student, loss.summarise(teacher), labels, labels).term.shape == ()
+    lesson = Lesson(labels, labels, PROGRESS)
+    for mode in (True, False):
+        loss.train(mode)
+        assert loss(student, summary_of(loss, teacher), lesson).term.shape == ()
+    if loss.card.initial_stage == "modules":
+        assert loss.initial_term(summary_of(loss, teacher), lesson).shape == ()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_needs_say_truly_what_is_needed(kind: str) -> None:
+    """Without what its card asks for, a loss is not built; without what it does not ask for, it is."""
+    card = KNOWLEDGE[kind]
+    full = given(TEACHER)
+    lacking = {
+        "needs_teacher_head": replace(full, parts=replace(full.parts, head=None)),
+        "needs_teacher_norms": replace(full, parts=replace(full.parts, norms=())),
+        "needs_index": replace(full, n_samples=0),
+        "several_teachers": replace(full, teachers=(TEACHER,)),
+    }
+    for need, inputs in lacking.items():
+        if getattr(card, need):
+            with pytest.raises(ValueError, match=kind):
+                KNOWLEDGE.load(kind)(KnowledgeTerm(kind), STUDENT, TEACHER, inputs)
+        else:
+            KNOWLEDGE.load(kind)(KnowledgeTerm(kind), STUDENT, TEACHER, inputs)
+    nothing = LossInputs()
+    if not any(getattr(card, need) for need in lacking):
+        KNOWLEDGE.load(kind)(KnowledgeTerm(kind), STUDENT, TEACHER, nothing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_progress_matters_where_the_card_says_so(kind: str) -> None:
+    student, teacher, loss = random_taps(STUDENT, BATCH), random_taps(TEACHER, BATCH, seed=1), build(kind)
+    labels = torch.arange(BATCH) % 5
+    values = [
+        loss(student, summary_of(loss, teacher), Lesson(labels, labels, progress)).term
+        for progress in (0.0, 0.02, 0.6)
+    ]
+    assert (len({float(value) for value in values}) > 1) == KNOWLEDGE[kind].uses_progress
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KNOWLEDGE[kind].initial_stage == "modules"])
+def test_what_learns_in_the_initial_stage_is_frozen_afterwards(kind: str) -> None:
+    loss = build(kind)
+    first = {p for module in loss.initial_modules() for p in module.parameters()}
+    second = {p for module in loss.main_modules() for p in module.parameters()}
+    assert first
+    assert not first & second
+    assert first | second == set(loss.parameters())
+    student, teacher = random_taps(STUDENT, BATCH), random_taps(TEACHER, BATCH, seed=1)
+    lesson = Lesson(torch.arange(BATCH) % 5, torch.arange(BATCH))
+    term = loss.initial_term(summary_of(loss, teacher), lesson)
+    term.backward()
+    assert term.isfinite()
+    for parameter in first:
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in second)
+    loss.zero_grad(set_to_none=True)
+    loss(student, summary_of(loss, teacher), lesson).term.backward()
+    assert all(parameter.grad is None for parameter in first)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KNOWLEDGE[kind].initial_stage])
+def test_a_loss_with_an_initial_stage_says_how_long_it_is(kind: str) -> None:
+    assert INITIAL_SHARE in KNOWLEDGE[kind].options
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from naskd.config import KnowledgeTerm
+from naskd.knowledge.base import Lesson
 from naskd.knowledge.logits import LogitsLoss, logits_loss
 
 from . import reference
@@ -71,7 +72,7 @@ def test_uses_the_temperature_of_its_term() -> None:
     loss = LogitsLoss(KnowledgeTerm("logits", temperature=3.0), student.shapes, teacher.shapes)
     labels = torch.zeros(6, dtype=torch.long)
     assert torch.equal(
-        loss(student, loss.summarise(teacher), labels, labels).term,
+        loss(student, loss.summarise(teacher), Lesson(labels, labels)).term,
         logits_loss(student.logits, teacher.logits, 3.0),
     )
 
