@@ -59,7 +59,7 @@ def taught(loss: KnowledgeLoss) -> list[tuple[str, Tensor]]:
     before = {
         p for m in loss.initial_modules() for p in m.parameters() if loss.card.initial_stage == "modules"
     }
-    return [(name, p) for name, p in loss.named_parameters() if p not in before]
+    return [(name, p) for name, p in loss.named_parameters() if p.requires_grad and p not in before]
 
 
 def assert_finite(loss: KnowledgeLoss, student: Taps, term: Tensor) -> None:

@@ -1,6 +1,7 @@
 """What a student can learn from relations between samples, channels or stages."""
 
-from naskd.knowledge.card import KnowledgeCard, Option, initial_share
+from naskd.knowledge.card import KnowledgeCard, initial_share
+from naskd.option import Option
 
 CARDS = (
     KnowledgeCard(
