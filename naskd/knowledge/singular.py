@@ -4,10 +4,13 @@ A stage as a matrix ``(H W, C)`` has its strongest directions in the space of ch
 vectors. They are eigenvectors of a Gram matrix, of channels or, where there are fewer of them, of places.
 
 Cost: one eigendecomposition in float64 a sample and a stage, of n x n with n = min(H W, C); LAPACK takes the batch one
-by one. Forward and backward of :func:`singular_vectors` at B = 64, k = 1 took MEASURED. In float32 the decomposition
-alone takes 0.6 of the time, and directions weaker than 3e-4 of the strongest drown in rounding. On a GPU, torch waits
-for the device at each decomposition, to see whether it converged. Memory: some five (B, n, n) in float64, 8 MiB each
-at n = 128.
+by one. :func:`singular_vectors` with its gradient, B = 64, k = 1, 16x16 places, took 43 ms (40 to 90) at C = 64 and 215
+ms (150 to 293) at C = 128; 128 channels at 8x8 and 4x4 places, where the other Gram matrix is the smaller one, 37 (35
+to 47) and 12 (5 to 15). CPU time on one thread of 2 shared cores, 2026-11-25, median of 7. In float32 the decomposition
+takes 0.5 to 0.8 of the time, and directions weaker than 3e-4 of the strongest drown in rounding. On a GPU, torch waits for the
+device at each decomposition, to see whether it converged.
+
+Memory: three (B, n, n) in float64, 8 MiB each at B = 64 and n = 128.
 """
 
 from typing import Any
@@ -56,11 +59,11 @@ def singular_vectors(features: Tensor, k: int) -> Tensor:
     channels, places = rows.shape[1:]
     n = min(channels, places, k)
     if channels <= places:
-        values, vectors = _leading(rows @ rows.mT, n)
+        values, vectors = _left(rows, n)
         # sigma, without its infinite slope at 0
         scaled = vectors * (values / (values.clamp_min(0) + _WEAKEST).sqrt())[:, None]
     else:
-        _, other = _leading(rows.mT @ rows, n)
+        _, other = _left(rows.mT, n)
         scaled = rows @ other
     found = unit(scaled.flatten(1), dim=1).view_as(scaled)
     return F.pad(found, (0, k - n)).to(wide.dtype)
@@ -95,39 +98,36 @@ def _sign(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
-def _leading(gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values, vectors = _LeadingEigenvectors.apply(gram, k)
+def _left(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    values, vectors = _LeftSingularVectors.apply(matrix, k)
     return values, vectors
 
 
-class _LeadingEigenvectors(torch.autograd.Function):
-    """The k largest eigenvalues ``(B, k)`` of symmetric ``(B, n, n)``, and their vectors ``(B, n, k)``.
+class _LeftSingularVectors(torch.autograd.Function):
+    """Of ``A``, ``(B, n, m)``: the k largest eigenvalues ``(B, k)`` of ``G = A A^T``, and their vectors ``(B, n, k)``.
 
     ``dv_j = sum_i v_i (v_i . dG v_j) / (lambda_j - lambda_i)``, where for a gap d the factor is ``d^3 / (d^4 + c^4)``
     with c a small share of the largest eigenvalue: 1 / d for gaps far above c, 0 for none, and never above 0.57 / c.
+    The gradient of G has rank 2 k, so that (B, n, n) is not multiplied by A again.
     """
 
     @staticmethod
-    def forward(ctx: Any, gram: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(gram)
+    def forward(ctx: Any, matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(matrix @ matrix.mT)
         values, vectors = values.flip(-1), vectors.flip(-1)
-        ctx.save_for_backward(values, vectors)
+        ctx.save_for_backward(matrix, values, vectors)
         return values[:, :k].clone(), vectors[..., :k].clone()
 
     @staticmethod
     def backward(ctx: Any, by_values: Tensor, by_vectors: Tensor) -> tuple[Tensor, None]:
-        values, vectors = ctx.saved_tensors
+        matrix, values, vectors = ctx.saved_tensors
         k = by_values.shape[1]
         largest = values[:, :1, None].clamp_min(torch.finfo(values.dtype).tiny)
         gaps = (values[:, None, :k] - values[:, :, None]) / largest
         factors = gaps**3 / (gaps**4 + _CLOSEST**4) / largest
-        turned = vectors.mT @ by_vectors * factors
-        turned = (
-            turned
-            + torch.eye(len(vectors[0]), k, dtype=turned.dtype, device=turned.device) * by_values[:, None]
-        )
-        found = vectors @ turned @ vectors[..., :k].mT
-        return (found + found.mT) / 2, None
+        first = vectors[..., :k]
+        turned = vectors @ (vectors.mT @ by_vectors * factors) + first * by_values[:, None]
+        return turned @ (first.mT @ matrix) + first @ (turned.mT @ matrix), None
 
 
 class SingularLoss(FlowLoss):
