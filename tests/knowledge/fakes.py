@@ -10,6 +10,7 @@ from naskd.knowledge.base import LossInputs, TeacherParts
 from naskd.taps import Tap, Taps, TapShape, TapShapes
 
 N_CLASSES = 5
+N_SAMPLES = 64
 
 
 def shapes(*stages: tuple[int, int], features: int | None = None, layout: str = "map") -> TapShapes:
@@ -35,7 +36,7 @@ TEACHERS = {
     "three stages": shapes((8, 8), (12, 4), (16, 2)),
     "one stage": shapes((8, 4)),
     "four stages": shapes((8, 16), (12, 8), (16, 4), (20, 2)),
-    "1x1 maps only": shapes((8, 1)),
+    "1x1 maps only": shapes((8, 1), (10, 1)),
     "tokens": shapes((12, 4), (12, 4), (12, 4), layout="tokens"),
 }
 
@@ -79,7 +80,7 @@ def random_taps(
     )
 
 
-def given(teacher: TapShapes, n_samples: int = 64, *, norms: bool = True) -> LossInputs:
+def given(teacher: TapShapes, n_samples: int = N_SAMPLES, *, norms: bool = True) -> LossInputs:
     """What a teacher of these shapes could say of itself beyond its taps; the same for the same shapes."""
     generator = torch.Generator().manual_seed(teacher.n_features)
     head = (

@@ -198,8 +198,10 @@ CARDS = (
         ),
         equation=(
             "sum_l (1 / (H B)) sum_hb KL(A_t[h, b, :] || A_s[h, b, :]), A = softmax over the batch of "
-            "tanh(q_h(x^l) . k_h(x^(l+1))), x^l the first right singular vector of the stage; before: "
-            "mean (1 - cos(e(A_t, x_t^(l+1)), x_t^(l+1))) trains q, k and the estimator e on the teacher"
+            "tanh(q_h(x^l) . k_h(x^(l+1)) / 4), x^l the first right singular vector of the stage, "
+            "standardized by the teacher's; before: sum_l mean_b (1 - cos(e_b, x_b^(l+1))) trains q, k and "
+            "the estimator e_b on the teacher, e_b = linear over h of sum_(c other than b) A[h, b, c] "
+            "value_h(x_c^(l+1)), those A to sum 1"
         ),
         implementation="naskd.knowledge.mhgd:MhgdLoss",
         taps=("stages",),
@@ -218,7 +220,7 @@ CARDS = (
         equation=(
             "-(1/B) sum_i [log h(u_i, v_i) + sum_j log(1 - h(u_i, w_j))] and the same with u and v "
             "exchanged, log(h / (1 - h)) = u . v / tau - log(N / M), u = N(linear f_s), v = N(linear "
-            "f_t), w_j the remembered v of the N samples of other classes, M training samples"
+            "f_t), w_j the v of N samples of other classes, remembered or in the batch, M training samples"
         ),
         implementation="naskd.knowledge.crd:CrdLoss",
         taps=("pooled",),
