@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
 from naskd.knowledge.source import OnlineSource
 from naskd.networks.student import build_student, design_cost, student_shapes
 from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.schemes import SCHEMES
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.offline import deployed_network
 from naskd.seeds import derive_seed
@@ -56,6 +58,7 @@ class ArtifactRecipe:
         requires: Ids of the artifacts that supervise it.
         seed: Of its training.
         label: For messages.
+        epoch: Of a teacher's training whose state it is; 0 for the end.
     """
 
     artifact_id: str
@@ -63,6 +66,7 @@ class ArtifactRecipe:
     requires: tuple[str, ...]
     seed: int
     label: str
+    epoch: int = 0
 
 
 class TrialContext:
@@ -109,6 +113,7 @@ class TrialContext:
         self._val_predictions: dict[str, Tensor] = {}
         self._views: dict[str, ViewedImages] = {}
         self._teacher_recipe: ArtifactRecipe | None = None
+        self._teacher_identity: Any = None
         self._checkpoint_hash: str | None = None
 
     @property
@@ -149,29 +154,29 @@ class TrialContext:
             ValueError: That loss cannot be matched to the design's networks.
         """
         channels, resolution = self.input_shape
-        if any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
-            with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                student = self._new_student(config.architecture)
-                objective = self._objective(config)
-                return network_cost(deployed_network(student, objective), channels, resolution)
-        return design_cost(config.architecture, channels, self.data.n_classes, resolution)
+        if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
+            return design_cost(config.architecture, channels, self.data.n_classes, resolution)
+        objective = self._objective(config)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network = deployed_network(self._new_student(config.architecture), objective)
+        return network_cost(network, channels, resolution)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's losses cannot be matched to its student and its teachers; empty when they can."""
         try:
-            with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                self._objective(config)
+            self._objective(config)
         except ValueError as error:
             return [str(error).splitlines()[0]]
         return []
 
     def _objective(self, config: TrialConfig) -> DistillationObjective:
-        """What the design's student minimises, with untrained teachers in place of trained ones."""
+        """What a design's student minimises: without weights, and with untrained teachers in place of trained."""
         distillation = config.distillation
-        chain = self.supervisors(distillation, self.recipes(config))
         shapes = student_shapes(config.architecture, self.data.n_classes, self.data.resolution)
+        chain = self.supervisors(distillation, self.recipes(config))
         sources = [self.stand_in(recipe) for recipe in chain]
-        return DistillationObjective(distillation, shapes, sources, len(self.data.train))
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return DistillationObjective(distillation, shapes, sources, len(self.data.train))
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether it is in the store."""
@@ -204,6 +209,7 @@ class TrialContext:
             if teacher.builder is not None:
                 path, _, function = teacher.builder.rpartition(":")
                 identity["builder"] = [file_content_id(self.spec.resolve(path)), function]
+            self._teacher_identity = identity
             self._teacher_recipe = ArtifactRecipe(
                 artifact_id=self._artifact_id("teacher", identity),
                 assistant=None,
@@ -223,6 +229,11 @@ class TrialContext:
         """
         if not needs_teacher(config.distillation):
             return []
+        scheme = SCHEMES[config.distillation.scheme]
+        if scheme.uses_trajectory:
+            # The latest first: making it stores the earlier ones on the way.
+            anchors = int(scheme.option(config.distillation, "anchors"))
+            return [*reversed(self._trajectory(anchors)), self.teacher_recipe()]
         chain = [self.teacher_recipe()]
         for assistant in config.distillation.assistants:
             parent = chain[-1].artifact_id
@@ -239,10 +250,30 @@ class TrialContext:
             )
         return chain
 
+    def _trajectory(self, anchors: int) -> list[ArtifactRecipe]:
+        """States of the teacher's training at equal epoch intervals, without the last one, which is the teacher."""
+        teacher = self.teacher_recipe()
+        assert self.spec.teacher is not None
+        epochs = self.spec.teacher.training.epochs
+        states = dict.fromkeys(max(1, round(epochs * i / anchors)) for i in range(1, anchors))
+        return [
+            dataclasses.replace(
+                teacher,
+                artifact_id=self._artifact_id("teacher state", [self._teacher_identity, epoch]),
+                label=f"teacher after {epoch} of {epochs} epochs",
+                epoch=epoch,
+            )
+            for epoch in states
+            if epoch < epochs
+        ]
+
     def supervisors(
         self, distillation: DistillationSpec, recipes: Sequence[ArtifactRecipe]
     ) -> list[ArtifactRecipe]:
-        """Whom the student hears, in the order of its sources: the nearest one, and for a loss of several, the others.
+        """Whom the student hears, in the order of its sources.
+
+        That is the nearest one, and for a loss of several, the others; or the states of a teacher's training, early to
+        late.
 
         Args:
             distillation: Of the design.
@@ -250,6 +281,8 @@ class TrialContext:
         """
         if not recipes:
             return []
+        if SCHEMES[distillation.scheme].uses_trajectory:
+            return sorted(recipes, key=lambda recipe: recipe.epoch or math.inf)
         nearest = [recipes[-1]] * len(distillation.teachers)
         several = any(KNOWLEDGE[term.kind].several_teachers for term in distillation.terms)
         return [*nearest, *reversed(recipes[:-1])] if several else nearest

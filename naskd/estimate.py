@@ -48,6 +48,7 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
             0,
             context.views(design.training.augmentation),
             _stand_ins(context, design),
+            design.architecture,
         )
         per_step, steps = _time_steps(run)
         seconds.append(per_step * steps)

@@ -1,18 +1,19 @@
 """One training that can stop and go on, and the loop over it that turns every outcome into data."""
 
+import dataclasses
 import gc
 import io
 import logging
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from naskd.config import AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.config import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.context import ArtifactRecipe, TrialContext
 from naskd.cost import network_cost
 from naskd.data.views import ViewedImages
@@ -39,6 +40,7 @@ class TrialRun:
         seed: Of initialisation and order.
         views: The training images with their views.
         sources: Knowledge of each teacher of the design.
+        architecture: Of what `build` makes, where there is one.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TrialRun:
         seed: int,
         views: ViewedImages,
         sources: tuple[KnowledgeSource, ...] = (),
+        architecture: ArchitectureSpec | None = None,
     ) -> None:
         self.context = context
         self.curve: list[dict[str, float]] = []
@@ -59,8 +62,17 @@ class TrialRun:
         """Wall time up to the checkpoint that this run was taken up from."""
         self._sources = tuple({id(source): source for source in sources}.values())
         channels, resolution = context.input_shape
-        n_samples = len(context.data.train)
-        inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution, n_samples)
+        inputs = SchemeInputs(
+            distillation,
+            training.epochs,
+            build,
+            sources,
+            channels,
+            resolution,
+            n_samples=len(context.data.train),
+            architecture=architecture,
+            variant=context.build_student,
+        )
         devices = [context.compute.device] if context.compute.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(derive_seed("initialisation", seed))
@@ -170,6 +182,7 @@ def start_run(
         seed,
         context.views(augmentation),
         tuple(context.banked_source(recipe, augmentation) for recipe in chain),
+        config.architecture,
     )
     return run, supervisor
 
@@ -292,7 +305,7 @@ def artifact_steps(job: Job, context: TrialContext) -> Steps:
         recipe, parent = chain[position], chain[position - 1] if position else None
         with context.store.claim(recipe.artifact_id) as wanted:
             if wanted:
-                yield from _make(job, recipe, parent, context, spent)
+                yield from _make(job, recipe, parent, chain, context, spent)
             manifest = context.store.manifest(recipe.artifact_id)
     except (
         Exception
@@ -397,10 +410,14 @@ def _make(
     job: Job,
     recipe: ArtifactRecipe,
     parent: ArtifactRecipe | None,
+    others: Sequence[ArtifactRecipe],
     context: TrialContext,
     spent: list[TrialRun],
 ) -> Generator[Progress, Decision, None]:
-    """Make and store it; the training, if there is one, is noted in `spent`. Nobody stops an artifact."""
+    """Make and store it; the training, if there is one, is noted in `spent`. Nobody stops an artifact.
+
+    States that the same training passes through, and that are among `others`, are stored on the way.
+    """
     started = time.perf_counter()
     run: TrialRun | None = None
     if recipe.assistant is not None:
@@ -411,17 +428,41 @@ def _make(
     if run is not None:
         spent.append(run)
         _take_up(run, job, context)
-        last = run.total_epochs
+        last = recipe.epoch or run.total_epochs
         while run.epoch < last:
             metrics = run.advance(run.epoch + 1)
             yield Progress(run.epoch, metrics, run.epoch == last)
             _leave(run, job, context, last, started)
+            _keep_earlier(run, recipe, others, context)
         state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
     else:
         state = context.teacher_checkpoint()
+    seconds = (run.seconds if run is not None else 0.0) + time.perf_counter() - started
+    cost = {
+        "train_macs": run.train_macs if run is not None else 0,
+        "spent_macs": run.spent_macs if run is not None else 0,
+        "wall_seconds": seconds,
+        "curve": run.curve if run is not None else [],
+    }
+    _keep(recipe, state, context, cost)
+
+
+def _keep_earlier(
+    run: TrialRun, recipe: ArtifactRecipe, others: Sequence[ArtifactRecipe], context: TrialContext
+) -> None:
+    """Store a state of a teacher that somebody will ask for; its cost is booked with the training that is going on."""
+    for other in others:
+        if other.epoch == run.epoch and other != recipe and other.artifact_id not in context.store:
+            state = {name: x.detach().cpu().clone() for name, x in run.scheme.deployed.state_dict().items()}
+            free = {"train_macs": 0, "spent_macs": 0, "wall_seconds": 0.0, "curve": list(run.curve)}
+            _keep(other, state, context, free)
+
+
+def _keep(
+    recipe: ArtifactRecipe, state: Mapping[str, Tensor], context: TrialContext, cost: Mapping[str, Any]
+) -> None:
     network = context.frozen_network(recipe, state)
-    channels, resolution = context.input_shape
-    cost = network_cost(network, channels, resolution)
+    deployed = network_cost(network, *context.input_shape)
     predictions = predict(network, context.data.val.images, context.compute)
     context.store.save(
         recipe.artifact_id,
@@ -431,13 +472,8 @@ def _make(
             "requires": list(recipe.requires),
             "seed": recipe.seed,
             "val_accuracy": accuracy(predictions, context.data.val.labels),
-            "macs": cost.macs,
-            "n_params": cost.n_params,
-            "size_bytes": cost.size_bytes,
-            "train_macs": run.train_macs if run is not None else 0,
-            "spent_macs": run.spent_macs if run is not None else 0,
-            "wall_seconds": (run.seconds if run is not None else 0.0) + time.perf_counter() - started,
-            "curve": run.curve if run is not None else [],
+            **dataclasses.asdict(deployed),
+            **cost,
             "environment": context.compute.environment(),
         },
     )

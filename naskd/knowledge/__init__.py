@@ -6,8 +6,9 @@ implementation=TheirLoss))``.
 """
 
 from naskd.config import DistillationSpec
-from naskd.knowledge.card import KnowledgeCard, Option
+from naskd.knowledge.card import KnowledgeCard
 from naskd.knowledge.cards import feature, relation, response
+from naskd.option import Option
 from naskd.registry import Registry
 
 KNOWLEDGE: Registry[KnowledgeCard] = Registry("knowledge loss")

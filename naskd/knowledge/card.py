@@ -1,48 +1,11 @@
 """The torch-free description of a knowledge loss."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from naskd.config import KnowledgeTerm
-from naskd.registry import nearest
-
-
-@dataclass(frozen=True)
-class Option:
-    """A setting of a loss beyond weight, temperature and pairs.
-
-    Args:
-        default: Used when a term does not name the option. Its type is the option's; a whole number will do
-            for a float.
-        meaning: One line.
-        low, high: Closed range of a number; None where unbounded.
-        choices: Of a string.
-    """
-
-    default: bool | int | float | str
-    meaning: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def problem(self, value: object) -> str:
-        """What is wrong with `value`: what it is and what is allowed; empty when nothing is."""
-        wanted = type(self.default)
-        fits = type(value) is wanted or (wanted is float and type(value) is int)
-        if not fits:
-            return f"is {value!r}; allowed: {wanted.__name__}, such as {self.default!r}"
-        if isinstance(value, str) and self.choices and value not in self.choices:
-            return f"is {value!r}; allowed: {', '.join(self.choices)}{nearest(value, self.choices)}"
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return ""
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        if math.isfinite(value) and low <= value <= high:
-            return ""
-        return f"is {value}; allowed: finite and in [{low:g}, {high:g}], such as {self.default!r}"
-
+from naskd.option import Option, OptionValue, canonical_options, option_problems
 
 STANDARDIZE = Option(False, "compare logits standardized by sample (Sun et al., CVPR 2024, arXiv 2403.01427)")
 """An option of every loss that compares two networks' logits."""
@@ -114,7 +77,7 @@ class KnowledgeCard:
     options: Mapping[str, Option] = field(default_factory=dict)
     unbankable: str = ""
 
-    def option(self, term: KnowledgeTerm, name: str) -> bool | int | float | str:
+    def option(self, term: KnowledgeTerm, name: str) -> OptionValue:
         """The value of option `name` in `term`, or its default."""
         return dict(term.options).get(name, self.options[name].default)
 
@@ -129,18 +92,11 @@ class KnowledgeCard:
             pairs = "last"
         elif n_stages == 2 and pairs == "middle":
             pairs = "first"
-        options = []
-        for name, value in term.options:
-            option = self.options.get(name)
-            if option is None or option.problem(value):
-                options.append((name, value))  # left for `problems` to name
-            elif value != option.default:
-                options.append((name, type(option.default)(value)))
         return replace(
             term,
             temperature=term.temperature if self.uses_temperature else KnowledgeTerm(term.kind).temperature,
             pairs=pairs,
-            options=tuple(sorted(options)),
+            options=canonical_options(self.options, term.options),
         )
 
     def problems(self, term: KnowledgeTerm, *, n_stages: int, batch_size: int | None = None) -> list[str]:
@@ -164,11 +120,4 @@ class KnowledgeCard:
             found.append(
                 f"knowledge {self.name!r} cannot learn its pairs; allowed: 'last', 'middle', 'first' or 'all'"
             )
-        for name, value in term.options:
-            option = self.options.get(name)
-            if option is None:
-                known = (", ".join(sorted(self.options)) or "none") + nearest(name, self.options)
-                found.append(f"knowledge {self.name!r} has no option {name!r}; known: {known}")
-            elif problem := option.problem(value):
-                found.append(f"option {name!r} of knowledge {self.name!r} {problem}")
-        return found
+        return found + option_problems(self.options, term.options, f"knowledge {self.name!r}")

@@ -35,15 +35,9 @@ class HintLoss(PairedLoss):
     The summary is ``stage_<i>``, ``(B, C_t, H_t, W_t)``, the teacher's map after its activation at its own grid.
     """
 
-    key = "stage"
-
     def pair_adapter(self, student: TapShape, teacher: TapShape) -> nn.Module:
         """The regressor."""
         return ChannelAdapter(student.channels, teacher.channels)
-
-    def stage_summary(self, teacher: Tap) -> Tensor:
-        """The map."""
-        return as_map(teacher)
 
     def pair_term(self, student: Tap, teacher: Tensor, adapter: nn.Module, pair: tuple[int, int]) -> Tensor:
         """See :func:`hint_loss`."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
+from naskd.knowledge.adapters import as_map
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import association_start, pair_stages
 from naskd.taps import Tap, Taps, TapShape, TapShapes
@@ -20,10 +21,10 @@ class PairedLoss(KnowledgeLoss):
     :func:`~naskd.knowledge.pairing.pair_stages`. The weights are found by descending the term itself, as in SemCKD
     (Chen et al., AAAI 2021, arXiv 2012.03236), which computes the scores from similarities instead.
 
-    The summary of teacher stage ``i`` is named ``<key>_<i>``.
+    The summary of teacher stage ``i`` is named ``<key>_<i>``; by default it is the map as it is, ``stage_<i>``.
     """
 
-    key: ClassVar[str]
+    key: ClassVar[str] = "stage"
     """First part of the summary's names."""
     field: ClassVar[Literal["stages", "pre_activations"]] = "stages"
     """Which taps are compared."""
@@ -44,12 +45,16 @@ class PairedLoss(KnowledgeLoss):
         return nn.Identity()
 
     def stage_summary(self, teacher: Tap) -> Tensor:
-        """What is kept of a teacher's stage, one row a sample."""
-        raise NotImplementedError
+        """What is kept of a teacher's stage, one row a sample; here the map ``(B, C_t, H_t, W_t)`` at its own grid."""
+        return as_map(teacher)
 
     def pair_term(self, student: Tap, teacher: Tensor, adapter: nn.Module, pair: tuple[int, int]) -> Tensor:
         """Scalar loss of one pair, given the teacher's :meth:`stage_summary`."""
         raise NotImplementedError
+
+    def depth_weight(self, pair: tuple[int, int]) -> float:
+        """``2^-(P - 1 - i)`` of the i-th of P pairs: 1 for the deepest, half as much for every pair before it."""
+        return float(2.0 ** (self.pairs.index(pair) - len(self.pairs) + 1))
 
     def _taps(self, network: Taps) -> Sequence[Tap]:
         taps: Sequence[Tap] = getattr(network, self.field)

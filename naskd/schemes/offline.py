@@ -6,14 +6,14 @@ Without knowledge terms this is plain training with the labels. Teacher assistan
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from naskd.cost import network_cost
 from naskd.knowledge.base import KnowledgeLoss, Lesson
 from naskd.networks.student import Student
 from naskd.schemes.objective import DistillationObjective, Stage
 from naskd.schemes.scheme import Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.taps import TappedNetwork, tap_shapes
+from naskd.taps import TappedNetwork, Taps, tap_shapes
 
 
 class OfflineScheme(Scheme):
@@ -62,11 +62,22 @@ class OfflineScheme(Scheme):
             main,
         )
 
+    def progress(self, epoch: int) -> float:
+        """Share of the training proper that is done at the start of an epoch (from 0)."""
+        return (epoch - self.initial_epochs) / (self.inputs.epochs - self.initial_epochs)
+
+    def deployed_logits(self, student: Taps) -> Tensor:
+        """``(B, K)``, of the network that leaves, from the taps of the student in it."""
+        if self.objective.deployed is None:
+            return student.logits
+        loss = self.objective.losses[self.objective.deployed]
+        assert isinstance(loss, KnowledgeLoss)
+        return loss.deployed_taps(student).logits
+
     def _step(self, batch: Batch) -> Iterator[Update]:
         assert isinstance(self.student, TappedNetwork)
         summaries = self.objective.summaries(batch.images, batch.index, batch.epoch)
-        done = (batch.epoch - self.initial_epochs) / (self.inputs.epochs - self.initial_epochs)
-        lesson = Lesson(batch.labels, batch.index, done)
+        lesson = Lesson(batch.labels, batch.index, self.progress(batch.epoch))
         yield Update("student", *self.objective(self.student.taps(batch.images), summaries, lesson))
 
     def _initial_step(self, batch: Batch) -> Iterator[Update]:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from naskd.config import DistillationSpec
+from naskd.config import ArchitectureSpec, DistillationSpec
 from naskd.knowledge.source import KnowledgeSource
+from naskd.option import OptionValue
+from naskd.schemes import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class SchemeInputs:
         sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty without terms.
         in_channels, resolution: Of the images.
         n_samples: Of the training split.
+        architecture: Of what `build` makes; None for a network that no architecture describes.
+        variant: Makes a fresh network of another architecture on the same images.
     """
 
     distillation: DistillationSpec
@@ -89,6 +93,17 @@ class SchemeInputs:
     in_channels: int
     resolution: int
     n_samples: int = 0
+    architecture: ArchitectureSpec | None = None
+    variant: Callable[[ArchitectureSpec], nn.Module] | None = None
+
+    def option(self, name: str) -> OptionValue:
+        """The value of an option of the design's scheme, or its default."""
+        return SCHEMES[self.distillation.scheme].option(self.distillation, name)
+
+    def build_variant(self, architecture: ArchitectureSpec) -> nn.Module:
+        """See `variant`."""
+        assert self.variant is not None
+        return self.variant(architecture)
 
 
 class Scheme(nn.Module):

@@ -1,6 +1,7 @@
 """What a student can learn from a teacher's features."""
 
-from naskd.knowledge.card import KnowledgeCard, Option, initial_share
+from naskd.knowledge.card import KnowledgeCard, initial_share
+from naskd.option import Option
 
 CARDS = (
     KnowledgeCard(
@@ -69,7 +70,7 @@ CARDS = (
         taps=("stages",),
         paper_weight=1000.0,
         paper_setting=(
-            "ImageNet in public code, the last stage, rate 0.5, beside ce_weight = 1; falls as 1 / (C H W)"
+            "ImageNet in public code, the last stage, rate 0.5, beside ce_weight = 1; as 1 / sqrt(C H W)"
         ),
         initial_stage="modules",
         options={
@@ -240,8 +241,8 @@ CARDS = (
         title="Masked generative distillation (MGD)",
         paper="Yang, Li, Shao, Shi, Yuan, Yuan: Masked Generative Distillation. ECCV 2022, arXiv 2205.01529",
         equation=(
-            "sum_pairs mean (G(M r(F_s)) - F_t)^2, M random places set to 0 (in training), G two 3x3 "
-            "convolutions with a ReLU between, on the smaller grid"
+            "sum_pairs mean (G(M r(F_s)) - F_t)^2, M random places set to 0 (in training; else all times 1 - "
+            "masked), G two 3x3 convolutions with a ReLU between, on the smaller grid"
         ),
         implementation="naskd.knowledge.mgd:MgdLoss",
         taps=("stages",),

@@ -1,6 +1,7 @@
 """What a student can learn from relations between samples, channels or stages."""
 
-from naskd.knowledge.card import KnowledgeCard, Option, initial_share
+from naskd.knowledge.card import KnowledgeCard, initial_share
+from naskd.option import Option
 
 CARDS = (
     KnowledgeCard(
@@ -83,7 +84,7 @@ CARDS = (
         title="Inter-channel correlation (ICKD)",
         paper=(
             "Liu, Huang, Lin, Xie, Wang, Chang, Liang: Exploring Inter-Channel Correlation for "
-            "Diversity-preserved Knowledge Distillation. ICCV 2021"
+            "Diversity-preserved Knowledge Distillation. ICCV 2021, arXiv 2202.03680"
         ),
         equation=(
             "sum_pairs (1/B) sum_b |G_s - G_t|_F^2 / C^2, G_cd = N(F_c) . N(F_d) of channels as vectors "
@@ -92,7 +93,9 @@ CARDS = (
         implementation="naskd.knowledge.ickd:IckdLoss",
         taps=("stages",),
         paper_weight=2.5,
-        paper_setting="CIFAR-100, batch 64, the last stage, beside ce_weight = 1",
+        paper_setting=(
+            "CIFAR-100, batch 64, the last stage, rows of G brought to length 1 and 1 / C, beside ce_weight = 1"
+        ),
         min_stages=1,
         uses_pairs=True,
         learned_pairs=True,

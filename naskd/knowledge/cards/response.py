@@ -1,6 +1,7 @@
 """What a student can learn from answers: the teacher's, or the labels'."""
 
-from naskd.knowledge.card import STANDARDIZE, KnowledgeCard, Option
+from naskd.knowledge.card import STANDARDIZE, KnowledgeCard
+from naskd.option import Option
 
 CARDS = (
     KnowledgeCard(
