@@ -28,6 +28,19 @@ def standardized(logits: Tensor) -> Tensor:
     return centred / (variance + _FLOOR).sqrt()
 
 
+def check_classes(kind: str, student: TapShapes, teacher: TapShapes) -> None:
+    """For a loss that compares two networks' logits.
+
+    Raises:
+        ValueError: The networks have different numbers of classes.
+    """
+    if student.n_classes != teacher.n_classes:
+        raise ValueError(
+            f"knowledge {kind!r} compares classes: the student has {student.n_classes}, "
+            f"the teacher {teacher.n_classes}; give the teacher a head of {student.n_classes} classes"
+        )
+
+
 class ResponseLoss(KnowledgeLoss):
     """A loss on the two networks' logits; the summary is ``logits``, ``(B, K)``.
 
@@ -39,11 +52,8 @@ class ResponseLoss(KnowledgeLoss):
         self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE
     ) -> None:
         super().__init__(term, student, teacher, given)
-        if self.card.needs_teacher and student.n_classes != teacher.n_classes:
-            raise ValueError(
-                f"knowledge {term.kind!r} compares classes: the student has {student.n_classes}, "
-                f"the teacher {teacher.n_classes}; give the teacher a head of {student.n_classes} classes"
-            )
+        if self.card.needs_teacher:
+            check_classes(term.kind, student, teacher)
         self.standardize = "standardize" in self.card.options and bool(self.card.option(term, "standardize"))
 
     def summarise(self, teacher: Taps) -> Summary:
