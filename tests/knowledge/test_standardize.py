@@ -85,6 +85,13 @@ def test_is_off_unless_asked_for(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_narrow_logits_are_widened_first(kind: str) -> None:
+    narrow = STUDENT.bfloat16(), TEACHER.bfloat16()
+    wide = narrow[0].float(), narrow[1].float()
+    torch.testing.assert_close(term(kind, *narrow), term(kind, *wide), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_finite_whatever_is_standardized(kind: str, n_classes: int) -> None:
     right = torch.eye(n_classes).repeat(3, 1)[:6]
