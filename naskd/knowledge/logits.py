@@ -5,12 +5,10 @@ gradients are equal, and the value is 0 when the student agrees. The sum over cl
 batch; some public code averages over classes as well, which divides the term by K.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.knowledge.base import KnowledgeOutput, Lesson, Summary
-from naskd.knowledge.precision import widened
-from naskd.knowledge.response import ResponseLoss
+from naskd.knowledge.response import ResponseLoss, soft_divergence
 from naskd.taps import Taps
 
 
@@ -28,9 +26,7 @@ def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    log_student = F.log_softmax(widened(student) / temperature, dim=1)
-    log_teacher = F.log_softmax(widened(teacher) / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    return soft_divergence(student, teacher, temperature).mean()
 
 
 class LogitsLoss(ResponseLoss):

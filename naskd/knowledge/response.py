@@ -1,9 +1,10 @@
-"""Losses on logits, and their common option: logit standardization.
+"""Losses on logits, what they share, and their common option: logit standardization.
 
 Sun, Ren, Li, Wang, Cao: Logit Standardization in Knowledge Distillation. CVPR 2024, arXiv 2403.01427, algorithm 1.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
@@ -23,7 +24,9 @@ def standardized(logits: Tensor) -> Tensor:
     Args:
         logits: ``(B, K)``, K at least 2; the deviation is the unbiased one, over ``K - 1``.
     """
-    centred = logits - logits.mean(dim=1, keepdim=True)
+    # first what all share, exactly: else equal logits differ from their mean by its rounding, and that is blown up
+    shifted = logits - logits[:, :1].detach()
+    centred = shifted - shifted.mean(dim=1, keepdim=True)
     variance = centred.square().sum(dim=1, keepdim=True) / (logits.shape[1] - 1)
     return centred / (variance + _FLOOR).sqrt()
 
@@ -70,6 +73,32 @@ class ResponseLoss(KnowledgeLoss):
         return (standardized(own), standardized(other)) if self.standardize else (own, other)
 
 
+def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T^2 KL(softmax(z_t / T) || softmax(z_s / T))`` of each sample.
+
+    Args:
+        student: Logits ``(B, K)``.
+        teacher: Logits ``(B, K)`` of the same classes in the same order, not differentiated.
+        temperature: ``T > 0``.
+
+    Returns:
+        ``(B,)``, at least 0 but for rounding.
+    """
+    log_student = F.log_softmax(widened(student) / temperature, dim=1)
+    log_teacher = F.log_softmax(widened(teacher).detach() / temperature, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1) * temperature**2
+
+
 def target_logit(logits: Tensor, labels: Tensor) -> Tensor:
     """``z_y``, ``(B, K)`` and ``(B,)`` to ``(B,)``."""
     return torch.gather(logits, 1, labels[:, None]).squeeze(1)
+
+
+def other_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """``z_k`` for ``k`` other than ``y``, ``(B, K)`` and ``(B,)`` to ``(B, K - 1)``, in order.
+
+    Taken out and not masked: of minus infinity a divergence has no gradient, and -1000, as in public code, is too
+    little for logits of +-1e4.
+    """
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return torch.gather(logits, 1, columns + (columns >= labels[:, None]))

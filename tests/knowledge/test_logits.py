@@ -10,10 +10,7 @@ from naskd.knowledge.logits import LogitsLoss, logits_loss
 from . import reference
 from .fakes import STUDENTS, TEACHERS, random_taps, shapes
 from .parity import assert_parity
-
-
-def random_logits(batch: int = 4, seed: int = 0) -> torch.Tensor:
-    return 3 * torch.randn(batch, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from .responses import random_logits
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
