@@ -249,7 +249,7 @@ def cases() -> dict[str, Callable[[], Case]]:
 
 def _ours(features: Tensor, k: int, teacher: Tensor) -> list[Tensor]:
     """Vectors of two stages, the second made from the first, with the signs of the teacher's."""
-    vectors, aligned = loss("svd", "singular_vectors"), loss("svd", "aligned")
+    vectors, aligned = loss("singular", "singular_vectors"), loss("singular", "aligned")
     stages, others = (features, features.square()), (teacher, teacher.square())
     return [aligned(vectors(s, k), vectors(t, k)) for s, t in zip(stages, others, strict=True)]
 
@@ -258,7 +258,7 @@ def _theirs(features: reference.Array, k: int, teacher: reference.Array) -> list
     found = []
     for s, t in zip((features, features**2), (teacher, teacher**2), strict=True):
         # The sign of the teacher's vectors is nobody's business: it is taken from our implementation.
-        fixed = loss("svd", "singular_vectors")(torch.from_numpy(t), k).numpy()
+        fixed = loss("singular", "singular_vectors")(torch.from_numpy(t), k).numpy()
         own = reference.singular_vectors(s, k)
         for b in range(len(own)):
             for i in range(k):
