@@ -25,16 +25,14 @@ from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
 from naskd.taps import Tap, TapShape, TapShapes
 
-_FAR = 30.0
-_TINY = 1e-300
+_TINY = 1e-200
 
 
 def negative_mean(shift: Tensor, scale: Tensor) -> Tensor:
     """``m = E[x | x < 0]`` of x normal with mean ``beta`` and deviation ``|gamma|``.
 
     ``m = beta - |gamma| phi(r) / Phi(-r)``, ``r = beta / |gamma|``, by the scaled complementary error function, which
-    neither underflows for large r nor cancels for small ones. Beyond r = 30 the difference would cancel: there the
-    continued fraction of Mills' ratio is exact.
+    does not underflow for large r, and in float64, since the difference loses ``2 log10 r`` digits there: 8 at r = 1e4.
 
     Args:
         shift: ``beta``, ``(C,)``.
@@ -46,10 +44,8 @@ def negative_mean(shift: Tensor, scale: Tensor) -> Tensor:
     wide = widened(shift)
     beta, gamma = wide.double(), scale.double().abs()
     ratio = beta / gamma.clamp_min(_TINY)
-    near = beta - gamma * math.sqrt(2 / math.pi) / torch.special.erfcx(ratio / math.sqrt(2))
-    far = -gamma / (ratio + 2 / (ratio + 3 / (ratio + 4 / ratio)))
-    mean = torch.where(ratio > _FAR, far, near).clamp_max(0)
-    return torch.where(gamma > 0, mean, beta.clamp_max(0)).to(wide.dtype)
+    mean: Tensor = beta - gamma * math.sqrt(2 / math.pi) / torch.special.erfcx(ratio / math.sqrt(2))
+    return mean.clamp_max(0).to(wide.dtype)
 
 
 def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
