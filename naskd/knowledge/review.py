@@ -6,9 +6,8 @@ Differs: no batch normalisation after the convolutions, so that a batch of one a
 write down the grids and channels of each pair of networks; here stages are paired by grid and depth, whatever they are,
 and where grids differ both maps are pooled to the smaller one *after* the 3x3 convolution (the authors resize the fused
 map before it, up or down). Only stages take part, not the pooled features. The fusion has 64 channels whatever the
-student's (the authors: those of its last stage, at most 512). A level of the pyramid has the same weight on all grids,
-1/2 for 4x4 and 1/8 for 1x1; in the authors' code the largest level that is left on a small grid has 1/2. The paper's
-growing weight is the search's affair.
+student's (the authors: those of its last stage, at most 512). The levels of the pyramid weigh as in the authors' code.
+The term's weight does not grow over the first 20 epochs, as theirs does.
 """
 
 import torch
@@ -22,14 +21,14 @@ from naskd.knowledge.pairing import pair_stages
 from naskd.knowledge.precision import widened
 from naskd.taps import Taps, TapShapes
 
-_LEVELS = {4: 1 / 2, 2: 1 / 4, 1: 1 / 8}
+_SIDES = (4, 2, 1)
 
 
 def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss: ``sum_l a_l mean (pool_l(R) - pool_l(F_t))^2 / sum_l a_l``.
 
-    Over the whole grid, with ``a = 1``, and 4x4, 2x2, 1x1 with ``a = 1/2, 1/4, 1/8`` as far as they are smaller than
-    both sides of the grid.
+    Over the whole grid, with ``a = 1``, and those of 4x4, 2x2 and 1x1 that are smaller than both of its sides, each
+    with half the weight of the one before it.
 
     Args:
         student: ``(B, C, H, W)``, the fused map in the teacher's channels.
@@ -39,9 +38,10 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar, at least 0.
     """
     own, target = widened(student), widened(teacher.detach())
-    loss, total = F.mse_loss(own, target), 1.0
-    for side, weight in _LEVELS.items():
+    loss, weight, total = F.mse_loss(own, target), 1.0, 1.0
+    for side in _SIDES:
         if side < min(own.shape[-2:]):
+            weight /= 2
             a, b = (F.adaptive_avg_pool2d(x, (side, side)) for x in (own, target))
             loss = loss + weight * F.mse_loss(a, b)
             total += weight

@@ -33,11 +33,11 @@ def checkers(height: int, width: int) -> Tensor:
     ("height", "width", "expected"),
     [
         (8, 8, 1 / (1 + 1 / 2 + 1 / 4 + 1 / 8)),
-        (4, 4, 1 / (1 + 1 / 4 + 1 / 8)),  # the board itself is the 4x4 level
-        (2, 2, 1 / (1 + 1 / 8)),
+        (4, 4, 1 / (1 + 1 / 2 + 1 / 4)),  # the board itself is the 4x4 level
+        (2, 2, 1 / (1 + 1 / 2)),
         (1, 1, 1.0),
-        (8, 2, 1 / (1 + 1 / 8)),  # the shorter side decides
-        (2, 8, 1 / (1 + 1 / 8)),
+        (8, 2, 1 / (1 + 1 / 2)),  # the shorter side decides
+        (2, 8, 1 / (1 + 1 / 2)),
     ],
 )
 def test_the_pyramid_by_hand(height: int, width: int, expected: float) -> None:

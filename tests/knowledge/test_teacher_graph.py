@@ -172,6 +172,7 @@ def assisted(*assistants: AssistantSpec) -> TrialConfig:
 
 def test_a_student_learns_from_the_teacher_and_its_assistant(context: TrialContext) -> None:
     config = assisted(ASSISTANT)
+    assert context.design_problems(config) == []
     make(context, config)
     run, supervisor = start_run(config, context, seed=1)
     teacher, assistant = context.recipes(config)
@@ -193,5 +194,9 @@ def test_a_student_learns_from_the_teacher_and_its_assistant(context: TrialConte
 
 
 def test_without_an_assistant_there_is_no_training(context: TrialContext) -> None:
-    with pytest.raises(ValueError, match="needs at least 2 teachers, got 1; add a teacher assistant"):
+    problem = (
+        "knowledge 'teacher_graph' needs at least 2 teachers, got 1; add a teacher assistant to the design"
+    )
+    assert context.design_problems(assisted()) == [problem]
+    with pytest.raises(ValueError, match=problem):
         start_run(assisted(), context, seed=1)

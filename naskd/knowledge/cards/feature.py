@@ -155,8 +155,8 @@ CARDS = (
         paper="Chen, Liu, Zhao, Jia: Distilling Knowledge via Knowledge Review. CVPR 2021, arXiv 2104.09044",
         equation=(
             "sum over the student's stages of H(R_i, F_t), R_i the fusion of stages i to the last, H = "
-            "sum_l a_l mean (pool_l(R) - pool_l(F_t))^2 / sum_l a_l over l = the whole grid, 4x4, 2x2, "
-            "1x1 with a = 1, 1/2, 1/4, 1/8, for those l below the grid"
+            "sum_l a_l mean (pool_l(R) - pool_l(F_t))^2 / sum_l a_l over l = the whole grid, and of 4x4, 2x2, "
+            "1x1 those below it, a = 1, 1/2, 1/4, 1/8 in this order"
         ),
         implementation="naskd.knowledge.review:ReviewLoss",
         taps=("stages",),
