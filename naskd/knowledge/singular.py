@@ -7,8 +7,8 @@ Cost: one eigendecomposition in float64 a sample and a stage, of n x n with n = 
 by one. :func:`singular_vectors` with its gradient, B = 64, k = 1, 16x16 places, took 43 ms (40 to 90) at C = 64 and 215
 ms (150 to 293) at C = 128; 128 channels at 8x8 and 4x4 places, where the other Gram matrix is the smaller one, 37 (35
 to 47) and 12 (5 to 15). CPU time on one thread of 2 shared cores, 2026-11-25, median of 7. In float32 the decomposition
-takes 0.5 to 0.8 of the time, and directions weaker than 3e-4 of the strongest drown in rounding. On a GPU, torch waits for the
-device at each decomposition, to see whether it converged.
+takes 0.5 to 0.8 of the time, and directions weaker than 3e-4 of the strongest drown in rounding. On a GPU, torch waits
+for the device at each decomposition, to see whether it converged.
 
 Memory: three (B, n, n) in float64, 8 MiB each at B = 64 and n = 128.
 """
