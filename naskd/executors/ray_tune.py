@@ -55,6 +55,8 @@ _TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A user's file that opens "classes.txt" finds it with any executor: a private cluster's workers stay where we are.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
@@ -241,7 +243,8 @@ class StudyScheduler(_Face, TrialScheduler):
     """Tune's face of the source for decisions."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing to do: trials run in the order in which they were asked for."""
+        """Trials run in the order in which they were asked for; see :func:`_survive`."""
+        _survive(tune_controller._actor_manager)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Remember why, for the searcher."""
@@ -319,20 +322,56 @@ class StudyTrainable(tune.Trainable):
         return tune.PlacementGroupFactory([config["resources"]])
 
 
+class _LostWorkerError(ray.exceptions.RayActorError):
+    """A worker is gone for a reason that is no actor's error to Ray."""
+
+
+def _survive(actors: Any) -> None:
+    """Let one lost worker be one failed attempt.
+
+    Tune (2.60) knows two kinds of errors, of actors and of tasks, and ends the whole search at any other: above all at
+    the one of Ray's memory monitor, which kills a worker to save its node. Tune has no setting for it, so this one
+    object of its own is made to see an actor's error.
+    """
+    known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
+    fail = actors._actor_task_failed
+    if getattr(fail, "survives", False):
+        return
+
+    def failed(tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
+            exception = _LostWorkerError(error_msg=_why_lost(exception))
+        fail(tracked_actor_task=tracked_actor_task, exception=exception)
+
+    failed.survives = True  # type: ignore[attr-defined]
+    actors._actor_task_failed = failed
+
+
 def _why_failed(trial: Any) -> str:
-    """One line. Tune keeps errors in files; a worker that was killed has one of Ray's, a step that raised its own."""
+    """One line. Tune keeps errors in files."""
     file = trial.pickled_error_file
     error = ray.cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).is_file() else None
+    return _why_lost(error)
+
+
+def _why_lost(error: BaseException | None) -> str:
+    """A worker that was killed has an error of Ray's, one that could not begin or a step that raised has its own."""
     if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
         error = error.cause
+    if error is None:
+        return "no reason given"
+    said = str(error).strip().splitlines() or ["no message"]
+    if isinstance(error, _LostWorkerError):
+        return said[0]
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "Ray's memory monitor killed it"
+        return "Ray's memory monitor killed it, since its node was short of memory"
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return "it could not be reached any more"
     if isinstance(error, ray.exceptions.RayActorError):
-        return (
-            "its node was lost" if "node" in str(error).lower().partition("death")[0] else "its process ended"
-        )
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0] if said else 'no message'}"
+        if error.actor_init_failed:
+            return said[-1]
+        return "its node was lost" if "its node has died" in str(error) else "its process ended"
+    return f"{type(error).__name__}: {said[0]}"
 
 
 class Resources:
