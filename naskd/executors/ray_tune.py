@@ -36,7 +36,7 @@ from naskd.context import TrialContext
 from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
 from naskd.executors.parcel import Arrays, Parcel, node_cache, pack, unpack
 from naskd.executors.ray_callbacks import build_callbacks, flat_design
-from naskd.executors.ray_connect import connect
+from naskd.executors.ray_connect import ClusterError, connect
 from naskd.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.trial import Steps, checkpoint_key, job_steps
@@ -100,7 +100,7 @@ class Dispatch:
         self.stop_requested = False
         self._attempts: dict[str, Attempt] = {}
         self._again: deque[Attempt] = deque()
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, BaseException] = {}
         self._nothing_until = 0.0
         self._failure: BaseException | None = None
 
@@ -150,7 +150,7 @@ class Dispatch:
             return
         self._nothing_until = 0.0
         if failed or result is None:
-            self._lost(attempt, self._errors.pop(trial_id, "no reason given"))
+            self._lost(attempt, self._errors.pop(trial_id, None))
             return
         found = result["trial_result"]
         # The last epoch comes with the end, and Tune asks no scheduler about a trial that has ended.
@@ -165,17 +165,22 @@ class Dispatch:
             return
         self._tell(attempt.job, found)
 
-    def _lost(self, attempt: Attempt, error: str) -> None:
-        """A worker died, or its process could not do the job at all."""
+    def _lost(self, attempt: Attempt, error: BaseException | None) -> None:
+        """A worker died, or could not begin."""
+        why = _why_lost(error)
         retries = self.context.spec.execution.retries
         if attempt.number <= retries:
-            _LOG.warning("%s lost its worker (%s); it is taken up again", _name(attempt.job), error)
+            _LOG.warning("%s lost its worker (%s); it is taken up again", _name(attempt.job), why)
             self._again.append(replace(attempt, number=attempt.number + 1, result=None))
             return
-        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
         times = "once" if attempt.number == 1 else f"{attempt.number} times"
-        reason = f"its worker died {times}, the last time: {error}"
-        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=error))
+        if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+            # No design is to blame, and a node that fails at once would get one design after the other.
+            self._failure = ClusterError(f"a worker could not begin, {times}; the last time: {why}")
+            return
+        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
+        reason = f"its worker died {times}, the last time: {why}"
+        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=why))
 
     def _tell(self, job: Job, result: TrialResult) -> None:
         try:
@@ -199,9 +204,10 @@ class Dispatch:
             self._failure = error
             return Decision.STOP
 
-    def errored(self, trial_id: str, error: str) -> None:
+    def errored(self, trial_id: str, error: BaseException | None) -> None:
         """Why a Tune trial has failed; the searcher is told afterwards that it did."""
-        self._errors[trial_id] = error
+        if error is not None:
+            self._errors[trial_id] = error
 
 
 class _Face:
@@ -248,7 +254,11 @@ class StudyScheduler(_Face, TrialScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Remember why, for the searcher."""
-        self.dispatch.errored(trial.trial_id, _why_failed(trial))
+        file = trial.pickled_error_file
+        there = file and Path(file).is_file()
+        self.dispatch.errored(
+            trial.trial_id, ray.cloudpickle.loads(Path(file).read_bytes()) if there else None
+        )
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See :meth:`Dispatch.report`."""
@@ -347,15 +357,8 @@ def _survive(actors: Any) -> None:
     actors._actor_task_failed = failed
 
 
-def _why_failed(trial: Any) -> str:
-    """One line. Tune keeps errors in files."""
-    file = trial.pickled_error_file
-    error = ray.cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).is_file() else None
-    return _why_lost(error)
-
-
 def _why_lost(error: BaseException | None) -> str:
-    """A worker that was killed has an error of Ray's, one that could not begin or a step that raised has its own."""
+    """One line. A worker that was killed has an error of Ray's, one that could not begin has its own."""
     if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
         error = error.cause
     if error is None:
@@ -456,6 +459,7 @@ class RayTuneExecutor:
 
         Raises:
             ValueError: There is no such cluster, or it cannot hold a trial.
+            ClusterError: It cannot be reached, or no worker can begin on one of its nodes.
         """
         execution = self.context.spec.execution
         callbacks = build_callbacks(execution.callbacks, folder=self.folder, study=self.context.spec.name)

@@ -16,8 +16,13 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
+from small_studies import STUDENT, study
 
-from naskd.executors.ray_tune import _survive, _why_lost
+from naskd.config import TrialConfig
+from naskd.executors.ray_connect import ClusterError
+from naskd.executors.ray_tune import Dispatch, _survive, _why_lost
+from naskd.jobs import Job, TrialResult
+from naskd.studyfile import ExecutionSpec
 
 
 def _after(error: Exception, times: int = 1) -> list[tuple[str, Exception]]:
@@ -36,7 +41,9 @@ def _after(error: Exception, times: int = 1) -> list[tuple[str, Exception]]:
 @pytest.mark.parametrize("error", [OutOfMemoryError("1 worker(s) were killed"), NodeDiedError("gone")])
 def test_a_worker_that_is_lost_in_whatever_way_is_one_failed_attempt_and_not_the_end_of_the_search(error):
     told = _after(error, times=2)
-    assert [who for who, _ in told] == ["actor", "task"], "its actor must be forgotten, and its trial told once"
+    assert [who for who, _ in told] == ["actor", "task"], (
+        "its actor must be forgotten, and its trial told once"
+    )
     assert all(isinstance(found, ray.exceptions.RayActorError) for _, found in told)
     assert {_why_lost(found) for _, found in told} == {_why_lost(error)}
     assert _why_lost(ray.cloudpickle.loads(ray.cloudpickle.dumps(told[1][1]))) == _why_lost(error)
@@ -83,3 +90,47 @@ def _died(reason: str) -> ActorDiedError:
 )  # fmt: skip
 def test_why_a_worker_was_lost_is_one_line(error: Any, reason: str):
     assert _why_lost(error) == reason
+
+
+class OneJob:
+    """A source with one trial, which notes what it is told."""
+
+    finished = False
+
+    def __init__(self) -> None:
+        self.told: list[TrialResult] = []
+
+    def ask(self) -> Job | None:
+        return Job("0", "trial", TrialConfig(STUDENT), 1, 2)
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        self.told.append(result)
+
+
+@pytest.mark.parametrize("init_failed", [True, False])
+def test_a_worker_that_cannot_begin_ends_the_search_and_one_that_dies_fails_its_trial(init_failed: bool):
+    source, spec = OneJob(), study(execution=ExecutionSpec(retries=1))
+    resources = Mock(slots=lambda: 1, of=lambda attempt: {"CPU": 1.0}, shares_device=False)
+    context = Mock()
+    context.spec = spec
+    dispatch = Dispatch(source, context, resources)
+    error = ActorDiedError()
+    error._actor_init_failed = init_failed
+    error.error_msg = "Traceback\nOSError: disk full" if init_failed else "The actor is dead"
+    for number in (1, 2):
+        assert source.told == []
+        asked = dispatch.suggest(f"attempt {number}")
+        assert asked["attempt"] == number
+        dispatch.errored(f"attempt {number}", error)
+        dispatch.complete(f"attempt {number}", None, failed=True)
+    if init_failed:
+        assert source.told == [], "no design is to blame"
+        assert dispatch.suggest("attempt 3") == "FINISHED"
+        with pytest.raises(
+            ClusterError, match="a worker could not begin, 2 times; the last time: OSError: disk full"
+        ):
+            dispatch.raise_failure()
+    else:
+        dispatch.raise_failure()
+        assert [r.status for r in source.told] == ["failed"]
+        assert source.told[0].reason == "its worker died 2 times, the last time: its process ended"

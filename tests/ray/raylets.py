@@ -100,6 +100,11 @@ class Raylets:
             node = self._cluster.add_node(env_vars=env, object_store_memory=80_000_000, **settings)
         return Raylet(folder, node)
 
+    def depots(self) -> list[int]:
+        """The processes through which drivers' workers share things; they run on the head."""
+        mark = f"NASKD_CACHE={self.head.cache}".encode()
+        return [pid for pid in _processes(b"ray::Depot") if mark in _read(f"/proc/{pid}/environ")]
+
     def lose(self, raylet: Raylet) -> None:
         """Kill a node without a word to the others."""
         self._cluster.remove_node(raylet.node, allow_graceful=False)
@@ -146,7 +151,9 @@ class Search:
         self.control.mkdir(parents=True)
         for file in (Path(__file__).parent / "user_files").glob("*.py"):
             shutil.copy(file, folder)
-        (folder / "control.py").write_text(f"from pathlib import Path\n\nFOLDER = Path({str(self.control)!r})\n")
+        (folder / "control.py").write_text(
+            f"from pathlib import Path\n\nFOLDER = Path({str(self.control)!r})\n"
+        )
         given = "".join(f'\n[[warm_start]]\nkind = "{kind}"\nwidth = {width}\n' for kind, width in designs)
         (folder / "study.toml").write_text(STUDY.format(epochs=EPOCHS, trials=len(designs)) + given)
         self.driver: subprocess.Popen[bytes] | None = None
@@ -154,7 +161,12 @@ class Search:
     def start(self, *options: str) -> None:
         """Begin the search, or go on with it."""
         command = [sys.executable, "-m", "naskd", "search", "study.toml", "--out", "runs/watched", *options]
-        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "TMPDIR": str(self.control)}
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.control),
+        }
         with open(self.log, "ab") as log:
             self.driver = subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log)
 
@@ -235,7 +247,18 @@ def _name(trial: dict[str, Any]) -> str:
 
 def is_running(pid: int) -> bool:
     """Whether a process is there and no zombie."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return bool(fields) and fields[0] not in (b"Z", b"X")
+
+
+def _processes(title: bytes) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _read(f"/proc/{pid}/cmdline").startswith(title)]
+
+
+def _read(path: str) -> bytes:
+    """A file about a process; empty when the process has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(path).read_bytes()
     except OSError:
-        return False
+        return b""
