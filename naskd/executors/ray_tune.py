@@ -14,12 +14,13 @@ import math
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -478,6 +479,8 @@ class RayTuneExecutor:
             cleanup.enter_context(_interrupts(dispatch))
             cleanup.enter_context(_environment(_TUNE_SETTINGS))
             cleanup.enter_context(_silent("ray.tune"))
+            # Ray prints what it hears of lost workers to standard output, which is for results.
+            cleanup.enter_context(redirect_stdout(sys.stderr))
             tune.Tuner(
                 tune.with_parameters(
                     StudyTrainable, parcel=parcel, arrays=arrays, depot=depot, work=self.work

@@ -147,6 +147,7 @@ class Search:
         self.folder = folder
         self.run = folder / "runs" / "watched"
         self.log = folder / "log"
+        self.out = folder / "out"
         self.control = folder / "control"
         self.control.mkdir(parents=True)
         for file in (Path(__file__).parent / "user_files").glob("*.py"):
@@ -167,8 +168,8 @@ class Search:
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self.control),
         }
-        with open(self.log, "ab") as log:
-            self.driver = subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log)
+        with open(self.log, "ab") as log, open(self.out, "ab") as out:
+            self.driver = subprocess.Popen(command, cwd=self.folder, env=env, stdout=out, stderr=log)
 
     def kill(self) -> None:
         """End the driver's process with SIGKILL, if it is running."""
@@ -195,7 +196,7 @@ class Search:
             time.sleep(0.05)
 
     def said(self) -> str:
-        """What the drivers printed."""
+        """What the drivers said on standard error."""
         return self.log.read_text(errors="replace")
 
     def trials(self) -> list[dict[str, Any]]:

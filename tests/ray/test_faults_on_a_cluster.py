@@ -66,6 +66,11 @@ def test_a_trial_whose_worker_was_killed_goes_on_from_its_checkpoint_with_the_sa
     assert not search.checkpoint(search.results()["held-5"]).parent.exists(), "what is booked needs none"
 
 
+def test_results_alone_go_to_standard_output_whatever_ray_has_to_say(faults):
+    for search in faults:
+        assert search.out.read_text().startswith("Front of watched")
+
+
 def test_each_faulty_trial_fails_with_its_reason_and_the_others_are_complete(faults):
     search, _ = faults
     results = search.results()
