@@ -160,7 +160,7 @@ def test_jobs_carry_the_horizon_and_a_seed_that_depends_on_the_design_alone():
     drive(first, 1)
     drive(second, 1)
     job = first.ask()
-    assert (job.start_epoch, job.until_epoch, job.config.training.epochs) == (0, 2, 2)
+    assert (job.until_epoch, job.config.training.epochs) == (2, 2)
     fixed = make_spec(warm_start=({"width": 5, "depth": 2},))
     jobs = []
     for spec in (fixed, replace(fixed, warm_start=({"width": 6, "depth": 1}, {"width": 5, "depth": 2}))):
