@@ -28,6 +28,7 @@ from naskd.search.designs import (
     random_reference_point,
     sample_space,
 )
+from naskd.search.leases import renewing
 from naskd.search.record import load_books, run_record
 from naskd.search.storage import dashboard_target, open_storage, quiet
 from naskd.search.study import Snapshot, Space, Study, StudyError, StudyInputError
@@ -137,7 +138,8 @@ def search(
         shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
         executor = EXECUTORS.load(spec.execution.executor)(opened.context, run_dir)
         try:
-            executor.run(source)
+            with renewing(source.renew):
+                executor.run(source)
         finally:
             source.release()
     run = Run(run_dir, spec, opened.context)

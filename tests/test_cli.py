@@ -461,6 +461,21 @@ def test_terminal_progress_says_what_runs_and_what_is_left() -> None:
         assert text in shown
 
 
+def test_progress_says_when_a_search_only_waits_for_other_drivers() -> None:
+    waiting = Snapshot(complete=3, seconds=5.0, waiting_for=2)
+    out, shown = io.StringIO(), io.StringIO()
+    with SearchProgress(Console(file=out, width=200), 10, clock=lambda: 0.0) as progress:
+        for snapshot in (waiting, waiting, waiting):
+            progress.observe(snapshot)
+    assert out.getvalue().count("\n") == 1, "said once"
+    assert out.getvalue().startswith("waiting for 2 trials of other drivers")
+    console = Console(file=shown, width=100, force_terminal=True, color_system=None)
+    with SearchProgress(console, 10, clock=lambda: 0.0) as progress:
+        progress.observe(Snapshot(complete=3, seconds=5.0, waiting_for=1))
+        console.print(progress.render())
+    assert "waiting for 1 trial of other drivers" in shown.getvalue()
+
+
 def test_retraining_progress() -> None:
     out = io.StringIO()
     with RetrainProgress(Console(file=out, width=200)) as progress:

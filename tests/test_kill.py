@@ -17,6 +17,7 @@ import pytest
 from naskd.api import Run, open_run, open_study
 from naskd.config import TrialConfig
 from naskd.jobs import Decision, Job
+from naskd.search.record import load_books
 from naskd.seeds import trial_seed
 from naskd.trial import run_job
 
@@ -285,3 +286,59 @@ def test_interrupted_twice_it_stops_and_the_running_trial_is_run_again(forker: F
     again = _trials(run)[trials[-1]["number"]]
     assert (again["state"], again["retry_of"]) == ("COMPLETE", trials[-2]["number"])
     assert again["config"] == trials[-2]["config"]
+
+
+# --- several drivers -------------------------------------------------------------------------------------------
+
+
+def _runs_a_trial(run: Path, pid: int) -> bool:
+    """Whether a driver has chosen a design and trains it now."""
+    if not (run / "study.json").exists():
+        return False
+    trials = load_books(open_run(run).spec, run).get_trials(deepcopy=False)
+    running = [t.user_attrs for t in trials if t.state.name == "RUNNING" and "config_id" in t.user_attrs]
+    return any(f":{pid}:" in attrs["owner"] and not attrs.get("blocked") for attrs in running)
+
+
+@pytest.mark.slow
+def test_three_drivers_on_one_storage_of_which_one_is_killed_and_one_interrupted(
+    forker: Forker, tmp_path: Path
+):
+    n_trials = 10
+    study = _write_study(tmp_path, space="joint", epochs=60, trials=n_trials)
+    shared = f"storage=sqlite:///{tmp_path / 'shared.db'}"
+    runs = [tmp_path / "runs" / name for name in ("lives", "killed", "interrupted")]
+    logs = [tmp_path / f"{run.name}.log" for run in runs]
+    pids = [
+        forker.start(["search", str(study), "--set", shared, "--out", str(run)], log)
+        for run, log in zip(runs, logs, strict=True)
+    ]
+    for position, number in ((1, signal.SIGKILL), (2, signal.SIGINT)):
+        _wait_for("a running trial", lambda at=position: _runs_a_trial(runs[at], pids[at]), seconds=120.0)
+        os.kill(pids[position], number)
+    codes = [forker.wait(pid) for pid in pids]
+    assert codes == [0, -signal.SIGKILL, 0], "\n".join(log.read_text()[-2000:] for log in logs)
+    assert f"ended: all {n_trials} trials done" in logs[0].read_text()
+    assert "finishing the running trial" in logs[2].read_text()
+
+    trials = _trials(runs[0])
+    states = [t["state"] for t in trials]
+    complete = [t for t in trials if t["state"] == "COMPLETE"]
+    assert states.count("COMPLETE") == n_trials, states
+    assert set(states) <= {"COMPLETE", "PRUNED", "FAIL"}, "something is left running or waiting"
+    assert len({(t["config_id"], t["seed"]) for t in complete}) == n_trials, "a design is COMPLETE twice"
+    assert all([point["epoch"] for point in t["curve"]] == list(range(1, 61)) for t in complete)
+    lost = [t["number"] for t in trials if t["state"] == "FAIL" and "run again" in t["reason"]]
+    assert lost, "the kill hit no running trial: the test shows nothing"
+    again = {t["retry_of"]: t for t in complete if t["retry_of"] is not None}
+    assert sorted(again) == lost, "each is run again"
+    assert all(again[number]["config"] == trials[number]["config"] for number in lost)
+    books = load_books(open_run(runs[0]).spec, runs[0]).trials
+    owners = {t.user_attrs["owner"].split(":")[1] for t in books if t.state.name == "COMPLETE"}
+    assert {str(pids[0]), str(pids[2])} <= owners, "a driver has done nothing"
+    made = sorted(p.parent.name for p in (tmp_path / "runs" / "artifacts").glob("*/manifest.json"))
+    record = open_run(runs[0]).to_dict(everything=True)
+    assert len(made) == 1 + len(record["assistants"])
+    assert len(list((tmp_path / "runs").glob("*/report.html"))) == 2, (
+        "each driver that ends writes its report"
+    )

@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from naskd.jobs import Decision, Job, TrialSource
 from naskd.trial import checkpoint_key, run_job
 
 _LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""How long to wait when the source has nothing now: other drivers on its storage are at work."""
 
 
 class SerialExecutor:
@@ -34,7 +38,12 @@ class SerialExecutor:
         """See :class:`~naskd.executors.Executor`."""
         self.context.compute.apply_threads()
         with self._interrupts():
-            while not self.stop_requested and (job := source.ask()) is not None:
+            while not self.stop_requested:
+                if (job := source.ask()) is None:
+                    if source.finished:
+                        break
+                    time.sleep(POLL_SECONDS)
+                    continue
 
                 def report(epoch: int, metrics: Mapping[str, float], job: Job = job) -> Decision:
                     return source.report(job, epoch, metrics)

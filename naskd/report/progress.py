@@ -109,6 +109,8 @@ class SearchProgress(Progress):
         ):
             self._artifact = snapshot.running
             self._log(f"training the {snapshot.running}", at_once=True)
+        elif snapshot.waiting_for:
+            self._log(self._running(), at_once=True)
         elif snapshot.complete + snapshot.failed:
             done = snapshot.complete + snapshot.failed
             self._log(
@@ -145,6 +147,9 @@ class SearchProgress(Progress):
 
     def _running(self) -> str:
         snapshot = self.snapshot
+        if n := snapshot.waiting_for:
+            trials = "1 trial" if n == 1 else f"{n} trials"
+            return f"waiting for {trials} of other drivers, to run again what they lose"
         if not snapshot.running:
             return "choosing the next design"
         # An artifact's job does not say how long it is.

@@ -1,21 +1,29 @@
 """Who runs a trial, and whether that process still lives.
 
-A running trial names its owner and is renewed while it reports. The trial of a dead process on this host is
+A running trial names its owner, and its lease is renewed while that lives. The trial of a dead process on this host is
 an orphan at once; of a process on another host, when its lease has expired.
 """
 
+import logging
 import os
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
 
 LEASE_SECONDS = 600.0
 RENEW_SECONDS = 20.0
+_HOSTS_NAMESPACE = "4026531836"
+"""Linux gives the first namespace of process numbers this number after each boot."""
 
 
 def owner_id() -> str:
     """``host:pid:start``; the start time tells a process from a later one of the same number."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_start_time(os.getpid())}"
+    return f"{_host()}:{os.getpid()}:{_start_time(os.getpid())}"
 
 
 def is_alive(owner: str, expires: float) -> bool:
@@ -26,9 +34,42 @@ def is_alive(owner: str, expires: float) -> bool:
         expires: Seconds since the epoch at which the lease ends unless it is renewed.
     """
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    if host == socket.gethostname() and rest.isdigit():
+    if host == _host() and rest.isdigit():
         return _start_time(int(rest)) == owner.rpartition(":")[2]
     return time.time() < expires
+
+
+@contextmanager
+def renewing(renew: Callable[[], None]) -> Iterator[None]:
+    """Call `renew` now and then while inside, in a thread of its own: an epoch may take longer than a lease."""
+    ended = threading.Event()
+
+    def keep() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            try:
+                renew()
+            except (
+                Exception
+            ) as error:  # of any storage; a lease outlives many attempts, and the search tells the rest
+                _LOG.debug("leases could not be renewed: %s", error)
+
+    thread = threading.Thread(target=keep, name="naskd-leases", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _host() -> str:
+    """Within which process numbers are unique: the host, or a container on it, which may have the host's name."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return socket.gethostname()
+    number = namespace.removeprefix("pid:[").removesuffix("]")
+    return socket.gethostname() + ("" if number == _HOSTS_NAMESPACE else f"/{number}")
 
 
 def _start_time(pid: int) -> str:

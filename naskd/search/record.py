@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from naskd.pareto import non_dominated, objective_space
+from naskd.search.books import booked_artifacts
 from naskd.search.storage import open_storage
 from naskd.search.study import DIRECTIONS, SCHEMA_VERSION, study_hypervolume
 from naskd.studyfile import StudySpec
@@ -49,7 +50,7 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
         trial["on_front"] = False
     for trial, on_front in zip(complete, front.tolist(), strict=True):
         trial["on_front"] = on_front
-    artifacts = study.user_attrs.get("artifacts", {})
+    artifacts = booked_artifacts(study.user_attrs)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
     teachers = [{"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"]
     record: dict[str, Any] = {

@@ -9,12 +9,17 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 LOCK_GRACE_SECONDS = 5
 """A killed writer often leaves the journal's lock behind; the next one waits this long before it breaks it."""
 
 STALE_LOCK_SECONDS = 1.0
 """The same where no other search can be writing: only a dashboard can, for milliseconds at a time."""
+
+CREATE_PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds between attempts to open a database whose tables another driver is just creating."""
 
 JOURNAL_FILE = "journal.log"
 SQLITE_FILE = "study.db"
@@ -105,9 +110,45 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
             ) from error
     url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
     try:
-        return RDBStorage(url)
+        database = _open_database(url)
+        if writing and database.engine.name == "sqlite":
+            _take_turns(database)
+        return database
     except Exception as error:  # SQLAlchemy and drivers raise many kinds
         raise ValueError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+def _open_database(url: str) -> RDBStorage:
+    """Open a database, and create its tables unless they are there."""
+    # A writer of SQLite waits this long for the others; its own 5 s are over soon on a busy disk.
+    settings = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for pause in CREATE_PAUSES:
+        try:
+            return RDBStorage(url, engine_kwargs=dict(settings))
+        except SQLAlchemyError as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            # Drivers that begin together all create the tables; the first one succeeds.
+            time.sleep(pause)
+    return RDBStorage(url, engine_kwargs=dict(settings))
+
+
+def _take_turns(database: RDBStorage) -> None:
+    """Let each transaction on an SQLite file see all earlier ones, as those of other databases do where it matters.
+
+    Python begins a transaction at the first write only: two drivers that both have read that a trial is waiting would
+    both take it (measured: 26 of 90 trials, three processes).
+    """
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    def on_begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(database.engine, "connect", on_connect)
+    event.listen(database.engine, "begin", on_begin)
+    database.engine.dispose()
 
 
 def _first_damage(path: Path) -> str:

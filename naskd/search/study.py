@@ -1,34 +1,36 @@
 """The study: it proposes designs, books results, and is the only owner of the ``optuna.Study``."""
 
+import logging
 import math
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.trial import TrialState
 
 from naskd.config import Cost, TrialConfig
 from naskd.context import ArtifactRecipe
 from naskd.jobs import Decision, Job, TrialResult
 from naskd.pareto import hypervolume, objective_space
 from naskd.search.admission import count_kinds, problems, settle
-from naskd.search.leases import LEASE_SECONDS, RENEW_SECONDS, is_alive, owner_id
+from naskd.search.books import CHOOSING_SECONDS, Books, await_creation
+from naskd.search.leases import LEASE_SECONDS, owner_id
 from naskd.search.samplers import build_sampler
 from naskd.seeds import trial_seed
 from naskd.studyfile import StudySpec, identity_difference
 
+_LOG = logging.getLogger(__name__)
+
 SCHEMA_VERSION = 1
-MAX_RETRIES = 3
-"""How often a design whose process died is run again before it counts as the cause."""
 MAX_BLOCKED = 8
 """Designs that wait for a shared network at once; more would be proposed without having learned anything."""
-CLAIM_SECONDS = 1.0
-"""A running trial without an owner is given this long to name one: its driver may just be about to."""
+LOOK_SECONDS = 5.0
+"""How often a driver that is training looks at what the others have done."""
 
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"val_accuracy": "maximize"}
 """Of each objective; whatever is not named here is a cost and minimised."""
@@ -65,7 +67,7 @@ class Resources(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a study stands, for a progress display."""
+    """Where a study stands, for a progress display; `waiting_for` so many trials of other drivers, with no own work."""
 
     complete: int = 0
     failed: int = 0
@@ -79,19 +81,7 @@ class Snapshot:
     fraction: float = 0.0
     seconds: float = 0.0
     seconds_left: float = math.nan
-
-
-@dataclass
-class _Books:
-    """What the study knows of its trials, rebuilt from the storage when it is opened."""
-
-    trained: dict[tuple[str, int], int] = field(default_factory=dict)
-    points: list[tuple[float, ...]] = field(default_factory=list)
-    complete: int = 0
-    failed: int = 0
-    turned_away: dict[int, str] = field(default_factory=dict)
-    train_macs: int = 0
-    wall_seconds: float = 0.0
+    waiting_for: int = 0
 
 
 class Study:
@@ -127,16 +117,16 @@ class Study:
         self.observe = observe
         self.stop_reason = ""
         self._owner = owner_id()
-        self._books = _Books()
         self._running: dict[str, Job] = {}
-        self._renewed = time.time()
         self._blocked: deque[Job] = deque()
         self._artifacts: dict[str, str] = {}
         self._unmade: dict[str, str] = {}
-        self._streak = 0
+        self._looked = 0.0
+        self._streak: list[str] = []
         self._teacher_asked = False
         self._artifact_seconds = 0.0
         self._study = self._open(storage, identity, reference_point)
+        self._books = Books(self._study, spec.objectives)
         self._recover()
         self._seconds_before = self._books.wall_seconds
         self._started = time.monotonic()
@@ -150,12 +140,15 @@ class Study:
         reference_point: Mapping[str, float] | None,
     ) -> optuna.Study:
         names: list[str] = list(self.spec.objectives)
-        study = optuna.create_study(
-            storage=storage,
-            study_name=self.spec.name,
-            directions=[DIRECTIONS.get(name, "minimize") for name in names],
-            load_if_exists=True,
-        )
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=self.spec.name,
+                directions=[DIRECTIONS.get(name, "minimize") for name in names],
+            )
+        except DuplicatedStudyError:
+            study = optuna.load_study(study_name=self.spec.name, storage=storage)
+            await_creation(study)
         known = study.user_attrs.get("identity")
         if known is None:
             if reference_point is None:
@@ -175,74 +168,24 @@ class Study:
                 f"run {self.spec.name!r} was started differently and cannot be resumed:\n  {lines}\n"
                 "undo the change, or start a new run with another name or --out"
             )
-        study.sampler = build_sampler(
-            self.spec.sampler, self.spec.seed, len(study.get_trials(deepcopy=False))
-        )
+        self._sampler_from: int | None = len(study.get_trials(deepcopy=False))
+        study.sampler = build_sampler(self.spec.sampler, self.spec.seed, self._sampler_from)
         return study
 
     def _recover(self) -> None:
-        """Rebuild the books and settle what a dead process has left RUNNING."""
-        trials = self._study.get_trials(deepcopy=False)
-        if any(_unclaimed(trial) for trial in trials):
-            time.sleep(CLAIM_SECONDS)
-            trials = self._study.get_trials(deepcopy=False)
-        retried = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
-        for artifact in self._study.user_attrs.get("artifacts", {}).values():
-            self._books.train_macs += artifact["spent_macs"] if artifact["label"] != "teacher" else 0
-        for trial in trials:
-            attrs = trial.user_attrs
-            if trial.state is TrialState.RUNNING:
-                self._recover_running(trial, trial.number in retried)
-            elif trial.state is TrialState.PRUNED and "result" not in attrs:
-                self._books.turned_away[trial.number] = attrs.get("reason", "")
-            elif trial.state.is_finished() and "result" in attrs:
-                self._book(trial.number, attrs["config_id"], TrialResult.from_dict(attrs["result"]))
-
-    def _recover_running(self, trial: FrozenTrial, retried: bool) -> None:
-        attrs = trial.user_attrs
-        if is_alive(attrs.get("owner", ""), attrs.get("lease", 0.0)):
-            if "config_id" in attrs:
-                self._books.trained[attrs["config_id"], attrs["seed"]] = trial.number
-            return
-        if "result" in attrs:
-            # Killed between writing the result and closing the trial: nothing is lost.
-            result = TrialResult.from_dict(attrs["result"])
-            self._close(trial.number, result)
-            self._book(trial.number, attrs["config_id"], result)
-            return
-        # A trial that was waiting for a network has not begun: it cannot be why its process died.
-        retries = attrs.get("retries", 0) + (not attrs.get("blocked", False))
-        if retries > MAX_RETRIES:
-            reason = f"its process died {retries} times"
-            result = TrialResult("failed", seed=attrs.get("seed", 0), reason=reason)
-            self._set_attr(trial.number, "reason", reason)
-            self._set_attr(trial.number, "result", result.to_dict())
-            self._close(trial.number, result)
-            self._book(trial.number, attrs.get("config_id", ""), result)
-            return
-        self._run_again(trial, retries, "orphaned: its process ended; run again", enqueue=not retried)
-
-    def _run_again(self, trial: FrozenTrial, retries: int, reason: str, *, enqueue: bool = True) -> None:
-        """Close a trial that was not finished, and enqueue the same parameters.
-
-        First the retry, then the end: killed in between, the next resume finds the retry and does not add another.
-        """
-        # A trial that ended while its space was still asking has a part of its parameters, given ones another.
-        parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        if enqueue and parameters:
-            self._study.enqueue_trial(parameters, user_attrs={"retry_of": trial.number, "retries": retries})
-        self._set_attr(trial.number, "reason", reason)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        """Read the books and settle what a dead process has left RUNNING."""
+        self._books.open()
 
     def release(self) -> None:
-        """At the end of a session: give back what was not told, so that the next session runs it again."""
-        jobs = [*self._running.values(), *self._blocked]
-        numbers = {int(job.job_id) for job in jobs if job.kind == "trial"}
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.number in numbers and trial.state is TrialState.RUNNING:
-                self._run_again(trial, trial.user_attrs.get("retries", 0), "interrupted: run again")
+        """At the end of a session: give back what was not told, so that another session runs it again."""
+        for number in sorted(self._books.held):
+            self._books.run_again(number, "interrupted: run again")
         self._running.clear()
         self._blocked.clear()
+
+    def renew(self) -> None:
+        """Renew the leases of all trials that this process holds. May be called by another thread."""
+        self._books.renew()
 
     # --- the source --------------------------------------------------------------------------------------------
 
@@ -263,25 +206,47 @@ class Study:
 
     @property
     def finished(self) -> bool:
-        """No new job will come: the budget is spent, or the space has nothing more to give."""
-        return not self._blocked and (bool(self.stop_reason) or self._spent() is not None)
+        """No new job will come: the budget is spent, or the space has nothing more to give.
+
+        While trials of other drivers fill the budget it is not spent: one of them may die, and is then run here.
+        """
+        if self._blocked:
+            return False
+        return self._spent() is not None or (bool(self.stop_reason) and not self._others_may_fail())
 
     @property
     def end_reason(self) -> str:
         """Why no new job will come; empty while one may."""
         return self.stop_reason or self._spent() or ""
 
+    def _others_may_fail(self) -> bool:
+        return self._books.running_elsewhere > 0 or self._books.waiting_again
+
     def _spent(self) -> str | None:
         budget, books = self.spec.budget, self._books
-        if budget.trials is not None:
-            open_trials = sum(job.kind == "trial" for job in self._running.values()) + len(self._blocked)
-            if books.complete + books.failed + open_trials >= budget.trials:
-                return f"all {budget.trials} trials done"
+        if budget.trials is not None and books.trained + len(books.held) >= budget.trials:
+            return f"all {budget.trials} trials done"
         if budget.seconds is not None and self._elapsed() >= budget.seconds:
             return f"{budget.seconds:g} s are over"
         if budget.train_macs is not None and books.train_macs >= budget.train_macs:
             return f"{budget.train_macs:g} training MACs are spent"
         return None
+
+    def _may_propose(self) -> bool:
+        """Whether there is room for one more trial, as of now."""
+        self._look()
+        books, budget = self._books, self.spec.budget
+        if len(self._blocked) >= MAX_BLOCKED or self._spent() is not None:
+            return False
+        if self.stop_reason and not books.waiting_again:
+            return False
+        taken = books.trained + len(books.held) + books.running_elsewhere
+        return budget.trials is None or taken < budget.trials
+
+    def _look(self) -> None:
+        """Take in what other drivers have done, and settle what dead ones have left."""
+        self._looked = time.monotonic()
+        self._books.refresh_and_settle()
 
     def _elapsed(self) -> float:
         """Seconds of search: the trials of earlier sessions, and all of this one."""
@@ -290,9 +255,11 @@ class Study:
     def ask(self) -> Job | None:
         """See :class:`~naskd.jobs.TrialSource`. Turned-away designs are booked on the way and cost nothing."""
         job = self._teacher_job() or self._next_blocked()
-        while job is None and not self.end_reason and len(self._blocked) < MAX_BLOCKED:
+        while job is None and self._may_propose():
             job = self._propose()
         if job is None:
+            if not self._running and not self.finished:
+                self._show(None, 0, waiting_for=self._books.running_elsewhere)
             return None
         self._running[job.job_id] = job
         self._show(job, 0)
@@ -316,7 +283,11 @@ class Study:
             if found is not job:
                 self._blocked.append(job)
             else:
-                self._set_attr(int(job.job_id), "blocked", False)
+                try:
+                    self._books.write(int(job.job_id), "blocked", False)
+                except UpdateFinishedTrialError:
+                    self._lost(job)
+                    continue
             if found is not None:
                 return found
         return None
@@ -334,8 +305,8 @@ class Study:
         return self._missing(recipes, trial.config)
 
     def _is_made(self, recipe: ArtifactRecipe) -> bool:
-        return (
-            self.resources.has_artifact(recipe.artifact_id) and recipe.artifact_id in self._booked_artifacts()
+        return self.resources.has_artifact(recipe.artifact_id) and self._books.has_artifact(
+            recipe.artifact_id
         )
 
     def _missing(self, recipes: list[ArtifactRecipe], config: TrialConfig | None) -> Job | None:
@@ -346,26 +317,42 @@ class Study:
         self._artifacts[recipe.artifact_id] = recipe.label
         return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, recipe.label)
 
-    def _booked_artifacts(self) -> Mapping[str, Any]:
-        return dict(self._study.user_attrs.get("artifacts", {}))
-
     def _propose(self) -> Job | None:
         """One proposal of the sampler: a job, or None when it was turned away."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
             trial = self._study.ask()
+        has_rivals = self._books.hold(trial.number)
+        try:
+            return self._admit(trial, has_rivals)
+        except UpdateFinishedTrialError:
+            # Another driver took it for one that a dead driver has left.
+            self._books.held.discard(trial.number)
+            return None
+
+    def _admit(self, trial: optuna.Trial, has_rivals: bool) -> Job | None:
+        """Choose the design of a trial: a job, or None when it is turned away or has to wait."""
+        began = time.monotonic()
+        if self._sampler_from is not None and self._sampler_from != trial.number:
+            # Drivers that begin together would propose the same: the first own number is nobody else's.
+            self._study.sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
+        self._sampler_from = None
         trial.set_user_attr("owner", self._owner)
         trial.set_user_attr("lease", time.time() + LEASE_SECONDS)
         config, reason = self._design(trial)
         if config is None:
             self._turn_away(trial.number, reason)
             return None
-        self._streak = 0
         seed = trial_seed(self.spec.seed, config.config_id)
         trial.set_user_attr("config", config.to_dict())
-        trial.set_user_attr("config_id", config.config_id)
         trial.set_user_attr("seed", seed)
-        self._books.trained[config.config_id, seed] = trial.number
+        # The last of the three: from here on, others know what this trial trains.
+        trial.set_user_attr("config_id", config.config_id)
+        # Who has taken long may have been given up by others, who then know nothing of this design.
+        has_rivals = has_rivals or time.monotonic() - began > CHOOSING_SECONDS
+        if has_rivals and not self._is_ours(trial.number, (config.config_id, seed)):
+            return None
+        self._streak.clear()
         recipes = self.resources.recipes(config)
         job = Job(
             str(trial.number),
@@ -377,9 +364,21 @@ class Study:
         )
         found = self._ready(job)
         if found is not job:
-            self._set_attr(trial.number, "blocked", True)
+            self._books.write(trial.number, "blocked", True)
             self._blocked.append(job)
         return found
+
+    def _is_ours(self, number: int, design: tuple[str, int]) -> bool:
+        """Whether a trial keeps its design and its place in the budget next to those of other drivers."""
+        books, budget = self._books, self.spec.budget
+        books.await_earlier(number)
+        if (earlier := books.same_design(design, number)) is not None:
+            self._turn_away(number, f"duplicate: design {design[0]} is trial {earlier}")
+            return False
+        if budget.trials is not None and books.turn(number) >= budget.trials:
+            books.give_up(number, "trials of other drivers fill the budget")
+            return False
+        return True
 
     def _design(self, trial: optuna.Trial) -> tuple[TrialConfig | None, str]:
         """The settled design of a proposal, or why it is turned away."""
@@ -392,6 +391,8 @@ class Study:
             return None, f"pruned by the space: {pruned}"
         except ValueError as error:
             return None, f"invalid: {str(error).splitlines()[0]}"
+        except UpdateFinishedTrialError:
+            raise
         except Exception as error:  # a user's space may raise anything; the answer names it
             raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
         if not isinstance(proposed, TrialConfig):
@@ -408,8 +409,8 @@ class Study:
             return None, f"invalid: {str(error).splitlines()[0]}"
         if found:
             return None, found[0]
-        earlier = self._books.trained.get((config.config_id, trial_seed(self.spec.seed, config.config_id)))
-        if earlier is not None:
+        design = config.config_id, trial_seed(self.spec.seed, config.config_id)
+        if (earlier := self._books.same_design(design, trial.number)) is not None:
             return None, f"duplicate: design {config.config_id} is trial {earlier}"
         if reason := self._unmade_reason([r.artifact_id for r in self.resources.recipes(config)]):
             return None, reason
@@ -417,30 +418,23 @@ class Study:
 
     def _broken_space(self, trial: optuna.Trial, what: str) -> StudyError:
         message = f"the search space {self.spec.space} {what}"
-        self._set_attr(trial.number, "reason", message)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        self._books.end(trial.number, TrialState.FAIL, message)
         return StudyError(message)
 
     def _turn_away(self, number: int, reason: str) -> None:
-        self._set_attr(number, "reason", reason)
-        # PRUNED, not FAIL: samplers ignore FAIL and would ask for the same again.
-        self._study.tell(number, state=TrialState.PRUNED)
-        self._books.turned_away[number] = reason
-        self._streak += 1
-        if self._streak >= self.spec.budget.max_turned_away:
-            recent = dict(list(self._books.turned_away.items())[-self._streak :])
-            counts = ", ".join(f"{kind} ({n})" for kind, n in count_kinds(recent).items())
-            self.stop_reason = f"{self._streak} designs in a row were turned away: {counts}; last: {reason}"
+        self._books.turn_away(number, reason)
+        self._streak.append(reason)
+        n = len(self._streak)
+        if n >= self.spec.budget.max_turned_away:
+            kinds = count_kinds(dict(enumerate(self._streak)))
+            counts = ", ".join(f"{kind} ({k})" for kind, k in kinds.items())
+            self.stop_reason = f"{n} designs in a row were turned away: {counts}; last: {reason}"
         self._show(None, 0)
 
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
-        """See :class:`~naskd.jobs.TrialSource`. Renews the leases of all trials that this process holds."""
-        now = time.time()
-        if now - self._renewed >= RENEW_SECONDS:
-            self._renewed = now
-            for held in (*self._running.values(), *self._blocked):
-                if held.kind == "trial":
-                    self._set_attr(int(held.job_id), "lease", now + LEASE_SECONDS)
+        """See :class:`~naskd.jobs.TrialSource`."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._look()
         self._show(job, epoch)
         return Decision.CONTINUE
 
@@ -451,18 +445,36 @@ class Study:
         if job.kind == "artifact":
             self._tell_artifact(job, result)
             return
-        number = int(job.job_id)
-        result = _checked(result, self.spec.objectives)
-        for name in ("val_accuracy", "macs", "n_params"):
-            if name in result.metrics:
-                self._set_attr(number, name, result.metrics[name])
-        if result.reason:
-            self._set_attr(number, "reason", result.reason)
-        self._set_attr(number, "result", result.to_dict())
-        self._close(number, result)
+        number, books = int(job.job_id), self._books
         assert job.config is not None
-        self._book(number, job.config.config_id, result)
+        design = job.config.config_id, job.seed
+        if not books.alone:
+            books.refresh()
+            # Drivers that were given up while they chose a design may have chosen the same.
+            if (other := books.same_design(design, number)) is not None:
+                self._turn_away(number, f"duplicate: design {design[0]} is trial {other}")
+                return
+        result = _checked(result, self.spec.objectives)
+        try:
+            for name in ("val_accuracy", "macs", "n_params"):
+                if name in result.metrics:
+                    books.write(number, name, result.metrics[name])
+            if result.reason:
+                books.write(number, "reason", result.reason)
+            books.write(number, "result", result.to_dict())
+        except UpdateFinishedTrialError:
+            self._lost(job)
+            return
+        if books.close(number, result):
+            books.book(number, design[0], result)
+        else:
+            self._lost(job)
         self._show(None, 0)
+
+    def _lost(self, job: Job) -> None:
+        """Another driver has taken a trial for one that a dead driver has left, and runs it again."""
+        self._books.held.discard(int(job.job_id))
+        _LOG.warning("trial %s is run again by another driver: its lease had ended", job.job_id)
 
     def _tell_artifact(self, job: Job, result: TrialResult) -> None:
         label = self._artifacts.pop(job.job_id)
@@ -474,41 +486,9 @@ class Study:
             # An assistant is part of a design: the designs that want it are turned away, the others go on.
             self._unmade[job.job_id] = reason
             return
-        booked = dict(self._booked_artifacts())
-        if job.job_id not in booked:
-            booked[job.job_id] = {
-                "label": label,
-                "train_macs": result.train_macs,
-                "spent_macs": result.spent_macs,
-                "wall_seconds": result.wall_seconds,
-                **result.metrics,
-            }
-            self._study.set_user_attr("artifacts", booked)
-            if label != "teacher":
-                self._books.train_macs += result.spent_macs
+        cost = {key: getattr(result, key) for key in ("train_macs", "spent_macs", "wall_seconds")}
+        self._books.book_artifact(job.job_id, {"label": label, **cost, **result.metrics})
         self._show(None, 0)
-
-    def _set_attr(self, number: int, key: str, value: Any) -> None:
-        trial_id = self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        self._study._storage.set_trial_user_attr(trial_id, key, value)
-
-    def _close(self, number: int, result: TrialResult) -> None:
-        if result.status == "complete":
-            self._study.tell(number, values=[result.metrics[name] for name in self.spec.objectives])
-        else:
-            state = TrialState.PRUNED if result.status == "stopped" else TrialState.FAIL
-            self._study.tell(number, state=state)
-
-    def _book(self, number: int, config_id: str, result: TrialResult) -> None:
-        books = self._books
-        books.trained[config_id, result.seed] = number
-        books.train_macs += result.spent_macs
-        books.wall_seconds += result.wall_seconds
-        if result.status == "complete":
-            books.complete += 1
-            books.points.append(tuple(result.metrics[name] for name in self.spec.objectives))
-        else:
-            books.failed += 1
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -524,14 +504,13 @@ class Study:
         limit = self.spec.budget.seconds
         return left if limit is None else min(left, max(0.0, limit - elapsed))
 
-    def _show(self, job: Job | None, epoch: int) -> None:
+    def _show(self, job: Job | None, epoch: int, waiting_for: int = 0) -> None:
         books, budget = self._books, self.spec.budget
-        done = books.complete + books.failed
         elapsed = self._elapsed()
         fractions = [
             spent / limit
             for spent, limit in (
-                (done, budget.trials),
+                (books.trained, budget.trials),
                 (elapsed, budget.seconds),
                 (books.train_macs, budget.train_macs),
             )
@@ -551,6 +530,7 @@ class Study:
                 failed=books.failed,
                 turned_away=len(books.turned_away),
                 running=running,
+                waiting_for=waiting_for,
                 epoch=epoch,
                 epochs=epochs,
                 hypervolume=self.hypervolume(),
@@ -572,13 +552,6 @@ def study_hypervolume(
     maximise = [DIRECTIONS.get(name) == "maximize" for name in names]
     reference = objective_space([reference_point[name] for name in names], names)
     return hypervolume(objective_space(points, names), reference, maximise)
-
-
-def _unclaimed(trial: FrozenTrial) -> bool:
-    """Whether a trial was begun a moment ago by a driver that has not yet signed it."""
-    if trial.state is not TrialState.RUNNING or "owner" in trial.user_attrs or trial.datetime_start is None:
-        return False
-    return abs((datetime.now() - trial.datetime_start).total_seconds()) < CLAIM_SECONDS
 
 
 def _checked(result: TrialResult, objectives: tuple[str, ...]) -> TrialResult:

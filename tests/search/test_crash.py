@@ -1,6 +1,5 @@
 """A study that dies at each of its writes, and again while it recovers, ends with the same books as one that lives."""
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,13 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FixedTrial, TrialState
 
 from naskd.jobs import Job
+from naskd.search import books
 from naskd.search import study as study_module
+from naskd.search.books import booked_artifacts
+from naskd.search.leases import owner_id
 from naskd.search.record import run_record
 
-DEAD = f"{socket.gethostname()}:4194999:1"
+DEAD = owner_id().rsplit(":", 2)[0] + ":4194999:1"
 N = 3
 SPEC = make_spec(
     N,
@@ -50,7 +52,7 @@ class MortalJournal(BaseJournalBackend):
 def _live(entries: list[dict[str, Any]], world: FakeWorld, monkeypatch, writes: int | None):
     """One life of a study; None when it died."""
     monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
-    monkeypatch.setattr(study_module, "CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr(books, "CLAIM_SECONDS", 0.0)
     try:
         study = make_study(SPEC, JournalStorage(MortalJournal(entries, writes)), world)
         drive(study)
@@ -85,7 +87,7 @@ def _check(study, world: FakeWorld, deaths: int) -> None:
         assert trial.user_attrs["result"]["metrics"] == dict(expected.metrics)
     trainings = [entry for entry in world.log if not entry.startswith("artifact")]
     assert N <= len(trainings) <= N + deaths, "a death costs the running trial and no more"
-    booked = study.optuna_study.user_attrs["artifacts"]
+    booked = booked_artifacts(study.optuna_study.user_attrs)
     assert booked.keys() <= world.made
     assert study.train_macs == N * TRIAL_MACS + sum(
         a["spent_macs"] for a in booked.values() if a["label"] == "assistant"

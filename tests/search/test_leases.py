@@ -2,11 +2,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from naskd.search.leases import is_alive, owner_id
+from naskd.search import leases
+from naskd.search.leases import is_alive, owner_id, renewing
 
 
 def test_this_process_is_alive_whatever_its_lease_says():
@@ -15,7 +17,7 @@ def test_this_process_is_alive_whatever_its_lease_says():
 
 
 def test_a_process_of_the_same_number_that_began_at_another_time_is_another():
-    host, pid, start = owner_id().split(":")
+    host, pid, start = owner_id().rsplit(":", 2)
     assert not is_alive(f"{host}:{pid}:{int(start) + 1}", time.time() + 1000)
 
 
@@ -39,6 +41,34 @@ def test_a_process_that_ended_is_dead_even_before_its_parent_looks():
 @pytest.mark.parametrize(("expires", "alive"), [(1000, True), (-1000, False)])
 def test_on_another_host_the_lease_decides(expires, alive):
     assert is_alive(f"not-{socket.gethostname()}:{os.getpid()}:1", time.time() + expires) is alive
+
+
+def test_of_a_container_with_the_name_of_its_host_the_lease_decides(monkeypatch):
+    """Its process numbers say nothing here."""
+    with monkeypatch.context() as inside:
+        inside.setattr(leases.os, "readlink", lambda path: "pid:[77]")
+        owner = owner_id()
+        assert is_alive(owner, 0.0), "inside they do"
+    assert owner.startswith(f"{socket.gethostname()}/77:")
+    assert is_alive(owner.replace(f":{os.getpid()}:", ":4194999:"), time.time() + 1000)
+    assert not is_alive(owner, 0.0)
+
+
+def test_leases_are_renewed_beside_a_long_epoch_even_after_an_attempt_that_failed(monkeypatch):
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.001)
+    attempts, third = [], threading.Event()
+
+    def renew():
+        attempts.append(threading.current_thread())
+        if len(attempts) == 2:
+            raise OSError("the database is away")
+        if len(attempts) == 3:
+            third.set()
+
+    with renewing(renew):
+        assert third.wait(30)
+    assert threading.current_thread() not in attempts
+    assert not attempts[0].is_alive(), "it ends with the search"
 
 
 @pytest.mark.parametrize("owner", ["", "nonsense", "a:b:c", f"{socket.gethostname()}:x:1"])

@@ -1,6 +1,5 @@
 import math
 import os
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +29,16 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from naskd.config import DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
-from naskd.jobs import Decision, TrialResult
-from naskd.search import leases
+from naskd.jobs import TrialResult
+from naskd.search import books, leases
 from naskd.search import study as study_module
+from naskd.search.books import MAX_RETRIES, booked_artifacts
+from naskd.search.leases import owner_id
 from naskd.search.storage import open_storage
-from naskd.search.study import MAX_BLOCKED, MAX_RETRIES, Snapshot, Study, StudyError
+from naskd.search.study import MAX_BLOCKED, Snapshot, Study, StudyError
 from naskd.studyfile import BudgetSpec, LimitsSpec
 
-DEAD = f"{socket.gethostname()}:4194999:1"
+DEAD = owner_id().rsplit(":", 2)[0] + ":4194999:1"
 
 
 @pytest.fixture(autouse=True)
@@ -343,7 +344,7 @@ def test_the_teacher_comes_first_and_each_assistant_is_made_once_and_booked_once
     assert world.log[0] == "artifact teacher-id"
     assert [entry for entry in world.log if entry.startswith("artifact")] == world.log[:2]
     assert states(study) == ["COMPLETE"] * 5
-    booked = study.optuna_study.user_attrs["artifacts"]
+    booked = booked_artifacts(study.optuna_study.user_attrs)
     assert sorted(entry["label"] for entry in booked.values()) == ["assistant", "teacher"]
     assert study.train_macs == ASSISTANT_MACS + 5 * TRIAL_MACS
     again = make_study(make_spec(8), reopen(), world, space=assisted)
@@ -366,7 +367,7 @@ def test_what_another_run_has_made_is_booked_here_and_made_again_only_when_it_is
     drive(again := make_study(make_spec(3), storage, world, space=assisted))
     assert len(world.made) == 2
     assert again.train_macs == ASSISTANT_MACS + 3 * TRIAL_MACS, "booked once"
-    assert other.optuna_study.user_attrs["artifacts"].keys() == world.made
+    assert booked_artifacts(other.optuna_study.user_attrs).keys() == world.made
 
 
 @pytest.mark.parametrize("workers", [2, 3, 12])
@@ -458,7 +459,7 @@ def test_a_resume_goes_on_with_numbers_and_designs(reopen):
     first, second = resumed.optuna_study.trials[:before], resumed.optuna_study.trials[before:]
     assert not {str(t.params) for t in first} & {str(t.params) for t in second}, "the sampler replays nothing"
     assert resumed.train_macs == 12 * TRIAL_MACS + ASSISTANT_MACS * sum(
-        a["label"] == "assistant" for a in resumed.optuna_study.user_attrs["artifacts"].values()
+        a["label"] == "assistant" for a in booked_artifacts(resumed.optuna_study.user_attrs).values()
     )
 
 
@@ -589,23 +590,6 @@ def test_a_driver_on_another_host_is_dead_when_its_lease_has_expired(age, state,
     assert job.job_id == "1"
 
 
-def test_a_report_renews_all_leases_that_a_driver_holds(monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(study_module.time, "time", lambda: now[0])
-    study = make_study(make_spec(100), space=assisted)
-    teacher = study.ask()
-    study.ask()
-    leases = lambda: {t.user_attrs["lease"] for t in study.optuna_study.trials}  # noqa: E731
-    assert leases() == {1000.0 + study_module.LEASE_SECONDS}
-    now[0] += 5.0
-    assert study.report(teacher, 1, {}) is Decision.CONTINUE
-    assert leases() == {1000.0 + study_module.LEASE_SECONDS}, "not with every epoch"
-    now[0] += study_module.RENEW_SECONDS
-    study.report(teacher, 2, {})
-    assert leases() == {now[0] + study_module.LEASE_SECONDS}, "waiting designs are held as well"
-    assert len(study.optuna_study.trials) == MAX_BLOCKED
-
-
 def test_a_design_whose_process_dies_every_time_is_given_up(reopen, monkeypatch):
     world = FakeWorld()
     spec = make_spec(3, warm_start=({"width": 5, "depth": 2},))
@@ -643,7 +627,7 @@ def test_a_running_trial_with_a_result_is_completed_on_resume(reopen, monkeypatc
     world = FakeWorld()
     study, job = _orphan(reopen(), world, monkeypatch=monkeypatch)
     result = made_up(job, world.design_cost(job.config))
-    study._set_attr(1, "result", result.to_dict())
+    study._books.write(1, "result", result.to_dict())
     resumed = make_study(make_spec(2), reopen(), world, space=plain)
     assert states(resumed) == ["COMPLETE", "COMPLETE"]
     assert resumed.optuna_study.trials[1].values == [result.metrics["val_accuracy"], result.metrics["macs"]]
@@ -685,7 +669,7 @@ def test_a_trial_that_its_driver_has_not_signed_yet_is_given_time(monkeypatch):
 
     monkeypatch.setattr(study_module.time, "sleep", sign)
     second = make_study(make_spec(4), storage, world, space=plain)
-    assert slept == [study_module.CLAIM_SECONDS]
+    assert slept == [books.CLAIM_SECONDS]
     assert states(second)[trial.number] == "RUNNING"
 
 

@@ -1,0 +1,59 @@
+"""What the serial executor does when there is nothing to do now, but may be later."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_studies import design, small_context
+
+from naskd.executors import serial
+from naskd.executors.serial import SerialExecutor
+from naskd.jobs import Decision, Job, TrialResult
+
+
+class LaterSource:
+    """Has nothing at first, then one job, then nothing again, and is finished a while later."""
+
+    def __init__(self, answers: list[Job | None]) -> None:
+        self.answers = answers
+        self.told: list[str] = []
+
+    @property
+    def finished(self) -> bool:
+        return not self.answers
+
+    def ask(self) -> Job | None:
+        return self.answers.pop(0)
+
+    def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        return Decision.CONTINUE
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        self.told.append(job.job_id)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Any:
+    return small_context(tmp_path, teacher=None)
+
+
+def _job() -> Job:
+    return Job("0", "trial", design(), 100, 1)
+
+
+def test_it_waits_until_the_source_has_a_job_or_is_finished(context, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(serial.time, "sleep", waits.append)
+    source = LaterSource([None, None, _job(), None, None])
+    SerialExecutor(context, tmp_path).run(source)
+    assert source.told == ["0"]
+    assert waits == [serial.POLL_SECONDS] * 3
+
+
+def test_an_interruption_ends_the_waiting(context, tmp_path, monkeypatch):
+    executor = SerialExecutor(context, tmp_path)
+    monkeypatch.setattr(serial.time, "sleep", lambda seconds: setattr(executor, "stop_requested", True))
+    source = LaterSource([None, _job()])
+    executor.run(source)
+    assert source.told == []
