@@ -19,6 +19,7 @@ from naskd.pareto import hypervolume, objective_space
 from naskd.search.admission import count_kinds, problems, settle
 from naskd.search.leases import LEASE_SECONDS, RENEW_SECONDS, is_alive, owner_id
 from naskd.search.samplers import build_sampler
+from naskd.search.storage import one_sync
 from naskd.seeds import trial_seed
 from naskd.studyfile import StudySpec, identity_difference
 
@@ -89,6 +90,8 @@ class _Books:
     turned_away: dict[int, str] = field(default_factory=dict)
     train_macs: int = 0
     wall_seconds: float = 0.0
+    standing: tuple[int, float, float] = (0, 0.0, math.nan)
+    """Of how many points, hypervolume, best accuracy: shown after every epoch, changed by complete trials alone."""
 
 
 class Study:
@@ -288,7 +291,8 @@ class Study:
         """See :class:`~naskd.jobs.TrialSource`. Turned-away designs are booked on the way and cost nothing."""
         job = self._teacher_job() or self._next_blocked()
         while job is None and not self.end_reason and len(self._blocked) < MAX_BLOCKED:
-            job = self._propose()
+            with one_sync(self._study._storage):
+                job = self._propose()
         if job is None:
             return None
         self._running[job.job_id] = job
@@ -431,14 +435,18 @@ class Study:
 
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
         """See :class:`~naskd.jobs.TrialSource`. Renews the leases of all trials that this process holds."""
-        now = time.time()
-        if now - self._renewed >= RENEW_SECONDS:
-            self._renewed = now
-            for held in (*self._running.values(), *self._blocked):
-                if held.kind == "trial":
-                    self._set_attr(int(held.job_id), "lease", now + LEASE_SECONDS)
+        if time.time() - self._renewed >= RENEW_SECONDS:
+            self.renew()
         self._show(job, epoch)
         return Decision.CONTINUE
+
+    def renew(self) -> None:
+        """Renew the leases of all trials that this process holds."""
+        self._renewed = time.time()
+        with one_sync(self._study._storage):
+            for held in (*self._running.values(), *self._blocked):
+                if held.kind == "trial":
+                    self._set_attr(int(held.job_id), "lease", self._renewed + LEASE_SECONDS)
 
     def tell(self, job: Job, result: TrialResult) -> None:
         """See :class:`~naskd.jobs.TrialSource`."""
@@ -449,12 +457,13 @@ class Study:
             return
         number = int(job.job_id)
         result = _checked(result, self.spec.objectives)
-        for name in ("val_accuracy", "macs", "n_params"):
-            if name in result.metrics:
-                self._set_attr(number, name, result.metrics[name])
-        if result.reason:
-            self._set_attr(number, "reason", result.reason)
-        self._set_attr(number, "result", result.to_dict())
+        with one_sync(self._study._storage):
+            for name in ("val_accuracy", "macs", "n_params"):
+                if name in result.metrics:
+                    self._set_attr(number, name, result.metrics[name])
+            if result.reason:
+                self._set_attr(number, "reason", result.reason)
+            self._set_attr(number, "result", result.to_dict())
         self._close(number, result)
         assert job.config is not None
         self._book(number, job.config.config_id, result)
@@ -510,7 +519,16 @@ class Study:
 
     def hypervolume(self) -> float:
         """Of the complete trials, on accuracy and the logarithms of costs."""
-        return study_hypervolume(self._books.points, self.spec.objectives, self.reference_point)
+        return self._standing()[0]
+
+    def _standing(self) -> tuple[float, float]:
+        """Hypervolume and best accuracy of the complete trials."""
+        books, names = self._books, self.spec.objectives
+        if books.standing[0] != len(books.points):
+            found = study_hypervolume(books.points, names, self.reference_point)
+            best = max(point[names.index("val_accuracy")] for point in books.points)
+            books.standing = (len(books.points), found, best)
+        return books.standing[1:]
 
     def _seconds_left(self, elapsed: float, fraction: float) -> float:
         """By the time that trials took; making a teacher or an assistant does not happen again."""
@@ -540,7 +558,7 @@ class Study:
                 f"trial {job.job_id}" if job.kind == "trial" else self._artifacts.get(job.job_id, "artifact")
             )
             epochs = job.until_epoch
-        accuracies = [p[list(self.spec.objectives).index("val_accuracy")] for p in books.points]
+        found, best = self._standing()
         self.observe(
             Snapshot(
                 complete=books.complete,
@@ -549,8 +567,8 @@ class Study:
                 running=running,
                 epoch=epoch,
                 epochs=epochs,
-                hypervolume=self.hypervolume(),
-                best_accuracy=max(accuracies, default=math.nan),
+                hypervolume=found,
+                best_accuracy=best,
                 train_macs=books.train_macs,
                 fraction=fraction,
                 seconds=elapsed,
