@@ -334,7 +334,7 @@ def hcl(student: Array, teacher: Array) -> float:
     """Chen et al., 2104.09044, section 3.3: the whole grid and those of 4, 2 and 1, with weights 1, 1/2, 1/4, 1/8."""
     height, width = student.shape[2:]
     levels = [(height, width)] + [(n, n) for n in (4, 2, 1) if n < min(height, width)]
-    weights = [1.0] + [{4: 1 / 2, 2: 1 / 4, 1: 1 / 8}[n] for n, _ in levels[1:]]
+    weights = [0.5**i for i in range(len(levels))]
     total = 0.0
     for level, weight in zip(levels, weights, strict=True):
         a = np.array([pooled_map(f, *level) for f in student]).reshape(-1)
