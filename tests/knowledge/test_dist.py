@@ -37,7 +37,7 @@ def test_is_blind_to_a_constant_and_to_the_order_of_classes() -> None:
 
 
 def test_parts_look_along_classes_and_along_samples() -> None:
-    """A teacher that answers alike for all samples: the second part is 1, whatever the student says; not so the first."""
+    """A teacher that answers alike for all samples: the second part is 1 whatever the student says, not the first."""
     student, teacher = random_logits(), random_logits(1, seed=1).expand(4, 7)
     assert dist_loss(student, teacher, 1.0, 0.0, 1.0).item() == pytest.approx(1, abs=1e-6)
     assert abs(dist_loss(student, teacher, 1.0, 1.0, 0.0).item() - 1) > 0.1

@@ -22,7 +22,10 @@ LABELS = random_logits(seed=1).argmax(1)
 
 
 def test_label_and_the_others_are_all_classes() -> None:
-    logits, labels = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]), torch.tensor([0, 1, 2])
+    logits, labels = (
+        torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0]]),
+        torch.tensor([0, 1, 2]),
+    )
     assert target_logit(logits, labels).tolist() == [0, 4, 8]
     assert other_logits(logits, labels).tolist() == [[1, 2], [3, 5], [6, 7]]
 
@@ -46,7 +49,7 @@ def test_divergence_is_of_each_sample() -> None:
         lambda s, t: wsld_loss(s, t, LABELS, 2.0),
         mlkd_loss,
     ],
-    ids="logits logit_mse conditional dkd nkd dist wsld mlkd".split(),
+    ids=["logits", "logit_mse", "conditional", "dkd", "nkd", "dist", "wsld", "mlkd"],
 )
 def test_functions_differentiate_the_student_and_never_the_teacher(
     loss: Callable[[Tensor, Tensor], Tensor],
