@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
 
-from naskd.taps import Tap, TappedNetwork, Taps
+from naskd.taps import TappedNetwork, Taps, as_map
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,5 @@ class ProjectedStudent(nn.Module):
 
 def with_classifier(taps: Taps, projector: nn.Module, classifier: nn.Module) -> Taps:
     """Taps whose logits and pooled features come from the last stage through projector and classifier."""
-    pooled, logits = classifier(projector(_map(taps.stages[-1])))
+    pooled, logits = classifier(projector(as_map(taps.stages[-1])))
     return replace(taps, logits=logits, pooled=pooled)
-
-
-def _map(tap: Tap) -> Tensor:
-    assert tap.layout == "map", "students are convolutional"
-    return tap.tensor

@@ -30,8 +30,7 @@ class SimkdLoss(KnowledgeLoss):
     """``mean (P(F_s) - F_t)^2`` on the last stages; the summary is ``stage_<i>``, the teacher's last map.
 
     Raises:
-        ValueError: The teacher's pooled features are not the mean of its last stage, as far as their shapes tell, or
-            the student has no maps.
+        ValueError: The teacher's pooled features are not the mean of its last stage, as far as their shapes tell.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class SimkdLoss(KnowledgeLoss):
         assert given.parts.head is not None
         weight, bias = given.parts.head
         own, other = student.stages[-1], teacher.stages[-1]
-        if weight.shape[1] != other.channels or own.layout != "map":
+        if weight.shape[1] != other.channels:
             raise ValueError(
                 f"knowledge 'simkd' reuses the teacher's classifier on the mean of its last stage: the classifier "
                 f"reads {weight.shape[1]} features, the stage has {other.channels} channels; name the last "
