@@ -15,10 +15,10 @@ of hundreds. So the term grows as ``C H W``.
 import torch
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Tap, TapShape
+from naskd.taps import Tap, TapShape, as_map
 
 _SCALE = 3 / 1000
 

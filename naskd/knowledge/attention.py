@@ -10,10 +10,10 @@ smaller grid and not the features, so that the teacher's map can be stored once 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import as_map, pool_to_smaller
+from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Tap
+from naskd.taps import Tap, as_map
 
 
 def attention_map(features: Tensor) -> Tensor:

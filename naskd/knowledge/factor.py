@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import as_map, pool_to_smaller
+from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, Lesson, LossInputs, Summary
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import unit, widened
-from naskd.taps import Tap, TapShape, TapShapes
+from naskd.taps import Tap, TapShape, TapShapes, as_map
 
 
 def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:

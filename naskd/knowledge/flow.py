@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import ChannelAdapter, as_map
+from naskd.knowledge.adapters import ChannelAdapter
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, LossInputs
 from naskd.knowledge.pairing import pair_stages
 from naskd.knowledge.precision import widened
-from naskd.taps import Taps, TapShapes
+from naskd.taps import Taps, TapShapes, as_map
 
 
 class FlowLoss(KnowledgeLoss):

@@ -14,11 +14,11 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.adapters import as_map, pool_to_smaller
+from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import KnowledgeOutput, Lesson, Summary
 from naskd.knowledge.flow import FlowLoss
 from naskd.knowledge.precision import product, widened
-from naskd.taps import Taps
+from naskd.taps import Taps, as_map
 
 
 def fsp_matrix(a: Tensor, b: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ is averaged over all elements (paper: half their sum).
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Tap, TapShape
+from naskd.taps import Tap, TapShape, as_map
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ matrices are smaller than its maps where it has fewer channels than places.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import ChannelAdapter, as_map
+from naskd.knowledge.adapters import ChannelAdapter
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import product, unit, widened
-from naskd.taps import Tap, TapShape
+from naskd.taps import Tap, TapShape, as_map
 
 
 def channel_gram(features: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Tap, TapShape
+from naskd.taps import Tap, TapShape, as_map
 
 
 def mgd_loss(student: Tensor, teacher: Tensor) -> Tensor:

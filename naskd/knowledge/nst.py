@@ -15,10 +15,10 @@ Memory: ``B (C_s^2 + C_t^2 + C_s C_t)`` numbers at most, of which ``B (C_s^2 + C
 
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import as_map, pool_to_smaller
+from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import product, unit, widened
-from naskd.taps import Tap
+from naskd.taps import Tap, as_map
 
 
 def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:

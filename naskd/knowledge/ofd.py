@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, LossInputs
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Tap, TapShape, TapShapes
+from naskd.taps import Tap, TapShape, TapShapes, as_map
 
 _TINY = 1e-200
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import as_map
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import association_start, pair_stages
-from naskd.taps import Tap, Taps, TapShape, TapShapes
+from naskd.taps import Tap, Taps, TapShape, TapShapes, as_map
 
 
 class PairedLoss(KnowledgeLoss):

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import pair_stages
 from naskd.knowledge.precision import widened
-from naskd.taps import Taps, TapShapes
+from naskd.taps import Taps, TapShapes, as_map
 
 _SIDES = (4, 2, 1)
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import pair_stages
 from naskd.knowledge.precision import product, unit, widened
-from naskd.taps import Taps, TapShapes
+from naskd.taps import Taps, TapShapes, as_map
 
 
 def semckd_loss(errors: Tensor, association: Tensor) -> Tensor:

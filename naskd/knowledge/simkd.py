@@ -11,7 +11,7 @@ error is averaged over all elements, as in the authors' code.
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import as_map, pool_to_smaller
+from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import (
     NOTHING_MORE,
     KnowledgeLoss,
@@ -23,7 +23,7 @@ from naskd.knowledge.base import (
 from naskd.knowledge.hint import hint_loss
 from naskd.knowledge.precision import widened
 from naskd.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier, with_classifier
-from naskd.taps import Taps, TapShapes
+from naskd.taps import Taps, TapShapes, as_map
 
 
 class SimkdLoss(KnowledgeLoss):

@@ -19,11 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.adapters import as_map
 from naskd.knowledge.base import Summary
 from naskd.knowledge.flow import FlowLoss
 from naskd.knowledge.precision import unit, widened
-from naskd.taps import Taps
+from naskd.taps import Taps, as_map
 
 KEPT = 8
 """Singular vectors that are kept of a teacher: as many as any loss may ask for, so that they are the same for all."""

@@ -14,10 +14,9 @@ Memory: ``B^2`` numbers for each network.
 
 from torch import Tensor, nn
 
-from naskd.knowledge.adapters import as_map
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import product, unit, widened
-from naskd.taps import Tap
+from naskd.taps import Tap, as_map
 
 
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
