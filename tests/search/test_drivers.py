@@ -87,13 +87,16 @@ def _work(study: Study, job) -> None:
 def _drive_in_turns(drivers: list[Study], seed: int = 0, at_once: int = 2) -> None:
     """Each driver asks and tells at any moment, and holds some trials, until none has anything to do."""
     moments, running = random.Random(seed), {study.name: [] for study in drivers}
-    while any(running.values()) or not all(study.finished for study in drivers):
+    for _ in range(3000):
+        if not any(running.values()) and all(study.finished for study in drivers):
+            return
         study = moments.choice(drivers)
         held = running[study.name]
         if held and (len(held) == at_once or moments.random() < 0.5):
             _work(study, held.pop(moments.randrange(len(held))))
         elif (job := study.ask()) is not None:
             held.append(job)
+    pytest.fail("the drivers do not come to an end")
 
 
 def _check(study: Study, n: int) -> None:
@@ -266,6 +269,24 @@ def test_a_design_that_two_drivers_train_all_the_same_is_complete_once(memory, s
     for study, job in told if slow_one_tells_first else told[::-1]:
         _work(study, job)
     assert sorted(states(slow)) == ["COMPLETE", "PRUNED"]
+
+
+def test_who_took_so_long_to_choose_that_another_has_trained_the_same_does_not_train_it(memory):
+    _nobody_waits_for_others_to_choose(memory)
+
+    def same(trial):
+        return TrialConfig(student(trial.suggest_int("width", 7, 7)))
+
+    spec = make_spec(5, teacher=None, budget=BudgetSpec(trials=5, max_turned_away=1))
+    slow, fast = memory.driver(spec), memory.driver(spec, space=same)
+
+    def while_choosing(trial):
+        _work(fast, fast.ask())
+        return same(trial)
+
+    slow.space = while_choosing
+    assert slow.ask() is None
+    assert states(slow) == ["PRUNED", "COMPLETE"]
 
 
 def test_drivers_that_begin_together_do_not_propose_the_same(place):
@@ -581,10 +602,10 @@ def test_each_waiting_trial_is_begun_by_one_driver(kind, tmp_path, monkeypatch):
 def test_drivers_without_a_shared_disk_make_each_network_and_book_it_once(place):
     worlds = [FakeWorld(), FakeWorld()]
     drivers = [place.driver(make_spec(6), world, space=assisted) for world in worlds]
-    while not all(study.finished for study in drivers):
-        for study in drivers:
-            if (job := study.ask()) is not None:
-                _work(study, job)
+    for study in drivers * 12:
+        if (job := study.ask()) is not None:
+            _work(study, job)
+    assert all(study.finished for study in drivers)
     assert worlds[0].made == worlds[1].made
     assert len(worlds[0].made) == 2
     for study in drivers:
