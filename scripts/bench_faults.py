@@ -14,7 +14,7 @@ each of nine epochs. The trainings log each epoch themselves; what was trained i
 - NaN: designs with a high learning rate give NaN as their accuracy.
 - closure: the search space is a lambda that closes over a function.
 
-Counts, not seconds. About six minutes on two idle cores.
+Counts, not seconds: a busy machine makes it slower (28 minutes on two cores with 17 processes waiting), not different.
 """
 
 import argparse
