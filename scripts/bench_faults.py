@@ -14,7 +14,8 @@ each of nine epochs. The trainings log each epoch themselves; what was trained i
 - NaN: designs with a high learning rate give NaN as their accuracy.
 - closure: the search space is a lambda that closes over a function.
 
-Counts, not seconds. About six minutes on two idle cores.
+Counts, not seconds: a busy machine makes it slower (28 minutes on two cores with some 17 processes waiting). Only
+the killed trials depend on timing at all: on what runs, and how old a snapshot is, at the moment of the kill.
 """
 
 import argparse
