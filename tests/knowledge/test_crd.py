@@ -1,10 +1,12 @@
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson, LossInputs
@@ -195,18 +197,24 @@ def test_all_are_taken_where_there_are_no_more_than_wanted() -> None:
     assert value(enough, lesson(0, 4)) == value(full, lesson(0, 4))
 
 
-def test_keeps_nothing_of_batch_times_negatives_times_features() -> None:
+class Largest(TorchDispatchMode):
+    """Notes the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, made.numel()) if isinstance(made, Tensor) else self.numbers
+        return made
+
+
+def test_makes_nothing_of_batch_times_negatives_times_features() -> None:
     batch, negatives, features = 16, 64, 32
-    loss = build(n_samples=256, negatives=negatives, features=features)
-    sizes: list[int] = []
-
-    def keep(x: Tensor) -> Tensor:
-        sizes.append(x.numel())
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        value(loss, lesson(*range(batch)))
-    assert max(sizes) <= (negatives + batch) * max(batch, features)
+    loss = build(n_samples=batch + negatives, negatives=negatives, features=features)
+    student, teacher = random_taps(STUDENT, batch), random_taps(TEACHER, batch, seed=1)
+    with Largest() as largest:
+        loss(student, loss.summarise(teacher), lesson(*range(batch))).term.backward()
+    assert largest.numbers == (negatives + batch) * features
 
 
 def test_options_reach_the_loss() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.mhgd import AttentionGraph, MhgdLoss, Standardized, mhgd_loss
+from naskd.knowledge.singular import signed, singular_vectors
 
 from .fakes import STUDENTS, TEACHERS, random_taps
 
@@ -135,18 +136,15 @@ def test_initial_term_by_hand() -> None:
 
 
 def test_a_student_that_does_what_its_teacher_does_is_left_alone() -> None:
-    loss = build().eval()
+    loss = build().double().eval()
     student, teacher = (
-        random_taps(STUDENTS["three stages"], 6),
-        random_taps(TEACHERS["three stages"], 6, seed=1),
+        random_taps(x["three stages"], 6, seed=i, dtype=torch.float64)
+        for i, x in enumerate((STUDENTS, TEACHERS))
     )
-    for adapter, channels in zip(loss.adapters, (8, 12, 16), strict=True):
-        torch.nn.init.zeros_(adapter.weight)
-        torch.nn.init.ones_(adapter.bias)
-        assert adapter.out_channels == channels
-    # whatever the student sees, its vectors are (1, ..., 1) / sqrt(C)
-    same = {f"singular_{i}": torch.ones(6, c, 8) for i, c in enumerate((8, 12, 16))}
-    assert loss(student, same, LESSON).term < 1e-10
+    vectors = [signed(singular_vectors(x.detach(), 8)) for x in loss.adapted(student)]
+    for sign in (1, -1):  # the student's have the teacher's, whatever it is
+        same = {f"singular_{i}": sign * x for i, x in enumerate(vectors)}
+        assert loss(student, same, LESSON).term < 1e-12
     assert loss(student, loss.summarise(teacher), LESSON).term > 1e-6
 
 
