@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ from naskd.training.compute import Compute
 from naskd.training.evaluation import predict
 from naskd.userfile import file_content_id
 
+_LOG = logging.getLogger(__name__)
 _TEACHER = TypeAdapter(TeacherSpec)
 _ASSISTANT = TypeAdapter(AssistantSpec)
 
@@ -167,6 +169,8 @@ class TrialContext:
             self._objective(config)
         except ValueError as error:
             return [str(error).splitlines()[0]]
+        except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
+            _LOG.debug("a loss cannot be built: %s", error)
         return []
 
     def _objective(self, config: TrialConfig) -> DistillationObjective:

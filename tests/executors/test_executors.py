@@ -69,7 +69,8 @@ def _trial(number: int, config: TrialConfig, requires: tuple[str, ...] = ()) -> 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Any:
-    context = small_context(tmp_path)
+    (tmp_path / "space.py").write_text("")  # what workers are sent; the jobs here are given
+    context = small_context(tmp_path, base=tmp_path)
     context.checkpoints = CheckpointStore(tmp_path / "checkpoints")
     return context
 

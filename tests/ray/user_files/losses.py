@@ -23,8 +23,8 @@ HELD_AT = 2 * BATCHES
 class Calm(KnowledgeLoss):
     """The squared difference of the logits."""
 
-    def __init__(self, term, student, teacher):
-        super().__init__(term, student, teacher)
+    def __init__(self, term, student, teacher, given):
+        super().__init__(term, student, teacher, given)
         self.name = f"{term.kind}-{student.stages[-1].channels}"
         self.batch = 0
 
@@ -34,7 +34,7 @@ class Calm(KnowledgeLoss):
     def student_tensors(self, student):
         return (student.logits,)
 
-    def forward(self, student, teacher, labels, index):
+    def forward(self, student, teacher, lesson):
         term = F.mse_loss(student.logits, teacher["logits"])
         if not term.is_meta:  # when it is counted
             note(self.name, self.batch)
