@@ -465,6 +465,8 @@ class RayTuneExecutor:
         execution = self.context.spec.execution
         callbacks = build_callbacks(execution.callbacks, folder=self.folder, study=self.context.spec.name)
         with ExitStack() as cleanup:
+            # Ray prints what it hears of lost workers to standard output, which is for results; until it is shut down.
+            cleanup.enter_context(redirect_stdout(sys.stderr))
             own = cleanup.enter_context(_connected(execution.address))
             resources = Resources(execution, own)
             parcel, arrays = pack(self.context)
@@ -479,8 +481,6 @@ class RayTuneExecutor:
             cleanup.enter_context(_interrupts(dispatch))
             cleanup.enter_context(_environment(_TUNE_SETTINGS))
             cleanup.enter_context(_silent("ray.tune"))
-            # Ray prints what it hears of lost workers to standard output, which is for results.
-            cleanup.enter_context(redirect_stdout(sys.stderr))
             tune.Tuner(
                 tune.with_parameters(
                     StudyTrainable, parcel=parcel, arrays=arrays, depot=depot, work=self.work
