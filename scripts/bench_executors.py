@@ -296,7 +296,7 @@ def made_up_study(trials: int, sampler: str, folder: Path) -> StudySpec:
     return StudySpec.from_dict(
         {
             "name": "made-up",
-            "space": "space.py:space",
+            "space": f"{Path(__file__).resolve()}:eight",
             "data": {"kind": "digits"},
             "budget": {"trials": trials},
             "sampler": {"name": sampler},

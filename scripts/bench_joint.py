@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument(
         "--max-macs", type=float, default=5e5, help="no student above it; the reference point"
     )
+    parser.add_argument(
+        "--reference-accuracy", type=float, default=0.5, help="accuracy of the reference point"
+    )
     parser.add_argument("--retrain-seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
@@ -75,11 +78,11 @@ def main() -> None:
 
 
 def reference(args: argparse.Namespace) -> dict[str, float]:
-    return {"val_accuracy": 0.5, "macs": args.max_macs}
+    return {"val_accuracy": args.reference_accuracy, "macs": args.max_macs}
 
 
 def command(args: argparse.Namespace, out: Path) -> list[str]:
-    settings = ("study", "seeds", "budget", "min_macs", "max_macs", "retrain_seeds")
+    settings = ("study", "seeds", "budget", "min_macs", "max_macs", "reference_accuracy", "retrain_seeds")
     given = [text for name in settings for text in (f"--{name.replace('_', '-')}", str(getattr(args, name)))]
     given += [text for setting in args.set for text in ("--set", setting)]
     return [sys.executable, __file__, "--out", str(out), *given]
