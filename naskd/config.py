@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from naskd.option import Options
+
 _STRICT = ConfigDict(extra="forbid", validate_default=True)
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -19,7 +21,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-Pairs = Literal["last", "middle", "first", "all"]
+Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
 
 
@@ -82,7 +84,7 @@ class KnowledgeTerm:
             cross-entropy's.
         temperature: Softmax temperature; losses without one ignore it.
         pairs: Which stages are matched, for losses on stages: the ``last``, the ``middle`` or ``first``
-            pair, or ``all``.
+            pair, ``all``, or ``learned`` (every stage with every other, by weights that are trained).
         source: Index into ``DistillationSpec.teachers``.
         options: Further settings of the loss as (name, value) pairs, sorted by name; its card lists them.
     """
@@ -93,7 +95,7 @@ class KnowledgeTerm:
     temperature: Positive = 4.0
     pairs: Pairs = "last"
     source: Annotated[int, Field(ge=0)] = 0
-    options: tuple[tuple[str, bool | int | float | str], ...] = ()
+    options: Options = ()
 
 
 def _check_terms(terms: tuple[KnowledgeTerm, ...], ce_weight: float, n_teachers: int) -> None:
@@ -174,6 +176,7 @@ class DistillationSpec:
         ce_weight: Weight of the cross-entropy with the labels.
         teachers: Names of the study's teachers; terms point into this tuple.
         assistants: A chain of teacher assistants from the teacher down; the student is then taught by the last one.
+        scheme_options: Further settings of the scheme as (name, value) pairs, sorted by name; its card lists them.
     """
 
     terms: tuple[KnowledgeTerm, ...] = ()
@@ -181,6 +184,7 @@ class DistillationSpec:
     scheme: str = "offline"
     teachers: Annotated[tuple[str, ...], Field(min_length=1)] = ("teacher",)
     assistants: tuple[AssistantSpec, ...] = ()
+    scheme_options: Options = ()
 
     def __post_init__(self) -> None:
         _check_terms(self.terms, self.ce_weight, n_teachers=len(self.teachers))
@@ -198,6 +202,7 @@ class DistillationSpec:
             scheme=self.scheme,
             teachers=self.teachers,
             assistants=tuple(a.canonical() for a in self.assistants) if terms else (),
+            scheme_options=tuple(sorted(self.scheme_options)),
         )
 
 

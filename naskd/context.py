@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from naskd.config import (
     ArchitectureSpec,
     AssistantSpec,
     Cost,
+    DistillationSpec,
     KnowledgeTerm,
     TeacherSpec,
     TrialConfig,
@@ -26,12 +29,15 @@ from naskd.cost import network_cost
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.data.views import ViewedImages, Views, default_shift
-from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
-from naskd.knowledge.base import KnowledgeLoss
+from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
 from naskd.knowledge.source import OnlineSource
-from naskd.networks.student import build_student, design_cost
+from naskd.networks.student import build_student, design_cost, student_shapes
 from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.schemes import SCHEMES
+from naskd.schemes.objective import DistillationObjective
+from naskd.schemes.offline import deployed_network
 from naskd.seeds import derive_seed
 from naskd.studyfile import StudySpec
 from naskd.taps import tap_shapes
@@ -39,6 +45,7 @@ from naskd.training.compute import Compute
 from naskd.training.evaluation import predict
 from naskd.userfile import file_content_id
 
+_LOG = logging.getLogger(__name__)
 _TEACHER = TypeAdapter(TeacherSpec)
 _ASSISTANT = TypeAdapter(AssistantSpec)
 
@@ -53,6 +60,7 @@ class ArtifactRecipe:
         requires: Ids of the artifacts that supervise it.
         seed: Of its training.
         label: For messages.
+        epoch: Of a teacher's training whose state it is; 0 for the end.
     """
 
     artifact_id: str
@@ -60,6 +68,7 @@ class ArtifactRecipe:
     requires: tuple[str, ...]
     seed: int
     label: str
+    epoch: int = 0
 
 
 class TrialContext:
@@ -101,10 +110,12 @@ class TrialContext:
             data = load_search_data(spec.data, spec.base, cache=cache)
         self.data = data.to(self.compute.device)
         self._sources: dict[str, OnlineSource] = {}
+        self._stand_ins: dict[str, OnlineSource] = {}
         self._banks: dict[tuple[str, str], BankedSource] = {}
         self._val_predictions: dict[str, Tensor] = {}
         self._views: dict[str, ViewedImages] = {}
         self._teacher_recipe: ArtifactRecipe | None = None
+        self._teacher_identity: Any = None
         self._checkpoint_hash: str | None = None
 
     @property
@@ -114,10 +125,11 @@ class TrialContext:
 
     def build_student(self, architecture: ArchitectureSpec) -> nn.Module:
         """A fresh network on the device."""
-        network = build_student(
-            architecture, self.data.in_channels, self.data.n_classes, self.data.mean, self.data.std
-        )
-        return self.compute.place(network)
+        return self.compute.place(self._new_student(architecture))
+
+    def _new_student(self, architecture: ArchitectureSpec) -> nn.Module:
+        data = self.data
+        return build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
 
     def views(self, augmentation: str) -> ViewedImages:
         """The training images with enumerated views; one padded copy serves all trainings.
@@ -138,9 +150,37 @@ class TrialContext:
         return self._views[augmentation]
 
     def design_cost(self, config: TrialConfig) -> Cost:
-        """Of a design's deployed network; nothing is built."""
+        """Of a design's deployed network; nothing is built, unless a loss stays in the student.
+
+        Raises:
+            ValueError: That loss cannot be matched to the design's networks.
+        """
         channels, resolution = self.input_shape
-        return design_cost(config.architecture, channels, self.data.n_classes, resolution)
+        if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
+            return design_cost(config.architecture, channels, self.data.n_classes, resolution)
+        objective = self._objective(config)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network = deployed_network(self._new_student(config.architecture), objective)
+        return network_cost(network, channels, resolution)
+
+    def design_problems(self, config: TrialConfig) -> list[str]:
+        """Why a design's losses cannot be matched to its student and its teachers; empty when they can."""
+        try:
+            self._objective(config)
+        except ValueError as error:
+            return [str(error).splitlines()[0]]
+        except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
+            _LOG.debug("a loss cannot be built: %s", error)
+        return []
+
+    def _objective(self, config: TrialConfig) -> DistillationObjective:
+        """What a design's student minimises: without weights, and with untrained teachers in place of trained."""
+        distillation = config.distillation
+        shapes = student_shapes(config.architecture, self.data.n_classes, self.data.resolution)
+        chain = self.supervisors(distillation, self.recipes(config))
+        sources = [self.stand_in(recipe) for recipe in chain]
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return DistillationObjective(distillation, shapes, sources, len(self.data.train))
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether it is in the store."""
@@ -173,6 +213,7 @@ class TrialContext:
             if teacher.builder is not None:
                 path, _, function = teacher.builder.rpartition(":")
                 identity["builder"] = [file_content_id(self.spec.resolve(path)), function]
+            self._teacher_identity = identity
             self._teacher_recipe = ArtifactRecipe(
                 artifact_id=self._artifact_id("teacher", identity),
                 assistant=None,
@@ -190,8 +231,13 @@ class TrialContext:
 
         The last one supervises the student: the teacher itself, or the last assistant of the chain.
         """
-        if not config.distillation.terms:
+        if not needs_teacher(config.distillation):
             return []
+        scheme = SCHEMES[config.distillation.scheme]
+        if scheme.uses_trajectory:
+            # The latest first: making it stores the earlier ones on the way.
+            anchors = int(scheme.option(config.distillation, "anchors"))
+            return [*reversed(self._trajectory(anchors)), self.teacher_recipe()]
         chain = [self.teacher_recipe()]
         for assistant in config.distillation.assistants:
             parent = chain[-1].artifact_id
@@ -207,6 +253,43 @@ class TrialContext:
                 )
             )
         return chain
+
+    def _trajectory(self, anchors: int) -> list[ArtifactRecipe]:
+        """States of the teacher's training at equal epoch intervals, without the last one, which is the teacher."""
+        teacher = self.teacher_recipe()
+        assert self.spec.teacher is not None
+        epochs = self.spec.teacher.training.epochs
+        states = dict.fromkeys(max(1, round(epochs * i / anchors)) for i in range(1, anchors))
+        return [
+            dataclasses.replace(
+                teacher,
+                artifact_id=self._artifact_id("teacher state", [self._teacher_identity, epoch]),
+                label=f"teacher after {epoch} of {epochs} epochs",
+                epoch=epoch,
+            )
+            for epoch in states
+            if epoch < epochs
+        ]
+
+    def supervisors(
+        self, distillation: DistillationSpec, recipes: Sequence[ArtifactRecipe]
+    ) -> list[ArtifactRecipe]:
+        """Whom the student hears, in the order of its sources.
+
+        That is the nearest one, and for a loss of several, the others; or the states of a teacher's training, early to
+        late.
+
+        Args:
+            distillation: Of the design.
+            recipes: Of the design, see :meth:`recipes`.
+        """
+        if not recipes:
+            return []
+        if SCHEMES[distillation.scheme].uses_trajectory:
+            return sorted(recipes, key=lambda recipe: recipe.epoch or math.inf)
+        nearest = [recipes[-1]] * len(distillation.teachers)
+        several = any(KNOWLEDGE[term.kind].several_teachers for term in distillation.terms)
+        return [*nearest, *reversed(recipes[:-1])] if several else nearest
 
     @property
     def trains_teacher(self) -> bool:
@@ -259,11 +342,14 @@ class TrialContext:
 
     def _as_source(self, network: nn.Module) -> OnlineSource:
         shapes = tap_shapes(network, *self.input_shape)
-        return OnlineSource(network, shapes, network_cost(network, *self.input_shape).macs)
+        assert isinstance(network, Teacher)
+        return OnlineSource(network, shapes, network_cost(network, *self.input_shape).macs, _parts(network))
 
     def stand_in(self, recipe: ArtifactRecipe) -> OnlineSource:
-        """An untrained network of the recipe's shape, which costs what the trained one costs."""
-        return self._as_source(self.frozen_network(recipe, None))
+        """An untrained network of the recipe's shape, which costs what the trained one costs; built once."""
+        if recipe.artifact_id not in self._stand_ins:
+            self._stand_ins[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, None))
+        return self._stand_ins[recipe.artifact_id]
 
     def source(self, recipe: ArtifactRecipe) -> OnlineSource:
         """The stored network of a recipe as a source of knowledge, loaded once.
@@ -293,7 +379,9 @@ class TrialContext:
                 len(self.data.train),
                 views.views.n_views,
                 n_epochs,
-                foreseen=[loss for kind in self.foreseen for loss in _template(kind, source)],
+                foreseen=[
+                    loss for kind in self.foreseen for loss in _template(kind, source, len(self.data.train))
+                ],
                 folder=None if self.cache is None else self.cache / "bank" / self._bank_id(recipe, views),
             )
         return self._banks[key]
@@ -314,12 +402,33 @@ class TrialContext:
         return self._val_predictions[recipe.artifact_id]
 
 
-def _template(kind: str, source: OnlineSource) -> Iterator[KnowledgeLoss]:
+def _parts(teacher: Teacher) -> TeacherParts:
+    """Copies of the weights that losses may read."""
+    head = teacher.head
+    return TeacherParts(
+        head=None
+        if head is None
+        else (
+            head.weight.detach().clone(),
+            (head.weight.new_zeros(head.out_features) if head.bias is None else head.bias.detach().clone()),
+        ),
+        norms=tuple(
+            None
+            if norm is None or norm.weight is None
+            else (norm.bias.detach().clone(), norm.weight.detach().clone())
+            for norm in teacher.pre_activation_norms()
+        ),
+    )
+
+
+def _template(kind: str, source: OnlineSource, n_samples: int) -> Iterator[KnowledgeLoss]:
     """A loss of a kind that keeps all that any loss of it may keep: it pairs the teacher with itself.
 
     Nothing for a kind that cannot be banked, or that needs more than the teacher shows.
     """
-    if KNOWLEDGE[kind].unbankable:
+    card = KNOWLEDGE[kind]
+    if card.unbankable or not card.needs_teacher:
         return
+    given = LossInputs(source.parts, n_samples, (source.shapes,) * 2)
     with contextlib.suppress(ValueError), torch.random.fork_rng(devices=[]):
-        yield KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="all"), source.shapes, source.shapes)
+        yield KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="all"), source.shapes, source.shapes, given)

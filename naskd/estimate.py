@@ -48,11 +48,17 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
             0,
             context.views(design.training.augmentation),
             _stand_ins(context, design),
+            design.architecture,
         )
         per_step, steps = _time_steps(run)
         seconds.append(per_step * steps)
-        n = run.loop.images_per_epoch(0)
-        macs.append((run.macs_per_image * n + len(context.data.val) * run.cost.macs) * run.total_epochs)
+        macs.append(
+            sum(
+                run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
+                + len(context.data.val) * run.cost.macs
+                for epoch in range(run.total_epochs)
+            )
+        )
     teacher_seconds = 0.0
     if (
         spec.teacher is not None
@@ -93,10 +99,8 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
 
 
 def _stand_ins(context: TrialContext, design: TrialConfig) -> tuple[OnlineSource, ...]:
-    recipes = context.recipes(design)
-    if not recipes:
-        return ()
-    return (context.stand_in(recipes[-1]),) * len(design.distillation.teachers)
+    chain = context.supervisors(design.distillation, context.recipes(design))
+    return tuple(context.stand_in(recipe) for recipe in chain)
 
 
 def _assistant_seconds(context: TrialContext, designs: Sequence[TrialConfig]) -> Iterator[float]:

@@ -6,8 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from naskd.networks.student import Student
-from naskd.networks.student_file import load_student
+from naskd.networks.student_file import Deployed, load_student
 
 Format = Literal["safetensors", "onnx"]
 
@@ -73,7 +72,7 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
     }
 
 
-def _write_onnx(student: Student, path: Path, example: Tensor) -> None:
+def _write_onnx(student: Deployed, path: Path, example: Tensor) -> None:
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it and says so only deep inside
     except ImportError as error:

@@ -22,6 +22,7 @@ from naskd.jobs import Decision, Job
 from naskd.networks.student import Student
 from naskd.networks.student_file import save_student
 from naskd.pareto import non_dominated, objective_space
+from naskd.projected import ProjectedStudent
 from naskd.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
@@ -150,7 +151,7 @@ class Retraining:
             ) from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
-        if isinstance(student, Student):
+        if isinstance(student, Student | ProjectedStudent):
             save_student(path, student, config.architecture, self.context.data.class_names, seed=seed)
         return {
             "seed": seed,

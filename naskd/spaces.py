@@ -28,6 +28,7 @@ from naskd.config import (
     TrialConfig,
     Weighting,
 )
+from naskd.option import Options
 
 Stride = Literal[1, 2]
 
@@ -102,6 +103,7 @@ class KnowledgeChoice:
             pooled features.
         weighting: ``balanced`` by default: students of many sizes need factors of many sizes.
         options: Fixed settings of the loss, sorted by name.
+        ranges: Settings that are searched, each with its range above 0, on a logarithmic scale.
     """
 
     kind: str
@@ -109,7 +111,8 @@ class KnowledgeChoice:
     temperature: RealRange | None = None
     pairs: tuple[Pairs, ...] = ("last",)
     weighting: Weighting = "balanced"
-    options: tuple[tuple[str, bool | int | float | str], ...] = ()
+    options: Options = ()
+    ranges: tuple[tuple[str, RealRange], ...] = ()
 
 
 def suggest_architecture(
@@ -165,43 +168,99 @@ def suggest_distillation(
     trial: Trial,
     kinds: Sequence[KnowledgeChoice],
     *,
+    slots: int | None = None,
     assistants: Mapping[str, AssistantSpec] | None = None,
+    schemes: Sequence[str] = ("offline",),
     ce_weight: float = 1.0,
-    scheme: str = "offline",
 ) -> DistillationSpec:
     """Suggest how a student is taught: any subset of `kinds`, the empty one (no distillation) included.
 
-    Parameters: for each kind ``kd.<kind>.use``, ``.weight``, ``.temperature`` and ``.pairs``; and
-    ``kd.assistant``, ``none`` or a key of `assistants`.
+    Parameters: for each kind ``kd.<kind>.use``, ``.weight``, ``.temperature`` and ``.pairs``; ``kd.assistant``,
+    ``none`` or a key of `assistants`; ``kd.scheme``; and ``kd.<kind>.<option>`` for each of a kind's `ranges`.
+
+    With `slots`, at most that many kinds, for long lists of them: for each slot i from 1 ``kd.<i>.kind`` (``none`` or a
+    kind), ``.weight``, ``.temperature`` and ``.pairs``. A slot's ranges are those of all kinds together; a weight or
+    temperature outside of its kind's own range is moved to the nearer end, and pairs that its kind does not offer
+    become the kind's first.
 
     Args:
         trial: Where values come from.
         kinds: Kinds of knowledge, each at most once.
+        slots: Most kinds at once, at least 1; None for any number.
         assistants: Intermediate networks by name.
+        schemes: Names of registered schemes, to choose from.
         ce_weight: Of the cross-entropy with the labels; each kind has a weight of its own beside it.
-        scheme: Name of a registered scheme.
     """
+    terms = _any_subset(trial, kinds) if slots is None else _some(trial, kinds, slots)
+    named = dict(assistants or {})
+    assistant = _choose(trial, "kd.assistant", ("none", *named))
+    chain = () if assistant == "none" else (named[assistant],)
+    scheme = _choose(trial, "kd.scheme", schemes)
+    spec = DistillationSpec(terms=tuple(terms), ce_weight=ce_weight, scheme=scheme, assistants=chain)
+    return spec.canonical()
+
+
+def _any_subset(trial: Trial, kinds: Sequence[KnowledgeChoice]) -> list[KnowledgeTerm]:
     terms = []
     for choice in kinds:
         prefix = f"kd.{choice.kind}"
         use = _choose(trial, f"{prefix}.use", (False, True))
-        term = KnowledgeTerm(
-            choice.kind,
-            weight=_suggest_log(trial, f"{prefix}.weight", choice.weight),
-            weighting=choice.weighting,
-            pairs=_choose(trial, f"{prefix}.pairs", choice.pairs),
-            options=choice.options,
-        )
+        weight = _suggest_log(trial, f"{prefix}.weight", choice.weight)
+        pairs = _choose(trial, f"{prefix}.pairs", choice.pairs)
+        temperature = None
         if choice.temperature is not None:
             temperature = _suggest_log(trial, f"{prefix}.temperature", choice.temperature)
-            term = replace(term, temperature=temperature)
+        term = _term(choice, weight, pairs, temperature, _suggest_options(trial, choice))
         if use:
             terms.append(term)
-    named = dict(assistants or {})
-    assistant = _choose(trial, "kd.assistant", ("none", *named))
-    chain = () if assistant == "none" else (named[assistant],)
-    spec = DistillationSpec(terms=tuple(terms), ce_weight=ce_weight, scheme=scheme, assistants=chain)
-    return spec.canonical()
+    return terms
+
+
+def _some(trial: Trial, kinds: Sequence[KnowledgeChoice], slots: int) -> list[KnowledgeTerm]:
+    by_name = {choice.kind: choice for choice in kinds}
+    options = {choice.kind: _suggest_options(trial, choice) for choice in kinds}
+    weights = [choice.weight for choice in kinds]
+    weight_range = (min(low for low, _ in weights), max(high for _, high in weights))
+    warm = [choice.temperature for choice in kinds if choice.temperature is not None]
+    pairs = tuple(dict.fromkeys(pair for choice in kinds for pair in choice.pairs))
+    terms: dict[str, KnowledgeTerm] = {}
+    for slot in range(1, slots + 1):
+        kind = _choose(trial, f"kd.{slot}.kind", ("none", *by_name))
+        weight = _suggest_log(trial, f"kd.{slot}.weight", weight_range)
+        chosen = _choose(trial, f"kd.{slot}.pairs", pairs)
+        temperature = None
+        if warm:
+            bounds = (min(low for low, _ in warm), max(high for _, high in warm))
+            temperature = _suggest_log(trial, f"kd.{slot}.temperature", bounds)
+        if kind == "none" or kind in terms:
+            continue
+        choice = by_name[kind]
+        if chosen not in choice.pairs:
+            chosen = choice.pairs[0]
+        weight = _within(weight, choice.weight)
+        own = None
+        if choice.temperature is not None and temperature is not None:
+            own = _within(temperature, choice.temperature)
+        terms[kind] = _term(choice, weight, chosen, own, options[kind])
+    return list(terms.values())
+
+
+def _within(value: float, bounds: RealRange) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+def _suggest_options(trial: Trial, choice: KnowledgeChoice) -> Options:
+    searched = {
+        name: _suggest_log(trial, f"kd.{choice.kind}.{name}", bounds) for name, bounds in choice.ranges
+    }
+    return tuple(sorted({**dict(choice.options), **searched}.items()))
+
+
+def _term(
+    choice: KnowledgeChoice, weight: float, pairs: Pairs, temperature: float | None, options: Options
+) -> KnowledgeTerm:
+    term = KnowledgeTerm(choice.kind, weight=weight, weighting=choice.weighting, pairs=pairs, options=options)
+    return term if temperature is None else replace(term, temperature=temperature)
 
 
 def suggest_training(
@@ -255,6 +314,10 @@ class KnowledgeFacts(Protocol):
     def uses_pairs(self) -> bool:
         """Whether the pairs of a term mean anything."""
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a trained network is asked."""
+
 
 class BlockFacts(Protocol):
     """What :func:`canonical` reads of the card of a block."""
@@ -286,7 +349,8 @@ def canonical(
 
     Beyond :meth:`~naskd.config.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
     two, the middle one is the first. With cards also: temperature, pairs, expansion and squeeze-excitation
-    are at their defaults where the loss or block does not read them. Names without a card stay as they are.
+    are at their defaults where the loss or block does not read them, and there is no assistant where no loss asks a
+    teacher. Names without a card stay as they are.
 
     Args:
         config: A design from any search space.
@@ -296,10 +360,15 @@ def canonical(
     stages = tuple(_canonical_stage(stage, blocks) for stage in config.architecture.stages)
     n_stages = len(stages)
     terms = tuple(_canonical_term(term, n_stages, knowledge) for term in config.distillation.terms)
+    distillation = replace(config.distillation, terms=terms)
+    if knowledge is not None and not any(
+        term.kind not in knowledge or knowledge[term.kind].needs_teacher for term in terms
+    ):
+        distillation = replace(distillation, assistants=())
     return replace(
         config,
         architecture=replace(config.architecture, stages=stages),
-        distillation=replace(config.distillation, terms=terms).canonical(),
+        distillation=distillation.canonical(),
     )
 
 
@@ -316,7 +385,7 @@ def _canonical_stage(stage: StageSpec, blocks: Cards[BlockFacts] | None) -> Stag
 
 def _canonical_term(term: KnowledgeTerm, n_stages: int, cards: Cards[KnowledgeFacts] | None) -> KnowledgeTerm:
     pairs: Pairs = term.pairs
-    if n_stages == 1:
+    if n_stages == 1 and pairs != "learned":
         pairs = "last"
     elif n_stages == 2 and pairs == "middle":
         pairs = "first"

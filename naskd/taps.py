@@ -90,6 +90,14 @@ class TapShapes:
     n_features: int
 
 
+def as_map(tap: Tap) -> Tensor:
+    """``(B, C, H, W)`` of a tap; tokens ``(B, N, D)`` are laid out row by row on the tap's grid."""
+    if tap.layout == "map":
+        return tap.tensor
+    batch, _, features = tap.tensor.shape
+    return tap.tensor.transpose(1, 2).reshape(batch, features, *tap.shape.grid)
+
+
 @runtime_checkable
 class TappedNetwork(Protocol):
     """A classifier of images in [0, 1], ``(B, C, H, W)`` float; it normalises them itself.

@@ -1,18 +1,19 @@
 """One training that can stop and go on, and the loop over it that turns every outcome into data."""
 
+import dataclasses
 import gc
 import io
 import logging
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from naskd.config import AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.config import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.context import ArtifactRecipe, TrialContext
 from naskd.cost import network_cost
 from naskd.data.views import ViewedImages
@@ -39,6 +40,7 @@ class TrialRun:
         seed: Of initialisation and order.
         views: The training images with their views.
         sources: Knowledge of each teacher of the design.
+        architecture: Of what `build` makes, where there is one.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TrialRun:
         seed: int,
         views: ViewedImages,
         sources: tuple[KnowledgeSource, ...] = (),
+        architecture: ArchitectureSpec | None = None,
     ) -> None:
         self.context = context
         self.curve: list[dict[str, float]] = []
@@ -59,7 +62,17 @@ class TrialRun:
         """Wall time up to the checkpoint that this run was taken up from."""
         self._sources = tuple({id(source): source for source in sources}.values())
         channels, resolution = context.input_shape
-        inputs = SchemeInputs(distillation, training.epochs, build, sources, channels, resolution)
+        inputs = SchemeInputs(
+            distillation,
+            training.epochs,
+            build,
+            sources,
+            channels,
+            resolution,
+            n_samples=len(context.data.train),
+            architecture=architecture,
+            variant=context.build_student,
+        )
         devices = [context.compute.device] if context.compute.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(derive_seed("initialisation", seed))
@@ -67,10 +80,9 @@ class TrialRun:
         order_seed = derive_seed("order", seed)
         self.loop = TrainingLoop(self.scheme, training, context.data, views, order_seed, context.compute)
         self.cost = network_cost(self.scheme.deployed, channels, resolution)
-        trained, asked = self.scheme.step_macs(training.batch_size)
-        # The backward pass of what is trained costs two forward passes; a teacher is only asked.
-        self._own_macs_per_image = 3 * trained
-        self.macs_per_image = 3 * trained + asked
+        self._step_macs: dict[str, tuple[float, float]] = {
+            phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases
+        }
 
     @property
     def epoch(self) -> int:
@@ -82,12 +94,18 @@ class TrialRun:
         """Length of the schedule, initial stages included."""
         return self.loop.total_epochs
 
+    def macs_per_image(self, epoch: int) -> float:
+        """Of a training step in an epoch (from 0), its teachers' forward passes included."""
+        trained, asked = self._step_macs[self.loop.phase_of(epoch).name]
+        # The backward pass of what is trained costs two forward passes; a teacher is only asked.
+        return 3 * trained + asked
+
     @property
     def equivalent_steps(self) -> float:
         """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.context.data.val) * self.cost.macs / self.macs_per_image
+            evaluation = len(self.context.data.val) * self.cost.macs / self.macs_per_image(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 
@@ -119,8 +137,10 @@ class TrialRun:
     def _book(self, n_trained: int, n_evaluated: int, asked_before: int) -> None:
         evaluation = n_evaluated * self.cost.macs
         asked = self._asked_macs() - asked_before
-        self.train_macs += round(n_trained * self.macs_per_image) + evaluation
-        self.spent_macs += round(n_trained * self._own_macs_per_image) + evaluation + asked
+        epoch = self.loop.epoch - 1
+        trained, _ = self._step_macs[self.loop.phase_of(epoch).name]
+        self.train_macs += round(n_trained * self.macs_per_image(epoch)) + evaluation
+        self.spent_macs += round(n_trained * 3 * trained) + evaluation + asked
 
     def _asked_macs(self) -> int:
         return sum(source.forward_images * source.macs for source in self._sources)
@@ -153,6 +173,7 @@ def start_run(
     recipes = context.recipes(config)
     supervisor = recipes[-1] if recipes else None
     augmentation = config.training.augmentation
+    chain = context.supervisors(config.distillation, recipes)
     run = TrialRun(
         config.distillation,
         config.training,
@@ -160,9 +181,8 @@ def start_run(
         context,
         seed,
         context.views(augmentation),
-        (context.banked_source(supervisor, augmentation),) * len(config.distillation.teachers)
-        if supervisor
-        else (),
+        tuple(context.banked_source(recipe, augmentation) for recipe in chain),
+        config.architecture,
     )
     return run, supervisor
 
@@ -285,7 +305,7 @@ def artifact_steps(job: Job, context: TrialContext) -> Steps:
         recipe, parent = chain[position], chain[position - 1] if position else None
         with context.store.claim(recipe.artifact_id) as wanted:
             if wanted:
-                yield from _make(job, recipe, parent, context, spent)
+                yield from _make(job, recipe, parent, chain, context, spent)
             manifest = context.store.manifest(recipe.artifact_id)
     except (
         Exception
@@ -390,10 +410,14 @@ def _make(
     job: Job,
     recipe: ArtifactRecipe,
     parent: ArtifactRecipe | None,
+    others: Sequence[ArtifactRecipe],
     context: TrialContext,
     spent: list[TrialRun],
 ) -> Generator[Progress, Decision, None]:
-    """Make and store it; the training, if there is one, is noted in `spent`. Nobody stops an artifact."""
+    """Make and store it; the training, if there is one, is noted in `spent`. Nobody stops an artifact.
+
+    States that the same training passes through, and that are among `others`, are stored on the way.
+    """
     started = time.perf_counter()
     run: TrialRun | None = None
     if recipe.assistant is not None:
@@ -404,17 +428,41 @@ def _make(
     if run is not None:
         spent.append(run)
         _take_up(run, job, context)
-        last = run.total_epochs
+        last = recipe.epoch or run.total_epochs
         while run.epoch < last:
             metrics = run.advance(run.epoch + 1)
             yield Progress(run.epoch, metrics, run.epoch == last)
             _leave(run, job, context, last, started)
+            _keep_earlier(run, recipe, others, context)
         state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
     else:
         state = context.teacher_checkpoint()
+    seconds = (run.seconds if run is not None else 0.0) + time.perf_counter() - started
+    cost = {
+        "train_macs": run.train_macs if run is not None else 0,
+        "spent_macs": run.spent_macs if run is not None else 0,
+        "wall_seconds": seconds,
+        "curve": run.curve if run is not None else [],
+    }
+    _keep(recipe, state, context, cost)
+
+
+def _keep_earlier(
+    run: TrialRun, recipe: ArtifactRecipe, others: Sequence[ArtifactRecipe], context: TrialContext
+) -> None:
+    """Store a state of a teacher that somebody will ask for; its cost is booked with the training that is going on."""
+    for other in others:
+        if other.epoch == run.epoch and other != recipe and other.artifact_id not in context.store:
+            state = {name: x.detach().cpu().clone() for name, x in run.scheme.deployed.state_dict().items()}
+            free = {"train_macs": 0, "spent_macs": 0, "wall_seconds": 0.0, "curve": list(run.curve)}
+            _keep(other, state, context, free)
+
+
+def _keep(
+    recipe: ArtifactRecipe, state: Mapping[str, Tensor], context: TrialContext, cost: Mapping[str, Any]
+) -> None:
     network = context.frozen_network(recipe, state)
-    channels, resolution = context.input_shape
-    cost = network_cost(network, channels, resolution)
+    deployed = network_cost(network, *context.input_shape)
     predictions = predict(network, context.data.val.images, context.compute)
     context.store.save(
         recipe.artifact_id,
@@ -424,13 +472,8 @@ def _make(
             "requires": list(recipe.requires),
             "seed": recipe.seed,
             "val_accuracy": accuracy(predictions, context.data.val.labels),
-            "macs": cost.macs,
-            "n_params": cost.n_params,
-            "size_bytes": cost.size_bytes,
-            "train_macs": run.train_macs if run is not None else 0,
-            "spent_macs": run.spent_macs if run is not None else 0,
-            "wall_seconds": (run.seconds if run is not None else 0.0) + time.perf_counter() - started,
-            "curve": run.curve if run is not None else [],
+            **dataclasses.asdict(deployed),
+            **cost,
             "environment": context.compute.environment(),
         },
     )

@@ -30,6 +30,9 @@ class NoResources:
     def design_cost(self, config: TrialConfig) -> Cost:
         return design_cost(config.architecture, 1, 10, 8)
 
+    def design_problems(self, config: TrialConfig) -> list[str]:
+        return []
+
     def recipes(self, config: TrialConfig) -> list[Any]:
         return []
 

@@ -8,6 +8,7 @@ from naskd.config import (
     ArchitectureSpec,
     AssistantSpec,
     DistillationSpec,
+    Pairs,
     StageSpec,
     TrainingSpec,
     TrialConfig,
@@ -41,6 +42,28 @@ KNOWLEDGE = (
     KnowledgeChoice("attention", pairs=("first", "middle", "last", "all")),
     KnowledgeChoice("rkd"),
 )
+PAIRS: tuple[Pairs, ...] = ("all", "last", "middle", "learned")
+CATALOGUE = (
+    *(
+        KnowledgeChoice(kind, temperature=(1.0, 8.0))
+        for kind in ("logits", "conditional", "tf_kd", "dkd", "nkd", "dist", "wsld")
+    ),
+    *(KnowledgeChoice(kind, pairs=PAIRS) for kind in ("hint", "attention", "nst", "vid", "sp", "ickd")),
+    *(KnowledgeChoice(kind, pairs=PAIRS) for kind in ("factor", "mgd")),
+    *(KnowledgeChoice(kind, pairs=("all", "last", "middle")) for kind in ("ab", "ofd")),
+    *(
+        KnowledgeChoice(kind)
+        for kind in (
+            *("logit_mse", "mlkd", "review", "semckd", "simkd", "srrl", "rkd", "pkt", "cc", "irg"),
+            *("information_flow", "fsp", "svd", "mhgd", "crd", "teacher_graph"),
+        )
+    ),
+    # Smoothing is smoothing at the weight 1 alone; balanced, it would be something else.
+    KnowledgeChoice(
+        "label_smoothing", weight=(1.0, 1.0), weighting="paper", ranges=(("epsilon", (0.02, 0.3)),)
+    ),
+)
+"""Every kind of knowledge that there is."""
 TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")
 
 MEDIUM = ArchitectureSpec(
@@ -79,6 +102,18 @@ def training(trial: Trial) -> TrainingSpec:
 def joint(trial: Trial) -> TrialConfig:
     """Architecture, distillation and training together."""
     return canonical(TrialConfig(architecture(trial), distillation(trial), training(trial)))
+
+
+def catalogue(trial: Trial) -> TrialConfig:
+    """As `joint`, with up to two of all kinds of knowledge, and the schemes that change who teaches."""
+    taught = suggest_distillation(
+        trial,
+        CATALOGUE,
+        slots=2,
+        assistants={"medium": ASSISTANT},
+        schemes=("offline", "rco", "parameter_sharing"),
+    )
+    return canonical(TrialConfig(architecture(trial), taught, training(trial)))
 
 
 def architecture_only(trial: Trial) -> TrialConfig:

@@ -57,7 +57,7 @@ def test_a_kill_in_the_middle_leaves_nothing_that_counts(store: ArtifactStore) -
 import json, os, signal, torch
 from pathlib import Path
 from naskd.artifacts import ArtifactStore
-json.dump = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+json.dumps = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 ArtifactStore(Path({str(store.root)!r})).save("x", {{"a": torch.zeros(2)}}, {{}})
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL

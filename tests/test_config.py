@@ -172,7 +172,7 @@ def test_a_design_cannot_be_changed() -> None:
         (lambda: KnowledgeTerm("logits", weight=float("inf")), "finite"),
         (lambda: KnowledgeTerm("logits", weight=float("nan")), "finite"),
         (lambda: KnowledgeTerm("logits", temperature=0.0), "greater than 0"),
-        (lambda: KnowledgeTerm("logits", pairs="second"), "'last', 'middle', 'first' or 'all'"),
+        (lambda: KnowledgeTerm("logits", pairs="second"), "'last', 'middle', 'first', 'all' or 'learned'"),
         (lambda: TrainingSpec(epochs=0), "greater than or equal to 1"),
         (lambda: TrainingSpec(batch_size=1), "greater than or equal to 2"),
         (lambda: TrainingSpec(learning_rate=float("inf")), "finite"),

@@ -25,6 +25,7 @@ from naskd.config import (
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.networks.student import design_cost
+from naskd.schemes import SCHEMES
 from naskd.spaces import (
     BlockChoice,
     KnowledgeChoice,
@@ -393,3 +394,69 @@ class TestParts:
 
 def design_with(distillation: DistillationSpec) -> TrialConfig:
     return TrialConfig(ArchitectureSpec((StageSpec("basic", 1, 8),)), distillation)
+
+
+class TestSlots:
+    KINDS = (
+        KnowledgeChoice("logits", temperature=(2.0, 4.0)),
+        KnowledgeChoice("hint", pairs=("all", "learned")),
+        KnowledgeChoice("label_smoothing", weight=(1.0, 1.0), ranges=(("epsilon", (0.05, 0.2)),)),
+        KnowledgeChoice("rkd", weight=(0.5, 20.0)),
+    )
+
+    def teach(self, trial: Trial) -> DistillationSpec:
+        return suggest_distillation(trial, self.KINDS, slots=2)
+
+    def test_parameters_do_not_depend_on_what_is_chosen(self) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        seen = set()
+        trials = [study.ask() for _ in range(200)]
+        for trial in trials:
+            spec = self.teach(trial)
+            seen.add(tuple(term.kind for term in spec.terms))
+            assert len(spec.terms) <= 2
+            for term in spec.terms:
+                choice = next(c for c in self.KINDS if c.kind == term.kind)
+                assert choice.weight[0] <= term.weight <= choice.weight[1]
+                assert choice.temperature is None or (
+                    choice.temperature[0] <= term.temperature <= choice.temperature[1]
+                )
+                assert term.pairs in choice.pairs
+        assert all(trial.distributions == trials[0].distributions for trial in trials)
+        names = {"none", *(choice.kind for choice in self.KINDS)}
+        assert set(trials[0].distributions["kd.1.kind"].choices) == names
+        # 1 without, 4 alone, 6 pairs
+        assert len(seen) == 11
+
+    def test_a_kind_twice_is_once_and_the_first_slot_speaks(self) -> None:
+        params = {
+            **{"kd.1.kind": "rkd", "kd.1.weight": 2.0, "kd.1.pairs": "all", "kd.1.temperature": 3.0},
+            **{"kd.2.kind": "rkd", "kd.2.weight": 9.0, "kd.2.pairs": "last", "kd.2.temperature": 2.5},
+            "kd.label_smoothing.epsilon": 0.1,
+        }
+        (term,) = self.teach(optuna.trial.FixedTrial(params)).terms
+        assert (term.kind, term.weight, term.pairs) == ("rkd", 2.0, "last")
+
+    def test_a_searched_option_reaches_the_term(self) -> None:
+        params = {
+            **{"kd.1.kind": "none", "kd.1.weight": 2.0, "kd.1.pairs": "all", "kd.1.temperature": 3.0},
+            **{"kd.2.kind": "label_smoothing", "kd.2.weight": 9.0, "kd.2.pairs": "all"},
+            **{"kd.2.temperature": 2.5, "kd.label_smoothing.epsilon": 0.12},
+        }
+        (term,) = self.teach(optuna.trial.FixedTrial(params)).terms
+        assert (term.weight, term.options) == (1.0, (("epsilon", 0.12),))
+
+
+def test_the_catalogue_offers_every_kind_and_scheme() -> None:
+    space = load("digits").catalogue
+    first = distributions(space)
+    assert set(first["kd.1.kind"].choices) == {"none", *KNOWLEDGE.names()}
+    assert set(first["kd.scheme"].choices) == set(SCHEMES.names())
+    drawn = sample("digits", "catalogue")
+    assert all(trial.distributions == first for trial, _ in drawn)
+    assert {term.kind for _, config in drawn for term in config.distillation.terms} == set(KNOWLEDGE.names())
+    for _, config in drawn:
+        for term in config.distillation.terms:
+            stages = max(2, len(config.architecture.stages))
+            assert not KNOWLEDGE[term.kind].problems(term, n_stages=stages, batch_size=64)

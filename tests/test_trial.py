@@ -20,7 +20,7 @@ from naskd.config import DistillationSpec, KnowledgeTerm, TeacherSpec, TrialConf
 from naskd.context import TrialContext
 from naskd.jobs import Decision, Job, TrialResult
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
-from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
+from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Lesson, Summary
 from naskd.studyfile import ExecutionSpec
 from naskd.taps import Taps
 from naskd.trial import TrialRun, checkpoint_key, run_job, start_run, trial_steps
@@ -426,11 +426,11 @@ class Fake(KnowledgeLoss):
     def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
         return (student.logits,)
 
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         term = student.logits.mean()
         if term.is_meta:  # when it is counted
             return KnowledgeOutput(term)
-        self.batches.append(len(labels))
+        self.batches.append(len(lesson.labels))
         return KnowledgeOutput(self.act(term) if len(self.batches) > 4 else term)
 
 

@@ -7,14 +7,16 @@ worker keeps a copy of what it fetched in a folder of its machine, where the nex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from filelock import FileLock
-from torch import Tensor
 
 from naskd.artifacts import ArtifactStore, PackedArtifact
 from naskd.checkpoints import CheckpointStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Depot:
@@ -100,7 +102,7 @@ class DepotArtifacts(ArtifactStore):
                 self.unpack(artifact_id, packed)
         return True
 
-    def save(self, artifact_id: str, state: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
+    def save(self, artifact_id: str, state: "Mapping[str, Tensor]", manifest: Mapping[str, Any]) -> None:
         """Store here and in the depot: a driver hands an artifact to one worker, but two drivers may have."""
         super().save(artifact_id, state, manifest)
         self._offer(artifact_id)

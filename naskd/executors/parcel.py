@@ -20,7 +20,7 @@ from naskd.config import content_id
 from naskd.context import TrialContext
 from naskd.data.images import ImageSet, SearchData
 from naskd.studyfile import StudySpec
-from naskd.userfile import import_file, with_siblings
+from naskd.userfile import import_file, split_reference, with_siblings
 
 CACHE_VARIABLE = "NASKD_CACHE"
 
@@ -61,16 +61,24 @@ def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
     """
     spec, data = context.spec, context.data
     files: dict[str, bytes] = {}
+    folders: dict[Path, str] = {}
 
     def sent(name: str) -> str:
-        """Put a file and those that it imports into the parcel; its new path."""
-        path = spec.resolve(name)
-        folder = f"{len({Path(file).parts[0] for file in files})}"
-        for file in with_siblings(path.resolve()):
-            files[str(Path(folder) / file.relative_to(path.resolve().parent))] = file.read_bytes()
-        return f"{folder}/{path.resolve().name}"
+        """Put a file and those that it imports into the parcel; its new path.
 
-    changes: dict[str, Any] = {"modules": tuple(sent(name) for name in spec.modules)}
+        Files of one folder stay in one folder: a neighbour that two of them import is imported once.
+        """
+        path = spec.resolve(name).resolve()
+        folder = folders.setdefault(path.parent, str(len(folders)))
+        for file in with_siblings(path):
+            files[str(Path(folder) / file.relative_to(path.parent))] = file.read_bytes()
+        return f"{folder}/{path.name}"
+
+    space, function = split_reference(spec.space)
+    changes: dict[str, Any] = {
+        "modules": tuple(sent(name) for name in spec.modules),
+        "space": f"{sent(space)}:{function}",
+    }
     if spec.teacher is not None:
         teacher: dict[str, Any] = {}
         if spec.teacher.checkpoint is not None:
@@ -125,8 +133,9 @@ def unpack(
         raise ValueError(f"{platform.node()} has {differing}; install the same on every node")
     folder = _write_files(parcel.files, cache)
     spec = dataclasses.replace(StudySpec.from_dict(parcel.spec), base=folder)
-    for module in spec.modules:
-        import_file(spec.resolve(module))
+    # Workers propose nothing, but a space may register what its designs are made of.
+    for file in (*spec.modules, split_reference(spec.space)[0]):
+        import_file(spec.resolve(file))
     with warnings.catch_warnings():
         # Torch has no read-only tensors and warns of read-only arrays; nothing here writes to images or labels.
         warnings.simplefilter("ignore", category=UserWarning)

@@ -27,7 +27,7 @@ _HOW_TO_GET_A_TOKEN = "`ray get-auth-token` on its head node prints it"
 
 
 class ClusterError(RuntimeError):
-    """Ray cannot be reached or started; the message is one line for the user."""
+    """Ray cannot be reached or started, or its workers cannot begin; the message is one line for the user."""
 
 
 def connect(

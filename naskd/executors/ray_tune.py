@@ -14,12 +14,13 @@ import math
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -36,7 +37,7 @@ from naskd.context import TrialContext
 from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
 from naskd.executors.parcel import Arrays, Parcel, node_cache, pack, unpack
 from naskd.executors.ray_callbacks import build_callbacks, flat_design
-from naskd.executors.ray_connect import connect
+from naskd.executors.ray_connect import ClusterError, connect
 from naskd.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.trial import Steps, checkpoint_key, job_steps
@@ -55,6 +56,8 @@ _TUNE_SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A user's file that opens "classes.txt" finds it with any executor: a private cluster's workers stay where we are.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
@@ -98,7 +101,7 @@ class Dispatch:
         self.stop_requested = False
         self._attempts: dict[str, Attempt] = {}
         self._again: deque[Attempt] = deque()
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, BaseException] = {}
         self._nothing_until = 0.0
         self._failure: BaseException | None = None
 
@@ -148,7 +151,7 @@ class Dispatch:
             return
         self._nothing_until = 0.0
         if failed or result is None:
-            self._lost(attempt, self._errors.pop(trial_id, "no reason given"))
+            self._lost(attempt, self._errors.pop(trial_id, None))
             return
         found = result["trial_result"]
         # The last epoch comes with the end, and Tune asks no scheduler about a trial that has ended.
@@ -163,17 +166,22 @@ class Dispatch:
             return
         self._tell(attempt.job, found)
 
-    def _lost(self, attempt: Attempt, error: str) -> None:
-        """A worker died, or its process could not do the job at all."""
+    def _lost(self, attempt: Attempt, error: BaseException | None) -> None:
+        """A worker died, or could not begin."""
+        why = _why_lost(error)
         retries = self.context.spec.execution.retries
         if attempt.number <= retries:
-            _LOG.warning("%s lost its worker (%s); it is taken up again", _name(attempt.job), error)
+            _LOG.warning("%s lost its worker (%s); it is taken up again", _name(attempt.job), why)
             self._again.append(replace(attempt, number=attempt.number + 1, result=None))
             return
-        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
         times = "once" if attempt.number == 1 else f"{attempt.number} times"
-        reason = f"its worker died {times}, the last time: {error}"
-        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=error))
+        if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+            # No design is to blame, and a node that fails at once would get one design after the other.
+            self._failure = ClusterError(f"a worker could not begin, {times}; the last time: {why}")
+            return
+        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
+        reason = f"its worker died {times}, the last time: {why}"
+        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=why))
 
     def _tell(self, job: Job, result: TrialResult) -> None:
         try:
@@ -197,9 +205,10 @@ class Dispatch:
             self._failure = error
             return Decision.STOP
 
-    def errored(self, trial_id: str, error: str) -> None:
+    def errored(self, trial_id: str, error: BaseException | None) -> None:
         """Why a Tune trial has failed; the searcher is told afterwards that it did."""
-        self._errors[trial_id] = error
+        if error is not None:
+            self._errors[trial_id] = error
 
 
 class _Face:
@@ -241,11 +250,16 @@ class StudyScheduler(_Face, TrialScheduler):
     """Tune's face of the source for decisions."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing to do: trials run in the order in which they were asked for."""
+        """Trials run in the order in which they were asked for; see :func:`_survive`."""
+        _survive(tune_controller._actor_manager)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Remember why, for the searcher."""
-        self.dispatch.errored(trial.trial_id, _why_failed(trial))
+        file = trial.pickled_error_file
+        there = file and Path(file).is_file()
+        self.dispatch.errored(
+            trial.trial_id, ray.cloudpickle.loads(Path(file).read_bytes()) if there else None
+        )
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See :meth:`Dispatch.report`."""
@@ -319,20 +333,49 @@ class StudyTrainable(tune.Trainable):
         return tune.PlacementGroupFactory([config["resources"]])
 
 
-def _why_failed(trial: Any) -> str:
-    """One line. Tune keeps errors in files; a worker that was killed has one of Ray's, a step that raised its own."""
-    file = trial.pickled_error_file
-    error = ray.cloudpickle.loads(Path(file).read_bytes()) if file and Path(file).is_file() else None
+class _LostWorkerError(ray.exceptions.RayActorError):
+    """A worker is gone for a reason that is no actor's error to Ray."""
+
+
+def _survive(actors: Any) -> None:
+    """Let one lost worker be one failed attempt.
+
+    Tune (2.60) knows two kinds of errors, of actors and of tasks, and ends the whole search at any other: above all at
+    the one of Ray's memory monitor, which kills a worker to save its node. Tune has no setting for it, so this one
+    object of its own is made to see an actor's error.
+    """
+    known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
+    fail = actors._actor_task_failed
+    if getattr(fail, "survives", False):
+        return
+
+    def failed(tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
+            exception = _LostWorkerError(error_msg=_why_lost(exception))
+        fail(tracked_actor_task=tracked_actor_task, exception=exception)
+
+    failed.survives = True  # type: ignore[attr-defined]
+    actors._actor_task_failed = failed
+
+
+def _why_lost(error: BaseException | None) -> str:
+    """One line. A worker that was killed has an error of Ray's, one that could not begin has its own."""
     if isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
         error = error.cause
+    if error is None:
+        return "no reason given"
+    said = str(error).strip().splitlines() or ["no message"]
+    if isinstance(error, _LostWorkerError):
+        return said[0]
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return "Ray's memory monitor killed it"
+        return "Ray's memory monitor killed it, since its node was short of memory"
+    if isinstance(error, ray.exceptions.ActorUnavailableError):
+        return "it could not be reached any more"
     if isinstance(error, ray.exceptions.RayActorError):
-        return (
-            "its node was lost" if "node" in str(error).lower().partition("death")[0] else "its process ended"
-        )
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0] if said else 'no message'}"
+        if error.actor_init_failed:
+            return said[-1]
+        return "its node was lost" if "its node has died" in str(error) else "its process ended"
+    return f"{type(error).__name__}: {said[0]}"
 
 
 class Resources:
@@ -417,6 +460,7 @@ class RayTuneExecutor:
 
         Raises:
             ValueError: There is no such cluster, or it cannot hold a trial.
+            ClusterError: It cannot be reached, or no worker can begin on one of its nodes.
         """
         execution = self.context.spec.execution
         callbacks = build_callbacks(execution.callbacks, folder=self.folder, study=self.context.spec.name)
@@ -435,6 +479,8 @@ class RayTuneExecutor:
             cleanup.enter_context(_interrupts(dispatch))
             cleanup.enter_context(_environment(_TUNE_SETTINGS))
             cleanup.enter_context(_silent("ray.tune"))
+            # Ray prints what it hears of lost workers to standard output, which is for results.
+            cleanup.enter_context(redirect_stdout(sys.stderr))
             tune.Tuner(
                 tune.with_parameters(
                     StudyTrainable, parcel=parcel, arrays=arrays, depot=depot, work=self.work

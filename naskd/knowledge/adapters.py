@@ -7,15 +7,13 @@ cost.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from naskd.knowledge.precision import widened
 from naskd.taps import Tap
 
 
-def as_map(tap: Tap) -> Tensor:
-    """``(B, C, H, W)`` of a tap; tokens ``(B, N, D)`` are laid out row by row on the tap's grid."""
-    if tap.layout == "map":
-        return tap.tensor
-    batch, _, features = tap.tensor.shape
-    return tap.tensor.transpose(1, 2).reshape(batch, features, *tap.shape.grid)
+def spatial_mean(tap: Tap) -> Tensor:
+    """``(B, C)``, a tap averaged over its places or its tokens, in float32 at least."""
+    return widened(tap.tensor).mean(dim=(2, 3) if tap.layout == "map" else 1)
 
 
 def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

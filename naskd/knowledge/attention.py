@@ -8,14 +8,12 @@ smaller grid and not the features, so that the teacher's map can be stored once 
 """
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import as_map, pool_to_smaller
-from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
-from naskd.knowledge.pairing import pair_stages
+from naskd.knowledge.adapters import pool_to_smaller
+from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Taps, TapShapes
+from naskd.taps import Tap, as_map
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -39,29 +37,19 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(F.normalize(own.flatten(1), dim=1), F.normalize(target.flatten(1), dim=1))
 
 
-class AttentionLoss(KnowledgeLoss):
+class AttentionLoss(PairedLoss):
     """:func:`attention_loss` summed over the chosen pairs of stages.
 
-    The summary is ``attention_<i>``, ``(B, H_t, W_t)``, for each teacher stage of a pair: C times smaller
-    than the stage.
+    The summary is ``attention_<i>``, ``(B, H_t, W_t)`` in float32, the teacher's attention at its own grid: C times
+    smaller than the stage.
     """
 
-    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
-        super().__init__(term, student, teacher)
-        self.pairs = pair_stages(student, teacher, term.pairs)
+    key = "attention"
 
-    def summarise(self, teacher: Taps) -> Summary:
-        """The teacher's attention maps at their own grids, in float32."""
-        return {f"attention_{t}": attention_map(as_map(teacher.stages[t]).detach()) for _, t in self.pairs}
+    def stage_summary(self, teacher: Tap) -> Tensor:
+        """The attention map."""
+        return attention_map(as_map(teacher).detach())
 
-    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
-        """The student's stages that are taught."""
-        return tuple(student.stages[s].tensor for s, _ in self.pairs)
-
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def pair_term(self, student: Tap, teacher: Tensor, adapter: nn.Module, pair: tuple[int, int]) -> Tensor:
         """See :func:`attention_loss`."""
-        terms = [
-            attention_loss(attention_map(as_map(student.stages[s])), teacher[f"attention_{t}"])
-            for s, t in self.pairs
-        ]
-        return KnowledgeOutput(sum(terms[1:], terms[0]))
+        return attention_loss(attention_map(as_map(student)), teacher)

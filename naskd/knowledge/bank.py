@@ -61,6 +61,7 @@ class BankedSource:
         self.source = source
         self.shapes = source.shapes
         self.macs = source.macs
+        self.parts = source.parts
         self.images = images
         self.n_samples = n_samples
         self.n_views = n_views

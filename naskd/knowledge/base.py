@@ -1,6 +1,6 @@
 """The contract of a knowledge loss."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.card import KnowledgeCard
-from naskd.taps import Taps, TapShapes
+from naskd.taps import TappedNetwork, Taps, TapShapes
 
 Summary = Mapping[str, Tensor]
 """What a loss keeps of the teacher for a batch: tensors by name, each with the batch first.
@@ -17,6 +17,57 @@ The name says what the tensor is (``logits``, ``pooled``, ``stage_2``, ``attenti
 under one name every loss, student and setting keeps the same values, so that a bank stores them once. Which
 names are kept may depend on the student.
 """
+
+
+@dataclass(frozen=True)
+class TeacherParts:
+    """Weights of a teacher that some losses read; copied, never trained.
+
+    Args:
+        head: Weight ``(K, D)`` and bias ``(K,)`` of the classifier that turns the pooled features into the logits;
+            None where the network ends otherwise.
+        norms: For each stage, shift (beta) and scale (gamma) ``(C,)`` of the BatchNorm before its pre-activation; None
+            where it is not known.
+    """
+
+    head: tuple[Tensor, Tensor] | None = None
+    norms: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+
+
+NO_PARTS = TeacherParts()
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a loss may be built from beyond the shapes of the taps; its card says what it needs.
+
+    Args:
+        parts: Of the teacher.
+        n_samples: Of the training split, 0 where that is not known.
+        teachers: Shapes of all teachers, for a loss of several; the first is the one that the term names.
+    """
+
+    parts: TeacherParts = NO_PARTS
+    n_samples: int = 0
+    teachers: tuple[TapShapes, ...] = ()
+
+
+NOTHING_MORE = LossInputs()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a loss may read of a batch beyond the taps.
+
+    Args:
+        labels: ``(B,)`` class indices.
+        index: ``(B,)`` positions of the samples in the training split.
+        progress: Share of the student's training that is done, in [0, 1); the same within an epoch.
+    """
+
+    labels: Tensor
+    index: Tensor
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,30 +92,49 @@ class KnowledgeLoss(nn.Module):
     trained with the student, and never counted in its cost unless the card says ``deployed``.
 
     A loss computes in float32 at least, under autocast too; its value does not depend on the order of the
-    batch; and it never waits for the device (no ``item``, no branch on a value).
+    batch; and it never waits for the device (no ``item``, no branch on a value). In evaluation mode it is a pure
+    function: memories are read and not written, and what is drawn at random in training is fixed or left out.
 
     Args:
         term: The searched settings; ``term.kind`` names the card.
         student: Shapes of its taps.
-        teacher: Shapes of its taps.
+        teacher: Shapes of its taps. A loss that needs no teacher ignores it.
+        given: What else the card asks for.
 
     Raises:
-        ValueError: The kind is not registered, an option is unknown or out of range, or the two networks
-            cannot be matched.
+        ValueError: The kind is not registered, an option is unknown or out of range, the two networks
+            cannot be matched, or the teacher lacks what the card needs.
     """
 
     card: KnowledgeCard
 
-    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
+    def __init__(
+        self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE
+    ) -> None:
         super().__init__()
         self.card = KNOWLEDGE[term.kind]
         self.settings = term
-        problems = self.card.problems(term, n_stages=min(len(student.stages), len(teacher.stages)))
+        stages = [len(student.stages)] + [len(teacher.stages)] * self.card.needs_teacher
+        problems = self.card.problems(term, n_stages=min(stages))
+        if self.card.needs_teacher_head and given.parts.head is None:
+            problems.append(
+                f"knowledge {term.kind!r} needs a teacher whose logits are a linear function of its pooled features"
+            )
+        if self.card.needs_index and given.n_samples < 1:
+            problems.append(f"knowledge {term.kind!r} needs to know the number of training samples")
+        if self.card.several_teachers and len(given.teachers) < 2:
+            problems.append(
+                f"knowledge {term.kind!r} needs at least 2 teachers, got {len(given.teachers)}; "
+                "add a teacher assistant to the design"
+            )
         if problems:
             raise ValueError("; ".join(problems))
 
     def summarise(self, teacher: Taps) -> Summary:
-        """What the loss needs of the teacher, one row a sample, detached; see :data:`Summary`."""
+        """What the loss needs of the teacher, one row a sample, detached; see :data:`Summary`.
+
+        Empty for a loss that needs no teacher.
+        """
         raise NotImplementedError
 
     def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
@@ -74,16 +144,45 @@ class KnowledgeLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """The loss of a batch.
 
         Args:
             student: The student's taps.
-            teacher: What :meth:`summarise` returned for the same images.
-            labels: ``(B,)`` class indices.
-            index: ``(B,)`` positions of the samples in the training split.
+            teacher: What :meth:`summarise` returned for the same images. For a loss of several teachers, the names
+                are ``<i>/<name>``, with i the position in ``given.teachers``.
+            lesson: Labels and index of the batch.
 
         Returns:
             Finite, with finite gradients, for every ``B >= 1``; below ``card.min_batch`` the term is 0.
         """
         raise NotImplementedError
+
+    # --- of a loss with an initial stage -----------------------------------------------------------------------
+
+    def initial_term(self, teacher: Summary, lesson: Lesson) -> Tensor:
+        """What the loss's own modules minimise in the initial stage, a scalar; for ``initial_stage = "modules"``."""
+        raise NotImplementedError
+
+    def initial_modules(self) -> Sequence[nn.Module]:
+        """Parts of the loss that are trained in its initial stage, and frozen afterwards."""
+        return [self] if self.card.initial_stage == "term" else []
+
+    def main_modules(self) -> Sequence[nn.Module]:
+        """Parts of the loss that are trained beside the student."""
+        return [] if self.card.initial_stage == "term" else [self]
+
+    # --- of a loss whose adapter stays in the student ----------------------------------------------------------
+
+    def deployed_taps(self, student: Taps) -> Taps:
+        """The student's taps with the logits that the deployed network has."""
+        return student
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """The network that leaves: `student`, shared and not copied, with what stays of the loss.
+
+        Args:
+            student: Its classifier has been removed.
+        """
+        assert isinstance(student, TappedNetwork)
+        return student

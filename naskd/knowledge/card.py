@@ -1,43 +1,22 @@
 """The torch-free description of a knowledge loss."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from naskd.config import KnowledgeTerm
-from naskd.registry import nearest
+from naskd.option import Option, OptionValue, canonical_options, option_problems
+
+STANDARDIZE = Option(False, "compare logits standardized by sample (Sun et al., CVPR 2024, arXiv 2403.01427)")
+"""An option of every loss that compares two networks' logits."""
+
+INITIAL_SHARE = "initial_share"
+"""Name of the option of every loss with an initial stage: the share of the epochs that it takes."""
 
 
-@dataclass(frozen=True)
-class Option:
-    """A setting of a loss beyond weight, temperature and pairs.
-
-    Args:
-        default: Used when a term does not name the option. Its type is the option's; a whole number will do
-            for a float.
-        meaning: One line.
-        low, high: Closed range of a number; None where unbounded.
-    """
-
-    default: bool | int | float | str
-    meaning: str
-    low: float | None = None
-    high: float | None = None
-
-    def problem(self, value: object) -> str:
-        """What is wrong with `value`: what it is and what is allowed; empty when nothing is."""
-        wanted = type(self.default)
-        fits = type(value) is wanted or (wanted is float and type(value) is int)
-        if not fits:
-            return f"is {value!r}; allowed: {wanted.__name__}, such as {self.default!r}"
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return ""
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        if math.isfinite(value) and low <= value <= high:
-            return ""
-        return f"is {value}; allowed: finite and in [{low:g}, {high:g}], such as {self.default!r}"
+def initial_share(default: float = 0.125) -> dict[str, Option]:
+    """That option; by default 30 of 240 epochs, as in Tian et al., ICLR 2020, arXiv 1910.10699."""
+    return {INITIAL_SHARE: Option(default, "share of the epochs before the training proper", 0.01, 0.9)}
 
 
 @dataclass(frozen=True)
@@ -56,12 +35,18 @@ class KnowledgeCard:
         paper_setting: What that constant was tuned at.
         min_batch: Smallest batch that teaches anything; on smaller ones the loss is 0.
         min_stages: Fewest stages that both networks must show.
+        needs_teacher: False for a loss that reads the student and the labels alone.
+        several_teachers: It compares the student with all networks of the design's chain, the teacher and its
+            assistants.
         needs_labels, needs_index, needs_teacher_head, needs_teacher_norms: Inputs beyond taps.
-        equal_channels: The loss has no adapters and compares channels one to one.
-        initial_stage: The loss trains in a stage of its own before the student's training.
-        deployed: Its adapter stays in the student and counts in its cost.
+        uses_progress: The loss changes in the course of the training.
+        initial_stage: A stage before the student's training proper, whose epochs are part of the design's: ``term``:
+            the term teaches the student there, alone, and not afterwards; ``modules``: parts of the loss learn
+            there, and are frozen afterwards.
+        deployed: Its adapter stays in the student, replaces its classifier, and counts in its cost.
         uses_temperature, uses_pairs: Whether those fields of a term mean anything, so that a space can make
             equal what trains equally.
+        learned_pairs: Whether ``pairs = "learned"`` is a choice.
         options: Further settings.
         unbankable: Why the teacher's summary cannot be stored, or "".
     """
@@ -77,19 +62,22 @@ class KnowledgeCard:
     paper_setting: str
     min_batch: int = 1
     min_stages: int = 0
+    needs_teacher: bool = True
+    several_teachers: bool = False
     needs_labels: bool = False
     needs_index: bool = False
     needs_teacher_head: bool = False
     needs_teacher_norms: bool = False
-    equal_channels: bool = False
-    initial_stage: bool = False
+    uses_progress: bool = False
+    initial_stage: Literal["", "term", "modules"] = ""
     deployed: bool = False
     uses_temperature: bool = False
     uses_pairs: bool = False
+    learned_pairs: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     unbankable: str = ""
 
-    def option(self, term: KnowledgeTerm, name: str) -> bool | int | float | str:
+    def option(self, term: KnowledgeTerm, name: str) -> OptionValue:
         """The value of option `name` in `term`, or its default."""
         return dict(term.options).get(name, self.options[name].default)
 
@@ -100,22 +88,15 @@ class KnowledgeCard:
         sorted, and of choices of pairs that mean the same on a student of `n_stages` one is taken.
         """
         pairs = term.pairs
-        if not self.uses_pairs or n_stages <= 1:
+        if not self.uses_pairs or (n_stages <= 1 and pairs != "learned"):
             pairs = "last"
         elif n_stages == 2 and pairs == "middle":
             pairs = "first"
-        options = []
-        for name, value in term.options:
-            option = self.options.get(name)
-            if option is None or option.problem(value):
-                options.append((name, value))  # left for `problems` to name
-            elif value != option.default:
-                options.append((name, type(option.default)(value)))
         return replace(
             term,
             temperature=term.temperature if self.uses_temperature else KnowledgeTerm(term.kind).temperature,
             pairs=pairs,
-            options=tuple(sorted(options)),
+            options=canonical_options(self.options, term.options),
         )
 
     def problems(self, term: KnowledgeTerm, *, n_stages: int, batch_size: int | None = None) -> list[str]:
@@ -135,11 +116,8 @@ class KnowledgeCard:
             found.append(
                 f"knowledge {self.name!r} needs batches of at least {self.min_batch}, got {batch_size}"
             )
-        for name, value in term.options:
-            option = self.options.get(name)
-            if option is None:
-                known = (", ".join(sorted(self.options)) or "none") + nearest(name, self.options)
-                found.append(f"knowledge {self.name!r} has no option {name!r}; known: {known}")
-            elif problem := option.problem(value):
-                found.append(f"option {name!r} of knowledge {self.name!r} {problem}")
-        return found
+        if term.pairs == "learned" and self.uses_pairs and not self.learned_pairs:
+            found.append(
+                f"knowledge {self.name!r} cannot learn its pairs; allowed: 'last', 'middle', 'first' or 'all'"
+            )
+        return found + option_problems(self.options, term.options, f"knowledge {self.name!r}")

@@ -10,12 +10,10 @@ is averaged over all elements (paper: half their sum).
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
-from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
-from naskd.knowledge.pairing import pair_stages
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
+from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
-from naskd.taps import Taps, TapShapes
+from naskd.taps import Tap, TapShape, as_map
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -31,33 +29,18 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(widened(student), widened(teacher))
 
 
-class HintLoss(KnowledgeLoss):
+class HintLoss(PairedLoss):
     """:func:`hint_loss` summed over the chosen pairs of stages.
 
-    The summary is ``stage_<i>``, ``(B, C_t, H_t, W_t)``, the teacher's map at its own grid, for each teacher
-    stage of a pair.
+    The summary is ``stage_<i>``, ``(B, C_t, H_t, W_t)``, the teacher's map after its activation at its own grid.
     """
 
-    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
-        super().__init__(term, student, teacher)
-        self.pairs = pair_stages(student, teacher, term.pairs)
-        self.adapters = nn.ModuleList(
-            ChannelAdapter(student.stages[s].channels, teacher.stages[t].channels) for s, t in self.pairs
-        )
+    def pair_adapter(self, student: TapShape, teacher: TapShape) -> nn.Module:
+        """The regressor."""
+        return ChannelAdapter(student.channels, teacher.channels)
 
-    def summarise(self, teacher: Taps) -> Summary:
-        """The teacher's maps, after the activation."""
-        return {f"stage_{t}": as_map(teacher.stages[t]).detach() for _, t in self.pairs}
-
-    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
-        """The student's stages that are taught."""
-        return tuple(student.stages[s].tensor for s, _ in self.pairs)
-
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def pair_term(self, student: Tap, teacher: Tensor, adapter: nn.Module, pair: tuple[int, int]) -> Tensor:
         """See :func:`hint_loss`."""
-        terms = []
-        for (s, t), adapter in zip(self.pairs, self.adapters, strict=True):
-            # pooled before the convolution, with which it commutes, since the smaller map is cheaper
-            own, target = pool_to_smaller(widened(as_map(student.stages[s])), widened(teacher[f"stage_{t}"]))
-            terms.append(hint_loss(adapter(own), target))
-        return KnowledgeOutput(sum(terms[1:], terms[0]))
+        # pooled before the convolution, with which it commutes, since the smaller map is cheaper
+        own, target = pool_to_smaller(widened(as_map(student)), widened(teacher))
+        return hint_loss(adapter(own), target)

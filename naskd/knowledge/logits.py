@@ -5,13 +5,11 @@ gradients are equal, and the value is 0 when the student agrees. The sum over cl
 batch; some public code averages over classes as well, which divides the term by K.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
-from naskd.knowledge.precision import widened
-from naskd.taps import Taps, TapShapes
+from naskd.knowledge.base import KnowledgeOutput, Lesson, Summary
+from naskd.knowledge.response import ResponseLoss, soft_divergence
+from naskd.taps import Taps
 
 
 def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -28,34 +26,12 @@ def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    log_student = F.log_softmax(widened(student) / temperature, dim=1)
-    log_teacher = F.log_softmax(widened(teacher) / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    return soft_divergence(student, teacher, temperature).mean()
 
 
-class LogitsLoss(KnowledgeLoss):
-    """:func:`logits_loss` of the two networks' logits; the summary is ``logits``, ``(B, K)``.
+class LogitsLoss(ResponseLoss):
+    """:func:`logits_loss` of the two networks' logits."""
 
-    Raises:
-        ValueError: The networks have different numbers of classes.
-    """
-
-    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
-        super().__init__(term, student, teacher)
-        if student.n_classes != teacher.n_classes:
-            raise ValueError(
-                f"knowledge {term.kind!r} compares classes: the student has {student.n_classes}, "
-                f"the teacher {teacher.n_classes}; give the teacher a head of {student.n_classes} classes"
-            )
-
-    def summarise(self, teacher: Taps) -> Summary:
-        """The teacher's logits."""
-        return {"logits": teacher.logits.detach()}
-
-    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
-        """The student's logits."""
-        return (student.logits,)
-
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See :func:`logits_loss`."""
-        return KnowledgeOutput(logits_loss(student.logits, teacher["logits"], self.settings.temperature))
+        return KnowledgeOutput(logits_loss(*self.logits(student, teacher), self.settings.temperature))

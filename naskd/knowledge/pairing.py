@@ -2,6 +2,9 @@
 
 import math
 
+import torch
+from torch import Tensor
+
 from naskd.config import Pairs
 from naskd.taps import TapShape, TapShapes
 
@@ -19,7 +22,7 @@ def pair_stages(student: TapShapes, teacher: TapShapes, pairs: Pairs) -> tuple[t
         student: Shapes of its taps.
         teacher: Shapes of its taps.
         pairs: ``all`` of them, the ``first``, the ``last``, or the ``middle`` one (of an even number, the
-            earlier of the two in the middle).
+            earlier of the two in the middle); ``learned``: every student stage with every teacher stage.
 
     Raises:
         ValueError: A network shows no stages.
@@ -29,6 +32,8 @@ def pair_stages(student: TapShapes, teacher: TapShapes, pairs: Pairs) -> tuple[t
             raise ValueError(
                 f"the {name} shows 0 stages, needed: 1 or more; use a loss on logits or pooled features"
             )
+    if pairs == "learned":
+        return tuple((s, t) for s in range(len(student.stages)) for t in range(len(teacher.stages)))
     matched = _assignment(student.stages, teacher.stages)
     chosen: dict[Pairs, slice] = {
         "all": slice(None),
@@ -37,6 +42,12 @@ def pair_stages(student: TapShapes, teacher: TapShapes, pairs: Pairs) -> tuple[t
         "middle": slice((len(matched) - 1) // 2, (len(matched) - 1) // 2 + 1),
     }
     return matched[chosen[pairs]]
+
+
+def association_start(student: TapShapes, teacher: TapShapes) -> Tensor:
+    """Scores at which learned pairs begin: minus the distance of :func:`pair_stages`, ``(S, T)`` stages."""
+    apart = [[sum(_distance(own, other)) for other in teacher.stages] for own in student.stages]
+    return -torch.tensor(apart)
 
 
 def _distance(student: TapShape, teacher: TapShape) -> tuple[int, float]:

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Summary
+from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.precision import widened
+from naskd.knowledge.similarity import squared_distances
 from naskd.taps import Taps, TapShapes
 
 _RELATIVE_FLOOR = 1e-8
@@ -43,7 +44,11 @@ def rkd_loss(
     Returns:
         Scalar, at least 0.
     """
-    squared_student, squared_teacher = _squared_distances(student), _squared_distances(teacher.detach())
+    squared_student, squared_teacher = (
+        # what rounding leaves below 0 is far below the floor of `_distances`
+        squared_distances(x).to(widened(x).dtype)
+        for x in (student, teacher.detach())
+    )
     student_distances, teacher_distances = _distances(squared_student), _distances(squared_teacher)
     loss = squared_student.new_zeros(())
     if distance_weight:
@@ -53,23 +58,6 @@ def rkd_loss(
         target = _cosines(squared_teacher, 1 / teacher_distances)
         loss = loss + angle_weight * _angle_term(squared_student, 1 / student_distances, target)
     return loss
-
-
-def _squared_distances(features: Tensor) -> Tensor:
-    """``(B, D)`` to ``(B, B)``, the diagonal exactly 0; at least float32.
-
-    Through the Gram matrix, which needs no (B, B, D), and in float64, which autocast leaves alone, backward
-    too: the subtraction cancels leading digits, so that float32 (or the 10 bits of TF32, which a faster
-    setting of matrix products brings) would not do. Centred for the same reason: pooled features have a large
-    common part.
-    """
-    wide = widened(features)
-    exact = wide.double()
-    exact = exact - exact.mean(dim=0)
-    gram = exact @ exact.T
-    norms = gram.diagonal()
-    # what rounding leaves below 0 is far below the floor of `_distances`
-    return (norms[:, None] + norms[None, :] - gram - gram.T).to(wide.dtype)
 
 
 def _without_diagonal(x: Tensor) -> Tensor:
@@ -150,8 +138,10 @@ def _angle_term(squared: Tensor, inverse: Tensor, target: Tensor) -> Tensor:
 class RkdLoss(KnowledgeLoss):
     """:func:`rkd_loss` of the pooled features; the summary is ``pooled``, ``(B, D_t)``."""
 
-    def __init__(self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes) -> None:
-        super().__init__(term, student, teacher)
+    def __init__(
+        self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE
+    ) -> None:
+        super().__init__(term, student, teacher, given)
         self.distance_weight = float(self.card.option(term, "distance_weight"))
         self.angle_weight = float(self.card.option(term, "angle_weight"))
         if not (self.distance_weight or self.angle_weight):
@@ -168,7 +158,7 @@ class RkdLoss(KnowledgeLoss):
         """What the student's classifier sees."""
         return (student.pooled,)
 
-    def forward(self, student: Taps, teacher: Summary, labels: Tensor, index: Tensor) -> KnowledgeOutput:
+    def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See :func:`rkd_loss`."""
         return KnowledgeOutput(
             rkd_loss(student.pooled, teacher["pooled"], self.distance_weight, self.angle_weight)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
 from naskd.taps import TappedNetwork, TapShapes
 
 
@@ -16,6 +16,10 @@ class KnowledgeSource(Protocol):
     @property
     def shapes(self) -> TapShapes:
         """Of the teacher's taps."""
+
+    @property
+    def parts(self) -> TeacherParts:
+        """Weights of the teacher that some losses read."""
 
     @property
     def macs(self) -> int:
@@ -45,13 +49,17 @@ class OnlineSource:
         network: In evaluation mode, without gradients, on the right device.
         shapes: Of its taps.
         macs: Of one forward pass of one image.
+        parts: Of the network.
     """
 
-    def __init__(self, network: nn.Module, shapes: TapShapes, macs: int) -> None:
+    def __init__(
+        self, network: nn.Module, shapes: TapShapes, macs: int, parts: TeacherParts = NO_PARTS
+    ) -> None:
         assert isinstance(network, TappedNetwork)
         self.network: TappedNetwork = network
         self.shapes = shapes
         self.macs = macs
+        self.parts = parts
         self.forward_images = 0
         self.device = next(network.parameters()).device
 

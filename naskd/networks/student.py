@@ -9,7 +9,7 @@ from naskd.config import ArchitectureSpec, Cost
 from naskd.networks import BLOCKS
 from naskd.networks.block import Block
 from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, strided, total
-from naskd.taps import Tap, Taps
+from naskd.taps import Tap, Taps, TapShape, TapShapes
 
 
 class Student(nn.Module):
@@ -61,7 +61,7 @@ class Student(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             channels = stage.width
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(channels, n_classes)
+        self.head: nn.Module = nn.Linear(channels, n_classes)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -75,7 +75,12 @@ class Student(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        assert isinstance(self.head, nn.Linear)
         nn.init.zeros_(self.head.bias)
+
+    def remove_classifier(self) -> None:
+        """Leave the pooled features as they are; for students that use another network's classifier."""
+        self.head = nn.Identity()
 
     def _stem(self, images: Tensor) -> Tensor:
         output: Tensor = self.stem((images - self.mean) / self.std)
@@ -164,6 +169,15 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
         channels = stage.width
     parts.append(linear_cost(channels, n_classes))
     return total(parts)
+
+
+def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    """Shapes of the taps of a design's student; nothing is built. See :meth:`Student.taps`."""
+    size, found = strided(resolution, spec.stem_stride), []
+    for index, stage in enumerate(spec.stages):
+        size = strided(size, stage.stride)
+        found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
+    return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
 
 
 def block_type(name: str) -> type[Block]:

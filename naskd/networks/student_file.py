@@ -5,19 +5,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from naskd.config import ArchitectureSpec
 from naskd.networks.student import Student, build_student
+from naskd.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
+_PROJECTOR = TypeAdapter(ProjectorShape)
 FORMAT = "naskd-student-1"
 
 
+Deployed = Student | ProjectedStudent
+"""What a training leaves: a student, or one that uses its teacher's classifier."""
+
+
 def save_student(
-    path: Path, student: Student, architecture: ArchitectureSpec, class_names: tuple[str, ...], **extra: Any
+    path: Path, student: Deployed, architecture: ArchitectureSpec, class_names: tuple[str, ...], **extra: Any
 ) -> None:
     """Write a ``.safetensors`` file whose metadata holds the design; whole or not at all.
 
@@ -30,20 +37,24 @@ def save_student(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+    own = student.student if isinstance(student, ProjectedStudent) else student
+    assert isinstance(own, Student)
     metadata = {
         "format": FORMAT,
         "architecture": _ARCHITECTURE.dump_json(architecture).decode(),
         "class_names": json.dumps(class_names),
-        "mean": json.dumps(student.mean.flatten().tolist()),
-        "std": json.dumps(student.std.flatten().tolist()),
+        "mean": json.dumps(own.mean.flatten().tolist()),
+        "std": json.dumps(own.std.flatten().tolist()),
         "extra": json.dumps(extra),
     }
+    if isinstance(student, ProjectedStudent):
+        metadata["projector"] = _PROJECTOR.dump_json(student.projector.shape).decode()
     partial = path.with_name(f".{path.name}.partial")
     save_file(state, partial, metadata=metadata)
     partial.replace(path)
 
 
-def load_student(path: Path) -> Student:
+def load_student(path: Path) -> Deployed:
     """The network of a file that :func:`save_student` wrote, in evaluation mode, on the CPU.
 
     Takes images ``(B, C, H, W)`` in [0, 1] and returns logits ``(B, K)``.
@@ -53,13 +64,19 @@ def load_student(path: Path) -> Student:
     """
     metadata = student_metadata(path)
     mean = tuple(json.loads(metadata["mean"]))
-    student = build_student(
+    bare = build_student(
         _ARCHITECTURE.validate_json(metadata["architecture"]),
         len(mean),
         len(json.loads(metadata["class_names"])),
         mean,
         tuple(json.loads(metadata["std"])),
     )
+    student: Deployed = bare
+    if "projector" in metadata:
+        shape = _PROJECTOR.validate_json(metadata["projector"])
+        bare.remove_classifier()
+        weight = torch.zeros(shape.n_classes, shape.teacher)
+        student = ProjectedStudent(bare, Projector(shape), ReusedClassifier(weight, weight[:, 0]))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:

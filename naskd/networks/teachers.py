@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from naskd.config import TeacherSpec
@@ -183,8 +182,15 @@ def _call_builder(reference: str, base: Path) -> nn.Module:
     return network
 
 
+def _models() -> Any:
+    """Torchvision's, imported when a study first names one: its import takes as long as torch's."""
+    import torchvision
+
+    return torchvision.models
+
+
 def _check_torchvision_name(name: str) -> None:
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = _models().list_models(module=_models())
     if name not in known:
         raise ValueError(
             f"torchvision has no classification model {name!r}{nearest(name, known)}; "
@@ -196,7 +202,7 @@ def _torchvision_weights(name: str, weights: str | None) -> Any:
     _check_torchvision_name(name)
     if weights is None:
         return None
-    known = torchvision.models.get_model_weights(name).__members__
+    known = _models().get_model_weights(name).__members__
     short = weights.rpartition(".")[2]
     if short not in known:
         raise ValueError(
@@ -207,7 +213,7 @@ def _torchvision_weights(name: str, weights: str | None) -> Any:
 
 
 def _torchvision_network(name: str, weights: Any, n_classes: int) -> nn.Module:
-    network: nn.Module = torchvision.models.get_model(name, weights=weights)
+    network: nn.Module = _models().get_model(name, weights=weights)
     linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise ValueError(

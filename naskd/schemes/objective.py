@@ -1,6 +1,7 @@
 """The total loss of a distilled student: ``ce_weight * CE + sum_i weight_i * K_i``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +10,12 @@ from torch import Tensor, nn
 from naskd.config import DistillationSpec, KnowledgeTerm
 from naskd.cost import count_macs, on_meta
 from naskd.knowledge import KNOWLEDGE
-from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary, TeacherParts
+from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
 from naskd.knowledge.source import KnowledgeSource
 from naskd.taps import Taps, TapShapes, taps_like
+
+Stage = Literal["initial", "main"]
 
 ROUNDING = 1e-6
 """A gradient below this share of cross-entropy's is noise: of a student that agrees already, or of attention on a 1x1
@@ -19,122 +23,230 @@ grid. Balanced, it would be the loudest of all, a million times too loud. Real t
 
 
 class DistillationObjective(nn.Module):
-    """Cross-entropy with the labels and the design's knowledge terms.
+    """Cross-entropy with the labels and the design's knowledge terms, in up to two stages.
 
-    ``balanced`` terms are scaled once, on the first batch: by ``|grad CE| / |grad K|``, both taken at the
-    student's tensors that the term reads. A term whose gradient is zero there, or of the size of rounding errors, keeps
-    scale 1.
+    The ``initial`` stage, where a term's card asks for one, has no labels in it; ``main`` is the training proper.
+
+    ``balanced`` terms are scaled once, on the first batch of the stage that they teach in: by ``|grad CE| / |grad K|``,
+    both taken at the student's tensors that the term reads. A term whose gradient is zero there, or of the size of
+    rounding errors, keeps scale 1.
 
     Args:
         spec: The design's terms, weights and teachers.
         student: Shapes of the student's taps.
-        sources: Knowledge of each teacher.
+        sources: Knowledge of each teacher; empty where no term needs one.
+        n_samples: Of the training split.
 
     Raises:
         ValueError: A term cannot be matched to these networks.
     """
 
     def __init__(
-        self, spec: DistillationSpec, student: TapShapes, sources: Sequence[KnowledgeSource]
+        self,
+        spec: DistillationSpec,
+        student: TapShapes,
+        sources: Sequence[KnowledgeSource],
+        n_samples: int = 0,
     ) -> None:
         super().__init__()
         self.ce_weight = spec.ce_weight
         self.names = term_names(spec.terms)
-        self.losses = nn.ModuleList(
-            KNOWLEDGE.load(term.kind)(term, student, sources[term.source].shapes) for term in spec.terms
-        )
+        self.losses = nn.ModuleList(build_losses(spec.terms, student, sources, n_samples))
+        cards = [loss.card for loss in self._losses()]
         self.by_source = tuple(
-            (source, [i for i, term in enumerate(spec.terms) if term.source == position])
+            (source, [i for i, term in enumerate(spec.terms) if _asks(cards[i], term, position)])
             for position, source in enumerate(sources)
         )
         weights = [
-            term.weight * (KNOWLEDGE[term.kind].paper_weight if term.weighting == "paper" else 1.0)
-            for term in spec.terms
+            term.weight * (card.paper_weight if term.weighting == "paper" else 1.0)
+            for term, card in zip(spec.terms, cards, strict=True)
         ]
+        self.of_stage: dict[Stage, list[int]] = {
+            "initial": [i for i, card in enumerate(cards) if card.initial_stage],
+            "main": [i for i, card in enumerate(cards) if card.initial_stage != "term"],
+        }
         self.balanced = [i for i, term in enumerate(spec.terms) if term.weighting == "balanced"]
-        self.calibrated = not self.balanced
+        self.calibrated: set[str] = set()
+        self.deployed = next((i for i, card in enumerate(cards) if card.deployed), None)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights))
 
     @property
+    def initial_share(self) -> float:
+        """Share of the epochs that the initial stage takes: the largest that a term asks for; 0 without one."""
+        losses = self._losses()
+        return max(
+            (
+                float(losses[i].card.option(losses[i].settings, INITIAL_SHARE))
+                for i in self.of_stage["initial"]
+            ),
+            default=0.0,
+        )
+
+    @property
+    def initial_teaches_student(self) -> bool:
+        """Whether the student learns in the initial stage, or parts of the losses alone."""
+        return any(self._losses()[i].card.initial_stage == "term" for i in self.of_stage["initial"])
+
+    def modules_of(self, stage: Stage) -> list[nn.Module]:
+        """Parts of the losses that a stage trains."""
+        losses = self._losses()
+        if stage == "initial":
+            return [module for i in self.of_stage[stage] for module in losses[i].initial_modules()]
+        return [module for i in self.of_stage[stage] for module in losses[i].main_modules()]
+
+    @property
     def min_batch(self) -> int:
         """Smallest batch on which every term is defined."""
-        return max([2, *(KNOWLEDGE[loss.settings.kind].min_batch for loss in self._losses())])
+        return max([2, *(loss.card.min_batch for loss in self._losses())])
 
     def _losses(self) -> list[KnowledgeLoss]:
         return [loss for loss in self.losses if isinstance(loss, KnowledgeLoss)]
 
-    def get_extra_state(self) -> bool:
-        """Whether balanced weights have been set, kept in checkpoints."""
-        return self.calibrated
+    def get_extra_state(self) -> list[str]:
+        """Stages whose balanced weights have been set, kept in checkpoints."""
+        return sorted(self.calibrated)
 
-    def set_extra_state(self, state: bool) -> None:
+    def set_extra_state(self, state: Sequence[str]) -> None:
         """See :meth:`get_extra_state`."""
-        self.calibrated = state
+        self.calibrated = set(state)
 
-    def summaries(self, images: Tensor, index: Tensor, epoch: int) -> list[Summary]:
-        """What each term keeps of its teacher; every teacher is asked once."""
+    def summaries(self, images: Tensor, index: Tensor, epoch: int, stage: Stage = "main") -> list[Summary]:
+        """What each term of a stage keeps of its teachers, empty for the others; every teacher is asked once."""
         losses = self._losses()
-        found: dict[int, Summary] = {}
-        for source, positions in self.by_source:
-            if positions:
-                answers = source.summaries(images, index, epoch, [losses[i] for i in positions])
-                found.update(zip(positions, answers, strict=True))
-        return [found[i] for i in range(len(losses))]
+        found: list[dict[str, Tensor]] = [{} for _ in losses]
+        for number, (source, positions) in enumerate(self.by_source):
+            asking = [i for i in positions if i in self.of_stage[stage]]
+            if not asking:
+                continue
+            answers = source.summaries(images, index, epoch, [losses[i] for i in asking])
+            for i, answer in zip(asking, answers, strict=True):
+                prefix = f"{number}/" if losses[i].card.several_teachers else ""
+                found[i].update((prefix + name, tensor) for name, tensor in answer.items())
+        return list(found)
 
     def forward(
-        self, student: Taps, summaries: Sequence[Summary], labels: Tensor, index: Tensor
+        self, student: Taps, summaries: Sequence[Summary], lesson: Lesson
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its detached, unweighted terms by name."""
-        outputs = [
-            loss(student, summary, labels, index)
-            for loss, summary in zip(self.losses, summaries, strict=True)
-        ]
-        label_weights = [out.label_weights for out in outputs if out.label_weights is not None]
+        """Total loss of the main stage and its detached, unweighted terms by name."""
+        if self.deployed is not None:
+            student = self._losses()[self.deployed].deployed_taps(student)
+        chosen = self.of_stage["main"]
+        outputs = {i: self.losses[i](student, summaries[i], lesson) for i in chosen}
+        label_weights = [out.label_weights for out in outputs.values() if out.label_weights is not None]
         logits = student.logits.float()
         if label_weights:
             ce = (
-                F.cross_entropy(logits, labels, reduction="none") * torch.stack(label_weights).prod(0)
+                F.cross_entropy(logits, lesson.labels, reduction="none") * torch.stack(label_weights).prod(0)
             ).mean()
         else:
-            ce = F.cross_entropy(logits, labels)
-        if not self.calibrated:
-            self._calibrate(student, ce, [out.term for out in outputs])
+            ce = F.cross_entropy(logits, lesson.labels)
+        found = {i: out.term for i, out in outputs.items()}
+        self._calibrate("main", student, ce, found)
         total = self.ce_weight * ce
-        for i, out in enumerate(outputs):
-            total = total + self.weights[i] * out.term
-        terms = {"ce": ce.detach()}
-        terms.update((name, out.term.detach()) for name, out in zip(self.names, outputs, strict=True))
-        return total, terms
+        for i, term in found.items():
+            total = total + self.weights[i] * term
+        return total, {"ce": ce.detach(), **{self.names[i]: term.detach() for i, term in found.items()}}
 
-    def _calibrate(self, student: Taps, ce: Tensor, terms: Sequence[Tensor]) -> None:
+    def initial(
+        self, student: Taps | None, summaries: Sequence[Summary], lesson: Lesson
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss of the initial stage and its terms.
+
+        Args:
+            student: None where :attr:`initial_teaches_student` is not so.
+            summaries: See :meth:`summaries`.
+            lesson: Of the batch.
+        """
         losses = self._losses()
-        for i in self.balanced:
+        own = {
+            i: losses[i].initial_term(summaries[i], lesson)
+            for i in self.of_stage["initial"]
+            if losses[i].card.initial_stage == "modules"
+        }
+        taught: dict[int, Tensor] = {}
+        if student is not None:
+            taught = {
+                i: losses[i](student, summaries[i], lesson).term
+                for i in self.of_stage["initial"]
+                if i not in own
+            }
+            self._calibrate(
+                "initial", student, F.cross_entropy(student.logits.float(), lesson.labels), taught
+            )
+        parts = [*own.values(), *(self.weights[i] * term for i, term in taught.items())]
+        names = {i: f"{self.names[i]}.initial" for i in own} | {i: self.names[i] for i in taught}
+        return sum(parts[1:], parts[0]), {names[i]: term.detach() for i, term in (own | taught).items()}
+
+    def _calibrate(self, stage: Stage, student: Taps, ce: Tensor, terms: Mapping[int, Tensor]) -> None:
+        if stage in self.calibrated:
+            return
+        losses = self._losses()
+        for i, term in terms.items():
+            if i not in self.balanced:
+                continue
             tensors = losses[i].student_tensors(student)
             reference = _gradient_norm(ce, tensors)
-            own = _gradient_norm(terms[i], tensors)
+            own = _gradient_norm(term, tensors)
             usable = (own > ROUNDING * reference) & (reference > 0) & own.isfinite() & reference.isfinite()
             self.weights[i] *= torch.where(usable, reference / own, torch.ones_like(own)).to(
                 self.weights.dtype
             )
-        self.calibrated = True
+        self.calibrated.add(stage)
 
-    def step_macs(self, student: TapShapes, batch_size: int) -> float:
-        """Multiply-accumulates of all terms for one image, at this batch size (relation losses grow with it)."""
-        if not len(self.losses):
+    def step_macs(self, student: TapShapes, batch_size: int, stage: Stage = "main") -> float:
+        """Multiply-accumulates of a stage's terms for one image, at this batch size (relation losses grow with it)."""
+        if not self.of_stage[stage]:
             return 0.0
         taps = taps_like(student, batch_size, "meta")
-        labels = torch.zeros(batch_size, dtype=torch.long, device="meta")
+        index = torch.zeros(batch_size, dtype=torch.long, device="meta")
+        lesson = Lesson(index, index)
+        losses = {i: cast(KnowledgeLoss, on_meta(self.losses[i])) for i in self.of_stage[stage]}
+        shapes = [source.shapes for source, _ in self.by_source]
 
         def forward() -> None:
-            for source, positions in self.by_source:
-                teacher = taps_like(source.shapes, batch_size, "meta")
-                for i in positions:
-                    loss = on_meta(self.losses[i])
-                    assert isinstance(loss, KnowledgeLoss)
-                    loss(taps, loss.summarise(teacher), labels, labels)
+            for i, loss in losses.items():
+                summary: dict[str, Tensor] = {}
+                for number, (_, positions) in enumerate(self.by_source):
+                    if i in positions:
+                        prefix = f"{number}/" if loss.card.several_teachers else ""
+                        answer = loss.summarise(taps_like(shapes[number], batch_size, "meta"))
+                        summary.update((prefix + name, tensor) for name, tensor in answer.items())
+                if stage == "initial" and loss.card.initial_stage == "modules":
+                    loss.initial_term(summary, lesson)
+                else:
+                    loss(taps, summary, lesson)
 
         return count_macs(forward) / batch_size
+
+
+def build_losses(
+    terms: Sequence[KnowledgeTerm],
+    student: TapShapes,
+    sources: Sequence[KnowledgeSource],
+    n_samples: int,
+) -> list[KnowledgeLoss]:
+    """The losses of a design.
+
+    Raises:
+        ValueError: A term cannot be matched to these networks, or two of them want to stay in the student.
+    """
+    losses: list[KnowledgeLoss] = []
+    for term in terms:
+        shapes, parts = student, TeacherParts()
+        if KNOWLEDGE[term.kind].needs_teacher:
+            shapes, parts = sources[term.source].shapes, sources[term.source].parts
+        given = LossInputs(parts, n_samples, tuple(source.shapes for source in sources))
+        losses.append(KNOWLEDGE.load(term.kind)(term, student, shapes, given))
+    staying = [loss.settings.kind for loss in losses if loss.card.deployed]
+    if len(staying) > 1:
+        raise ValueError(f"only one kind of knowledge may stay in the student, got {' and '.join(staying)}")
+    return losses
+
+
+def _asks(card: KnowledgeCard, term: KnowledgeTerm, position: int) -> bool:
+    """Whether a term wants to hear the teacher at a position."""
+    return card.needs_teacher and (card.several_teachers or term.source == position)
 
 
 def _gradient_norm(value: Tensor, tensors: Sequence[Tensor]) -> Tensor:

@@ -6,49 +6,107 @@ Without knowledge terms this is plain training with the labels. Teacher assistan
 
 from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from naskd.cost import network_cost
-from naskd.schemes.objective import DistillationObjective
+from naskd.knowledge.base import KnowledgeLoss, Lesson
+from naskd.networks.student import Student
+from naskd.schemes.objective import DistillationObjective, Stage
 from naskd.schemes.scheme import Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.taps import TappedNetwork, tap_shapes
+from naskd.taps import TappedNetwork, Taps, tap_shapes
 
 
 class OfflineScheme(Scheme):
-    """One student, any number of frozen teachers, one phase."""
+    """One student and any number of frozen teachers: one phase, or two where a term asks for an initial stage."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__(inputs)
         self.student = inputs.build()
         self.shapes = tap_shapes(self.student, inputs.in_channels, inputs.resolution)
         device = next(self.student.parameters()).device
-        self.objective = DistillationObjective(inputs.distillation, self.shapes, inputs.sources).to(device)
+        self.objective = DistillationObjective(
+            inputs.distillation, self.shapes, inputs.sources, inputs.n_samples
+        ).to(device)
+        self._deployed = deployed_network(self.student, self.objective)
+        share = self.objective.initial_share
+        if share and inputs.epochs < 2:
+            raise ValueError(f"an initial stage needs a training of at least 2 epochs, got {inputs.epochs}")
+        self.initial_epochs = min(inputs.epochs - 1, max(1, round(share * inputs.epochs))) if share else 0
 
     @property
     def deployed(self) -> nn.Module:
-        """The student; adapters stay behind."""
-        return self.student
+        """The student; adapters stay behind, but for those that their card calls ``deployed``."""
+        return self._deployed
 
     def phases(self) -> tuple[Phase, ...]:
-        """One."""
+        """The initial stage, if there is one, and the training proper."""
+        objective = self.objective
+        main = Phase(
+            name="distillation" if objective.names else "training",
+            epochs=self.inputs.epochs - self.initial_epochs,
+            trained={"student": (self._deployed, *objective.modules_of("main"))},
+            step=self._step,
+            min_batch=objective.min_batch,
+        )
+        if not self.initial_epochs:
+            return (main,)
+        taught = (self.student,) if objective.initial_teaches_student else ()
         return (
             Phase(
-                name="distillation" if self.objective.names else "training",
-                epochs=self.inputs.epochs,
-                trained={"student": (self.student, self.objective)},
-                step=self._step,
-                min_batch=self.objective.min_batch,
+                name="initial",
+                epochs=self.initial_epochs,
+                trained={"student": (*taught, *objective.modules_of("initial"))},
+                step=self._initial_step,
+                min_batch=objective.min_batch,
             ),
+            main,
         )
+
+    def progress(self, epoch: int) -> float:
+        """Share of the training proper that is done at the start of an epoch (from 0)."""
+        return (epoch - self.initial_epochs) / (self.inputs.epochs - self.initial_epochs)
+
+    def deployed_logits(self, student: Taps) -> Tensor:
+        """``(B, K)``, of the network that leaves, from the taps of the student in it."""
+        if self.objective.deployed is None:
+            return student.logits
+        loss = self.objective.losses[self.objective.deployed]
+        assert isinstance(loss, KnowledgeLoss)
+        return loss.deployed_taps(student).logits
 
     def _step(self, batch: Batch) -> Iterator[Update]:
         assert isinstance(self.student, TappedNetwork)
         summaries = self.objective.summaries(batch.images, batch.index, batch.epoch)
-        loss, terms = self.objective(self.student.taps(batch.images), summaries, batch.labels, batch.index)
-        yield Update("student", loss, terms)
+        lesson = Lesson(batch.labels, batch.index, self.progress(batch.epoch))
+        yield Update("student", *self.objective(self.student.taps(batch.images), summaries, lesson))
 
-    def step_macs(self, batch_size: int) -> tuple[float, float]:
+    def _initial_step(self, batch: Batch) -> Iterator[Update]:
+        assert isinstance(self.student, TappedNetwork)
+        summaries = self.objective.summaries(batch.images, batch.index, batch.epoch, "initial")
+        student = self.student.taps(batch.images) if self.objective.initial_teaches_student else None
+        lesson = Lesson(batch.labels, batch.index, batch.epoch / self.inputs.epochs)
+        yield Update("student", *self.objective.initial(student, summaries, lesson))
+
+    def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """See :meth:`Scheme.step_macs`."""
-        student = network_cost(self.student, self.inputs.in_channels, self.inputs.resolution).macs
-        asked = sum(source.macs for source, positions in self.objective.by_source if positions)
-        return student + self.objective.step_macs(self.shapes, batch_size), asked
+        stage: Stage = "initial" if phase.name == "initial" else "main"
+        student = 0.0
+        if stage == "main" or self.objective.initial_teaches_student:
+            student = network_cost(self.deployed, self.inputs.in_channels, self.inputs.resolution).macs
+        asked = sum(
+            source.macs
+            for source, positions in self.objective.by_source
+            if set(positions) & set(self.objective.of_stage[stage])
+        )
+        return student + self.objective.step_macs(self.shapes, batch_size, stage), asked
+
+
+def deployed_network(student: nn.Module, objective: DistillationObjective) -> nn.Module:
+    """What leaves of a student that learns by an objective; it shares its weights."""
+    if objective.deployed is None:
+        return student
+    loss = objective.losses[objective.deployed]
+    assert isinstance(loss, KnowledgeLoss)
+    assert isinstance(student, Student)
+    student.remove_classifier()
+    return loss.deploy(student)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from naskd.config import DistillationSpec
+from naskd.config import ArchitectureSpec, DistillationSpec
 from naskd.knowledge.source import KnowledgeSource
+from naskd.option import OptionValue
+from naskd.schemes import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Phase:
     Args:
         name: For curves and messages.
         epochs: Length.
-        trained: Modules that each optimizer trains; one optimizer a name, made afresh for the phase.
+        trained: Modules that each optimizer trains; one optimizer a name, made afresh for the phase. What no
+            optimizer trains is in evaluation mode meanwhile.
         step: Turns a batch into updates.
         min_batch: Smallest batch that `step` can take.
         batches: Where batches come from: called with the epoch from 0; None: the training split.
@@ -78,6 +81,9 @@ class SchemeInputs:
             each network that the scheme trains.
         sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty without terms.
         in_channels, resolution: Of the images.
+        n_samples: Of the training split.
+        architecture: Of what `build` makes; None for a network that no architecture describes.
+        variant: Makes a fresh network of another architecture on the same images.
     """
 
     distillation: DistillationSpec
@@ -86,6 +92,18 @@ class SchemeInputs:
     sources: tuple[KnowledgeSource, ...]
     in_channels: int
     resolution: int
+    n_samples: int = 0
+    architecture: ArchitectureSpec | None = None
+    variant: Callable[[ArchitectureSpec], nn.Module] | None = None
+
+    def option(self, name: str) -> OptionValue:
+        """The value of an option of the design's scheme, or its default."""
+        return SCHEMES[self.distillation.scheme].option(self.distillation, name)
+
+    def build_variant(self, architecture: ArchitectureSpec) -> nn.Module:
+        """See `variant`."""
+        assert self.variant is not None
+        return self.variant(architecture)
 
 
 class Scheme(nn.Module):
@@ -107,8 +125,8 @@ class Scheme(nn.Module):
         """In order. Their lengths add up to the design's epochs, initial stages included."""
         raise NotImplementedError
 
-    def step_macs(self, batch_size: int) -> tuple[float, float]:
-        """Forward MACs for one image in training.
+    def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
+        """Forward MACs for one image in a phase.
 
         Returns:
             Of what is trained (its backward pass costs twice that again), and of what is only asked.

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from naskd.config import Cost, DistillationSpec, TrialConfig
-from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
 from naskd.spaces import canonical
@@ -26,28 +26,38 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
         KNOWLEDGE[term.kind]
     SCHEMES[config.distillation.scheme]
     training = dataclasses.replace(config.training, epochs=spec.epochs)
-    return canonical(
+    settled = canonical(
         dataclasses.replace(config, training=training),
         knowledge={card.name: card for card in KNOWLEDGE},
         blocks={card.name: card for card in BLOCKS},
     )
+    distillation = SCHEMES[settled.distillation.scheme].canonical(settled.distillation)
+    return dataclasses.replace(settled, distillation=distillation)
 
 
 def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
     """Why a settled design cannot or must not be trained; empty when it can."""
     found = over_limits(cost, spec.limits)
-    if (
-        config.distillation.terms or SCHEMES[config.distillation.scheme].needs_teacher
-    ) and spec.teacher is None:
+    if spec.teacher is None and (
+        needs_teacher(config.distillation) or SCHEMES[config.distillation.scheme].needs_teacher
+    ):
         found.append("the design asks for knowledge, but the study file has no [teacher]")
+    scheme = SCHEMES[config.distillation.scheme]
+    n_stages = len(config.architecture.stages)
+    found += scheme.problems(config.distillation, n_stages=n_stages)
+    if scheme.uses_trajectory and spec.teacher is not None and not spec.teacher.trained_here:
+        found.append(f"scheme {scheme.name!r} needs a teacher that naskd trains, from an architecture")
     found += _knowledge_problems(
-        config.distillation, len(config.architecture.stages), config.training.batch_size
+        config.distillation, n_stages, config.training.batch_size, config.training.epochs
     )
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         stages = len(assistant.architecture.stages)
         found += [
-            f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training.batch_size)
+            f"assistant: {p}"
+            for p in _knowledge_problems(
+                partial, stages, assistant.training.batch_size, assistant.training.epochs
+            )
         ]
     return found
 
@@ -64,12 +74,18 @@ def over_limits(cost: Cost, limits: LimitsSpec) -> list[str]:
     return found
 
 
-def _knowledge_problems(spec: DistillationSpec, n_stages: int, batch_size: int) -> list[str]:
-    return [
+def _knowledge_problems(spec: DistillationSpec, n_stages: int, batch_size: int, epochs: int) -> list[str]:
+    found = [
         problem
         for term in spec.terms
         for problem in KNOWLEDGE[term.kind].problems(term, n_stages=n_stages, batch_size=batch_size)
     ]
+    stages = {KNOWLEDGE[term.kind].initial_stage for term in spec.terms}
+    if spec.terms and spec.ce_weight == 0 and stages == {"term"}:
+        found.append("after the initial stage nothing teaches: ce_weight is 0 and no other term is there")
+    if epochs < 2 and stages - {""}:
+        found.append("an initial stage needs a training of at least 2 epochs, got 1")
+    return found
 
 
 def reason_kind(reason: str) -> str:

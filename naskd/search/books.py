@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from naskd.jobs import TrialResult
 from naskd.search.leases import LEASE_SECONDS, is_alive
+from naskd.search.storage import one_sync
 
 MAX_RETRIES = 3
 """How often a design whose process died is run again before it counts as the cause."""
@@ -315,11 +316,12 @@ class Books:
 
     def renew(self) -> None:
         """Renew the leases of the trials that this driver holds. May be called by another thread."""
-        for number in tuple(self.held):
-            try:
-                self.write(number, "lease", time.time() + LEASE_SECONDS)
-            except UpdateFinishedTrialError:
-                continue  # told a moment ago, or taken over: who holds it finds out
+        with one_sync(self._study._storage):
+            for number in tuple(self.held):
+                try:
+                    self.write(number, "lease", time.time() + LEASE_SECONDS)
+                except UpdateFinishedTrialError:
+                    continue  # told a moment ago, or taken over: who holds it finds out
 
     # --- settling ----------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from naskd.search.admission import count_kinds, problems, settle
 from naskd.search.books import CHOOSING_SECONDS, Books, await_creation
 from naskd.search.leases import LEASE_SECONDS, owner_id
 from naskd.search.samplers import build_sampler
+from naskd.search.storage import one_sync
 from naskd.seeds import trial_seed
 from naskd.studyfile import StudySpec, identity_difference
 
@@ -51,6 +52,9 @@ class Resources(Protocol):
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of the deployed network, without building it."""
+
+    def design_problems(self, config: TrialConfig) -> list[str]:
+        """Why its losses cannot be matched to its networks; empty when they can."""
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
@@ -121,6 +125,8 @@ class Study:
         self._looked = 0.0
         self._streak: list[str] = []
         self._teacher_asked = False
+        # Of how many points, hypervolume, best accuracy: shown after every epoch, changed by complete trials alone.
+        self._standing_of: tuple[int, float, float] = (0, 0.0, math.nan)
         self._artifact_seconds = 0.0
         self._study = self._open(storage, identity, reference_point)
         self._books = Books(self._study, spec.objectives)
@@ -253,7 +259,8 @@ class Study:
         """See :class:`~naskd.jobs.TrialSource`. Turned-away designs are booked on the way and cost nothing."""
         job = self._teacher_job() or self._next_blocked()
         while job is None and self._may_propose():
-            job = self._propose()
+            with one_sync(self._study._storage):
+                job = self._propose()
         if job is None:
             if not self._running and not self.finished:
                 self._show(None, 0, waiting_for=self._books.running_elsewhere)
@@ -401,6 +408,7 @@ class Study:
         try:
             config = settle(proposed, self.spec)
             found = problems(config, self.resources.design_cost(config), self.spec)
+            found = found or self.resources.design_problems(config)
         except ValueError as error:
             return None, f"invalid: {str(error).splitlines()[0]}"
         if found:
@@ -452,12 +460,13 @@ class Study:
                 return
         result = _checked(result, self.spec.objectives)
         try:
-            for name in ("val_accuracy", "macs", "n_params"):
-                if name in result.metrics:
-                    books.write(number, name, result.metrics[name])
-            if result.reason:
-                books.write(number, "reason", result.reason)
-            books.write(number, "result", result.to_dict())
+            with one_sync(self._study._storage):
+                for name in ("val_accuracy", "macs", "n_params"):
+                    if name in result.metrics:
+                        books.write(number, name, result.metrics[name])
+                if result.reason:
+                    books.write(number, "reason", result.reason)
+                books.write(number, "result", result.to_dict())
         except UpdateFinishedTrialError:
             self._lost(job)
             return
@@ -490,7 +499,16 @@ class Study:
 
     def hypervolume(self) -> float:
         """Of the complete trials, on accuracy and the logarithms of costs."""
-        return study_hypervolume(self._books.points, self.spec.objectives, self.reference_point)
+        return self._standing()[0]
+
+    def _standing(self) -> tuple[float, float]:
+        """Hypervolume and best accuracy of the complete trials."""
+        points, names = self._books.points, self.spec.objectives
+        if self._standing_of[0] != len(points):
+            found = study_hypervolume(points, names, self.reference_point)
+            best = max(point[names.index("val_accuracy")] for point in points)
+            self._standing_of = (len(points), found, best)
+        return self._standing_of[1:]
 
     def _seconds_left(self, elapsed: float, fraction: float) -> float:
         """By the time that trials took; making a teacher or an assistant does not happen again."""
@@ -519,7 +537,7 @@ class Study:
                 f"trial {job.job_id}" if job.kind == "trial" else self._artifacts.get(job.job_id, "artifact")
             )
             epochs = job.until_epoch
-        accuracies = [p[list(self.spec.objectives).index("val_accuracy")] for p in books.points]
+        found, best = self._standing()
         self.observe(
             Snapshot(
                 complete=books.complete,
@@ -529,8 +547,8 @@ class Study:
                 waiting_for=waiting_for,
                 epoch=epoch,
                 epochs=epochs,
-                hypervolume=self.hypervolume(),
-                best_accuracy=max(accuracies, default=math.nan),
+                hypervolume=found,
+                best_accuracy=best,
                 train_macs=books.train_macs,
                 fraction=fraction,
                 seconds=elapsed,

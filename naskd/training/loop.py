@@ -73,6 +73,10 @@ class TrainingLoop:
         size = min(self.spec.batch_size, n)
         return min(n, steps_per_epoch(n, self.spec.batch_size, min_batch=phase.min_batch) * size)
 
+    def phase_of(self, epoch: int) -> Phase:
+        """The phase that the epoch `epoch` (from 0) is in."""
+        return self._locate(epoch)[0]
+
     def _locate(self, epoch: int) -> tuple[Phase, int]:
         """The phase of an epoch, and the epoch within it."""
         for phase in self.phases:
@@ -116,6 +120,7 @@ class TrainingLoop:
         """
         phase, _ = self._locate(self.epoch)
         self._enter(phase)
+        self.scheme.eval()
         for modules in phase.trained.values():
             for module in modules:
                 module.train()

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_studies import STUDENT, TEACHER, design, small_context
 
+from naskd.checkpoints import CheckpointStore
 from naskd.config import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
 from naskd.executors import EXECUTORS
 from naskd.jobs import Decision, Job, TrialResult
@@ -68,7 +69,34 @@ def _trial(number: int, config: TrialConfig, requires: tuple[str, ...] = ()) -> 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Any:
-    return small_context(tmp_path)
+    (tmp_path / "space.py").write_text("")  # what workers are sent; the jobs here are given
+    context = small_context(tmp_path, base=tmp_path)
+    context.checkpoints = CheckpointStore(tmp_path / "checkpoints")
+    return context
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> Iterator[None]:
+    """A cluster for all tests here: an executor leaves a connection that it found as it was."""
+    import ray
+
+    from naskd.executors.ray_connect import connect
+
+    connect("local", num_cpus=2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def executor(context: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """A registered executor by name."""
+
+    def load(name: str) -> Any:
+        if name == "ray":
+            request.getfixturevalue("private_ray")
+        return EXECUTORS.load(name)(context, tmp_path)
+
+    return load
 
 
 def _jobs(context: Any) -> list[Job]:
@@ -95,9 +123,9 @@ def _jobs(context: Any) -> list[Job]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fixed_list_of_jobs_gives_the_results_of_running_them_one_by_one(name, context):
+def test_a_fixed_list_of_jobs_gives_the_results_of_running_them_one_by_one(name, context, executor):
     source = FixedSource(jobs := _jobs(context))
-    EXECUTORS.load(name)(context).run(source)
+    executor(name).run(source)
     assert source.finished
     assert sorted(source.results) == sorted(job.job_id for job in jobs), "every job is told once"
     found = {job.job_id: source.results[job.job_id] for job in jobs}
@@ -116,9 +144,9 @@ def test_a_fixed_list_of_jobs_gives_the_results_of_running_them_one_by_one(name,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_epoch_is_reported_once_and_in_order(name, context):
+def test_every_epoch_is_reported_once_and_in_order(name, context, executor):
     source = FixedSource(_jobs(context)[:5])
-    EXECUTORS.load(name)(context).run(source)
+    executor(name).run(source)
     for number in ("0", "1", "2"):
         reports = source.reports[number]
         assert [epoch for epoch, _ in reports] == [1, 2, 3]
@@ -127,9 +155,9 @@ def test_every_epoch_is_reported_once_and_in_order(name, context):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_job_that_is_told_to_stop_stops_there_and_the_others_go_on(name, context):
+def test_a_job_that_is_told_to_stop_stops_there_and_the_others_go_on(name, context, executor):
     source = FixedSource([_trial(0, design()), _trial(1, design(batch_size=16))], stop_at=("0", 2))
-    EXECUTORS.load(name)(context).run(source)
+    executor(name).run(source)
     assert source.results["0"].status == "stopped"
     assert "after epoch 2" in source.results["0"].reason
     assert [point["epoch"] for point in source.results["0"].curve] == [1, 2]
@@ -137,20 +165,20 @@ def test_a_job_that_is_told_to_stop_stops_there_and_the_others_go_on(name, conte
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_source_without_jobs_ends_at_once(name, context):
+def test_a_source_without_jobs_ends_at_once(name, context, executor):
     source = FixedSource([])
-    EXECUTORS.load(name)(context).run(source)
+    executor(name).run(source)
     assert source.results == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_source_raises_is_not_swallowed(name, context):
+def test_what_a_source_raises_is_not_swallowed(name, context, executor):
     class Full(FixedSource):
         def tell(self, job, result):
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        EXECUTORS.load(name)(context).run(Full([_trial(0, design())]))
+        executor(name).run(Full([_trial(0, design())]))
 
 
 def test_the_cards_of_executors():
@@ -174,10 +202,10 @@ class Interrupting(FixedSource):
         return super().report(job, epoch, metrics)
 
 
-def test_serial_ctrl_c_once_finishes_the_running_job_and_asks_for_no_other(context):
+def test_serial_ctrl_c_once_finishes_the_running_job_and_asks_for_no_other(context, executor):
     before = signal.getsignal(signal.SIGINT)
     source = Interrupting([_trial(0, design()), _trial(1, design())], (1,))
-    executor = EXECUTORS.load("serial")(context)
+    executor = executor("serial")
     executor.run(source)
     assert executor.stop_requested
     assert source.results["0"].status == "complete"
@@ -186,27 +214,27 @@ def test_serial_ctrl_c_once_finishes_the_running_job_and_asks_for_no_other(conte
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_serial_ctrl_c_twice_stops_at_once_with_nothing_told(context):
+def test_serial_ctrl_c_twice_stops_at_once_with_nothing_told(context, executor):
     before = signal.getsignal(signal.SIGINT)
     source = Interrupting([_trial(0, design()), _trial(1, design())], (1, 2))
     with pytest.raises(KeyboardInterrupt):
-        EXECUTORS.load("serial")(context).run(source)
+        executor("serial").run(source)
     assert [epoch for epoch, _ in source.reports["0"]] == [1]
     assert source.results == {}
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_serial_runs_outside_the_main_thread_too(context):
+def test_serial_runs_outside_the_main_thread_too(context, executor):
     from threading import Thread
 
     source = FixedSource([_trial(0, design())])
-    thread = Thread(target=EXECUTORS.load("serial")(context).run, args=(source,))
+    thread = Thread(target=executor("serial").run, args=(source,))
     thread.start()
     thread.join(timeout=60)
     assert source.results["0"].status == "complete"
 
 
-def test_serial_trains_with_the_threads_of_the_study(context):
+def test_serial_trains_with_the_threads_of_the_study(context, executor):
     class Watching(FixedSource):
         def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
             threads.add(torch.get_num_threads())
@@ -215,7 +243,7 @@ def test_serial_trains_with_the_threads_of_the_study(context):
     before, threads = torch.get_num_threads(), set()
     try:
         torch.set_num_threads(3)
-        EXECUTORS.load("serial")(context).run(source := Watching([_trial(0, design())]))
+        executor("serial").run(source := Watching([_trial(0, design())]))
     finally:
         torch.set_num_threads(before)
     assert threads == {1}

@@ -208,3 +208,13 @@ def test_a_quota_of_the_control_group_or_of_one_above_it_limits_the_cpus(
 def test_importing_the_module_does_not_import_ray() -> None:
     code = "import sys, naskd.executors.ray_connect; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_depot_starts_without_torch_and_a_worker_without_torchvision():
+    """Each of these imports takes two seconds."""
+    code = (
+        "import sys, naskd.executors.depot; print('torch' in sys.modules)\n"
+        "import naskd.context; print('torchvision' in sys.modules)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False"]

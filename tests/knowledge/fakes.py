@@ -6,9 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from naskd.knowledge.base import LossInputs, TeacherParts
 from naskd.taps import Tap, Taps, TapShape, TapShapes
 
 N_CLASSES = 5
+N_SAMPLES = 64
 
 
 def shapes(*stages: tuple[int, int], features: int | None = None, layout: str = "map") -> TapShapes:
@@ -34,7 +36,7 @@ TEACHERS = {
     "three stages": shapes((8, 8), (12, 4), (16, 2)),
     "one stage": shapes((8, 4)),
     "four stages": shapes((8, 16), (12, 8), (16, 4), (20, 2)),
-    "1x1 maps only": shapes((8, 1)),
+    "1x1 maps only": shapes((8, 1), (10, 1)),
     "tokens": shapes((12, 4), (12, 4), (12, 4), layout="tokens"),
 }
 
@@ -76,6 +78,20 @@ def random_taps(
         ),
         pooled=leaf(normal(batch, of.n_features).relu()),
     )
+
+
+def given(teacher: TapShapes, n_samples: int = N_SAMPLES, *, norms: bool = True) -> LossInputs:
+    """What a teacher of these shapes could say of itself beyond its taps; the same for the same shapes."""
+    generator = torch.Generator().manual_seed(teacher.n_features)
+    head = (
+        torch.randn(teacher.n_classes, teacher.n_features, generator=generator) / teacher.n_features**0.5,
+        torch.randn(teacher.n_classes, generator=generator),
+    )
+    of_stages = tuple(
+        (torch.randn(s.channels, generator=generator), torch.rand(s.channels, generator=generator) + 0.5)
+        for s in teacher.pre_activations
+    )
+    return LossInputs(TeacherParts(head, of_stages if norms else ()), n_samples, (teacher, teacher))
 
 
 def changed(taps: Taps, change: Callable[[Tensor], Tensor], *, logits: bool = True) -> Taps:

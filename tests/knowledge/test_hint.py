@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
+from naskd.knowledge.base import Lesson
 from naskd.knowledge.hint import HintLoss, hint_loss
 from naskd.taps import Tap, Taps
 
@@ -26,7 +27,7 @@ def build(student: Tensor, teacher: Tensor) -> HintLoss:
 
 def value(loss: HintLoss, student: Tensor, teacher: Tensor) -> Tensor:
     labels = torch.zeros(len(student), dtype=torch.long)
-    return loss(one_stage(student), loss.summarise(one_stage(teacher)), labels, labels).term
+    return loss(one_stage(student), loss.summarise(one_stage(teacher)), Lesson(labels, labels)).term
 
 
 GRIDS = pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_gradient_of_the_regressor_equals_the_paper() -> None:
         summary = {"stage_0": target}
         labels = torch.zeros(2, dtype=torch.long)
         parameters = {"adapters.0.weight": weight[:, :, None, None], "adapters.0.bias": loss.adapters[0].bias}
-        arguments = (one_stage(student), summary, labels, labels)
+        arguments = (one_stage(student), summary, Lesson(labels, labels))
         return torch.func.functional_call(loss, parameters, arguments).term
 
     assert_parity(
@@ -85,12 +86,12 @@ def test_all_pairs_are_summed() -> None:
     torch.manual_seed(0)
     everything = HintLoss(KnowledgeTerm("hint", pairs="all"), student.shapes, teacher.shapes)
     labels = torch.zeros(6, dtype=torch.long)
-    total = everything(student, everything.summarise(teacher), labels, labels).term
+    total = everything(student, everything.summarise(teacher), Lesson(labels, labels)).term
     parts = []
     for position, pairs in enumerate(("first", "last")):
         one = HintLoss(KnowledgeTerm("hint", pairs=pairs), student.shapes, teacher.shapes)
         one.adapters[0].load_state_dict(everything.adapters[position].state_dict())
-        parts.append(one(student, one.summarise(teacher), labels, labels).term)
+        parts.append(one(student, one.summarise(teacher), Lesson(labels, labels)).term)
     torch.testing.assert_close(total, parts[0] + parts[1])
 
 

@@ -4,15 +4,13 @@ import pytest
 import torch
 
 from naskd.config import KnowledgeTerm
+from naskd.knowledge.base import Lesson
 from naskd.knowledge.logits import LogitsLoss, logits_loss
 
 from . import reference
 from .fakes import STUDENTS, TEACHERS, random_taps, shapes
 from .parity import assert_parity
-
-
-def random_logits(batch: int = 4, seed: int = 0) -> torch.Tensor:
-    return 3 * torch.randn(batch, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from .responses import random_logits
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -71,7 +69,7 @@ def test_uses_the_temperature_of_its_term() -> None:
     loss = LogitsLoss(KnowledgeTerm("logits", temperature=3.0), student.shapes, teacher.shapes)
     labels = torch.zeros(6, dtype=torch.long)
     assert torch.equal(
-        loss(student, loss.summarise(teacher), labels, labels).term,
+        loss(student, loss.summarise(teacher), Lesson(labels, labels)).term,
         logits_loss(student.logits, teacher.logits, 3.0),
     )
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naskd.knowledge.adapters import ChannelAdapter, as_map, pool_to_smaller
+from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.pairing import pair_stages
-from naskd.taps import Tap, TapShape, TapShapes
+from naskd.taps import Tap, TapShape, TapShapes, as_map
 
 from .fakes import shapes
 

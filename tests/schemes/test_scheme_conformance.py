@@ -184,7 +184,7 @@ def test_a_scheme_is_built_from_torchs_generator_alone(name, teaching, context) 
 @every_case
 def test_what_a_step_costs_is_said_before_it_is_taken(name, teaching, context) -> None:
     scheme = start(context, name, teaching).scheme
-    trained, asked = scheme.step_macs(32)
+    trained, asked = scheme.step_macs(32, scheme.phases()[-1])
     deployed = context.design_cost(config(name, teaching)).macs
     assert trained >= deployed
     if teaching == "knowledge":

@@ -94,6 +94,9 @@ class FakeWorld:
         macs = sum(s.width**2 * s.depth * 10 for s in config.architecture.stages)
         return Cost(macs=macs, n_params=macs // 10 + 1, size_bytes=4 * macs)
 
+    def design_problems(self, config: TrialConfig) -> list[str]:
+        return []
+
     def teacher_recipe(self) -> ArtifactRecipe:
         return ArtifactRecipe("teacher-id", None, (), 1, "teacher")
 

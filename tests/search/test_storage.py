@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from naskd.search.storage import (
     LOCK_GRACE_SECONDS,
     WholeLineJournal,
     dashboard_target,
+    one_sync,
     open_storage,
 )
 
@@ -140,9 +142,8 @@ class _Disk:
 def test_a_full_disk_is_told_and_the_books_go_on_when_there_is_space(tmp_path, monkeypatch, left):
     world = _searched(tmp_path)
     study = make_study(make_spec(4), open_storage("journal", tmp_path, writing=True), world, space=plain)
-    journal = optuna.storages.journal._file
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "open", _Disk(left), raising=False)
+        patch.setattr(storage_module, "open", _Disk(left), raising=False)
         with pytest.raises(OSError, match=r"books cannot be written \(No space left on device\)") as caught:
             drive(study)
         assert caught.value.errno == errno.ENOSPC
@@ -153,6 +154,63 @@ def test_a_full_disk_is_told_and_the_books_go_on_when_there_is_space(tmp_path, m
     drive(again)
     assert states(again).count("COMPLETE") == 4
     assert len({t.user_attrs["config_id"] for t in again.optuna_study.trials if t.values}) == 4
+
+
+# --- waiting for the disk --------------------------------------------------------------------------------------
+
+
+def _waits(folder, monkeypatch):
+    """How many entries the journal has at each wait for the disk; grows."""
+    waits = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: waits.append(len(_lines(folder))))
+    return waits
+
+
+def test_a_trial_is_on_the_disk_before_it_runs_and_its_result_before_its_end(tmp_path, monkeypatch):
+    world = _searched(tmp_path, trials=1)
+    study = make_study(make_spec(3), open_storage("journal", tmp_path, writing=True), world, space=plain)
+    waits = _waits(tmp_path, monkeypatch)
+    job = study.ask()
+    assert waits == [len(_lines(tmp_path))], "all of a proposal, with one wait"
+    assert study.ask() is not None
+    waits.clear()
+    study.renew()
+    assert waits == [len(_lines(tmp_path))], "the leases of both trials"
+    waits.clear()
+    study.tell(job, world.work(job))
+    lines = _lines(tmp_path)
+    assert waits == [len(lines) - 1, len(lines)]
+    assert b'"result"' in lines[-2]
+    assert b'"state"' in lines[-1]
+
+
+def test_who_writes_while_another_thread_gathers_waits_for_the_disk(tmp_path, monkeypatch):
+    storage = open_storage("journal", tmp_path, writing=True)
+    study = optuna.create_study(storage=storage)
+    waits = _waits(tmp_path, monkeypatch)
+    with one_sync(storage), one_sync(storage):
+        study.set_user_attr("a", 1)
+        assert waits == []
+        other = threading.Thread(target=study.set_user_attr, args=("b", 2))
+        other.start()
+        other.join()
+        assert waits == [len(_lines(tmp_path))]
+        study.set_user_attr("c", 3)
+    assert waits == [len(_lines(tmp_path)) - 1, len(_lines(tmp_path))]
+    study.set_user_attr("d", 4)
+    assert waits[2:] == [len(_lines(tmp_path))]
+
+
+def test_a_disk_that_fails_while_it_is_waited_for_is_told(tmp_path, monkeypatch):
+    storage = open_storage("journal", tmp_path, writing=True)
+    study = optuna.create_study(storage=storage)
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"books cannot be written \(Input/output error\)"), one_sync(storage):
+        study.set_user_attr("a", 1)
 
 
 # --- the lock --------------------------------------------------------------------------------------------------

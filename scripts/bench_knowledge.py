@@ -1,0 +1,218 @@
+"""What each kind of knowledge does for one student: every loss alone, on digits, beside the same student undistilled.
+
+    python scripts/bench_knowledge.py --seeds 5 --out docs/knowledge_table.md
+
+Each kind is the only term, ``weight = 1``, ``weighting = "balanced"``, all stages paired; the teacher is that of
+``studies/digits.toml``, the student has 35 thousand MACs; equal epochs for all, initial stages included. Kinds and
+seeds in turns. Validation accuracy at the last epoch; differences to the undistilled student are paired by seed, with a
+95 % t interval. Also: by how much the term itself fell on the validation images, which are not trained on, from before
+the training to its end, in evaluation mode, and how many of its adapters' parameters moved.
+
+Writes the Markdown table, and everything as JSON beside it.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from naskd.artifacts import ArtifactStore
+from naskd.config import (
+    ArchitectureSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+from naskd.context import TrialContext
+from naskd.jobs import Decision, Job
+from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge.base import Lesson
+from naskd.schemes import SCHEMES
+from naskd.schemes.offline import OfflineScheme
+from naskd.studyfile import parse_study
+from naskd.taps import evaluation_mode
+from naskd.trial import TrialRun, run_job, start_run
+from naskd.userfile import import_file
+
+ROOT = Path(__file__).resolve().parent.parent
+STUDENT = ArchitectureSpec(
+    stem_width=4, stages=(StageSpec("basic", 1, 4), StageSpec("basic", 1, 8, stride=2))
+)
+NONE = "none"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--weight", type=float, default=1.0)
+    parser.add_argument("--kinds", nargs="+", default=[*KNOWLEDGE.names(), *schemes()])
+    parser.add_argument("--runs", default="runs", help="where the teacher is kept")
+    parser.add_argument("--out", help="Markdown file of the table")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    context = open_context(Path(args.runs))
+    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in (NONE, *args.kinds)}
+    for seed in range(args.seeds):
+        for kind, found in results.items():
+            found.append(train(kind, seed, args, context))
+            print(kind, seed, found[-1], flush=True)
+    table = "\n".join(rows(results))
+    print(table)
+    if args.out:
+        Path(args.out).write_text(table + "\n")
+        Path(args.out).with_suffix(".json").write_text(
+            json.dumps({"arguments": vars(args), "results": results}, indent=1)
+        )
+
+
+def schemes() -> list[str]:
+    """Ways of teaching that are no loss."""
+    return [card.name for card in SCHEMES if card.name != "offline"]
+
+
+def open_context(runs: Path) -> TrialContext:
+    spec = parse_study(ROOT / "studies/digits.toml")
+    context = TrialContext(spec, ArtifactStore(runs / "artifacts"))
+    make(context, None)
+    return context
+
+
+def make(context: TrialContext, config: TrialConfig | None) -> None:
+    """What a design needs; None: the teacher."""
+    for recipe in [context.teacher_recipe()] if config is None else context.recipes(config):
+        if not context.has_artifact(recipe.artifact_id):
+            job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
+            made = run_job(job, context, lambda epoch, metrics: Decision.CONTINUE)
+            assert made.status == "complete", made.reason
+
+
+def design(kind: str, args: argparse.Namespace) -> TrialConfig:
+    space = import_file(ROOT / "search_spaces/digits.py")
+    training = dataclasses.replace(space.TRAINING, epochs=args.epochs, learning_rate=0.01)
+    assert isinstance(training, TrainingSpec)
+    teaching = DistillationSpec()
+    if kind in KNOWLEDGE:
+        card = KNOWLEDGE[kind]
+        weighting = "paper" if kind == "label_smoothing" else "balanced"
+        pairs = "all" if card.uses_pairs else "last"
+        weight = 1.0 if kind == "label_smoothing" else args.weight
+        chain = (space.ASSISTANT,) if card.several_teachers else ()
+        term = KnowledgeTerm(kind, weight, weighting, pairs=pairs)
+        teaching = DistillationSpec((term,), assistants=chain)
+    elif kind != NONE:
+        terms = (KnowledgeTerm("logits", args.weight, "balanced"),) if SCHEMES[kind].needs_teacher else ()
+        teaching = DistillationSpec(terms, scheme=kind)
+    return TrialConfig(STUDENT, teaching, training)
+
+
+def train(kind: str, seed: int, args: argparse.Namespace, context: TrialContext) -> dict[str, Any]:
+    config = design(kind, args)
+    make(context, config)
+    run, _ = start_run(config, context, seed)
+    adapters = trained_adapters(run)
+    before = {name: p.detach().clone() for name, p in adapters.items()}
+    first = held_out(run)
+    run.advance(run.total_epochs)
+    last = held_out(run)
+    moved = sum(not torch.equal(p, before[name]) for name, p in adapters.items())
+    return {
+        "val_accuracy": run.curve[-1]["val_accuracy"],
+        "term_before": first,
+        "term_after": last,
+        "adapters": len(adapters),
+        "adapters_moved": moved,
+        "train_macs": run.train_macs,
+        "deployed_macs": run.cost.macs,
+    }
+
+
+def trained_adapters(run: TrialRun) -> dict[str, torch.nn.Parameter]:
+    assert isinstance(run.scheme, OfflineScheme)
+    return {name: p for name, p in run.scheme.objective.named_parameters() if p.requires_grad}
+
+
+def held_out(run: TrialRun) -> float | None:
+    """The term on the validation images, in batches of 64, in evaluation mode; None where there is no term."""
+    scheme = run.scheme
+    assert isinstance(scheme, OfflineScheme)
+    objective, data = scheme.objective, run.context.data
+    if not objective.names:
+        return None
+    (loss,) = objective._losses()
+    sources = [source for source, positions in objective.by_source if positions]
+    values = []
+    with torch.no_grad(), evaluation_mode(scheme):
+        for start in range(0, len(data.val) - 63, 64):
+            images = data.val.images[start : start + 64].float() / 255
+            labels = data.val.labels[start : start + 64]
+            summary: dict[str, torch.Tensor] = {}
+            for number, source in enumerate(sources):
+                network = getattr(source, "source", source).network
+                prefix = f"{number}/" if loss.card.several_teachers else ""
+                answer = loss.summarise(network.taps(images))
+                summary.update((prefix + name, tensor) for name, tensor in answer.items())
+            # No sample of the validation split is one of the training split: places beyond those that memories know
+            # would be out of range, so that all are the first one.
+            lesson = Lesson(labels, torch.zeros(64, dtype=torch.long), 0.5)
+            values.append(float(loss(scheme.student.taps(images), summary, lesson).term))
+    return statistics.fmean(values)
+
+
+def rows(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    plain = [r["val_accuracy"] for r in results[NONE]]
+    lines = [
+        "| kind | family | validation accuracy | minus undistilled [95 %] | term on held-out images | "
+        "adapters that learned | MACs deployed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    ordered = sorted(results.items(), key=lambda item: -statistics.fmean(r["val_accuracy"] for r in item[1]))
+    for kind, found in ordered:
+        accuracies = [r["val_accuracy"] for r in found]
+        family = KNOWLEDGE[kind].family if kind in KNOWLEDGE else ("" if kind == NONE else "scheme")
+        difference = ""
+        if kind != NONE:
+            low, high = interval([a - b for a, b in zip(accuracies, plain, strict=True)])
+            mean = statistics.fmean(accuracies) - statistics.fmean(plain)
+            difference = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}]"
+        term = ""
+        if found[0]["term_before"] is not None:
+            before = statistics.fmean(r["term_before"] for r in found)
+            after = statistics.fmean(r["term_after"] for r in found)
+            term = f"{before:.3g} to {after:.3g}"
+        n = found[0]["adapters"]
+        adapters = f"{min(r['adapters_moved'] for r in found)} of {n}" if n else ""
+        lines.append(
+            f"| `{kind}` | {family} | {statistics.fmean(accuracies):.4f} ± {spread(accuracies):.4f} | {difference} | "
+            f"{term} | {adapters} | {found[0]['deployed_macs']:,} |"
+        )
+    return lines
+
+
+def spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % t interval of the mean."""
+    from scipy.stats import t
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return -math.inf, math.inf
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_studies import STUDENT, TEACHER, TRAINING, design, make, small_context, study
+
+from naskd.artifacts import ArtifactStore
+from naskd.config import AssistantSpec, KnowledgeTerm, TeacherSpec, TrialConfig
+from naskd.context import TrialContext
+from naskd.jobs import Decision, Job
+from naskd.schemes import SCHEMES
+from naskd.schemes.rco import RcoScheme
+from naskd.search.admission import problems, settle
+from naskd.trial import run_job, start_run, teacher_run
+
+LOGITS = KnowledgeTerm("logits")
+EPOCHS = 8
+
+
+def routed(*terms: KnowledgeTerm, anchors: int = 4, epochs: int = EPOCHS) -> TrialConfig:
+    found = design(*terms, epochs=epochs)
+    options = (("anchors", anchors),)
+    return replace(found, distillation=replace(found.distillation, scheme="rco", scheme_options=options))
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+    training = replace(TRAINING, epochs=EPOCHS)
+    folder = tmp_path_factory.mktemp("rco")
+    return small_context(folder, teacher=TeacherSpec(architecture=TEACHER, training=training))
+
+
+def test_anchors_are_the_teachers_own_states_at_equal_intervals(context) -> None:
+    config = routed(LOGITS)
+    recipes = context.recipes(config)
+    assert [recipe.epoch for recipe in recipes] == [6, 4, 2, 0], "the latest first, which makes the others"
+    results = make(context, config)
+    assert [result.status for result in results] == ["complete"] * 4
+    run = teacher_run(context)
+    for recipe in sorted(recipes, key=lambda r: r.epoch or EPOCHS):
+        run.advance(recipe.epoch or EPOCHS)
+        state, _ = context.store.load(recipe.artifact_id)
+        for name, value in run.scheme.deployed.state_dict().items():
+            assert torch.equal(state[name], value), (recipe.label, name)
+
+
+def test_the_trajectory_costs_one_training_up_to_its_last_anchor(context, tmp_path: Path) -> None:
+    alone = TrialContext(context.spec, ArtifactStore(tmp_path), data=context.data)
+    results = make(alone, routed(LOGITS))
+    assert [result.train_macs > 0 for result in results] == [True, False, False, True]
+    assert results[0].train_macs == results[3].train_macs * 6 // 8
+
+
+def test_each_state_teaches_its_part_of_the_training(context) -> None:
+    make(context, routed(LOGITS))
+    run, supervisor = start_run(routed(LOGITS), context, seed=3)
+    scheme = run.scheme
+    assert isinstance(scheme, RcoScheme)
+    assert [scheme.anchor(epoch) for epoch in range(EPOCHS)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert supervisor == context.teacher_recipe()
+    asked = []
+    for epoch in range(1, EPOCHS + 1):
+        before = [source.forward_images for source in scheme.route]
+        run.advance(epoch)
+        heard = [a > b for a, b in zip([s.forward_images for s in scheme.route], before, strict=True)]
+        asked.append(heard.index(True) if any(heard) else None)
+    assert asked == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_with_one_state_everywhere_it_is_offline_distillation(context) -> None:
+    """The route matters through its sources alone: of equal ones, the training has offline's bits."""
+    make(context, routed(LOGITS))
+    offline, _ = start_run(design(LOGITS, epochs=4), context, seed=3)
+    run, _ = start_run(routed(LOGITS, epochs=4), context, seed=3)
+    assert isinstance(run.scheme, RcoScheme)
+    run.scheme.route = run.scheme.route[-1:] * 4
+    assert run.advance(4) == offline.advance(4)
+    other, _ = start_run(routed(LOGITS, epochs=4), context, seed=3)
+    assert other.advance(4) != offline.curve[-1]
+
+
+def test_a_trial_is_booked_like_any_other(context) -> None:
+    make(context, routed(LOGITS))
+    config = routed(LOGITS)
+    result = run_job(Job("0", "trial", config, 1, EPOCHS), context, lambda epoch, metrics: Decision.CONTINUE)
+    assert result.status == "complete", result.error
+    assert result.teacher_agreement is not None
+
+
+def test_what_cannot_work_is_turned_away(context) -> None:
+    cost = context.design_cost(design())
+    assisted = routed(LOGITS)
+    chain = (AssistantSpec(STUDENT),)
+    assisted = replace(assisted, distillation=replace(assisted.distillation, assistants=chain))
+    assert "takes no assistant" in problems(assisted, cost, context.spec)[0]
+    foreign = replace(
+        context.spec, teacher=TeacherSpec(torchvision="resnet18", checkpoint="x.pt", saw="other")
+    )
+    assert "needs a teacher that naskd trains" in problems(routed(LOGITS), cost, foreign)[0]
+    assert "option 'anchors'" in problems(routed(LOGITS, anchors=1), cost, context.spec)[0]
+
+
+def test_without_knowledge_a_route_is_plain_training(context) -> None:
+    settled = settle(routed(), context.spec)
+    assert settled.distillation.scheme == "offline"
+    assert settled.distillation.scheme_options == ()
+    default = settle(routed(LOGITS, anchors=SCHEMES["rco"].options["anchors"].default), study())
+    assert default.distillation.scheme_options == ()
