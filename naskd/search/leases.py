@@ -48,9 +48,8 @@ def renewing(renew: Callable[[], None]) -> Iterator[None]:
         while not ended.wait(RENEW_SECONDS):
             try:
                 renew()
-            except (
-                Exception
-            ) as error:  # of any storage; a lease outlives many attempts, and the search tells the rest
+            # Whatever a storage raises: there is time to try again, and the search meets it too.
+            except Exception as error:
                 _LOG.debug("leases could not be renewed: %s", error)
 
     thread = threading.Thread(target=keep, name="naskd-leases", daemon=True)
