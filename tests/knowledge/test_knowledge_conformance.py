@@ -227,7 +227,9 @@ def test_any_student_learns_from_any_teacher(kind: str, student_name: str, teach
         assert not undeclared
         for name, parameter in taught(loss):
             assert parameter.grad is not None, f"{name} is never trained"
-            assert flat or parameter.grad.abs().max() > 0, f"{name} is never trained"
+            # Scores weigh the terms, and where a loss has nothing to say on a 1x1 map all of them are 0.
+            quiet = flat and name == "scores"
+            assert quiet or parameter.grad.abs().max() > 0, f"{name} is never trained"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,7 @@ from naskd.api import open_run
 EPOCHS = 4
 BATCHES = 2
 """Of an epoch; see user_files/losses.py."""
-PATIENCE = 300.0
+PATIENCE = 240.0
 """Seconds that anything may take on a machine that has much else to do."""
 
 STUDY = """\
