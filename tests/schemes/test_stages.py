@@ -152,3 +152,15 @@ def test_what_leaves_no_time_or_no_teaching_is_turned_away(kind, context) -> Non
     found = problems(config, cost, context.spec)
     assert bool(found) is (kind in TERMS)
     assert not found or "nothing teaches" in found[0]
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_what_a_stage_does_not_train_is_in_evaluation_mode(kind, context) -> None:
+    run = start(context, staged(kind))
+    (loss,) = run.scheme.objective.losses
+    run.advance(1)
+    assert all(module.training for module in loss.initial_modules())
+    assert not run.scheme.student.training
+    run.advance(3)
+    assert not any(module.training for module in loss.initial_modules())
+    assert run.scheme.student.training
