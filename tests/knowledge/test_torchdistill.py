@@ -10,13 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from naskd.knowledge.ab import ab_loss
 from naskd.knowledge.attention import attention_loss, attention_map
 from naskd.knowledge.dist import dist_loss
+from naskd.knowledge.factor import factor_loss
 from naskd.knowledge.logits import logits_loss
 from naskd.knowledge.pkt import pkt_loss
 from naskd.knowledge.response import standardized
 from naskd.knowledge.rkd import rkd_loss
 from naskd.knowledge.sp import sp_loss
+from naskd.knowledge.vid import vid_loss
 
 theirs = pytest.importorskip("torchdistill.losses.mid_level")
 
@@ -43,7 +46,9 @@ def kd(name: str, **settings: object) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda s, t: called(loss, s, t, targets=LABELS)
 
 
-AT = {"last": {"student": {"io": "output", "path": "s"}, "teacher": {"io": "output", "path": "t"}}}
+SAME = normal(8, 3, 4, 4, seed=6)
+VARIANCE = normal(3, seed=7).square() + 0.1
+PAIR = {"last": {"student": {"io": "output", "path": "s"}, "teacher": {"io": "output", "path": "t"}}}
 CASES = {
     "kd": (
         lambda s, t: logits_loss(s, t, 4.0),
@@ -59,7 +64,7 @@ CASES = {
     ),
     "attention": (
         lambda s, t: attention_loss(attention_map(s), attention_map(t)),
-        lambda s, t: called(theirs.ATLoss(AT, mode="code"), s, t),
+        lambda s, t: called(theirs.ATLoss(PAIR, mode="code"), s, t),
         M_S,
         M_T,
     ),
@@ -69,6 +74,27 @@ CASES = {
         lambda s, t: called(theirs.DISTLoss("s", "output", "t", "output", 1.0, 2.0, 3.0), s, t),
         Z_S,
         Z_T,
+    ),
+    "factor": (
+        factor_loss,
+        lambda s, t: called(theirs.FTLoss(paraphraser_path="t", translator_path="s"), s, t),
+        normal(8, 3, 4, 4, seed=8),
+        SAME,
+    ),
+    # Ours is without the constants 3/1000 and 2^-i, which the class applies; torchdistill has none.
+    "ab": (
+        lambda s, t: ab_loss(s, t, 1.0),
+        lambda s, t: called(theirs.AltActTransferLoss(PAIR, 1.0, "mean"), s, t),
+        normal(8, 3, 4, 4, seed=9),
+        SAME,
+    ),
+    "vid": (
+        lambda s, t: vid_loss(s, t, VARIANCE),
+        lambda s, t: theirs.VIDLoss(PAIR)(
+            {"s": {"output": (s, VARIANCE[:, None, None])}}, {"t": {"output": t}}
+        ),
+        normal(8, 3, 4, 4, seed=10),
+        SAME,
     ),
 }
 
