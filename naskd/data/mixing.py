@@ -1,6 +1,7 @@
 """Mixup and cutmix: images that are made of two, and labels that say so.
 
-Mixup: Zhang et al., ICLR 2018, arXiv 1710.09412, section 2. Cutmix: Yun et al., ICCV 2019, arXiv 1905.04899, section 3.1.
+Mixup: Zhang et al., ICLR 2018, arXiv 1710.09412, section 2. Cutmix: Yun et al., ICCV 2019, arXiv 1905.04899, section
+3.1.
 
 Differs: an image's partner is the one before it in the batch, which is in random order, instead of one drawn at random:
 no image is its own partner. As in both papers' code, one share is drawn for a batch.
@@ -22,7 +23,8 @@ def shares(n: int, alpha: float, *, seed: int, epoch: int) -> list[float]:
         seed: Of the training.
         epoch: From 0.
     """
-    return np.random.default_rng(derive_seed("mixing", seed, epoch)).beta(alpha, alpha, n).tolist()
+    rng = np.random.default_rng(derive_seed("mixing", seed, epoch))
+    return [float(share) for share in rng.beta(alpha, alpha, n)]
 
 
 def mixup(images: Tensor, share: float) -> Tensor:

@@ -22,7 +22,6 @@ from naskd.training.compute import Compute
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
 from naskd.training.replay import FEWEST, Replay, Row
 
-
 GATHERED = {"cpu": 2**18, "cuda": 2**24}
 """Numbers that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
 
@@ -136,9 +135,9 @@ class TrainingLoop:
         for group, index, (images, view) in zip(groups, wanted, found, strict=True):
             index = index.to(self.compute.device)
             sizes = [len(one) for one in group]
-            parts = (part.split(sizes) for part in (images, labels[index], index, view))
-            for part in zip(*parts, strict=True):
-                yield Batch(*part, self.epoch)
+            parts = (torch.split(part, sizes) for part in (images, labels[index], index, view))
+            for one, label, position, name in zip(*parts, strict=True):
+                yield Batch(one, label, position, name, self.epoch)
 
     def _mixed(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
         """The same batches with each image mixed with another, as the design says."""

@@ -1,7 +1,7 @@
 """A training step recorded once and replayed.
 
-A GPU computes the step of a small student in less time than Python takes to launch its kernels. A CUDA graph launches all
-of them at once. Whether that is faster is measured on the first steps of each phase, since it depends on student,
+A GPU computes the step of a small student in less time than Python takes to launch its kernels. A CUDA graph launches
+all of them at once. Whether that is faster is measured on the first steps of each phase, since it depends on student,
 batch and machine.
 """
 
@@ -29,7 +29,8 @@ FEWEST = 20
 
 
 class Replay:
-    """The steps of one phase on batches of one size: first as they are, then replays of a recording if those are faster.
+    """The steps of one phase on batches of one size: first as they are, then replays of a recording if
+    those are faster.
 
     Every call is a step of the training, whichever way it is executed. The device is waited for four times in all.
 
@@ -97,7 +98,8 @@ class Replay:
         )
         said = [{name: tensor.clone() for name, tensor in summary.items()} for summary in asked]
         graph = torch.cuda.CUDAGraph()
-        stream, before = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        before = torch.cuda.current_stream(self.device)
         stream.wait_stream(before)
         try:
             with torch.cuda.stream(stream):

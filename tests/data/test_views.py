@@ -1,6 +1,6 @@
-import numpy as np
 import threading
 
+import numpy as np
 import pytest
 import torch
 

@@ -1,4 +1,4 @@
-"""Recorded steps: which phases may be replayed, that every call is one step, and, on a GPU, that a replay trains alike."""
+"""Which phases may be replayed, that every call is one step, and, on a GPU, that a replay trains alike."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from small_studies import TEACHER, design, small_context, study
 from torch import Tensor
 
-from naskd.config import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.config import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.context import TrialContext
 from naskd.knowledge import KNOWLEDGE
 from naskd.schemes import SCHEMES
