@@ -6,7 +6,7 @@ never travels further than the line that wrote it.
 
 import hashlib
 import json
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -132,6 +132,10 @@ class TrainingSpec:
         schedule: ``one_cycle`` (linear warm-up, then cosine to zero; Smith & Topin, 2018, arXiv 1708.07120) or
             ``cosine`` (no warm-up; Loshchilov & Hutter, 2017, arXiv 1608.03983).
         augmentation: Which views of an image are drawn: ``none``, ``translate``, ``flip`` or ``flip_translate``.
+        mixing: ``mixup`` (Zhang et al., ICLR 2018, arXiv 1710.09412) or ``cutmix`` (Yun et al., ICCV 2019, arXiv
+            1905.04899) of pairs of images and their labels, after the views. A mixed image is never seen twice, so
+            that nothing that a teacher said of it can be remembered: it is run at every step.
+        mixing_alpha: Both parameters of the Beta distribution that an image's share is drawn from, in (0, 100].
     """
 
     epochs: PositiveInt = 20
@@ -142,6 +146,12 @@ class TrainingSpec:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
     augmentation: Literal["none", "translate", "flip", "flip_translate"] = "translate"
+    mixing: Literal["none", "mixup", "cutmix"] = "none"
+    mixing_alpha: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+    def canonical(self) -> "TrainingSpec":
+        """The same training written in one way."""
+        return self if self.mixing != "none" else replace(self, mixing_alpha=TrainingSpec.mixing_alpha)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -163,7 +173,8 @@ class AssistantSpec:
     def canonical(self) -> "AssistantSpec":
         """The same training written in one way; see :meth:`DistillationSpec.canonical`."""
         terms = _canonical_terms(self.terms)
-        return AssistantSpec(self.architecture, self.training, terms, self.ce_weight if terms else 1.0)
+        ce_weight = self.ce_weight if terms else 1.0
+        return AssistantSpec(self.architecture, self.training.canonical(), terms, ce_weight)
 
 
 @dataclass(frozen=True, config=_STRICT)

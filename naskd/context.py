@@ -22,17 +22,18 @@ from naskd.config import (
     DistillationSpec,
     KnowledgeTerm,
     TeacherSpec,
+    TrainingSpec,
     TrialConfig,
     content_id,
 )
 from naskd.cost import network_cost
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
-from naskd.data.views import ViewedImages, Views, default_shift
+from naskd.data.views import StreamedImages, ViewedImages, Views, default_shift
 from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
-from naskd.knowledge.source import OnlineSource
+from naskd.knowledge.source import KnowledgeSource, OnlineSource
 from naskd.networks.student import build_student, design_cost, student_shapes
 from naskd.networks.teachers import Teacher, build_teacher_network
 from naskd.schemes import SCHEMES
@@ -46,6 +47,9 @@ from naskd.training.evaluation import predict
 from naskd.userfile import file_content_id
 
 _LOG = logging.getLogger(__name__)
+
+DATA_SHARE = 0.25
+"""Of a device's free memory that images may take; a padded copy of them is made beside them."""
 _TEACHER = TypeAdapter(TeacherSpec)
 _ASSISTANT = TypeAdapter(AssistantSpec)
 
@@ -105,15 +109,16 @@ class TrialContext:
             spec.execution.precision,
             spec.execution.channels_last,
             spec.execution.threads,
+            spec.execution.cuda_graphs,
         )
         if data is None:
             data = load_search_data(spec.data, spec.base, cache=cache)
-        self.data = data.to(self.compute.device)
+        self.data = data.to(self.compute.device, streamed=self._streams(data))
         self._sources: dict[str, OnlineSource] = {}
         self._stand_ins: dict[str, OnlineSource] = {}
         self._banks: dict[tuple[str, str], BankedSource] = {}
         self._val_predictions: dict[str, Tensor] = {}
-        self._views: dict[str, ViewedImages] = {}
+        self._views: dict[str, ViewedImages | StreamedImages] = {}
         self._teacher_recipe: ArtifactRecipe | None = None
         self._teacher_identity: Any = None
         self._checkpoint_hash: str | None = None
@@ -131,7 +136,7 @@ class TrialContext:
         data = self.data
         return build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
 
-    def views(self, augmentation: str) -> ViewedImages:
+    def views(self, augmentation: str) -> ViewedImages | StreamedImages:
         """The training images with enumerated views; one padded copy serves all trainings.
 
         Which view an epoch shows of a sample is the same in all trainings on this split, teachers, assistants and
@@ -144,10 +149,24 @@ class TrialContext:
                 seed=derive_seed("views", self.spec.data.split_seed),
                 shift=default_shift(self.data.resolution),
             )
-            self._views[augmentation] = ViewedImages(
-                self.data.train.images, views, channels_last=self.compute.channels_last
-            )
+            self._views[augmentation] = self._viewed(views)
         return self._views[augmentation]
+
+    def _viewed(self, views: Views) -> ViewedImages | StreamedImages:
+        train, compute = self.data.train, self.compute
+        if train.streamed:
+            return StreamedImages(train.images, views, compute.device, channels_last=compute.channels_last)
+        return ViewedImages(train.images, views, channels_last=compute.channels_last)
+
+    def _streams(self, data: SearchData) -> bool:
+        """Whether images stay in the host's memory, because the device has no room for them."""
+        if self.compute.device.type == "cpu":
+            return False
+        room = self.spec.execution.device_data_bytes
+        if room is None:
+            free, _ = torch.cuda.mem_get_info(self.compute.device)
+            room = int(free * DATA_SHARE)
+        return data.n_bytes > room
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built, unless a loss stays in the student.
@@ -362,6 +381,12 @@ class TrialContext:
             self._sources[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, state))
         return self._sources[recipe.artifact_id]
 
+    def source_for(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:
+        """Who answers in a training: a memory of its views, or the network itself where no image comes twice."""
+        if training.mixing != "none":
+            return self.source(recipe)
+        return self.banked_source(recipe, training.augmentation)
+
     def banked_source(self, recipe: ArtifactRecipe, augmentation: str) -> BankedSource:
         """The same, with its answers on the views of an augmentation remembered for all trials of this process."""
         key = (recipe.artifact_id, augmentation)
@@ -369,7 +394,7 @@ class TrialContext:
             views = self.views(augmentation)
 
             def images(index: Tensor, epoch: int) -> Tensor:
-                return views.batch(index.to(self.compute.device), epoch)[0]
+                return views.batch(index, epoch)[0]
 
             n_epochs = max(self.spec.epochs, self.spec.retrain_epochs)
             source = self.source(recipe)
@@ -386,7 +411,7 @@ class TrialContext:
             )
         return self._banks[key]
 
-    def _bank_id(self, recipe: ArtifactRecipe, views: ViewedImages) -> str:
+    def _bank_id(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> str:
         """Of all that the bits of a bank depend on."""
         table = hashlib.sha256(views.views.table.cpu().numpy().tobytes()).hexdigest()
         compute = dataclasses.asdict(self.compute)

@@ -271,11 +271,12 @@ def suggest_training(
     weight_decay: RealRange | None = None,
     batch_sizes: Sequence[int] = (),
     augmentations: Sequence[str] = (),
+    mixings: Sequence[str] = (),
 ) -> TrainingSpec:
     """Suggest how a student is trained.
 
     Parameters: ``train.optimizer``, ``train.<optimizer>.learning_rate``, ``train.weight_decay``,
-    ``train.batch_size``, ``train.augmentation``.
+    ``train.batch_size``, ``train.augmentation``, ``train.mixing``.
 
     Args:
         trial: Where values come from.
@@ -285,6 +286,7 @@ def suggest_training(
         weight_decay: Range, searched on a logarithmic scale.
         batch_sizes: To choose from.
         augmentations: To choose from.
+        mixings: To choose from; of all but ``none`` the teacher is run at every step.
     """
     changes: dict[str, Any] = {}
     if learning_rates:
@@ -300,6 +302,8 @@ def suggest_training(
         changes["batch_size"] = _choose(trial, "train.batch_size", batch_sizes)
     if augmentations:
         changes["augmentation"] = _choose(trial, "train.augmentation", augmentations)
+    if mixings:
+        changes["mixing"] = _choose(trial, "train.mixing", mixings)
     return replace(base, **changes)
 
 
@@ -369,6 +373,7 @@ def canonical(
         config,
         architecture=replace(config.architecture, stages=stages),
         distillation=distillation.canonical(),
+        training=config.training.canonical(),
     )
 
 

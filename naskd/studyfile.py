@@ -176,6 +176,9 @@ class ExecutionSpec:
         threads: Of one trial, on the CPU. Part of the study, since the bits of a result depend on it.
         precision: ``auto`` uses bfloat16 where the hardware gains from it.
         channels_last: Memory layout of feature maps.
+        device_data_bytes: Images of more than this stay in the host's memory and are streamed to a GPU; default a
+            quarter of its free memory.
+        cuda_graphs: On a GPU, record training steps and replay them where that is measured to be faster.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
         retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
@@ -191,6 +194,8 @@ class ExecutionSpec:
     threads: PositiveInt = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", True, False] = "auto"
+    device_data_bytes: Annotated[int, Field(ge=0)] | None = None
+    cuda_graphs: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: str | None = None
     retries: Annotated[int, Field(ge=0)] = 3

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from naskd.config import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.context import ArtifactRecipe, TrialContext
 from naskd.cost import network_cost
-from naskd.data.views import ViewedImages
+from naskd.data.views import StreamedImages, ViewedImages
 from naskd.jobs import Decision, Job, TrialResult
 from naskd.knowledge.source import KnowledgeSource
 from naskd.schemes import SCHEMES
@@ -50,7 +50,7 @@ class TrialRun:
         build: Callable[[], nn.Module],
         context: TrialContext,
         seed: int,
-        views: ViewedImages,
+        views: ViewedImages | StreamedImages,
         sources: tuple[KnowledgeSource, ...] = (),
         architecture: ArchitectureSpec | None = None,
     ) -> None:
@@ -181,7 +181,7 @@ def start_run(
         context,
         seed,
         context.views(augmentation),
-        tuple(context.banked_source(recipe, augmentation) for recipe in chain),
+        tuple(context.source_for(recipe, config.training) for recipe in chain),
         config.architecture,
     )
     return run, supervisor
@@ -402,7 +402,7 @@ def assistant_run(
         context,
         recipe.seed,
         context.views(assistant.training.augmentation),
-        (context.banked_source(parent, assistant.training.augmentation),),
+        (context.source_for(parent, assistant.training),),
     )
 
 

@@ -100,6 +100,7 @@ def test_every_field_counts() -> None:
         "optimizer": "adamw",
         "schedule": "one_cycle",
         "augmentation": "none",
+        "mixing": "mixup",
         "options": [["angle_weight", 1.0]],
     }
 

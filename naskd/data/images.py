@@ -14,12 +14,15 @@ class ImageSet:
         images: ``(N, C, H, W)`` uint8, contiguous, square, N at least 1.
         labels: ``(N,)`` int64 class indices, not negative.
 
+        streamed: Images stay on the CPU while labels are on a device.
+
     Raises:
         ValueError: A tensor has another type or shape.
     """
 
     images: Tensor
     labels: Tensor
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -36,7 +39,7 @@ class ImageSet:
                 f"labels must be an int64 tensor ({images.shape[0]},), got "
                 f"{labels.dtype} {tuple(labels.shape)}"
             )
-        if labels.device != images.device:
+        if labels.device != images.device and not self.streamed:
             raise ValueError(
                 f"labels are on {labels.device}, images on {images.device}; move both to one device"
             )
@@ -46,9 +49,15 @@ class ImageSet:
     def __len__(self) -> int:
         return self.images.shape[0]
 
-    def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on `device`; tensors that are there already are shared, not copied."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
+    def to(self, device: torch.device | str, *, streamed: bool = False) -> "ImageSet":
+        """The same set on `device`; tensors that are there already are shared, not copied.
+
+        Args:
+            device: Where to.
+            streamed: Of the labels alone.
+        """
+        images = self.images if streamed else self.images.to(device)
+        return ImageSet(images, self.labels.to(device), streamed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +112,12 @@ class SearchData:
         """Side of the square images in pixels."""
         return self.train.images.shape[2]
 
-    def to(self, device: torch.device | str) -> "SearchData":
-        """The same data on `device`."""
-        return replace(self, train=self.train.to(device), val=self.val.to(device))
+    @property
+    def n_bytes(self) -> int:
+        """Of all images."""
+        return self.train.images.numel() + self.val.images.numel()
+
+    def to(self, device: torch.device | str, *, streamed: bool = False) -> "SearchData":
+        """The same data on `device`; see :meth:`ImageSet.to`."""
+        train, val = (part.to(device, streamed=streamed) for part in (self.train, self.val))
+        return replace(self, train=train, val=val)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
@@ -56,6 +58,19 @@ NOTHING_MORE = LossInputs()
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """The other labels of images that are made of two.
+
+    Args:
+        labels: ``(B,)`` class indices of the partners.
+        share: Scalar in [0, 1], of an image's own label.
+    """
+
+    labels: Tensor
+    share: Tensor
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What a loss may read of a batch beyond the taps.
 
@@ -63,11 +78,21 @@ class Lesson:
         labels: ``(B,)`` class indices.
         index: ``(B,)`` positions of the samples in the training split.
         progress: Share of the student's training that is done, in [0, 1); the same within an epoch.
+        mixed: Where images are made of two. A loss whose card says that it needs labels or index is not trained then.
     """
 
     labels: Tensor
     index: Tensor
     progress: float = 0.0
+    mixed: Mixed | None = None
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """``(B,)`` of logits ``(B, K)``; of a mixed image, that with each of its labels by its share."""
+        own = F.cross_entropy(logits, self.labels, reduction="none")
+        if self.mixed is None:
+            return own
+        other = F.cross_entropy(logits, self.mixed.labels, reduction="none")
+        return torch.lerp(other, own, self.mixed.share.to(own.dtype))
 
 
 @dataclass(frozen=True)

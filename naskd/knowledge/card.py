@@ -40,6 +40,8 @@ class KnowledgeCard:
             assistants.
         needs_labels, needs_index, needs_teacher_head, needs_teacher_norms: Inputs beyond taps.
         uses_progress: The loss changes in the course of the training.
+        waits: It reads a value from the device, or keeps count in Python, so that no recording of a step can stand for
+            the next one.
         initial_stage: A stage before the student's training proper, whose epochs are part of the design's: ``term``:
             the term teaches the student there, alone, and not afterwards; ``modules``: parts of the loss learn
             there, and are frozen afterwards.
@@ -69,6 +71,7 @@ class KnowledgeCard:
     needs_teacher_head: bool = False
     needs_teacher_norms: bool = False
     uses_progress: bool = False
+    waits: bool = False
     initial_stage: Literal["", "term", "modules"] = ""
     deployed: bool = False
     uses_temperature: bool = False

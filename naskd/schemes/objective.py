@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import DistillationSpec, KnowledgeTerm
@@ -100,6 +99,11 @@ class DistillationObjective(nn.Module):
         """Smallest batch on which every term is defined."""
         return max([2, *(loss.card.min_batch for loss in self._losses())])
 
+    def repeats(self, stage: Stage) -> bool:
+        """Whether each step of a stage, after the first, does the same operations; see ``Phase.repeats``."""
+        cards = [self._losses()[i].card for i in self.of_stage[stage]]
+        return not any(card.uses_progress or card.waits for card in cards)
+
     def _losses(self) -> list[KnowledgeLoss]:
         return [loss for loss in self.losses if isinstance(loss, KnowledgeLoss)]
 
@@ -135,12 +139,8 @@ class DistillationObjective(nn.Module):
         outputs = {i: self.losses[i](student, summaries[i], lesson) for i in chosen}
         label_weights = [out.label_weights for out in outputs.values() if out.label_weights is not None]
         logits = student.logits.float()
-        if label_weights:
-            ce = (
-                F.cross_entropy(logits, lesson.labels, reduction="none") * torch.stack(label_weights).prod(0)
-            ).mean()
-        else:
-            ce = F.cross_entropy(logits, lesson.labels)
+        each = lesson.cross_entropy(logits)
+        ce = (each * torch.stack(label_weights).prod(0) if label_weights else each).mean()
         found = {i: out.term for i, out in outputs.items()}
         self._calibrate("main", student, ce, found)
         total = self.ce_weight * ce
@@ -171,9 +171,7 @@ class DistillationObjective(nn.Module):
                 for i in self.of_stage["initial"]
                 if i not in own
             }
-            self._calibrate(
-                "initial", student, F.cross_entropy(student.logits.float(), lesson.labels), taught
-            )
+            self._calibrate("initial", student, lesson.cross_entropy(student.logits.float()).mean(), taught)
         parts = [*own.values(), *(self.weights[i] * term for i, term in taught.items())]
         names = {i: f"{self.names[i]}.initial" for i in own} | {i: self.names[i] for i in taught}
         return sum(parts[1:], parts[0]), {names[i]: term.detach() for i, term in (own | taught).items()}

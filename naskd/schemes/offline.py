@@ -12,7 +12,7 @@ from naskd.cost import network_cost
 from naskd.knowledge.base import KnowledgeLoss, Lesson
 from naskd.networks.student import Student
 from naskd.schemes.objective import DistillationObjective, Stage
-from naskd.schemes.scheme import Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.taps import TappedNetwork, Taps, tap_shapes
 
 
@@ -46,7 +46,9 @@ class OfflineScheme(Scheme):
             epochs=self.inputs.epochs - self.initial_epochs,
             trained={"student": (self._deployed, *objective.modules_of("main"))},
             step=self._step,
+            ask=self._ask,
             min_batch=objective.min_batch,
+            repeats=objective.repeats("main"),
         )
         if not self.initial_epochs:
             return (main,)
@@ -57,7 +59,9 @@ class OfflineScheme(Scheme):
                 epochs=self.initial_epochs,
                 trained={"student": (*taught, *objective.modules_of("initial"))},
                 step=self._initial_step,
+                ask=self._ask_initially,
                 min_batch=objective.min_batch,
+                repeats=objective.repeats("initial"),
             ),
             main,
         )
@@ -65,6 +69,10 @@ class OfflineScheme(Scheme):
     def progress(self, epoch: int) -> float:
         """Share of the training proper that is done at the start of an epoch (from 0)."""
         return (epoch - self.initial_epochs) / (self.inputs.epochs - self.initial_epochs)
+
+    def lesson(self, batch: Batch) -> Lesson:
+        """What a batch of the training proper teaches beyond its images."""
+        return Lesson(batch.labels, batch.index, self.progress(batch.epoch), batch.mixed)
 
     def deployed_logits(self, student: Taps) -> Tensor:
         """``(B, K)``, of the network that leaves, from the taps of the student in it."""
@@ -74,18 +82,22 @@ class OfflineScheme(Scheme):
         assert isinstance(loss, KnowledgeLoss)
         return loss.deployed_taps(student).logits
 
-    def _step(self, batch: Batch) -> Iterator[Update]:
-        assert isinstance(self.student, TappedNetwork)
-        summaries = self.objective.summaries(batch.images, batch.index, batch.epoch)
-        lesson = Lesson(batch.labels, batch.index, self.progress(batch.epoch))
-        yield Update("student", *self.objective(self.student.taps(batch.images), summaries, lesson))
+    def _ask(self, batch: Batch) -> Asked:
+        return self.objective.summaries(batch.images, batch.index, batch.epoch)
 
-    def _initial_step(self, batch: Batch) -> Iterator[Update]:
+    def _ask_initially(self, batch: Batch) -> Asked:
+        return self.objective.summaries(batch.images, batch.index, batch.epoch, "initial")
+
+    def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         assert isinstance(self.student, TappedNetwork)
-        summaries = self.objective.summaries(batch.images, batch.index, batch.epoch, "initial")
+        lesson = self.lesson(batch)
+        yield Update("student", *self.objective(self.student.taps(batch.images), asked, lesson))
+
+    def _initial_step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
+        assert isinstance(self.student, TappedNetwork)
         student = self.student.taps(batch.images) if self.objective.initial_teaches_student else None
-        lesson = Lesson(batch.labels, batch.index, batch.epoch / self.inputs.epochs)
-        yield Update("student", *self.objective.initial(student, summaries, lesson))
+        lesson = Lesson(batch.labels, batch.index, batch.epoch / self.inputs.epochs, batch.mixed)
+        yield Update("student", *self.objective.initial(student, asked, lesson))
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """See :meth:`Scheme.step_macs`."""

@@ -11,7 +11,6 @@ student's own loss is the design's whole objective, so that a teacher may teach 
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import ArchitectureSpec
@@ -19,7 +18,7 @@ from naskd.cost import network_cost
 from naskd.knowledge.base import Lesson
 from naskd.networks.student import Student
 from naskd.schemes.offline import OfflineScheme
-from naskd.schemes.scheme import Batch, Phase, SchemeInputs, Update
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 class Booster(nn.Module):
@@ -46,17 +45,17 @@ def boosted(architecture: ArchitectureSpec, depth: int) -> ArchitectureSpec:
     return replace(architecture, stages=(*lower, replace(last, depth=last.depth * depth)))
 
 
-def rocket_loss(booster: Tensor, student: Tensor, labels: Tensor, hint: float) -> Tensor:
+def rocket_loss(booster: Tensor, student: Tensor, lesson: Lesson, hint: float) -> Tensor:
     """``CE(z_b, y) + hint (1/B) sum_bk (z_s - z_b)^2``, ``z_b`` fixed in the second term.
 
     Args:
         booster: Logits ``(B, K)``.
         student: Logits ``(B, K)``.
-        labels: ``(B,)``.
+        lesson: Labels of the batch.
         hint: Weight, at least 0.
     """
     apart = (student.float() - booster.float().detach()).square().sum(dim=1).mean()
-    return F.cross_entropy(booster.float(), labels) + hint * apart
+    return lesson.cross_entropy(booster.float()).mean() + hint * apart
 
 
 class ParameterSharingScheme(OfflineScheme):
@@ -75,14 +74,13 @@ class ParameterSharingScheme(OfflineScheme):
         *initial, main = super().phases()
         return (*initial, replace(main, trained={"student": (*main.trained["student"], self.booster)}))
 
-    def _step(self, batch: Batch) -> Iterator[Update]:
+    def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         assert isinstance(self.student, Student)
-        summaries = self.objective.summaries(batch.images, batch.index, batch.epoch)
         taps = self.student.taps(batch.images)
-        lesson = Lesson(batch.labels, batch.index, self.progress(batch.epoch))
-        loss, terms = self.objective(taps, summaries, lesson)
+        lesson = self.lesson(batch)
+        loss, terms = self.objective(taps, asked, lesson)
         logits = self.deployed_logits(taps)
-        rocket = rocket_loss(self.booster(taps.stages[-2].tensor), logits, batch.labels, self.hint)
+        rocket = rocket_loss(self.booster(taps.stages[-2].tensor), logits, lesson, self.hint)
         yield Update("student", loss + rocket, {**terms, "booster": rocket.detach()})
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:

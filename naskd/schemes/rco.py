@@ -7,11 +7,10 @@ Differs: anchors at equal epoch intervals (the paper's EEI; its greedy search GS
 schedule of the learning rate over all of them, so that trials with and without a route compare; the paper restarts it.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from naskd.schemes.offline import OfflineScheme
-from naskd.schemes.scheme import Batch, SchemeInputs, Update
+from naskd.schemes.scheme import Asked, Batch, SchemeInputs
 
 
 class RcoScheme(OfflineScheme):
@@ -32,10 +31,10 @@ class RcoScheme(OfflineScheme):
         source = self.route[self.anchor(epoch)]
         self.objective.by_source = tuple((source, positions) for _, positions in self.objective.by_source)
 
-    def _step(self, batch: Batch) -> Iterator[Update]:
+    def _ask(self, batch: Batch) -> Asked:
         self._listen(batch.epoch)
-        yield from super()._step(batch)
+        return super()._ask(batch)
 
-    def _initial_step(self, batch: Batch) -> Iterator[Update]:
+    def _ask_initially(self, batch: Batch) -> Asked:
         self._listen(batch.epoch)
-        yield from super()._initial_step(batch)
+        return super()._ask_initially(batch)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from naskd.config import ArchitectureSpec, DistillationSpec
+from naskd.knowledge.base import Mixed, Summary
 from naskd.knowledge.source import KnowledgeSource
 from naskd.option import OptionValue
 from naskd.schemes import SCHEMES
@@ -21,6 +22,7 @@ class Batch:
         index: ``(B,)`` positions in the training split.
         view: ``(B,)`` identities of the views drawn.
         epoch: From 0.
+        mixed: Where each image is made of two.
     """
 
     images: Tensor
@@ -28,6 +30,7 @@ class Batch:
     index: Tensor
     view: Tensor
     epoch: int
+    mixed: Mixed | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ class Update:
     terms: Mapping[str, Tensor]
 
 
+Asked = Sequence[Summary]
+"""What teachers said of a batch."""
+
+
+def ask_nobody(batch: Batch) -> Asked:
+    """For a phase without teachers."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Phase:
     """A stretch of training.
@@ -57,17 +69,22 @@ class Phase:
         epochs: Length.
         trained: Modules that each optimizer trains; one optimizer a name, made afresh for the phase. What no
             optimizer trains is in evaluation mode meanwhile.
-        step: Turns a batch into updates.
+        step: Turns a batch, and what was asked for it, into updates.
+        ask: What frozen networks say of a batch, before its step: from memory, or by a forward pass.
         min_batch: Smallest batch that `step` can take.
         batches: Where batches come from: called with the epoch from 0; None: the training split.
+        repeats: Every `step` on batches of one size does the same operations on the device: none depends on a value, on
+            the epoch or on anything that Python counts. A GPU then replays a recording of one.
     """
 
     name: str
     epochs: int
     trained: Mapping[str, Sequence[nn.Module]]
-    step: Callable[[Batch], Iterator[Update]]
+    step: Callable[[Batch, Asked], Iterator[Update]]
+    ask: Callable[[Batch], Asked] = ask_nobody
     min_batch: int = 2
     batches: Callable[[int], Iterator[Batch]] | None = None
+    repeats: bool = False
 
 
 @dataclass(frozen=True)

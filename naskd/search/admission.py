@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from naskd.config import Cost, DistillationSpec, TrialConfig
+from naskd.config import Cost, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
@@ -47,18 +47,11 @@ def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
     found += scheme.problems(config.distillation, n_stages=n_stages)
     if scheme.uses_trajectory and spec.teacher is not None and not spec.teacher.trained_here:
         found.append(f"scheme {scheme.name!r} needs a teacher that naskd trains, from an architecture")
-    found += _knowledge_problems(
-        config.distillation, n_stages, config.training.batch_size, config.training.epochs
-    )
+    found += _knowledge_problems(config.distillation, n_stages, config.training)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         stages = len(assistant.architecture.stages)
-        found += [
-            f"assistant: {p}"
-            for p in _knowledge_problems(
-                partial, stages, assistant.training.batch_size, assistant.training.epochs
-            )
-        ]
+        found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training)]
     return found
 
 
@@ -74,16 +67,19 @@ def over_limits(cost: Cost, limits: LimitsSpec) -> list[str]:
     return found
 
 
-def _knowledge_problems(spec: DistillationSpec, n_stages: int, batch_size: int, epochs: int) -> list[str]:
-    found = [
-        problem
-        for term in spec.terms
-        for problem in KNOWLEDGE[term.kind].problems(term, n_stages=n_stages, batch_size=batch_size)
-    ]
+def _knowledge_problems(spec: DistillationSpec, n_stages: int, training: TrainingSpec) -> list[str]:
+    found = []
+    for term in spec.terms:
+        card = KNOWLEDGE[term.kind]
+        found += card.problems(term, n_stages=n_stages, batch_size=training.batch_size)
+        if training.mixing != "none" and (card.needs_labels or card.needs_index):
+            found.append(
+                f"knowledge {term.kind!r} needs to know whose image it sees, and {training.mixing} mixes two"
+            )
     stages = {KNOWLEDGE[term.kind].initial_stage for term in spec.terms}
     if spec.terms and spec.ce_weight == 0 and stages == {"term"}:
         found.append("after the initial stage nothing teaches: ce_weight is 0 and no other term is there")
-    if epochs < 2 and stages - {""}:
+    if training.epochs < 2 and stages - {""}:
         found.append("an initial stage needs a training of at least 2 epochs, got 1")
     return found
 

@@ -20,12 +20,14 @@ class Compute:
         bfloat16: Autocast the networks to bfloat16 (losses stay in float32).
         channels_last: Keep maps as NHWC.
         threads: Intra-operation threads on the CPU; bits differ between counts.
+        cuda_graphs: Record training steps as CUDA graphs where that is faster; see :mod:`naskd.training.replay`.
     """
 
     device: torch.device
     bfloat16: bool = False
     channels_last: bool = False
     threads: int = 1
+    cuda_graphs: bool = False
 
     @staticmethod
     def resolve(
@@ -33,6 +35,7 @@ class Compute:
         precision: Precision = "auto",
         channels_last: bool | Literal["auto"] = "auto",
         threads: int = 1,
+        cuda_graphs: bool = True,
     ) -> "Compute":
         """Fill in ``auto``: the first GPU if there is one, channels_last everywhere, bfloat16 on GPUs that have it.
 
@@ -54,6 +57,7 @@ class Compute:
             else precision == "bfloat16",
             channels_last=True if channels_last == "auto" else channels_last,
             threads=threads,
+            cuda_graphs=cuda_graphs and on_gpu,
         )
 
     def place(self, network: nn.Module) -> nn.Module:

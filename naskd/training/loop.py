@@ -3,6 +3,8 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +13,21 @@ from torch import Tensor
 from naskd.config import TrainingSpec
 from naskd.data.batches import epoch_batches, steps_per_epoch
 from naskd.data.images import SearchData
-from naskd.data.views import ViewedImages
-from naskd.schemes.scheme import Batch, Phase, Scheme
+from naskd.data.mixing import cutmix, mixup, shares
+from naskd.data.views import StreamedImages, ViewedImages
+from naskd.knowledge.base import Mixed
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
 from naskd.seeds import derive_seed
 from naskd.training.compute import Compute
-from naskd.training.optimizers import build_optimizer, learning_rate
+from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
+from naskd.training.replay import FEWEST, Replay, Row
+
+GATHERED = {"cpu": 2**18, "cuda": 2**24}
+"""Numbers that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
+
+
+PLACED = ("lr", "capturable")
+"""Settings of an optimizer that follow from the device and the schedule, not from its history."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -35,7 +47,7 @@ class TrainingLoop:
     Args:
         scheme: What to train.
         spec: Optimizer and schedule.
-        data: Training split, on the device.
+        data: Training split; labels are on the device.
         views: The training images with their enumerated views.
         seed: Of the order of batches, and of what the networks draw.
         compute: Device and precision.
@@ -46,7 +58,7 @@ class TrainingLoop:
         scheme: Scheme,
         spec: TrainingSpec,
         data: SearchData,
-        views: ViewedImages,
+        views: ViewedImages | StreamedImages,
         seed: int,
         compute: Compute,
     ) -> None:
@@ -60,6 +72,7 @@ class TrainingLoop:
         self.epoch = 0
         self._phase: Phase | None = None
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._replay: Replay | None = None
 
     @property
     def total_epochs(self) -> int:
@@ -90,21 +103,57 @@ class TrainingLoop:
     def _enter(self, phase: Phase) -> None:
         if self._phase is not phase:
             self._phase = phase
+            recordable = phase.repeats and self.compute.cuda_graphs
             self._optimizers = {
-                name: build_optimizer(self.spec, modules) for name, modules in phase.trained.items()
+                name: build_optimizer(self.spec, modules, recordable=recordable)
+                for name, modules in phase.trained.items()
             }
+            worth = recordable and self._steps_per_epoch(phase) * phase.epochs >= FEWEST
+            self._replay = Replay(partial(self._update, phase), self.compute.device) if worth else None
+
+    def _steps_per_epoch(self, phase: Phase) -> int:
+        return steps_per_epoch(len(self.data.train), self.spec.batch_size, min_batch=phase.min_batch)
 
     def _batches(self, phase: Phase) -> Iterator[Batch]:
         if phase.batches is not None:
             yield from phase.batches(self.epoch)
             return
-        labels = self.data.train.labels
-        for index in epoch_batches(
-            len(labels), self.spec.batch_size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
-        ):
+        yield from self._mixed(self._own_batches(phase), self._steps_per_epoch(phase))
+
+    def _own_batches(self, phase: Phase) -> Iterator[Batch]:
+        """Of the training split, in the order of the epoch."""
+        labels, size = self.data.train.labels, self.spec.batch_size
+        batches = epoch_batches(
+            len(labels), size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
+        )
+        # Small images are gathered for several batches at once: a gather costs its launches, not its pixels.
+        pixels = size * self.data.train.images[0].numel()
+        together = max(1, GATHERED[self.compute.device.type] // pixels)
+        groups = [batches[start : start + together] for start in range(0, len(batches), together)]
+        wanted = [torch.cat(group) for group in groups]
+        found = self.views.batches(wanted, self.epoch)
+        for group, index, (images, view) in zip(groups, wanted, found, strict=True):
             index = index.to(self.compute.device)
-            images, view = self.views.batch(index, self.epoch)
-            yield Batch(images, labels[index], index, view, self.epoch)
+            sizes = [len(one) for one in group]
+            parts = (torch.split(part, sizes) for part in (images, labels[index], index, view))
+            for one, label, position, name in zip(*parts, strict=True):
+                yield Batch(one, label, position, name, self.epoch)
+
+    def _mixed(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
+        """The same batches with each image mixed with another, as the design says."""
+        kind, seed = self.spec.mixing, self.seed
+        if kind == "none":
+            yield from batches
+            return
+        drawn = shares(n, self.spec.mixing_alpha, seed=seed, epoch=self.epoch)
+        for step, (batch, share) in enumerate(zip(batches, drawn, strict=False)):
+            if kind == "mixup":
+                images = mixup(batch.images, share)
+            else:
+                box = derive_seed("box", seed, self.epoch, step)
+                images, share = cutmix(batch.images, share, seed=box)
+            given = Mixed(batch.labels.roll(1, 0), torch.full((), share, device=batch.images.device))
+            yield replace(batch, images=images, mixed=given)
 
     def run_epoch(self, max_steps: int | None = None) -> dict[str, float]:
         """Train one epoch.
@@ -124,42 +173,47 @@ class TrainingLoop:
         for modules in phase.trained.values():
             for module in modules:
                 module.train()
-        values: dict[str, list[tuple[int, Tensor]]] = {}
-        steps = 0
+        rows: list[Row] = []
         devices = [self.compute.device] if self.compute.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(derive_seed("epoch", self.seed, self.epoch))
             for batch in itertools.islice(self._batches(phase), max_steps):
-                for name, value in self._step(phase, batch, steps):
-                    values.setdefault(name, []).append((steps, value))
-                steps += 1
+                rows.append(self._step(phase, batch, len(rows)))
         self.epoch += 1
-        means = {
-            name: float(torch.stack([value for _, value in found]).sum()) / steps
-            for name, found in values.items()
-        }
+        means = _means(rows)
         if not all(map(math.isfinite, means.values())):
-            raise NonFiniteError(f"non-finite loss: {_first_non_finite(values)} of epoch {self.epoch}")
+            raise NonFiniteError(f"non-finite loss: {_first_non_finite(rows)} of epoch {self.epoch}")
         self._check_parameters()
         return means
 
-    def _step(self, phase: Phase, batch: Batch, step: int) -> Iterator[tuple[str, Tensor]]:
-        """Execute the updates of one batch; the loss and the terms of each, by name."""
+    def _step(self, phase: Phase, batch: Batch, step: int) -> Row:
+        """Ask the teachers and execute the updates of one batch."""
         _, epoch = self._locate(self.epoch)
-        per_epoch = steps_per_epoch(len(self.data.train), self.spec.batch_size, min_batch=phase.min_batch)
+        per_epoch = self._steps_per_epoch(phase)
         rate = learning_rate(self.spec, epoch * per_epoch + step, phase.epochs * per_epoch)
-        updates = phase.step(batch)
+        for optimizer in self._optimizers.values():
+            set_rate(optimizer, rate)
+        with self.compute.autocast():
+            asked = phase.ask(batch)
+        if self._replay is not None and len(batch.index) == self.spec.batch_size:
+            return self._replay(batch, asked)
+        return self._update(phase, batch, asked)
+
+    def _update(self, phase: Phase, batch: Batch, asked: Asked) -> Row:
+        """Execute the updates of one batch; names and values of the loss and the terms of each."""
+        names: list[str] = []
+        values: list[Tensor] = []
+        updates = phase.step(batch, asked)
         while True:
             with self.compute.autocast():
                 update = next(updates, None)
             if update is None:
-                return
-            for name, value in {"loss": update.loss, **update.terms}.items():
-                # A copy, since what is noted may be a parameter, which is about to move.
-                yield name, value.detach().double()
+                return tuple(names), torch.cat(values)
+            noted = {"loss": update.loss, **update.terms}
+            names += noted
+            # A copy, since what is noted may be a parameter, which is about to move.
+            values.append(torch.stack([value.detach() for value in noted.values()]).double())
             optimizer = self._optimizers[update.optimizer]
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             update.loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -186,22 +240,42 @@ class TrainingLoop:
         self.epoch = state["epoch"]
         self.scheme.load_state_dict(state["scheme"])
         if state["optimizers"] and self.epoch > 0:
+            self._phase = None  # a recording would go on with the state that it was made of
             phase, _ = self._locate(self.epoch - 1)
             self._enter(phase)
             for name, optimizer in self._optimizers.items():
+                # Where the rate is kept depends on the device, which may be another one now.
+                here = [
+                    {key: group[key] for key in PLACED if key in group} for group in optimizer.param_groups
+                ]
                 optimizer.load_state_dict(state["optimizers"][name])
+                for group, own in zip(optimizer.param_groups, here, strict=True):
+                    group.update(own)
 
 
-def _first_non_finite(values: Mapping[str, Sequence[tuple[int, Tensor]]]) -> str:
+def _means(rows: Sequence[Row]) -> dict[str, float]:
+    """Sums of all that was noted under a name, over the number of steps; the device is waited for once."""
+    # Steps that note the same are looked at together; most phases have one kind.
+    kinds: dict[tuple[str, ...], list[Tensor]] = {}
+    for names, values in rows:
+        kinds.setdefault(names, []).append(values)
+    sums: dict[str, float] = {}
+    for names, found in kinds.items():
+        for name, value in zip(names, torch.stack(found).sum(0).tolist(), strict=True):
+            sums[name] = sums.get(name, 0.0) + value
+    return {name: value / len(rows) for name, value in sums.items()}
+
+
+def _first_non_finite(rows: Sequence[Row]) -> str:
     """Which terms were the first to be non-finite, and when: afterwards all are, whoever was to blame."""
-    never = 1 + max(step for found in values.values() for step, _ in found)
-    first = {
-        name: next(((step, float(value)) for step, value in found if not value.isfinite()), (never, 0.0))
-        for name, found in values.items()
-    }
+    first: dict[str, tuple[int, float]] = {}
+    for step, (names, values) in enumerate(rows):
+        for name, value in zip(names, values.tolist(), strict=True):
+            if not math.isfinite(value):
+                first.setdefault(name, (step, value))
     start = min(step for step, _ in first.values())
     guilty = {name: value for name, (step, value) in first.items() if step == start}
-    everything = len(guilty) == len(values)
+    everything = guilty.keys() == {name for names, _ in rows for name in names}
     if len(guilty) > 1:
         guilty.pop("loss", None)
     text = f"{', '.join(f'{name} is {value}' for name, value in guilty.items())} from step {start + 1}"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from naskd.config import TrainingSpec
 
@@ -12,8 +12,16 @@ WARMUP_FRACTION = 0.3
 """Of ``one_cycle``: the share of steps in which the rate rises (Smith & Topin, 2018; torch's default)."""
 
 
-def build_optimizer(spec: TrainingSpec, modules: Sequence[nn.Module]) -> torch.optim.Optimizer:
-    """An optimizer over all parameters of `modules`; vectors (biases, normalisation) are not decayed."""
+def build_optimizer(
+    spec: TrainingSpec, modules: Sequence[nn.Module], *, recordable: bool = False
+) -> torch.optim.Optimizer:
+    """An optimizer over all parameters of `modules`; vectors (biases, normalisation) are not decayed.
+
+    Args:
+        spec: Which, and its settings.
+        modules: What it trains.
+        recordable: Its steps can be recorded on a GPU: the learning rate is a tensor there.
+    """
     parameters = list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
@@ -22,11 +30,22 @@ def build_optimizer(spec: TrainingSpec, modules: Sequence[nn.Module]) -> torch.o
     groups = [group for group in groups if group["params"]]
     # One fused kernel a step instead of several a parameter: a third of a small student's step on a CPU.
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    rate: float | Tensor = spec.learning_rate
+    if recordable:
+        rate = torch.tensor(spec.learning_rate, device=parameters[0].device)
     if spec.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=(spec.momentum, 0.999), fused=fused)
-    return torch.optim.SGD(
-        groups, lr=spec.learning_rate, momentum=spec.momentum, nesterov=spec.momentum > 0, fused=fused
-    )
+        betas = (spec.momentum, 0.999)
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=fused, capturable=recordable)
+    return torch.optim.SGD(groups, lr=rate, momentum=spec.momentum, nesterov=spec.momentum > 0, fused=fused)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all groups; where it is a tensor, in place, since a recording reads it there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:

@@ -1,8 +1,10 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 
-from naskd.data.views import ViewedImages, Views, as_float, default_shift
+from naskd.data.views import StreamedImages, ViewedImages, Views, as_float, default_shift
 
 AUGMENTATIONS = ("none", "translate", "flip", "flip_translate")
 
@@ -181,6 +183,49 @@ def test_images_of_another_set_are_turned_away():
         ViewedImages(random_images(7), Views("flip", n_samples=8, seed=0, shift=1))
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("augmentation", ["none", "flip", "translate", "flip_translate"])
+def test_streamed_images_are_those_that_stay(augmentation, channels_last):
+    images = random_images()
+    views = Views(augmentation, n_samples=len(images), seed=1, shift=2)
+    there = StreamedImages(images, views, torch.device("cpu"), channels_last=channels_last)
+    here = ViewedImages(images, views, channels_last=channels_last)
+    indices = [torch.tensor(index) for index in ([3, 1], [0], [2, 5, 4], [5, 6], [1, 1], [0, 2, 4])]
+    for epoch in (0, 7):
+        found = list(there.batches(indices, epoch))
+        assert len(found) == len(indices)
+        for index, (batch, ids), (expected, names) in zip(
+            indices, found, here.batches(indices, epoch), strict=True
+        ):
+            assert torch.equal(batch, expected)
+            assert batch.stride() == expected.stride()
+            assert torch.equal(ids, names)
+            assert torch.equal(there.batch(index, epoch)[0], expected)
+
+
+def test_a_stream_that_is_left_early_ends_its_thread():
+    images = random_images()
+    views = Views("flip", n_samples=len(images), seed=1, shift=2)
+    stream = StreamedImages(images, views, torch.device("cpu")).batches(
+        [torch.tensor([i]) for i in range(7)], 0
+    )
+    next(stream)
+    assert any(thread.name.startswith("images") for thread in threading.enumerate())
+    stream.close()
+    assert not any(thread.name.startswith("images") for thread in threading.enumerate())
+
+
+def test_an_image_that_cannot_be_collected_is_told():
+    images = random_images()
+    views = Views("flip", n_samples=len(images), seed=1, shift=2)
+    stream = StreamedImages(images, views, torch.device("cpu")).batches(
+        [torch.tensor([0]), torch.tensor([99])], 0
+    )
+    next(stream)
+    with pytest.raises((IndexError, RuntimeError)):
+        next(stream)
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -193,3 +238,9 @@ def test_same_views_on_the_device(channels_last):
     assert torch.equal(device_ids.cpu(), ids)
     # The device multiplies with 1/255 where the CPU divides.
     torch.testing.assert_close(there.cpu(), here, rtol=2e-7, atol=0)
+    streamed = StreamedImages(images, views, torch.device("cuda"), channels_last=channels_last)
+    for batch, ids in streamed.batches([index, index.flip(0)], 3):
+        where = index if torch.equal(ids.cpu(), device_ids.cpu()) else index.flip(0)
+        torch.testing.assert_close(
+            batch, ViewedImages(images.cuda(), views).batch(where, 3)[0], rtol=0, atol=0
+        )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from naskd.config import ArchitectureSpec, KnowledgeTerm, StageSpec, TrialConfig
 from naskd.context import TrialContext
+from naskd.knowledge.base import Lesson
 from naskd.schemes.parameter_sharing import ParameterSharingScheme, boosted, rocket_loss
 from naskd.search.admission import problems
 from naskd.trial import TrialRun, start_run
@@ -35,9 +36,9 @@ def start(context: TrialContext, *terms: KnowledgeTerm, **options: float) -> Tri
 def test_the_loss_by_hand() -> None:
     """Logits apart by (1, -2) and (0, 0): squares 5 and 0, mean 2.5. Equal logits of two classes: CE log 2."""
     booster, student = torch.zeros(2, 2), torch.tensor([[1.0, -2.0], [0.0, 0.0]])
-    assert rocket_loss(booster, student, torch.tensor([0, 1]), 0.2).item() == pytest.approx(
-        torch.log(torch.tensor(2.0)).item() + 0.2 * 2.5
-    )
+    assert rocket_loss(
+        booster, student, Lesson(torch.tensor([0, 1]), torch.arange(2)), 0.2
+    ).item() == pytest.approx(torch.log(torch.tensor(2.0)).item() + 0.2 * 2.5)
 
 
 def test_the_booster_does_not_follow_the_student() -> None:
@@ -45,7 +46,7 @@ def test_the_booster_does_not_follow_the_student() -> None:
     booster = torch.randn(4, 3, requires_grad=True)
     student = torch.randn(4, 3, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0])
-    rocket_loss(booster, student, labels, 5.0).backward()
+    rocket_loss(booster, student, Lesson(labels, torch.arange(len(labels))), 5.0).backward()
     expected = torch.autograd.grad(torch.nn.functional.cross_entropy(booster, labels), booster)[0]
     torch.testing.assert_close(booster.grad, expected)
     torch.testing.assert_close(student.grad, 5.0 * 2 * (student - booster).detach() / 4)

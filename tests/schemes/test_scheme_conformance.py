@@ -119,7 +119,7 @@ def test_a_step_moves_what_its_optimizer_trains(name, teaching, context) -> None
         scheme.train()
         batch = next(batches(context, phase))
         moved = set()
-        for update in phase.step(batch):
+        for update in phase.step(batch, phase.ask(batch)):
             assert update.loss.ndim == 0
             assert update.loss.isfinite()
             assert update.terms

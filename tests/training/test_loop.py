@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_studies import TRAINING, small_context
+from small_studies import ALL_TERMS, TRAINING, design, small_context
 from torch import Tensor, nn
 
 from naskd.config import DistillationSpec, TrainingSpec
 from naskd.context import TrialContext
-from naskd.schemes.scheme import Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.data.views import StreamedImages
+from naskd.knowledge.source import OnlineSource
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.spaces import canonical
 from naskd.training.loop import NonFiniteError, TrainingLoop
 from naskd.training.optimizers import learning_rate
+from naskd.trial import start_run
 
 SGD = TrainingSpec(
     epochs=4,
@@ -73,10 +77,10 @@ def update(name: str, loss: Tensor, **terms: Tensor) -> Update:
     return Update(name, loss, terms)
 
 
-def down(scheme: Players, name: str) -> Callable[[Batch], Iterator[Update]]:
+def down(scheme: Players, name: str) -> Callable[[Batch, Asked], Iterator[Update]]:
     """A step whose gradient is 1: the number falls by the learning rate."""
 
-    def step(batch: Batch) -> Iterator[Update]:
+    def step(batch: Batch, asked: Asked) -> Iterator[Update]:
         scheme.order.append(name)
         yield update(name, getattr(scheme, name).value * 1.0)
 
@@ -90,7 +94,7 @@ def game(scheme: Players) -> list[Phase]:
     """Generator against discriminator: both losses reach both numbers, each moves its own."""
     a, b = scheme.a.value, scheme.b.value
 
-    def step(batch: Batch) -> Iterator[Update]:
+    def step(batch: Batch, asked: Asked) -> Iterator[Update]:
         scheme.order.append("a")
         yield update("a", a * b + a.square(), one=a.detach())
         scheme.order.append("b")
@@ -204,7 +208,7 @@ def test_a_phase_may_bring_its_own_batches(context) -> None:
             yield Batch(torch.full((size, 1, 8, 8), float(epoch)), labels, labels, labels, epoch)
 
     def phases(scheme: Players) -> list[Phase]:
-        def step(batch: Batch) -> Iterator[Update]:
+        def step(batch: Batch, asked: Asked) -> Iterator[Update]:
             seen.append(batch)
             yield update("a", scheme.a.value * 1.0)
 
@@ -218,7 +222,7 @@ def test_only_what_a_phase_trains_is_put_in_training_mode(context) -> None:
     modes = []
 
     def phases(scheme: Players) -> list[Phase]:
-        def step(batch: Batch) -> Iterator[Update]:
+        def step(batch: Batch, asked: Asked) -> Iterator[Update]:
             modes.append((scheme.a.training, scheme.b.training))
             yield update("a", scheme.a.value * 1.0)
 
@@ -243,7 +247,7 @@ def seen_in(
     epochs: list[list[Batch]] = [[], []]
 
     def phases(scheme: Players) -> list[Phase]:
-        def step(batch: Batch) -> Iterator[Update]:
+        def step(batch: Batch, asked: Asked) -> Iterator[Update]:
             epochs[batch.epoch].append(batch)
             yield update("a", scheme.a.value * 1.0)
 
@@ -296,7 +300,7 @@ def test_the_order_follows_from_the_seed_and_changes_with_the_epoch(context) -> 
 
 def drawing(drawn: list[float]) -> Callable[[Players], list[Phase]]:
     def phases(scheme: Players) -> list[Phase]:
-        def step(batch: Batch) -> Iterator[Update]:
+        def step(batch: Batch, asked: Asked) -> Iterator[Update]:
             drawn.append(float(torch.rand(())))
             yield update("a", scheme.a.value * 1.0)
 
@@ -339,7 +343,7 @@ def broken(terms: Callable[[int, Tensor], Mapping[str, Tensor]]) -> Callable[[Pl
     """A loss that is the sum of `terms` at each step (from 1) of the training."""
 
     def phases(scheme: Players) -> list[Phase]:
-        def step(batch: Batch) -> Iterator[Update]:
+        def step(batch: Batch, asked: Asked) -> Iterator[Update]:
             scheme.order.append("a")
             found = terms(len(scheme.order), scheme.a.value)
             yield Update("a", sum(found.values(), torch.zeros(())), {k: v.detach() for k, v in found.items()})
@@ -400,3 +404,70 @@ def test_an_epoch_can_be_broken_off_for_timing(context) -> None:
     found.run_epoch(max_steps=2)
     assert scheme.order == ["a", "b"] * 2
     assert found.epoch == 1
+
+
+# --- images that stay in the host's memory, and mixed images --------------------------------------------------------
+
+
+def ended(context: TrialContext, **changes: object) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    config = design(*ALL_TERMS, **changes)
+    run, _ = start_run(config, context, 0)
+    run.advance(run.total_epochs)
+    state = run.scheme.state_dict()
+    return run.curve, {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+@pytest.fixture(scope="module")
+def teaching(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+    return small_context(tmp_path_factory.mktemp("teaching"))
+
+
+def test_streamed_images_train_the_same_bits(teaching, monkeypatch) -> None:
+    monkeypatch.setattr(TrialContext, "_streams", lambda self, data: True)
+    streaming = TrialContext(teaching.spec, teaching.store)
+    assert isinstance(streaming.views("translate"), StreamedImages)
+    curve, state = ended(streaming)
+    expected, other = ended(teaching)
+    assert curve == expected
+    assert all(torch.equal(state[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixed_images_are_asked_of_the_teacher_itself(teaching, mixing) -> None:
+    run, _ = start_run(design(*ALL_TERMS, mixing=mixing), teaching, 0)
+    source = run._sources[0]
+    assert isinstance(source, OnlineSource)
+    before, asked = source.forward_images, []
+    ask = source.summaries
+    source.summaries = lambda images, *given: asked.append(images) or ask(images, *given)  # type: ignore[method-assign]
+    try:
+        run.advance(2)
+    finally:
+        del source.summaries  # type: ignore[attr-defined]
+    assert source.forward_images - before == sum(map(len, asked)) == 2 * 120
+    shown = torch.cat(asked).reshape(-1)
+    # Digits have 17 grey levels: mixup makes others, cutmix does not.
+    levels = torch.tensor([round(255 * i / 16) / 255 for i in range(17)])
+    others = (shown[:, None] - levels).abs().amin(1) > 1e-3
+    assert bool(others.any()) == (mixing == "mixup")
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixing_is_of_the_same_bits_for_a_seed_and_from_a_checkpoint(teaching, mixing) -> None:
+    curve, state = ended(teaching, mixing=mixing)
+    again, other = ended(teaching, mixing=mixing)
+    assert curve == again
+    assert curve != ended(teaching)[0]
+    first, _ = start_run(design(*ALL_TERMS, mixing=mixing), teaching, 0)
+    first.advance(1)
+    second, _ = start_run(design(*ALL_TERMS, mixing=mixing), teaching, 0)
+    second.load_state_dict(first.state_dict())
+    second.advance(3)
+    assert second.curve == curve
+    assert all(torch.equal(second.scheme.state_dict()[name], state[name]) for name in other)
+
+
+def test_without_mixing_its_strength_means_nothing() -> None:
+    config = design(mixing_alpha=0.3)
+    assert canonical(config) == design()
+    assert canonical(design(mixing="mixup", mixing_alpha=0.3)) != canonical(design(mixing="mixup"))

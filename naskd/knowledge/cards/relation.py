@@ -186,6 +186,7 @@ CARDS = (
         paper_weight=1.0,
         paper_setting="CIFAR-100, batch 64, k = 1, the gradient clipped to that of the labels (use balanced)",
         min_stages=2,
+        waits=True,
         options={"k": Option(1, "singular vectors that are compared", 1, 8)},
     ),
     KnowledgeCard(
@@ -210,6 +211,7 @@ CARDS = (
         initial_stage="modules",
         min_batch=2,
         min_stages=2,
+        waits=True,
         options={"heads": Option(8, "attention heads", 1, 64), **initial_share()},
     ),
     KnowledgeCard(

@@ -1,0 +1,133 @@
+"""A training step recorded once and replayed.
+
+A GPU computes the step of a small student in less time than Python takes to launch its kernels. A CUDA graph launches
+all of them at once. Whether that is faster is measured on the first steps of each phase, since it depends on student,
+batch and machine.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from naskd.knowledge.base import Mixed
+from naskd.schemes.scheme import Asked, Batch
+
+_LOG = logging.getLogger(__name__)
+
+Row = tuple[tuple[str, ...], Tensor]
+"""Names and values, ``(n,)`` float64, of what a step notes."""
+Step = Callable[[Batch, Asked], Row]
+
+TIMED = 2
+"""Steps of each kind that are timed."""
+FEWEST = 20
+"""A phase of fewer steps is not worth a recording, which takes about as long as two steps."""
+
+
+class Replay:
+    """The steps of one phase on batches of one size: first as they are, then replays of a recording if
+    those are faster.
+
+    Every call is a step of the training, whichever way it is executed. The device is waited for four times in all.
+
+    Args:
+        step: One step. It does the same operations each time, after its first call.
+        device: A CUDA device.
+    """
+
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self.step = step
+        self.device = device
+        self.done = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._given: list[Tensor] = []
+        self._row: Row = ((), torch.empty(0))
+        self._seconds = 0.0
+        self._started = 0.0
+
+    def __call__(self, batch: Batch, asked: Asked) -> Row:
+        """Do a step."""
+        self.done += 1
+        if self.done == 1:  # whatever happens once: memory of the optimizer, scales of balanced terms
+            return self.step(batch, asked)
+        number = self.done - 2
+        if number < TIMED:
+            row = self._timed(number, lambda: self.step(batch, asked))
+            self._seconds = self._elapsed(number)
+            return row
+        if number == TIMED and not self._record(batch, asked):
+            return self.step(batch, asked)
+        if self._graph is None:
+            return self.step(batch, asked)
+        number -= TIMED
+        if number >= TIMED:
+            return self._replay(batch, asked)
+        row = self._timed(number, lambda: self._replay(batch, asked))
+        seconds = self._elapsed(number)
+        if number == TIMED - 1 and seconds >= self._seconds:
+            self._forget()
+        return row
+
+    def _timed(self, number: int, step: Callable[[], Row]) -> Row:
+        if number == 0:
+            torch.cuda.synchronize(self.device)
+            self._started = time.perf_counter()
+        return step()
+
+    def _elapsed(self, number: int) -> float:
+        """Seconds of a step, after the last one that is timed."""
+        if number < TIMED - 1:
+            return 0.0
+        torch.cuda.synchronize(self.device)
+        return (time.perf_counter() - self._started) / TIMED
+
+    def _record(self, batch: Batch, asked: Asked) -> bool:
+        """Record a step, without executing it; whether that was possible."""
+        mixed = batch.mixed and Mixed(batch.mixed.labels.clone(), batch.mixed.share.clone())
+        own = replace(
+            batch,
+            images=batch.images.clone(),
+            labels=batch.labels.clone(),
+            index=batch.index.clone(),
+            view=batch.view.clone(),
+            mixed=mixed,
+        )
+        said = [{name: tensor.clone() for name, tensor in summary.items()} for summary in asked]
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        before = torch.cuda.current_stream(self.device)
+        stream.wait_stream(before)
+        try:
+            with torch.cuda.stream(stream):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    row = self.step(own, said)
+                finally:
+                    graph.capture_end()
+        except RuntimeError as error:
+            _LOG.info("this step cannot be recorded and is launched each time: %s", str(error).split("\n")[0])
+            return False
+        before.wait_stream(stream)
+        self._graph, self._given, self._row = graph, _tensors(own, said), row
+        return True
+
+    def _replay(self, batch: Batch, asked: Asked) -> Row:
+        assert self._graph is not None
+        for mine, given in zip(self._given, _tensors(batch, asked), strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        names, values = self._row
+        return names, values.clone()
+
+    def _forget(self) -> None:
+        self._graph, self._given = None, []
+
+
+def _tensors(batch: Batch, asked: Asked) -> list[Tensor]:
+    said = [tensor for summary in asked for tensor in summary.values()]
+    mixed = [] if batch.mixed is None else [batch.mixed.labels, batch.mixed.share]
+    return [batch.images, batch.labels, batch.index, batch.view, *mixed, *said]
