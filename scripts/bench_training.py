@@ -52,16 +52,16 @@ SIZES: dict[str, tuple[str, int, int, int]] = {
     "step-steps": ("step: steps a block", 4, 32, 2),
     "step-images": ("step", 256, 4096, 32),
     "search-trials": ("search", 20, 20, 2),
-    "search-epochs": ("search", 20, 20, 2),
-    "search-images": ("search with --images", 2000, 10_000, 60),
+    "search-epochs": ("search", 20, 5, 2),
+    "search-images": ("search with --images", 2000, 4096, 60),
     "search-max-macs": ("search with --images: no student above it", 3_000_000, 60_000_000, 3_000_000),
     "equal-images": ("equal", 10_000, 10_000, 64),
     "equal-epochs": ("equal", 10, 10, 2),
     "equal-seeds": ("equal", 5, 5, 2),
     "equal-teacher-epochs": ("equal", 5, 10, 1),
     "throughput-images": ("throughput", 2048, 10_000, 48),
-    "throughput-val": ("throughput: validation images", 512, 2500, 16),
-    "throughput-epochs": ("throughput", 3, 5, 2),
+    "throughput-val": ("throughput: validation images", 512, 2000, 16),
+    "throughput-epochs": ("throughput", 3, 3, 2),
     "throughput-batch": ("throughput: images a step", 64, 128, 16),
     "ceiling-steps": ("throughput: steps a block of the ceiling", 10, 50, 2),
     "digits-trials": ("digits", 30, 30, 3),
@@ -110,8 +110,8 @@ def arguments() -> argparse.Namespace:
         key = name.replace("-", "_")
         if getattr(args, key) is None:
             setattr(args, key, defaults[column])
-    if args.quick and args.digits_epochs is None:
-        args.digits_epochs = 2
+    if args.quick:
+        args.digits_epochs, args.memory = args.digits_epochs or 2, False
     for key in ("json", "profile_table"):
         path = getattr(args, key)
         if path is not None and not path.parent.is_dir():

@@ -158,13 +158,28 @@ def resolve(args: argparse.Namespace) -> Compute:
 
 
 def study(
-    args: argparse.Namespace, teacher: ArchitectureSpec, epochs: int, teaching: TrainingSpec, **more: Any
+    args: argparse.Namespace,
+    teacher: ArchitectureSpec,
+    epochs: int,
+    teaching: TrainingSpec,
+    budget: BudgetSpec | None = None,
+    **more: Any,
 ) -> StudySpec:
+    """A study of given images.
+
+    Args:
+        args: Of the command line.
+        teacher: Trained as `teaching` says.
+        epochs: Of the longest training, which says how many columns a bank may have.
+        teaching: See `teacher`.
+        budget: Default one trial.
+        more: Further fields.
+    """
     return StudySpec(
         name="bench",
         space="space.py:joint",
         data=DataSpec("digits"),  # the images are given to the context
-        budget=more.pop("budget", BudgetSpec(trials=1)),
+        budget=budget or BudgetSpec(trials=1),
         teacher=TeacherSpec(architecture=teacher, training=teaching),
         epochs=epochs,
         execution=execution(args),

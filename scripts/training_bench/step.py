@@ -67,6 +67,15 @@ def context_of(args: argparse.Namespace, data: SearchData, folder: Path) -> Tria
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     data = load_images(args, args.step_images, max(10, args.step_images // 8))
+    rows = in_blocks(args, data, folder)
+    if args.memory:
+        peaks = device_peaks if args.device == "cuda" else process_peaks
+        rows += [{"arm": name, "peak_bytes": size} for name, size in peaks(args, data, folder).items()]
+    return rows
+
+
+def in_blocks(args: argparse.Namespace, data: SearchData, folder: Path) -> list[Row]:
+    """All arms in turns, a block of steps each."""
     context, training, student = context_of(args, data, folder), training_of(args), resnet(3, args.width)
     for terms in (LOGITS, MAPS):
         warm(context, student, terms, training)
@@ -84,11 +93,6 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
             row = block(args, context, arm, runs[arm.name])
             rows.append({"repetition": number, "arm": arm.name, **row})
             say("step", rows[-1])
-    runs.clear()
-    del context
-    if args.memory:
-        peaks = device_peaks if torch.device(args.device).type == "cuda" else process_peaks
-        rows += [{"arm": name, "peak_bytes": size} for name, size in peaks(args, data, folder).items()]
     return rows
 
 
