@@ -84,13 +84,21 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="everything tiny")
     parser.add_argument("--threads", type=int, default=min(2, len(os.sched_getaffinity(0))))
     parser.add_argument(
-        "--images", type=Path, help="folder or zip file of <class>/<name>.jpg; default: made-up images, or digits"
+        "--images",
+        type=Path,
+        help="folder or zip file of <class>/<name>.jpg; default: made-up images, or digits",
     )
     parser.add_argument(
-        "--execution", nargs="+", default=[], metavar="KEY=VALUE", help="further keys of the [execution] table"
+        "--execution",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further keys of the [execution] table",
     )
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="step: no peak memory")
-    parser.add_argument("--equal-margin", type=float, default=0.01, help="of accuracy; stated before measuring")
+    parser.add_argument(
+        "--equal-margin", type=float, default=0.01, help="of accuracy; stated before measuring"
+    )
     parser.add_argument("--pairs", nargs="+", choices=throughput.PAIRS, default=list(throughput.PAIRS))
     parser.add_argument(
         "--workers", type=int, default=2, help="throughput: of a data loader; -1: ours and the ceiling alone"
@@ -141,7 +149,9 @@ def main() -> int:
             try:
                 result["rows"] = part.measure(args, home)
                 lines = part.table(result["rows"])
-            except Exception as error:  # a GPU is lent for minutes: the other parts must not be lost with this one
+            except (
+                Exception
+            ) as error:  # a GPU is lent for minutes: the other parts must not be lost with this one
                 result["error"] = traceback.format_exc()
                 say(result["error"])
                 lines = [f"failed: {type(error).__name__}: {error}"]

@@ -64,12 +64,15 @@ def check_out(revision: str, target: Path) -> None:
         archive.extractall(target, filter="data")
 
 
-def search(
-    args: argparse.Namespace, arm: Arm, folder: Path, name: str, executor: str | None = None
-) -> Row:
+def search(args: argparse.Namespace, arm: Arm, folder: Path, name: str, executor: str | None = None) -> Row:
     """One search of a tree, in a process of its own."""
     executor = executor or arm.executor
-    settings = ["sampler.name=random", "execution.device=cpu", "execution.threads=1", f"execution.executor={executor}"]
+    settings = [
+        "sampler.name=random",
+        "execution.device=cpu",
+        "execution.threads=1",
+        f"execution.executor={executor}",
+    ]
     if executor != "serial":
         settings.append(f"execution.workers={WORKERS}")
     if args.digits_epochs:
@@ -109,7 +112,8 @@ def table(rows: list[Row]) -> list[str]:
         steady = [60 * row["trials"] / row["first_to_last"] for row in mine]
         # Of the time of all workers, what no trial can account for.
         rest = [
-            1e3 * (row["first_to_last"] * row["workers"] - row["trial_seconds"]) / row["trials"] for row in mine
+            1e3 * (row["first_to_last"] * row["workers"] - row["trial_seconds"]) / row["trials"]
+            for row in mine
         ]
         fold = ratios(slow, seconds)
         goal = ""
@@ -121,7 +125,7 @@ def table(rows: list[Row]) -> list[str]:
         )
     lines += [
         "",
-        "Teacher, assistants and what they said of the images are there before the clock starts; random sampler. A whole "
-        "search begins with reading the study and ends with its report.",
+        "Teacher, assistants and what they said of the images are there before the clock starts; random sampler. A "
+        "whole search begins with reading the study and ends with its report.",
     ]
     return lines

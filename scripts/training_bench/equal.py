@@ -52,9 +52,13 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 def table(rows: list[Row]) -> list[str]:
     by = {
-        arm: sorted((row for row in rows if row["arm"] == arm), key=lambda row: int(row["seed"])) for arm in ARMS
+        arm: sorted((row for row in rows if row["arm"] == arm), key=lambda row: int(row["seed"]))
+        for arm in ARMS
     }
-    lines = ["| arm | seeds | validation accuracy, mean (range) | teacher asked, images a training |", "|---" * 4 + "|"]
+    lines = [
+        "| arm | seeds | validation accuracy, mean (range) | teacher asked, images a training |",
+        "|---" * 4 + "|",
+    ]
     for arm, mine in by.items():
         found = [row["val_accuracy"] for row in mine]
         asked = ", ".join(f"{row['asked']:,}" for row in mine)
@@ -69,7 +73,7 @@ def table(rows: list[Row]) -> list[str]:
         "",
         f"{first['images']:,} images, {first['epochs']} epochs, {first['val_images']:,} validation images; teacher at "
         f"{first['teacher_accuracy']:.4f}. Bank minus online, paired by seed: {statistics.fmean(pairs):+.4f}, 95 % "
-        f"interval [{low:+.4f}, {high:+.4f}]. Margin, stated before: {margin:g}. {shown} (two one-sided tests at 2.5 %: "
-        "the whole interval must lie within the margin).",
+        f"interval [{low:+.4f}, {high:+.4f}]. Margin, stated before: {margin:g}. {shown} (two one-sided tests at 2.5 "
+        "%: the whole interval must lie within the margin).",
     ]
     return lines

@@ -155,8 +155,8 @@ def torchdistill(
             "sampler": {"class_or_func": torch.utils.data.SequentialSampler},
             "kwargs": {"batch_size": EVALUATION_BATCH, **settings},
         },
-        "teacher": {"requires_grad": False},
-        "student": {},
+        "teacher": {"requires_grad": False, "forward_proc": "forward_batch_only"},
+        "student": {"forward_proc": "forward_batch_only"},
         "optimizer": {
             "key": "AdamW",
             "kwargs": {"lr": training.learning_rate, "weight_decay": training.weight_decay},

@@ -79,8 +79,10 @@ def in_turns(arms: Sequence[Any], rounds: int) -> Iterator[tuple[int, Any]]:
 
 
 def values(rows: Sequence[Row], key: str, **same: Any) -> list[float]:
-    """`key` of the rows that have these values, by repetition."""
-    chosen = [row for row in rows if all(row.get(name) == value for name, value in same.items())]
+    """`key` of the rows that have it and these values, by repetition."""
+    chosen = [
+        row for row in rows if key in row and all(row.get(name) == value for name, value in same.items())
+    ]
     return [row[key] for row in sorted(chosen, key=lambda row: row.get("repetition", 0))]
 
 
@@ -101,7 +103,7 @@ def verdict(met: bool) -> str:
 
 
 def interval(found: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """t interval of the mean."""
+    """T interval of the mean."""
     from scipy.stats import t
 
     if len(found) < 2:

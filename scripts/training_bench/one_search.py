@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import naskd
 import optuna
+
+import naskd
 from naskd.search.storage import open_storage
 
 

@@ -82,7 +82,9 @@ def grouped(found: Any, on_gpu: bool) -> dict[str, float]:
             continue
         taken = (event.self_device_time_total if kernel else event.self_cpu_time_total) / 1e6
         name = event.key.lower()
-        group = next((group for group, words in GROUPS.items() if any(word in name for word in words)), "other")
+        group = next(
+            (group for group, words in GROUPS.items() if any(word in name for word in words)), "other"
+        )
         seconds[group] = seconds.get(group, 0.0) + taken
     return seconds
 
@@ -91,7 +93,9 @@ def table(rows: list[Row]) -> list[str]:
     whole = rows[0]["whole"]
     lines = ["| what | share of the trial | s |", "|---" * 3 + "|"]
     ordered = sorted(rows, key=lambda row: -row["seconds"])
-    lines += [f"| {row['group']} | {row['seconds'] / whole:.1%} | {row['seconds']:.3f} |" for row in ordered[:5]]
+    lines += [
+        f"| {row['group']} | {row['seconds'] / whole:.1%} | {row['seconds']:.3f} |" for row in ordered[:5]
+    ]
     others = sum(row["seconds"] for row in ordered[5:])
     lines += [
         f"| the rest | {others / whole:.1%} | {others:.3f} |",

@@ -101,9 +101,7 @@ def search(
     context.foreseen = ("attention", "hint", "logits") if distilled else ()
     storage = open_storage("journal", home, writing=True)
     reference = {"val_accuracy": 0.0, "macs": 1e9}
-    source = Study(
-        spec, space(path, distilled), storage, context, identity={}, reference_point=reference
-    )
+    source = Study(spec, space(path, distilled), storage, context, identity={}, reference_point=reference)
     try:
         with renewing(source.renew):
             SerialExecutor(context, home).run(source)
@@ -137,8 +135,8 @@ def table(rows: list[Row]) -> list[str]:
         rest = [1e3 * (row["seconds"] - row["trial_seconds"]) / row["trials"] for row in mine]
         ratio = middle(ratios(seconds, plain), 3) if arm == "distilled" else "1"
         lines.append(
-            f"| {arm} | {mine[0]['trials']} ({len(mine[0]['failed'])}) | {middle(seconds)} | {ratio} | {middle(rest, 1)} | "
-            f"{statistics.median(row['asked'] for row in mine):,.0f} | "
+            f"| {arm} | {mine[0]['trials']} ({len(mine[0]['failed'])}) | {middle(seconds)} | {ratio} | "
+            f"{middle(rest, 1)} | {statistics.median(row['asked'] for row in mine):,.0f} | "
             f"{statistics.median(row['bank_bytes'] for row in mine) / 2**20:.0f} |"
         )
     lines += [

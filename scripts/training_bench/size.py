@@ -67,7 +67,9 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         say("size", rows[-1])
     arms.clear()
     for number in range(args.repetitions):
-        rows.append({"repetition": number, "start": True, **start(context, designs["x1"], training, number, folder)})
+        rows.append(
+            {"repetition": number, "start": True, **start(context, designs["x1"], training, number, folder)}
+        )
     return rows
 
 
@@ -77,7 +79,9 @@ def start(
     """Seconds of what each trial pays once, apart from its steps."""
     compute = context.compute
     runs: list[TrialRun] = []
-    seconds = {"build": timed(compute, lambda: runs.append(new_run(context, design, LOGITS, training, number)))}
+    seconds = {
+        "build": timed(compute, lambda: runs.append(new_run(context, design, LOGITS, training, number)))
+    }
     run = runs[0]
     seconds["first step"] = timed(compute, lambda: run.loop.run_epoch(max_steps=1))
     seconds["later epoch of one step"] = timed(compute, lambda: run.loop.run_epoch(max_steps=1))
@@ -93,7 +97,9 @@ def start(
     return {f"{name} s": value for name, value in seconds.items()}
 
 
-def books(context: TrialContext, design: ArchitectureSpec, training: TrainingSpec, folder: Path) -> dict[str, float]:
+def books(
+    context: TrialContext, design: ArchitectureSpec, training: TrainingSpec, folder: Path
+) -> dict[str, float]:
     """What the study's books take of a trial: ask, report an epoch, tell; the median of 20."""
     quiet()
     folder.mkdir()
@@ -143,10 +149,15 @@ def table(rows: list[Row]) -> list[str]:
         ratio = "1" if arm == "none" else middle(ratios(seconds, plain), 3)
         lines.append(
             f"| {student} | {mine[0]['macs']:,} | {mine[0]['n']:,} | {arm} | "
-            f"{middle([1e3 * s / mine[0]['steps'] for s in seconds], 3)} | {middle([1e12 * s / macs for s in seconds], 2)} | "
+            f"{middle([1e3 * s / mine[0]['steps'] for s in seconds], 3)} | "
+            f"{middle([1e12 * s / macs for s in seconds], 2)} | "
             f"{middle([macs / s / rate for s, rate in zip(seconds, rates, strict=True)], 4)} | {ratio} |"
         )
-    lines += ["", "What a step of the minimal student takes is overhead. What a trial pays apart from its steps:", ""]
+    lines += [
+        "",
+        "What a step of the minimal student takes is overhead. What a trial pays apart from its steps:",
+        "",
+    ]
     starts = [row for row in rows if row.get("start")]
     names = [name for name in starts[0] if name.endswith(" s")]
     lines += ["| " + " | ".join(name[:-2] + ", ms" for name in names) + " |", "|---" * len(names) + "|"]

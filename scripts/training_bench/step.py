@@ -162,8 +162,8 @@ def table(rows: list[Row]) -> list[str]:
     plain = values([row for row in rows if "seconds" in row], "seconds", arm="none")
     rates = values(rows, "rate", arm="matrix product")
     lines = [
-        "| arm | ms a step | ratio to none | goal | share of the matrix product's MAC/s | teacher asked, images a step | "
-        "peak memory MiB |",
+        "| arm | ms a step | ratio to none | goal | share of the matrix product's MAC/s | teacher asked, images a "
+        "step | peak memory MiB |",
         "|---" * 7 + "|",
     ]
     for arm in ARMS:
@@ -176,10 +176,14 @@ def table(rows: list[Row]) -> list[str]:
         if arm.terms and not arm.online:
             goal = f"{LIMIT:.2f} {verdict(statistics.median(ratio) <= LIMIT)}"
         asked = sum(row["asked"] for row in mine) / sum(row["steps"] for row in mine)
-        peak = [f"{row['peak_bytes'] / 2**20:.0f}" for row in rows if row["arm"] == arm.name and "peak_bytes" in row]
+        peak = [
+            f"{row['peak_bytes'] / 2**20:.0f}"
+            for row in rows
+            if row["arm"] == arm.name and "peak_bytes" in row
+        ]
         lines.append(
-            f"| {arm.name} | {middle(times)} | {middle(ratio, 3) if arm.terms else '1'} | {goal} | {middle(share, 3)} | "
-            f"{asked:.0f} | {''.join(peak) or '-'} |"
+            f"| {arm.name} | {middle(times)} | {middle(ratio, 3) if arm.terms else '1'} | {goal} | "
+            f"{middle(share, 3)} | {asked:.0f} | {''.join(peak) or '-'} |"
         )
     lines += ["", f"The matrix product: {middle([rate / 1e9 for rate in rates], 1)} GMAC/s."]
     return lines

@@ -95,7 +95,10 @@ class Pair:
             return self.ours(seed)
         if arm == "ceiling":
             return [self.ceiling()]
-        compute, loop = self.context.compute, {"customary": loops.plain, "torchdistill": loops.torchdistill}[arm]
+        compute, loop = (
+            self.context.compute,
+            {"customary": loops.plain, "torchdistill": loops.torchdistill}[arm],
+        )
         result: list[float] = []
 
         def whole() -> None:
@@ -159,8 +162,8 @@ class Pair:
 
 def table(rows: list[Row]) -> list[str]:
     lines = [
-        "| teacher / student MACs | arm | images/s | times the customary loop | times torchdistill | share of the ceiling | "
-        "the same with evaluation in the ceiling |",
+        "| teacher / student MACs | arm | images/s | times the customary loop | times torchdistill | share of the "
+        "ceiling | the same with evaluation in the ceiling |",
         "|---" * 7 + "|",
     ]
     for pair in dict.fromkeys(row["pair"] for row in rows):
@@ -186,9 +189,8 @@ def table(rows: list[Row]) -> list[str]:
         "",
         f"{rows[0]['images']:,} images, {rows[0]['epochs']} epochs, {rows[0]['val_images']:,} validation images judged "
         "after each. `ours, first`: its bank is empty, so that it asks the teacher for every image of every epoch (50 "
-        "views), and it loads data and teacher; `ours`: the next trial, as all later ones of a study. The ceiling is the "
-        f"student's best step without teacher, data or evaluation ({'; '.join(sorted(best))}). Goal on an H200: 20 "
+        "views), and it loads data and teacher; `ours`: the next trial, as all later ones of a study. The ceiling is "
+        f"the student's best step without teacher, data or evaluation ({'; '.join(sorted(best))}). Goal on an H200: 20 "
         "times the customary loop.",
     ]
     return lines
-
