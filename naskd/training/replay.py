@@ -29,8 +29,7 @@ FEWEST = 20
 
 
 class Replay:
-    """The steps of one phase on batches of one size: first as they are, then replays of a recording if
-    those are faster.
+    """The steps of one phase on batches of one size: launched first, then replayed if that is faster.
 
     Every call is a step of the training, whichever way it is executed. The device is waited for four times in all.
 
