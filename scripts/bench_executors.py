@@ -435,8 +435,8 @@ def speedup_table(rows: list[Row]) -> list[str]:
         )
     lines += [
         "",
-        "A minute begins when the first trial is asked for, with the start of the workers in it, or when the first trial "
-        "ends, which the goal is about.",
+        "A minute begins when the first trial is asked for, the start of the workers included, or when the first "
+        "trial ends, which the goal is about.",
     ]
     return lines
 
