@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 def card_table(kind: str, card: Any) -> Group:
-    """All that a card says.
+    """All that a card says; what it does not need, and does not do, is left out.
 
     Args:
         kind: What the card describes, such as ``block``.
@@ -26,7 +26,7 @@ def card_table(kind: str, card: Any) -> Group:
             continue
         if field.name == "options":
             options = value
-        else:
+        elif value not in (False, "", (), None):
             grid.add_row(Text(field.name.replace("_", " ")), Text(_plain(value)))
     for name, option in options.items():
         grid.add_row(Text(f"option {name}"), Text(_option(option)))
@@ -34,13 +34,13 @@ def card_table(kind: str, card: Any) -> Group:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is True:
+        return "yes"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(map(str, value))
     if isinstance(value, type):
         return f"{value.__module__}:{value.__qualname__}"
-    return "none" if value in (None, "") else str(value)
+    return str(value)
 
 
 def _option(option: Any) -> str:
