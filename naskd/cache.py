@@ -42,8 +42,8 @@ class Entry:
     """Something that is kept.
 
     Args:
-        kind: ``bank``, ``images``, ``teacher`` (states of its training too), ``assistant`` or ``files`` (of studies that
-            this machine's workers were sent).
+        kind: ``bank``, ``images``, ``teacher`` (states of its training too), ``assistant`` or ``files`` (of studies
+            that this machine's workers were sent).
         id: Unique among the entries of a kind in one place.
         place: Folder that it is in: ``runs/cache``, ``runs/artifacts`` or within the workers' cache.
         size_bytes: On the disk.
@@ -139,7 +139,9 @@ def _named(found: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
             exact = [entry for entry in matching if entry.id == name]
             matching = exact or matching
             if len({entry.id for entry in matching}) > 1:
-                raise ValueError(f"several entries begin with {name!r}: {_listed(matching)}; give more digits")
+                raise ValueError(
+                    f"several entries begin with {name!r}: {_listed(matching)}; give more digits"
+                )
             if not matching:
                 raise ValueError(
                     f"nothing is called {name!r}; allowed: {', '.join(KINDS)}, or an id that naskd cache lists"

@@ -660,7 +660,9 @@ def cache(
     for entry, why in kept.items():
         _say(f"kept {entry.kind} {entry.id}: {why}")
     if most is not None and sum(e.size_bytes for e in found if e not in going) > most:
-        _say("what stays is larger than --limit: it has no more banks, and the rest is removed by name or age")
+        _say(
+            "what stays is larger than --limit: it has no more banks, and the rest is removed by name or age"
+        )
     if going and not yes:
         _say("nothing is removed yet; add --yes")
     if kept:

@@ -179,8 +179,8 @@ class ExecutionSpec:
         threads: Of one trial, on the CPU. Part of the study, since the bits of a result depend on it.
         precision: ``auto`` uses bfloat16 where the hardware gains from it.
         channels_last: Memory layout of feature maps.
-        bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views; 0
-            asks the teacher always. Part of the study, since what is remembered is rounded.
+        bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views;
+            0 asks the teacher always. Part of the study, since what is remembered is rounded.
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.

@@ -91,7 +91,19 @@ def test_version() -> None:
 
 
 def test_commands_are_the_promised_ones() -> None:
-    promised = ["search", "front", "show", "best", "retrain", "export", "check", "space", "methods", "init"]
+    promised = [
+        "search",
+        "front",
+        "show",
+        "best",
+        "retrain",
+        "export",
+        "check",
+        "space",
+        "methods",
+        "init",
+        "cache",
+    ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 
 
@@ -133,6 +145,10 @@ def test_set_overrides_and_is_checked(tmp_path: Path) -> None:
         (("export", "x", "0", "--format", "pickle"), "onnx"),
         (("front",), "RUN"),
         (("fornt", "x"), "fornt"),
+        (("cache", "--yes"), "--remove"),
+        (("cache", "--limit", "much"), "20GiB"),
+        (("cache", "--older-than", "30"), "30d"),
+        (("cache", "--remove", "everything"), "nothing is called 'everything'"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], said: str) -> None:

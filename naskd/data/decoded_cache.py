@@ -16,7 +16,7 @@ def load_decoded(folder: Path, key: str) -> ImageArray | None:
     """The images stored under `key`, or None when there are none or they are not what was stored."""
     try:
         record = json.loads((folder / f"{key}.json").read_text())
-        images = np.load(folder / f"{key}.npy", allow_pickle=False)
+        images: ImageArray = np.load(folder / f"{key}.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     if not (isinstance(record, dict) and record.get("sha256") == _content_hash(images)):

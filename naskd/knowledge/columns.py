@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import torch
@@ -28,7 +29,9 @@ _SMALLEST = torch.finfo(torch.float16).smallest_normal
 
 
 def at_rest(column: Tensor) -> Tensor:
-    """A column as it is stored: float16 where it holds the column, else float32. Integers, bools and float64 as they are.
+    """A column as it is stored: float16 where it holds the column, else float32.
+
+    Integers, bools and float64 stay as they are.
 
     float16 holds a column whose values are finite and at most 65504, and of whose samples each is 0 everywhere or
     reaches 2^-14 somewhere: then no value is off by more than 2^-11 of the sample's largest. The losses ask for no
@@ -44,7 +47,9 @@ def at_rest(column: Tensor) -> Tensor:
     wide = column.float().contiguous()
     if not wide.numel():
         return wide.half()
-    largest = wide.abs().reshape(len(wide), -1).amax(dim=1)  # of NaN and infinity, which no comparison lets pass
+    largest = (
+        wide.abs().reshape(len(wide), -1).amax(dim=1)
+    )  # of NaN and infinity, which no comparison lets pass
     holds = (largest == 0) | ((largest >= _SMALLEST) & (largest <= _LARGEST))
     return wide.half() if bool(holds.all()) else wide
 
@@ -179,7 +184,10 @@ def _sync_folder(path: Path) -> None:
 
 
 def _content_hash(values: Tensor) -> str:
-    return hashlib.sha256(values.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(values.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class DeviceCopies:
@@ -189,7 +197,8 @@ class DeviceCopies:
 
     Args:
         device: Where the networks are.
-        budget_bytes: Of all copies; the least recently used go first. What one batch needs at once is kept even beyond it.
+        budget_bytes: Of all copies; the least recently used go first. What one batch needs at once is kept even
+            beyond it.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int) -> None:
@@ -202,7 +211,7 @@ class DeviceCopies:
         """Of all copies."""
         return sum(copy.nbytes for copy in self._copies.values())
 
-    def of(self, columns: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+    def of(self, columns: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """The columns, by the same keys, on the device."""
         if self.device.type == "cpu":
             return dict(columns)
@@ -215,7 +224,7 @@ class DeviceCopies:
             self._copies.move_to_end(key)
         return {key: self._copies[key] for key in columns}
 
-    def _make_room(self, n_bytes: int, needed: Mapping[Hashable, Tensor]) -> None:
+    def _make_room(self, n_bytes: int, needed: Mapping[Key, Tensor]) -> None:
         spare = self.budget_bytes - n_bytes - self.size_bytes
         for key in [key for key in self._copies if key not in needed]:
             if spare >= 0:
