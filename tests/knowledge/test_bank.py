@@ -445,6 +445,36 @@ def test_a_device_gets_each_column_once_an_epoch(source, viewed, monkeypatch) ->
         assert banked.copies.size_bytes <= 2 * size
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_is_not_waited_for_inside_an_epoch(viewed, tmp_path) -> None:
+    """Once an epoch's column is on the device, an answer is a gather there; and it is what the host has."""
+    network = teacher_source().network.cuda()
+    source = OnlineSource(network, tap_shapes(network, 1, 8), macs=1000)
+    asking = losses(["logits", "hint"], source)
+    banked = BankedSource(
+        source,
+        lambda index, epoch: viewed.batch(index, epoch)[0].cuda(),
+        N,
+        viewed.views.n_views,
+        N_EPOCHS,
+        folder=tmp_path,
+    )
+    indices = [batch(seed).cuda() for seed in range(4)]
+    images = viewed.batch(batch(0), 0)[0].cuda()
+    banked.summaries(images, indices[0], 0, asking)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        answers = [banked.summaries(images, index, 0, asking) for index in indices]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for index, found in zip(indices, answers, strict=True):
+        for name, tensor in {**found[0], **found[1]}.items():
+            assert tensor.is_cuda
+            assert torch.equal(tensor.cpu(), in_use(banked._columns[name, 0])[index.cpu()])
+    assert source.forward_images == N
+
+
 FILLING = """
 import sys
 from pathlib import Path
