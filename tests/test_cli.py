@@ -257,6 +257,9 @@ def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> N
     assert "ended: all 3 trials done" in result.stderr
     assert str(tiny_run_copy / "report.html") in result.stderr
     assert "naskd retrain" in result.stderr
+    assert re.search(
+        r"teacher: \d+% of [\d.]+ k answers from the bank, [\d.]+ \w*MACs saved, bank", result.stderr
+    )
     assert max(map(len, result.stdout.splitlines())) <= 120
     assert "\x1b" not in result.output
     assert len(api.open_run(tiny_run_copy).trials()) == 3

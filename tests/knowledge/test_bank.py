@@ -362,6 +362,22 @@ def test_where_no_folder_can_be_made_all_is_kept_in_memory(source, viewed, tmp_p
     assert_in_memory(source, viewed, tmp_path / "taken" / "bank", caplog)
 
 
+def test_a_folder_that_is_removed_in_mid_write_costs_the_sharing_alone(
+    source, viewed, tmp_path, caplog, monkeypatch
+) -> None:
+    """`naskd cache` holds the locks of the columns that there are, and this one is new."""
+    folder = tmp_path / "bank"
+    sync = os.fsync
+
+    def removed(handle: int) -> None:
+        sync(handle)
+        if folder.exists():
+            folder.rename(tmp_path / "removed")
+
+    monkeypatch.setattr(os, "fsync", removed)
+    assert_in_memory(source, viewed, folder, caplog)
+
+
 # --- precision, budgets and counts --------------------------------------------------------------------------------
 
 
