@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from naskd.api import Run
+    from naskd.cache import Entry
 
 PIPED_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, unless COLUMNS says otherwise."""
@@ -271,6 +272,7 @@ def search(
 
 def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str] | None) -> None:
     from naskd import report
+    from naskd.report.bank import bank_line
 
     record = run.to_dict(everything=True)
     _show(report.front_table(record))
@@ -279,6 +281,8 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         _say(f"ended: {run.stop_reason}")
     else:
         _say(f"stopped; go on with: {_command('search', study, out=out, settings=settings)}")
+    if line := bank_line(record):
+        _say(f"teacher: {line}")
     _say(f"report: {run.path / 'report.html'}")
     complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
     if not complete:
@@ -590,3 +594,84 @@ def init(
     _say(
         f"next: {_command('check', folder / 'study.toml')}, then {_command('search', folder / 'study.toml')}"
     )
+
+
+# --- keeping house ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def cache(
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT",
+            help="A kind (bank, images, teacher, assistant, files) or an id; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="What was not used for so long, such as 30d.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Banks, the least recently used first, until all is at most so large: 20GiB.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else only say what would go.")] = False,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the runs.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List what is kept between runs, and remove it.
+
+    Teacher outputs (bank), decoded images, teachers and assistants, and what this machine's cluster workers keep.
+    Teachers, assistants and files are removed only when their kind or id is named.
+    """
+    from naskd.cache import chosen, entries, node_cache, parse_age, parse_size
+
+    found = entries(runs, node_cache())
+    age = None if older_than is None else parse_age(older_than)
+    most = None if limit is None else parse_size(limit)
+    given = bool(remove) or age is not None or most is not None
+    if yes and not given:
+        raise typer.BadParameter("--yes removes what --remove, --older-than or --limit choose; give one.")
+    going = chosen(found, remove or (), age, most)
+    kept = _remove(going, runs) if yes else {}
+    shown = going if given else found
+    if as_json:
+        _print_json(
+            {
+                "size_bytes": sum(entry.size_bytes for entry in found),
+                "entries": [
+                    {**e.to_dict(), "removed": yes and e not in kept, "kept_because": kept.get(e, "")}
+                    for e in shown
+                ],
+            }
+        )
+    else:
+        from naskd.report.cache_table import cache_table
+
+        gone = [entry for entry in shown if entry not in kept]
+        title = "Removed" if yes else "To be removed" if given else "Kept between runs"
+        _show(cache_table([entry.to_dict() for entry in gone], title))
+    for entry, why in kept.items():
+        _say(f"kept {entry.kind} {entry.id}: {why}")
+    if most is not None and sum(e.size_bytes for e in found if e not in going) > most:
+        _say(
+            "what stays is larger than --limit: it has no more banks, and the rest is removed by name or age"
+        )
+    if going and not yes:
+        _say("nothing is removed yet; add --yes")
+    if kept:
+        raise typer.Exit(1)
+
+
+def _remove(going: "list[Entry]", runs: Path) -> "dict[Entry, str]":
+    """Why what stays stays."""
+    from naskd.cache import remove
+
+    reasons = {entry: remove(entry, runs) for entry in going}
+    return {entry: why for entry, why in reasons.items() if why}

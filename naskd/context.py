@@ -13,7 +13,9 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+import naskd
 from naskd.artifacts import ArtifactStore, file_hash, load_checkpoint
+from naskd.cache import BANKS
 from naskd.checkpoints import Checkpoints
 from naskd.config import (
     ArchitectureSpec,
@@ -33,7 +35,9 @@ from naskd.data.views import StreamedImages, ViewedImages, Views, default_shift
 from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
+from naskd.knowledge.columns import STORAGE, DeviceCopies
 from naskd.knowledge.source import KnowledgeSource, OnlineSource
+from naskd.networks import BLOCKS
 from naskd.networks.student import build_student, design_cost, student_shapes
 from naskd.networks.teachers import Teacher, build_teacher_network
 from naskd.schemes import SCHEMES
@@ -44,7 +48,7 @@ from naskd.studyfile import StudySpec
 from naskd.taps import tap_shapes
 from naskd.training.compute import Compute
 from naskd.training.evaluation import predict
-from naskd.userfile import file_content_id
+from naskd.userfile import file_content_id, foreign_code
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,6 +118,7 @@ class TrialContext:
         if data is None:
             data = load_search_data(spec.data, spec.base, cache=cache)
         self.data = data.to(self.compute.device, streamed=self._streams(data))
+        self._copies = DeviceCopies(self.compute.device, spec.execution.bank_device_bytes)
         self._sources: dict[str, OnlineSource] = {}
         self._stand_ins: dict[str, OnlineSource] = {}
         self._banks: dict[tuple[str, str], BankedSource] = {}
@@ -404,19 +409,37 @@ class TrialContext:
                 len(self.data.train),
                 views.views.n_views,
                 n_epochs,
+                self.spec.execution.bank_bytes,
                 foreseen=[
                     loss for kind in self.foreseen for loss in _template(kind, source, len(self.data.train))
                 ],
-                folder=None if self.cache is None else self.cache / "bank" / self._bank_id(recipe, views),
+                folder=self._bank_folder(recipe, views),
+                copies=self._copies,
             )
         return self._banks[key]
 
-    def _bank_id(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> str:
-        """Of all that the bits of a bank depend on."""
-        table = hashlib.sha256(views.views.table.cpu().numpy().tobytes()).hexdigest()
-        compute = dataclasses.asdict(self.compute)
-        facts = [self.store.manifest(recipe.artifact_id)["sha256"], self.data.data_hash, self.data.split_hash]
-        return content_id([*facts, views.views.augmentation, table, compute, torch.__version__, FILL_BATCH])
+    def _bank_folder(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> Path | None:
+        """Named by all that the bits of a bank depend on; None where nothing is shared.
+
+        That is the network (its recipe says how it sees an image, its file what it has learned), the images and their
+        views, what is asked, and what computes.
+        """
+        cards = [card.implementation for registry in (BLOCKS, KNOWLEDGE) for card in registry]
+        code = foreign_code(cards)
+        if self.cache is None or code is None:
+            return None
+        facts = {
+            "network": [recipe.artifact_id, self.store.manifest(recipe.artifact_id)["sha256"]],
+            "images": [self.data.data_hash, self.data.split_hash],
+            "views": [
+                views.views.augmentation,
+                hashlib.sha256(views.views.table.cpu().numpy().tobytes()).hexdigest(),
+            ],
+            "code": [naskd.__version__, code],
+            "compute": {k: v for k, v in self.compute.environment().items() if k not in ("host", "python")},
+            "storage": [STORAGE, FILL_BATCH],
+        }
+        return self.cache / BANKS / content_id(facts)
 
     def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
         """What a shared network says of the validation images: ``(N,)`` class indices, computed once."""

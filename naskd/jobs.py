@@ -52,6 +52,9 @@ class TrialResult:
         train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were
             remembered, so that it compares designs.
         spent_macs: What was really executed for it: with a bank, most trials never run their teacher.
+        asked_images: Images that it wanted to know of what a teacher says, one count a teacher and a step.
+        forward_images: Images that a teacher was really run on for it; filling a bank runs it on all of an epoch.
+        bank_bytes: Size of each bank that it heard, by its id: of the part that its process has met.
         wall_seconds: Of this training, teacher loading excluded.
         seed: Of the training.
         teacher_agreement: Fraction of validation images on which student and teacher name the same class;
@@ -68,6 +71,9 @@ class TrialResult:
     curve: tuple[Mapping[str, float], ...] = ()
     train_macs: int = 0
     spent_macs: int = 0
+    asked_images: int = 0
+    forward_images: int = 0
+    bank_bytes: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float = 0.0
     teacher_agreement: float | None = None
     error: str = ""

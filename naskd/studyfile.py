@@ -61,6 +61,9 @@ def _check_storage(storage: str) -> str:
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 """A positive whole number that may be written as 2e6."""
 
+Bytes = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+"""A number of bytes that may be written as 2e9."""
+
 Name = Annotated[
     str,
     Field(
@@ -179,6 +182,9 @@ class ExecutionSpec:
         device_data_bytes: Images of more than this stay in the host's memory and are streamed to a GPU; default a
             quarter of its free memory.
         cuda_graphs: On a GPU, record training steps and replay them where that is measured to be faster.
+        bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views;
+            0 asks the teacher always. Part of the study, since what is remembered is rounded.
+        bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
         retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
@@ -196,6 +202,8 @@ class ExecutionSpec:
     channels_last: Literal["auto", True, False] = "auto"
     device_data_bytes: Annotated[int, Field(ge=0)] | None = None
     cuda_graphs: bool = True
+    bank_bytes: Bytes = 2**30
+    bank_device_bytes: Bytes = 2**30
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: str | None = None
     retries: Annotated[int, Field(ge=0)] = 3
@@ -307,13 +315,15 @@ class StudySpec(_StudyTable):
         """What must be equal for trials of two runs to belong to one study.
 
         Left out is what changes how much is searched, where, or what comes after: budget, executor,
-        checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads and precision are
-        part of it, since the bits of a result depend on them.
+        checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision and what
+        is banked are part of it, since the bits of a result depend on them.
         """
         identity = self.to_dict()
         for key in ("base", "budget", "storage", "retrain"):
             del identity[key]
-        kept = ("device", "threads", "precision", "channels_last")
+        kept = ["device", "threads", "precision", "channels_last"]
+        # Left out at its default: runs that began before there was such a key can go on.
+        kept += ["bank_bytes"] if self.execution.bank_bytes != ExecutionSpec.bank_bytes else []
         identity["execution"] = {key: identity["execution"][key] for key in kept}
         # Where the images lie may change; that they are the same images is seen by their hash.
         for key in ("root", "test_root", "download", "max_bytes"):

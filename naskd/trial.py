@@ -58,6 +58,8 @@ class TrialRun:
         self.curve: list[dict[str, float]] = []
         self.train_macs = 0
         self.spent_macs = 0
+        self.asked_images = 0
+        self.forward_images = 0
         self.seconds = 0.0
         """Wall time up to the checkpoint that this run was taken up from."""
         self._sources = tuple({id(source): source for source in sources}.values())
@@ -121,29 +123,38 @@ class TrialRun:
         data = self.context.data
         while self.loop.epoch < until_epoch:
             n_images = self.loop.images_per_epoch(self.loop.epoch)
-            asked_before = self._asked_macs()
+            before = self._teacher_counts()
             try:
                 metrics = self.loop.run_epoch()
             except NonFiniteError:
-                self._book(n_images, 0, asked_before)  # it was found out at the end, when all was spent
+                self._book(n_images, 0, before)  # it was found out at the end, when all was spent
                 raise
             predictions = predict(self.scheme.deployed, data.val.images, self.context.compute)
-            self._book(n_images, len(data.val), asked_before)
+            self._book(n_images, len(data.val), before)
             self.curve.append(
                 {"epoch": self.loop.epoch, "val_accuracy": accuracy(predictions, data.val.labels), **metrics}
             )
         return self.curve[-1]
 
-    def _book(self, n_trained: int, n_evaluated: int, asked_before: int) -> None:
+    def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:
         evaluation = n_evaluated * self.cost.macs
-        asked = self._asked_macs() - asked_before
+        asked, forward, macs = (now - then for now, then in zip(self._teacher_counts(), before, strict=True))
+        self.asked_images += asked
+        self.forward_images += forward
         epoch = self.loop.epoch - 1
         trained, _ = self._step_macs[self.loop.phase_of(epoch).name]
         self.train_macs += round(n_trained * self.macs_per_image(epoch)) + evaluation
-        self.spent_macs += round(n_trained * 3 * trained) + evaluation + asked
+        self.spent_macs += round(n_trained * 3 * trained) + evaluation + macs
 
-    def _asked_macs(self) -> int:
-        return sum(source.forward_images * source.macs for source in self._sources)
+    def _teacher_counts(self) -> tuple[int, int, int]:
+        """Of all teachers so far, whoever asked: images asked for, images run, and their MACs."""
+        asked = sum(source.asked_images for source in self._sources)
+        forward = [(source.forward_images, source.macs) for source in self._sources]
+        return asked, sum(n for n, _ in forward), sum(n * macs for n, macs in forward)
+
+    def bank_bytes(self) -> dict[str, int]:
+        """Size by id of the banks that are heard."""
+        return {source.bank_id: source.size_bytes for source in self._sources if source.size_bytes}
 
     def agreement(self, recipe: ArtifactRecipe) -> float:
         """Fraction of validation images on which the student names the class that its teacher names."""
@@ -156,6 +167,7 @@ class TrialRun:
             "loop": self.loop.state_dict(),
             "curve": self.curve,
             "macs": [self.train_macs, self.spent_macs],
+            "teacher_images": [self.asked_images, self.forward_images],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -163,6 +175,7 @@ class TrialRun:
         self.loop.load_state_dict(state["loop"])
         self.curve = list(state["curve"])
         self.train_macs, self.spent_macs = state["macs"]
+        self.asked_images, self.forward_images = state.get("teacher_images", (0, 0))
         self.seconds = float(state.get("seconds", 0.0))
 
 
@@ -258,6 +271,9 @@ def trial_steps(job: Job, context: TrialContext) -> Steps:
             curve=tuple(run.curve) if run is not None else (),
             train_macs=run.train_macs if run is not None else 0,
             spent_macs=run.spent_macs if run is not None else 0,
+            asked_images=run.asked_images if run is not None else 0,
+            forward_images=run.forward_images if run is not None else 0,
+            bank_bytes=run.bank_bytes() if run is not None else {},
             wall_seconds=(run.seconds if run is not None else 0.0) + time.perf_counter() - started,
             environment=environment,
             **more,

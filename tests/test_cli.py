@@ -91,7 +91,19 @@ def test_version() -> None:
 
 
 def test_commands_are_the_promised_ones() -> None:
-    promised = ["search", "front", "show", "best", "retrain", "export", "check", "space", "methods", "init"]
+    promised = [
+        "search",
+        "front",
+        "show",
+        "best",
+        "retrain",
+        "export",
+        "check",
+        "space",
+        "methods",
+        "init",
+        "cache",
+    ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 
 
@@ -133,6 +145,10 @@ def test_set_overrides_and_is_checked(tmp_path: Path) -> None:
         (("export", "x", "0", "--format", "pickle"), "onnx"),
         (("front",), "RUN"),
         (("fornt", "x"), "fornt"),
+        (("cache", "--yes"), "--remove"),
+        (("cache", "--limit", "much"), "20GiB"),
+        (("cache", "--older-than", "30"), "30d"),
+        (("cache", "--remove", "everything"), "nothing is called 'everything'"),
     ],
 )
 def test_wrong_arguments(arguments: tuple[str, ...], said: str) -> None:
@@ -241,6 +257,9 @@ def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> N
     assert "ended: all 3 trials done" in result.stderr
     assert str(tiny_run_copy / "report.html") in result.stderr
     assert "naskd retrain" in result.stderr
+    assert re.search(
+        r"teacher: \d+% of [\d.]+ k answers from the bank, [\d.]+ \w*MACs saved, bank", result.stderr
+    )
     assert max(map(len, result.stdout.splitlines())) <= 120
     assert "\x1b" not in result.output
     assert len(api.open_run(tiny_run_copy).trials()) == 3

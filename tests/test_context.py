@@ -1,5 +1,6 @@
 """Teachers and assistants: made once, found again by everybody who means the same, verified when read."""
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import replace
@@ -409,6 +410,26 @@ def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
     others = [folder("translate"), folder(name="c", data=split), folder(execution=bfloat16)]
     others.append(folder(execution=ExecutionSpec(device="cpu", threads=2)))
     assert len({one, *others}) == 5
+    budgets = ExecutionSpec(device="cpu", bank_bytes=10**6, bank_device_bytes=5)
+    assert folder(name="d", execution=budgets) == one, "budgets say what is kept, not what it is"
+
+
+def test_a_teacher_that_sees_images_otherwise_has_a_bank_of_its_own(tmp_path, monkeypatch) -> None:
+    """Two recipes may end in one file of weights; and a loss of the user's may be another one today."""
+    context = small_context(tmp_path)
+    context.cache = tmp_path
+    recipe, views = context.teacher_recipe(), context.views("none")
+    one = context._bank_folder(recipe, views)
+    manifest = context.store.manifest(recipe.artifact_id)
+    monkeypatch.setattr(context.store, "manifest", lambda _: manifest)
+    assert context._bank_folder(dataclasses.replace(recipe, artifact_id="other"), views) != one
+    monkeypatch.setattr(context.store, "manifest", lambda _: {**manifest, "sha256": "other weights"})
+    assert context._bank_folder(recipe, views) != one
+    monkeypatch.undo()
+    for code in (["edited"], None):
+        monkeypatch.setattr("naskd.context.foreign_code", lambda _, code=code: code)
+        assert context._bank_folder(recipe, views) != one
+    assert context._bank_folder(recipe, views) is None, "what has no file cannot be told apart"
 
 
 def test_a_bank_foresees_what_the_study_may_ask_for(tmp_path) -> None:

@@ -4,6 +4,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -16,7 +17,7 @@ from naskd.studyfile import (
     identity_difference,
     parse_study,
 )
-from naskd.userfile import file_content_id, import_file, load_function
+from naskd.userfile import file_content_id, foreign_code, import_file, load_function
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = Path(studyfile.__file__).parent / "templates"
@@ -371,6 +372,8 @@ class TestIdentity:
             "execution.executor=ray_tune",
             "execution.checkpoint_every=3",
             "execution.callbacks=['mlflow']",
+            "execution.bank_bytes=1073741824",
+            "execution.bank_device_bytes=0",
             "storage=sqlite",
             "retrain.seeds=2",
         ],
@@ -386,6 +389,8 @@ class TestIdentity:
             ("epochs=30", "epochs: 20 -> 30"),
             ("seed=1", "seed: 0 -> 1"),
             ("execution.threads=2", "execution.threads: 1 -> 2"),
+            ("execution.bank_bytes=2e9", "execution.bank_bytes: (absent) -> 2000000000"),
+            ("execution.bank_bytes=0", "execution.bank_bytes: (absent) -> 0"),
             ("execution.device=cpu", 'execution.device: "auto" -> "cpu"'),
             ("limits.max_macs=1e6", "limits.max_macs: null -> 1000000"),
             ("sampler.multivariate=false", "sampler.multivariate: true -> false"),
@@ -529,3 +534,19 @@ class TestUserFiles:
         assert file_content_id(tmp_path.with_name("moved") / "space.py") == file_content_id(
             tmp_path / "space.py"
         )
+
+    def test_foreign_code_follows_the_files_of_registered_classes(self, tmp_path: Path) -> None:
+        """Of naskd itself nothing is read, and what has no file cannot be told apart."""
+        file = tmp_path / "mine.py"
+        found = []
+        for text in ("class Loss: a = 1", "class Loss: a = 2"):
+            file.write_text(text)
+            loss = import_file(file).Loss
+            found.append(foreign_code(["naskd.knowledge.rkd:RkdLoss", loss, f"{loss.__module__}:Loss"]))
+            assert found[-1] == [file_content_id(file)]
+        assert found[0] != found[1]
+        assert foreign_code(["naskd.knowledge.rkd:RkdLoss"]) == []
+        typed: dict[str, Any] = {"__name__": "typed"}
+        exec("class Loss: ...", typed)
+        for nowhere in (typed["Loss"], "not_installed:Loss", "builtins:int"):
+            assert foreign_code([loss, nowhere]) is None

@@ -1,6 +1,7 @@
 """One training: the same bits whatever happened before, honest books, and every failure as data."""
 
 import io
+import json
 import math
 import subprocess
 import sys
@@ -333,6 +334,44 @@ def test_a_teacher_is_booked_where_it_was_really_run(folder) -> None:
     second.advance(3)
     assert second.spent_macs == 3 * own + N * teacher, "the third epoch is new"
     assert second.train_macs == 3 * (own + kept * teacher)
+    assert (first.asked_images, first.forward_images) == (2 * kept, 2 * N)
+    assert (second.asked_images, second.forward_images) == (3 * kept, N)
+    assert start(context, PLAIN).bank_bytes() == {}
+    assert list(second.bank_bytes().values()) == [3 * N * 10 * 2], "three columns of logits in half precision"
+
+
+def test_a_resumed_training_goes_on_counting(context) -> None:
+    run = start(context)
+    run.advance(1)
+    resumed = start(context)
+    resumed.load_state_dict(run.state_dict())
+    resumed.advance(EPOCHS)
+    assert resumed.asked_images == EPOCHS * N
+    old = {name: value for name, value in run.state_dict().items() if name != "teacher_images"}
+    resumed.load_state_dict(old)
+    assert resumed.asked_images == 0, "a checkpoint of an earlier version"
+
+
+def test_a_result_carries_the_counts_through_the_books(context) -> None:
+    result = trial(context, TAUGHT)
+    assert result.asked_images == EPOCHS * N
+    found = TrialResult.from_dict(json.loads(json.dumps(result.to_dict())))
+    assert (found.asked_images, found.forward_images) == (result.asked_images, result.forward_images)
+    assert found.bank_bytes == result.bank_bytes
+    older = {
+        k: v for k, v in result.to_dict().items() if k not in ("asked_images", "forward_images", "bank_bytes")
+    }
+    assert TrialResult.from_dict(older).asked_images == 0
+
+
+def test_a_study_says_what_is_banked(folder) -> None:
+    """Without a budget the teacher is asked at every step, once for all losses."""
+    spec = study(execution=ExecutionSpec(device="cpu", bank_bytes=0))
+    context = TrialContext(spec, ArtifactStore(folder / "artifacts"))
+    run = start(context)
+    run.advance(2)
+    assert run.forward_images == run.asked_images == 2 * N
+    assert run.bank_bytes() == {}
 
 
 def test_a_result_says_what_the_run_measured(context) -> None:

@@ -1,5 +1,6 @@
 """Decoded images on disk, so that the second run (and every worker of a run) need not decode them again."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,10 +16,14 @@ def load_decoded(folder: Path, key: str) -> ImageArray | None:
     """The images stored under `key`, or None when there are none or they are not what was stored."""
     try:
         record = json.loads((folder / f"{key}.json").read_text())
-        images = np.load(folder / f"{key}.npy", allow_pickle=False)
+        images: ImageArray = np.load(folder / f"{key}.npy", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return images if isinstance(record, dict) and record.get("sha256") == _content_hash(images) else None
+    if not (isinstance(record, dict) and record.get("sha256") == _content_hash(images)):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(folder / f"{key}.json")  # `naskd cache` removes what was not used for long
+    return images
 
 
 def store_decoded(folder: Path, key: str, images: ImageArray) -> None:

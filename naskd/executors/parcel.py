@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import platform
 import warnings
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from naskd.context import TrialContext
 from naskd.data.images import ImageSet, SearchData
 from naskd.studyfile import StudySpec
 from naskd.userfile import import_file, split_reference, with_siblings
-
-CACHE_VARIABLE = "NASKD_CACHE"
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,6 @@ class Parcel:
 
 Arrays = dict[str, NDArray[Any]]
 """Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
-
-
-def node_cache() -> Path:
-    """This machine's folder for what workers keep: ``$NASKD_CACHE``, or ``~/.cache/naskd``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "naskd")
 
 
 def pack(context: TrialContext) -> tuple[Parcel, Arrays]:

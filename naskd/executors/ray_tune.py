@@ -31,11 +31,12 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from naskd.cache import node_cache
 from naskd.checkpoints import CheckpointStore
 from naskd.config import TrialConfig
 from naskd.context import TrialContext
 from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
-from naskd.executors.parcel import Arrays, Parcel, node_cache, pack, unpack
+from naskd.executors.parcel import Arrays, Parcel, pack, unpack
 from naskd.executors.ray_callbacks import build_callbacks, flat_design
 from naskd.executors.ray_connect import ClusterError, connect
 from naskd.jobs import Decision, Job, TrialResult, TrialSource

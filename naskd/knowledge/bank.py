@@ -5,22 +5,22 @@ asks for the same *column* of knowledge in every trial: view ``pi(sample)[e mod 
 filled whole, in the order of the samples and in batches of one size, the first time any trial meets it: what is
 remembered does not depend on who asked first, and a hit needs no look-up that would wait for the device.
 
-With a folder, columns are files, mapped into memory and shared by all processes of a machine. A file appears whole or
-not at all, and its folder is named by everything that its content depends on, so that none is ever out of date.
+Columns rest in half precision where it holds them, and losses see float32: what a miss returns has been rounded like
+what a hit returns. With a folder, columns are files, mapped into memory and shared by all processes of a machine. The
+folder is named by everything that its content depends on, so that nothing in it is ever out of date.
 """
 
 import logging
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
 from naskd.knowledge.source import OnlineSource
 from naskd.taps import taps_like
 
@@ -31,9 +31,9 @@ FILL_BATCH = 256
 
 
 class BankedSource:
-    """A network whose answers on the training split are remembered in memory, in the precision they were computed in.
+    """A network whose answers on the training split are remembered.
 
-    A summary tensor is banked when all its columns fit into `budget_bytes`, which depends on shapes alone,
+    A summary tensor is banked when all its columns, at rest, fit into `budget_bytes`, which depends on shapes alone,
     never on what was asked before; a loss with a tensor that does not fit gets an online forward pass.
 
     Args:
@@ -42,9 +42,13 @@ class BankedSource:
         n_samples: Of the training split.
         n_views: Views of a sample; epoch ``e`` asks for column ``e mod n_views``.
         n_epochs: Of the longest training that asks, which bounds how many columns there will be.
-        budget_bytes: For each tensor of a summary.
-        folder: Of this source on these views, for all processes of the machine; None remembers in memory.
+        budget_bytes: For each tensor of a summary; 0 asks the network always.
         foreseen: Losses that other trainings are likely to ask with; what they keep is filled in the same pass.
+        folder: Of this source on these views, for all processes of the machine; None remembers in memory.
+        copies: On the network's device, shared with other banks; None makes some.
+
+    Attributes:
+        asked_images: Images that somebody wanted to know something about so far.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class BankedSource:
         budget_bytes: int = 2**30,
         foreseen: Sequence[KnowledgeLoss] = (),
         folder: Path | None = None,
+        copies: DeviceCopies | None = None,
     ) -> None:
         self.source = source
         self.shapes = source.shapes
@@ -69,7 +74,12 @@ class BankedSource:
         self.budget_bytes = budget_bytes
         self.foreseen = tuple(foreseen)
         self.folder = folder
+        self.copies = copies if copies is not None else DeviceCopies(source.device, budget_bytes)
+        self.asked_images = 0
+        self.bank_id = "" if folder is None else folder.name
+        self._files = None if folder is None else ColumnFolder(folder)
         self._columns: dict[tuple[str, int], Tensor] = {}
+        self._like: dict[str, Likeness] = {}
         self._fits: dict[str, bool] = {}
         self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
 
@@ -83,98 +93,105 @@ class BankedSource:
         """Images that the network was really run on so far."""
         return self.source.forward_images
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the columns that this process has met, in files or in memory."""
+        return sum(column.nbytes for column in self._columns.values())
+
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
+        self.asked_images += len(index) if losses else 0
         names = [self._names(loss) for loss in losses]
-        banked = [
-            loss for loss, wanted in zip(losses, names, strict=True) if all(map(self._fits.get, wanted))
-        ]
-        online = [loss for loss in losses if loss not in banked]
-        answers: dict[int, Summary] = {}
-        if online:
-            found = self.source.summaries(images, index, epoch, online)
-            answers.update((id(loss), summary) for loss, summary in zip(online, found, strict=True))
+        is_banked = [all(self._fits[name] for name in wanted) for wanted in names]
+        online = [loss for loss, banked in zip(losses, is_banked, strict=True) if not banked]
+        asked = iter(self.source.summaries(images, index, epoch, online) if online else ())
         column = epoch % self.n_views
         missing = [
             loss
-            for loss, wanted in zip(losses, names, strict=True)
-            if loss in banked and any((name, column) not in self._columns for name in wanted)
+            for loss, wanted, banked in zip(losses, names, is_banked, strict=True)
+            if banked and any((name, column) not in self._columns for name in wanted)
         ]
         if missing:
             self._fill(column, epoch, missing)
-        for loss, wanted in zip(losses, names, strict=True):
-            if loss in banked:
-                answers[id(loss)] = {name: self._columns[name, column][index] for name in wanted}
-        return [answers[id(loss)] for loss in losses]
+        wanted = {name for mine, banked in zip(names, is_banked, strict=True) if banked for name in mine}
+        held = self.copies.of({(id(self), name, column): self._columns[name, column] for name in wanted})
+        found = {name: in_use(values[index]) for (_, name, _), values in held.items()}
+        return [
+            {name: found[name] for name in mine} if banked else next(asked)
+            for mine, banked in zip(names, is_banked, strict=True)
+        ]
 
     def _names(self, loss: KnowledgeLoss) -> list[str]:
-        """Names of a loss's summary tensors; notes on the way which of them fit."""
+        """Names of a loss's summary tensors; notes on the way what they look like, and which of them fit."""
         if loss in self._known:
             return self._known[loss]
         with torch.device("meta"):
             summary = loss.summarise(taps_like(self.shapes, 1, "meta"))
         for name, tensor in summary.items():
-            size = math.prod(tensor.shape[1:]) * tensor.element_size() * self.n_samples * self.n_columns
+            shape = (self.n_samples, *tensor.shape[1:])
+            self._like[name] = Likeness(shape, tensor.dtype)
+            size = math.prod(shape) * bytes_at_rest(tensor.dtype) * self.n_columns
             self._fits[name] = size <= self.budget_bytes
         self._known[loss] = list(summary)
         return self._known[loss]
 
     def _fill(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
         """Have all tensors of a column that `losses` keep, and with them those that are foreseen."""
-        if self.folder is None:
-            self._pass_over(column, epoch, losses)
+        if self._files is None:
+            self._columns.update(self._pass_over(column, epoch, losses))
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{column}.lock"):
-            names = {name for loss in losses for name in self._names(loss)}
-            self._map(column)
+        names = {name for loss in losses for name in self._names(loss)}
+        useful = names | {name for loss in self.foreseen for name in self._names(loss) if self._fits[name]}
+        try:
+            with self._files.locked(column):
+                self._map(column, useful)
+                if any((name, column) not in self._columns for name in names):
+                    filled = self._pass_over(column, epoch, losses)
+                    self._columns.update(filled)
+                    self._write(filled)
+        except OSError as error:
+            self._keep_in_memory(error)
             if any((name, column) not in self._columns for name in names):
-                self._pass_over(column, epoch, losses)
-                self._write(column)
+                self._columns.update(self._pass_over(column, epoch, losses))
 
-    def _pass_over(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
+    def _pass_over(
+        self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]
+    ) -> dict[tuple[str, int], Tensor]:
         """One pass of the network over the images of the column, for all that is still missing."""
-        wanted = [
-            loss
-            for loss in self.foreseen
-            if any(self._fits[name] and (name, column) not in self._columns for name in self._names(loss))
-        ]
+
+        def is_missing(names: Iterable[str]) -> bool:
+            return any(self._fits[name] and (name, column) not in self._columns for name in names)
+
+        wanted = [loss for loss in self.foreseen if is_missing(self._names(loss))]
         parts: dict[str, list[Tensor]] = {}
         for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
             images = self.images(chunk, epoch)
             found: dict[str, Tensor] = {}
             for summary in self.source.summaries(images, chunk, epoch, [*losses, *wanted]):
-                found.update({name: tensor for name, tensor in summary.items() if self._fits[name]})
+                found.update({name: tensor for name, tensor in summary.items() if is_missing([name])})
             for name, tensor in found.items():
-                parts.setdefault(name, []).append(tensor)
-        for name, tensors in parts.items():
-            self._columns.setdefault((name, column), torch.cat(tensors))
+                parts.setdefault(name, []).append(tensor.cpu())
+        return {(name, column): at_rest(torch.cat(tensors)) for name, tensors in parts.items()}
 
-    def _map(self, column: int) -> None:
+    def _map(self, column: int, names: Iterable[str]) -> None:
         """Take what other processes, or earlier ones, have written of a column."""
-        assert self.folder is not None
-        for path in self.folder.glob(f"*@{column}.pt"):
-            name = path.name.rpartition("@")[0]
+        assert self._files is not None
+        for name in names:
             if (name, column) not in self._columns:
-                mapped = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
-                self._columns[name, column] = mapped.to(self.device)
+                mapped = self._files.read(name, column, self._like[name])
+                if mapped is not None:
+                    self._columns[name, column] = mapped
 
-    def _write(self, column: int) -> None:
-        """Leave a column for others, and use it from there: mapped memory is shared. Without room it stays here."""
-        assert self.folder is not None
-        for name in [name for name, place in self._columns if place == column]:
-            path = self.folder / f"{name}@{column}.pt"
-            if path.exists():
-                continue
-            partial = self.folder / f"{path.name}.{os.getpid()}.partial"
-            try:
-                torch.save(self._columns[name, column].cpu(), partial)
-                partial.replace(path)
-            except OSError as error:
-                partial.unlink(missing_ok=True)
-                _LOG.warning("what the teacher said is kept in memory alone: %s", error)
-                return
-            del self._columns[name, column]
-        self._map(column)
+    def _write(self, filled: Mapping[tuple[str, int], Tensor]) -> None:
+        """Leave columns for others, and use them from there: mapped memory is shared."""
+        assert self._files is not None
+        for (name, column), values in filled.items():
+            self._files.write(name, column, values)
+            mapped = self._files.read(name, column, self._like[name])
+            if mapped is not None:
+                self._columns[name, column] = mapped
+
+    def _keep_in_memory(self, error: OSError) -> None:
+        _LOG.warning("what the teacher said is kept in memory alone: %s", error)

@@ -26,8 +26,20 @@ class KnowledgeSource(Protocol):
         """Multiply-accumulates of one forward pass of one image."""
 
     @property
+    def asked_images(self) -> int:
+        """Images that somebody wanted to know something about so far."""
+
+    @property
     def forward_images(self) -> int:
         """Images that a network was really run on so far."""
+
+    @property
+    def bank_id(self) -> str:
+        """Of what is remembered, the same for all who share it; empty where nothing is shared."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is remembered; 0 where nothing is."""
 
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
@@ -61,7 +73,14 @@ class OnlineSource:
         self.macs = macs
         self.parts = parts
         self.forward_images = 0
+        self.bank_id = ""
+        self.size_bytes = 0
         self.device = next(network.parameters()).device
+
+    @property
+    def asked_images(self) -> int:
+        """All images asked for are run."""
+        return self.forward_images
 
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]

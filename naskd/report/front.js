@@ -46,6 +46,7 @@ function head() {
   const costed = front.map((t) => t[data.cost]).filter(positive);
   const counts = data.counts || {};
   const like = smallestLikeTeacher();
+  const bank = data.bank;
   const tiles = [
     tile("On the front", String(front.length), costed.length > 1 ? `${short(Math.max(...costed) / Math.min(...costed))}× between cheapest and dearest` : null),
     best ? tile("Most accurate", percent(best.val_accuracy), `validation, ${costText(data.cost, best[data.cost])} ${words(data.cost)}`) : null,
@@ -53,6 +54,7 @@ function head() {
     like && like.found ? tile("As good as the teacher", count(like.found.macs), `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs` : "")) : null,
     ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost") : null,
     ok(data.train_macs) ? tile("Spent on the search", `${count(data.train_macs)}MACs`.replace(/(\d)MACs/, "$1 MACs"), "trainings and teachers") : null,
+    bank && positive(bank.asked_images) ? tile("From the bank", percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0), `of ${count(bank.asked_images)} answers of teachers` + (positive(bank.saved_macs) ? `, ${count(bank.saved_macs)}MACs saved`.replace(/(\d)MACs/, "$1 MACs") : "") + (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : "")) : null,
     tile("Trials", String(counts.complete ?? complete.length), [counts.failed ? `${counts.failed} failed` : null, counts.turned_away ? `${counts.turned_away} turned away` : null].filter(Boolean).join(", ") || "none failed"),
   ];
   document.getElementById("head").append(

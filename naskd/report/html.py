@@ -31,6 +31,7 @@ _KEPT = (
     "reference_point",
     "hypervolume",
     "train_macs",
+    "bank",
     "progress",
     "importance",
     "teacher",

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report import summary
+from naskd.report.bank import answers
 from naskd.report.record import Record, retrained, trial_by_number
 from naskd.report.units import count, duration, finite, flops, macs, percent, percent_with_sd, size
 
@@ -35,6 +36,9 @@ _KNOWN = {
     "environment",
     "best_val_accuracy",
     "spent_macs",
+    "asked_images",
+    "forward_images",
+    "bank_bytes",
     "retry_of",
     "retried",
     "parameters",
@@ -99,6 +103,7 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
             yield name, f"{value:.4g}"
     yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
     yield "executed, with what is remembered", macs(trial.get("spent_macs"))
+    yield "teacher", answers(trial)
     yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"
 
 

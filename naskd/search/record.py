@@ -60,6 +60,7 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
         "reference_point": reference_point,
         "hypervolume": study_hypervolume(points, names, reference_point),
         "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
+        "bank": _bank(trials),
         "teacher": teachers[0] if teachers else None,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": {
@@ -101,6 +102,9 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "wall_seconds": result.get("wall_seconds"),
         "train_macs": result.get("train_macs", 0),
         "spent_macs": result.get("spent_macs", 0),
+        "asked_images": result.get("asked_images", 0),
+        "forward_images": result.get("forward_images", 0),
+        "bank_bytes": dict(result.get("bank_bytes", {})),
         "teacher_agreement": result.get("teacher_agreement"),
         "curve": list(result.get("curve", ())),
         "environment": result.get("environment", {}),
@@ -108,6 +112,26 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "retry_of": attrs.get("retry_of"),
         "retried": trial.state is TrialState.FAIL and "result" not in attrs,
         "parameters": dict(trial.params),
+    }
+
+
+def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """What the banks saved, over all trials; None where no trial asked a teacher, or the books are too old to say."""
+    heard = [t for t in trials if t["asked_images"]]
+    if not heard:
+        return None
+    asked, forward = (sum(t[key] for t in heard) for key in ("asked_images", "forward_images"))
+    sizes: dict[str, int] = {}
+    for trial in heard:
+        for bank, size in trial["bank_bytes"].items():
+            # A process knows of the columns that it has met: the largest is nearest to what there is.
+            sizes[bank] = max(size, sizes.get(bank, 0))
+    return {
+        "asked_images": asked,
+        "forward_images": forward,
+        "hit_rate": 1 - forward / asked,
+        "saved_macs": sum(t["train_macs"] - t["spent_macs"] for t in heard),
+        "size_bytes": sum(sizes.values()),
     }
 
 

@@ -22,6 +22,7 @@ from naskd.report import (
     write_html,
     write_png,
 )
+from naskd.report.bank import bank_line
 from naskd.report.summary import choices, student, taught_by
 
 ODD = odd_records()
@@ -95,6 +96,35 @@ def test_trial_table_shows_the_whole_design_and_the_curve():
     assert "▁" in text
     assert "█" in text
     assert str(trial["seed"]) in text
+
+
+BANK = {"asked_images": 1_200_000, "forward_images": 36_000, "saved_macs": 1.3e12, "size_bytes": 12_000_000}
+
+
+@pytest.mark.parametrize(
+    ("bank", "line"),
+    [
+        (BANK, "97% of 1.20 M answers from the bank, 1.30 TMACs saved, bank 12.0 MB"),
+        ({**BANK, "size_bytes": 0}, "97% of 1.20 M answers from the bank, 1.30 TMACs saved"),
+        (
+            {"asked_images": 100, "forward_images": 120, "saved_macs": -9},
+            "0% of 100 answers from the bank, 0 MACs saved",
+        ),
+        ({**BANK, "asked_images": 0}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_what_the_bank_saved_in_one_line(bank, line):
+    assert bank_line({"bank": bank}) == line
+
+
+def test_trial_table_says_how_much_of_the_teacher_was_remembered():
+    data = record(3)
+    assert "from the bank" not in shown(trial_table(data, 0))
+    data["trials"][0] |= {"asked_images": 2000, "forward_images": 500, "bank_bytes": {"a": 1}}
+    assert "75% of 2.00 k answers from the bank" in shown(trial_table(data, 0))
+    assert "asked_images" not in shown(trial_table(data, 0))
 
 
 def test_trial_table_of_an_unknown_trial_names_the_range():

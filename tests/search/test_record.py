@@ -127,6 +127,28 @@ def test_the_ledger_books_trials_and_assistants(study):
     assert len(record["assistants"]) == 2
 
 
+def test_the_bank_is_summed_over_trials(study):
+    assert run_record(study.optuna_study, study.spec.objectives)["bank"] is None, "books of before"
+    other = make_study(make_spec(4), InMemoryStorage(), space=plain)
+    counts = iter([(100, 120, {"a": 50}), (100, 0, {"a": 40, "b": 7}), (0, 0, {}), (100, 100, {"c": 1})])
+    while (job := other.ask()) is not None:
+        result = other.resources.work(job)
+        if job.kind == "trial":
+            asked, forward, sizes = next(counts)
+            result = replace(result, asked_images=asked, forward_images=forward, bank_bytes=sizes)
+        other.tell(job, result)
+    found = run_record(other.optuna_study, other.spec.objectives)
+    assert found["bank"] == {
+        "asked_images": 300,
+        "forward_images": 220,
+        "hit_rate": pytest.approx(80 / 300),
+        "saved_macs": 3 * TRIAL_MACS,
+        "size_bytes": 50 + 7 + 1,
+    }
+    assert found["trials"][1]["asked_images"] == 100
+    assert found["trials"][1]["bank_bytes"] == {"a": 40, "b": 7}
+
+
 def test_progress_never_falls_and_ends_at_the_hypervolume(study):
     record = run_record(study.optuna_study, study.spec.objectives)
     progress = record["progress"]

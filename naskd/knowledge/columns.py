@@ -1,0 +1,232 @@
+"""Columns of knowledge at rest: their precision, their files, and their copies on a device."""
+
+import hashlib
+import logging
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
+
+STORAGE = "float16 where it holds the column, else float32; safetensors"
+"""What files hold. A part of the name of every folder, so that files of another kind are never taken for these."""
+
+_TENSOR = "column"
+_LARGEST = torch.finfo(torch.float16).max
+_SMALLEST = torch.finfo(torch.float16).smallest_normal
+
+
+def at_rest(column: Tensor) -> Tensor:
+    """A column as it is stored: float16 where it holds the column, else float32.
+
+    Integers, bools and float64 stay as they are.
+
+    float16 holds a column whose values are finite and at most 65504, and of whose samples each is 0 everywhere or
+    reaches 2^-14 somewhere: then no value is off by more than 2^-11 of the sample's largest. The losses ask for no
+    more. Those that divide by a length (attention, cosines, singular vectors) divide by a whole sample's, which is why
+    small samples are looked for and small values are not; the others subtract, average, or compare values of one
+    sample with each other. A loss of which that is not true returns float64 from ``summarise``.
+
+    Args:
+        column: ``(N, ...)``, on the CPU.
+    """
+    if not _is_rounded(column.dtype):
+        return column.contiguous()
+    wide = column.float().contiguous()
+    if not wide.numel():
+        return wide.half()
+    largest = (
+        wide.abs().reshape(len(wide), -1).amax(dim=1)
+    )  # of NaN and infinity, which no comparison lets pass
+    holds = (largest == 0) | ((largest >= _SMALLEST) & (largest <= _LARGEST))
+    return wide.half() if bool(holds.all()) else wide
+
+
+def in_use(values: Tensor) -> Tensor:
+    """Values of a stored column as the losses see them: float32 where they were rounded or might have been."""
+    return values.float() if _is_rounded(values.dtype) else values
+
+
+def bytes_at_rest(dtype: torch.dtype) -> int:
+    """Of one element, where float16 holds the column: what fits must not depend on values."""
+    return torch.float16.itemsize if _is_rounded(dtype) else dtype.itemsize
+
+
+def _is_rounded(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype is not torch.float64
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What every column of a name looks like.
+
+    Args:
+        shape: ``(N, ...)``.
+        dtype: Of the tensor that the loss returns.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def fits(self, column: Tensor) -> bool:
+        """Whether a stored tensor may be such a column."""
+        dtypes = (torch.float16, torch.float32) if _is_rounded(self.dtype) else (self.dtype,)
+        return tuple(column.shape) == self.shape and column.dtype in dtypes
+
+
+class ColumnFolder:
+    """Columns as files that all processes of a machine map into memory.
+
+    A file appears whole or not at all, and says which column it is and what its bytes must be: one that is damaged,
+    or is another's, counts as missing. Removing files, or the folder, is safe at any time: who has mapped them keeps
+    them.
+
+    Args:
+        path: Made when it is first needed. Its name says all that the columns depend on.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self, column: int) -> Iterator[None]:
+        """Hold the right to write a column. The lock is the operating system's and ends with its holder.
+
+        Raises:
+            OSError: There can be no folder or no lock, on a full disk, say.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            os.utime(self.path)  # `naskd cache` removes first what was not used for the longest time
+        lock = FileLock(self.path / f"{column}.lock")
+        try:
+            lock.acquire()
+        except NotImplementedError as error:
+            raise OSError(str(error)) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self, name: str, column: int, like: Likeness) -> Tensor | None:
+        """A mapped column; None where there is none that is whole."""
+        path = self._file(name, column)
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                said = file.metadata() or {}
+                found: Tensor = file.get_tensor(_TENSOR)
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            problem = str(error).splitlines()[0] if str(error) else type(error).__name__
+        else:
+            if said.get("of") != self._mark(name, column):
+                problem = "it is another column"
+            elif not like.fits(found):
+                problem = f"it is {found.dtype} {tuple(found.shape)} where {like.shape} was expected"
+            elif said.get("sha256") != _content_hash(found):
+                problem = "its bytes are not those that were written"
+            else:
+                return found
+        _LOG.warning("%s is not used and will be written anew: %s", path, problem)
+        return None
+
+    def write(self, name: str, column: int, values: Tensor) -> None:
+        """Leave a column for others; only by who holds its lock.
+
+        Raises:
+            OSError: A full disk, say. Nothing is left behind.
+        """
+        path = self._file(name, column)
+        # The lock is ours: who began one of these is dead.
+        for left in self.path.glob(f"*@{column}.safetensors.*.partial"):
+            left.unlink(missing_ok=True)
+        said = {"of": self._mark(name, column), "sha256": _content_hash(values)}
+        partial = self.path / f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial"
+        try:
+            with open(partial, "wb") as file:
+                file.write(save({_TENSOR: values}, said))
+                file.flush()
+                # Else a crash of the machine may leave the name and not the bytes.
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        with suppress(OSError):  # some file systems cannot, and then need not
+            _sync_folder(self.path)
+
+    def _file(self, name: str, column: int) -> Path:
+        return self.path / f"{quote(name, safe='')}@{column}.safetensors"
+
+    def _mark(self, name: str, column: int) -> str:
+        return f"{self.path.name}/{name}@{column}"
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _content_hash(values: Tensor) -> str:
+    return hashlib.sha256(values.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class DeviceCopies:
+    """Copies of columns on a device, shared by all banks of a process. On the CPU the columns themselves are used.
+
+    An epoch uses one column of each tensor, so that a training copies each once an epoch and never waits between.
+
+    Args:
+        device: Where the networks are.
+        budget_bytes: Of all copies; the least recently used go first. What one batch needs at once is kept even
+            beyond it.
+    """
+
+    def __init__(self, device: torch.device, budget_bytes: int) -> None:
+        self.device = device
+        self.budget_bytes = budget_bytes
+        self._copies: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all copies."""
+        return sum(copy.nbytes for copy in self._copies.values())
+
+    def of(self, columns: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+        """The columns, by the same keys, on the device."""
+        if self.device.type == "cpu":
+            return dict(columns)
+        missing = {key: column for key, column in columns.items() if key not in self._copies}
+        if missing:
+            self._make_room(sum(column.nbytes for column in missing.values()), columns)
+        for key, column in missing.items():
+            self._copies[key] = column.to(self.device)
+        for key in columns:
+            self._copies.move_to_end(key)
+        return {key: self._copies[key] for key in columns}
+
+    def _make_room(self, n_bytes: int, needed: Mapping[Key, Tensor]) -> None:
+        spare = self.budget_bytes - n_bytes - self.size_bytes
+        for key in [key for key in self._copies if key not in needed]:
+            if spare >= 0:
+                return
+            spare += self._copies.pop(key).nbytes
