@@ -81,7 +81,7 @@ class TrialRun:
             self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
         order_seed = derive_seed("order", seed)
         self.loop = TrainingLoop(self.scheme, training, context.data, views, order_seed, context.compute)
-        self.cost = network_cost(self.scheme.deployed, channels, resolution)
+        self.cost = self.scheme.cost
         self._step_macs: dict[str, tuple[float, float]] = {
             phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases
         }

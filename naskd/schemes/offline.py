@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from naskd.cost import network_cost
 from naskd.knowledge.base import KnowledgeLoss, Lesson
 from naskd.networks.student import Student
 from naskd.schemes.objective import DistillationObjective, Stage
@@ -104,7 +103,7 @@ class OfflineScheme(Scheme):
         stage: Stage = "initial" if phase.name == "initial" else "main"
         student = 0.0
         if stage == "main" or self.objective.initial_teaches_student:
-            student = network_cost(self.deployed, self.inputs.in_channels, self.inputs.resolution).macs
+            student = self.cost.macs
         asked = sum(
             source.macs
             for source, positions in self.objective.by_source
