@@ -63,7 +63,7 @@ SIZES: dict[str, tuple[str, int, int, int]] = {
     "throughput-val": ("throughput: validation images", 512, 2000, 16),
     "throughput-epochs": ("throughput", 3, 3, 2),
     "throughput-batch": ("throughput: images a step", 64, 128, 16),
-    "ceiling-steps": ("throughput: steps a block of the ceiling", 10, 50, 2),
+    "ceiling-steps": ("throughput: steps a block of the ceiling", 10, 30, 2),
     "digits-trials": ("digits", 30, 30, 3),
     "size-batch": ("size: images a step", 64, 128, 8),
     "size-steps": ("size: steps a block", 8, 32, 2),
