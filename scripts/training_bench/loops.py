@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision import transforms
 
 from naskd.config import TrainingSpec
 from naskd.data.images import ImageSet
@@ -47,6 +46,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 def pictures(train: ImageSet, val: ImageSet) -> tuple[Pictures, Pictures]:
     """With random crops and flips of the range of naskd's views, and without."""
+    from torchvision import transforms  # seconds, which other parts do without
+
     resolution = train.images.shape[2]
     augmented = transforms.Compose(
         [
