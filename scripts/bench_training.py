@@ -120,7 +120,8 @@ def arguments() -> argparse.Namespace:
         if getattr(args, key) is None:
             setattr(args, key, defaults[column])
     if args.quick:
-        args.digits_epochs, args.memory = args.digits_epochs or 2, False
+        args.digits_epochs = args.digits_epochs or 2
+        args.memory = args.device == "cuda"  # on the CPU it needs a process for each arm
     for key in ("json", "profile_table"):
         path = getattr(args, key)
         if path is not None and not path.parent.is_dir():

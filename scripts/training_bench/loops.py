@@ -18,7 +18,7 @@ from naskd.data.views import as_float, default_shift
 from naskd.training.compute import Compute
 from naskd.training.evaluation import EVALUATION_BATCH
 from naskd.training.optimizers import build_optimizer
-from training_bench.measuring import timed
+from training_bench.measuring import say, timed
 
 TEMPERATURE = 4.0
 WORKERS = 2
@@ -209,7 +209,10 @@ def best_step(
         step = _Step(network, batches, training, compute, precise)
         found[name] = _seconds(step.turn, compute, steps)
         if compute.device.type == "cuda":
-            found[f"{name}, CUDA graph"] = _seconds(step.recorded(), compute, steps)
+            try:
+                found[f"{name}, CUDA graph"] = _seconds(step.recorded(), compute, steps)
+            except RuntimeError as error:
+                say(f"no CUDA graph of a step in {name}: {error}")
     return found
 
 
