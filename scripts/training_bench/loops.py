@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision import transforms
 
 from naskd.config import TrainingSpec
 from naskd.data.images import ImageSet
@@ -19,7 +18,7 @@ from naskd.data.views import as_float, default_shift
 from naskd.training.compute import Compute
 from naskd.training.evaluation import EVALUATION_BATCH
 from naskd.training.optimizers import build_optimizer
-from training_bench.measuring import timed
+from training_bench.measuring import say, timed
 
 TEMPERATURE = 4.0
 WORKERS = 2
@@ -47,6 +46,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 def pictures(train: ImageSet, val: ImageSet) -> tuple[Pictures, Pictures]:
     """With random crops and flips of the range of naskd's views, and without."""
+    from torchvision import transforms  # seconds, which other parts do without
+
     resolution = train.images.shape[2]
     augmented = transforms.Compose(
         [
@@ -208,7 +209,10 @@ def best_step(
         step = _Step(network, batches, training, compute, precise)
         found[name] = _seconds(step.turn, compute, steps)
         if compute.device.type == "cuda":
-            found[f"{name}, CUDA graph"] = _seconds(step.recorded(), compute, steps)
+            try:
+                found[f"{name}, CUDA graph"] = _seconds(step.recorded(), compute, steps)
+            except RuntimeError as error:
+                say(f"no CUDA graph of a step in {name}: {error}")
     return found
 
 

@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         seconds = trial(2)
     found = profiled.key_averages()
     if args.profile_table:
-        order = "self_cuda_time_total" if on_gpu else "self_cpu_time_total"
+        order = "self_device_time_total" if on_gpu else "self_cpu_time_total"
         args.profile_table.write_text(found.table(sort_by=order, row_limit=200, max_name_column_width=100))
     rows = [{"group": name, "seconds": taken} for name, taken in grouped(found, on_gpu).items()]
     known = sum(row["seconds"] for row in rows)

@@ -124,7 +124,7 @@ def search(
 
 def table(rows: list[Row]) -> list[str]:
     lines = [
-        "| arm | trials (failed) | s | ratio to undistilled | outside trials, ms a trial | teacher asked, images | "
+        "| arm | trials (failed) | s | ratio to undistilled | outside training, ms a trial | teacher asked, images | "
         "bank MiB |",
         "|---" * 7 + "|",
     ]

@@ -1,7 +1,7 @@
 """Images per second of a whole distilled trial, against the customary loop, torchdistill and the ceiling."""
 
 import argparse
-import importlib.util
+import importlib
 import statistics
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,12 @@ class Pair:
         found = ["ours", "customary", "torchdistill", "ceiling"]
         if self.args.workers < 0:
             found = ["ours", "ceiling"]
-        elif importlib.util.find_spec("torchdistill") is None:
-            say("torchdistill is not installed: its arm is left out")
-            found.remove("torchdistill")
+        else:
+            try:
+                importlib.import_module("torchdistill.core.distillation")
+            except Exception as error:  # not installed, or not made for this torch
+                say(f"torchdistill cannot be imported, its arm is left out: {error!r}")
+                found.remove("torchdistill")
         return found
 
     def measure(self, arm: str, seed: int) -> list[Row]:

@@ -7,13 +7,18 @@ import json
 import math
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/bench_training.py"
 PARTS = ("step", "search", "equal", "throughput", "size", "profile")
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
         "--workers", "0", "--pairs", "3",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(kept.read_text()), done.stdout
 
 
@@ -93,10 +98,28 @@ def test_the_profile_accounts_for_the_whole_trial(run: tuple[dict[str, Any], str
     assert {"convolution", "batch norm", "optimizer"} <= {row["group"] for row in found}
 
 
-def test_a_folder_without_enough_images_is_one_message(tmp_path: Path) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "cat/1.jpg").write_bytes(b"")
-    command = [sys.executable, str(SCRIPT), "--quick", "--part", "equal", "--images", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "the smallest has 1; ask for fewer" in done.stdout
+def test_images_are_drawn_equally_from_the_classes_of_a_folder_or_a_zip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    from training_bench.setting import read_images
+
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for number in range(12):
+            name = f"images/{'cat' if number % 3 else 'dog'}/{number}.png"
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / name)
+            archive.write(tmp_path / name, name)
+    folder = read_images(tmp_path / "images", 6, 2)
+    zipped = read_images(tmp_path / "images.zip", 6, 2)
+    assert folder.class_names == ("cat", "dog")
+    labels = torch.cat([folder.train.labels, folder.val.labels])
+    assert labels.bincount().tolist() == [4, 4]
+    drawn = torch.cat([folder.train.images, folder.val.images])[:, 0, 0, 0]
+    assert torch.equal((drawn % 3 == 0).long(), labels)
+    assert len(set(drawn.tolist())) == 8
+    assert zipped.data_hash == folder.data_hash
+    with pytest.raises(
+        ValueError, match=r"6 \+ 4 images need 5 in each of 2 classes, the smallest has 4; ask"
+    ):
+        read_images(tmp_path / "images", 6, 4)
