@@ -72,12 +72,23 @@ def _mishap(what: str, job: Job, folder: Path) -> TrialResult | None:
         note(folder, "met", job.job_id)
         await_notes(folder, "met", 2)
     elif what == "hungry":
-        others = [line for line in notes(folder, "pids") if line.split()[0] != job.job_id]
-        living = [line for line in others if os.path.exists(f"/proc/{line.split()[1]}")]
-        if living:
+        await_notes(folder, "pids", 4)
+        if _others_here(job, folder):
             return TrialResult("failed", seed=job.seed, reason="OutOfMemoryError: full", out_of_memory=True)
+        time.sleep(0.2)
+        if _others_here(job, folder):
+            return TrialResult("failed", seed=job.seed, reason="somebody came")
         note(folder, "alone", job.job_id)
     return None
+
+
+def _others_here(job: Job, folder: Path) -> bool:
+    """Whether a process that did another job lives on this device."""
+    here = os.environ["CUDA_VISIBLE_DEVICES"]
+    others = [line.split() for line in notes(folder, "pids")]
+    return any(
+        number != job.job_id and gpu == here and Path(f"/proc/{pid}").exists() for number, pid, gpu in others
+    )
 
 
 def mapped_file(address: int) -> str:
