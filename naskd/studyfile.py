@@ -179,8 +179,8 @@ class ExecutionSpec:
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
         retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
-        trials_per_device: Trials at once on one device, in processes of their own; the CPU is one device. Default 1 on a
-            GPU, and on the CPU as many as `threads` go into its cores. ``processes`` only.
+        trials_per_device: Trials at once on one device, each in a process; the CPU is one device. Default 1 on a GPU,
+            and on the CPU as many as `threads` go into its cores. ``processes`` only.
         address: Of a Ray cluster; default ``RAY_ADDRESS``, or else a cluster of this machine that ends with the search.
         workers: Trials at once, at most; default what the machine or the cluster holds.
         cpus_per_trial: Default `threads`.

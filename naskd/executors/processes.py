@@ -1,18 +1,18 @@
 """Trials at once in processes of this machine: several students on a device, of which one may crash alone.
 
-Differs from the Ray executor in what it does without: no cluster, no second scheduler. Workers share the machine's disk, so
-teachers, assistants, checkpoints and what teachers said are files that all of them see, and images one piece of memory.
-Each process has its own CUDA context and its own copy of the images on a GPU: CIFAR-10 takes 150 MB there, which CUDA IPC
-would save at the price of workers that die with the one that owns the memory.
+Differs from the Ray executor in what it does without: no cluster, no second scheduler. Workers share the machine's
+disk, so teachers, assistants, checkpoints and what teachers said are files that all of them see, and images one piece
+of memory. On a GPU each process has a CUDA context and a copy of the images of its own: CIFAR-10 takes 150 MB there,
+which CUDA IPC would save at the price of workers that die with the one that owns the memory.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,8 +26,6 @@ from naskd.jobs import TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.training.compute import Compute
 from naskd.trial import job_steps
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -243,14 +241,14 @@ class Pool:
 
     def _listen(self) -> None:
         """Wait until somebody has something to say, or a while, and hear it."""
-        speakers = {
+        speakers: dict[Any, Slot] = {
             handle: slot
             for slot in self.slots
             if slot.worker is not None
             for handle in slot.worker.waitables()
         }
-        for slot in {id(slot): slot for slot in map(speakers.get, wait(list(speakers), POLL_SECONDS))}.values():
-            assert slot is not None
+        # Both handles of one worker may be ready.
+        for slot in dict.fromkeys(speakers[handle] for handle in wait(list(speakers), POLL_SECONDS)):
             self._hear(slot)
 
     def _hear(self, slot: Slot) -> None:

@@ -35,7 +35,7 @@ class SharedArrays:
         for name, array in arrays.items():
             start = -(-self._file.tell() // ALIGNMENT) * ALIGNMENT
             self._file.seek(start)
-            self._file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            self._file.write(np.ascontiguousarray(array).data.cast("B"))
             self._layout[name] = (start, array.dtype.str, array.shape)
         self._file.flush()
 

@@ -5,6 +5,7 @@ CUDA, holds no thread and nothing of the driver. So a worker begins in milliseco
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -85,8 +86,8 @@ Said = Begun | CannotBegin | Progress | TrialResult
 def start_server() -> None:
     """Have the server import what trials need; does not wait for it. It ends with this process.
 
-    One server serves all searches of a process. Ctrl-C in a terminal reaches neither it nor the workers, from their first
-    moment on: they inherit that the signal is blocked.
+    One server serves all searches of a process. Ctrl-C in a terminal reaches neither it nor the workers, from their
+    first moment on: they inherit that the signal is blocked.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(_preloaded())
     resource_tracker.ensure_running()  # it would unblock the signal
@@ -100,14 +101,17 @@ def start_server() -> None:
 
 def _preloaded() -> list[str]:
     """Modules that trials import sooner or later: all registered methods that come with naskd."""
-    cards = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES) for card in registry]  # type: ignore[attr-defined]
+    cards = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES) for card in registry]
     methods = {c.implementation.partition(":")[0] for c in cards if isinstance(c.implementation, str)}
     ours = sorted(name for name in methods if name.startswith(f"{naskd.__name__}."))
     return [__name__, *ours, *PRELOADED]
 
 
-PRELOADED = ("torch._dynamo",)
-"""What torch imports when an optimizer takes its first step."""
+PRELOADED = ("naskd.spaces", "safetensors.torch", "torch._dynamo")
+"""What is imported later than at the top: by a study's space, by a teacher's file, by an optimizer's first step.
+
+Not pyarrow, which starts a thread.
+"""
 
 
 class Worker:
@@ -212,6 +216,7 @@ def _main_hidden() -> Iterator[None]:
 def _live(connection: Connection, outfit: Outfit, gpu: str | None) -> None:
     """All of a worker's life: open the study, then do one job after the other until the driver hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # a collection would walk over all that was imported: 200 of 230 ms until the study was open
     _die_with_driver()
     try:
         context = _open(outfit, gpu)
@@ -236,7 +241,9 @@ def _open(outfit: Outfit, gpu: str | None) -> TrialContext:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.chdir(outfit.folder)
     if naskd.__file__ != outfit.naskd_file:
-        raise ValueError(f"it has naskd from {naskd.__file__}, the driver from {outfit.naskd_file}; set PYTHONPATH")
+        raise ValueError(
+            f"it has naskd from {naskd.__file__}, the driver from {outfit.naskd_file}; set PYTHONPATH"
+        )
     checkpoints = None if outfit.checkpoints is None else CheckpointStore(outfit.checkpoints)
     arrays: Any = outfit.arrays  # they arrive as a dictionary
     context = unpack(outfit.parcel, arrays, ArtifactStore(outfit.artifacts), checkpoints, outfit.cache)

@@ -1,8 +1,8 @@
 """What goes wrong in a worker, by the label of a job. Imported by workers, so it imports no pytest.
 
-``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only. Likewise
-``segfault``, ``exit`` (code 3). ``meet@1``: wait after epoch 1 until another job waits there too. ``hungry@1``: has no memory
-on a device while others use it.
+``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
+Likewise ``segfault``, ``exit`` (code 3). ``meet@1``: wait after epoch 1 until another job waits there too.
+``hungry@1``: has no memory on a device while others use it.
 """
 
 import os
@@ -51,11 +51,10 @@ def work(job: Job, context: TrialContext) -> Steps:
         while True:
             progress = steps.send(decision)
             note(folder, f"epochs-{job.job_id}", progress.epoch)
-            if at and progress.epoch == int(at):
-                if not (once and notes(folder, f"done-{job.job_id}")):
-                    note(folder, f"done-{job.job_id}", what)
-                    if (result := _mishap(what, job, folder)) is not None:
-                        return result
+            if at and progress.epoch == int(at) and not (once and notes(folder, f"done-{job.job_id}")):
+                note(folder, f"done-{job.job_id}", what)
+                if (result := _mishap(what, job, folder)) is not None:
+                    return result
             decision = yield progress
     except StopIteration as end:
         return end.value

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,14 +42,14 @@ def run(tmp_path: Path) -> Callable[..., Any]:
     def run(source: FixedSource | list[Job], work: Any = mishaps.work, **execution: Any) -> Any:
         (tmp_path / "space.py").write_text("")
         settings = {"device": "cpu", "workers": 2, "retries": 1, "checkpoint_every": 1, **execution}
-        context = small_context(
-            tmp_path, base=tmp_path, teacher=None, execution=ExecutionSpec(**settings)
-        )
+        context = small_context(tmp_path, base=tmp_path, teacher=None, execution=ExecutionSpec(**settings))
         context.checkpoints = CheckpointStore(tmp_path / "checkpoints")
         source = FixedSource(source) if isinstance(source, list) else source
         source.store = context.store.root
         ProcessesExecutor(context, tmp_path, work).run(source)
-        return SimpleNamespace(context=context, store=context.store.root, results=source.results, source=source)
+        return SimpleNamespace(
+            context=context, store=context.store.root, results=source.results, source=source
+        )
 
     return run
 
@@ -93,7 +94,9 @@ def test_images_are_one_piece_of_memory_for_all_workers_and_they_are_where_the_d
         assert result.metrics["labels"] == val.labels.tolist()
         assert result.metrics["folder"] == str(Path.cwd())
         if sys.platform == "linux":
-            assert result.metrics["images"].endswith("(deleted)"), "a copy, or a file that somebody must remove"
+            assert result.metrics["images"].endswith("(deleted)"), (
+                "a copy, or a file that somebody must remove"
+            )
 
 
 # --- workers that die ------------------------------------------------------------------------------------------
@@ -105,10 +108,10 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint_with_the_sam
     first, second = _pids(found.store, 0)
     assert first != second
     assert notes(found.store, "epochs-0") == ["1", "2", "2", "3"], "epoch 1 was kept"
+    assert not any((found.store.parent / "checkpoints").iterdir()), "what is booked needs none"
     alone = run_job(_job(0), found.context, lambda epoch, metrics: Decision.CONTINUE)
     assert found.results["0"].curve == alone.curve
     assert found.results["0"].metrics == alone.metrics
-    assert not any((found.store.parent / "checkpoints").iterdir()), "what is booked needs none"
 
 
 @pytest.mark.parametrize(
@@ -144,9 +147,7 @@ def test_a_worker_that_cannot_begin_ends_the_search_with_one_line(tmp_path: Path
         f"import multiprocessing\nif multiprocessing.parent_process() is not None:\n    {module}\n"
     )
     execution = ExecutionSpec(device="cpu", workers=2, retries=1)
-    context = small_context(
-        tmp_path, base=tmp_path, modules=("bad.py",), teacher=None, execution=execution
-    )
+    context = small_context(tmp_path, base=tmp_path, modules=("bad.py",), teacher=None, execution=execution)
     source = FixedSource([_job(0), _job(1), _job(2)])
     with pytest.raises(WorkerError, match=f"^a worker could not begin, 2 times; the last time: {why}$"):
         ProcessesExecutor(context, tmp_path).run(source)
@@ -173,7 +174,7 @@ def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_ther
 
 
 class Interrupting(FixedSource):
-    """Sends this process a Ctrl-C at each of some epochs of the second job, when both have begun."""
+    """A Ctrl-C at each of some epochs of the second job, when both have begun: for all processes, as of a terminal."""
 
     store: Path
 
@@ -183,7 +184,9 @@ class Interrupting(FixedSource):
 
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
         if job.job_id == "1" and epoch in self.epochs:
-            os.kill(os.getpid(), signal.SIGINT)
+            server = forkserver._forkserver._forkserver_pid
+            for pid in (server, *_pids(self.store, 0), *_pids(self.store, 1), os.getpid()):
+                os.kill(pid, signal.SIGINT)
         return super().report(job, epoch, metrics)
 
 
@@ -257,7 +260,9 @@ def driver(tmp_path: Path) -> Any:
         (tmp_path / "space.py").write_text(SPACE)
         (tmp_path / "study.toml").write_text(STUDY)
         (tmp_path / "script.py").write_text(SCRIPT)
-        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join(
+            [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=tmp_path,
@@ -291,6 +296,7 @@ def _trials(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
+@pytest.mark.slow
 def test_the_terminals_ctrl_c_reaches_the_driver_alone_and_nothing_is_left_behind(driver, tmp_path: Path):
     process = driver("-m", "naskd", "search", "study.toml")
     os.killpg(process.pid, signal.SIGINT)
@@ -308,7 +314,10 @@ def test_the_terminals_ctrl_c_reaches_the_driver_alone_and_nothing_is_left_behin
     assert left <= {"files", "bank", "digits"} | {n for n in left if n.startswith("digits")}, left
 
 
-def test_a_driver_that_is_killed_leaves_no_process_and_its_script_is_not_run_by_workers(driver, tmp_path: Path):
+@pytest.mark.slow
+def test_a_driver_that_is_killed_leaves_no_process_and_its_script_is_not_run_by_workers(
+    driver, tmp_path: Path
+):
     process = driver("script.py")  # which calls `naskd.search` without any guard
     assert len(_searches(tmp_path, process.pid)) >= 3, "two workers and their server"
     os.kill(process.pid, signal.SIGKILL)
@@ -352,9 +361,9 @@ def test_how_many_workers_there_are_and_where(monkeypatch, visible, gpus, execut
 @pytest.mark.parametrize(
     ("gpus", "execution", "message"),
     [
-        (0, {"trials_per_device": 2, "workers": 3}, "execution.workers = 3, but execution.trials_per_device = 2 allows 2"),
+        (0, {"trials_per_device": 2, "workers": 3}, "workers = 3, but execution.trials_per_device = 2 allows 2:"),
         (3, {"trials_per_device": 2, "workers": 7}, "allows 6: 3 GPUs are there"),
-        (0, {"address": "10.0.0.1:6379"}, "execution.address = '10.0.0.1:6379', but executor 'processes' uses this machine"),
+        (0, {"address": "here:6379"}, "execution.address = 'here:6379', but executor 'processes' uses this machine"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_said_in_one_line(monkeypatch, gpus, execution, message):
@@ -365,5 +374,7 @@ def test_what_does_not_go_together_is_said_in_one_line(monkeypatch, gpus, execut
 def test_trials_per_device_is_no_part_of_a_studys_identity():
     from small_studies import study
 
-    changed = study(execution=dataclasses.replace(study().execution, trials_per_device=4, executor="processes"))
+    changed = study(
+        execution=dataclasses.replace(study().execution, trials_per_device=4, executor="processes")
+    )
     assert changed.identity() == study().identity()
