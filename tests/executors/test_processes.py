@@ -162,12 +162,14 @@ def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_ther
         return gpus
 
     monkeypatch.setattr(processes, "devices_of", devices)
-    jobs = [_job(number, "hungry@1" if number == 1 else "") for number in range(8)]
+    jobs = [_job(number, "hungry@1" if number == 1 else "") for number in range(20)]
     found = run(jobs)
     assert {r.status for r in found.results.values()} == {"complete"}
     first, again = (line.split() for line in notes(found.store, "pids") if line.split()[0] == "1")
     assert first[1] != again[1], "idle workers hold memory of the device"
     assert notes(found.store, "alone") == ["1"]
+    order = [line.split()[0] for line in notes(found.store, "pids")]
+    assert "1" in order[4:-1], "the others did not make room for it"
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------
@@ -228,15 +230,21 @@ def unaided(trial):
     rate = trial.suggest_float("rate", 2e-3, 2e-2)
     student = ArchitectureSpec(stem_width=4, stem_stride=2, stages=(StageSpec("basic", depth=1, width=8),))
     return TrialConfig(student, training=TrainingSpec(learning_rate=rate))
+
+
+def slow(trial):
+    rate = trial.suggest_float("rate", 2e-3, 2e-2)
+    student = ArchitectureSpec(stem_width=8, stages=(StageSpec("basic", depth=8, width=16),))
+    return TrialConfig(student, training=TrainingSpec(learning_rate=rate, batch_size=2))
 """
 
 STUDY = """\
 name = "mortal"
-space = "space.py:unaided"
+space = "space.py:{space}"
 epochs = 120
 [data]
 kind = "digits"
-max_train = 64
+{max_train}
 [budget]
 trials = 500
 [execution]
@@ -244,6 +252,8 @@ device = "cpu"
 executor = "processes"
 workers = 2
 """
+
+LIMITS = {"unaided": "max_train = 64", "slow": ""}
 
 SCRIPT = """\
 import naskd
@@ -253,12 +263,13 @@ naskd.search("study.toml", out="runs/mortal")
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Any:
-    """Starts a search in a process group of its own, as a terminal would, and waits until two trials run."""
+    """Starts a search in a process group of its own, as a terminal would, and waits until it is at work."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*command: str) -> subprocess.Popen[str]:
+    def start(*command: str, space: str, at_work: Callable[[list[str]], bool]) -> subprocess.Popen[str]:
+        """`at_work` is asked with the states of the trials."""
         (tmp_path / "space.py").write_text(SPACE)
-        (tmp_path / "study.toml").write_text(STUDY)
+        (tmp_path / "study.toml").write_text(STUDY.replace("{space}", space).replace("{max_train}", LIMITS[space]))
         (tmp_path / "script.py").write_text(SCRIPT)
         path = os.pathsep.join(
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -274,12 +285,11 @@ def driver(tmp_path: Path) -> Any:
         )
         started.append(process)
 
-        def at_work() -> bool:
+        def is_at_work() -> bool:
             assert process.poll() is None, process.communicate()
-            states = [t["state"] for t in _trials(tmp_path)]
-            return states.count("RUNNING") == 2 and "COMPLETE" in states
+            return at_work([t["state"] for t in _trials(tmp_path)])
 
-        _wait_for("two running trials", at_work)
+        _wait_for("two running trials", is_at_work)
         return process
 
     yield start
@@ -298,7 +308,11 @@ def _trials(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_terminals_ctrl_c_reaches_the_driver_alone_and_nothing_is_left_behind(driver, tmp_path: Path):
-    process = driver("-m", "naskd", "search", "study.toml")
+    process = driver(
+        "-m", "naskd", "search", "study.toml",
+        space="unaided",
+        at_work=lambda states: states.count("RUNNING") == 2 and "COMPLETE" in states,
+    )  # fmt: skip
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -318,8 +332,9 @@ def test_the_terminals_ctrl_c_reaches_the_driver_alone_and_nothing_is_left_behin
 def test_a_driver_that_is_killed_leaves_no_process_and_its_script_is_not_run_by_workers(
     driver, tmp_path: Path
 ):
-    process = driver("script.py")  # which calls `naskd.search` without any guard
-    assert len(_searches(tmp_path, process.pid)) >= 3, "two workers and their server"
+    # The script calls `naskd.search` without any guard. An epoch takes half a minute.
+    process = driver("script.py", space="slow", at_work=lambda states: states.count("RUNNING") == 2)
+    _wait_for("two workers, their server and its tracker", lambda: len(_searches(tmp_path, process.pid)) == 4)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     _wait_for("everybody to be gone", lambda: not _searches(tmp_path, process.pid), seconds=5.0)
