@@ -58,6 +58,11 @@ class Device:
     waiting: Attempt | None = None
 
     @property
+    def shared(self) -> bool:
+        """Whether trials share the memory of a GPU, so that one may find it too full."""
+        return self.gpu is not None and len(self.slots) > 1
+
+    @property
     def busy(self) -> int:
         """How many trials run here."""
         return sum(slot.attempt is not None for slot in self.slots)
@@ -92,7 +97,7 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
         places = 1 if gpus[0] is not None else max(1, _cores() // execution.threads)
     held = places * len(gpus)
     if workers is not None and workers > held:
-        what = "the CPU is one device" if gpus[0] is None else f"{len(gpus)} GPUs are there"
+        what = "the CPU is one device" if gpus[0] is None else f"GPUs of this machine: {len(gpus)}"
         raise ValueError(
             f"execution.workers = {workers}, but execution.trials_per_device = {places} allows {held}: {what}"
         )
@@ -258,8 +263,12 @@ class Pool:
         if said is None:
             slot.worker = slot.attempt = None
             why = worker.bury()
-            # Who dies between two jobs has lost nothing; the next job gets another worker.
-            if attempt is not None:
+            full = worker.cannot_begin is not None and worker.cannot_begin.out_of_memory
+            if attempt is None:
+                pass  # who dies between two jobs has lost nothing; the next job gets another worker
+            elif full and slot.device.shared and not attempt.alone:
+                self._end(slot, attempt, TrialResult("failed", attempt.job.seed, why, out_of_memory=True))
+            else:
                 self.attempts.lose(attempt, why, begun=worker.begun)
             return
         if isinstance(said, Begun | CannotBegin):
@@ -267,7 +276,9 @@ class Pool:
         assert attempt is not None
         if isinstance(said, TrialResult):
             slot.attempt = None
-            shares = slot.device.gpu is not None and len(slot.device.slots) > 1
-            self.attempts.end(attempt, said, shares_device=shares)
+            self._end(slot, attempt, said)
         else:
             worker.send(self.attempts.report(attempt, said.epoch, said.metrics, said.result))
+
+    def _end(self, slot: Slot, attempt: Attempt, result: TrialResult) -> None:
+        self.attempts.end(attempt, result, shares_device=slot.device.shared)

@@ -72,9 +72,10 @@ class Begun:
 
 @dataclass(frozen=True)
 class CannotBegin:
-    """A worker says why it is not."""
+    """A worker says why it is not, and whether it is because its device is full."""
 
     why: str
+    out_of_memory: bool
 
 
 Said = Begun | CannotBegin | Progress | TrialResult
@@ -127,7 +128,7 @@ class Worker:
 
     def __init__(self, outfit: Outfit, gpu: str | None) -> None:
         self.begun = False
-        self._why = ""
+        self.cannot_begin: CannotBegin | None = None
         processes = multiprocessing.get_context("forkserver")
         self.connection, theirs = processes.Pipe()
         self.process = processes.Process(target=_live, args=(theirs, outfit, gpu), name="naskd-worker")
@@ -164,7 +165,7 @@ class Worker:
             return None
         self.begun = self.begun or isinstance(said, Begun)
         if isinstance(said, CannotBegin):
-            self._why = said.why
+            self.cannot_begin = said
         return said
 
     def dismiss(self) -> None:
@@ -182,7 +183,7 @@ class Worker:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-        why = self._why or _why_ended(self.process.exitcode)
+        why = self.cannot_begin.why if self.cannot_begin is not None else _why_ended(self.process.exitcode)
         self.process.close()
         return why
 
@@ -222,7 +223,8 @@ def _live(connection: Connection, outfit: Outfit, gpu: str | None) -> None:
         context = _open(outfit, gpu)
     except Exception as error:  # whatever it is, the driver must be able to say it
         said = str(error).splitlines() or ["no message"]
-        connection.send(CannotBegin(f"{type(error).__name__}: {said[0]}"))
+        # CUDA has two kinds of errors for it, of which that of a full device without a context has no type.
+        connection.send(CannotBegin(f"{type(error).__name__}: {said[0]}", "out of memory" in str(error)))
         return
     try:
         connection.send(Begun())

@@ -1,5 +1,6 @@
 """Students at once in processes, of which some die. What all executors have in common is in test_executors.py."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -172,6 +173,40 @@ def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_ther
     assert "1" in order[4:-1], "the others did not make room for it"
 
 
+def test_a_worker_that_finds_its_device_too_full_to_begin_begins_again_with_nobody_else_there(
+    tmp_path: Path, monkeypatch
+):
+    device = Device("0")
+    device.slots = [Slot(device), Slot(device)]
+    monkeypatch.setattr(processes, "devices_of", lambda *_: [device])
+    (tmp_path / "space.py").write_text("")
+    (tmp_path / "full.py").write_text(
+        "import multiprocessing, pathlib\n"
+        f"marker = pathlib.Path({str(tmp_path / 'marker')!r})\n"
+        "if multiprocessing.parent_process() is not None and not marker.exists():\n"
+        "    marker.touch()\n"
+        "    raise RuntimeError('CUDA error: out of memory')\n"
+    )
+    execution = ExecutionSpec(device="cpu", retries=0)
+    context = small_context(tmp_path, base=tmp_path, modules=("full.py",), teacher=None, execution=execution)
+    source = FixedSource([_job(0), _job(1), _job(2)])
+    ProcessesExecutor(context, tmp_path).run(source)
+    assert {r.status for r in source.results.values()} == {"complete"}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_two_students_share_a_gpu_in_processes_of_their_own(run):
+    found = run(
+        [_job(0, "meet@1"), _job(1, "meet@1"), _job(2)], device="cuda", workers=None, trials_per_device=2
+    )
+    assert {r.status for r in found.results.values()} == {"complete"}
+    assert all(r.environment["device"] == "cuda" for r in found.results.values())
+    assert len({pid for number in range(3) for pid in _pids(found.store, number)}) >= 2
+    gpus = {line.split()[2] for line in notes(found.store, "pids")}
+    assert not any("," in gpu for gpu in gpus), "a worker sees more than its own GPU"
+
+
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +304,9 @@ def driver(tmp_path: Path) -> Any:
     def start(*command: str, space: str, at_work: Callable[[list[str]], bool]) -> subprocess.Popen[str]:
         """`at_work` is asked with the states of the trials."""
         (tmp_path / "space.py").write_text(SPACE)
-        (tmp_path / "study.toml").write_text(STUDY.replace("{space}", space).replace("{max_train}", LIMITS[space]))
+        (tmp_path / "study.toml").write_text(
+            STUDY.replace("{space}", space).replace("{max_train}", LIMITS[space])
+        )
         (tmp_path / "script.py").write_text(SCRIPT)
         path = os.pathsep.join(
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -294,7 +331,7 @@ def driver(tmp_path: Path) -> Any:
 
     yield start
     for process in started:
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
@@ -377,7 +414,7 @@ def test_how_many_workers_there_are_and_where(monkeypatch, visible, gpus, execut
     ("gpus", "execution", "message"),
     [
         (0, {"trials_per_device": 2, "workers": 3}, "workers = 3, but execution.trials_per_device = 2 allows 2:"),
-        (3, {"trials_per_device": 2, "workers": 7}, "allows 6: 3 GPUs are there"),
+        (3, {"trials_per_device": 2, "workers": 7}, "allows 6: GPUs of this machine: 3"),
         (0, {"address": "here:6379"}, "execution.address = 'here:6379', but executor 'processes' uses this machine"),
     ],
 )  # fmt: skip
