@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +35,9 @@ from naskd.schemes import SCHEMES
 from naskd.trial import Progress, Steps
 
 Work = Callable[[Job, TrialContext], Steps]
+
+SERVER_SECONDS = 5.0
+"""How long servers may die before no other is tried."""
 
 END_SECONDS = 10.0
 """How long a worker that was dismissed may take to end by itself."""
@@ -133,12 +138,7 @@ class Worker:
         self.connection, theirs = processes.Pipe()
         self.process = processes.Process(target=_live, args=(theirs, outfit, gpu), name="naskd-worker")
         try:
-            start_server()  # a no-op while it lives
-            with _main_hidden():
-                self.process.start()
-        except EOFError:
-            self.connection.close()
-            raise OSError("the process that starts workers has ended") from None
+            _start(self.process)
         except BaseException:
             self.connection.close()
             raise
@@ -186,6 +186,25 @@ class Worker:
         why = self.cannot_begin.why if self.cannot_begin is not None else _why_ended(self.process.exitcode)
         self.process.close()
         return why
+
+
+def _start(process: BaseProcess) -> None:
+    """Start it, by a new server if the last one has died: the system takes a moment to say that it has.
+
+    Raises:
+        OSError: There is no server that lives.
+    """
+    given_up = time.monotonic() + SERVER_SECONDS
+    while True:
+        try:
+            start_server()  # a no-op while it lives
+            with _main_hidden():
+                process.start()
+            return
+        except (ConnectionError, EOFError):
+            if time.monotonic() > given_up:
+                raise OSError("the process that starts workers has died") from None
+            time.sleep(0.05)
 
 
 def _why_ended(exitcode: int | None) -> str:

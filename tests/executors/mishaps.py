@@ -1,8 +1,8 @@
 """What goes wrong in a worker, by the label of a job. Imported by workers, so it imports no pytest.
 
 ``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
-Likewise ``segfault``, ``exit`` (code 3). ``meet@1``: wait after epoch 1 until another job waits there too.
-``hungry@1``: has no memory on a device while others use it.
+Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers and goes on. ``meet@1``: wait
+after epoch 1 until another job waits there too. ``hungry@1``: has no memory on a device while others use it.
 """
 
 import os
@@ -65,6 +65,9 @@ def _mishap(what: str, job: Job, folder: Path) -> TrialResult | None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    elif what == "orphan":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(MEET_SECONDS)
     elif what == "exit":
         os._exit(3)
     elif what == "meet":

@@ -155,6 +155,14 @@ def test_a_worker_that_cannot_begin_ends_the_search_with_one_line(tmp_path: Path
     assert source.results == {}, "no design is to blame"
 
 
+def test_when_the_server_of_workers_is_killed_there_is_a_new_one_and_its_workers_end(run):
+    found = run([_job(0, "orphan@2 once"), _job(1), _job(2)])
+    assert {r.status for r in found.results.values()} == {"complete"}
+    first, second = _pids(found.store, 0)
+    assert first != second
+    _wait_for("the first worker to be gone", lambda: not _lives(first), seconds=5.0)
+
+
 def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_there(run, monkeypatch):
     def devices(*_: Any) -> list[Device]:
         gpus = [Device("0"), Device("1")]
