@@ -1,7 +1,7 @@
 """What goes wrong in a worker, by the label of a job. Imported by workers, so it imports no pytest.
 
 ``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
-Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers and goes on. ``meet@1``: wait
+Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers. ``meet@1``: wait
 after epoch 1 until another job waits there too. ``hungry@1``: has no memory on a device while others use it.
 """
 
