@@ -70,11 +70,12 @@ class Commands(TyperGroup):
 
 
 def _known_failures() -> tuple[type[Exception], ...]:
+    from naskd.executors.attempts import WorkerError
     from naskd.executors.ray_connect import ClusterError
     from naskd.export import ExportError
     from naskd.search.study import StudyError
 
-    return StudyError, ExportError, ClusterError
+    return StudyError, ExportError, WorkerError, ClusterError
 
 
 app = typer.Typer(
@@ -234,7 +235,7 @@ def search(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Trials at once; default: what the cluster holds.", show_default=False),
+        typer.Option(min=1, help="Trials at once; default: what the machine holds.", show_default=False),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the search would cost; start nothing.")

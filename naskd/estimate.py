@@ -9,6 +9,7 @@ from typing import Any
 
 from naskd.config import DistillationSpec, TrialConfig
 from naskd.context import TrialContext
+from naskd.executors.processes import devices_of
 from naskd.knowledge.source import OnlineSource
 from naskd.trial import TrialRun, teacher_run
 
@@ -71,7 +72,7 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
     assistant_seconds = sum(_assistant_seconds(context, designs), start=0.0)
     mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
     budget = spec.budget
-    workers = 1 if spec.execution.executor == "serial" else spec.execution.workers or 1
+    workers = _trials_at_once(context)
     affordable = [
         float(limit)
         for limit in (
@@ -96,6 +97,13 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         "budget_seconds": budget.seconds,
         "train_macs": trials * mean_macs,
     }
+
+
+def _trials_at_once(context: TrialContext) -> int:
+    execution = context.spec.execution
+    if execution.executor == "processes":
+        return sum(len(device.slots) for device in devices_of(execution, context.compute))
+    return 1 if execution.executor == "serial" else execution.workers or 1
 
 
 def _stand_ins(context: TrialContext, design: TrialConfig) -> tuple[OnlineSource, ...]:

@@ -188,8 +188,10 @@ class ExecutionSpec:
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
         retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
+        trials_per_device: Trials at once on one device, each in a process; the CPU is one device. Default 1 on a GPU,
+            and on the CPU as many as `threads` go into its cores. ``processes`` only.
         address: Of a Ray cluster; default ``RAY_ADDRESS``, or else a cluster of this machine that ends with the search.
-        workers: Trials at once, at most; default what the cluster holds.
+        workers: Trials at once, at most; default what the machine or the cluster holds.
         cpus_per_trial: Default `threads`.
         gpus_per_trial: Fractions share a device; default 1 where the cluster has GPUs, else 0.
         callbacks: Loggers that follow the trials: ``tensorboard``, ``mlflow``, ``wandb``.
@@ -207,6 +209,7 @@ class ExecutionSpec:
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: str | None = None
     retries: Annotated[int, Field(ge=0)] = 3
+    trials_per_device: PositiveInt | None = None
     address: str | None = None
     workers: PositiveInt | None = None
     cpus_per_trial: Positive | None = None

@@ -495,6 +495,27 @@ def test_progress_says_when_a_search_only_waits_for_other_drivers() -> None:
     assert "waiting for 1 trial of other drivers" in shown.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("snapshot", "said"),
+    [
+        (
+            Snapshot(running="trial 6", epoch=4, epochs=20, others=1),
+            "training trial 6, epoch 4 of 20, and one more",
+        ),
+        (Snapshot(running="teacher", others=3), "training the teacher, and 3 more"),
+        (Snapshot(others=1), "one training goes on"),
+        (Snapshot(others=2), "2 trainings go on"),
+        (Snapshot(), "choosing the next design"),
+    ],
+)
+def test_progress_says_how_many_train_at_once(snapshot: Snapshot, said: str) -> None:
+    console = Console(file=(out := io.StringIO()), width=100, force_terminal=True, color_system=None)
+    progress = SearchProgress(console, 10, clock=lambda: 0.0)
+    progress.observe(snapshot)
+    console.print(progress.render())
+    assert said in [line.strip() for line in out.getvalue().splitlines()]
+
+
 def test_retraining_progress() -> None:
     out = io.StringIO()
     with RetrainProgress(Console(file=out, width=200)) as progress:

@@ -40,6 +40,15 @@ EXECUTORS.register(
 
 EXECUTORS.register(
     ExecutorCard(
+        name="processes",
+        title="trials at once in processes of this machine, several on a device",
+        paper="",
+        implementation="naskd.executors.processes:ProcessesExecutor",
+    )
+)
+
+EXECUTORS.register(
+    ExecutorCard(
         name="ray",
         title="trials at once on this machine or a Ray cluster, through Ray Tune",
         paper="Liaw et al.: Tune: a research platform for model selection. 2018, arXiv 1807.05118",

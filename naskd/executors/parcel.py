@@ -1,4 +1,4 @@
-"""What a worker on another machine needs of a study: its images, its files, its settings."""
+"""What a worker in another process, or on another machine, needs of a study: its images, its files, its settings."""
 
 import dataclasses
 import hashlib
@@ -96,22 +96,32 @@ def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
     return parcel, arrays
 
 
+def deliver(parcel: Parcel, cache: Path) -> Parcel:
+    """The same parcel with its files written on this machine, for workers of this machine alone.
+
+    They are the files as they were when the study was opened: who edits one while a search runs changes no trial of it.
+    """
+    folder = _write_files(parcel.files, cache)
+    return dataclasses.replace(parcel, spec={**parcel.spec, "base": str(folder)}, files={})
+
+
 def versions() -> dict[str, str]:
     """What must be equal wherever a study is trained, for its trials to be those of one study."""
     return {"naskd": naskd.__version__, "python": ".".join(platform.python_version_tuple()[:2])}
 
 
 def unpack(
-    parcel: Parcel, arrays: Arrays, store: ArtifactStore, checkpoints: Checkpoints | None, cache: Path
+    parcel: Parcel, arrays: Arrays, store: ArtifactStore, checkpoints: Checkpoints | None, cache: Path | None
 ) -> TrialContext:
     """The study's context in this process.
 
     Args:
-        parcel: From :func:`pack`.
+        parcel: From :func:`pack`, or from :func:`deliver`.
         arrays: From :func:`pack`; they may be read-only and shared.
         store: Of teachers and assistants.
         checkpoints: Of running trainings.
-        cache: This machine's folder; files of the study are written there once.
+        cache: This machine's folder; files of the study are written there once. None where they are delivered, and what
+            networks say is remembered in memory.
 
     Raises:
         ValueError: naskd here is not the one that packed.
@@ -123,8 +133,10 @@ def unpack(
             if here[name] != wanted
         )
         raise ValueError(f"{platform.node()} has {differing}; install the same on every node")
-    folder = _write_files(parcel.files, cache)
-    spec = dataclasses.replace(StudySpec.from_dict(parcel.spec), base=folder)
+    if parcel.files:
+        assert cache is not None
+        parcel = deliver(parcel, cache)
+    spec = StudySpec.from_dict(parcel.spec)
     # Workers propose nothing, but a space may register what its designs are made of.
     for file in (*spec.modules, split_reference(spec.space)[0]):
         import_file(spec.resolve(file))

@@ -4,8 +4,8 @@ Tune's searcher and its scheduler are two thin faces of one :class:`~naskd.jobs.
 designs, stopping, budgets and books are those of the serial executor. Differs from Tune's own Optuna searcher, which
 tells stopped trials as complete, loses trials with NaN and leaves zombies: here nothing but the source writes books.
 
-A Tune trial is one attempt at a job. A job whose worker died, or that found its device too full, is handed out again as
-a new Tune trial, before any other: Tune's own retries come after everything that is pending.
+A Tune trial is one attempt at a job (:mod:`~naskd.executors.attempts`). What is tried again is a new Tune trial, before
+any other: Tune's own retries come after everything that is pending.
 """
 
 import dataclasses
@@ -13,17 +13,12 @@ import logging
 import math
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -35,20 +30,19 @@ from naskd.cache import node_cache
 from naskd.checkpoints import CheckpointStore
 from naskd.config import TrialConfig
 from naskd.context import TrialContext
+from naskd.executors.attempts import Attempt, Attempts, interrupts
 from naskd.executors.depot import DepotArtifacts, DepotCheckpoints, start_depot
 from naskd.executors.parcel import Arrays, Parcel, pack, unpack
 from naskd.executors.ray_callbacks import build_callbacks, flat_design
 from naskd.executors.ray_connect import ClusterError, connect
 from naskd.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
-from naskd.trial import Steps, checkpoint_key, job_steps
+from naskd.trial import Steps, job_steps
 
 Work = Callable[[Job, TrialContext], Steps]
 
 _LOG = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
-"""How long nobody asks again after the source had nothing, unless something was told in between."""
 SLOTS_SECONDS = 2.0
 """How long the size of the cluster is believed."""
 
@@ -66,23 +60,6 @@ _TUNE_SETTINGS = {
 }
 
 
-@dataclass
-class Attempt:
-    """A job on its way through Tune.
-
-    Args:
-        job: What is done.
-        number: Of the attempt, from 1.
-        alone: Whether it asks for a whole device.
-        result: The last one that a worker reported.
-    """
-
-    job: Job
-    number: int = 1
-    alone: bool = False
-    result: TrialResult | None = None
-
-
 class Dispatch:
     """What searcher and scheduler share: which Tune trial carries which job, and what comes next.
 
@@ -91,19 +68,14 @@ class Dispatch:
     Args:
         source: Of the jobs.
         context: The study's, in this process.
-        resources: Of a Tune trial, by attempt.
-        slots: How many trials may run at once now.
+        resources: Of a Tune trial, by attempt; and how many of them may run at once now.
     """
 
     def __init__(self, source: TrialSource, context: TrialContext, resources: "Resources") -> None:
-        self.source = source
-        self.context = context
+        self.attempts = Attempts(source, context, ClusterError)
         self.resources = resources
-        self.stop_requested = False
-        self._attempts: dict[str, Attempt] = {}
-        self._again: deque[Attempt] = deque()
+        self._out: dict[str, Attempt] = {}
         self._errors: dict[str, BaseException] = {}
-        self._nothing_until = 0.0
         self._failure: BaseException | None = None
 
     def raise_failure(self) -> None:
@@ -111,20 +83,30 @@ class Dispatch:
         if self._failure is not None:
             raise self._failure
 
+    @contextmanager
+    def _keeping_failure(self) -> Iterator[None]:
+        """Whatever the source says must reach the user, not Tune."""
+        try:
+            yield
+        except Exception as error:
+            self._failure = error
+
     # --- the searcher's side -----------------------------------------------------------------------------------
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next job as a Tune configuration; None when there is none now, ``FINISHED`` when none comes any more."""
         if self._failure is not None:
             return str(Searcher.FINISHED)
-        if len(self._attempts) >= self.resources.slots():
+        if len(self._out) >= self.resources.slots():
             return None
-        attempt = self._again.popleft() if self._again else self._ask()
+        attempt = None
+        with self._keeping_failure():
+            attempt = self.attempts.take()
         if attempt is None:
-            ended = self._failure is not None or self.stop_requested or self.source.finished
+            ended = self._failure is not None or self.attempts.at_end
             # A running attempt may yet have to be made again.
-            return str(Searcher.FINISHED) if ended and not self._attempts else None
-        self._attempts[trial_id] = attempt
+            return str(Searcher.FINISHED) if ended and not self._out else None
+        self._out[trial_id] = attempt
         return {
             "job": _to_dict(attempt.job),
             "attempt": attempt.number,
@@ -132,27 +114,16 @@ class Dispatch:
             "resources": self.resources.of(attempt),
         }
 
-    def _ask(self) -> Attempt | None:
-        if self.stop_requested or time.monotonic() < self._nothing_until:
-            return None
-        try:
-            job = self.source.ask()
-        except Exception as error:  # whatever the source says must reach the user, not Tune
-            self._failure = error
-            return None
-        if job is None:
-            self._nothing_until = time.monotonic() + POLL_SECONDS
-            return None
-        return Attempt(job)
-
     def complete(self, trial_id: str, result: Mapping[str, Any] | None, failed: bool) -> None:
         """A Tune trial has ended: book its job, or hand it out again."""
-        attempt = self._attempts.pop(trial_id, None)
+        attempt = self._out.pop(trial_id, None)
         if attempt is None or self._failure is not None:
             return
-        self._nothing_until = 0.0
         if failed or result is None:
-            self._lost(attempt, self._errors.pop(trial_id, None))
+            error = self._errors.pop(trial_id, None)
+            begun = not (isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed)
+            with self._keeping_failure():
+                self.attempts.lose(attempt, _why_lost(error), begun=begun)
             return
         found = result["trial_result"]
         # The last epoch comes with the end, and Tune asks no scheduler about a trial that has ended.
@@ -161,50 +132,20 @@ class Dispatch:
         if self._failure is not None:
             return
         assert isinstance(found, TrialResult)
-        if found.out_of_memory and self.resources.shares_device and not attempt.alone:
-            _LOG.warning("%s was out of device memory; it runs again alone", _name(attempt.job))
-            self._again.append(replace(attempt, number=attempt.number + 1, alone=True, result=None))
-            return
-        self._tell(attempt.job, found)
-
-    def _lost(self, attempt: Attempt, error: BaseException | None) -> None:
-        """A worker died, or could not begin."""
-        why = _why_lost(error)
-        retries = self.context.spec.execution.retries
-        if attempt.number <= retries:
-            _LOG.warning("%s lost its worker (%s); it is taken up again", _name(attempt.job), why)
-            self._again.append(replace(attempt, number=attempt.number + 1, result=None))
-            return
-        times = "once" if attempt.number == 1 else f"{attempt.number} times"
-        if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
-            # No design is to blame, and a node that fails at once would get one design after the other.
-            self._failure = ClusterError(f"a worker could not begin, {times}; the last time: {why}")
-            return
-        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
-        reason = f"its worker died {times}, the last time: {why}"
-        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=why))
-
-    def _tell(self, job: Job, result: TrialResult) -> None:
-        try:
-            self.source.tell(job, result)
-            assert self.context.checkpoints is not None
-            self.context.checkpoints.remove(checkpoint_key(job))
-        except Exception as error:  # as in `_ask`
-            self._failure = error
+        with self._keeping_failure():
+            self.attempts.end(attempt, found, shares_device=self.resources.shares_device)
 
     # --- the scheduler's side ----------------------------------------------------------------------------------
 
     def report(self, trial_id: str, result: Mapping[str, Any], attempt: Attempt | None = None) -> Decision:
         """What the source says to an epoch of a Tune trial."""
-        attempt = attempt or self._attempts.get(trial_id)
+        attempt = attempt or self._out.get(trial_id)
         if attempt is None or self._failure is not None:
             return Decision.STOP
-        attempt.result = result["trial_result"]
-        try:
-            return self.source.report(attempt.job, result["epoch"], dict(result["metrics"]))
-        except Exception as error:  # as in `_ask`
-            self._failure = error
-            return Decision.STOP
+        with self._keeping_failure():
+            metrics = dict(result["metrics"])
+            return self.attempts.report(attempt, result["epoch"], metrics, result["trial_result"])
+        return Decision.STOP
 
     def errored(self, trial_id: str, error: BaseException | None) -> None:
         """Why a Tune trial has failed; the searcher is told afterwards that it did."""
@@ -479,7 +420,7 @@ class RayTuneExecutor:
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
             scratch = tempfile.mkdtemp(prefix="naskd-tune-")
             cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
-            cleanup.enter_context(_interrupts(dispatch))
+            cleanup.enter_context(interrupts(dispatch.attempts))
             cleanup.enter_context(_environment(_TUNE_SETTINGS))
             cleanup.enter_context(_silent("ray.tune"))
             tune.Tuner(
@@ -547,29 +488,6 @@ def _silent(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-@contextmanager
-def _interrupts(dispatch: Dispatch) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if dispatch.stop_requested:
-            raise KeyboardInterrupt
-        dispatch.stop_requested = True
-        _LOG.warning("finishing the running trials; Ctrl-C again stops now")
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _name(job: Job) -> str:
-    return f"trial {job.job_id}" if job.kind == "trial" else f"artifact {job.job_id}"
 
 
 def _design(job: Job) -> dict[str, Any]:

@@ -1,19 +1,13 @@
 """The reference executor: one job at a time, in this process."""
 
-import logging
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 from naskd.context import TrialContext
+from naskd.executors.attempts import interrupts
 from naskd.jobs import Decision, Job, TrialSource
 from naskd.trial import checkpoint_key, run_job
-
-_LOG = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """How long to wait when the source has nothing now: other drivers on its storage are at work."""
@@ -37,7 +31,7 @@ class SerialExecutor:
     def run(self, source: TrialSource) -> None:
         """See :class:`~naskd.executors.Executor`."""
         self.context.compute.apply_threads()
-        with self._interrupts():
+        with interrupts(self, "the running trial"):
             while not self.stop_requested:
                 if (job := source.ask()) is None:
                     if source.finished:
@@ -51,21 +45,3 @@ class SerialExecutor:
                 source.tell(job, run_job(job, self.context, report))
                 if self.context.checkpoints is not None:
                     self.context.checkpoints.remove(checkpoint_key(job))
-
-    @contextmanager
-    def _interrupts(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-            if self.stop_requested:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-            _LOG.warning("finishing the running trial; Ctrl-C again stops now")
-
-        before = signal.signal(signal.SIGINT, on_interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)

@@ -151,11 +151,13 @@ class SearchProgress(Progress):
             trials = "1 trial" if n == 1 else f"{n} trials"
             return f"waiting for {trials} of other drivers, to run again what they lose"
         if not snapshot.running:
-            return "choosing the next design"
+            at_once = {0: "choosing the next design", 1: "one training goes on"}
+            return at_once.get(snapshot.others, f"{snapshot.others} trainings go on")
         # An artifact's job does not say how long it is.
         epochs = f" of {snapshot.epochs}" if snapshot.epochs else ""
         epoch = f", epoch {snapshot.epoch}{epochs}" if snapshot.epoch else ""
-        return f"training {'' if snapshot.running.startswith('trial') else 'the '}{snapshot.running}{epoch}"
+        others = {0: "", 1: ", and one more"}.get(snapshot.others, f", and {snapshot.others} more")
+        return f"training {'' if snapshot.running.startswith('trial') else 'the '}{snapshot.running}{epoch}{others}"
 
 
 class RetrainProgress(Progress):

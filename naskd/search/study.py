@@ -68,7 +68,19 @@ class Resources(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a study stands, for a progress display; `waiting_for` so many trials of other drivers, with no own work."""
+    """Where a study stands, for a progress display.
+
+    Args:
+        complete, failed, turned_away: Trials.
+        running: The job that began or reported last; empty when there is nothing to tell of one.
+        epoch, epochs: Of that job: done, and in all where that is known.
+        hypervolume, best_accuracy: Of the complete trials.
+        train_macs: Spent so far.
+        fraction: Of the budget.
+        seconds, seconds_left: Of the search.
+        waiting_for: So many trials of other drivers, with no own work.
+        others: How many more jobs run here.
+    """
 
     complete: int = 0
     failed: int = 0
@@ -83,6 +95,7 @@ class Snapshot:
     seconds: float = 0.0
     seconds_left: float = math.nan
     waiting_for: int = 0
+    others: int = 0
 
 
 class Study:
@@ -553,6 +566,7 @@ class Study:
                 fraction=fraction,
                 seconds=elapsed,
                 seconds_left=self._seconds_left(elapsed, fraction),
+                others=len(self._running) - (job is not None),
             )
         )
 

@@ -1,0 +1,170 @@
+"""What becomes of a job whose worker may die: tried again from its checkpoint, run alone, or failed. For all executors.
+
+An attempt is one try at a job. What is to be tried again comes before any new job: others may wait for it.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Protocol
+
+from naskd.context import TrialContext
+from naskd.jobs import Decision, Job, TrialResult, TrialSource
+from naskd.trial import checkpoint_key
+
+_LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""How long nobody asks again after the source had nothing, unless something was told in between."""
+
+
+class WorkerError(RuntimeError):
+    """No worker can begin, so no trial can run; the message is one line for the user."""
+
+
+@dataclass
+class Attempt:
+    """A job on its way through a worker.
+
+    Args:
+        job: What is done.
+        number: Of the attempt, from 1.
+        alone: Whether it wants a device that nobody else uses.
+        result: The last one that a worker reported.
+    """
+
+    job: Job
+    number: int = 1
+    alone: bool = False
+    result: TrialResult | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"trial {self.job.job_id}" if self.job.kind == "trial" else f"artifact {self.job.job_id}"
+
+
+class Attempts:
+    """What comes next, and what becomes of what has ended. What the source raises is raised here.
+
+    Args:
+        source: Of the jobs.
+        context: The study's, in this process.
+        error: What is raised where no worker can begin.
+    """
+
+    def __init__(
+        self, source: TrialSource, context: TrialContext, error: type[RuntimeError] = WorkerError
+    ) -> None:
+        self.source = source
+        self.context = context
+        self.stop_requested = False
+        self._error = error
+        self._again: deque[Attempt] = deque()
+        self._nothing_until = 0.0
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the source will give nothing more; a running attempt may yet have to be made again."""
+        return self.stop_requested or self.source.finished
+
+    def take(self) -> Attempt | None:
+        """What is to be done next; None when there is nothing now."""
+        if self._again:
+            return self._again.popleft()
+        if self.stop_requested or time.monotonic() < self._nothing_until:
+            return None
+        job = self.source.ask()
+        if job is None:
+            self._nothing_until = time.monotonic() + POLL_SECONDS
+            return None
+        return Attempt(job)
+
+    def report(
+        self, attempt: Attempt, epoch: int, metrics: Mapping[str, float], so_far: TrialResult | None
+    ) -> Decision:
+        """What the source says to an epoch.
+
+        Args:
+            attempt: Whose.
+            epoch: From 1.
+            metrics: Of the epoch.
+            so_far: What is booked if the attempt should come to nothing from here on.
+        """
+        attempt.result = so_far
+        return self.source.report(attempt.job, epoch, metrics)
+
+    def end(self, attempt: Attempt, result: TrialResult, *, shares_device: bool) -> None:
+        """A worker has done what it could: book it, unless it may fit on a device of its own."""
+        self._nothing_until = 0.0
+        if result.out_of_memory and shares_device and not attempt.alone:
+            _LOG.warning("%s was out of device memory; it runs again alone", attempt.name)
+            self._again.append(replace(attempt, number=attempt.number + 1, alone=True, result=None))
+            return
+        self._tell(attempt.job, result)
+
+    def lose(self, attempt: Attempt, why: str, *, begun: bool) -> None:
+        """A worker died, or could not begin.
+
+        Args:
+            attempt: What it was given.
+            why: One line.
+            begun: Whether it was ready to work.
+
+        Raises:
+            RuntimeError: It could not begin, nor could those before it; of the type that was given.
+        """
+        self._nothing_until = 0.0
+        if attempt.number <= self.context.spec.execution.retries:
+            _LOG.warning("%s lost its worker (%s); it is taken up again", attempt.name, why)
+            self._again.append(replace(attempt, number=attempt.number + 1, result=None))
+            return
+        times = "once" if attempt.number == 1 else f"{attempt.number} times"
+        if not begun:
+            # No design is to blame, and a machine that fails at once would get one design after the other.
+            raise self._error(f"a worker could not begin, {times}; the last time: {why}")
+        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
+        reason = f"its worker died {times}, the last time: {why}"
+        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=why))
+
+    def _tell(self, job: Job, result: TrialResult) -> None:
+        self.source.tell(job, result)
+        if self.context.checkpoints is not None:
+            self.context.checkpoints.remove(checkpoint_key(job))
+
+
+class Stoppable(Protocol):
+    """What a Ctrl-C asks to come to its end."""
+
+    stop_requested: bool
+
+
+@contextmanager
+def interrupts(run: Stoppable, running: str = "the running trials") -> Iterator[None]:
+    """Inside, Ctrl-C once requests a stop; twice it raises ``KeyboardInterrupt``. Only the main thread hears it.
+
+    Args:
+        run: Who finishes what is running and takes up nothing new.
+        running: What that is, for the message.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if run.stop_requested:
+            raise KeyboardInterrupt
+        run.stop_requested = True
+        _LOG.warning("finishing %s; Ctrl-C again stops now", running)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
