@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 
 import naskd
+from naskd.config import TrialConfig
 from naskd.search.storage import open_storage
 
 
@@ -31,7 +32,7 @@ def main() -> None:
         "trials": len(shown),
         "failed": sum(trial["state"] == "FAIL" for trial in shown),
         "trial_seconds": sum(trial["wall_seconds"] for trial in shown),
-        "designs": [json.dumps(trial["config"], sort_keys=True) for trial in shown],
+        "designs": [TrialConfig.from_dict(trial["config"]).config_id for trial in shown],
     }
     print(json.dumps(found))
 
