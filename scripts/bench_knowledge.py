@@ -188,7 +188,9 @@ def loudness(run: TrialRun) -> float | None:
     if loss.card.several_teachers:
         return None
     images, labels = data.val.images[:64].float() / 255, data.val.labels[:64]
-    network = [getattr(source, "source", source).network for source, positions in objective.by_source if positions]
+    network = [
+        getattr(source, "source", source).network for source, positions in objective.by_source if positions
+    ]
     with evaluation_mode(scheme):
         with torch.no_grad():
             summary = loss.summarise(network[0].taps(images)) if network else {}
@@ -222,7 +224,9 @@ def rows(results: dict[str, list[dict[str, Any]]]) -> list[str]:
             after = statistics.fmean(r["term_after"] for r in found)
             term = f"{before:.3g} to {after:.3g}"
         loud = [r["loudness"] for r in found if r["loudness"]]
-        heard = " to ".join(f"{statistics.median(one[i] for one in loud):.2g}" for i in (0, -1)) if loud else ""
+        heard = (
+            " to ".join(f"{statistics.median(one[i] for one in loud):.2g}" for i in (0, -1)) if loud else ""
+        )
         n = found[0]["adapters"]
         adapters = f"{min(r['adapters_moved'] for r in found)} of {n}" if n else ""
         lines.append(

@@ -5,11 +5,14 @@ Without knowledge terms this is plain training with the labels. Teacher assistan
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from torch import Tensor, nn
 
+from naskd.config import Cost
+from naskd.cost import network_cost
 from naskd.knowledge.base import KnowledgeLoss, Lesson
-from naskd.networks.student import Student
+from naskd.networks.student import Student, design_cost
 from naskd.schemes.objective import DistillationObjective, Stage
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.taps import TappedNetwork, Taps, tap_shapes
@@ -36,6 +39,14 @@ class OfflineScheme(Scheme):
     def deployed(self) -> nn.Module:
         """The student; adapters stay behind, but for those that their card calls ``deployed``."""
         return self._deployed
+
+    @cached_property
+    def cost(self) -> Cost:
+        """See :attr:`Scheme.cost`; a student as its architecture says has a closed form."""
+        given = self.inputs
+        if given.architecture is None or self.objective.deployed is not None:
+            return network_cost(self.deployed, given.in_channels, given.resolution)
+        return design_cost(given.architecture, given.in_channels, self.shapes.n_classes, given.resolution)
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, if there is one, and the training proper."""

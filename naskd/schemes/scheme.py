@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor, nn
 
 from naskd.config import ArchitectureSpec, Cost, DistillationSpec
-from naskd.cost import network_cost
 from naskd.knowledge.base import Mixed, Summary
 from naskd.knowledge.source import KnowledgeSource
 from naskd.option import OptionValue
@@ -140,10 +138,10 @@ class Scheme(nn.Module):
         """The network that is evaluated and leaves."""
         raise NotImplementedError
 
-    @cached_property
+    @property
     def cost(self) -> Cost:
-        """Of the deployed network; counted once, since counting takes as long as some steps."""
-        return network_cost(self.deployed, self.inputs.in_channels, self.inputs.resolution)
+        """Of the deployed network."""
+        raise NotImplementedError
 
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""
