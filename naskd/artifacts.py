@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,10 @@ class ArtifactStore:
             ValueError: The file is not the one that was stored.
         """
         manifest = self.manifest(artifact_id)
-        state = load_checkpoint(self.path(artifact_id) / "model.pt", manifest["sha256"])
+        path = self.path(artifact_id) / "model.pt"
+        state = load_checkpoint(path, manifest["sha256"])
+        with suppress(OSError):
+            os.utime(path)  # `naskd cache` goes by the last use, which not every file system notes
         return state, manifest
 
     def pack(self, artifact_id: str) -> "PackedArtifact":

@@ -13,7 +13,6 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-import naskd
 from naskd.artifacts import ArtifactStore, file_hash, load_checkpoint
 from naskd.cache import BANKS
 from naskd.checkpoints import Checkpoints
@@ -48,12 +47,12 @@ from naskd.studyfile import StudySpec
 from naskd.taps import tap_shapes
 from naskd.training.compute import Compute
 from naskd.training.evaluation import predict
-from naskd.userfile import file_content_id, foreign_code
+from naskd.userfile import file_content_id, foreign_code, own_code
 
 _LOG = logging.getLogger(__name__)
 
-DATA_SHARE = 0.25
-"""Of a device's free memory that images may take; a padded copy of them is made beside them."""
+DATA_SHARE = 0.1
+"""Of a device's free memory that images may take; beside them is a padded copy for each of up to four augmentations."""
 _TEACHER = TypeAdapter(TeacherSpec)
 _ASSISTANT = TypeAdapter(AssistantSpec)
 
@@ -118,6 +117,10 @@ class TrialContext:
         if data is None:
             data = load_search_data(spec.data, spec.base, cache=cache)
         self.data = data.to(self.compute.device, streamed=self._streams(data))
+        # Now, since files may be edited while a search runs on what was imported.
+        cards = [card.implementation for registry in (BLOCKS, KNOWLEDGE) for card in registry]
+        foreign = foreign_code(cards)
+        self._code = None if foreign is None else [own_code(), *foreign]
         self._copies = DeviceCopies(self.compute.device, spec.execution.bank_device_bytes)
         self._sources: dict[str, OnlineSource] = {}
         self._stand_ins: dict[str, OnlineSource] = {}
@@ -401,14 +404,13 @@ class TrialContext:
             def images(index: Tensor, epoch: int) -> Tensor:
                 return views.batch(index, epoch)[0]
 
-            n_epochs = max(self.spec.epochs, self.spec.retrain_epochs)
             source = self.source(recipe)
             self._banks[key] = BankedSource(
                 source,
                 images,
                 len(self.data.train),
                 views.views.n_views,
-                n_epochs,
+                self.spec.epochs,  # of a retraining too: what is rounded must not depend on how long that is
                 self.spec.execution.bank_bytes,
                 foreseen=[
                     loss for kind in self.foreseen for loss in _template(kind, source, len(self.data.train))
@@ -424,9 +426,7 @@ class TrialContext:
         That is the network (its recipe says how it sees an image, its file what it has learned), the images and their
         views, what is asked, and what computes.
         """
-        cards = [card.implementation for registry in (BLOCKS, KNOWLEDGE) for card in registry]
-        code = foreign_code(cards)
-        if self.cache is None or code is None:
+        if self.cache is None or self._code is None:
             return None
         facts = {
             "network": [recipe.artifact_id, self.store.manifest(recipe.artifact_id)["sha256"]],
@@ -435,7 +435,7 @@ class TrialContext:
                 views.views.augmentation,
                 hashlib.sha256(views.views.table.cpu().numpy().tobytes()).hexdigest(),
             ],
-            "code": [naskd.__version__, code],
+            "code": self._code,
             "compute": {k: v for k, v in self.compute.environment().items() if k not in ("host", "python")},
             "storage": [STORAGE, FILL_BATCH],
         }

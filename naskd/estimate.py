@@ -11,8 +11,11 @@ from naskd.config import DistillationSpec, TrialConfig
 from naskd.context import TrialContext
 from naskd.executors.processes import devices_of
 from naskd.knowledge.source import OnlineSource
+from naskd.training.replay import TIMED
 from naskd.trial import TrialRun, teacher_run
 
+WARM_UP = 2 + 2 * TIMED
+"""Steps before those on a GPU that records: by then it is known whether steps are replayed."""
 TIMED_STEPS = 4
 """Steps timed for each design, after one that is not counted."""
 
@@ -140,8 +143,9 @@ def _assistant_seconds(context: TrialContext, designs: Sequence[TrialConfig]) ->
 
 def _time_steps(run: TrialRun) -> tuple[float, float]:
     """Seconds of one step, and the steps of the whole training, evaluation included as the steps it is worth."""
-    run.loop.run_epoch(max_steps=1)
-    run.loop.epoch = 0  # the first epoch again: there may be only one
+    for _ in range(WARM_UP if run.context.compute.cuda_graphs else 1):
+        run.loop.run_epoch(max_steps=1)
+        run.loop.epoch = 0  # the first epoch again: there may be only one
     started = time.perf_counter()
     run.loop.run_epoch(max_steps=TIMED_STEPS)
     per_step = (time.perf_counter() - started) / TIMED_STEPS

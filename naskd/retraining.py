@@ -62,7 +62,9 @@ class Retraining:
         """The test split, opened at the first use."""
         if self._test is None:
             spec = self.context.spec
-            self._test = load_test_split(spec.data, spec.base).to(self.context.compute.device)
+            streamed = self.context.data.train.streamed
+            test = load_test_split(spec.data, spec.base)
+            self._test = test.to(self.context.compute.device, streamed=streamed)
         return self._test
 
     def run(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from naskd.config import DataSpec, NonNegative, Positive, PositiveInt, TeacherSpec
+from naskd.config import DataSpec, NonNegative, Positive, PositiveInt, TeacherSpec, TrainingSpec
 from naskd.registry import nearest
 from naskd.userfile import defined_functions, may_define, split_reference
 from naskd.validation import Problem, apply_setting, format_value, read_toml, schema_problems
@@ -180,9 +180,10 @@ class ExecutionSpec:
         precision: ``auto`` uses bfloat16 where the hardware gains from it.
         channels_last: Memory layout of feature maps.
         device_data_bytes: Images of more than this stay in the host's memory and are streamed to a GPU; default a
-            quarter of its free memory.
+            tenth of its free memory.
         cuda_graphs: On a GPU, record training steps and replay them where that is measured to be faster.
-        bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views;
+        bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views,
+            in half precision (twice that where its values do not fit it);
             0 asks the teacher always. Part of the study, since what is remembered is rounded.
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
@@ -318,16 +319,21 @@ class StudySpec(_StudyTable):
         """What must be equal for trials of two runs to belong to one study.
 
         Left out is what changes how much is searched, where, or what comes after: budget, executor,
-        checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision and what
-        is banked are part of it, since the bits of a result depend on them.
+        checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision, recorded
+        steps and what is banked are part of it, since the bits of a result depend on them.
         """
         identity = self.to_dict()
         for key in ("base", "budget", "storage", "retrain"):
             del identity[key]
         kept = ["device", "threads", "precision", "channels_last"]
-        # Left out at its default: runs that began before there was such a key can go on.
-        kept += ["bank_bytes"] if self.execution.bank_bytes != ExecutionSpec.bank_bytes else []
+        # Left out at their defaults: runs that began before there were such keys can go on.
+        for key in ("bank_bytes", "cuda_graphs"):
+            kept += [key] if identity["execution"][key] != getattr(ExecutionSpec, key) else []
         identity["execution"] = {key: identity["execution"][key] for key in kept}
+        training = (identity["teacher"] or {}).get("training", {})
+        for key in ("mixing", "mixing_alpha"):
+            if training.get(key) == getattr(TrainingSpec, key):
+                del training[key]
         # Where the images lie may change; that they are the same images is seen by their hash.
         for key in ("root", "test_root", "download", "max_bytes"):
             del identity["data"][key]

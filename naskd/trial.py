@@ -1,5 +1,6 @@
 """One training that can stop and go on, and the loop over it that turns every outcome into data."""
 
+import contextlib
 import dataclasses
 import gc
 import io
@@ -374,7 +375,9 @@ def _free(context: TrialContext) -> None:
     """Give the device's memory back, so that a neighbour on it can have it."""
     if context.compute.device.type == "cuda":
         gc.collect()
-        torch.cuda.empty_cache()
+        # Torch before 2.12 asserts here after a recording that failed; the memory is then only given back later.
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def _take_up(run: TrialRun, job: Job, context: TrialContext) -> None:

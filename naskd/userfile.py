@@ -12,10 +12,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import naskd
 from naskd.registry import nearest
 
 _PREFIX = "naskd_user_"
@@ -153,6 +155,20 @@ def foreign_code(implementations: Iterable[str | type[Any]]) -> list[str] | None
         except (ImportError, OSError, TypeError, ValueError):
             return None
     return sorted(found)
+
+
+@cache
+def own_code() -> str:
+    """A hash of the files of naskd that decide what a network is and what is asked of it."""
+    folder = Path(naskd.__file__).parent
+    files = [
+        folder / "taps.py",
+        *(file for room in ("networks", "knowledge", "data") for file in (folder / room).rglob("*.py")),
+    ]
+    content = hashlib.sha256()
+    for file in sorted(files):
+        content.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return content.hexdigest()
 
 
 def _parse(path: Path) -> ast.Module:

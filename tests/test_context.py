@@ -426,10 +426,20 @@ def test_a_teacher_that_sees_images_otherwise_has_a_bank_of_its_own(tmp_path, mo
     monkeypatch.setattr(context.store, "manifest", lambda _: {**manifest, "sha256": "other weights"})
     assert context._bank_folder(recipe, views) != one
     monkeypatch.undo()
-    for code in (["edited"], None):
-        monkeypatch.setattr("naskd.context.foreign_code", lambda _, code=code: code)
-        assert context._bank_folder(recipe, views) != one
-    assert context._bank_folder(recipe, views) is None, "what has no file cannot be told apart"
+
+    def opened() -> Path | None:
+        other = TrialContext(context.spec, context.store, tmp_path)
+        return other._bank_folder(recipe, views)
+
+    assert opened() == one
+    monkeypatch.setattr("naskd.context.foreign_code", lambda _: ["edited"])
+    assert opened() != one
+    assert context._bank_folder(recipe, views) == one, "what is edited while a search runs is not what runs"
+    monkeypatch.setattr("naskd.context.foreign_code", lambda _: None)
+    assert opened() is None, "what has no file cannot be told apart"
+    monkeypatch.undo()
+    monkeypatch.setattr("naskd.context.own_code", lambda: "another naskd")
+    assert opened() != one
 
 
 def test_a_bank_foresees_what_the_study_may_ask_for(tmp_path) -> None:

@@ -383,6 +383,25 @@ class TestIdentity:
             identity_difference(parse(folder, GOOD).identity(), parse(folder, GOOD, setting).identity()) == []
         )
 
+    def test_keys_that_came_later_are_not_missed_in_older_runs(self, folder: Path) -> None:
+        """What a study of version 0.1.0's first weeks wrote into its books; a new key at its default adds nothing."""
+        taught = GOOD + "[teacher]\ntorchvision = 'resnet18'\n"
+        identity = parse(folder, taught).identity()
+        assert sorted(identity["execution"]) == ["channels_last", "device", "precision", "threads"]
+        training = identity["teacher"]["training"]
+        assert sorted(training) == [
+            "augmentation",
+            "batch_size",
+            "epochs",
+            "learning_rate",
+            "momentum",
+            "optimizer",
+            "schedule",
+            "weight_decay",
+        ]
+        mixed = parse(folder, taught, "teacher.training.mixing=mixup").identity()
+        assert identity_difference(identity, mixed) == ['teacher.training.mixing: (absent) -> "mixup"']
+
     @pytest.mark.parametrize(
         ("setting", "line"),
         [
@@ -391,6 +410,7 @@ class TestIdentity:
             ("execution.threads=2", "execution.threads: 1 -> 2"),
             ("execution.bank_bytes=2e9", "execution.bank_bytes: (absent) -> 2000000000"),
             ("execution.bank_bytes=0", "execution.bank_bytes: (absent) -> 0"),
+            ("execution.cuda_graphs=false", "execution.cuda_graphs: (absent) -> false"),
             ("execution.device=cpu", 'execution.device: "auto" -> "cpu"'),
             ("limits.max_macs=1e6", "limits.max_macs: null -> 1000000"),
             ("sampler.multivariate=false", "sampler.multivariate: true -> false"),

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from naskd.checkpoints import CheckpointStore
 from naskd.context import TrialContext
 from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
 from naskd.executors.parcel import deliver, pack
+from naskd.executors.ray_connect import available_cpus
 from naskd.executors.shared_arrays import SharedArrays
 from naskd.executors.worker import Begun, CannotBegin, Outfit, Work, Worker, start_server
 from naskd.jobs import TrialResult, TrialSource
@@ -94,7 +96,7 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
     if places is None and workers is not None:
         places = -(-workers // len(gpus))
     elif places is None:
-        places = 1 if gpus[0] is not None else max(1, _cores() // execution.threads)
+        places = 1 if gpus[0] is not None else max(1, available_cpus() // execution.threads)
     held = places * len(gpus)
     if workers is not None and workers > held:
         what = "the CPU is one device" if gpus[0] is None else f"GPUs of this machine: {len(gpus)}"
@@ -106,10 +108,6 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
         device = devices[number % len(devices)]
         device.slots.append(Slot(device))
     return [device for device in devices if device.slots]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:
@@ -154,8 +152,9 @@ class ProcessesExecutor:
             cache.mkdir(parents=True, exist_ok=True)
             shared = SharedArrays(arrays, cache)
             cleanup.callback(shared.close)
+            files = Path(cleanup.enter_context(TemporaryDirectory(prefix="naskd-files-")))
             outfit = Outfit(
-                deliver(parcel, cache),
+                deliver(parcel, files),
                 shared,
                 self.context.store.root.absolute(),
                 None if checkpoints is None else checkpoints.root,

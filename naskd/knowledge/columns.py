@@ -197,8 +197,8 @@ class DeviceCopies:
 
     Args:
         device: Where the networks are.
-        budget_bytes: Of all copies; the least recently used go first. What one batch needs at once is kept even
-            beyond it.
+        budget_bytes: Of all copies; the least recently used go first. What one bank is asked for at once is kept even
+            beyond it, so that several banks with columns larger than it copy them again for every batch.
     """
 
     def __init__(self, device: torch.device, budget_bytes: int) -> None:

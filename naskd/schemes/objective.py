@@ -99,7 +99,7 @@ class DistillationObjective(nn.Module):
         """Smallest batch on which every term is defined."""
         return max([2, *(loss.card.min_batch for loss in self._losses())])
 
-    def repeats(self, stage: Stage) -> bool:
+    def same_each_step(self, stage: Stage) -> bool:
         """Whether each step of a stage, after the first, does the same operations; see ``Phase.repeats``."""
         cards = [self._losses()[i].card for i in self.of_stage[stage]]
         return not any(card.uses_progress or card.waits for card in cards)

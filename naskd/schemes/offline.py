@@ -58,7 +58,7 @@ class OfflineScheme(Scheme):
             step=self._step,
             ask=self._ask,
             min_batch=objective.min_batch,
-            repeats=objective.repeats("main"),
+            repeats=self._repeats("main"),
         )
         if not self.initial_epochs:
             return (main,)
@@ -71,9 +71,16 @@ class OfflineScheme(Scheme):
                 step=self._initial_step,
                 ask=self._ask_initially,
                 min_batch=objective.min_batch,
-                repeats=objective.repeats("initial"),
+                repeats=self._repeats("initial"),
             ),
             main,
+        )
+
+    def _repeats(self, stage: Stage) -> bool:
+        """See ``Phase.repeats``. Of code from elsewhere nobody knows, unless its class says ``repeats = True``."""
+        return self.objective.same_each_step(stage) and all(
+            getattr(kind, "repeats", kind.__module__.partition(".")[0] in ("naskd", "torch"))
+            for kind in {type(module) for module in self.modules()}
         )
 
     def progress(self, epoch: int) -> float:

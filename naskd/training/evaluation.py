@@ -17,13 +17,21 @@ def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
 
     Images that are not on the device travel there batch by batch.
     """
-    found = []
+    found: list[Tensor] = []
+    done, size = 0, _batch_size(images, compute)
     with evaluation_mode(network), torch.no_grad(), compute.autocast():
-        for batch in torch.split(images, _batch_size(images, compute)):
-            x = batch.to(compute.device, non_blocking=True).float().div_(255)
-            if compute.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-            found.append(network(x).argmax(1))
+        while done < len(images):
+            try:
+                x = images[done : done + size].to(compute.device, non_blocking=True).float().div_(255)
+                if compute.channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                found.append(network(x).argmax(1))
+            except torch.cuda.OutOfMemoryError:
+                if size <= EVALUATION_BATCH:
+                    raise
+                size //= 2
+                continue
+            done += size
     return torch.cat(found)
 
 

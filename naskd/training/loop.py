@@ -181,6 +181,8 @@ class TrainingLoop:
             for batch in itertools.islice(self._batches(phase), max_steps):
                 rows.append(self._step(phase, batch, len(rows)))
         self.epoch += 1
+        if self.epoch == self.total_epochs:
+            self._replay = None  # it holds the device's memory, and this loop
         means = _means(rows)
         if not all(map(math.isfinite, means.values())):
             raise NonFiniteError(f"non-finite loss: {_first_non_finite(rows)} of epoch {self.epoch}")

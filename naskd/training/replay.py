@@ -31,7 +31,8 @@ FEWEST = 20
 class Replay:
     """The steps of one phase on batches of one size: launched first, then replayed if that is faster.
 
-    Every call is a step of the training, whichever way it is executed. The device is waited for four times in all.
+    Every call is a step of the training, whichever way it is executed. The device is waited for before and after
+    each of the few that are timed.
 
     Args:
         step: One step. It does the same operations each time, after its first call.
@@ -45,8 +46,7 @@ class Replay:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: list[Tensor] = []
         self._row: Row = ((), torch.empty(0))
-        self._seconds = 0.0
-        self._started = 0.0
+        self._seconds = {"launched": 0.0, "replayed": 0.0}
 
     def __call__(self, batch: Batch, asked: Asked) -> Row:
         """Do a step."""
@@ -55,37 +55,28 @@ class Replay:
             return self.step(batch, asked)
         number = self.done - 2
         if number < TIMED:
-            row = self._timed(number, lambda: self.step(batch, asked))
-            self._seconds = self._elapsed(number)
-            return row
-        if number == TIMED and not self._record(batch, asked):
-            return self.step(batch, asked)
+            return self._timed("launched", lambda: self.step(batch, asked))
+        if number == TIMED:
+            self._record(batch, asked)
         if self._graph is None:
             return self.step(batch, asked)
-        number -= TIMED
-        if number >= TIMED:
+        if number >= 2 * TIMED:
             return self._replay(batch, asked)
-        row = self._timed(number, lambda: self._replay(batch, asked))
-        seconds = self._elapsed(number)
-        if number == TIMED - 1 and seconds >= self._seconds:
-            self._forget()
+        row = self._timed("replayed", lambda: self._replay(batch, asked))
+        if number == 2 * TIMED - 1 and self._seconds["replayed"] >= self._seconds["launched"]:
+            self._graph, self._given = None, []
         return row
 
-    def _timed(self, number: int, step: Callable[[], Row]) -> Row:
-        if number == 0:
-            torch.cuda.synchronize(self.device)
-            self._started = time.perf_counter()
-        return step()
-
-    def _elapsed(self, number: int) -> float:
-        """Seconds of a step, after the last one that is timed."""
-        if number < TIMED - 1:
-            return 0.0
+    def _timed(self, how: str, step: Callable[[], Row]) -> Row:
         torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - self._started) / TIMED
+        started = time.perf_counter()
+        row = step()
+        torch.cuda.synchronize(self.device)
+        self._seconds[how] += time.perf_counter() - started
+        return row
 
-    def _record(self, batch: Batch, asked: Asked) -> bool:
-        """Record a step, without executing it; whether that was possible."""
+    def _record(self, batch: Batch, asked: Asked) -> None:
+        """Record a step, without executing it, if that is possible."""
         mixed = batch.mixed and Mixed(batch.mixed.labels.clone(), batch.mixed.share.clone())
         own = replace(
             batch,
@@ -109,10 +100,9 @@ class Replay:
                     graph.capture_end()
         except RuntimeError as error:
             _LOG.info("this step cannot be recorded and is launched each time: %s", str(error).split("\n")[0])
-            return False
+            return
         before.wait_stream(stream)
         self._graph, self._given, self._row = graph, _tensors(own, said), row
-        return True
 
     def _replay(self, batch: Batch, asked: Asked) -> Row:
         assert self._graph is not None
@@ -121,9 +111,6 @@ class Replay:
         self._graph.replay()
         names, values = self._row
         return names, values.clone()
-
-    def _forget(self) -> None:
-        self._graph, self._given = None, []
 
 
 def _tensors(batch: Batch, asked: Asked) -> list[Tensor]:

@@ -391,7 +391,7 @@ def test_a_driver_that_is_killed_leaves_no_process_and_its_script_is_not_run_by_
 
 def _places(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int, **execution: Any) -> list[Any]:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    monkeypatch.setattr(processes, "_cores", lambda: 8)
+    monkeypatch.setattr(processes, "available_cpus", lambda: 8)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from small_studies import TEACHER, design, small_context, study
-from torch import Tensor
+from torch import Tensor, nn
 
 from naskd.config import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.context import TrialContext
@@ -41,6 +41,21 @@ def test_which_losses_may_be_replayed(kind, context) -> None:
     assert {phase.repeats for phase in run.loop.phases} == {kind not in NEVER}
 
 
+class Foreign(nn.Module):
+    """A module that naskd knows nothing of."""
+
+
+class Promised(Foreign):
+    repeats = True
+
+
+@pytest.mark.parametrize(("module", "expected"), [(Foreign(), False), (Promised(), True)])
+def test_code_from_elsewhere_is_replayed_only_if_it_says_so(module, expected, context) -> None:
+    run, _ = start_run(taught("logits"), context, 0)
+    run.scheme.student.extra = module
+    assert [phase.repeats for phase in run.scheme.phases()] == [expected]
+
+
 def test_nothing_is_recorded_on_a_cpu(context) -> None:
     assert not context.compute.cuda_graphs
 
@@ -66,9 +81,8 @@ class Fake(Replay):
         self.now += self.cost[how]
         return ("loss",), torch.tensor([float(len(self.steps))])
 
-    def _record(self, batch: Batch, asked: Asked) -> bool:
+    def _record(self, batch: Batch, asked: Asked) -> None:
         self._graph = object() if self.records else None  # type: ignore[assignment]
-        return self.records
 
     def _replay(self, batch: Batch, asked: Asked) -> Row:
         assert self._graph is not None
@@ -157,6 +171,18 @@ def test_every_kind_trains_alike_on_a_gpu(kind, contexts, monkeypatch) -> None:
     same(taught(kind, epochs=12, batch_size=24, learning_rate=1e-3), contexts, monkeypatch)
 
 
+class Impatient:
+    """A clock by which everything takes less time than what came before."""
+
+    def __init__(self) -> None:
+        self.now, self.step = 0.0, 1.0
+
+    def perf_counter(self) -> float:
+        self.step *= 0.9
+        self.now += self.step
+        return self.now
+
+
 def same(config: TrialConfig, contexts: dict[bool, TrialContext], monkeypatch: pytest.MonkeyPatch) -> None:
     """Launched and replayed, a training ends at about the same place; and it was replayed."""
     from small_studies import make
@@ -164,7 +190,7 @@ def same(config: TrialConfig, contexts: dict[bool, TrialContext], monkeypatch: p
     replays = []
     there = Replay._replay
     monkeypatch.setattr(Replay, "_replay", lambda self, *given: replays.append(1) or there(self, *given))
-    monkeypatch.setattr(Replay, "_forget", lambda self: None)  # slower or not, it must be right
+    monkeypatch.setattr(replay, "time", Impatient())  # slower or not, it must be right
     make(contexts[False], config)
     launched, expected = trained(contexts[False], config)
     assert not replays
