@@ -223,6 +223,10 @@ Steps = Generator[Progress, Decision, TrialResult]
 interrupt: what a design or a machine does to a training is data."""
 
 
+Work = Callable[[Job, TrialContext], Steps]
+"""How a worker does a job: :func:`job_steps`, but for tests of what a worker may do."""
+
+
 def checkpoint_key(job: Job) -> str:
     """Under which a job's state is kept: its training, whatever its number in the books."""
     return (

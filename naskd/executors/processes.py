@@ -23,11 +23,11 @@ from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
 from naskd.executors.parcel import deliver, pack
 from naskd.executors.ray_connect import available_cpus
 from naskd.executors.shared_arrays import SharedArrays
-from naskd.executors.worker import Begun, CannotBegin, Outfit, Work, Worker, start_server
+from naskd.executors.worker import Begun, CannotBegin, Outfit, Worker, start_server
 from naskd.jobs import TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.training.compute import Compute
-from naskd.trial import job_steps
+from naskd.trial import Work, job_steps
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,7 @@ from naskd.executors.ray_callbacks import build_callbacks, flat_design
 from naskd.executors.ray_connect import ClusterError, connect
 from naskd.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
-from naskd.trial import Steps, job_steps
-
-Work = Callable[[Job, TrialContext], Steps]
+from naskd.trial import Steps, Work, job_steps
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,12 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from naskd.context import TrialContext
-from naskd.executors.attempts import interrupts
+from naskd.executors.attempts import POLL_SECONDS, interrupts
 from naskd.jobs import Decision, Job, TrialSource
 from naskd.trial import checkpoint_key, run_job
-
-POLL_SECONDS = 1.0
-"""How long to wait when the source has nothing now: other drivers on its storage are at work."""
 
 
 class SerialExecutor:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
@@ -32,9 +32,7 @@ from naskd.jobs import Decision, Job, TrialResult
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
-from naskd.trial import Progress, Steps
-
-Work = Callable[[Job, TrialContext], Steps]
+from naskd.trial import Progress, Work
 
 SERVER_SECONDS = 5.0
 """How long servers may die before no other is tried."""
