@@ -117,7 +117,7 @@ def search(
         "failed": failed,
         "trial_seconds": sum(trial["wall_seconds"] for trial in trained),
         "asked": context.source(context.teacher_recipe()).forward_images if distilled else 0,
-        "bank_bytes": sum(file.stat().st_size for file in (home / "cache").rglob("*.pt")),
+        "bank_bytes": sum(file.stat().st_size for file in (home / "cache").rglob("*@*.safetensors")),
         "architectures": [trial["config"]["architecture"] for trial in trained],
     }
 

@@ -35,6 +35,6 @@ def faults(mode: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
 def test_a_step_does_not_fault_in_what_the_last_one_freed() -> None:
     """Five steps of 40 MiB: 51,200 pages of 4 KiB if each begins anew."""
-    if faults("plain") < 5_000:
-        pytest.skip("this machine gives large pages, or keeps them by itself")
     assert faults("kept") < 500
+    if all(faults("plain") < 5_000 for _ in range(3)):  # now and then glibc keeps them by itself
+        pytest.skip("this machine keeps freed memory, or gives large pages")
