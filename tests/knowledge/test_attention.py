@@ -77,3 +77,24 @@ def test_half_precision_activations_do_not_overflow() -> None:
     x = torch.full((1, 2, 2, 2), 300.0, dtype=torch.float16)  # 300^2 is beyond float16
     assert attention_map(x).max() == 90000
     assert math.isfinite(value(x, x))
+
+
+@pytest.mark.parametrize("grids", [((3, 4), (3, 4)), ((4, 4), (2, 2)), ((2, 2), (4, 4)), ((1, 1), (1, 1))])
+def test_gradients_worked_out_by_hand_are_those_of_autograd(grids) -> None:
+    torch.manual_seed(0)
+    student = torch.randn(3, 5, *grids[0], dtype=torch.float64, requires_grad=True)
+    teacher = torch.rand(3, *grids[1], dtype=torch.float64)
+    with torch.no_grad():
+        student[1] = 0  # an all-zero map
+    own = attention_map(student)
+    plain = student.square().mean(dim=1)
+    small = (min(own.shape[1], teacher.shape[1]), min(own.shape[2], teacher.shape[2]))
+    pooled = [torch.nn.functional.adaptive_avg_pool2d(x, small).flatten(1) for x in (plain, teacher)]
+    expected = torch.nn.functional.mse_loss(
+        torch.nn.functional.normalize(pooled[0], dim=1), torch.nn.functional.normalize(pooled[1], dim=1)
+    )
+    found = attention_loss(own, teacher)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(3 * found, student)
+    (reference,) = torch.autograd.grad(3 * expected, student)
+    torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-15)
