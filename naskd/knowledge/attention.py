@@ -51,7 +51,7 @@ class _Difference(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: Tensor) -> Tensor:
         """Of ``(B, N)`` and ``(B, N)``; vectors shorter than 1e-12 are divided by that."""
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(_SHORTEST)
+        length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(_SHORTEST)
         turned = x / length
         apart = turned - target
         slope = apart * (2 / apart.numel())
