@@ -31,7 +31,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
             run = new_run(
                 context, resnet(3, args.width), TEACHINGS["all three"], training, seed, online=arm == "online"
             )
-            seconds = timed(context.compute, lambda run=run: run.advance(run.total_epochs))  # type: ignore[misc]
+            seconds = timed(context.compute, lambda run=run: run.advance(run.total_epochs))
             rows.append(
                 {
                     "arm": arm,

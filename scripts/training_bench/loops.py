@@ -199,7 +199,7 @@ def best_step(
     found = {}
     for name, precise, last in _variants(compute):
         layout = torch.channels_last if last else torch.contiguous_format
-        network = build().to(memory_format=layout).train()  # type: ignore[call-overload]
+        network = build().to(memory_format=layout).train()
         batches = [
             (as_float(images.images[i : i + training.batch_size]).contiguous(memory_format=layout), labels)
             for i in range(0, min(len(images), 4 * training.batch_size), training.batch_size)

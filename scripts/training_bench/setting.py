@@ -45,7 +45,7 @@ TEACHINGS = {"logits": LOGITS, "hint+attention": MAPS, "all three": (*LOGITS, *M
 def resnet(depth: int, width: int = 16, stem_stride: int = 1) -> ArchitectureSpec:
     """Three stages of basic blocks, as ResNets for CIFAR-10 have: depth 3 is ResNet-20, depth 9 ResNet-56."""
     stages = tuple(StageSpec("basic", depth, width * 2**i, stride=2 if i else 1) for i in range(3))
-    return ArchitectureSpec(stages, stem_width=width, stem_stride=stem_stride)  # type: ignore[arg-type]
+    return ArchitectureSpec(stages, stem_width=width, stem_stride=stem_stride)
 
 
 # --- images --------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
             rows.append({"repetition": number, "rate": matmul_rate(compute, args.matmul)})
             continue
         run, (name, data_name, taught) = arms[arm], arm
-        seconds = timed(compute, lambda run=run: run.loop.run_epoch(max_steps=args.size_steps))  # type: ignore[misc]
+        seconds = timed(compute, lambda run=run: run.loop.run_epoch(max_steps=args.size_steps))
         images = min(args.size_steps * args.size_batch, run.loop.images_per_epoch(0))
         steps = -(-images // args.size_batch)
         macs = run.cost.macs

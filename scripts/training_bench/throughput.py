@@ -123,7 +123,7 @@ class Pair:
         rows = []
         for arm, call in (("ours, first", first), ("ours", lambda: self.trial(contexts[0], seed + 1))):
             results: list[Any] = []
-            seconds = timed(self.context.compute, lambda call=call, to=results: to.append(call()))  # type: ignore[misc]
+            seconds = timed(self.context.compute, lambda call=call, to=results: to.append(call()))
             rows.append({"arm": arm, "seconds": seconds, "val_accuracy": results[0].metrics["val_accuracy"]})
         return rows
 
@@ -143,7 +143,7 @@ class Pair:
 
     @staticmethod
     def as_customary(network: nn.Module) -> nn.Module:
-        return network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload,no-any-return]
+        return network.to(memory_format=torch.contiguous_format)
 
     def ceiling(self) -> Row:
         """Only the student's steps, at their best."""
