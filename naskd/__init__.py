@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _LAZY = {
-    "search": "naskd.api",
+    "search": "naskd.launch",
     "open_run": "naskd.api",
     "load": "naskd.api",
     "Run": "naskd.api",

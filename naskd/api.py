@@ -32,11 +32,10 @@ from naskd.search.leases import renewing
 from naskd.search.record import load_books, run_record
 from naskd.search.storage import dashboard_target, open_storage, quiet
 from naskd.search.study import Snapshot, Space, Study, StudyError, StudyInputError
-from naskd.studyfile import StudySpec, parse_study
+from naskd.studyfile import RUNS, StudySpec, parse_study
 from naskd.userfile import file_content_id, import_file, load_function
 
 STUDY_FILE = "study.json"
-RUNS = Path("runs")
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
 
@@ -79,38 +78,8 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     return OpenStudy(spec, space, context)
 
 
-def search(
-    study: str | Path | StudySpec,
-    *,
-    trials: int | None = None,
-    seconds: float | None = None,
-    out: str | Path | None = None,
-    settings: Sequence[str] = (),
-    observe: Callable[[Snapshot], None] = lambda _: None,
-) -> "Run":
-    """Run a study, or go on with it where it stopped.
-
-    Args:
-        study: Path of a study file, or a parsed one.
-        trials: Replaces the study file's ``budget.trials``.
-        seconds: Replaces the study file's ``budget.seconds``.
-        out: Run directory; default ``runs/<name>``.
-        settings: ``key=value`` overrides, as ``--set`` takes them.
-        observe: Called with a snapshot whenever something has changed.
-
-    Returns:
-        The run, with its report written.
-
-    Raises:
-        ValueError: The study file is wrong.
-        StudyError: The run is another study's, is in use, or cannot go on.
-    """
-    quiet()
-    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
-    given = {"trials": trials, "seconds": seconds}
-    budget = dataclasses.replace(spec.budget, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-    spec = dataclasses.replace(spec, budget=budget)
-    run_dir = Path(out) if out is not None else RUNS / spec.name
+def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], None] = lambda _: None) -> "Run":
+    """Run a study, or go on with it where it stopped; see :func:`naskd.launch.search`."""
     opened = open_study(spec, runs=run_dir.parent)
     sample = opened.sample()
     kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}

@@ -252,19 +252,23 @@ def search(
     from naskd.studyfile import parse_study
 
     spec = parse_study(study, given)
-    from naskd import api, report
-
     if dry_run:
+        from naskd import api, report
+
         _show(report.dry_run_table(api.dry_run(spec, trials=trials, seconds=seconds)))
         return
-    from naskd.report.progress import SearchProgress
+    from naskd import launch
 
-    run_dir = out if out is not None else api.RUNS / spec.name
+    launch.prepare(spec)
+    from naskd.report.progress import SearchProgress
+    from naskd.studyfile import RUNS
+
+    run_dir = out if out is not None else RUNS / spec.name
     console = _console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
         with _writing_to(run_dir), progress, _notices(progress.notice):
-            run = api.search(spec, trials=trials, seconds=seconds, out=run_dir, observe=progress.observe)
+            run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observe=progress.observe)
     except KeyboardInterrupt:
         _say(f"the running trial is run again by: {_command('search', study, out=out, settings=settings)}")
         raise

@@ -367,15 +367,29 @@ class TrialContext:
             network.load_state_dict(dict(state))
         return Teacher(network)
 
-    def _as_source(self, network: nn.Module) -> OnlineSource:
+    def _as_source(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> OnlineSource:
+        network = self.frozen_network(recipe, state)
         shapes = tap_shapes(network, *self.input_shape)
         assert isinstance(network, Teacher)
-        return OnlineSource(network, shapes, network_cost(network, *self.input_shape).macs, _parts(network))
+        return OnlineSource(network, shapes, self._macs(recipe, network), _parts(network))
+
+    def _macs(self, recipe: ArtifactRecipe, network: Teacher) -> int:
+        """Of one forward pass of a shared network."""
+        channels, resolution = self.input_shape
+        teacher = self.spec.teacher
+        if recipe.assistant is not None:
+            architecture = recipe.assistant.architecture
+        elif teacher is not None and teacher.architecture is not None:
+            architecture = teacher.architecture
+        else:
+            return network_cost(network, channels, resolution).macs
+        # In closed form: for counting, torch imports its compiler, a second at the start of a search.
+        return design_cost(architecture, channels, self.data.n_classes, resolution).macs
 
     def stand_in(self, recipe: ArtifactRecipe) -> OnlineSource:
         """An untrained network of the recipe's shape, which costs what the trained one costs; built once."""
         if recipe.artifact_id not in self._stand_ins:
-            self._stand_ins[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, None))
+            self._stand_ins[recipe.artifact_id] = self._as_source(recipe, None)
         return self._stand_ins[recipe.artifact_id]
 
     def source(self, recipe: ArtifactRecipe) -> OnlineSource:
@@ -386,7 +400,7 @@ class TrialContext:
         """
         if recipe.artifact_id not in self._sources:
             state, _ = self.store.load(recipe.artifact_id)
-            self._sources[recipe.artifact_id] = self._as_source(self.frozen_network(recipe, state))
+            self._sources[recipe.artifact_id] = self._as_source(recipe, state)
         return self._sources[recipe.artifact_id]
 
     def source_for(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:

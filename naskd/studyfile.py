@@ -30,6 +30,9 @@ DIRECTIONS: Mapping[Objective, Literal["maximize", "minimize"]] = {
 }
 """What better means for each objective."""
 
+RUNS = Path("runs")
+"""Folder of all runs, where nothing else is said."""
+
 _FROZEN = ConfigDict(extra="forbid", validate_default=True)
 
 

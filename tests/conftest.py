@@ -76,7 +76,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     folder = (base if worker_id == "master" else base.parent) / "tiny"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
-            from naskd.api import search
+            from naskd import search
 
             search(write_tiny_study(folder), out=folder / "runs" / "tiny")
             (folder / "done").touch()

@@ -10,7 +10,7 @@ from conftest import TINY_SPACE, TINY_STUDY, write_tiny_study
 from filelock import FileLock
 
 import naskd
-from naskd import api
+from naskd import api, launch
 from naskd.search.study import StudyError, StudyInputError
 
 
@@ -28,8 +28,8 @@ def test_search_is_the_function_however_often_and_whatever_was_imported():
     import naskd.search.study
     from naskd.search.study import Study
 
-    assert naskd.search is api.search
-    assert naskd.search is api.search
+    assert naskd.search is launch.search
+    assert naskd.search is launch.search
     assert Study.__module__ == "naskd.search.study"
 
 

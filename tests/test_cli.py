@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import naskd
-from naskd import api
+from naskd import api, launch
 from naskd.cli import app
 from naskd.executors import EXECUTORS
 from naskd.export import ExportError
@@ -73,6 +73,21 @@ def test_help_imports_nothing_heavy(command: str) -> None:
 def test_import_naskd_imports_nothing_heavy() -> None:
     code = "import sys, naskd; assert not {'torch', 'optuna', 'ray', 'pydantic', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_search_prepares_its_executor_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from naskd import launch\n"
+        "from pathlib import Path\n"
+        "from naskd.studyfile import parse_study\n"
+        "from multiprocessing import forkserver\n"
+        f"spec = parse_study(Path({str(write_tiny_study(tmp_path))!r}), ['execution.executor=processes'])\n"
+        "launch.prepare(spec)\n"
+        "assert forkserver._forkserver._forkserver_pid is not None\n"
+        "assert not {'torch', 'optuna', 'ray'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
 def test_help_takes_less_than_two_fifths_of_a_second() -> None:
@@ -190,7 +205,7 @@ def test_what_fails_while_running_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(api, "search", fail)
+    monkeypatch.setattr(launch, "search", fail)
     result = call("search", write_tiny_study(tmp_path), "--out", tmp_path / "full")
     assert_refused(result, 1, said)
     assert len(result.stderr.splitlines()) == 1
@@ -202,7 +217,7 @@ def test_a_mistake_in_naskd_keeps_its_traceback(tmp_path: Path, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(api, "search", fail)
+    monkeypatch.setattr(launch, "search", fail)
     result = call("search", write_tiny_study(tmp_path))
     assert isinstance(result.exception, KeyError)
 

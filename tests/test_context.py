@@ -16,6 +16,7 @@ from naskd import trial as trial_module
 from naskd.artifacts import ArtifactStore, file_hash
 from naskd.config import AssistantSpec, DataSpec, KnowledgeTerm, TeacherSpec, TrialConfig
 from naskd.context import TrialContext
+from naskd.cost import network_cost
 from naskd.jobs import Decision, Job
 from naskd.networks.teachers import Teacher
 from naskd.studyfile import ExecutionSpec
@@ -455,6 +456,7 @@ def test_a_stand_in_costs_what_the_real_one_costs(tmp_path) -> None:
     context = small_context(tmp_path)
     for recipe in context.recipes(assisted(SMALL)):
         stand_in = context.stand_in(recipe)
+        assert stand_in.macs == network_cost(stand_in.network, *context.input_shape).macs
         if recipe.assistant is None:
             assert (stand_in.macs, stand_in.shapes) == (
                 context.source(recipe).macs,

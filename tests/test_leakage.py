@@ -57,7 +57,7 @@ naskd.data.sealed.open_test = naskd.data.sources.open_test = poisoned
 import naskd.retraining
 naskd.retraining.load_test_split = poisoned
 
-from naskd.api import search
+from naskd import search
 folder = Path({str(tmp_path)!r})
 run = search(write_tiny_study(folder), out=folder / "run")
 assert [t["state"] for t in run.trials()] == ["COMPLETE"] * 2, run.trials()

@@ -6,6 +6,7 @@ import pytest
 from data.files import CIFAR_CLASSES, write_cifar10, write_images
 from torchvision.datasets import CIFAR10
 
+import naskd
 from naskd import api
 from naskd.studyfile import parse_study
 
@@ -68,7 +69,7 @@ def test_a_shipped_study_is_right_and_its_space_gives_designs(
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)
 def test_a_shipped_study_runs(study: Path, settings_of, tmp_path: Path):
-    run = api.search(study, out=tmp_path / "runs" / "one", settings=settings_of(study))
+    run = naskd.search(study, out=tmp_path / "runs" / "one", settings=settings_of(study))
     record = run.to_dict(everything=True)
     assert [t["state"] for t in record["trials"] if t["state"] != "PRUNED"] == ["COMPLETE"] * 2
     assert run.stop_reason == "all 2 trials done"

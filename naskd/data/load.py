@@ -24,8 +24,8 @@ def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> S
     Args:
         spec: Which images, at which resolution, split how.
         base: Folder that the paths in `spec` are relative to: the study file's.
-        cache: Folder where decoded images of an ``image_folder`` are kept; None decodes at every call.
-            Entries are found by the names, sizes and times of the files and checked against their hash.
+        cache: Folder where decoded images are kept (of ``digits`` and of an ``image_folder``); None decodes at every
+            call. Entries are found by the names, sizes and times of the files and checked against their hash.
 
     Raises:
         ValueError: Images are missing, corrupt, of unequal shape or too many for ``max_bytes``; a class is

@@ -4,12 +4,14 @@ Opening lists labels and decodes nothing of an image folder; a source reads the 
 for. Which positions a search may ask for is decided in :mod:`load`.
 """
 
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from naskd.config import DataSpec
-from naskd.data.raw import Source, array_source
+from naskd.config import DataSpec, content_id
+from naskd.data.decoded_cache import load_decoded, store_decoded
+from naskd.data.raw import ImageArray, Source, array_source
 from naskd.data.splits import Split, make_split
 
 
@@ -37,7 +39,7 @@ def open_development(spec: DataSpec, base: Path, cache: Path | None) -> Source:
         ValueError: The images are missing, or a class has none.
     """
     if spec.kind == "digits":
-        return _open_digits(spec)
+        return _open_digits(spec, cache)
     if spec.kind == "cifar10":
         return _open_cifar10(spec, folder(base, spec.root), train=True)
     return _open_image_folder(spec, folder(base, spec.root), cache)
@@ -61,13 +63,26 @@ def folder(base: Path, path: str | None) -> Path:
     return base / Path(path).expanduser()
 
 
-def _open_digits(spec: DataSpec) -> Source:
+def _open_digits(spec: DataSpec, cache: Path | None) -> Source:
+    key = content_id(["digits", 1, version("scikit-learn")])
+    # A row of 8x8 pixels and a label each. Kept, since importing scikit-learn takes most of a second.
+    kept = load_decoded(cache, key) if cache is not None else None
+    if kept is None:
+        kept = _decode_digits()
+        if cache is not None:
+            store_decoded(cache, key, kept)
+    return array_source(
+        kept[:, :-1].reshape(-1, 8, 8), kept[:, -1].astype(np.int64), tuple(map(str, range(10))), spec
+    )
+
+
+def _decode_digits() -> ImageArray:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     # The pixels count the inked cells of 4x4 blocks, 0 to 16.
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    return array_source(images, digits.target.astype(np.int64), tuple(map(str, digits.target_names)), spec)
+    pixels = np.rint(digits.data * (255 / 16))
+    return np.column_stack([pixels, digits.target]).astype(np.uint8)
 
 
 def _open_cifar10(spec: DataSpec, root: Path, *, train: bool) -> Source:

@@ -1,8 +1,10 @@
 """Executors: who runs the jobs of a study. One file per executor, registered here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from naskd.executors.server import start_server
 from naskd.jobs import TrialSource
 from naskd.registry import Registry
 
@@ -19,12 +21,21 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class ExecutorCard:
-    """The torch-free description of an executor."""
+    """The torch-free description of an executor.
+
+    Args:
+        name: As studies say it.
+        title: One line for a listing.
+        paper: See :class:`~naskd.registry.Card`.
+        implementation: See :class:`~naskd.registry.Card`.
+        prepare: What it begins as soon as a study that names it has been read, and does not wait for.
+    """
 
     name: str
     title: str
     paper: str
     implementation: str | type[Any]
+    prepare: Callable[[], None] | None = None
 
 
 EXECUTORS: Registry[ExecutorCard] = Registry("executor")
@@ -44,6 +55,7 @@ EXECUTORS.register(
         title="trials at once in processes of this machine, several on a device",
         paper="",
         implementation="naskd.executors.processes:ProcessesExecutor",
+        prepare=start_server,
     )
 )
 

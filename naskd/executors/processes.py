@@ -23,7 +23,7 @@ from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
 from naskd.executors.parcel import deliver, pack
 from naskd.executors.ray_connect import available_cpus
 from naskd.executors.shared_arrays import SharedArrays
-from naskd.executors.worker import Begun, CannotBegin, Outfit, Worker, start_server
+from naskd.executors.worker import Begun, CannotBegin, Outfit, Worker
 from naskd.jobs import TrialResult, TrialSource
 from naskd.studyfile import ExecutionSpec
 from naskd.training.compute import Compute
@@ -143,7 +143,6 @@ class ProcessesExecutor:
             WorkerError: No worker can begin.
         """
         devices = devices_of(self.context.spec.execution, self.context.compute)
-        start_server()  # it imports while the study is packed
         cache = (self.context.cache or self.folder).absolute()
         parcel, arrays = pack(self.context)
         checkpoints = self.context.checkpoints

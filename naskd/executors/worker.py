@@ -1,7 +1,6 @@
 """A warm worker process of this machine, from both sides: how the driver starts and hears it, and what it does.
 
-Workers are forked by a server process that has imported what a trial needs and has done nothing else: it never saw
-CUDA, holds no thread and nothing of the driver. So a worker begins in milliseconds, and in no state but a fresh one.
+Workers are forked by the process of :mod:`naskd.executors.server`.
 """
 
 import contextlib
@@ -9,17 +8,12 @@ import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import naskd
@@ -27,11 +21,9 @@ from naskd.artifacts import ArtifactStore
 from naskd.checkpoints import CheckpointStore
 from naskd.context import TrialContext
 from naskd.executors.parcel import Parcel, unpack
+from naskd.executors.server import main_hidden, start_server
 from naskd.executors.shared_arrays import SharedArrays
 from naskd.jobs import Decision, Job, TrialResult
-from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
-from naskd.schemes import SCHEMES
 from naskd.trial import Progress, Work
 
 SERVER_SECONDS = 5.0
@@ -85,37 +77,6 @@ Said = Begun | CannotBegin | Progress | TrialResult
 
 
 # --- the driver's side -----------------------------------------------------------------------------------------
-
-
-def start_server() -> None:
-    """Have the server import what trials need; does not wait for it. It ends with this process.
-
-    One server serves all searches of a process. Ctrl-C in a terminal reaches neither it nor the workers, from their
-    first moment on: they inherit that the signal is blocked.
-    """
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_preloaded())
-    resource_tracker.ensure_running()  # it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with _main_hidden():
-            forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _preloaded() -> list[str]:
-    """Modules that trials import sooner or later: all registered methods that come with naskd."""
-    cards = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES) for card in registry]
-    methods = {c.implementation.partition(":")[0] for c in cards if isinstance(c.implementation, str)}
-    ours = sorted(name for name in methods if name.startswith(f"{naskd.__name__}."))
-    return [__name__, *ours, *PRELOADED]
-
-
-PRELOADED = ("naskd.spaces", "safetensors.torch", "torch._dynamo")
-"""What is imported later than at the top: by a study's space, by a teacher's file, by an optimizer's first step.
-
-Not pyarrow, which starts a thread.
-"""
 
 
 class Worker:
@@ -196,7 +157,7 @@ def _start(process: BaseProcess) -> None:
     while True:
         try:
             start_server()  # a no-op while it lives
-            with _main_hidden():
+            with main_hidden():
                 process.start()
             return
         except (ConnectionError, EOFError):
@@ -211,21 +172,6 @@ def _why_ended(exitcode: int | None) -> str:
         hint = ", as a system does that is short of memory" if -exitcode == signal.SIGKILL else ""
         return f"its process was ended by signal {name}{hint}"
     return f"its process ended with exit code {exitcode}"
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Keep `multiprocessing` from running the driver's script again in each new process.
-
-    Workers need nothing of it, and a script that calls ``naskd.search`` outside of ``if __name__ == "__main__"`` would
-    start a search in each of them.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 # --- the worker's side -----------------------------------------------------------------------------------------

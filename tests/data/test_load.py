@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from naskd.config import DataSpec
+from naskd.data import sources
 from naskd.data.images import ImageSet, SearchData
 from naskd.data.load import channel_statistics, load_search_data
 from naskd.data.sealed import load_test_split
@@ -51,6 +52,26 @@ def test_digits_are_all_used_once():
     images = torch.cat([part.images for part in parts]).numpy()[:, 0]
     labels = torch.cat([part.labels for part in parts]).tolist()
     assert content(images, labels) == content(expected.astype(np.uint8), original.target.tolist())
+
+
+def test_digits_come_from_the_cache_the_second_time_unless_it_was_damaged(tmp_path, monkeypatch):
+    spec = DataSpec("digits")
+    plain = load_search_data(spec, HERE)
+    first = load_search_data(spec, HERE, cache=tmp_path)
+    decode = sources._decode_digits
+    monkeypatch.setattr(sources, "_decode_digits", lambda: pytest.fail("decoded again"))
+    kept = load_search_data(spec, HERE, cache=tmp_path)
+    for data in (first, kept):
+        assert (data.data_hash, data.split_hash) == (plain.data_hash, plain.split_hash)
+        assert torch.equal(data.train.images, plain.train.images)
+        assert torch.equal(data.val.labels, plain.val.labels)
+
+    (file,) = tmp_path.rglob("*.npy")
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    monkeypatch.setattr(sources, "_decode_digits", decode)
+    assert load_search_data(spec, HERE, cache=tmp_path).data_hash == plain.data_hash
 
 
 def test_digits_are_stratified():

@@ -1,0 +1,64 @@
+"""The way into a search: read the study, and begin what takes seconds before anything else that does.
+
+Nothing heavy is imported at the top, since the first that a search on this machine's processes needs is the server that
+forks them: it imports torch while this process does.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from naskd.executors import EXECUTORS
+from naskd.studyfile import RUNS, StudySpec, parse_study
+
+if TYPE_CHECKING:
+    from naskd.api import Run
+    from naskd.search.study import Snapshot
+
+
+def search(
+    study: str | Path | StudySpec,
+    *,
+    trials: int | None = None,
+    seconds: float | None = None,
+    out: str | Path | None = None,
+    settings: Sequence[str] = (),
+    observe: "Callable[[Snapshot], None]" = lambda _: None,
+) -> "Run":
+    """Run a study, or go on with it where it stopped.
+
+    Args:
+        study: Path of a study file, or a parsed one.
+        trials: Replaces the study file's ``budget.trials``.
+        seconds: Replaces the study file's ``budget.seconds``.
+        out: Run directory; default ``runs/<name>``.
+        settings: ``key=value`` overrides, as ``--set`` takes them.
+        observe: Called with a snapshot whenever something has changed.
+
+    Returns:
+        The run, with its report written.
+
+    Raises:
+        ValueError: The study file is wrong.
+        StudyError: The run is another study's, is in use, or cannot go on.
+    """
+    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
+    given = {"trials": trials, "seconds": seconds}
+    budget = dataclasses.replace(spec.budget, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    spec = dataclasses.replace(spec, budget=budget)
+    prepare(spec)
+    from naskd.api import run_search
+
+    return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe)
+
+
+def prepare(spec: StudySpec) -> None:
+    """Begin what the study's executor does beside the rest of the start, if anything.
+
+    Raises:
+        ValueError: The executor is not registered.
+    """
+    begin = EXECUTORS[spec.execution.executor].prepare
+    if begin is not None:
+        begin()
