@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
 
+from naskd.layout import spatial_mean
 from naskd.taps import TappedNetwork, Taps, as_map
 
 
@@ -78,7 +79,7 @@ class ReusedClassifier(nn.Module):
 
     def forward(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        pooled = projected.mean(dim=(2, 3))
+        pooled = spatial_mean(projected)
         return pooled, nn.functional.linear(pooled, self.weight.to(pooled.dtype), self.bias.to(pooled.dtype))
 
 

@@ -76,9 +76,7 @@ class TrialRun:
             architecture=architecture,
             variant=context.build_student,
         )
-        devices = [context.compute.device] if context.compute.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(derive_seed("initialisation", seed))
+        with context.compute.drawing(derive_seed("initialisation", seed)):
             self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
         order_seed = derive_seed("order", seed)
         self.loop = TrainingLoop(self.scheme, training, context.data, views, order_seed, context.compute)

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.knowledge.precision import widened
+from naskd.layout import spatial_mean
 from naskd.taps import Tap
 
 
-def spatial_mean(tap: Tap) -> Tensor:
+def tap_mean(tap: Tap) -> Tensor:
     """``(B, C)``, a tap averaged over its places or its tokens, in float32 at least."""
-    return widened(tap.tensor).mean(dim=(2, 3) if tap.layout == "map" else 1)
+    tensor = widened(tap.tensor)
+    return spatial_mean(tensor) if tap.layout == "map" else tensor.mean(1)
 
 
 def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

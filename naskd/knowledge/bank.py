@@ -117,7 +117,7 @@ class BankedSource:
             self._fill(column, epoch, missing)
         wanted = {name for mine, banked in zip(names, is_banked, strict=True) if banked for name in mine}
         held = self.copies.of({(id(self), name, column): self._columns[name, column] for name in wanted})
-        found = {name: in_use(values[index]) for (_, name, _), values in held.items()}
+        found = {name: in_use(values, index) for (_, name, _), values in held.items()}
         return [
             {name: found[name] for name in mine} if banked else next(asked)
             for mine, banked in zip(names, is_banked, strict=True)

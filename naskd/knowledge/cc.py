@@ -10,12 +10,11 @@ the loss ``logits``, to be named beside this one.
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import mean_square, widened
 from naskd.knowledge.similarity import cosines
 from naskd.taps import Taps, TapShapes
 
@@ -33,7 +32,7 @@ def cc_loss(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2
         Scalar, at least 0.
     """
     own, target = gaussian_kernel(student, gamma, order), gaussian_kernel(teacher.detach(), gamma, order)
-    return F.mse_loss(own, target).to(widened(student).dtype)
+    return mean_square(own, target).to(widened(student).dtype)
 
 
 def gaussian_kernel(features: Tensor, gamma: float, order: int) -> Tensor:

@@ -26,7 +26,7 @@ from naskd.config import KnowledgeTerm
 from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, Lesson, LossInputs, Summary
 from naskd.knowledge.paired import PairedLoss
-from naskd.knowledge.precision import unit, widened
+from naskd.knowledge.precision import mean_square, unit, widened
 from naskd.taps import Tap, TapShape, TapShapes, as_map
 
 
@@ -113,7 +113,7 @@ class FactorLoss(PairedLoss):
     def initial_term(self, teacher: Summary, lesson: Lesson) -> Tensor:
         """``sum_pairs mean (P'(P(F_t)) - F_t)^2``."""
         stages = {t: widened(teacher[f"{self.key}_{t}"]) for _, t in self.pairs}
-        errors = {t: F.mse_loss(widened(self._paraphraser(t)(x)), x) for t, x in stages.items()}
+        errors = {t: mean_square(widened(self._paraphraser(t)(x)), x) for t, x in stages.items()}
         return torch.stack([errors[t] for _, t in self.pairs]).sum()
 
     def initial_modules(self) -> Sequence[nn.Module]:

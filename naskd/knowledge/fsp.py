@@ -11,13 +11,12 @@ that a width that happens to be the teacher's is not taught otherwise.
 
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import KnowledgeOutput, Lesson, Summary
 from naskd.knowledge.flow import FlowLoss
-from naskd.knowledge.precision import product, widened
+from naskd.knowledge.precision import mean_square, product, widened
 from naskd.taps import Taps, as_map
 
 
@@ -46,7 +45,7 @@ def fsp_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    return F.mse_loss(widened(student), widened(teacher.detach()))
+    return mean_square(widened(student), widened(teacher.detach()))
 
 
 class FspLoss(FlowLoss):

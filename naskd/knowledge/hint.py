@@ -7,12 +7,11 @@ and for 1x1 maps, and commutes with pooling. Grids of any two sizes are pooled t
 is averaged over all elements (paper: half their sum).
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import mean_square, widened
 from naskd.taps import Tap, TapShape, as_map
 
 
@@ -26,7 +25,7 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    return F.mse_loss(widened(student), widened(teacher))
+    return mean_square(widened(student), widened(teacher))
 
 
 class HintLoss(PairedLoss):

@@ -14,12 +14,11 @@ Memory: ``B C_t^2`` numbers for each network, 64 MiB for B = 64 and 512 channels
 matrices are smaller than its maps where it has fewer channels than places.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.knowledge.adapters import ChannelAdapter
 from naskd.knowledge.paired import PairedLoss
-from naskd.knowledge.precision import product, unit, widened
+from naskd.knowledge.precision import mean_square, product, unit, widened
 from naskd.taps import Tap, TapShape, as_map
 
 
@@ -44,7 +43,7 @@ def ickd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 4].
     """
-    return F.mse_loss(channel_gram(student), widened(teacher.detach()))
+    return mean_square(channel_gram(student), widened(teacher.detach()))
 
 
 class IckdLoss(PairedLoss):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import spatial_mean
+from naskd.knowledge.adapters import tap_mean
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import pair_stages
 from naskd.knowledge.pkt import neighbours
@@ -78,7 +78,7 @@ class InformationFlowLoss(KnowledgeLoss):
     def summarise(self, teacher: Taps) -> Summary:
         """Pooled features, and the vectors of each teacher stage of a pair."""
         stages = dict.fromkeys(t for _, t in self.pairs)
-        vectors = {f"stage_mean_{t}": spatial_mean(teacher.stages[t]).detach() for t in stages}
+        vectors = {f"stage_mean_{t}": tap_mean(teacher.stages[t]).detach() for t in stages}
         return {"pooled": teacher.pooled.detach(), **vectors}
 
     def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
@@ -88,8 +88,7 @@ class InformationFlowLoss(KnowledgeLoss):
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See the class."""
         stages = [
-            flow_divergence(spatial_mean(student.stages[s]), teacher[f"stage_mean_{t}"])
-            for s, t in self.pairs
+            flow_divergence(tap_mean(student.stages[s]), teacher[f"stage_mean_{t}"]) for s, t in self.pairs
         ]
         weight = self.start * math.exp(-self.fall * lesson.progress)
         last = flow_divergence(student.pooled, teacher["pooled"])

@@ -11,14 +11,13 @@ is 0 where all samples are equal: features smaller than 1e-5 look equal.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
-from naskd.knowledge.adapters import spatial_mean
+from naskd.knowledge.adapters import tap_mean
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import pair_stages
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import mean_square, widened
 from naskd.knowledge.response import check_classes
 from naskd.knowledge.similarity import squared_distances
 from naskd.taps import Taps, TapShapes
@@ -52,12 +51,12 @@ def irg_loss(
     Returns:
         Scalar, at least 0.
     """
-    vertices = F.mse_loss(widened(student_logits), widened(teacher_logits.detach()))
+    vertices = mean_square(widened(student_logits), widened(teacher_logits.detach()))
     own = torch.stack([edges(x) for x in student_vectors])
     target = torch.stack([edges(x.detach()) for x in teacher_vectors])
-    graph = edge * F.mse_loss(own, target)
+    graph = edge * mean_square(own, target)
     if len(own) > 1:
-        graph = graph + transformation * F.mse_loss(own.diff(dim=0), target.diff(dim=0))
+        graph = graph + transformation * mean_square(own.diff(dim=0), target.diff(dim=0))
     return vertex * vertices + graph.to(vertices.dtype)
 
 
@@ -104,7 +103,7 @@ class IrgLoss(KnowledgeLoss):
     def summarise(self, teacher: Taps) -> Summary:
         """Logits, and the vectors of each teacher stage of a pair."""
         stages = dict.fromkeys(t for _, t in self.pairs)
-        vectors = {f"stage_mean_{t}": spatial_mean(teacher.stages[t]).detach() for t in stages}
+        vectors = {f"stage_mean_{t}": tap_mean(teacher.stages[t]).detach() for t in stages}
         return {"logits": teacher.logits.detach(), **vectors}
 
     def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
@@ -117,7 +116,7 @@ class IrgLoss(KnowledgeLoss):
         term = irg_loss(
             student.logits,
             teacher["logits"],
-            [spatial_mean(student.stages[s]) for s, _ in self.pairs],
+            [tap_mean(student.stages[s]) for s, _ in self.pairs],
             [teacher[f"stage_mean_{t}"] for _, t in self.pairs],
             self.vertex,
             self.edge,

@@ -4,11 +4,10 @@ Differs: the square is averaged over classes, as in later comparisons, where the
 added to one side's logits counts, though it changes no answer; with ``standardize`` it does not.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.knowledge.base import KnowledgeOutput, Lesson, Summary
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import mean_square, widened
 from naskd.knowledge.response import ResponseLoss
 from naskd.taps import Taps
 
@@ -23,7 +22,7 @@ def logit_mse_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    return F.mse_loss(widened(student), widened(teacher).detach())
+    return mean_square(widened(student), widened(teacher).detach())
 
 
 class LogitMseLoss(ResponseLoss):

@@ -13,12 +13,11 @@ nothing is drawn: all places are multiplied by the share that training shows, as
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.paired import PairedLoss
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import mean_square, widened
 from naskd.taps import Tap, TapShape, as_map
 
 
@@ -32,7 +31,7 @@ def mgd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    return F.mse_loss(widened(student), widened(teacher.detach()))
+    return mean_square(widened(student), widened(teacher.detach()))
 
 
 class Generator(nn.Module):

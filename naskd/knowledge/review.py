@@ -18,7 +18,7 @@ from naskd.config import KnowledgeTerm
 from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import pair_stages
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import mean_square, widened
 from naskd.taps import Taps, TapShapes, as_map
 
 _SIDES = (4, 2, 1)
@@ -38,12 +38,12 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
         Scalar, at least 0.
     """
     own, target = widened(student), widened(teacher.detach())
-    loss, weight, total = F.mse_loss(own, target), 1.0, 1.0
+    loss, weight, total = mean_square(own, target), 1.0, 1.0
     for side in _SIDES:
         if side < min(own.shape[-2:]):
             weight /= 2
             a, b = (F.adaptive_avg_pool2d(x, (side, side)) for x in (own, target))
-            loss = loss + weight * F.mse_loss(a, b)
+            loss = loss + weight * mean_square(a, b)
             total += weight
     return loss / total
 

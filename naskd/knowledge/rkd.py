@@ -44,95 +44,87 @@ def rkd_loss(
     Returns:
         Scalar, at least 0.
     """
-    squared_student, squared_teacher = (
-        # what rounding leaves below 0 is far below the floor of `_distances`
+    squared = [
+        # what rounding leaves below 0 is far below the floor of `_Relations`
         squared_distances(x).to(widened(x).dtype)
         for x in (student, teacher.detach())
-    )
-    student_distances, teacher_distances = _distances(squared_student), _distances(squared_teacher)
-    loss = squared_student.new_zeros(())
-    if distance_weight:
-        ratios = _over_mean(student_distances), _over_mean(teacher_distances)
-        loss = loss + distance_weight * F.smooth_l1_loss(*ratios)
-    if angle_weight:
-        target = _cosines(squared_teacher, 1 / teacher_distances)
-        loss = loss + angle_weight * _angle_term(squared_student, 1 / student_distances, target)
-    return loss
+    ]
+    term = _Relations.apply(*squared, distance_weight, angle_weight)
+    assert isinstance(term, Tensor)
+    return term
 
 
-def _without_diagonal(x: Tensor) -> Tensor:
-    return x * (1 - torch.eye(len(x), dtype=x.dtype, device=x.device))
+class _Relations(torch.autograd.Function):
+    """Both terms of the squared distances, with their gradient worked out at once.
 
-
-def _mean_of_distinct(x: Tensor) -> Tensor:
-    """Mean of a ``(B, B)`` tensor off its diagonal, which is 0; 0 for a batch of one."""
-    return x.sum() / max(len(x) * (len(x) - 1), 1)
-
-
-def _distances(squared: Tensor) -> Tensor:
-    """Positive everywhere, the diagonal included, so that one may divide by them.
-
-    The constant under the root is relative to the batch, so that the scale of the features still cancels; the
-    absolute one is for a batch of equal samples.
-    """
-    floor = _RELATIVE_FLOOR * _mean_of_distinct(squared).detach() + _ABSOLUTE_FLOOR
-    return (squared + floor).sqrt()
-
-
-def _over_mean(distances: Tensor) -> Tensor:
-    """``psi_D``, equation 4."""
-    distinct = _without_diagonal(distances)
-    return distinct / (_mean_of_distinct(distinct) + _ABSOLUTE_FLOOR)
-
-
-def _cosines(squared: Tensor, inverse: Tensor) -> Tensor:
-    """``(B, B, B)``, at ``[j, i, k]`` the cosine of the angle at j between i and k; 0 where i or k is j.
-
-    Law of cosines, ``(|ij|^2 + |jk|^2 - |ik|^2) / (2 |ij| |jk|)``, so that only the (B, B) distances are
-    needed.
-
-    Args:
-        squared: ``(B, B)``, the squared distances.
-        inverse: ``(B, B)``, one over the distances.
-    """
-    cosines = squared[:, :, None] + squared[:, None, :]
-    cosines -= squared[None, :, :]
-    cosines *= inverse[:, :, None] / 2
-    cosines *= inverse[:, None, :]
-    return cosines
-
-
-class _AngleTerm(torch.autograd.Function):
-    """Mean Huber loss between the student's cosines and a target, with its gradient worked out at once.
-
-    Left to autograd, four (B, B, B) tensors are kept and some thirty written: 14 ms instead of 2 at B = 64 on
-    one core, more than the rest of the step of a small student.
+    Left to autograd, four (B, B, B) tensors are kept and some thirty written, and a hundred small operations follow: 14
+    ms at B = 64 on one core, more than the rest of the step of a small student, where this takes half a millisecond.
     """
 
     @staticmethod
-    def forward(ctx: Any, squared: Tensor, inverse: Tensor, target: Tensor) -> Tensor:
-        """Arguments as of :func:`_cosines`, for the student; target ``(B, B, B)``."""
-        cosines = _cosines(squared, inverse)
-        value = F.smooth_l1_loss(cosines, target)
-        slope = (cosines - target).clamp_(-1, 1).div_(target.numel())
-        # i and k play equal parts, so that each sum over one of them counts twice
-        by_inverse = 2 * cosines.mul_(slope).sum(dim=2) / inverse
-        slope *= inverse[:, None, :]
-        by_squared = slope.sum(dim=2) * inverse
-        slope *= inverse[:, :, None]
-        ctx.save_for_backward(by_squared - slope.sum(dim=0) / 2, by_inverse)
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, w_d: float, w_a: float) -> Tensor:
+        """Of squared distances ``(B, B)``."""
+        squared = torch.stack((student, teacher.to(student.dtype)))
+        n = squared.shape[-1]
+        pairs = max(n * (n - 1), 1)
+        # Positive everywhere, the diagonal included, so that one may divide by them. The floor is relative to the
+        # batch, so that the scale of the features still cancels; the absolute one is for a batch of equal samples.
+        floor = squared.sum((1, 2), keepdim=True) * (_RELATIVE_FLOOR / pairs) + _ABSOLUTE_FLOOR
+        distances = (squared + floor).sqrt_()
+        inverse = 1 / distances
+        value = student.new_zeros(())
+        slope = torch.zeros_like(student)  # by squared distance
+        if w_d:
+            distances.diagonal(dim1=1, dim2=2).zero_()
+            mean = distances.sum((1, 2), keepdim=True) / pairs + _ABSOLUTE_FLOOR
+            ratios = distances / mean  # psi_D, equation 4
+            value, by_ratio = _huber(ratios[0], ratios[1], w_d)
+            by_distance = (by_ratio - (by_ratio * ratios[0]).sum() / pairs) / mean[0]
+            by_distance.fill_diagonal_(0)
+            slope += by_distance * inverse[0] / 2
+        if w_a:
+            angles, by_squared = _angle_term(squared, inverse, w_a)
+            value = value + angles
+            slope += by_squared
+        ctx.save_for_backward(slope)
         return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        by_squared, by_inverse = ctx.saved_tensors
-        return gradient * by_squared, gradient * by_inverse, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        slope: Tensor = ctx.saved_tensors[0]
+        return gradient * slope, None, None, None
 
 
-def _angle_term(squared: Tensor, inverse: Tensor, target: Tensor) -> Tensor:
-    term = _AngleTerm.apply(squared, inverse, target)
-    assert isinstance(term, Tensor)
-    return term
+def _huber(own: Tensor, target: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """``weight mean h(own - target)`` and its gradient by `own`."""
+    value = weight * F.smooth_l1_loss(own, target)
+    return value, (own - target).clamp_(-1, 1).mul_(weight / own.numel())
+
+
+def _angle_term(squared: Tensor, inverse: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """The term of the angles and its gradient by the student's squared distances.
+
+    The cosines, ``(B, B, B)``, are at ``[j, i, k]`` that of the angle at j between i and k, and 0 where i or k is j. By
+    the law of cosines, ``(|ij|^2 + |jk|^2 - |ik|^2) / (2 |ij| |jk|)``, only the (B, B) distances are needed.
+
+    Args:
+        squared: ``(2, B, B)``, of student and teacher.
+        inverse: ``(2, B, B)``, one over the distances.
+        weight: Of the term.
+    """
+    cosines = squared[:, :, :, None] + squared[:, :, None, :]
+    cosines -= squared[:, None, :, :]
+    cosines *= inverse[:, :, :, None] / 2
+    cosines *= inverse[:, :, None, :]
+    value, slope = _huber(cosines[0], cosines[1], weight)
+    own = inverse[0]
+    # i and k play equal parts, so that each sum over one of them counts twice. A distance is the root of its square.
+    by_squared = -(cosines[0].mul_(slope).sum(dim=2) * own.square())
+    slope *= own[:, None, :]
+    by_squared += slope.sum(dim=2) * own
+    slope *= own[:, :, None]
+    by_squared -= slope.sum(dim=0) / 2
+    return value, by_squared
 
 
 class RkdLoss(KnowledgeLoss):

@@ -19,6 +19,7 @@ from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import pair_stages
 from naskd.knowledge.precision import product, unit, widened
+from naskd.layout import spatial_mean
 from naskd.taps import Taps, TapShapes, as_map
 
 
@@ -97,6 +98,6 @@ class SemckdLoss(KnowledgeLoss):
 
 def _embedded(layers: nn.ModuleList, maps: list[Tensor]) -> Tensor:
     """Queries or keys, ``(B, stages, d)`` of length 1, of the stages' maps averaged over space."""
-    means = [unit(x.mean(dim=(2, 3)), dim=1) for x in maps]
+    means = [unit(spatial_mean(x), dim=1) for x in maps]
     embedded = [widened(layer(mean)) for layer, mean in zip(layers, means, strict=True)]
     return unit(torch.stack(embedded, dim=1), dim=2)

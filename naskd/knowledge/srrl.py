@@ -8,12 +8,11 @@ of one. Both errors are averaged over all elements, as in the authors' code. The
 teacher; the student keeps its own classifier, which learns from the labels.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
-from naskd.knowledge.precision import product, widened
+from naskd.knowledge.precision import mean_square, product, widened
 from naskd.taps import Taps, TapShapes
 
 
@@ -42,8 +41,8 @@ def srrl_loss(
     """
     own = widened(student)
     said = product(own, weight.detach().T) + bias.detach()
-    features = F.mse_loss(own, widened(teacher.detach()))
-    return feature * features + regression * F.mse_loss(said, widened(logits.detach()))
+    features = mean_square(own, widened(teacher.detach()))
+    return feature * features + regression * mean_square(said, widened(logits.detach()))
 
 
 class SrrlLoss(KnowledgeLoss):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from naskd.layout import spatial_mean
 from naskd.networks.tap_points import Watch, find_tap_points, first_output
 from naskd.taps import Tap, Taps
 
@@ -163,7 +164,7 @@ class ForeignNetwork(nn.Module):
             pooled = watch.inputs[points.head]
         else:
             last = stages[-1].tensor
-            pooled = last.mean((2, 3)) if last.ndim == 4 else last.mean(1)
+            pooled = spatial_mean(last) if last.ndim == 4 else last.mean(1)
         return Taps(logits, tuple(stages), tuple(before), pooled)
 
     def pre_activation_norms(self) -> tuple[None, ...]:

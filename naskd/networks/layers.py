@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from naskd.config import Cost
+from naskd.layout import spatial_mean
 
 _FLOAT, _INTEGER = 4, 8  # bytes
 
@@ -64,7 +65,7 @@ def projection_cost(in_channels: int, out_channels: int, stride: int, height: in
 
 
 def linear_cost(in_features: int, out_features: int) -> Cost:
-    """Of ``nn.Linear``, or of a 1x1 convolution with a bias on a 1x1 map."""
+    """Of ``nn.Linear``."""
     n_params = in_features * out_features + out_features
     return Cost(macs=in_features * out_features, n_params=n_params, size_bytes=_FLOAT * n_params)
 
@@ -93,14 +94,8 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         reduced = self.reduced_width(channels)
-        # 1x1 convolutions rather than Linear: nothing is reshaped, so channels_last survives.
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, reduced, 1),
-            nn.ReLU(),
-            nn.Conv2d(reduced, channels, 1),
-            nn.Sigmoid(),
-        )
+        self.reduce = nn.Linear(channels, reduced)
+        self.expand = nn.Linear(reduced, channels)
 
     @staticmethod
     def reduced_width(channels: int) -> int:
@@ -109,11 +104,12 @@ class SqueezeExcitation(nn.Module):
 
     @classmethod
     def cost(cls, channels: int) -> Cost:
-        """Independent of the resolution: its products are on 1x1 maps."""
+        """Independent of the resolution: its products are of means."""
         reduced = cls.reduced_width(channels)
         return total((linear_cost(channels, reduced), linear_cost(reduced, channels)))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
-        gated: Tensor = x * self.gate(x)
+        gate = self.expand(self.reduce(spatial_mean(x)).relu()).sigmoid()
+        gated: Tensor = x * gate[:, :, None, None]
         return gated

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.config import ArchitectureSpec, Cost
+from naskd.layout import keep_layout, spatial_mean
 from naskd.networks import BLOCKS
 from naskd.networks.block import Block
 from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, strided, total
@@ -60,7 +61,6 @@ class Student(nn.Module):
             blocks += [block_class(stage.width, stage, 1) for _ in range(stage.depth - 1)]
             self.stages.append(nn.Sequential(*blocks))
             channels = stage.width
-        self.pool = nn.AdaptiveAvgPool2d(1)
         self.head: nn.Module = nn.Linear(channels, n_classes)
         self._initialise()
 
@@ -71,12 +71,10 @@ class Student(nn.Module):
         # keeps torch's scale: a tiny one would scale cross-entropy's gradient at the taps, and with it
         # every balanced weight, towards 0.
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and module is not self.head):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        assert isinstance(self.head, nn.Linear)
-        nn.init.zeros_(self.head.bias)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
 
     def remove_classifier(self) -> None:
         """Leave the pooled features as they are; for students that use another network's classifier."""
@@ -87,7 +85,7 @@ class Student(nn.Module):
         return output
 
     def _classify(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = self.pool(features).flatten(1)
+        pooled = spatial_mean(features)
         return pooled, self.head(pooled)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -111,7 +109,7 @@ class Student(nn.Module):
             for block in list(stage)[:-1]:
                 x = block(x)
             before = last.pre_activation(x)
-            x = last.activation(before)
+            x = keep_layout(last.activation(before))
             position = (index + 1) / len(self.stages)
             pre_activations.append(Tap(before, "map", position))
             stages.append(Tap(x, "map", position))

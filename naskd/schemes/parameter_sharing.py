@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from naskd.config import ArchitectureSpec
 from naskd.cost import network_cost
 from naskd.knowledge.base import Lesson
+from naskd.layout import spatial_mean
 from naskd.networks.student import Student
 from naskd.schemes.offline import OfflineScheme
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
@@ -35,7 +36,7 @@ class Booster(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        logits: Tensor = self.head(self.stage(features).mean(dim=(2, 3)))
+        logits: Tensor = self.head(spatial_mean(self.stage(features)))
         return logits
 
 

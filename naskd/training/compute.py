@@ -2,7 +2,8 @@
 
 import ctypes
 import platform
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +75,17 @@ class Compute:
         if self.bfloat16:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+    @contextmanager
+    def drawing(self, seed: int) -> Iterator[None]:
+        """Inside, torch's generators begin at `seed`; afterwards they are where they were."""
+        on_gpu = self.device.type == "cuda"
+        with torch.random.fork_rng([self.device] if on_gpu else []):
+            if on_gpu:
+                torch.manual_seed(seed)
+            else:  # 0.7 ms less, since devices that are not there are not told
+                torch.default_generator.manual_seed(seed)
+            yield
 
     def apply_threads(self) -> None:
         """Set this process's thread count, and let it keep the memory that it frees."""

@@ -175,9 +175,7 @@ class TrainingLoop:
             for module in modules:
                 module.train()
         rows: list[Row] = []
-        devices = [self.compute.device] if self.compute.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(derive_seed("epoch", self.seed, self.epoch))
+        with self.compute.drawing(derive_seed("epoch", self.seed, self.epoch)):
             for batch in itertools.islice(self._batches(phase), max_steps):
                 rows.append(self._step(phase, batch, len(rows)))
         self.epoch += 1

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,94 @@ def build_optimizer(
     rate: float | Tensor = spec.learning_rate
     if recordable:
         rate = torch.tensor(spec.learning_rate, device=parameters[0].device)
+    on_cpu = all(p.device.type == "cpu" and p.dtype is torch.float32 for p in parameters)
     if spec.optimizer == "adamw":
+        adamw = PreparedAdamW if on_cpu else torch.optim.AdamW
         betas = (spec.momentum, 0.999)
-        return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=fused, capturable=recordable)
-    return torch.optim.SGD(groups, lr=rate, momentum=spec.momentum, nesterov=spec.momentum > 0, fused=fused)
+        return adamw(groups, lr=rate, betas=betas, fused=fused, capturable=recordable)
+    sgd = PreparedSGD if on_cpu else torch.optim.SGD
+    return sgd(groups, lr=rate, momentum=spec.momentum, nesterov=spec.momentum > 0, fused=fused)
+
+
+class _Prepared(torch.optim.Optimizer):
+    """Looks up its state once and not at every step: that took four times as long as the update of a small student.
+
+    The same kernels do the same update as torch's own, which does every step in which a parameter has no gradient.
+    """
+
+    _lists: list[tuple[list[Tensor], ...]] | None = None
+    _counts: Tensor | None = None
+    """Steps of each parameter, in one tensor, so that one addition counts all."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update."""
+        gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
+        if self._lists is None or any(g is None for grads in gradients for g in grads):
+            super().step()
+            self._prepare()
+            return
+        if self._counts is not None:
+            self._counts += 1
+        for group, grads, lists in zip(self.param_groups, gradients, self._lists, strict=True):
+            self._update(group, cast(list[Tensor], grads), *lists)
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it to note a name for profilers, 40 us a step
+
+    def _prepare(self) -> None:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if self._lists is not None or not all(self.state.get(p) for p in parameters):
+            return
+        if "step" in self.state[parameters[0]]:
+            self._counts = torch.stack([self.state[p]["step"] for p in parameters])
+            for p, count in zip(parameters, self._counts.unbind(), strict=True):
+                self.state[p]["step"] = count
+        self._lists = [
+            tuple([self.state[p][name] for p in group["params"]] for name in self._kept)
+            for group in self.param_groups
+        ]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :class:`torch.optim.Optimizer`."""
+        super().load_state_dict(state_dict)
+        self._lists = self._counts = None
+
+    _kept: ClassVar[tuple[str, ...]]
+
+    def _update(self, group: dict[str, Any], gradients: list[Tensor], *lists: list[Tensor]) -> None:
+        raise NotImplementedError
+
+
+class PreparedAdamW(_Prepared, torch.optim.AdamW):
+    """torch's fused AdamW, for float32 on a CPU; see :class:`_Prepared`."""
+
+    _kept = ("exp_avg", "exp_avg_sq", "step")
+
+    def _update(self, group: dict[str, Any], gradients: list[Tensor], *lists: list[Tensor]) -> None:
+        means, squares, counts = lists
+        beta1, beta2 = group["betas"]
+        torch._fused_adamw_(
+            group["params"], gradients, means, squares, [], counts, amsgrad=False, maximize=False,
+            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
+        )  # fmt: skip
+
+
+class PreparedSGD(_Prepared, torch.optim.SGD):
+    """torch's fused SGD, for float32 on a CPU; see :class:`_Prepared`."""
+
+    _kept = ("momentum_buffer",)
+
+    def _update(self, group: dict[str, Any], gradients: list[Tensor], *lists: list[Tensor]) -> None:
+        torch._fused_sgd_(
+            group["params"], gradients, *lists, weight_decay=group["weight_decay"], momentum=group["momentum"],
+            lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=False, is_first_step=False,
+        )  # fmt: skip
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

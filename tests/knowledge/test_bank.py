@@ -392,7 +392,7 @@ def test_a_miss_returns_what_a_hit_will(source, viewed) -> None:
     for one, other, raw in zip(first, second, alone, strict=True):
         for name in raw:
             assert torch.equal(one[name], other[name])
-            assert torch.equal(one[name][:FILL_BATCH], in_use(at_rest(raw[name])))
+            assert torch.equal(one[name][:FILL_BATCH], in_use(at_rest(raw[name]), torch.arange(FILL_BATCH)))
 
 
 class Scaled(Teacher):
@@ -488,7 +488,7 @@ def test_a_gpu_is_not_waited_for_inside_an_epoch(viewed, tmp_path) -> None:
     for index, found in zip(indices, answers, strict=True):
         for name, tensor in {**found[0], **found[1]}.items():
             assert tensor.is_cuda
-            assert torch.equal(tensor.cpu(), in_use(banked._columns[name, 0])[index.cpu()])
+            assert torch.equal(tensor.cpu(), in_use(banked._columns[name, 0], index.cpu()))
     assert source.forward_images == N
 
 

@@ -23,6 +23,10 @@ TOLERANCE = 1e-3
 In plain half precision `attention` of the quiet teacher (1e-4) would be off by 1.2."""
 
 
+def _whole(column: Tensor) -> Tensor:
+    return in_use(column, torch.arange(len(column)))
+
+
 # --- precision ----------------------------------------------------------------------------------------------------
 
 
@@ -31,11 +35,11 @@ def test_values_are_off_by_half_a_bit_of_the_samples_largest(scale: float) -> No
     values = scale * torch.randn(50, 8, 3, 3)
     stored = at_rest(values)
     assert stored.dtype == torch.float16
-    found = in_use(stored)
+    found = _whole(stored)
     assert found.dtype == torch.float32
     error = (found - values).flatten(1).abs().amax(1)
     assert (error <= 2**-11 * values.flatten(1).abs().amax(1)).all()
-    assert torch.equal(in_use(at_rest(found)), found), "rounding twice is rounding once"
+    assert torch.equal(_whole(at_rest(found)), found), "rounding twice is rounding once"
 
 
 @pytest.mark.parametrize(
@@ -68,18 +72,33 @@ def test_zeros_and_small_values_beside_large_ones_do_not_need_more() -> None:
 def test_other_types_stay_as_they_are() -> None:
     for values in (torch.arange(5), torch.arange(5) > 2, torch.randn(5, 2, dtype=torch.float64)):
         assert at_rest(values).dtype == values.dtype
-        assert torch.equal(in_use(at_rest(values)), values)
-        assert in_use(at_rest(values)).dtype == values.dtype
+        assert torch.equal(_whole(at_rest(values)), values)
+        assert _whole(at_rest(values)).dtype == values.dtype
         assert bytes_at_rest(values.dtype) == values.element_size()
     bfloat16 = torch.randn(5, 2).bfloat16()
-    assert torch.equal(in_use(at_rest(bfloat16)), bfloat16.float())
+    assert torch.equal(_whole(at_rest(bfloat16)), bfloat16.float())
     assert {bytes_at_rest(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)} == {2}
 
 
 def test_stored_columns_have_one_layout() -> None:
     """A hit from a file, which has no strides, and one from memory must have the same bits in a convolution."""
-    values = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
-    assert at_rest(values).is_contiguous()
+    values = torch.randn(4, 3, 5, 5)
+    laid_out = values.to(memory_format=torch.channels_last)
+    for column in (at_rest(values), at_rest(laid_out), at_rest(values.double())):
+        assert column.stride() == laid_out.stride()
+        assert in_use(column, torch.tensor([2, 0])).stride() == laid_out.stride()
+    assert at_rest(torch.randn(4, 5, 3).mT).is_contiguous()
+
+
+def test_a_column_of_maps_comes_back_from_a_file_in_its_layout(tmp_path: Path) -> None:
+    values = at_rest(torch.randn(4, 3, 5, 6))
+    folder, like = ColumnFolder(tmp_path / "bank"), Likeness(tuple(values.shape), torch.float32)
+    with folder.locked(0):
+        folder.write("stage_1", 0, values)
+    found = folder.read("stage_1", 0, like)
+    assert found is not None
+    assert torch.equal(found, values)
+    assert found.stride() == values.stride()
 
 
 @pytest.mark.parametrize("kind", BANKABLE)
@@ -94,7 +113,7 @@ def test_no_loss_is_harmed(kind: str, scale: float) -> None:
     lesson = Lesson(answers(teacher), torch.arange(N_SAMPLES), 0.5)
     with torch.no_grad():
         exact = summary_of(loss, teacher)
-    remembered = {name: in_use(at_rest(tensor)) for name, tensor in exact.items()}
+    remembered = {name: _whole(at_rest(tensor)) for name, tensor in exact.items()}
     terms = []
     for summary in (exact, remembered):
         student = random_taps(student_shapes, N_SAMPLES)

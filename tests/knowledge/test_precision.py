@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.precision import product, unit
+from naskd.knowledge.precision import mean_square, product, unit
 
 
 def normal(*size: int, seed: int = 0) -> Tensor:
@@ -45,3 +45,27 @@ def test_a_product_and_its_gradients_stay_exact_under_autocast() -> None:
 def test_a_product_knows_shapes_where_there_are_no_values() -> None:
     x = torch.zeros(2, 3, 4, device="meta")
     assert product(x, x.mT).shape == (2, 3, 3)
+
+
+def test_a_mean_square_is_torchs_and_its_gradient_keeps_the_layout() -> None:
+    a = normal(3, 4, 5, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for target in (
+        normal(3, 4, 5, 6, seed=1),
+        normal(3, 4, 5, 6, seed=1).to(memory_format=torch.channels_last),
+    ):
+        seen: list[Tensor] = []
+        between = a * 1
+        between.register_hook(seen.append)
+        value = mean_square(between, target.requires_grad_())
+        (3 * value).backward()
+        own, a.grad = a.grad, None
+        expected = F.mse_loss(a, target.detach())
+        (3 * expected).backward()
+        assert torch.equal(value, expected)
+        torch.testing.assert_close(own, a.grad)
+        assert seen[0].is_contiguous(memory_format=torch.channels_last)
+        assert target.grad is None, "a target is not taught"
+        a.grad = None
+    assert torch.autograd.gradcheck(
+        lambda x: mean_square(x, normal(3, 4).double()), normal(3, 4).double().requires_grad_()
+    )

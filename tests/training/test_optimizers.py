@@ -1,5 +1,7 @@
 """Learning rates against torch's own schedules, and what an optimizer decays."""
 
+import copy
+import io
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -10,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from naskd.config import TrainingSpec
-from naskd.training.optimizers import build_optimizer, learning_rate
+from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
 
 SPEC = TrainingSpec(learning_rate=0.2, weight_decay=0.1, momentum=0.8)
 STEPS = 200
@@ -130,3 +132,65 @@ def test_shared_and_frozen_parameters_are_taken_once_and_not_at_all() -> None:
 def test_a_rate_that_is_set_is_the_rate_that_is_used() -> None:
     """The loop sets rates; nothing of a schedule is in the optimizer's state."""
     assert math.isclose(build_optimizer(SPEC, [nn.Linear(1, 1)]).param_groups[0]["lr"], SPEC.learning_rate)
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("adamw", 0.9), ("sgd", 0.9), ("sgd", 0.0)])
+def test_what_is_prepared_has_the_bits_of_torchs_own(name, momentum) -> None:
+    """With steps in which a parameter gets no gradient, and from a state dict, of either to either."""
+    spec = TrainingSpec(optimizer=name, momentum=momentum, weight_decay=0.1, learning_rate=0.05)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(80, 3))
+    twin = copy.deepcopy(network)
+    ours = build_optimizer(spec, [network])
+    plain = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
+
+    def torchs() -> torch.optim.Optimizer:
+        like = build_optimizer(spec, [twin])
+        groups = [{k: v for k, v in group.items() if k != "initial_lr"} for group in like.param_groups]
+        return plain(groups)
+
+    theirs = torchs()
+    assert type(ours) is not plain
+
+    def go(steps: range) -> None:
+        for step in steps:
+            torch.manual_seed(step)
+            for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+                p.grad = torch.randn_like(p)
+                q.grad = p.grad.clone()
+            if step % 5 == 3:
+                network[3].bias.grad = twin[3].bias.grad = None
+            for optimizer in (ours, theirs):
+                set_rate(optimizer, 0.05 / (1 + step))
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            for p, q in zip(network.parameters(), twin.parameters(), strict=True):
+                assert p.grad is None
+                assert torch.equal(p, q), step
+
+    go(range(12))
+    kept = io.BytesIO()
+    torch.save([ours.state_dict(), theirs.state_dict()], kept)
+    kept.seek(0)
+    own, other = torch.load(kept)
+    assert own.keys() == other.keys()
+    ours, theirs = build_optimizer(spec, [network]), torchs()
+    ours.load_state_dict(other)
+    theirs.load_state_dict(own)
+    go(range(12, 20))
+    go_on = build_optimizer(spec, [network])
+    go_on.load_state_dict(ours.state_dict())
+    ours = go_on
+    go(range(20, 24))
+
+
+def test_prepared_steps_call_one_kernel_a_group(monkeypatch) -> None:
+    network = nn.Linear(3, 2)
+    optimizer = build_optimizer(TrainingSpec(optimizer="adamw"), [network])
+    calls: list[str] = []
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: calls.append("torch"))
+    monkeypatch.setattr(torch, "_fused_adamw_", lambda *_, **__: calls.append("kernel"))
+    optimizer.step()
+    assert calls == ["kernel", "kernel"]  # weights and biases
