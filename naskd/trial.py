@@ -63,6 +63,8 @@ class TrialRun:
         self.forward_images = 0
         self.seconds = 0.0
         """Wall time up to the checkpoint that this run was taken up from."""
+        self._predictions: Tensor | None = None
+        """On the validation images, after the last epoch that this process trained."""
         self._sources = tuple({id(source): source for source in sources}.values())
         channels, resolution = context.input_shape
         inputs = SchemeInputs(
@@ -128,11 +130,10 @@ class TrialRun:
             except NonFiniteError:
                 self._book(n_images, 0, before)  # it was found out at the end, when all was spent
                 raise
-            predictions = predict(self.scheme.deployed, data.val.images, self.context.compute)
+            self._predictions = self._predict()
             self._book(n_images, len(data.val), before)
-            self.curve.append(
-                {"epoch": self.loop.epoch, "val_accuracy": accuracy(predictions, data.val.labels), **metrics}
-            )
+            reached = accuracy(self._predictions, data.val.labels)
+            self.curve.append({"epoch": self.loop.epoch, "val_accuracy": reached, **metrics})
         return self.curve[-1]
 
     def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:
@@ -157,8 +158,11 @@ class TrialRun:
 
     def agreement(self, recipe: ArtifactRecipe) -> float:
         """Fraction of validation images on which the student names the class that its teacher names."""
-        predictions = predict(self.scheme.deployed, self.context.data.val.images, self.context.compute)
+        predictions = self._predict() if self._predictions is None else self._predictions
         return accuracy(predictions, self.context.val_predictions(recipe))
+
+    def _predict(self) -> Tensor:
+        return predict(self.scheme.deployed, self.context.data.val.images, self.context.compute)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the same bits."""
@@ -172,6 +176,7 @@ class TrialRun:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self.loop.load_state_dict(state["loop"])
+        self._predictions = None
         self.curve = list(state["curve"])
         self.train_macs, self.spent_macs = state["macs"]
         self.asked_images, self.forward_images = state.get("teacher_images", (0, 0))

@@ -1,4 +1,5 @@
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,7 +34,14 @@ def naive(image, view, shift, n_flips):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shift", [1, 2])
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_every_view_equals_the_naive_loop(augmentation, shift, channels, channels_last):
+@pytest.mark.parametrize("positions", ["table", "each batch", "too many for 32 bits"])
+def test_every_view_equals_the_naive_loop(
+    positions, augmentation, shift, channels, channels_last, monkeypatch
+):
+    if positions == "each batch":
+        monkeypatch.setattr("naskd.data.views.TABLE_SIZE", 0)
+    elif positions == "too many for 32 bits":
+        monkeypatch.setattr(torch, "iinfo", lambda _: SimpleNamespace(max=100))
     images = random_images(channels=channels)
     views = Views(augmentation, n_samples=len(images), seed=1, shift=shift)
     viewed = ViewedImages(images, views, channels_last=channels_last)
