@@ -25,6 +25,7 @@ from naskd.search.designs import (
     SpaceSample,
     check_warm_start,
     describe_range,
+    methods_of_the_script,
     random_reference_point,
     sample_space,
 )
@@ -86,6 +87,11 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
     opened.context.foreseen = tuple(sorted(kinds))
     if mistakes := check_warm_start(opened.space, spec, sample.parameters):
         raise StudyInputError("\n".join(mistakes))
+    if EXECUTORS[spec.execution.executor].elsewhere and (left := methods_of_the_script(sample)):
+        raise StudyInputError(
+            f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
+            f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
+        )
     with _locked(run_dir):
         shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
         storage = open_storage(spec.storage, run_dir, writing=True)

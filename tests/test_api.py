@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -331,3 +333,37 @@ def test_an_unknown_executor_is_told_with_those_there_are(tmp_path: Path):
     spec = dataclasses.replace(spec, execution=dataclasses.replace(spec.execution, executor="seriall"))
     with pytest.raises(ValueError, match=r"unknown executor 'seriall'; known: .*serial"):
         naskd.search(spec, out=tmp_path / "runs" / "x")
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_a_block_of_the_script_is_for_searches_in_its_own_process(executor: str, tmp_path: Path):
+    study = write_tiny_study(tmp_path)
+    (tmp_path / "space.py").write_text(TINY_SPACE.replace('"basic"', '"mine"'))
+    script = f"""
+from pathlib import Path
+import naskd
+from naskd.networks import BLOCKS
+from naskd.networks.blocks.basic import Basic
+from naskd.networks.card import BlockCard
+
+class Mine(Basic):
+    pass
+
+BLOCKS.register(BlockCard("mine", "mine", "", Mine, False, False))
+try:
+    run = naskd.search(Path({str(study)!r}), out={str(tmp_path / "run")!r}, settings=["execution.executor={executor}"])
+    print([trial["state"] for trial in run.trials()])
+except ValueError as error:
+    print(error)
+"""
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if executor == "serial":
+        assert done.stdout == "['COMPLETE', 'COMPLETE']\n"
+    else:
+        assert done.stdout == (
+            "block 'mine': defined in the script that searches, which the workers of executor 'processes' do not run; "
+            "move it to a file and name that in the study's modules\n"
+        )
+        assert not (tmp_path / "run").exists()

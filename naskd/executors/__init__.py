@@ -28,6 +28,7 @@ class ExecutorCard:
         title: One line for a listing.
         paper: See :class:`~naskd.registry.Card`.
         implementation: See :class:`~naskd.registry.Card`.
+        elsewhere: Trials run in other processes than the search.
         prepare: What it begins as soon as a study that names it has been read, and does not wait for.
     """
 
@@ -35,6 +36,7 @@ class ExecutorCard:
     title: str
     paper: str
     implementation: str | type[Any]
+    elsewhere: bool = False
     prepare: Callable[[], None] | None = None
 
 
@@ -55,6 +57,7 @@ EXECUTORS.register(
         title="trials at once in processes of this machine, several on a device",
         paper="",
         implementation="naskd.executors.processes:ProcessesExecutor",
+        elsewhere=True,
         prepare=start_server,
     )
 )
@@ -65,6 +68,7 @@ EXECUTORS.register(
         title="trials at once on this machine or a Ray cluster, through Ray Tune",
         paper="Liaw et al.: Tune: a research platform for model selection. 2018, arXiv 1807.05118",
         implementation="naskd.executors.ray_tune:RayTuneExecutor",
+        elsewhere=True,
     )
 )
 

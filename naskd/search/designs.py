@@ -10,6 +10,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from naskd.config import Cost, TrialConfig
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.schemes import SCHEMES
 from naskd.search.admission import problems, settle
 from naskd.search.study import Space, StudyInputError
 from naskd.studyfile import StudySpec
@@ -105,6 +108,29 @@ def sample_space(
             f"{', '.join(slashes)}; use dots"
         )
     return SpaceSample(list(designs.values()), turned_away, parameters, n)
+
+
+def methods_of_the_script(sample: SpaceSample) -> list[str]:
+    """Blocks, kinds of knowledge and schemes of the designs that the running script itself defines.
+
+    Other processes do not run it, and so do not know them.
+    """
+    used: dict[str, str | type[Any]] = {}
+    for design, _ in sample.designs:
+        taught = design.distillation
+        networks = [design.architecture, *(assistant.architecture for assistant in taught.assistants)]
+        terms = [*taught.terms, *(term for assistant in taught.assistants for term in assistant.terms)]
+        for stage in (stage for network in networks for stage in network.stages):
+            used[f"block {stage.block!r}"] = BLOCKS[stage.block].implementation
+        used.update({f"knowledge {term.kind!r}": KNOWLEDGE[term.kind].implementation for term in terms})
+        used[f"scheme {taught.scheme!r}"] = SCHEMES[taught.scheme].implementation
+    return sorted(name for name, implementation in used.items() if _module_of(implementation) == "__main__")
+
+
+def _module_of(implementation: str | type[Any]) -> str:
+    if isinstance(implementation, str):
+        return implementation.partition(":")[0]
+    return implementation.__module__
 
 
 def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDistribution]) -> list[str]:
