@@ -207,17 +207,23 @@ class Run:
             )
         return self._context
 
-    def _record(self, everything: bool) -> dict[str, Any]:
-        return run_record(load_books(self.spec, self.path), self.spec.objectives, everything=everything)
+    def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
+        books = load_books(self.spec, self.path)
+        return run_record(books, self.spec.objectives, everything=everything, with_importance=with_importance)
 
     @property
     def storage_url(self) -> str:
         """What ``optuna-dashboard`` takes."""
         return dashboard_target(self.spec.storage, self.path)
 
-    def to_dict(self, everything: bool = False) -> dict[str, Any]:
-        """The run record (docs/record.md): the front's trials, or with `everything` all trials and extras."""
-        record = self._record(everything)
+    def to_dict(self, everything: bool = False, *, with_importance: bool = True) -> dict[str, Any]:
+        """The run record (docs/record.md): the front's trials, or with `everything` all trials and extras.
+
+        Args:
+            everything: See there.
+            with_importance: False leaves out which parameters mattered, which takes seconds.
+        """
+        record = self._record(everything, with_importance)
         if everything:
             record["warnings"] = self._warnings(record)
             record["retrained"] = self._retrained()
@@ -283,7 +289,7 @@ class Run:
 
     def write_png(self, path: str | Path) -> Path:
         """A picture of the front."""
-        report.write_png(self.to_dict(everything=True), Path(path))
+        report.write_png(self.to_dict(everything=True, with_importance=False), Path(path))
         return Path(path)
 
     def front_csv(self) -> str:

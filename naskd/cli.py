@@ -279,7 +279,7 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
     from naskd import report
     from naskd.report.bank import bank_line
 
-    record = run.to_dict(everything=True)
+    record = run.to_dict(everything=True, with_importance=False)
     _show(report.front_table(record))
     _say("")
     if run.stop_reason:
@@ -412,14 +412,16 @@ def front(
         _print_json(opened.to_dict(everything))
     elif as_csv:
         sys.stdout.write(
-            report.front_csv(opened.to_dict(everything=True), all_trials=everything).replace("\r\n", "\n")
+            report.front_csv(
+                opened.to_dict(everything=True, with_importance=False), all_trials=everything
+            ).replace("\r\n", "\n")
         )
     elif everything:
         from naskd.report.books import trials_table
 
-        _show(trials_table(opened.to_dict(everything=True)))
+        _show(trials_table(opened.to_dict(everything=True, with_importance=False)))
     elif png is None and html is None:
-        _show(report.front_table(opened.to_dict(everything=True)))
+        _show(report.front_table(opened.to_dict(everything=True, with_importance=False)))
 
 
 @app.command()
@@ -464,7 +466,7 @@ def _show_trial(run: "Run", number: int, as_json: bool) -> None:
     if as_json:
         _print_json(trial)
     else:
-        _show(report.trial_table(run.to_dict(everything=True), number))
+        _show(report.trial_table(run.to_dict(everything=True, with_importance=False), number))
 
 
 @app.command()

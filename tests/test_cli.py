@@ -27,6 +27,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.report.progress import RetrainProgress, SearchProgress
 from naskd.schemes import SCHEMES
+from naskd.search import record
 from naskd.search.study import Snapshot, StudyError
 
 CARDS = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES, EXECUTORS) for card in registry]
@@ -539,3 +540,12 @@ def test_retraining_progress() -> None:
     first, last = out.getvalue().splitlines()
     assert "trial 1, seed 1 of 2" in first
     assert last.startswith("2 of 2 trainings")
+
+
+def test_what_is_printed_does_not_wait_for_importances(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take seconds, and are on the page alone."""
+    monkeypatch.setattr(record, "importance", lambda *_: pytest.fail("it was computed"))
+    for command in (["front"], ["front", "--all"], ["front", "--csv"], ["show", "0"], ["best"]):
+        assert call(command[0], tiny_run, *command[1:]).exit_code == 0

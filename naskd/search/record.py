@@ -29,13 +29,16 @@ def load_books(spec: StudySpec, run_dir: Path) -> optuna.Study:
         raise ValueError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
 
 
-def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bool = True) -> dict[str, Any]:
+def run_record(
+    study: optuna.Study, objectives: Sequence[str], *, everything: bool = True, with_importance: bool = True
+) -> dict[str, Any]:
     """The record of a study.
 
     Args:
         study: Opened for reading.
         objectives: Of the study, in its order.
         everything: All trials and the extras of a report (progress, importance); otherwise the front only.
+        with_importance: False leaves that out, which takes seconds, and is on the page alone.
 
     Returns:
         A mapping as documented in docs/record.md; trials by number, the front alone by rising cost.
@@ -76,7 +79,8 @@ def run_record(study: optuna.Study, objectives: Sequence[str], *, everything: bo
     }
     if everything:
         record["progress"] = _progress(trials, names, reference_point)
-        record["importance"] = importance(study, names)
+        if with_importance:
+            record["importance"] = importance(study, names)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
 
