@@ -131,7 +131,8 @@ class TrainingSpec:
         momentum: Of ``sgd``; ``adamw`` uses it as its first beta.
         schedule: ``one_cycle`` (linear warm-up, then cosine to zero; Smith & Topin, 2018, arXiv 1708.07120) or
             ``cosine`` (no warm-up; Loshchilov & Hutter, 2017, arXiv 1608.03983).
-        augmentation: Which views of an image are drawn: ``none``, ``translate``, ``flip`` or ``flip_translate``.
+        augmentation: Which views of an image are drawn: ``none``, ``translate``, ``flip``, ``flip_translate``, or
+            ``resized_crop`` for larger images (a crop of 25 to 100 % of the area, resized, mirrored or not).
         mixing: ``mixup`` (Zhang et al., ICLR 2018, arXiv 1710.09412) or ``cutmix`` (Yun et al., ICCV 2019, arXiv
             1905.04899) of pairs of images and their labels, after the views. A mixed image is never seen twice, so
             that nothing that a teacher said of it can be remembered: it is run at every step.
@@ -145,7 +146,7 @@ class TrainingSpec:
     weight_decay: NonNegative = 1e-2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
-    augmentation: Literal["none", "translate", "flip", "flip_translate"] = "translate"
+    augmentation: Literal["none", "translate", "flip", "flip_translate", "resized_crop"] = "translate"
     mixing: Literal["none", "mixup", "cutmix"] = "none"
     mixing_alpha: Annotated[float, Field(gt=0, le=100)] = 1.0
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from naskd.config import (
     content_id,
 )
 from naskd.cost import network_cost
+from naskd.data.crops import ResizedCrops
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.data.views import StreamedImages, ViewedImages, Views, default_shift
@@ -151,16 +151,21 @@ class TrialContext:
         students alike, so that they ask for the same knowledge. Their seeds differ in initialisation and order.
         """
         if augmentation not in self._views:
-            views = Views(
-                augmentation,  # type: ignore[arg-type]
-                n_samples=len(self.data.train),
-                seed=derive_seed("views", self.spec.data.split_seed),
-                shift=default_shift(self.data.resolution),
+            n, seed = len(self.data.train), derive_seed("views", self.spec.data.split_seed)
+            views = (
+                ResizedCrops(n, seed)
+                if augmentation == ResizedCrops.augmentation
+                else Views(
+                    augmentation,  # type: ignore[arg-type]
+                    n_samples=n,
+                    seed=seed,
+                    shift=default_shift(self.data.resolution),
+                )
             )
             self._views[augmentation] = self._viewed(views)
         return self._views[augmentation]
 
-    def _viewed(self, views: Views) -> ViewedImages | StreamedImages:
+    def _viewed(self, views: Views | ResizedCrops) -> ViewedImages | StreamedImages:
         train, compute = self.data.train, self.compute
         if train.streamed:
             return StreamedImages(train.images, views, compute.device, channels_last=compute.channels_last)
@@ -445,10 +450,7 @@ class TrialContext:
         facts = {
             "network": [recipe.artifact_id, self.store.manifest(recipe.artifact_id)["sha256"]],
             "images": [self.data.data_hash, self.data.split_hash],
-            "views": [
-                views.views.augmentation,
-                hashlib.sha256(views.views.table.cpu().numpy().tobytes()).hexdigest(),
-            ],
+            "views": views.views.fingerprint,
             "code": self._code,
             "compute": {k: v for k, v in self.compute.environment().items() if k not in ("host", "python")},
             "storage": [STORAGE, FILL_BATCH],

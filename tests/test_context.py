@@ -408,9 +408,9 @@ def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
     assert folder(name="b", seed=5) == one
     split = DataSpec("digits", max_train=120, split_seed=1)
     bfloat16 = ExecutionSpec(device="cpu", precision="bfloat16")
-    others = [folder("translate"), folder(name="c", data=split), folder(execution=bfloat16)]
-    others.append(folder(execution=ExecutionSpec(device="cpu", threads=2)))
-    assert len({one, *others}) == 5
+    others = [folder("translate"), folder("resized_crop"), folder(name="c", data=split)]
+    others += [folder(execution=bfloat16), folder(execution=ExecutionSpec(device="cpu", threads=2))]
+    assert len({one, *others}) == 6
     budgets = ExecutionSpec(device="cpu", bank_bytes=10**6, bank_device_bytes=5)
     assert folder(name="d", execution=budgets) == one, "budgets say what is kept, not what it is"
 

@@ -340,6 +340,25 @@ def test_a_teacher_is_booked_where_it_was_really_run(folder) -> None:
     assert list(second.bank_bytes().values()) == [3 * N * 10 * 2], "three columns of logits in half precision"
 
 
+def test_the_crops_of_an_epoch_are_asked_about_once(folder) -> None:
+    """All trials see the same, so that the second finds what the first asked; with the bits of the online teacher's."""
+    online = study(execution=ExecutionSpec(device="cpu", bank_bytes=0))
+    config = design(KnowledgeTerm("logits"), KnowledgeTerm("hint"), augmentation="resized_crop")
+    context, other = (TrialContext(s, ArtifactStore(folder / "artifacts")) for s in (study(), online))
+    first, second, alone = start(context, config), start(context, config), start(other, config)
+    for run in (first, second, alone):
+        run.advance(EPOCHS)
+    assert (first.asked_images, first.forward_images) == (EPOCHS * N, EPOCHS * N)
+    assert (second.asked_images, second.forward_images) == (EPOCHS * N, 0)
+    assert alone.forward_images == EPOCHS * N
+    assert first.curve == second.curve
+    for found, expected in zip(first.curve, alone.curve, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3), "the bank rounds"
+    plain = start(context, design(KnowledgeTerm("logits"), KnowledgeTerm("hint"), augmentation="none"))
+    plain.advance(EPOCHS)
+    assert plain.curve != first.curve
+
+
 def test_a_resumed_training_goes_on_counting(context) -> None:
     run = start(context)
     run.advance(1)

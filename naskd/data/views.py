@@ -8,6 +8,7 @@ each has been seen exactly once, and a teacher's answer to (sample, view) can be
 trials.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from naskd.data.crops import ResizedCrops
 
 Augmentation = Literal["none", "translate", "flip", "flip_translate"]
 
@@ -84,6 +87,15 @@ class Views:
     def identity(self) -> int:
         """The view that shows the image as it is."""
         return (self.shift * (2 * self.shift + 1) + self.shift) * self.n_flips
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the views and their order depend on."""
+        return f"{self.augmentation} {hashlib.sha256(self.table.cpu().numpy().tobytes()).hexdigest()}"
+
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "ViewGather":
+        """What takes them out of images ``(C, H, W)``."""
+        return ViewGather(self, shape, channels_last=channels_last)
 
     def to(self, device: torch.device | str) -> "Views":
         """The same views with their table on `device`."""
@@ -159,19 +171,20 @@ class ViewGather:
         # In the order that the batch will have, so that a gather reads and writes along memory.
         return (images.permute(0, 2, 3, 1) if self.channels_last else images).contiguous()
 
-    def gather(self, pixels: Tensor, index: Tensor, view_ids: Tensor) -> Tensor:
+    def gather(self, pixels: Tensor, place: Tensor, sample: Tensor, view_ids: Tensor) -> Tensor:
         """Given views of given samples.
 
         Args:
             pixels: From :meth:`padded`.
-            index: ``(B,)`` positions in `pixels`.
+            place: ``(B,)`` positions in `pixels`.
+            sample: ``(B,)`` positions in the training split; a view is the same for all of them.
             view_ids: ``(B,)`` in [0, V).
 
         Returns:
             ``(B, C, H, W)`` float32 in [0, 1].
         """
         if self.views.n_views == 1:
-            found = pixels.index_select(0, index)
+            found = pixels.index_select(0, place)
         else:
             # Flat positions and one index_select: three times as fast on a CPU as indexing with four tensors, and
             # again twice as fast where the positions within an image are looked up.
@@ -179,7 +192,7 @@ class ViewGather:
                 flat = self._offsets.index_select(0, view_ids)
             else:
                 flat = self._offsets_of(view_ids).to(self._type)
-            flat += (index * self._sample_stride).to(self._type)[:, None, None, None]
+            flat += (place * self._sample_stride).to(self._type)[:, None, None, None]
             found = pixels.view(-1).index_select(0, flat.view(-1)).view(flat.shape)
         return as_float(found.permute(0, 3, 1, 2) if self.channels_last else found)
 
@@ -190,18 +203,18 @@ class ViewedImages:
     Args:
         images: ``(N, C, H, W)`` uint8, N as in `views`. Without translation they are kept, not copied (with
             `channels_last` one copy in that order is made).
-        views: On any device; the table follows the images.
+        views: On any device; they follow the images.
         channels_last: Batches come in ``torch.channels_last``.
 
     Raises:
         ValueError: The images are not those of the views.
     """
 
-    def __init__(self, images: Tensor, views: Views, *, channels_last: bool = False) -> None:
+    def __init__(self, images: Tensor, views: Views | ResizedCrops, *, channels_last: bool = False) -> None:
         _check(images, views)
         self.views = views.to(images.device)
         self.channels_last = channels_last
-        self._gather = ViewGather(self.views, tuple(images.shape[1:]), channels_last=channels_last)
+        self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last)
         self._pixels = self._gather.padded(images)
 
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
@@ -233,7 +246,8 @@ class ViewedImages:
             ``(B, C, H, W)`` float32 in [0, 1].
         """
         device = self._pixels.device
-        return self._gather.gather(self._pixels, index.to(device), view_ids.to(device))
+        sample = index.to(device)
+        return self._gather.gather(self._pixels, sample, sample, view_ids.to(device))
 
 
 class StreamedImages:
@@ -253,14 +267,19 @@ class StreamedImages:
     """
 
     def __init__(
-        self, images: Tensor, views: Views, device: torch.device, *, channels_last: bool = False
+        self,
+        images: Tensor,
+        views: Views | ResizedCrops,
+        device: torch.device,
+        *,
+        channels_last: bool = False,
     ) -> None:
         _check(images, views)
         self.views = views.to(device)
         self.channels_last = channels_last
         self.device = device
         self._images = images
-        self._gather = ViewGather(self.views, tuple(images.shape[1:]), channels_last=channels_last)
+        self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last)
 
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """See :meth:`ViewedImages.batch`."""
@@ -283,10 +302,10 @@ class StreamedImages:
         view_ids = self.views.view_ids(index, epoch)
         pixels = self._gather.padded(rows.to(self.device, non_blocking=True))
         here = torch.arange(len(rows), device=self.device)
-        return self._gather.gather(pixels, here, view_ids), view_ids
+        return self._gather.gather(pixels, here, index.to(self.device), view_ids), view_ids
 
 
-def _check(images: Tensor, views: Views) -> None:
+def _check(images: Tensor, views: Views | ResizedCrops) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[0] != views.n_samples:
         raise ValueError(
             f"images must be uint8 ({views.n_samples}, C, H, W) for these views, got {images.dtype} "

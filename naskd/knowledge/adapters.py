@@ -5,10 +5,11 @@ cost.
 """
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.precision import widened
 from naskd.layout import spatial_mean
+from naskd.pointwise import PointwiseConv
 from naskd.taps import Tap
 
 
@@ -36,7 +37,7 @@ def _pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(x, grid)
 
 
-class ChannelAdapter(nn.Conv2d):
+class ChannelAdapter(PointwiseConv):
     """A 1x1 convolution with bias, ``(B, C_s, H, W)`` to ``(B, C_t, H, W)``.
 
     It follows autocast like the student's own layers.
@@ -47,4 +48,4 @@ class ChannelAdapter(nn.Conv2d):
     """
 
     def __init__(self, student: int, teacher: int) -> None:
-        super().__init__(student, teacher, kernel_size=1)
+        super().__init__(student, teacher)

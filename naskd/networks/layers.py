@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from naskd.config import Cost
 from naskd.layout import spatial_mean
+from naskd.pointwise import PointwiseConv
 
 _FLOAT, _INTEGER = 4, 8  # bytes
 
@@ -29,7 +30,11 @@ def conv_norm(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, groups: int = 1
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     """A convolution and its BatchNorm, ``(B, in, H, W)`` to ``(B, out, ceil(H/s), ceil(W/s))``."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+    conv: nn.Conv2d
+    if kernel == 1 and groups == 1:
+        conv = PointwiseConv(in_channels, out_channels, stride, bias=False)
+    else:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
     return conv, nn.BatchNorm2d(out_channels)
 
 
