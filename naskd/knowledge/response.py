@@ -3,8 +3,9 @@
 Sun, Ren, Li, Wang, Cao: Logit Standardization in Knowledge Distillation. CVPR 2024, arXiv 2403.01427, algorithm 1.
 """
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.config import KnowledgeTerm
@@ -84,9 +85,25 @@ def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     Returns:
         ``(B,)``, at least 0 but for rounding.
     """
-    log_student = F.log_softmax(widened(student) / temperature, dim=1)
-    log_teacher = F.log_softmax(widened(teacher).detach() / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1) * temperature**2
+    found: Tensor = _SoftDivergence.apply(widened(student), widened(teacher), temperature)
+    return found
+
+
+class _SoftDivergence(torch.autograd.Function):
+    """With its gradient ``T (softmax(z_s / T) - softmax(z_t / T))`` worked out at once: half as many operations."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        logs = torch.stack((student, teacher.to(student.dtype))).div_(temperature).log_softmax(dim=2)
+        shares = logs.exp()
+        ctx.save_for_backward((shares[0] - shares[1]).mul_(temperature))
+        divergence: Tensor = (shares[1] * (logs[1] - logs[0])).sum(dim=1)
+        return divergence.mul_(temperature**2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        slope: Tensor = ctx.saved_tensors[0]
+        return gradient[:, None] * slope, None, None
 
 
 def target_logit(logits: Tensor, labels: Tensor) -> Tensor:
