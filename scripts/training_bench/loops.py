@@ -16,10 +16,10 @@ from naskd.config import TrainingSpec
 from naskd.data.images import ImageSet
 from naskd.data.views import as_float, default_shift
 from naskd.training.compute import Compute
-from naskd.training.evaluation import EVALUATION_BATCH
 from naskd.training.optimizers import build_optimizer
 from training_bench.measuring import say, timed
 
+EVALUATION_BATCH = 512
 TEMPERATURE = 4.0
 WORKERS = 2
 
@@ -290,15 +290,18 @@ def _seconds(step: Callable[[], None], compute: Compute, steps: int) -> float:
 
 
 def best_evaluation(network: nn.Module, val: ImageSet, compute: Compute) -> float:
-    """Seconds of a forward pass over the validation images, these being on the device as floats."""
+    """Seconds of a forward pass over the validation images, on the device as floats, in the best batches."""
     layout = torch.channels_last if compute.channels_last else torch.contiguous_format
-    batches = torch.split(as_float(val.images).contiguous(memory_format=layout), EVALUATION_BATCH)
+    images = as_float(val.images).contiguous(memory_format=layout)
     network = compute.place(network).eval()
 
-    def passes() -> None:
+    def passes(size: int) -> None:
         with torch.no_grad(), compute.autocast():
-            for batch in batches:
+            for batch in torch.split(images, size):
                 network(batch).argmax(1)
 
-    passes()
-    return statistics.median(timed(compute, passes) for _ in range(3))
+    found = []
+    for size in (64, 128, EVALUATION_BATCH, 4096):
+        passes(size)
+        found.append(statistics.median(timed(compute, lambda size=size: passes(size)) for _ in range(3)))
+    return min(found)

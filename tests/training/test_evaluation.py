@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.training.compute import Compute
-from naskd.training.evaluation import EVALUATION_BATCH, accuracy, predict
+from naskd.training.evaluation import EVALUATED, FEWEST, accuracy, predict
 
 CPU = Compute.resolve("cpu", channels_last=False)
 
@@ -29,14 +29,25 @@ class Nearest(nn.Module):
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_every_image_is_judged_once_and_in_order(channels_last) -> None:
-    n = 2 * EVALUATION_BATCH + 1
+    _, most = EVALUATED["cpu"]
+    n = 2 * most + 1
     expected = torch.arange(n) * 7 % 10
     images = (expected * 25 + 12).to(torch.uint8).view(n, 1, 1, 1).repeat(1, 1, 2, 2)
     network = Nearest()
     found = predict(network, images, replace(CPU, channels_last=channels_last))
     assert torch.equal(found, expected)
-    assert [len(batch) for batch in network.seen] == [EVALUATION_BATCH, EVALUATION_BATCH, 1]
+    assert [len(batch) for batch in network.seen] == [most, most, 1]
     assert all(float(batch.min()) >= 0 and float(batch.max()) <= 1 for batch in network.seen)
+
+
+@pytest.mark.parametrize("side", [32, 64, 224])
+def test_batches_are_as_large_as_a_cache_holds(side: int) -> None:
+    images = torch.zeros(150, 1, side, side, dtype=torch.uint8)
+    network = Nearest()
+    assert len(predict(network, images, CPU)) == 150
+    largest = max(len(batch) for batch in network.seen)
+    numbers, _ = EVALUATED["cpu"]
+    assert largest == max(FEWEST, min(150, numbers // side**2))
 
 
 def test_nothing_of_the_network_changes_its_mode_neither() -> None:
