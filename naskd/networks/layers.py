@@ -6,6 +6,7 @@ afterwards, also at ``n = 1``.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -112,6 +113,14 @@ class SqueezeExcitation(nn.Module):
         """Independent of the resolution: its products are of means."""
         reduced = cls.reduced_width(channels)
         return total((linear_cost(channels, reduced), linear_cost(reduced, channels)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        # Files from before 2026-11-26 have 1x1 convolutions: the same numbers under other names.
+        for old, new in (("gate.1", "reduce"), ("gate.3", "expand")):
+            if (weight := state_dict.pop(f"{prefix}{old}.weight", None)) is not None:
+                state_dict[f"{prefix}{new}.weight"] = weight.flatten(1)
+                state_dict[f"{prefix}{new}.bias"] = state_dict.pop(f"{prefix}{old}.bias")
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""

@@ -108,7 +108,11 @@ def build_teacher_network(
     if spec.architecture is not None:
         student = build_student(spec.architecture, in_channels, n_classes, mean, std)
         if state is not None:
-            load_strictly(student, state)
+            try:
+                student.load_state_dict(dict(state))  # it reads what earlier versions wrote, too
+            except RuntimeError:
+                load_strictly(student, state)  # says what does not fit
+                raise
         return student
     if spec.builder is not None:
         bare = _call_builder(spec.builder, base)

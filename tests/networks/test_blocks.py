@@ -12,7 +12,7 @@ from naskd.config import StageSpec
 from naskd.cost import network_cost
 from naskd.networks import BLOCKS, BlockCard
 from naskd.networks.block import Block
-from naskd.networks.layers import scaled_width
+from naskd.networks.layers import SqueezeExcitation, scaled_width
 from naskd.networks.student import block_type
 
 BLOCK_NAMES = BLOCKS.names()
@@ -233,3 +233,20 @@ def test_residual_blocks_add_their_input_where_the_shape_stays(name):
             assert torch.equal(output, block.activation(x))
         else:
             assert (output.abs().max() == 0) == (name == "inverted_residual")
+
+
+def test_squeeze_excitation_reads_files_from_when_it_had_convolutions():
+    torch.manual_seed(0)
+    old = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 2, 1), nn.ReLU(), nn.Conv2d(2, 8, 1), nn.Sigmoid()
+    )
+    state = {f"0.gate.{name}": value for name, value in old.state_dict().items()}
+    before = dict(state)
+    network = nn.Sequential(SqueezeExcitation(8))
+    network.load_state_dict(state)
+    assert state == before, "what was given is left alone"
+    x = torch.randn(3, 8, 4, 5)
+    torch.testing.assert_close(network(x), x * old(x))
+    again = nn.Sequential(SqueezeExcitation(8))
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again(x), network(x))

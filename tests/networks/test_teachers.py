@@ -337,3 +337,28 @@ def test_torchvision_heads_are_replaced_wherever_they_are(model, monkeypatch):
 def test_wrong_torchvision_names_are_answered(settings, message):
     with pytest.raises(ValueError, match=message):
         build(TeacherSpec(**settings))
+
+
+def test_a_teacher_of_an_earlier_version_is_read():
+    """Its squeeze and excitation had 1x1 convolutions."""
+    stage = StageSpec("inverted_residual", 1, 4, expansion=2.0, squeeze_excitation=True)
+    spec = TeacherSpec(architecture=ArchitectureSpec((stage,), stem_width=4))
+    given = {
+        "base": Path(), "in_channels": 1, "n_classes": 3, "resolution": 8, "mean": (0.5,), "std": (0.5,),
+        "class_names": ("a", "b", "c"),
+    }  # fmt: skip
+    new = build_teacher_network(spec, **given, state=None)
+    names = {"reduce.weight": "gate.1.weight", "reduce.bias": "gate.1.bias",
+             "expand.weight": "gate.3.weight", "expand.bias": "gate.3.bias"}  # fmt: skip
+    old = {}
+    for name, value in new.state_dict().items():
+        for here, there in names.items():
+            if name.endswith(here):
+                name, value = name.replace(here, there), value[:, :, None, None] if value.ndim == 2 else value
+        old[name] = value
+    assert old.keys() != new.state_dict().keys()
+    found = build_teacher_network(spec, **given, state=old)
+    images = torch.rand(2, 1, 8, 8)
+    assert torch.equal(found.eval()(images), new.eval()(images))
+    with pytest.raises(ValueError, match="missing"):
+        build_teacher_network(spec, **given, state={"stem.0.weight": old["stem.0.weight"]})
