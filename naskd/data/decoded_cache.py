@@ -3,13 +3,40 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from naskd.data.raw import ImageArray
+
+
+_LOG = logging.getLogger(__name__)
+
+
+def decoded_once(folder: Path | None, key: str, decode: Callable[[], ImageArray]) -> ImageArray:
+    """The images stored under `key`, or what `decode` makes, stored for the next time.
+
+    Where nothing can be stored (no permission, a full disk), they are decoded each time.
+
+    Args:
+        folder: None stores nothing.
+        key: Says all that the images depend on.
+        decode: Makes them.
+    """
+    if folder is None:
+        return decode()
+    images = load_decoded(folder, key)
+    if images is None:
+        images = decode()
+        try:
+            store_decoded(folder, key, images)
+        except OSError as error:
+            _LOG.warning("decoded images are not kept: %s", error)
+    return images
 
 
 def load_decoded(folder: Path, key: str) -> ImageArray | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from naskd.config import DataSpec, content_id
-from naskd.data.decoded_cache import load_decoded, store_decoded
+from naskd.data.decoded_cache import decoded_once
 from naskd.data.raw import ImageArray, Shape, Source, channels_of, fit, fitted_shape
 from naskd.data.splits import IndexArray
 
@@ -69,12 +69,7 @@ def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
         chosen = [paths[position] for position in index]
         if cache is None:
             return _decode(chosen, spec)
-        key = _cache_key(chosen, root, spec)
-        images = load_decoded(cache, key)
-        if images is None:
-            images = _decode(chosen, spec)
-            store_decoded(cache, key, images)
-        return images
+        return decoded_once(cache, _cache_key(chosen, root, spec), lambda: _decode(chosen, spec))
 
     return Source(np.asarray(labels, np.int64), class_names, shape_at, read)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from naskd.config import DataSpec, content_id
-from naskd.data.decoded_cache import load_decoded, store_decoded
+from naskd.data.decoded_cache import decoded_once
 from naskd.data.raw import ImageArray, Source, array_source
 from naskd.data.splits import Split, make_split
 
@@ -65,18 +65,13 @@ def folder(base: Path, path: str | None) -> Path:
 
 def _open_digits(spec: DataSpec, cache: Path | None) -> Source:
     key = content_id(["digits", 1, version("scikit-learn")])
-    # A row of 8x8 pixels and a label each. Kept, since importing scikit-learn takes most of a second.
-    kept = load_decoded(cache, key) if cache is not None else None
-    if kept is None:
-        kept = _decode_digits()
-        if cache is not None:
-            store_decoded(cache, key, kept)
-    return array_source(
-        kept[:, :-1].reshape(-1, 8, 8), kept[:, -1].astype(np.int64), tuple(map(str, range(10))), spec
-    )
+    rows = decoded_once(cache, key, _decode_digits)
+    images, labels = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    return array_source(images, labels, tuple(map(str, range(10))), spec)
 
 
 def _decode_digits() -> ImageArray:
+    """A row of 8x8 pixels and a label each, ``(1797, 65)``; it imports scikit-learn, which a search else does not."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -74,6 +74,14 @@ def test_digits_come_from_the_cache_the_second_time_unless_it_was_damaged(tmp_pa
     assert load_search_data(spec, HERE, cache=tmp_path).data_hash == plain.data_hash
 
 
+def test_images_that_cannot_be_kept_are_decoded_each_time(tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    spec = DataSpec("digits")
+    found = load_search_data(spec, HERE, cache=tmp_path / "cache")
+    assert found.data_hash == load_search_data(spec, HERE).data_hash
+    assert "decoded images are not kept" in caplog.text
+
+
 def test_digits_are_stratified():
     spec = DataSpec("digits")
     data, test = load_search_data(spec, HERE), load_test_split(spec, HERE)
