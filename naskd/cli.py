@@ -259,7 +259,7 @@ def search(
         return
     from naskd import launch
 
-    launch.prepare(spec)
+    launch.prepare(spec)  # before what comes next imports torch, too; a second time does nothing
     from naskd.report.progress import SearchProgress
     from naskd.studyfile import RUNS
 
@@ -275,11 +275,16 @@ def search(
     _end_of_search(run, study, out, settings)
 
 
+def _shown(run: "Run") -> dict[str, Any]:
+    """The record of a run with all trials, without what takes seconds and is on the page alone."""
+    return run.to_dict(everything=True, with_importance=False)
+
+
 def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str] | None) -> None:
     from naskd import report
     from naskd.report.bank import bank_line
 
-    record = run.to_dict(everything=True, with_importance=False)
+    record = _shown(run)
     _show(report.front_table(record))
     _say("")
     if run.stop_reason:
@@ -411,17 +416,13 @@ def front(
     if as_json:
         _print_json(opened.to_dict(everything))
     elif as_csv:
-        sys.stdout.write(
-            report.front_csv(
-                opened.to_dict(everything=True, with_importance=False), all_trials=everything
-            ).replace("\r\n", "\n")
-        )
+        sys.stdout.write(report.front_csv(_shown(opened), all_trials=everything).replace("\r\n", "\n"))
     elif everything:
         from naskd.report.books import trials_table
 
-        _show(trials_table(opened.to_dict(everything=True, with_importance=False)))
+        _show(trials_table(_shown(opened)))
     elif png is None and html is None:
-        _show(report.front_table(opened.to_dict(everything=True, with_importance=False)))
+        _show(report.front_table(_shown(opened)))
 
 
 @app.command()
@@ -466,7 +467,7 @@ def _show_trial(run: "Run", number: int, as_json: bool) -> None:
     if as_json:
         _print_json(trial)
     else:
-        _show(report.trial_table(run.to_dict(everything=True, with_importance=False), number))
+        _show(report.trial_table(_shown(run), number))
 
 
 @app.command()

@@ -27,10 +27,9 @@ from naskd.config import (
     content_id,
 )
 from naskd.cost import network_cost
-from naskd.data.crops import ResizedCrops
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
-from naskd.data.views import StreamedImages, ViewedImages, Views, default_shift
+from naskd.data.views import AnyViews, StreamedImages, ViewedImages, make_views
 from naskd.knowledge import KNOWLEDGE, needs_teacher
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
@@ -151,21 +150,12 @@ class TrialContext:
         students alike, so that they ask for the same knowledge. Their seeds differ in initialisation and order.
         """
         if augmentation not in self._views:
-            n, seed = len(self.data.train), derive_seed("views", self.spec.data.split_seed)
-            views = (
-                ResizedCrops(n, seed)
-                if augmentation == ResizedCrops.augmentation
-                else Views(
-                    augmentation,  # type: ignore[arg-type]
-                    n_samples=n,
-                    seed=seed,
-                    shift=default_shift(self.data.resolution),
-                )
-            )
+            seed = derive_seed("views", self.spec.data.split_seed)
+            views = make_views(augmentation, len(self.data.train), seed, self.data.resolution)
             self._views[augmentation] = self._viewed(views)
         return self._views[augmentation]
 
-    def _viewed(self, views: Views | ResizedCrops) -> ViewedImages | StreamedImages:
+    def _viewed(self, views: AnyViews) -> ViewedImages | StreamedImages:
         train, compute = self.data.train, self.compute
         if train.streamed:
             return StreamedImages(train.images, views, compute.device, channels_last=compute.channels_last)

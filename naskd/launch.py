@@ -1,7 +1,7 @@
 """The way into a search: read the study, and begin what takes seconds before anything else that does.
 
-Nothing heavy is imported at the top, since the first that a search on this machine's processes needs is the server that
-forks them: it imports torch while this process does.
+Nothing heavy is imported at the top: the server that forks workers is started first, and imports torch while this
+process does.
 """
 
 import dataclasses
@@ -44,8 +44,11 @@ def search(
         StudyError: The run is another study's, is in use, or cannot go on.
     """
     spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
-    given = {"trials": trials, "seconds": seconds}
-    budget = dataclasses.replace(spec.budget, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    budget = spec.budget
+    if trials is not None:
+        budget = dataclasses.replace(budget, trials=trials)
+    if seconds is not None:
+        budget = dataclasses.replace(budget, seconds=seconds)
     spec = dataclasses.replace(spec, budget=budget)
     prepare(spec)
     from naskd.api import run_search

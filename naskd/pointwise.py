@@ -7,8 +7,8 @@ from torch.nn import functional
 SMALL = 400_000
 """Multiply-accumulates of a batch up to which a matrix product is faster on a CPU.
 
-Forward and backward took 0.3 to 0.9 of a convolution's time for 64 maps of 8 to 48 channels at 4x4 places and fewer;
-from 600 thousand on it was slower, at 17 million twice (one core, oneDNN 3.13, 2026-11-26).
+``scripts/bench_operators.py`` measures it: 0.3 to 0.8 of a convolution's time up to here, and up to twice above (one
+core, oneDNN 3.13, 2026-11-26).
 """
 
 
@@ -17,6 +17,12 @@ class PointwiseConv(nn.Conv2d):
 
     The same sums either way. Which way is taken depends on sizes alone, and in evaluation it is always the convolution,
     so that what is exported is one.
+
+    Args:
+        in_channels: At least 1.
+        out_channels: At least 1.
+        stride: Of both sides.
+        bias: Whether there is one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True) -> None:

@@ -11,16 +11,19 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from naskd.config import TrainingSpec
+from naskd.config import ArchitectureSpec, StageSpec, TrainingSpec
 from naskd.knowledge.precision import mean_square
 from naskd.layout import spatial_mean
+from naskd.networks.student import build_student
 from naskd.pointwise import SMALL
 from naskd.training.compute import Compute
+from naskd.training.evaluation import predict
 from naskd.training.optimizers import build_optimizer
 
 LAST = torch.channels_last
@@ -94,13 +97,14 @@ def layouts(batch: int) -> Iterator[Case]:
 
 def optimizers(batch: int) -> Iterator[Case]:
     """A step of 38 small tensors: torch's fused optimizer, and the same kernels called with prepared lists."""
-    for name, plain in (("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)):
+    adamw, sgd = TrainingSpec(optimizer="adamw"), TrainingSpec(optimizer="sgd")
+    for spec, plain in ((adamw, torch.optim.AdamW), (sgd, torch.optim.SGD)):
         network = nn.Sequential(*(m for _ in range(12) for m in (nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16))))
         for parameter in network.parameters():
             parameter.grad = torch.randn_like(parameter)
-        ours = build_optimizer(TrainingSpec(optimizer=name), [network])  # type: ignore[arg-type]
+        ours = build_optimizer(spec, [network])
         theirs = plain([dict(group) for group in ours.param_groups])
-        yield f"step of {name}, {len(list(network.parameters()))} tensors", theirs.step, ours.step
+        yield f"step of {spec.optimizer}, {len(list(network.parameters()))} tensors", theirs.step, ours.step
 
 
 def depthwise(batch: int) -> Iterator[Case]:
@@ -128,13 +132,57 @@ def depthwise(batch: int) -> Iterator[Case]:
         yield f"weight gradient, depthwise {kernel}x{kernel}, {channels} channels, 8x8", plain, sums
 
 
-PARTS = {"pointwise": pointwise, "layouts": layouts, "optimizers": optimizers, "depthwise": depthwise}
+def evaluation(batch: int) -> Iterator[Case]:
+    """A pass over 512 images in one batch, and in those that a cache holds."""
+    stages = tuple(StageSpec("basic", 3, 16 * 2**i, stride=2 if i else 1) for i in range(3))
+    for name, spec in (
+        ("ResNet-20", ArchitectureSpec(stages, stem_width=16)),
+        (
+            "student of 3 M MACs",
+            ArchitectureSpec(tuple(replace(s, depth=1) for s in stages), 16, stem_stride=2),
+        ),
+    ):
+        compute = Compute.resolve("cpu", "float32", True, torch.get_num_threads())
+        network = compute.place(build_student(spec, 3, 10, (0.5,) * 3, (0.5,) * 3)).eval()
+        images = torch.randint(0, 256, (512, 3, 32, 32), dtype=torch.uint8)
+
+        def at_once(network: nn.Module = network, images: Tensor = images) -> Tensor:
+            with torch.no_grad():
+                found: Tensor = network(images.float().div_(255).contiguous(memory_format=LAST)).argmax(1)
+            return found
+
+        def in_batches(network: nn.Module = network, images: Tensor = images, c: Compute = compute) -> Tensor:
+            return predict(network, images, c)
+
+        yield f"evaluation of 512 images of 32x32, {name}", at_once, in_batches
+
+
+def seeds(batch: int) -> Iterator[Case]:
+    """A seed for all devices, and for the CPU alone."""
+    yield "seed", lambda: torch.manual_seed(0), lambda: torch.default_generator.manual_seed(0)
+
+
+PARTS = {
+    "pointwise": pointwise,
+    "layouts": layouts,
+    "optimizers": optimizers,
+    "depthwise": depthwise,
+    "evaluation": evaluation,
+    "seeds": seeds,
+}
+
+
+SECONDS = 5.0
+"""Of a comparison, after which it needs no more calls."""
 
 
 def compared(first: Call, second: Call, calls: int) -> tuple[float, float]:
     """Medians in microseconds; the two take turns."""
     taken: tuple[list[float], list[float]] = ([], [])
+    until = time.perf_counter() + SECONDS
     for turn in range(calls + 5):
+        if turn > 10 and time.perf_counter() > until:
+            break
         for call, times in zip((first, second), taken, strict=True):
             began = time.perf_counter()
             call()
@@ -161,7 +209,7 @@ def main() -> None:
     for part in arguments.part:
         for what, first, second in PARTS[part](arguments.batch):
             one, other = compared(first, second, arguments.calls)
-            print(f"| {what} | {one:.0f} | {other:.0f} | {other / one:.2f} |", flush=True)
+            print(f"| {what} | {one:.1f} | {other:.1f} | {other / one:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

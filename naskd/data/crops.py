@@ -30,6 +30,9 @@ class ResizedCrops:
         seed: Of the crops: one a study, so that all its trials ask for the same. A sample's crops do not depend on
             `n_samples`.
         device: Where they are wanted.
+
+    Raises:
+        ValueError: There are no samples.
     """
 
     n_samples: int
@@ -58,7 +61,7 @@ class ResizedCrops:
         return torch.full((len(index),), epoch % self.n_views, device=self.device)
 
     def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "CropGather":
-        """What takes them out of images ``(C, H, W)``."""
+        """See :class:`~naskd.data.views.AnyViews`."""
         return CropGather(self, channels_last=channels_last)
 
     def boxes(self, sample: Tensor, view_ids: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ class ResizedCrops:
 
 
 class CropGather:
-    """Takes crops out of images; see :class:`~naskd.data.views.ViewGather`.
+    """Takes crops out of images; see :class:`~naskd.data.views.Gather`.
 
     Args:
         crops: On the device of the images.
@@ -97,7 +100,10 @@ class CropGather:
         return images
 
     def gather(self, pixels: Tensor, place: Tensor, sample: Tensor, view_ids: Tensor) -> Tensor:
-        """Bilinear between the pixels' centres; beyond the outermost centres the image goes on as it ends."""
+        """See :class:`~naskd.data.views.Gather`.
+
+        Bilinear between the pixels' centres; beyond the outermost centres the image goes on as it ends.
+        """
         images = pixels.index_select(0, place).div(255)
         top, left, height, width, mirrored = self.crops.boxes(sample, view_ids).float().unbind(1)
         # What lies at (y, x) of the crop, in [-1, 1] from edge to edge, lies at theta (x, y, 1) of the image.
@@ -117,6 +123,12 @@ def uniforms(seed: int, sample: Tensor, view_ids: Tensor, n: int) -> Tensor:
     SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators. OOPSLA 2014) of a state that is
     itself its output for seed, sample and view. Integers, so that no bit depends on what computes them; and nothing is
     kept, so that any crop of any epoch is there without those before it.
+
+    Args:
+        seed: In [0, 2^63).
+        sample: ``(B,)`` int64.
+        view_ids: ``(B,)`` int64.
+        n: Numbers for each.
     """
     state = splitmix(splitmix(sample + _signed(seed)) + view_ids)
     draws = torch.arange(n, device=sample.device) * _signed(_STEP)

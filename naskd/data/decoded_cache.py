@@ -13,7 +13,6 @@ import numpy as np
 
 from naskd.data.raw import ImageArray
 
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -12,7 +12,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,8 +20,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from naskd.data.crops import ResizedCrops
-
-Augmentation = Literal["none", "translate", "flip", "flip_translate"]
 
 _PERMUTATION_CHUNK = 65_536
 
@@ -43,6 +41,62 @@ def as_float(images: Tensor) -> Tensor:
     return images.div(255)
 
 
+class Gather(Protocol):
+    """Takes views out of images."""
+
+    def padded(self, images: Tensor) -> Tensor:
+        """Images uint8 ``(N, C, H, W)`` as :meth:`gather` reads them; the same tensor where nothing is to be done."""
+
+    def gather(self, pixels: Tensor, place: Tensor, sample: Tensor, view_ids: Tensor) -> Tensor:
+        """Given views of given samples.
+
+        Args:
+            pixels: From :meth:`padded`.
+            place: ``(B,)`` positions in `pixels`.
+            sample: ``(B,)`` positions in the training split, which a view may depend on.
+            view_ids: ``(B,)`` in [0, V).
+
+        Returns:
+            ``(B, C, H, W)`` float32 in [0, 1].
+        """
+
+
+class AnyViews(Protocol):
+    """Augmentation with identities: which view a sample shows in an epoch, and what takes it out of an image."""
+
+    @property
+    def n_samples(self) -> int:
+        """Of the training split."""
+
+    @property
+    def n_views(self) -> int:
+        """V, epochs before the first view comes again."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the views and their order depend on."""
+
+    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
+        """Which view each sample of ``(B,)`` positions shows in an epoch (from 0): ``(B,)`` int64 in [0, V)."""
+
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> Gather:
+        """What takes them out of images ``(C, H, W)``; batches come in ``torch.channels_last`` if so."""
+
+    def to(self, device: torch.device | str) -> "AnyViews":
+        """The same views on `device`."""
+
+
+def make_views(augmentation: str, n_samples: int, seed: int, resolution: int) -> AnyViews:
+    """The views of an augmentation for images of a resolution; see :class:`Views` and its arguments.
+
+    Raises:
+        ValueError: There is no such augmentation.
+    """
+    if augmentation == ResizedCrops.augmentation:
+        return ResizedCrops(n_samples, seed)
+    return Views(augmentation, n_samples=n_samples, seed=seed, shift=default_shift(resolution))
+
+
 class Views:
     """The views of an image, their names, and the order in which each sample visits them.
 
@@ -62,7 +116,7 @@ class Views:
         ValueError: An argument is out of range.
     """
 
-    def __init__(self, augmentation: Augmentation, *, n_samples: int, seed: int, shift: int) -> None:
+    def __init__(self, augmentation: str, *, n_samples: int, seed: int, shift: int) -> None:
         if augmentation not in ("none", "translate", "flip", "flip_translate"):
             raise ValueError(
                 f"augmentation must be none, translate, flip or flip_translate, got {augmentation!r}"
@@ -94,7 +148,7 @@ class Views:
         return f"{self.augmentation} {hashlib.sha256(self.table.cpu().numpy().tobytes()).hexdigest()}"
 
     def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "ViewGather":
-        """What takes them out of images ``(C, H, W)``."""
+        """See :class:`AnyViews`."""
         return ViewGather(self, shape, channels_last=channels_last)
 
     def to(self, device: torch.device | str) -> "Views":
@@ -165,29 +219,19 @@ class ViewGather:
         return self._channel_offset[:, None, None] + rows[:, None, :, None] + columns[:, None, None, :]
 
     def padded(self, images: Tensor) -> Tensor:
-        """Images uint8 ``(N, C, H, W)`` as :meth:`gather` reads them; the same tensor where nothing is to be done."""
+        """See :class:`Gather`."""
         shift = self.views.shift
         images = functional.pad(images, (shift, shift, shift, shift)) if shift else images
         # In the order that the batch will have, so that a gather reads and writes along memory.
         return (images.permute(0, 2, 3, 1) if self.channels_last else images).contiguous()
 
     def gather(self, pixels: Tensor, place: Tensor, sample: Tensor, view_ids: Tensor) -> Tensor:
-        """Given views of given samples.
-
-        Args:
-            pixels: From :meth:`padded`.
-            place: ``(B,)`` positions in `pixels`.
-            sample: ``(B,)`` positions in the training split; a view is the same for all of them.
-            view_ids: ``(B,)`` in [0, V).
-
-        Returns:
-            ``(B, C, H, W)`` float32 in [0, 1].
-        """
+        """See :class:`Gather`; a view is the same for all samples."""
         if self.views.n_views == 1:
             found = pixels.index_select(0, place)
         else:
             # Flat positions and one index_select: three times as fast on a CPU as indexing with four tensors, and
-            # again twice as fast where the positions within an image are looked up.
+            # faster still where the positions within an image are looked up.
             if self._offsets is not None:
                 flat = self._offsets.index_select(0, view_ids)
             else:
@@ -210,7 +254,7 @@ class ViewedImages:
         ValueError: The images are not those of the views.
     """
 
-    def __init__(self, images: Tensor, views: Views | ResizedCrops, *, channels_last: bool = False) -> None:
+    def __init__(self, images: Tensor, views: AnyViews, *, channels_last: bool = False) -> None:
         _check(images, views)
         self.views = views.to(images.device)
         self.channels_last = channels_last
@@ -269,7 +313,7 @@ class StreamedImages:
     def __init__(
         self,
         images: Tensor,
-        views: Views | ResizedCrops,
+        views: AnyViews,
         device: torch.device,
         *,
         channels_last: bool = False,
@@ -305,7 +349,7 @@ class StreamedImages:
         return self._gather.gather(pixels, here, index.to(self.device), view_ids), view_ids
 
 
-def _check(images: Tensor, views: Views | ResizedCrops) -> None:
+def _check(images: Tensor, views: AnyViews) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[0] != views.n_samples:
         raise ValueError(
             f"images must be uint8 ({views.n_samples}, C, H, W) for these views, got {images.dtype} "

@@ -29,7 +29,11 @@ def unit(x: Tensor, dim: int) -> Tensor:
 def mean_square(a: Tensor, b: Tensor) -> Tensor:
     """Mean of ``(a - b)^2``, a scalar; `b` is a target and gets no gradient.
 
-    The gradient of ``F.mse_loss`` comes in NCHW whatever the layout of the maps, and takes five times as long for it.
+    The gradient of ``F.mse_loss`` comes in NCHW whatever the layout of the maps; see :mod:`naskd.layout`.
+
+    Args:
+        a: Of any shape.
+        b: Of the same shape and dtype.
     """
     found: Tensor = _MeanSquare.apply(a, b)
     return found

@@ -57,8 +57,8 @@ def rkd_loss(
 class _Relations(torch.autograd.Function):
     """Both terms of the squared distances, with their gradient worked out at once.
 
-    Left to autograd, four (B, B, B) tensors are kept and some thirty written, and a hundred small operations follow: 14
-    ms at B = 64 on one core, more than the rest of the step of a small student, where this takes half a millisecond.
+    Left to autograd, four (B, B, B) tensors are kept and some thirty written, and a hundred small operations follow,
+    which takes longer than the rest of the step of a small student.
     """
 
     @staticmethod

@@ -9,8 +9,8 @@ from naskd.training.compute import Compute
 EVALUATED = {"cpu": (2**18, 512), "cuda": (2**24, 4096)}
 """Numbers and images, at most at once.
 
-What a CPU's caches hold, since a ResNet-20 judges 512 images of 32x32 in half the time in batches of 64 to 128 (two
-cores, 2026-11-26); and what fills a GPU, where a batch costs its launches and not the images of a small student.
+What a CPU's caches hold: larger batches take up to twice as long (``scripts/bench_operators.py``). And what fills a
+GPU, where a batch costs its launches and not the images of a small student.
 """
 FEWEST = 16
 """Images at once, however large they are."""

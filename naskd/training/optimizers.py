@@ -44,9 +44,10 @@ def build_optimizer(
 
 
 class _Prepared(torch.optim.Optimizer):
-    """Looks up its state once and not at every step: that took four times as long as the update of a small student.
+    """Looks up its state once and not at every step, which takes longer than the update of a small student.
 
-    The same kernels do the same update as torch's own, which does every step in which a parameter has no gradient.
+    See ``scripts/bench_operators.py``. The same kernels do the same update as torch's own, which does every step in
+    which a parameter has no gradient.
     """
 
     _lists: list[tuple[list[Tensor], ...]] | None = None
@@ -54,19 +55,24 @@ class _Prepared(torch.optim.Optimizer):
     """Steps of each parameter, in one tensor, so that one addition counts all."""
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update."""
+    def step(self, closure: Any = None) -> Any:
+        """One update. With a closure, which is called for new gradients, it is torch's."""
+        if closure is not None:
+            return super().step(closure)
         gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
         if self._lists is None or any(g is None for grads in gradients for g in grads):
             super().step()
             self._prepare()
-            return
+            return None
         if self._counts is not None:
             self._counts += 1
         for group, grads, lists in zip(self.param_groups, gradients, self._lists, strict=True):
             self._update(group, cast(list[Tensor], grads), *lists)
+        return None
 
-    step.hooked = True  # type: ignore[attr-defined]  # torch would wrap it to note a name for profilers, 40 us a step
+    # Else torch wraps it, to note a name for profilers and to call hooks, of which there are none: that takes longer
+    # than the update. For mypy a function has no such attribute.
+    step.hooked = True  # type: ignore[attr-defined]
 
     def _prepare(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"]]
@@ -95,7 +101,8 @@ class _Prepared(torch.optim.Optimizer):
     _kept: ClassVar[tuple[str, ...]]
 
     def _update(self, group: dict[str, Any], gradients: list[Tensor], *lists: list[Tensor]) -> None:
-        raise NotImplementedError
+        """Update a group, given the lists of what is `_kept`; each optimizer has its kernel for it."""
+        raise NotImplementedError  # nobody makes a bare `_Prepared`
 
 
 class PreparedAdamW(_Prepared, torch.optim.AdamW):

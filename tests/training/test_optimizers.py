@@ -194,3 +194,5 @@ def test_prepared_steps_call_one_kernel_a_group(monkeypatch) -> None:
     monkeypatch.setattr(torch, "_fused_adamw_", lambda *_, **__: calls.append("kernel"))
     optimizer.step()
     assert calls == ["kernel", "kernel"]  # weights and biases
+    optimizer.step(lambda: 0.0)
+    assert calls[2:] == ["torch"], "a closure is torch's to call"
