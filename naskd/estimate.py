@@ -14,7 +14,7 @@ from naskd.knowledge.source import OnlineSource
 from naskd.training.replay import TIMED
 from naskd.trial import TrialRun, teacher_run
 
-WARM_UP = 2 + 2 * TIMED
+WARM_UP = 2 + sum(TIMED.values())
 """Steps before those on a GPU that records: by then it is known whether steps are replayed."""
 TIMED_STEPS = 4
 """Steps timed for each design, after one that is not counted."""

@@ -68,12 +68,18 @@ class PairedLoss(KnowledgeLoss):
         """The student's stages that are taught."""
         return tuple(self._taps(student)[s].tensor for s in dict.fromkeys(s for s, _ in self.pairs))
 
+    def pair_terms(self, student: Taps, teacher: Summary) -> Tensor:
+        """:meth:`pair_term` of each pair, ``(P,)``; a subclass may work out all at once."""
+        return torch.stack(
+            [
+                self.pair_term(self._taps(student)[s], teacher[f"{self.key}_{t}"], adapter, (s, t))
+                for (s, t), adapter in zip(self.pairs, self.adapters, strict=True)
+            ]
+        )
+
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """The sum over pairs."""
-        terms = [
-            self.pair_term(self._taps(student)[s], teacher[f"{self.key}_{t}"], adapter, (s, t))
-            for (s, t), adapter in zip(self.pairs, self.adapters, strict=True)
-        ]
-        if self.scores is None:
-            return KnowledgeOutput(sum(terms[1:], terms[0]))
-        return KnowledgeOutput((self.scores.softmax(dim=1).flatten() * torch.stack(terms)).sum())
+        terms = self.pair_terms(student, teacher)
+        if self.scores is not None:
+            terms = self.scores.softmax(dim=1).flatten() * terms
+        return KnowledgeOutput(terms.sum())

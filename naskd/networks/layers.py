@@ -8,6 +8,7 @@ afterwards, also at ``n = 1``.
 from collections.abc import Iterable
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.config import Cost
@@ -27,6 +28,28 @@ def scaled_width(ratio: float, channels: int) -> int:
     return max(1, int(ratio * channels + 0.5))
 
 
+class Norm(nn.BatchNorm2d):
+    """BatchNorm that does not count its batches, one small operation a layer and step.
+
+    The count is for averages over all batches (``momentum=None``). It stays a part of the state, where others look for
+    it, and stays 0.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same."""
+        assert self.momentum is not None
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+
+
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, groups: int = 1
 ) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -36,7 +59,7 @@ def conv_norm(
         conv = PointwiseConv(in_channels, out_channels, stride, bias=False)
     else:
         conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return conv, nn.BatchNorm2d(out_channels)
+    return conv, Norm(out_channels)
 
 
 def conv_norm_cost(

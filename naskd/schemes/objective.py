@@ -145,7 +145,7 @@ class DistillationObjective(nn.Module):
         self._calibrate("main", student, ce, found)
         total = self.ce_weight * ce
         for i, term in found.items():
-            total = total + self.weights[i] * term
+            total = torch.addcmul(total, self.weights[i], term)
         return total, {"ce": ce.detach(), **{self.names[i]: term.detach() for i, term in found.items()}}
 
     def initial(

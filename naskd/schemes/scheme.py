@@ -70,7 +70,8 @@ class Phase:
         trained: Modules that each optimizer trains; one optimizer a name, made afresh for the phase. What no
             optimizer trains is in evaluation mode meanwhile.
         step: Turns a batch, and what was asked for it, into updates.
-        ask: What frozen networks say of a batch, before its step: from memory, or by a forward pass.
+        ask: What frozen networks say of a batch, or of several at once, before their steps, one row a sample: from
+            memory, or by a forward pass.
         min_batch: Smallest batch that `step` can take.
         batches: Where batches come from: called with the epoch from 0; None: the training split.
         repeats: Every `step` on batches of one size does the same operations on the device: none depends on a value, on

@@ -16,7 +16,7 @@ from naskd.data.batches import epoch_batches, steps_per_epoch
 from naskd.data.images import SearchData
 from naskd.data.mixing import cutmix, mixup, shares
 from naskd.data.views import StreamedImages, ViewedImages
-from naskd.knowledge.base import Mixed
+from naskd.knowledge.base import Mixed, Summary
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
 from naskd.seeds import derive_seed
 from naskd.training.compute import Compute
@@ -25,6 +25,8 @@ from naskd.training.replay import FEWEST, Replay, Row
 
 GATHERED = {"cpu": 2**18, "cuda": 2**24}
 """Numbers that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
+TOGETHER = 1024
+"""Images that are gathered, and that teachers are asked about, at once where a batch has fewer."""
 
 
 PLACED = ("lr", "capturable")
@@ -115,30 +117,44 @@ class TrainingLoop:
     def _steps_per_epoch(self, phase: Phase) -> int:
         return steps_per_epoch(len(self.data.train), self.spec.batch_size, min_batch=phase.min_batch)
 
-    def _batches(self, phase: Phase) -> Iterator[Batch]:
-        if phase.batches is not None:
-            yield from phase.batches(self.epoch)
+    def _lessons(self, phase: Phase) -> Iterator[tuple[Batch, Asked]]:
+        """The batches of the epoch, each with what frozen networks say of it."""
+        if phase.batches is None and self.spec.mixing == "none":
+            for group, sizes in self._groups(phase):
+                asked = self._ask(phase, group)
+                answers = [_split(summary, sizes) for summary in asked]
+                for position, batch in enumerate(_apart(group, sizes)):
+                    yield batch, [answer[position] for answer in answers]
             return
-        yield from self._mixed(self._own_batches(phase), self._steps_per_epoch(phase))
+        if phase.batches is not None:
+            batches = phase.batches(self.epoch)
+        else:
+            own = (batch for group, sizes in self._groups(phase) for batch in _apart(group, sizes))
+            batches = self._mixed(own, self._steps_per_epoch(phase))
+        for batch in batches:
+            yield batch, self._ask(phase, batch)
 
-    def _own_batches(self, phase: Phase) -> Iterator[Batch]:
-        """Of the training split, in the order of the epoch."""
+    def _ask(self, phase: Phase, batch: Batch) -> Asked:
+        with self.compute.autocast():
+            return phase.ask(batch)
+
+    def _groups(self, phase: Phase) -> Iterator[tuple[Batch, list[int]]]:
+        """The training split in the order of the epoch, several small batches at once, and their sizes.
+
+        To take them out of the images, and out of what teachers said, costs its launches and not its numbers.
+        """
         labels, size = self.data.train.labels, self.spec.batch_size
         batches = epoch_batches(
             len(labels), size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
         )
-        # Small images are gathered for several batches at once: a gather costs its launches, not its pixels.
-        pixels = size * self.data.train.images[0].numel()
-        together = max(1, GATHERED[self.compute.device.type] // pixels)
+        pixels = self.data.train.images[0].numel()
+        together = max(1, min(TOGETHER, GATHERED[self.compute.device.type] // pixels) // size)
         groups = [batches[start : start + together] for start in range(0, len(batches), together)]
         wanted = [torch.cat(group) for group in groups]
         found = self.views.batches(wanted, self.epoch)
         for group, index, (images, view) in zip(groups, wanted, found, strict=True):
             index = index.to(self.compute.device)
-            sizes = [len(one) for one in group]
-            parts = (torch.split(part, sizes) for part in (images, labels[index], index, view))
-            for one, label, position, name in zip(*parts, strict=True):
-                yield Batch(one, label, position, name, self.epoch)
+            yield Batch(images, labels[index], index, view, self.epoch), [len(one) for one in group]
 
     def _mixed(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
         """The same batches with each image mixed with another, as the design says."""
@@ -176,8 +192,8 @@ class TrainingLoop:
                 module.train()
         rows: list[Row] = []
         with self.compute.drawing(derive_seed("epoch", self.seed, self.epoch)):
-            for batch in itertools.islice(self._batches(phase), max_steps):
-                rows.append(self._step(phase, batch, len(rows)))
+            for batch, asked in itertools.islice(self._lessons(phase), max_steps):
+                rows.append(self._step(phase, batch, asked, len(rows)))
         self.epoch += 1
         if self.epoch == self.total_epochs:
             self._replay = None  # it holds the device's memory, and this loop
@@ -187,15 +203,13 @@ class TrainingLoop:
         self._check_parameters()
         return means
 
-    def _step(self, phase: Phase, batch: Batch, step: int) -> Row:
-        """Ask the teachers and execute the updates of one batch."""
+    def _step(self, phase: Phase, batch: Batch, asked: Asked, step: int) -> Row:
+        """Execute the updates of one batch, recorded or not."""
         _, epoch = self._locate(self.epoch)
         per_epoch = self._steps_per_epoch(phase)
         rate = learning_rate(self.spec, epoch * per_epoch + step, phase.epochs * per_epoch)
         for optimizer in self._optimizers.values():
             set_rate(optimizer, rate)
-        with self.compute.autocast():
-            asked = phase.ask(batch)
         if self._replay is not None and len(batch.index) == self.spec.batch_size:
             return self._replay(batch, asked)
         return self._update(phase, batch, asked)
@@ -209,7 +223,7 @@ class TrainingLoop:
             with self.compute.autocast():
                 update = next(updates, None)
             if update is None:
-                return tuple(names), torch.cat(values)
+                return tuple(names), torch.cat(values) if len(values) > 1 else values[0]
             noted = {"loss": update.loss, **update.terms}
             names += noted
             # A copy, since what is noted may be a parameter, which is about to move.
@@ -253,6 +267,19 @@ class TrainingLoop:
                 optimizer.load_state_dict(state["optimizers"][name])
                 for group, own in zip(optimizer.param_groups, here, strict=True):
                     group.update(own)
+
+
+def _apart(group: Batch, sizes: list[int]) -> Iterator[Batch]:
+    """The batches of a group."""
+    parts = (torch.split(part, sizes) for part in (group.images, group.labels, group.index, group.view))
+    for images, labels, index, view in zip(*parts, strict=True):
+        yield Batch(images, labels, index, view, group.epoch)
+
+
+def _split(summary: Summary, sizes: list[int]) -> list[Summary]:
+    """What was said of a group, batch by batch."""
+    parts = {name: torch.split(tensor, sizes) for name, tensor in summary.items()}
+    return [{name: part[i] for name, part in parts.items()} for i in range(len(sizes))]
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:

@@ -133,11 +133,14 @@ class PreparedSGD(_Prepared, torch.optim.SGD):
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all groups; where it is a tensor, in place, since a recording reads it there."""
+    tensors: dict[int, Tensor] = {}  # groups share one
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            tensors[id(group["lr"])] = group["lr"]
         else:
             group["lr"] = rate
+    for tensor in tensors.values():
+        tensor.fill_(rate)
 
 
 def learning_rate(spec: TrainingSpec, step: int, total_steps: int) -> float:

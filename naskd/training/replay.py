@@ -22,8 +22,8 @@ Row = tuple[tuple[str, ...], Tensor]
 """Names and values, ``(n,)`` float64, of what a step notes."""
 Step = Callable[[Batch, Asked], Row]
 
-TIMED = 2
-"""Steps of each kind that are timed."""
+TIMED = {"launched": 1, "replayed": 2}
+"""Steps of each kind that are timed; the fastest counts, since the first replay takes longer than the others."""
 FEWEST = 20
 """A phase of fewer steps is not worth a recording, which takes about as long as two steps."""
 
@@ -43,27 +43,29 @@ class Replay:
         self.step = step
         self.device = device
         self.done = 0
+        self._tried = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: list[Tensor] = []
         self._row: Row = ((), torch.empty(0))
-        self._seconds = {"launched": 0.0, "replayed": 0.0}
+        self._seconds: dict[str, list[float]] = {how: [] for how in TIMED}
 
     def __call__(self, batch: Batch, asked: Asked) -> Row:
         """Do a step."""
         self.done += 1
         if self.done == 1:  # whatever happens once: memory of the optimizer, scales of balanced terms
             return self.step(batch, asked)
-        number = self.done - 2
-        if number < TIMED:
+        launched, replayed = (self._seconds[how] for how in TIMED)
+        if len(launched) < TIMED["launched"]:
             return self._timed("launched", lambda: self.step(batch, asked))
-        if number == TIMED:
+        if not self._tried:
+            self._tried = True
             self._record(batch, asked)
         if self._graph is None:
             return self.step(batch, asked)
-        if number >= 2 * TIMED:
+        if len(replayed) == TIMED["replayed"]:
             return self._replay(batch, asked)
         row = self._timed("replayed", lambda: self._replay(batch, asked))
-        if number == 2 * TIMED - 1 and self._seconds["replayed"] >= self._seconds["launched"]:
+        if len(replayed) == TIMED["replayed"] and min(replayed) >= min(launched):
             self._graph, self._given = None, []
         return row
 
@@ -72,7 +74,7 @@ class Replay:
         started = time.perf_counter()
         row = step()
         torch.cuda.synchronize(self.device)
-        self._seconds[how] += time.perf_counter() - started
+        self._seconds[how].append(time.perf_counter() - started)
         return row
 
     def _record(self, batch: Batch, asked: Asked) -> None:
@@ -106,8 +108,13 @@ class Replay:
 
     def _replay(self, batch: Batch, asked: Asked) -> Row:
         assert self._graph is not None
+        pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
         for mine, given in zip(self._given, _tensors(batch, asked), strict=True):
-            mine.copy_(given)
+            own, new = pairs.setdefault(mine.dtype, ([], []))
+            own.append(mine)
+            new.append(given)
+        for own, new in pairs.values():  # one launch for all tensors of a type
+            torch._foreach_copy_(own, new)
         self._graph.replay()
         names, values = self._row
         return names, values.clone()
