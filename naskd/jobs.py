@@ -61,6 +61,7 @@ class TrialResult:
             None without a teacher.
         error: The traceback of a failure.
         out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
+        device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
         environment: Versions, device and threads.
     """
 
@@ -78,7 +79,13 @@ class TrialResult:
     teacher_agreement: float | None = None
     error: str = ""
     out_of_memory: bool = False
+    device_lost: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    @property
+    def blames_device(self) -> bool:
+        """Whether it may do better alone on a device."""
+        return self.out_of_memory or self.device_lost
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -194,6 +194,8 @@ class ExecutionSpec:
         retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
         trials_per_device: Trials at once on one device, each in a process; the CPU is one device. Default 1 on a GPU,
             and on the CPU as many as `threads` go into its cores. ``processes`` only.
+        mps: Let students that share a GPU compute at the same time, through NVIDIA's Multi-Process Service where it is
+            installed; else they take turns. ``processes`` only.
         address: Of a Ray cluster; default ``RAY_ADDRESS``, or else a cluster of this machine that ends with the search.
         workers: Trials at once, at most; default what the machine or the cluster holds.
         cpus_per_trial: Default `threads`.
@@ -214,6 +216,7 @@ class ExecutionSpec:
     checkpoints: str | None = None
     retries: Annotated[int, Field(ge=0)] = 3
     trials_per_device: PositiveInt | None = None
+    mps: bool = True
     address: str | None = None
     workers: PositiveInt | None = None
     cpus_per_trial: Positive | None = None

@@ -308,7 +308,7 @@ def trial_steps(job: Job, context: TrialContext) -> Steps:
     except NonFiniteError as failure:
         return result("failed", str(failure))
     except Exception as failure:  # the one broad except: whatever a design does, the study must go on
-        return result("failed", **_failure(failure))
+        return result("failed", **_failure(failure, context))
     finally:
         # The traceback of a failure would keep the networks alive.
         run = None
@@ -341,7 +341,7 @@ def artifact_steps(job: Job, context: TrialContext) -> Steps:
             train_macs=sum(run.train_macs for run in spent),
             spent_macs=sum(run.spent_macs for run in spent),
             wall_seconds=time.perf_counter() - started,
-            **({"reason": str(failure)} if known else _failure(failure)),
+            **({"reason": str(failure)} if known else _failure(failure, context)),
         )
     finally:
         spent.clear()
@@ -369,12 +369,14 @@ def _metrics(run: TrialRun) -> dict[str, float]:
     }
 
 
-def _failure(failure: Exception) -> dict[str, Any]:
+def _failure(failure: Exception, context: TrialContext) -> dict[str, Any]:
     said = str(failure).splitlines()
+    full = isinstance(failure, torch.cuda.OutOfMemoryError)
     return {
         "reason": f"{type(failure).__name__}: {said[0] if said else 'no message'}",
         "error": traceback.format_exc(),
-        "out_of_memory": isinstance(failure, torch.cuda.OutOfMemoryError),
+        "out_of_memory": full,
+        "device_lost": not full and not context.compute.answers(),
     }
 
 

@@ -10,6 +10,7 @@ Parts, each with options of its own (``--help``):
 - ``search``: a search of 20 trials with an empty bank against the same designs undistilled.
 - ``equal``: the accuracy of students of the bank and of the online teacher on the same views; needs ``--images``.
 - ``throughput``: images per second of a whole distilled trial against the customary loop, torchdistill and the ceiling.
+- ``together``: the same of several trials at once on the device, and of bare steps in streams of one process.
 - ``digits``: trials a minute of ``studies/digits.toml`` on 2 cores, of ``--before REVISION`` and of this tree.
 - ``size``: time against the student's MACs and the number of images; what a step and a trial cost apart from these.
 - ``profile``: where the time of one trial goes.
@@ -32,7 +33,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from training_bench import digits, equal, profiling, search, size, step, throughput
+from training_bench import digits, equal, profiling, search, size, step, throughput, together
 from training_bench.measuring import machine, say
 from training_bench.setting import resolve
 
@@ -41,6 +42,7 @@ PARTS: dict[str, Any] = {
     "search": search,
     "equal": equal,
     "throughput": throughput,
+    "together": together,
     "digits": digits,
     "size": size,
     "profile": profiling,
@@ -65,6 +67,7 @@ SIZES: dict[str, tuple[str, int, int, int]] = {
     "throughput-epochs": ("throughput", 3, 3, 2),
     "throughput-batch": ("throughput: images a step", 64, 128, 16),
     "ceiling-steps": ("throughput: steps a block of the ceiling", 10, 30, 2),
+    "together-trials": ("together: trials a block, for each that runs at once", 4, 10, 1),
     "digits-trials": ("digits", 30, 30, 3),
     "size-batch": ("size: images a step", 64, 128, 8),
     "size-steps": ("size: steps a block", 8, 32, 2),
@@ -104,6 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=2, help="throughput: of a data loader; -1: ours and the ceiling alone"
     )
+    parser.add_argument("--at-once", nargs="+", type=int, help="together; 1 2 on the CPU, 1 2 4 8 on a GPU")
     parser.add_argument("--before", help="digits: revision to compare with")
     parser.add_argument("--executor-before", nargs="+", default=["serial"], help="digits")
     parser.add_argument("--executor-after", nargs="+", default=["serial"], help="digits")
@@ -119,6 +123,7 @@ def arguments() -> argparse.Namespace:
         key = name.replace("-", "_")
         if getattr(args, key) is None:
             setattr(args, key, defaults[column])
+    args.at_once = args.at_once or ([1, 2, 4, 8] if args.device == "cuda" and not args.quick else [1, 2])
     if args.quick:
         args.digits_epochs = args.digits_epochs or 2
         args.memory = args.device == "cuda"  # on the CPU it needs a process for each arm

@@ -555,6 +555,27 @@ def test_an_error_is_a_result_with_its_traceback(fake, context) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "answers", "full", "lost"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), False, False, True),
+        (RuntimeError("a mistake"), True, False, False),
+        (torch.cuda.OutOfMemoryError("full"), True, True, False),
+    ],
+)
+def test_a_failure_says_whether_its_device_is_to_blame(
+    error, answers, full, lost, fake, context, monkeypatch
+) -> None:
+    def act(term: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(type(context.compute), "answers", lambda compute: answers)
+    fake.act = staticmethod(act)
+    result = trial(context, WITH_FAKE)
+    assert (result.status, result.out_of_memory, result.device_lost) == ("failed", full, lost)
+    assert result.blames_device == (full or lost)
+
+
+@pytest.mark.parametrize(
     ("config", "reason"),
     [
         (design(KnowledgeTerm("no such loss")), "ValueError: unknown knowledge loss 'no such loss'"),

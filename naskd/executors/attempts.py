@@ -101,10 +101,11 @@ class Attempts:
         return self.source.report(attempt.job, epoch, metrics)
 
     def end(self, attempt: Attempt, result: TrialResult, *, shares_device: bool) -> None:
-        """A worker has done what it could: book it, unless it may fit on a device of its own."""
+        """A worker has done what it could: book it, unless it may do better on a device of its own."""
         self._nothing_until = 0.0
-        if result.out_of_memory and shares_device and not attempt.alone:
-            _LOG.warning("%s was out of device memory; it runs again alone", attempt.name)
+        if result.blames_device and shares_device and not attempt.alone:
+            what = f"lost its device ({result.reason})" if result.device_lost else "was out of device memory"
+            _LOG.warning("%s %s; it runs again alone", attempt.name, what)
             self._again.append(replace(attempt, number=attempt.number + 1, alone=True, result=None))
             return
         self._tell(attempt.job, result)

@@ -19,6 +19,7 @@ import torch
 
 from naskd.checkpoints import CheckpointStore
 from naskd.context import TrialContext
+from naskd.executors import mps
 from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
 from naskd.executors.parcel import deliver, pack
 from naskd.executors.ray_connect import available_cpus
@@ -152,6 +153,8 @@ class ProcessesExecutor:
             shared = SharedArrays(arrays, cache)
             cleanup.callback(shared.close)
             files = Path(cleanup.enter_context(TemporaryDirectory(prefix="naskd-files-")))
+            sharing = self.context.spec.execution.mps and any(device.shared for device in devices)
+            variables = cleanup.enter_context(mps.service(sharing))
             outfit = Outfit(
                 deliver(parcel, files),
                 shared,
@@ -159,6 +162,7 @@ class ProcessesExecutor:
                 None if checkpoints is None else checkpoints.root,
                 None if self.context.cache is None else cache,
                 self.work,
+                environment={**os.environ, **variables},
             )
             attempts = Attempts(source, self.context)
             pool = Pool(attempts, devices, outfit)
@@ -274,6 +278,10 @@ class Pool:
         assert attempt is not None
         if isinstance(said, TrialResult):
             slot.attempt = None
+            if said.device_lost:
+                worker.kill()
+                worker.bury()
+                slot.worker = None
             self._end(slot, attempt, said)
         else:
             worker.send(self.attempts.report(attempt, said.epoch, said.metrics, said.result))

@@ -161,7 +161,8 @@ class _Job:
     epoch: int = 0
     status: str = "interrupted"
     reason: str = ""
-    out_of_memory: bool = False
+    again: bool = False
+    """Whether it may be run once more, alone on a device."""
     final: dict[str, int | float] = field(default_factory=dict)
 
     def take(self, result: Mapping[str, Any]) -> dict[str, int | float]:
@@ -176,7 +177,7 @@ class _Job:
         if result.get("done") and result.get("trial_result") is not None:
             outcome: TrialResult = result["trial_result"]
             self.status, self.reason = outcome.status, outcome.reason
-            self.out_of_memory = outcome.out_of_memory
+            self.again = outcome.blames_device
             self.final.update(_metrics(outcome.metrics))
         return values
 
@@ -271,14 +272,14 @@ class JobLogger(Callback):
         values = job.take(result)
         if event == "start":
             job.attempt = config.get("attempt", 1)
-            job.status, job.reason, job.out_of_memory = "interrupted", "", False
+            job.status, job.reason, job.again = "interrupted", "", False
         elif event == "death":
             job.status, job.reason = "failed", "its worker died"
         elif event == "end" and job.status == "interrupted":
             job.status = "stopped"
         if time.monotonic() < self._rest_until:
             return
-        if event == "end" and not job.out_of_memory:  # it may run again alone
+        if event == "end" and not job.again:
             self._close(identity)
         elif event == "start":
             self._log_of(job)

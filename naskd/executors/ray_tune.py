@@ -233,10 +233,13 @@ class StudyTrainable(tune.Trainable):
         )
         self._context.compute.apply_threads()
         self._work = work
+        self._device_lost = False
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up the next job."""
+        """Take up the next job; in another process if this one has lost its device, at the price of an attempt."""
+        if self._device_lost:
+            os._exit(1)
         self._job = _from_dict(new_config["job"])
         self._steps: Steps | None = self._work(self._job, self._context)
         self._begun = False
@@ -259,6 +262,7 @@ class StudyTrainable(tune.Trainable):
                 self._steps.send(Decision.CONTINUE)
         except StopIteration as end:
             self._steps = None
+            self._device_lost = end.value.device_lost
             found.update(done=True, trial_result=end.value)
         return found
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from naskd.context import TrialContext
-from naskd.executors.attempts import POLL_SECONDS, interrupts
+from naskd.executors.attempts import POLL_SECONDS, WorkerError, interrupts
 from naskd.jobs import Decision, Job, TrialSource
 from naskd.trial import checkpoint_key, run_job
 
@@ -26,7 +26,11 @@ class SerialExecutor:
         self.stop_requested = False
 
     def run(self, source: TrialSource) -> None:
-        """See :class:`~naskd.executors.Executor`."""
+        """See :class:`~naskd.executors.Executor`.
+
+        Raises:
+            WorkerError: A job has made the device unusable for this process.
+        """
         self.context.compute.apply_threads()
         with interrupts(self, "the running trial"):
             while not self.stop_requested:
@@ -39,6 +43,12 @@ class SerialExecutor:
                 def report(epoch: int, metrics: Mapping[str, float], job: Job = job) -> Decision:
                     return source.report(job, epoch, metrics)
 
-                source.tell(job, run_job(job, self.context, report))
+                result = run_job(job, self.context, report)
+                source.tell(job, result)
                 if self.context.checkpoints is not None:
                     self.context.checkpoints.remove(checkpoint_key(job))
+                if result.device_lost:
+                    raise WorkerError(
+                        f"{job.kind} {job.job_id} has ended with {result.reason!r}, and this process can use its GPU "
+                        "no more; the next session goes on, and executor 'processes' would have gone on by itself"
+                    )

@@ -87,6 +87,16 @@ class Compute:
                 torch.default_generator.manual_seed(seed)
             yield
 
+    def answers(self) -> bool:
+        """Whether the device still does what this process asks: after a fault on a GPU it never does again."""
+        if self.device.type != "cuda":
+            return True
+        try:
+            torch.cuda.synchronize(self.device)
+        except RuntimeError:
+            return False
+        return True
+
     def apply_threads(self) -> None:
         """Set this process's thread count, and let it keep the memory that it frees."""
         torch.set_num_threads(self.threads)

@@ -3,6 +3,7 @@
 ``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
 Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers. ``meet@1``: wait
 after epoch 1 until another job waits there too. ``hungry@1``: has no memory on a device while others use it.
+``faulty@1``: loses the device instead; ``lost@1``: always does; ``fault@1``: does so on a real GPU.
 """
 
 import os
@@ -10,6 +11,8 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from naskd.context import TrialContext
 from naskd.jobs import Job, TrialResult
@@ -73,14 +76,20 @@ def _mishap(what: str, job: Job, folder: Path) -> TrialResult | None:
     elif what == "meet":
         note(folder, "met", job.job_id)
         await_notes(folder, "met", 2)
-    elif what == "hungry":
+    elif what == "fault":  # on the GPU; whoever asks something of it next is told
+        torch.zeros(4, device="cuda")[torch.full((1,), 9, device="cuda")]
+    elif what in ("hungry", "faulty"):
         await_notes(folder, "pids", 4)
         if _others_here(job, folder):
-            return TrialResult("failed", seed=job.seed, reason="OutOfMemoryError: full", out_of_memory=True)
+            full = {"reason": "OutOfMemoryError: full", "out_of_memory": True}
+            lost = {"reason": "AcceleratorError: a fault", "device_lost": True}
+            return TrialResult("failed", seed=job.seed, **(full if what == "hungry" else lost))
         time.sleep(0.2)
         if _others_here(job, folder):
             return TrialResult("failed", seed=job.seed, reason="somebody came")
         note(folder, "alone", job.job_id)
+    elif what == "lost":
+        return TrialResult("failed", seed=job.seed, reason="AcceleratorError: a fault", device_lost=True)
     return None
 
 
@@ -110,6 +119,7 @@ def look_at_memory(job: Job, context: TrialContext) -> Steps:
         "labels": context.data.val.labels.tolist(),
         "folder": os.getcwd(),
         "pid": os.getpid(),
+        "pipes": os.environ.get("CUDA_MPS_PIPE_DIRECTORY"),
     }
     return TrialResult("complete", seed=job.seed, metrics=found)
     yield

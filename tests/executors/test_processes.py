@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from small_studies import design, small_context
 
 from naskd.api import open_run
 from naskd.checkpoints import CheckpointStore
-from naskd.executors import processes
+from naskd.executors import mps, processes
 from naskd.executors.attempts import WorkerError
 from naskd.executors.processes import Device, ProcessesExecutor, Slot, devices_of
 from naskd.jobs import Decision, Job
@@ -163,7 +163,10 @@ def test_when_the_server_of_workers_is_killed_there_is_a_new_one_and_its_workers
     _wait_for("the first worker to be gone", lambda: not _lives(first), seconds=5.0)
 
 
-def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_there(run, monkeypatch):
+@pytest.mark.parametrize("mishap", ["hungry", "faulty"])
+def test_a_trial_that_finds_its_device_too_full_or_loses_it_runs_again_with_nobody_else_there(
+    mishap, run, monkeypatch
+):
     def devices(*_: Any) -> list[Device]:
         gpus = [Device("0"), Device("1")]
         for device in gpus:
@@ -171,7 +174,7 @@ def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_ther
         return gpus
 
     monkeypatch.setattr(processes, "devices_of", devices)
-    jobs = [_job(number, "hungry@1" if number == 1 else "") for number in range(20)]
+    jobs = [_job(number, f"{mishap}@1" if number == 1 else "") for number in range(20)]
     found = run(jobs)
     assert {r.status for r in found.results.values()} == {"complete"}
     first, again = (line.split() for line in notes(found.store, "pids") if line.split()[0] == "1")
@@ -179,6 +182,34 @@ def test_a_trial_that_finds_its_device_too_full_runs_again_with_nobody_else_ther
     assert notes(found.store, "alone") == ["1"]
     order = [line.split()[0] for line in notes(found.store, "pids")]
     assert "1" in order[4:-1], "the others did not make room for it"
+
+
+def test_a_worker_that_has_lost_its_device_does_no_other_trial(run):
+    found = run([_job(0, "lost@1"), _job(1), _job(2)], workers=1)
+    assert found.results["0"].status == "failed"
+    assert found.results["0"].reason == "AcceleratorError: a fault"
+    assert {found.results[name].status for name in "12"} == {"complete"}
+    (first,), (second,), (third,) = (_pids(found.store, number) for number in range(3))
+    assert first != second == third
+
+
+def test_workers_that_share_a_gpu_are_told_of_the_service_between_them(run, monkeypatch):
+    asked = []
+
+    @contextlib.contextmanager
+    def service(wanted: bool) -> Iterator[dict[str, str]]:
+        asked.append(wanted)
+        yield {"CUDA_MPS_PIPE_DIRECTORY": "/service"} if wanted else {}
+
+    monkeypatch.setattr(mps, "service", service)
+    monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
+    for shared, wish, expected in ((True, True, "/service"), (False, True, None), (True, False, None)):
+        device = Device("0")
+        device.slots = [Slot(device) for _ in range(1 + shared)]
+        monkeypatch.setattr(processes, "devices_of", lambda *_, device=device: [device])
+        found = run([_job(0)], work=mishaps.look_at_memory, mps=wish)
+        assert found.results["0"].metrics["pipes"] == expected
+    assert asked == [True, False, False]
 
 
 def test_a_worker_that_finds_its_device_too_full_to_begin_begins_again_with_nobody_else_there(
@@ -213,6 +244,19 @@ def test_two_students_share_a_gpu_in_processes_of_their_own(run):
     assert len({pid for number in range(3) for pid in _pids(found.store, number)}) >= 2
     gpus = {line.split()[2] for line in notes(found.store, "pids")}
     assert not any("," in gpu for gpu in gpus), "a worker sees more than its own GPU"
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("together", [True, False], ids=["at the same time", "in turns"])
+def test_a_student_that_faults_on_a_shared_gpu_takes_nobody_along(together, run):
+    """And those whose work it ended beside it give the same numbers when they run again."""
+    jobs = [_job(0), _job(1, "fault@2"), _job(2), _job(3, "kill@2 once"), _job(4), _job(5)]
+    found = run(jobs, device="cuda", workers=None, trials_per_device=3, mps=together)
+    failed = found.results.pop("1")
+    assert failed.status == "failed"
+    assert "CUDA error" in failed.reason
+    assert {r.status for r in found.results.values()} == {"complete"}
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def test_a_job_that_was_out_of_memory_goes_on_in_its_run_when_it_is_alone():
     notebook = Notebook()
     for number in (1, 2):
         events("start", number)
-        full = SimpleNamespace(status="failed", reason="out of memory", metrics={}, out_of_memory=True)
+        full = SimpleNamespace(status="failed", reason="out of memory", metrics={}, blames_device=True)
         events("result", number, done=True, trial_result=full)
         events("complete", number)
     events("start", attempt=2)

@@ -8,6 +8,7 @@ import pytest
 from small_studies import design, small_context
 
 from naskd.executors import serial
+from naskd.executors.attempts import WorkerError
 from naskd.executors.serial import SerialExecutor
 from naskd.jobs import Decision, Job, TrialResult
 
@@ -57,3 +58,12 @@ def test_an_interruption_ends_the_waiting(context, tmp_path, monkeypatch):
     source = LaterSource([None, _job()])
     executor.run(source)
     assert source.told == []
+
+
+def test_a_job_after_which_the_device_is_lost_is_booked_and_ends_the_session(context, tmp_path, monkeypatch):
+    lost = TrialResult("failed", seed=100, reason="AcceleratorError: an assert", device_lost=True)
+    monkeypatch.setattr(serial, "run_job", lambda *_: lost)
+    source = LaterSource([_job(), _job()])
+    with pytest.raises(WorkerError, match=r"trial 0 has ended with 'AcceleratorError: an assert'.*processes"):
+        SerialExecutor(context, tmp_path).run(source)
+    assert source.told == ["0"]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/bench_training.py"
-PARTS = ("step", "search", "equal", "throughput", "size", "profile")
+PARTS = ("step", "search", "equal", "throughput", "together", "size", "profile")
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +82,17 @@ def test_each_arm_of_the_throughput_trains_what_it_says(run: tuple[dict[str, Any
     assert all(0 <= row["val_accuracy"] <= 1 for row in found if row["arm"] != "ceiling")
     assert found[0]["teacher_macs"] / found[0]["student_macs"] == pytest.approx(3, rel=0.15)
     assert all(row["seconds"] > 0 and math.isfinite(row["seconds"]) for row in found)
+
+
+def test_as_many_trials_run_together_as_the_table_says(run: tuple[dict[str, Any], str]) -> None:
+    found = rows(run, "together")
+    assert {(row["arm"], row["trials"]) for row in found} == {
+        ("customary", 1),
+        ("1 at once", 1),
+        ("2 at once", 2),
+    }
+    for row in found:
+        assert row["rate"] == pytest.approx(row["trials"] * 48 * 2 / row["seconds"])
 
 
 def test_equal_pairs_its_arms_by_seed(run: tuple[dict[str, Any], str]) -> None:
