@@ -260,6 +260,8 @@ class ViewedImages:
         self.channels_last = channels_last
         self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last)
         self._pixels = self._gather.padded(images)
+        self.index_device = images.device
+        """Where indices should lie: others take a transfer, which waits for the device."""
 
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """The images of an epoch's batch and the views that they show.
@@ -322,6 +324,8 @@ class StreamedImages:
         self.views = views.to(device)
         self.channels_last = channels_last
         self.device = device
+        self.index_device = torch.device("cpu")
+        """Where indices must lie."""
         self._images = images
         self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last)
 

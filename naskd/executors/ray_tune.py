@@ -9,6 +9,7 @@ any other: Tune's own retries come after everything that is pending.
 """
 
 import dataclasses
+import gc
 import logging
 import math
 import os
@@ -232,6 +233,7 @@ class StudyTrainable(tune.Trainable):
             parcel, arrays, DepotArtifacts(cache / "artifacts", depot), DepotCheckpoints(depot), cache
         )
         self._context.compute.apply_threads()
+        gc.freeze()  # collections between trials need not walk over all that was imported
         self._work = work
         self._device_lost = False
         self.reset_config(config)

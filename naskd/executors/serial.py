@@ -1,7 +1,9 @@
 """The reference executor: one job at a time, in this process."""
 
+import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from naskd.context import TrialContext
@@ -32,7 +34,7 @@ class SerialExecutor:
             WorkerError: A job has made the device unusable for this process.
         """
         self.context.compute.apply_threads()
-        with interrupts(self, "the running trial"):
+        with interrupts(self, "the running trial"), _short_collections():
             while not self.stop_requested:
                 if (job := source.ask()) is None:
                     if source.finished:
@@ -52,3 +54,14 @@ class SerialExecutor:
                         f"{job.kind} {job.job_id} has ended with {result.reason!r}, and this process can use its GPU "
                         "no more; the next session goes on, and executor 'processes' would have gone on by itself"
                     )
+
+
+@contextmanager
+def _short_collections() -> Iterator[None]:
+    """Have the garbage collections between trials not walk over all that was imported: 190 ms each."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -7,7 +7,7 @@ cost.
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import autocasts, widened
 from naskd.layout import spatial_mean
 from naskd.pointwise import PointwiseConv
 from naskd.taps import Tap
@@ -27,14 +27,14 @@ def pool_to_smaller(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         b: ``(B, H_b, W_b)`` or ``(B, C, H_b, W_b)``.
 
     Returns:
-        Two tensors that end in ``(min(H_a, H_b), min(W_a, W_b))``.
+        Two tensors that end in ``(min(H_a, H_b), min(W_a, W_b))``; what had to be pooled in float32 at least.
     """
     grid = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
     return _pool(a, grid), _pool(b, grid)
 
 
 def _pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    return x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(x, grid)
+    return x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(widened(x), grid)
 
 
 class ChannelAdapter(PointwiseConv):
@@ -49,3 +49,7 @@ class ChannelAdapter(PointwiseConv):
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__(student, teacher)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class; in float32 at least where nothing narrows it."""
+        return super().forward(x if autocasts(x.device.type) else widened(x))

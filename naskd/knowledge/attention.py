@@ -16,7 +16,7 @@ from torch import Tensor
 from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import Summary
 from naskd.knowledge.paired import PairedLoss
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import scaled, widened, without_autocast
 from naskd.taps import Tap, Taps, as_map
 
 _SHORTEST = 1e-12
@@ -24,23 +24,31 @@ _SHORTEST = 1e-12
 
 def attention_map(features: Tensor) -> Tensor:
     """``mean_c F_c^2``: where a stage is active. ``(B, C, H, W)`` to ``(B, H, W)``."""
-    found = _AttentionMap.apply(features)
+    return _squared_length(features) / features.shape[1]
+
+
+def _squared_length(features: Tensor) -> Tensor:
+    """``sum_c F_c^2``, ``(B, H, W)``."""
+    found = _SquaredLength.apply(features)
     assert isinstance(found, Tensor)
     return found
 
 
-class _AttentionMap(torch.autograd.Function):
-    """With its gradient ``2 F_c / C`` in one pass: autograd would write three tensors of the size of the features."""
+class _SquaredLength(torch.autograd.Function):
+    """In one pass over the features each way; autograd would write four tensors of their size."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        return widened(features).square().mean(dim=1)
+        wide = torch.promote_types(features.dtype, torch.float32)
+        with without_autocast(features.device.type):  # it would convert them in a pass of its own
+            length: Tensor = torch.linalg.vector_norm(features, dim=1, dtype=wide)
+        return length.square_()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         features: Tensor = ctx.saved_tensors[0]
-        return ((gradient * (2 / features.shape[1]))[:, None] * features).to(features.dtype)
+        return scaled(features, (2 * gradient)[:, None], features.dtype)
 
 
 class _Differences(torch.autograd.Function):
@@ -122,8 +130,9 @@ class AttentionLoss(PairedLoss):
 
     def pair_terms(self, student: Taps, teacher: Summary) -> Tensor:
         """See :func:`attention_losses`."""
+        # Of the student the sum over channels does as well as the mean, since its length is divided by.
         stages = {
-            s: attention_map(as_map(student.stages[s])) for s in dict.fromkeys(s for s, _ in self.pairs)
+            s: _squared_length(as_map(student.stages[s])) for s in dict.fromkeys(s for s, _ in self.pairs)
         }
         return attention_losses(
             [stages[s] for s, _ in self.pairs], [teacher[f"{self.key}_{t}"] for _, t in self.pairs]

@@ -25,7 +25,7 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0.
     """
-    return mean_square(widened(student), widened(teacher))
+    return mean_square(student, widened(teacher))
 
 
 class HintLoss(PairedLoss):
@@ -41,5 +41,5 @@ class HintLoss(PairedLoss):
     def pair_term(self, student: Tap, teacher: Tensor, adapter: nn.Module, pair: tuple[int, int]) -> Tensor:
         """See :func:`hint_loss`."""
         # pooled before the convolution, with which it commutes, since the smaller map is cheaper
-        own, target = pool_to_smaller(widened(as_map(student)), widened(teacher))
+        own, target = pool_to_smaller(as_map(student), widened(teacher))
         return hint_loss(adapter(own), target)

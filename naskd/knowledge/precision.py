@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _SHORTEST = 1e-12
@@ -26,14 +25,24 @@ def unit(x: Tensor, dim: int) -> Tensor:
     return turned
 
 
+def scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x * factor`` in the shape and layout of `x`, worked out in the wider dtype of both and rounded to `dtype`.
+
+    A gradient, so it is not differentiable. On a GPU a conversion of its own takes as long as the product.
+    """
+    if torch.promote_types(x.dtype, factor.dtype) is dtype:
+        return x * factor
+    return torch.mul(x, factor, out=torch.empty_like(x, dtype=dtype))
+
+
 def mean_square(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of ``(a - b)^2``, a scalar; `b` is a target and gets no gradient.
+    """Mean of ``(a - b)^2``, a scalar in the wider dtype of both; `b` is a target and gets no gradient.
 
     The gradient of ``F.mse_loss`` comes in NCHW whatever the layout of the maps; see :mod:`naskd.layout`.
 
     Args:
         a: Of any shape.
-        b: Of the same shape and dtype.
+        b: Of the same shape.
     """
     found: Tensor = _MeanSquare.apply(a, b)
     return found
@@ -42,13 +51,15 @@ def mean_square(a: Tensor, b: Tensor) -> Tensor:
 class _MeanSquare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return F.mse_loss(a, b)
+        apart = a - b
+        ctx.save_for_backward(apart)
+        ctx.dtype = a.dtype
+        return apart.square().mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        a, b = ctx.saved_tensors
-        return (a - b) * (gradient * (2 / max(a.numel(), 1))), None
+        apart: Tensor = ctx.saved_tensors[0]
+        return scaled(apart, gradient * (2 / max(apart.numel(), 1)), ctx.dtype), None
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -68,19 +79,25 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        with _without_autocast(a.device.type):
+        with without_autocast(a.device.type):
             return a @ b
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
-        with _without_autocast(a.device.type):
+        with without_autocast(a.device.type):
             return (
                 gradient @ b.mT if ctx.needs_input_grad[0] else None,
                 a.mT @ gradient if ctx.needs_input_grad[1] else None,
             )
 
 
-def _without_autocast(device: str) -> AbstractContextManager[object]:
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Inside, operations keep the precision of what they are given."""
     # the meta device has no autocast, and does not even take it switched off
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()

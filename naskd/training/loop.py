@@ -117,19 +117,20 @@ class TrainingLoop:
     def _steps_per_epoch(self, phase: Phase) -> int:
         return steps_per_epoch(len(self.data.train), self.spec.batch_size, min_batch=phase.min_batch)
 
-    def _lessons(self, phase: Phase) -> Iterator[tuple[Batch, Asked]]:
-        """The batches of the epoch, each with what frozen networks say of it."""
+    def _lessons(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
+        """The batches of the epoch, each with what frozen networks say of it; nothing is asked about others."""
         if phase.batches is None and self.spec.mixing == "none":
-            for group, sizes in self._groups(phase):
+            for group, sizes in self._groups(phase, max_steps):
                 asked = self._ask(phase, group)
                 answers = [_split(summary, sizes) for summary in asked]
                 for position, batch in enumerate(_apart(group, sizes)):
                     yield batch, [answer[position] for answer in answers]
             return
+        batches: Iterator[Batch]
         if phase.batches is not None:
-            batches = phase.batches(self.epoch)
+            batches = itertools.islice(phase.batches(self.epoch), max_steps)
         else:
-            own = (batch for group, sizes in self._groups(phase) for batch in _apart(group, sizes))
+            own = (batch for group, sizes in self._groups(phase, max_steps) for batch in _apart(group, sizes))
             batches = self._mixed(own, self._steps_per_epoch(phase))
         for batch in batches:
             yield batch, self._ask(phase, batch)
@@ -138,7 +139,7 @@ class TrainingLoop:
         with self.compute.autocast():
             return phase.ask(batch)
 
-    def _groups(self, phase: Phase) -> Iterator[tuple[Batch, list[int]]]:
+    def _groups(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, list[int]]]:
         """The training split in the order of the epoch, several small batches at once, and their sizes.
 
         To take them out of the images, and out of what teachers said, costs its launches and not its numbers.
@@ -146,22 +147,20 @@ class TrainingLoop:
         labels, size = self.data.train.labels, self.spec.batch_size
         batches = epoch_batches(
             len(labels), size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
-        )
+        )[:max_steps]
         pixels = self.data.train.images[0].numel()
         together = max(1, min(TOGETHER, GATHERED[self.compute.device.type] // pixels) // size)
         groups = [batches[start : start + together] for start in range(0, len(batches), together)]
-        wanted = [torch.cat(group) for group in groups]
+        order, lengths = torch.cat(batches), [sum(map(len, group)) for group in groups]
+        here = order.to(self.compute.device)  # all at once: each transfer waits until the device is idle
+        wanted = torch.split(order.to(self.views.index_device), lengths)
         found = self.views.batches(wanted, self.epoch)
-        for group, index, (images, view) in zip(groups, wanted, found, strict=True):
-            index = index.to(self.compute.device)
+        for group, index, (images, view) in zip(groups, torch.split(here, lengths), found, strict=True):
             yield Batch(images, labels[index], index, view, self.epoch), [len(one) for one in group]
 
     def _mixed(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
         """The same batches with each image mixed with another, as the design says."""
         kind, seed = self.spec.mixing, self.seed
-        if kind == "none":
-            yield from batches
-            return
         drawn = shares(n, self.spec.mixing_alpha, seed=seed, epoch=self.epoch)
         for step, (batch, share) in enumerate(zip(batches, drawn, strict=False)):
             if kind == "mixup":
@@ -192,7 +191,7 @@ class TrainingLoop:
                 module.train()
         rows: list[Row] = []
         with self.compute.drawing(derive_seed("epoch", self.seed, self.epoch)):
-            for batch, asked in itertools.islice(self._lessons(phase), max_steps):
+            for batch, asked in self._lessons(phase, max_steps):
                 rows.append(self._step(phase, batch, asked, len(rows)))
         self.epoch += 1
         if self.epoch == self.total_epochs:

@@ -75,7 +75,7 @@ def test_keeps_one_small_map_of_each_teacher_stage() -> None:
 
 def test_half_precision_activations_do_not_overflow() -> None:
     x = torch.full((1, 2, 2, 2), 300.0, dtype=torch.float16)  # 300^2 is beyond float16
-    assert attention_map(x).max() == 90000
+    assert attention_map(x).max() == pytest.approx(90000, rel=1e-6)
     assert math.isfinite(value(x, x))
 
 

@@ -1,5 +1,6 @@
 """Which phases may be replayed, that every call is one step, and, on a GPU, that a replay trains alike."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Asked, Batch
 from naskd.studyfile import ExecutionSpec
-from naskd.training import replay
+from naskd.training import loop, replay
 from naskd.training.replay import Replay, Row
 from naskd.trial import TrialRun, start_run
 
@@ -177,6 +178,27 @@ class TestOnGpu:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_alike_on_a_gpu(kind, contexts, monkeypatch) -> None:
     same(taught(kind, epochs=12, batch_size=24, learning_rate=1e-3), contexts, monkeypatch)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_waited_for_as_often_in_a_long_epoch_as_in_a_short_one(contexts, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "TOGETHER", 8)
+    found, _ = start_run(taught("logits", epochs=8, batch_size=4), contexts[True], 3)
+    for _ in range(4):
+        found.loop.run_epoch()
+
+    def waits(steps: int) -> int:
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                found.loop.run_epoch(max_steps=steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(one.message) for one in said)
+
+    assert waits(6) == waits(30) > 0
 
 
 class Impatient:
