@@ -1,6 +1,7 @@
 """Images per second of a whole distilled trial, against the customary loop, torchdistill and the ceiling."""
 
 import argparse
+import gc
 import importlib
 import statistics
 from pathlib import Path
@@ -80,6 +81,8 @@ class Pair:
         self.config = TrialConfig(student, DistillationSpec(terms=LOGITS).canonical(), training)
         # What a process pays once is paid before the clock: the first use of each kernel, of the loaders' modules.
         self.trial(context, seed=99)
+        gc.collect()
+        gc.freeze()  # as executors do, so that a trial's end is no walk over all that was imported
 
     def arms(self) -> list[str]:
         found = ["ours", "customary", "torchdistill", "ceiling"]
