@@ -1,8 +1,8 @@
 """NVIDIA's Multi-Process Service (MPS): students in several processes compute on one GPU at the same time.
 
-Without it a GPU serves its processes in turns, and a student that fills a hundredth of it keeps the others waiting: two
-processes that replay their steps get half as many each (``docs/performance.md``). With it their kernels run beside each
-other. It comes with the driver, needs no rights, and changes no setting of the GPU.
+Without it a GPU serves its processes in turns, and a student that fills a hundredth of it keeps the others waiting. With
+it their kernels run beside each other (``docs/performance.md``). It comes with the driver, needs no rights, and changes
+no setting of the GPU.
 
 Differs from processes without it in one respect: a fault on the GPU, an index beyond a tensor, say, ends the work of
 all who share it. A trial that loses its device so runs again alone; see :mod:`naskd.executors.attempts`.
@@ -31,7 +31,7 @@ END_SECONDS = 15.0
 
 # The shell reads until whoever started it has ended, however that one ended, and then ends the service.
 _KEEPER = f"""
-"$1" -d </dev/null >"$2/start" 2>&1 || {{ echo failed; rm -rf "$2"; exit 1; }}
+timeout {START_SECONDS:.0f} "$1" -d </dev/null >"$2/start" 2>&1 || {{ echo failed; rm -rf "$2"; exit 1; }}
 echo started
 cat >/dev/null
 echo "quit -t 5" | timeout {END_SECONDS:.0f} "$1" >/dev/null 2>&1
