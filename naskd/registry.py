@@ -6,6 +6,7 @@ describes. Listing and checking therefore cost nothing; only a trial pays for th
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -45,6 +46,7 @@ class Registry(Generic[C]):
     def __init__(self, what: str) -> None:
         self.what = what
         self._cards: dict[str, C] = {}
+        self._origins: dict[str, str] = {}
 
     def register(self, card: C) -> C:
         """Add `card`.
@@ -56,7 +58,12 @@ class Registry(Generic[C]):
         if known is not None and known != card:
             raise ValueError(f"a {self.what} named {card.name!r} is already registered; choose another name")
         self._cards[card.name] = card
+        self._origins.setdefault(card.name, sys._getframe(1).f_globals.get("__name__", ""))
         return card
+
+    def origin(self, name: str) -> str:
+        """The module whose code registered the card `name`."""
+        return self._origins[name]
 
     def __getitem__(self, name: str) -> C:
         try:

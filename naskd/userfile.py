@@ -23,6 +23,11 @@ from naskd.registry import nearest
 _PREFIX = "naskd_user_"
 
 
+def is_user_file(module: str) -> bool:
+    """Whether a module of this name was imported by :func:`import_file`."""
+    return module.startswith(_PREFIX)
+
+
 def split_reference(reference: str) -> tuple[str, str]:
     """``"file.py:function"`` as (file, function).
 

@@ -44,6 +44,10 @@ def test_a_name_is_given_once(fruits: Registry[Fruit]) -> None:
     assert fruits["pear"].paper == ""
 
 
+def test_a_card_has_the_module_that_registered_it(fruits: Registry[Fruit]) -> None:
+    assert fruits.origin("pear") == __name__
+
+
 def test_a_file_that_is_imported_twice_registers_the_same_card_twice(fruits: Registry[Fruit]) -> None:
     fruits.register(Fruit("pear"))
     assert len(fruits) == 3

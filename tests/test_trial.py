@@ -559,7 +559,7 @@ def test_an_error_is_a_result_with_its_traceback(fake, context) -> None:
     [
         (RuntimeError("CUDA error: device-side assert triggered"), False, False, True),
         (RuntimeError("a mistake"), True, False, False),
-        (torch.cuda.OutOfMemoryError("full"), True, True, False),
+        (torch.cuda.OutOfMemoryError("full"), False, True, False),
     ],
 )
 def test_a_failure_says_whether_its_device_is_to_blame(

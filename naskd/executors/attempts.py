@@ -25,7 +25,7 @@ POLL_SECONDS = 1.0
 
 
 class WorkerError(RuntimeError):
-    """No worker can begin, so no trial can run; the message is one line for the user."""
+    """No worker can begin, or none can go on, so no trial can run; the message is one line for the user."""
 
 
 @dataclass
@@ -35,12 +35,14 @@ class Attempt:
     Args:
         job: What is done.
         number: Of the attempt, from 1.
+        deaths: Workers that died of it, or with it.
         alone: Whether it wants a device that nobody else uses.
         result: The last one that a worker reported.
     """
 
     job: Job
     number: int = 1
+    deaths: int = 0
     alone: bool = False
     result: TrialResult | None = None
 
@@ -110,6 +112,11 @@ class Attempts:
             return
         self._tell(attempt.job, result)
 
+    def give_back(self, attempt: Attempt) -> None:
+        """Nothing was done of it, for no fault of its own: hand it out again as it is."""
+        self._nothing_until = 0.0
+        self._again.append(attempt)
+
     def lose(self, attempt: Attempt, why: str, *, begun: bool) -> None:
         """A worker died, or could not begin.
 
@@ -122,11 +129,12 @@ class Attempts:
             RuntimeError: It could not begin, nor could those before it; of the type that was given.
         """
         self._nothing_until = 0.0
-        if attempt.number <= self.context.spec.execution.retries:
+        deaths = attempt.deaths + 1
+        if deaths <= self.context.spec.execution.retries:
             _LOG.warning("%s lost its worker (%s); it is taken up again", attempt.name, why)
-            self._again.append(replace(attempt, number=attempt.number + 1, result=None))
+            self._again.append(replace(attempt, number=attempt.number + 1, deaths=deaths, result=None))
             return
-        times = "once" if attempt.number == 1 else f"{attempt.number} times"
+        times = "once" if deaths == 1 else f"{deaths} times"
         if not begun:
             # No design is to blame, and a machine that fails at once would get one design after the other.
             raise self._error(f"a worker could not begin, {times}; the last time: {why}")

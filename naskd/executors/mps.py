@@ -1,11 +1,12 @@
 """NVIDIA's Multi-Process Service (MPS): students in several processes compute on one GPU at the same time.
 
-Without it a GPU serves its processes in turns, and a student that fills a hundredth of it keeps the others waiting. With
-it their kernels run beside each other (``docs/performance.md``). It comes with the driver, needs no rights, and changes
-no setting of the GPU.
+Without it a GPU serves its processes in turns, and a student that fills a hundredth of it keeps the others waiting.
+With it their kernels run beside each other (``docs/performance.md``). It comes with the driver, needs no rights, and
+changes no setting of the GPU.
 
-Differs from processes without it in one respect: a fault on the GPU, an index beyond a tensor, say, ends the work of
-all who share it. A trial that loses its device so runs again alone; see :mod:`naskd.executors.attempts`.
+Differs from processes without it: a fault on the GPU, an index beyond a tensor, say, ends the work of all who share it.
+A trial that loses its device so runs again alone; see :mod:`naskd.executors.attempts`. And NVIDIA warns that a process
+that is killed while the GPU works for it can leave the others in an undefined state.
 """
 
 import logging
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +30,25 @@ DEFAULT_PIPES = Path("/tmp/nvidia-mps")
 START_SECONDS = 30.0
 """How long the service may take to serve its first process. A container that does not let it may never answer."""
 END_SECONDS = 15.0
+ANSWER_SECONDS = 5.0
 
-# The shell reads until whoever started it has ended, however that one ended, and then ends the service.
+# The shell reads until whoever started it has ended, however that one ended, and then ends the service. It says so with
+# its exit code, and leaves the service's files where that did not help.
 _KEEPER = f"""
-timeout {START_SECONDS:.0f} "$1" -d </dev/null >"$2/start" 2>&1 || {{ echo failed; rm -rf "$2"; exit 1; }}
+ended() {{
+    pid=$(cat "$folder/{CONTROL}.pid" 2>/dev/null)
+    echo "quit -t 5" | timeout {END_SECONDS:.0f} "$control" >/dev/null 2>&1
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || {{ rm -rf "$folder"; return 0; }}
+        sleep 0.5
+    done
+    return 1
+}}
+control=$1 folder=$2
+if ! timeout {START_SECONDS:.0f} "$control" -d </dev/null >/dev/null 2>&1; then echo failed; ended; exit; fi
 echo started
 cat >/dev/null
-echo "quit -t 5" | timeout {END_SECONDS:.0f} "$1" >/dev/null 2>&1
-rm -rf "$2"
+ended
 """
 
 # What a process does first on each GPU; with the driver's own library, since torch takes seconds to import.
@@ -59,8 +72,11 @@ def service(wanted: bool) -> Iterator[dict[str, str]]:
     Yields:
         Variables for the environment of the processes that share; empty where there is nothing to set.
     """
+    if not wanted:
+        yield {}
+        return
     control = shutil.which(CONTROL)
-    if not wanted or _runs_already(os.environ):
+    if _runs_already(control):
         yield {}
         return
     if control is None:
@@ -81,25 +97,60 @@ def service(wanted: bool) -> Iterator[dict[str, str]]:
         start_new_session=True,  # Ctrl-C in a terminal is for the search
     )
     assert keeper.stdout is not None
-    assert keeper.stdin is not None
     try:
         started = keeper.stdout.readline().strip() == "started"
         problem = _problem(environment) if started else f"{CONTROL} -d failed"
         if problem:
             _LOG.warning("students that share a GPU take turns there: MPS does not serve: %s", problem)
+            _end(keeper, folder)
         yield {} if problem else variables
     finally:
-        keeper.stdin.close()
-        keeper.stdout.close()
-        try:
-            keeper.wait(END_SECONDS + 5)
-        except subprocess.TimeoutExpired:
-            _LOG.warning("MPS did not end; its files are in %s", folder)
+        _end(keeper, folder)
 
 
-def _runs_already(environment: Mapping[str, str]) -> bool:
-    """Whether processes would find a service that somebody else has started."""
-    return PIPES in environment or (DEFAULT_PIPES / "control").exists()
+def _end(keeper: subprocess.Popen[str], folder: str) -> None:
+    """End the service; nothing the second time."""
+    assert keeper.stdin is not None
+    assert keeper.stdout is not None
+    if keeper.returncode is not None:
+        return
+    keeper.stdin.close()
+    keeper.stdout.close()
+    try:
+        ended = keeper.wait(END_SECONDS + 10) == 0
+    except subprocess.TimeoutExpired:
+        ended = False
+    if not ended:
+        _LOG.warning("MPS did not end; its files are in %s", folder)
+
+
+def await_service(environment: Mapping[str, str]) -> None:
+    """Wait until the service takes new processes: after a fault it does not before all have ended who used it.
+
+    Args:
+        environment: Of the processes that share.
+    """
+    given_up = time.monotonic() + START_SECONDS
+    while problem := _problem(environment):
+        if time.monotonic() > given_up:
+            _LOG.warning("MPS does not serve: %s", problem)
+            return
+        time.sleep(0.5)
+
+
+def _runs_already(control: str | None) -> bool:
+    """Whether processes would find a service that somebody else has started; one that was killed leaves its pipes."""
+    if PIPES not in os.environ and not (DEFAULT_PIPES / "control").exists():
+        return False
+    if control is None:  # there is nobody to ask
+        return True
+    try:
+        asked = subprocess.run(
+            [control], input="get_server_list\n", capture_output=True, text=True, timeout=ANSWER_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0 and "Cannot find" not in asked.stdout + asked.stderr
 
 
 def _problem(environment: Mapping[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import importlib
+import logging
 import platform
 import warnings
 from dataclasses import dataclass
@@ -18,8 +20,14 @@ from naskd.checkpoints import Checkpoints
 from naskd.config import content_id
 from naskd.context import TrialContext
 from naskd.data.images import ImageSet, SearchData
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.registry import Registry
+from naskd.schemes import SCHEMES
 from naskd.studyfile import StudySpec
-from naskd.userfile import import_file, split_reference, with_siblings
+from naskd.userfile import import_file, is_user_file, split_reference, with_siblings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Parcel:
         spec: The study as a dictionary, its paths those of `files`.
         files: Content by path, relative to the folder that they are unpacked into.
         foreseen: See :class:`~naskd.context.TrialContext`.
+        packages: Other modules that registered methods here, with the names of these by registry.
         facts: Of the data: ``class_names``, ``mean``, ``std``, ``data_hash``, ``split_hash``.
         versions: Of what must be equal on both sides.
     """
@@ -37,9 +46,13 @@ class Parcel:
     spec: dict[str, Any]
     files: dict[str, bytes]
     foreseen: tuple[str, ...]
+    packages: dict[str, list[tuple[str, str]]]
     facts: dict[str, Any]
     versions: dict[str, str]
 
+
+METHODS: tuple[Registry[Any], ...] = (BLOCKS, KNOWLEDGE, SCHEMES)
+"""What users may add to, and designs are made of."""
 
 Arrays = dict[str, NDArray[Any]]
 """Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
@@ -83,6 +96,7 @@ def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
         spec=dataclasses.replace(spec, **changes).to_dict(),
         files=files,
         foreseen=context.foreseen,
+        packages=_packages(),
         facts={
             name: getattr(data, name) for name in ("class_names", "mean", "std", "data_hash", "split_hash")
         },
@@ -137,9 +151,12 @@ def unpack(
         assert cache is not None
         parcel = deliver(parcel, cache)
     spec = StudySpec.from_dict(parcel.spec)
-    # Workers propose nothing, but a space may register what its designs are made of.
+    # Workers propose nothing, but a space may register what its designs are made of. It may need what packages have
+    # registered, and they may be its neighbours.
+    _import_packages(parcel.packages, last=False)
     for file in (*spec.modules, split_reference(spec.space)[0]):
         import_file(spec.resolve(file))
+    _import_packages(parcel.packages, last=True)
     with warnings.catch_warnings():
         # Torch has no read-only tensors and warns of read-only arrays; nothing here writes to images or labels.
         warnings.simplefilter("ignore", category=UserWarning)
@@ -151,6 +168,33 @@ def unpack(
     context = TrialContext(spec, store, cache, data=data, checkpoints=checkpoints)
     context.foreseen = parcel.foreseen
     return context
+
+
+def _packages() -> dict[str, list[tuple[str, str]]]:
+    """Modules that registered methods and are neither naskd's, nor files that travel, nor the driver's script."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for registry in METHODS:
+        for name in registry.names():
+            module = registry.origin(name)
+            if module.partition(".")[0] not in ("naskd", "__main__") and not is_user_file(module):
+                found.setdefault(module, []).append((registry.what, name))
+    return found
+
+
+def _import_packages(packages: dict[str, list[tuple[str, str]]], *, last: bool) -> None:
+    """Have them register here what is not known yet; warn, in the end, of what still is not: it may never be wanted."""
+    registries = {registry.what: registry for registry in METHODS}
+    for module, methods in packages.items():
+        if all(name in registries[what] for what, name in methods):
+            continue
+        problem = f"importing {module} does not register it"
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever an import may raise
+            problem = f"{module} cannot be imported: {type(error).__name__}: {error}"
+        missing = [f"{what} {name!r}" for what, name in methods if name not in registries[what]]
+        if missing and last:
+            _LOG.warning("a worker on %s does not know %s: %s", platform.node(), ", ".join(missing), problem)
 
 
 def _write_files(files: dict[str, bytes], cache: Path) -> Path:

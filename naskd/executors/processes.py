@@ -7,9 +7,10 @@ which CUDA IPC would save at the price of workers that die with the one that own
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,11 +55,13 @@ class Device:
         gpu: As ``CUDA_VISIBLE_DEVICES`` names it; None for the CPU.
         slots: Of its trials.
         waiting: An attempt that gets the device alone as soon as nobody uses it.
+        doubtful: Whether the service between its processes may have to recover, which it does when all have ended.
     """
 
     gpu: str | None
     slots: list[Slot] = field(default_factory=list)
     waiting: Attempt | None = None
+    doubtful: bool = False
 
     @property
     def shared(self) -> bool:
@@ -72,9 +75,9 @@ class Device:
 
     @property
     def reserved(self) -> bool:
-        """Whether somebody is alone here, or is about to be."""
+        """Whether somebody is alone here, or is about to be, or nobody new may come before all have ended."""
         alone = any(slot.attempt is not None and slot.attempt.alone for slot in self.slots)
-        return alone or self.waiting is not None
+        return alone or self.waiting is not None or (self.doubtful and self.busy > 0)
 
 
 def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
@@ -155,6 +158,7 @@ class ProcessesExecutor:
             files = Path(cleanup.enter_context(TemporaryDirectory(prefix="naskd-files-")))
             sharing = self.context.spec.execution.mps and any(device.shared for device in devices)
             variables = cleanup.enter_context(mps.service(sharing))
+            environment = {**os.environ, **variables}
             outfit = Outfit(
                 deliver(parcel, files),
                 shared,
@@ -162,10 +166,12 @@ class ProcessesExecutor:
                 None if checkpoints is None else checkpoints.root,
                 None if self.context.cache is None else cache,
                 self.work,
-                environment={**os.environ, **variables},
+                self.context.compute.device.type,
+                environment=environment,
             )
             attempts = Attempts(source, self.context)
-            pool = Pool(attempts, devices, outfit)
+            served = partial(mps.await_service, environment) if variables else None
+            pool = Pool(attempts, devices, outfit, served)
             cleanup.callback(pool.end)
             cleanup.enter_context(interrupts(attempts))
             pool.run()
@@ -178,12 +184,20 @@ class Pool:
         attempts: Where work comes from and results go.
         devices: With their slots.
         outfit: Of each worker.
+        served: Waits until the service between the processes of a GPU serves again; None where there is none.
     """
 
-    def __init__(self, attempts: Attempts, devices: Sequence[Device], outfit: Outfit) -> None:
+    def __init__(
+        self,
+        attempts: Attempts,
+        devices: Sequence[Device],
+        outfit: Outfit,
+        served: Callable[[], None] | None = None,
+    ) -> None:
         self.attempts = attempts
         self.devices = devices
         self.outfit = outfit
+        self.served = served
 
     @property
     def slots(self) -> list[Slot]:
@@ -228,15 +242,23 @@ class Pool:
     def _begin_alone(self, device: Device, attempt: Attempt) -> None:
         """Begin on a device that nobody uses. Idle workers hold memory of it, so they end."""
         device.waiting = None
+        self._end_idle(device)
+        self._begin(device.slots[0], attempt)
+
+    def _end_idle(self, device: Device) -> None:
         idle = [slot for slot in device.slots if slot.worker is not None]
         for slot in idle:
             assert slot.worker is not None
-            slot.worker.dismiss()
+            # Who has lost the device may not come to an end by itself.
+            slot.worker.kill() if device.doubtful else slot.worker.dismiss()
             slot.worker.bury()
             slot.worker = None
-        self._begin(device.slots[0], attempt)
 
     def _begin(self, slot: Slot, attempt: Attempt) -> None:
+        if slot.device.doubtful and self.served is not None:
+            self._end_idle(slot.device)  # the service recovers when all its processes have ended
+            self.served()
+            slot.device.doubtful = False
         if slot.worker is None:
             try:
                 slot.worker = Worker(self.outfit, slot.device.gpu)
@@ -266,6 +288,7 @@ class Pool:
             slot.worker = slot.attempt = None
             why = worker.bury()
             full = worker.cannot_begin is not None and worker.cannot_begin.out_of_memory
+            slot.device.doubtful |= worker.cannot_begin is not None and self.served is not None
             if attempt is None:
                 pass  # who dies between two jobs has lost nothing; the next job gets another worker
             elif full and slot.device.shared and not attempt.alone:
@@ -282,6 +305,7 @@ class Pool:
                 worker.kill()
                 worker.bury()
                 slot.worker = None
+                slot.device.doubtful = self.served is not None
             self._end(slot, attempt, said)
         else:
             worker.send(self.attempts.report(attempt, said.epoch, said.metrics, said.result))

@@ -162,11 +162,11 @@ class _Job:
     status: str = "interrupted"
     reason: str = ""
     again: bool = False
-    """Whether it may be run once more, alone on a device."""
+    """Whether it is run once more, alone on a device."""
     final: dict[str, int | float] = field(default_factory=dict)
 
-    def take(self, result: Mapping[str, Any]) -> dict[str, int | float]:
-        """Remember a result of Tune's; the values that are new in it come back."""
+    def take(self, result: Mapping[str, Any], gpus: float) -> dict[str, int | float]:
+        """Remember a result of Tune's, of a trial that has so many GPUs; the values that are new in it come back."""
         values: dict[str, int | float] = {}
         epoch = result.get("epoch")
         # A later attempt repeats epochs since its checkpoint, with the same bits.
@@ -177,7 +177,7 @@ class _Job:
         if result.get("done") and result.get("trial_result") is not None:
             outcome: TrialResult = result["trial_result"]
             self.status, self.reason = outcome.status, outcome.reason
-            self.again = outcome.blames_device
+            self.again = outcome.blames_device and 0 < gpus < 1
             self.final.update(_metrics(outcome.metrics))
         return values
 
@@ -269,7 +269,7 @@ class JobLogger(Callback):
     def _handle(self, event: str, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         identity = str(config["job"]["job_id"])
         job = self._jobs.setdefault(identity, _Job(_logged_run(config)))
-        values = job.take(result)
+        values = job.take(result, config.get("resources", {}).get("GPU", 0))
         if event == "start":
             job.attempt = config.get("attempt", 1)
             job.status, job.reason, job.again = "interrupted", "", False

@@ -75,6 +75,8 @@ class Dispatch:
         self.resources = resources
         self._out: dict[str, Attempt] = {}
         self._errors: dict[str, BaseException] = {}
+        self._lost_devices = 0
+        """Warm workers that will end as soon as Tune gives them another trial."""
         self._failure: BaseException | None = None
 
     def raise_failure(self) -> None:
@@ -120,6 +122,14 @@ class Dispatch:
             return
         if failed or result is None:
             error = self._errors.pop(trial_id, None)
+            if (
+                self._lost_devices
+                and attempt.result is None
+                and isinstance(error, ray.exceptions.RayActorError)
+            ):
+                self._lost_devices -= 1
+                self.attempts.give_back(attempt)
+                return
             begun = not (isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed)
             with self._keeping_failure():
                 self.attempts.lose(attempt, _why_lost(error), begun=begun)
@@ -131,6 +141,7 @@ class Dispatch:
         if self._failure is not None:
             return
         assert isinstance(found, TrialResult)
+        self._lost_devices += found.device_lost
         with self._keeping_failure():
             self.attempts.end(attempt, found, shares_device=self.resources.shares_device)
 
@@ -239,7 +250,7 @@ class StudyTrainable(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take up the next job; in another process if this one has lost its device, at the price of an attempt."""
+        """Take up the next job; in another process if this one has lost its device."""
         if self._device_lost:
             os._exit(1)
         self._job = _from_dict(new_config["job"])

@@ -44,6 +44,7 @@ class Outfit:
         checkpoints: Folder or URL; None keeps none.
         cache: Folder of what networks said; None has each worker remember for itself.
         work: How a job is done.
+        device: Type of the device that the driver has resolved for them, ``cpu`` or ``cuda``.
         folder: The driver's working directory, where a user's file may look for others.
         environment: The driver's variables; the server has those of its own start.
         naskd_file: From where the driver has its naskd.
@@ -55,6 +56,7 @@ class Outfit:
     checkpoints: str | None
     cache: Path | None
     work: Work
+    device: str
     folder: str = field(default_factory=os.getcwd)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     naskd_file: str = str(naskd.__file__)
@@ -212,6 +214,8 @@ def _open(outfit: Outfit, gpu: str | None) -> TrialContext:
     checkpoints = None if outfit.checkpoints is None else CheckpointStore(outfit.checkpoints)
     arrays: Any = outfit.arrays  # they arrive as a dictionary
     context = unpack(outfit.parcel, arrays, ArtifactStore(outfit.artifacts), checkpoints, outfit.cache)
+    if context.compute.device.type != outfit.device:
+        raise RuntimeError(f"torch sees no {outfit.device} device in this process, as the driver does")
     context.compute.apply_threads()
     return context
 

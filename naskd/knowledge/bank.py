@@ -98,6 +98,10 @@ class BankedSource:
         """Of the columns that this process has met, in files or in memory."""
         return sum(column.nbytes for column in self._columns.values())
 
+    def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
+        """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
+        return all(self._fits[name] for loss in losses for name in self._names(loss))
+
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:

@@ -41,6 +41,9 @@ class KnowledgeSource(Protocol):
     def size_bytes(self) -> int:
         """Of what is remembered; 0 where nothing is."""
 
+    def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
+        """Whether all answers for `losses` come from memory, once they were given."""
+
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
@@ -81,6 +84,10 @@ class OnlineSource:
     def asked_images(self) -> int:
         """All images asked for are run."""
         return self.forward_images
+
+    def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
+        """Not if anything is asked."""
+        return not losses
 
     def summaries(
         self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]

@@ -16,6 +16,10 @@ from naskd.taps import Taps, TapShapes, taps_like
 
 Stage = Literal["initial", "main"]
 
+ASKED = {"remembered": 1024, "online": 256}
+"""Images at once. What is remembered is there already; what a network says of them, and works out for it, takes memory:
+no more than the filling of a bank does."""
+
 ROUNDING = 1e-6
 """A gradient below this share of cross-entropy's is noise: of a student that agrees already, or of attention on a 1x1
 grid. Balanced, it would be the loudest of all, a million times too loud. Real terms were found above 0.01."""
@@ -128,6 +132,15 @@ class DistillationObjective(nn.Module):
                 prefix = f"{number}/" if losses[i].card.several_teachers else ""
                 found[i].update((prefix + name, tensor) for name, tensor in answer.items())
         return list(found)
+
+    def ask_images(self, stage: Stage) -> int:
+        """Images that a stage's teachers may be asked about at once, see ``Phase.ask_images``."""
+        losses = self._losses()
+        remembered = all(
+            source.remembers([losses[i] for i in positions if i in self.of_stage[stage]])
+            for source, positions in self.by_source
+        )
+        return ASKED["remembered" if remembered else "online"]
 
     def forward(
         self, student: Taps, summaries: Sequence[Summary], lesson: Lesson

@@ -57,6 +57,7 @@ class OfflineScheme(Scheme):
             trained={"student": (self._deployed, *objective.modules_of("main"))},
             step=self._step,
             ask=self._ask,
+            ask_images=objective.ask_images("main"),
             min_batch=objective.min_batch,
             repeats=self._repeats("main"),
         )
@@ -70,6 +71,7 @@ class OfflineScheme(Scheme):
                 trained={"student": (*taught, *objective.modules_of("initial"))},
                 step=self._initial_step,
                 ask=self._ask_initially,
+                ask_images=objective.ask_images("initial"),
                 min_batch=objective.min_batch,
                 repeats=self._repeats("initial"),
             ),

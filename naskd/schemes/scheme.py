@@ -70,8 +70,9 @@ class Phase:
         trained: Modules that each optimizer trains; one optimizer a name, made afresh for the phase. What no
             optimizer trains is in evaluation mode meanwhile.
         step: Turns a batch, and what was asked for it, into updates.
-        ask: What frozen networks say of a batch, or of several at once, before their steps, one row a sample: from
-            memory, or by a forward pass.
+        ask: What frozen networks say of a batch, before its step, from memory or by a forward pass.
+        ask_images: Several batches of up to so many images together may be asked about at once, before their steps: a
+            question costs its launches. Every tensor of the answer has one row a sample then.
         min_batch: Smallest batch that `step` can take.
         batches: Where batches come from: called with the epoch from 0; None: the training split.
         repeats: Every `step` on batches of one size does the same operations on the device: none depends on a value, on
@@ -83,6 +84,7 @@ class Phase:
     trained: Mapping[str, Sequence[nn.Module]]
     step: Callable[[Batch, Asked], Iterator[Update]]
     ask: Callable[[Batch], Asked] = ask_nobody
+    ask_images: int = 1
     min_batch: int = 2
     batches: Callable[[int], Iterator[Batch]] | None = None
     repeats: bool = False

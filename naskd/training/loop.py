@@ -16,17 +16,15 @@ from naskd.data.batches import epoch_batches, steps_per_epoch
 from naskd.data.images import SearchData
 from naskd.data.mixing import cutmix, mixup, shares
 from naskd.data.views import StreamedImages, ViewedImages
-from naskd.knowledge.base import Mixed, Summary
+from naskd.knowledge.base import Mixed
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
 from naskd.seeds import derive_seed
 from naskd.training.compute import Compute
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
 from naskd.training.replay import FEWEST, Replay, Row
 
-GATHERED = {"cpu": 2**18, "cuda": 2**24}
-"""Numbers that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
-TOGETHER = 1024
-"""Images that are gathered, and that teachers are asked about, at once where a batch has fewer."""
+GATHERED = {"cpu": (2**18, 1024), "cuda": (2**24, 1024)}
+"""Numbers and images that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
 
 
 PLACED = ("lr", "capturable")
@@ -120,17 +118,20 @@ class TrainingLoop:
     def _lessons(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
         """The batches of the epoch, each with what frozen networks say of it; nothing is asked about others."""
         if phase.batches is None and self.spec.mixing == "none":
-            for group, sizes in self._groups(phase, max_steps):
-                asked = self._ask(phase, group)
-                answers = [_split(summary, sizes) for summary in asked]
-                for position, batch in enumerate(_apart(group, sizes)):
-                    yield batch, [answer[position] for answer in answers]
+            for group, size in self._groups(phase, max_steps):
+                for part in _split(group, max(1, phase.ask_images // size) * size):
+                    asked = self._ask(phase, part)
+                    for batch, said in zip(
+                        _split(part, size), _split_answers(asked, size, len(part.labels)), strict=True
+                    ):
+                        yield batch, said
+                    del asked, said  # they may be large, and the next ones are asked for now
             return
         batches: Iterator[Batch]
         if phase.batches is not None:
             batches = itertools.islice(phase.batches(self.epoch), max_steps)
         else:
-            own = (batch for group, sizes in self._groups(phase, max_steps) for batch in _apart(group, sizes))
+            own = (batch for group, size in self._groups(phase, max_steps) for batch in _split(group, size))
             batches = self._mixed(own, self._steps_per_epoch(phase))
         for batch in batches:
             yield batch, self._ask(phase, batch)
@@ -139,24 +140,23 @@ class TrainingLoop:
         with self.compute.autocast():
             return phase.ask(batch)
 
-    def _groups(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, list[int]]]:
-        """The training split in the order of the epoch, several small batches at once, and their sizes.
+    def _groups(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, int]]:
+        """The training split in the order of the epoch, several small batches at once, and the size of one.
 
-        To take them out of the images, and out of what teachers said, costs its launches and not its numbers.
+        To take them out of the images costs its launches and not its numbers.
         """
-        labels, size = self.data.train.labels, self.spec.batch_size
+        labels, size = self.data.train.labels, min(self.spec.batch_size, len(self.data.train))
         batches = epoch_batches(
             len(labels), size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
         )[:max_steps]
-        pixels = self.data.train.images[0].numel()
-        together = max(1, min(TOGETHER, GATHERED[self.compute.device.type] // pixels) // size)
-        groups = [batches[start : start + together] for start in range(0, len(batches), together)]
-        order, lengths = torch.cat(batches), [sum(map(len, group)) for group in groups]
+        numbers, most = GATHERED[self.compute.device.type]
+        together = max(1, min(most, numbers // self.data.train.images[0].numel()) // size) * size
+        order = torch.cat(batches)
         here = order.to(self.compute.device)  # all at once: each transfer waits until the device is idle
-        wanted = torch.split(order.to(self.views.index_device), lengths)
-        found = self.views.batches(wanted, self.epoch)
-        for group, index, (images, view) in zip(groups, torch.split(here, lengths), found, strict=True):
-            yield Batch(images, labels[index], index, view, self.epoch), [len(one) for one in group]
+        wanted = order if self.views.index_device.type == "cpu" else here
+        found = self.views.batches(torch.split(wanted, together), self.epoch)
+        for index, (images, view) in zip(torch.split(here, together), found, strict=True):
+            yield Batch(images, labels[index], index, view, self.epoch), size
 
     def _mixed(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
         """The same batches with each image mixed with another, as the design says."""
@@ -193,6 +193,7 @@ class TrainingLoop:
         with self.compute.drawing(derive_seed("epoch", self.seed, self.epoch)):
             for batch, asked in self._lessons(phase, max_steps):
                 rows.append(self._step(phase, batch, asked, len(rows)))
+                del batch, asked  # before others are asked for
         self.epoch += 1
         if self.epoch == self.total_epochs:
             self._replay = None  # it holds the device's memory, and this loop
@@ -268,17 +269,18 @@ class TrainingLoop:
                     group.update(own)
 
 
-def _apart(group: Batch, sizes: list[int]) -> Iterator[Batch]:
-    """The batches of a group."""
-    parts = (torch.split(part, sizes) for part in (group.images, group.labels, group.index, group.view))
+def _split(batch: Batch, size: int) -> Iterator[Batch]:
+    """The same in pieces of `size`, the last of what is left."""
+    parts = (torch.split(part, size) for part in (batch.images, batch.labels, batch.index, batch.view))
     for images, labels, index, view in zip(*parts, strict=True):
-        yield Batch(images, labels, index, view, group.epoch)
+        yield Batch(images, labels, index, view, batch.epoch)
 
 
-def _split(summary: Summary, sizes: list[int]) -> list[Summary]:
-    """What was said of a group, batch by batch."""
-    parts = {name: torch.split(tensor, sizes) for name, tensor in summary.items()}
-    return [{name: part[i] for name, part in parts.items()} for i in range(len(sizes))]
+def _split_answers(asked: Asked, size: int, n: int) -> Iterator[Asked]:
+    """What was said of `n` samples in the same pieces."""
+    parts = [{name: torch.split(tensor, size) for name, tensor in summary.items()} for summary in asked]
+    for i in range(-(-n // size)):
+        yield [{name: pieces[i] for name, pieces in part.items()} for part in parts]
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:

@@ -27,6 +27,7 @@ PATIENCE = 240.0
 """Seconds until a group of trials has ended, workers that begin included."""
 GOAL = 20.0
 STEPS = 100
+MPS = ", MPS"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def arms_of(args: argparse.Namespace) -> list[Arm]:
         return [Arm(count) for count in args.at_once]
     many = [count for count in args.at_once if count > 1]
     return [
-        *(Arm(count, ", MPS" if count > 1 else "") for count in args.at_once),
+        *(Arm(count, MPS if count > 1 else "") for count in args.at_once),
         *(Arm(count, ", in turns") for count in many[len(many) // 2 :][:1]),
     ]
 
@@ -144,7 +145,10 @@ def running(
     """An executor for each arm, its workers warm; they idle when it is another's turn."""
     threads: list[threading.Thread] = []
     sources: dict[Arm, Groups] = {}
-    with mps.service(args.device == "cuda" and max(args.at_once) > 1) as variables:
+    sharing = args.device == "cuda" and max(args.at_once) > 1
+    with mps.service(sharing) as variables:
+        if sharing and not variables:
+            raise RuntimeError("MPS does not serve here, or runs already, so that it cannot be left out")
         try:
             for arm in arms_of(args):
                 sources[arm] = source = Groups(config, config.training.epochs)
@@ -167,20 +171,27 @@ def running(
                     except Exception as error:
                         source.fail(repr(error))
 
-                before = dict(os.environ)
-                os.environ.update(variables if arm.how == ", MPS" else {})
-                threads.append(threading.Thread(target=run))
-                threads[-1].start()
-                source.seconds(2 * arm.count)
-                for name in variables:
-                    os.environ.pop(name, None)
-                os.environ.update(before)
+                with environment(variables if arm.how == MPS else {}):
+                    threads.append(threading.Thread(target=run))
+                    threads[-1].start()
+                    source.seconds(2 * arm.count)
             yield sources
         finally:
             for source in sources.values():
                 source.finished = True
             for thread in threads:
                 thread.join()
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Inside, workers that begin are given these."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 def streams(context: TrialContext, student: ArchitectureSpec, training: TrainingSpec, count: int) -> float:
@@ -205,13 +216,13 @@ def streams(context: TrialContext, student: ArchitectureSpec, training: Training
 
 
 def table(rows: list[Row]) -> list[str]:
-    lines = [
-        "| trials | images/s | times the customary loop | times one at once |",
-        "|---" * 4 + "|",
-    ]
     named = [row for row in rows if "arm" in row]
     names = list(dict.fromkeys(row["arm"] for row in sorted(named, key=lambda row: row["arm"])))
-    customary, one = (values(named, "rate", arm=arm) for arm in ("customary", "1 at once"))
+    lines = [
+        f"| trials | images/s | times the customary loop | times {names[0]} |",
+        "|---" * 4 + "|",
+    ]
+    customary, one = (values(named, "rate", arm=arm) for arm in ("customary", names[0]))
     for name in names:
         rate = values(named, "rate", arm=name)
         lines.append(

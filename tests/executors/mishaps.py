@@ -3,7 +3,8 @@
 ``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
 Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers. ``meet@1``: wait
 after epoch 1 until another job waits there too. ``hungry@1``: has no memory on a device while others use it.
-``faulty@1``: loses the device instead; ``lost@1``: always does; ``fault@1``: does so on a real GPU.
+``faulty@1``: loses the device instead; ``lost@1``: always does; ``fault@1``: does so on a real GPU;
+``abandon@1``: is killed while that works for it.
 """
 
 import os
@@ -78,6 +79,11 @@ def _mishap(what: str, job: Job, folder: Path) -> TrialResult | None:
         await_notes(folder, "met", 2)
     elif what == "fault":  # on the GPU; whoever asks something of it next is told
         torch.zeros(4, device="cuda")[torch.full((1,), 9, device="cuda")]
+    elif what == "abandon":  # killed while the GPU works for it
+        x = torch.ones(4096, 4096, device="cuda")
+        for _ in range(200):
+            x = x @ x
+        os.kill(os.getpid(), signal.SIGKILL)
     elif what in ("hungry", "faulty"):
         await_notes(folder, "pids", 4)
         if _others_here(job, folder):

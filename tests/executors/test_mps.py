@@ -2,9 +2,11 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +20,12 @@ STAND_IN = """#!/bin/sh
 # starts with -d, else obeys standard input
 if [ "$1" = -d ]; then
     echo "start $CUDA_MPS_PIPE_DIRECTORY visible=$CUDA_VISIBLE_DEVICES" >>"{log}"
+    echo {pid} >"$CUDA_MPS_PIPE_DIRECTORY/nvidia-cuda-mps-control.pid"
     exit {code}
 fi
 read -r said
 echo "$said" >>"{log}"
+if [ "$said" = get_server_list ]; then {answer}; fi
 """
 
 
@@ -29,11 +33,11 @@ echo "$said" >>"{log}"
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Installs the stand-in; gives the file where it notes what it is told."""
 
-    def install(code: int = 0, tries: str = "pass") -> Path:
+    def install(code: int = 0, tries: str = "pass", answer: str = "exit 0", pid: object = "") -> Path:
         log, place = tmp_path / "log", tmp_path / "bin"
         place.mkdir()
         program = place / mps.CONTROL
-        program.write_text(STAND_IN.format(log=log, code=code))
+        program.write_text(STAND_IN.format(log=log, code=code, answer=answer, pid=pid))
         program.chmod(0o755)
         log.touch()
         monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
@@ -84,17 +88,51 @@ def test_it_ends_with_a_search_that_is_killed(installed):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("why", ["nobody shares", "variable", "default"])
-def test_it_is_not_started_where_nobody_needs_it_or_somebody_has(why, installed, monkeypatch, tmp_path):
+def test_it_is_not_started_where_nobody_shares(installed):
     log = installed()
-    if why == "variable":
-        monkeypatch.setenv(mps.PIPES, "/somewhere")
-    elif why == "default":
-        (tmp_path / "default").mkdir()
-        (tmp_path / "default" / "control").touch()
-    with mps.service(why != "nobody shares") as variables:
+    with mps.service(False) as variables:
         assert variables == {}
     assert log.read_text() == ""
+
+
+@pytest.mark.parametrize("where", ["variable", "default"])
+@pytest.mark.parametrize(
+    ("answer", "lives"), [("exit 0", True), ("exit 1", False), ("echo Cannot find daemon", False)]
+)
+def test_a_service_that_runs_already_is_used_and_what_one_that_died_has_left_is_not(
+    where, answer, lives, installed, monkeypatch, tmp_path
+):
+    log = installed(answer=answer)
+    if where == "variable":
+        monkeypatch.setenv(mps.PIPES, "/somewhere")
+    else:
+        (tmp_path / "default").mkdir()
+        (tmp_path / "default" / "control").touch()
+    with mps.service(True) as variables:
+        assert bool(variables) is not lives
+    assert ("start" in log.read_text()) is not lives
+
+
+def test_a_service_that_does_not_end_is_named_and_keeps_its_files(installed, caplog):
+    installed(pid=os.getpid())
+    with mps.service(True) as variables:
+        pass
+    assert f"MPS did not end; its files are in {variables[mps.PIPES]}" in caplog.text
+    assert Path(variables[mps.PIPES]).is_dir()
+    shutil.rmtree(variables[mps.PIPES])
+
+
+def test_new_processes_wait_until_it_has_recovered(monkeypatch, tmp_path):
+    marker = tmp_path / "recovered"
+    monkeypatch.setattr(mps, "_TRIES", f"import os, sys; sys.exit(not os.path.exists({str(marker)!r}))")
+    threading.Timer(0.7, marker.touch).start()
+    began = time.monotonic()
+    mps.await_service(os.environ)
+    assert marker.exists()
+    assert time.monotonic() - began > 0.6
+    marker.unlink()
+    monkeypatch.setattr(mps, "START_SECONDS", 0.3)
+    mps.await_service(os.environ)  # not for ever
 
 
 def test_where_it_is_not_installed_the_search_says_so_and_goes_on(installed, monkeypatch, caplog):
@@ -124,7 +162,7 @@ def test_where_it_does_not_serve_the_search_says_so_and_goes_on(
     assert f"take turns there: MPS does not serve: {why}" in caplog.text
     folder = Path(log.read_text().split()[1])
     assert not folder.exists()
-    assert log.read_text().splitlines()[1:] == ([] if code else ["quit -t 5"])
+    assert log.read_text().splitlines()[1:] == ["quit -t 5"]
 
 
 @pytest.mark.cuda
@@ -136,11 +174,14 @@ def test_a_process_computes_through_it():
             [sys.executable, "-c", code], env={**os.environ, **variables}, capture_output=True, text=True
         )
         assert done.stdout.strip() == "3", done.stderr
-        if variables:
-            servers = subprocess.run(
-                [mps.CONTROL], input="get_server_list\n", env={**os.environ, **variables}, capture_output=True,
-                text=True,
-            )  # fmt: skip
-            assert servers.stdout.split(), "no server was asked for"
-    if variables:
-        assert not Path(variables[mps.PIPES]).exists()
+        if not variables:
+            pytest.skip("MPS does not serve here, or runs already")
+        servers = subprocess.run(
+            [mps.CONTROL],
+            input="get_server_list\n",
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert servers.stdout.split(), "no server was asked for"
+    assert not Path(variables[mps.PIPES]).exists()

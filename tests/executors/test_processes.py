@@ -193,6 +193,44 @@ def test_a_worker_that_has_lost_its_device_does_no_other_trial(run):
     assert first != second == third
 
 
+def test_after_a_fault_the_service_is_waited_for_when_all_have_ended(run, monkeypatch, tmp_path):
+    device = Device("0")
+    device.slots = [Slot(device), Slot(device)]
+    monkeypatch.setattr(processes, "devices_of", lambda *_: [device])
+
+    @contextlib.contextmanager
+    def service(wanted: bool) -> Iterator[dict[str, str]]:
+        yield {"CUDA_MPS_PIPE_DIRECTORY": "/service"}
+
+    waits: list[list[int]] = []
+
+    def await_service(environment: Mapping[str, str]) -> None:
+        assert environment["CUDA_MPS_PIPE_DIRECTORY"] == "/service"
+        store = tmp_path / "artifacts"
+        pids = [int(line.split()[1]) for line in notes(store, "pids")]
+        waits.append([pid for pid in pids if _lives(pid)])
+
+    monkeypatch.setattr(mps, "service", service)
+    monkeypatch.setattr(mps, "await_service", await_service)
+    found = run([_job(0), _job(1), _job(2), _job(3), _job(4, "lost@1"), _job(5), _job(6)])
+    assert found.results.pop("4").status == "failed"
+    assert {r.status for r in found.results.values()} == {"complete"}
+    assert waits == [[], []], "before it runs again alone, and after that"
+
+
+def test_a_worker_that_does_not_see_the_device_of_the_driver_does_not_begin(tmp_path, monkeypatch):
+    """torch says nothing when a GPU turns it away, and would train on the CPU."""
+    (tmp_path / "space.py").write_text("")
+    context = small_context(
+        tmp_path, base=tmp_path, teacher=None, execution=ExecutionSpec(retries=0, device="auto")
+    )
+    monkeypatch.setattr(processes, "devices_of", lambda *_: [(d := Device("0")), d.slots.append(Slot(d))][:1])
+    elsewhere = dataclasses.replace(context.compute, device=torch.device("cuda"))
+    monkeypatch.setattr(context, "compute", elsewhere)
+    with pytest.raises(WorkerError, match="torch sees no cuda device in this process, as the driver does"):
+        ProcessesExecutor(context, tmp_path).run(FixedSource([_job(0)]))
+
+
 def test_workers_that_share_a_gpu_are_told_of_the_service_between_them(run, monkeypatch):
     asked = []
 
@@ -251,12 +289,17 @@ def test_two_students_share_a_gpu_in_processes_of_their_own(run):
 @pytest.mark.parametrize("together", [True, False], ids=["at the same time", "in turns"])
 def test_a_student_that_faults_on_a_shared_gpu_takes_nobody_along(together, run):
     """And those whose work it ended beside it give the same numbers when they run again."""
-    jobs = [_job(0), _job(1, "fault@2"), _job(2), _job(3, "kill@2 once"), _job(4), _job(5)]
+    jobs = [_job(0), _job(1, "fault@2"), _job(2), _job(3, "abandon@2 once"), _job(4), _job(5)]
     found = run(jobs, device="cuda", workers=None, trials_per_device=3, mps=together)
     failed = found.results.pop("1")
     assert failed.status == "failed"
     assert "CUDA error" in failed.reason
     assert {r.status for r in found.results.values()} == {"complete"}
+    assert {r.environment["device"] for r in found.results.values()} == {"cuda"}
+    for job in (_job(0), _job(2), _job(3)):
+        alone = run_job(job, found.context, lambda epoch, metrics: Decision.CONTINUE)
+        for point, expected in zip(found.results[job.job_id].curve, alone.curve, strict=True):
+            assert point["loss"] == pytest.approx(expected["loss"], rel=0.05)
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------

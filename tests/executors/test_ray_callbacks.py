@@ -154,6 +154,7 @@ class Events:
 
 def config(number: int, attempt: int = 1, **job: Any) -> dict[str, Any]:
     return {
+        "resources": {"CPU": 1.0, "GPU": 0.5 if attempt == 1 and number != 3 else 1.0},
         "attempt": attempt,
         "job": {"job_id": str(number), "kind": "trial", "seed": 7, **job},
         "design": {**DESIGN, "number": number},
@@ -189,7 +190,7 @@ def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
 def test_a_job_that_was_out_of_memory_goes_on_in_its_run_when_it_is_alone():
     events = Events(JobLogger("note", lambda: notebook))
     notebook = Notebook()
-    for number in (1, 2):
+    for number in (1, 2, 3):
         events("start", number)
         full = SimpleNamespace(status="failed", reason="out of memory", metrics={}, blames_device=True)
         events("result", number, done=True, trial_result=full)
@@ -198,8 +199,9 @@ def test_a_job_that_was_out_of_memory_goes_on_in_its_run_when_it_is_alone():
     events("result", attempt=2, epoch=1, **end("complete"))
     events("complete", attempt=2)
     events.end()
-    assert [run.name for run in notebook.runs] == ["trial-1", "trial-2"]
+    assert [run.name for run in notebook.runs] == ["trial-1", "trial-2", "trial-3"]
     assert notebook.notes == [
+        ("trial-3", "failed", "out of memory", {}),  # at once: it had a device of its own
         ("trial-1", 1, {"attempt": 2}),
         ("trial-1", "complete", "", {"attempt": 2}),
         ("trial-2", "failed", "out of memory", {}),

@@ -134,3 +134,26 @@ def test_a_worker_that_cannot_begin_ends_the_search_and_one_that_dies_fails_its_
         dispatch.raise_failure()
         assert [r.status for r in source.told] == ["failed"]
         assert source.told[0].reason == "its worker died 2 times, the last time: its process ended"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_whoever_meets_a_worker_that_has_lost_its_device_pays_no_attempt(lost: bool):
+    """Tune keeps the worker warm for the next trial, which it ends at."""
+    source, spec = OneJob(), study(execution=ExecutionSpec(retries=0))
+    resources = Mock(slots=lambda: 1, of=lambda attempt: {"CPU": 1.0}, shares_device=False)
+    context = Mock()
+    context.spec = spec
+    dispatch = Dispatch(source, context, resources)
+    dispatch.suggest("first")
+    result = TrialResult("failed", 1, "a fault", device_lost=lost)
+    dispatch.complete("first", {"trial_result": result}, failed=False)
+    assert [r.reason for r in source.told] == ["a fault"]
+    error = ActorDiedError()
+    error.error_msg = "The actor is dead"
+    dispatch.suggest("second")
+    dispatch.errored("second", error)
+    dispatch.complete("second", None, failed=True)
+    dispatch.raise_failure()
+    assert len(source.told) == (1 if lost else 2)
+    if lost:
+        assert dispatch.suggest("third")["attempt"] == 1

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from naskd.config import KnowledgeTerm
 from naskd.knowledge.attention import AttentionLoss, attention_loss, attention_map
+from naskd.knowledge.base import Lesson
 
 from . import reference
 from .fakes import TEACHERS, random_taps, shapes
@@ -98,3 +99,28 @@ def test_gradients_worked_out_by_hand_are_those_of_autograd(grids) -> None:
     (gradient,) = torch.autograd.grad(3 * found, student)
     (reference,) = torch.autograd.grad(3 * expected, student)
     torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("pairs", ["all", "learned"])
+def test_several_pairs_are_the_sum_of_each(pairs: str) -> None:
+    """Of three stages that differ in channels and grid, in value and in gradient."""
+    teacher = random_taps(TEACHERS["three stages"], 5, dtype=torch.float64)
+    student = random_taps(shapes((4, 8), (6, 4), (9, 3)), 5, seed=1, dtype=torch.float64)
+    loss = AttentionLoss(KnowledgeTerm("attention", pairs=pairs), student.shapes, teacher.shapes).double()
+    weights = torch.ones(len(loss.pairs), dtype=torch.float64)
+    if loss.scores is not None:
+        with torch.no_grad():
+            loss.scores.copy_(torch.randn(loss.scores.shape, generator=torch.Generator().manual_seed(2)))
+        weights = loss.scores.softmax(dim=1).flatten()
+    expected = sum(
+        weight
+        * attention_loss(attention_map(student.stages[s].tensor), attention_map(teacher.stages[t].tensor))
+        for weight, (s, t) in zip(weights, loss.pairs, strict=True)
+    )
+    index = torch.arange(5)
+    found = loss(student, loss.summarise(teacher), Lesson(index, index)).term
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    wanted = [stage.tensor for stage in student.stages] + ([loss.scores] if loss.scores is not None else [])
+    gradients, by_pair = (torch.autograd.grad(value, wanted) for value in (found, expected))
+    for mine, other in zip(gradients, by_pair, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-14)

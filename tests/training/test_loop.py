@@ -16,6 +16,7 @@ from naskd.data.views import StreamedImages
 from naskd.knowledge.source import OnlineSource
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spaces import canonical
+from naskd.training import loop as training_loop
 from naskd.training.loop import NonFiniteError, TrainingLoop
 from naskd.training.optimizers import learning_rate
 from naskd.trial import start_run
@@ -216,6 +217,36 @@ def test_a_phase_may_bring_its_own_batches(context) -> None:
 
     run(loop(context, Players(phases)), 2)
     assert [(len(batch.labels), batch.epoch) for batch in seen] == [(3, 0), (5, 0), (3, 1), (5, 1)]
+
+
+@pytest.mark.parametrize(("ask_images", "asked"), [(1, 1), (16, 1), (49, 3), (9999, 4)])
+@pytest.mark.parametrize("max_steps", [None, 2])
+def test_a_batch_gets_what_was_said_of_it_however_many_were_asked_about_at_once(
+    ask_images, asked, max_steps, context, monkeypatch
+) -> None:
+    size, questions, answered = 16, [], []
+    monkeypatch.setitem(training_loop.GATHERED, "cpu", (2**24, 4 * size))
+
+    def ask(batch: Batch) -> Asked:
+        questions.append(len(batch.index))
+        return [{"index": batch.index * 2}, {}]
+
+    def phases(scheme: Players) -> list[Phase]:
+        def step(batch: Batch, asked: Asked) -> Iterator[Update]:
+            assert asked[1] == {}
+            assert torch.equal(asked[0]["index"], 2 * batch.index)
+            assert torch.equal(batch.labels, context.data.train.labels[batch.index])
+            answered.append(len(batch.index))
+            yield update("a", scheme.a.value * 1.0)
+
+        return [Phase("asking", 1, {"a": (scheme.a,)}, step, ask=ask, ask_images=ask_images)]
+
+    loop(context, Players(phases), replace(SGD, batch_size=size)).run_epoch(max_steps)
+    n = len(context.data.train)
+    sizes = [min(size, n - start) for start in range(0, n, size)][:max_steps]
+    assert answered == sizes
+    assert sum(questions) == sum(sizes), "somebody was asked about what is not trained on"
+    assert max(questions) == min(asked * size, sum(sizes))
 
 
 def test_only_what_a_phase_trains_is_put_in_training_mode(context) -> None:

@@ -183,7 +183,7 @@ def test_every_kind_trains_alike_on_a_gpu(kind, contexts, monkeypatch) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_waited_for_as_often_in_a_long_epoch_as_in_a_short_one(contexts, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "TOGETHER", 8)
+    monkeypatch.setitem(loop.GATHERED, "cuda", (2**24, 8))
     found, _ = start_run(taught("logits", epochs=8, batch_size=4), contexts[True], 3)
     for _ in range(4):
         found.loop.run_epoch()
