@@ -246,7 +246,7 @@ class Pool:
         self._begin(device.slots[0], attempt)
 
     def _end_idle(self, device: Device) -> None:
-        idle = [slot for slot in device.slots if slot.worker is not None]
+        idle = [slot for slot in device.slots if slot.worker is not None and slot.attempt is None]
         for slot in idle:
             assert slot.worker is not None
             # Who has lost the device may not come to an end by itself.

@@ -2,7 +2,8 @@
 
 ``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
 Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers. ``meet@1``: wait
-after epoch 1 until another job waits there too. ``hungry@1``: has no memory on a device while others use it.
+after epoch 1 until another job waits there too. ``patient@1``: until a worker
+was turned away. ``hungry@1``: has no memory on a device while others use it.
 ``faulty@1``: loses the device instead; ``lost@1``: always does; ``fault@1``: does so on a real GPU;
 ``abandon@1``: is killed while that works for it.
 """
@@ -77,6 +78,9 @@ def _mishap(what: str, job: Job, folder: Path) -> TrialResult | None:
     elif what == "meet":
         note(folder, "met", job.job_id)
         await_notes(folder, "met", 2)
+    elif what == "patient":
+        await_notes(folder, "turned away", 1)
+        time.sleep(0.5)
     elif what == "fault":  # on the GPU; whoever asks something of it next is told
         torch.zeros(4, device="cuda")[torch.full((1,), 9, device="cuda")]
     elif what == "abandon":  # killed while the GPU works for it

@@ -218,6 +218,43 @@ def test_after_a_fault_the_service_is_waited_for_when_all_have_ended(run, monkey
     assert waits == [[], []], "before it runs again alone, and after that"
 
 
+def test_after_a_worker_was_turned_away_nobody_begins_before_the_service_has_no_processes(
+    tmp_path, monkeypatch
+):
+    device, store = Device("0"), tmp_path / "artifacts"
+    device.slots = [Slot(device), Slot(device)]
+    store.mkdir()
+    (tmp_path / "space.py").write_text("")
+    (tmp_path / "second.py").write_text(
+        "import multiprocessing, pathlib\n"
+        f"seen, store = pathlib.Path({str(tmp_path / 'seen')!r}), pathlib.Path({str(store)!r})\n"
+        "if multiprocessing.parent_process() is not None:\n"
+        "    seen.open('a').write('.')\n"
+        "    if seen.read_text() == '..':\n"
+        "        (store / 'turned away').write_text('x\\n')\n"
+        "        raise RuntimeError('CUDA error: MPS server is not ready')\n"
+    )
+    waits: list[list[int]] = []
+
+    def await_service(environment: Mapping[str, str]) -> None:
+        waits.append([pid for line in notes(store, "pids") if _lives(pid := int(line.split()[1]))])
+
+    @contextlib.contextmanager
+    def service(wanted: bool) -> Iterator[dict[str, str]]:
+        yield {"CUDA_MPS_PIPE_DIRECTORY": "/service"}
+
+    monkeypatch.setattr(processes, "devices_of", lambda *_: [device])
+    monkeypatch.setattr(mps, "service", service)
+    monkeypatch.setattr(mps, "await_service", await_service)
+    context = small_context(
+        tmp_path, base=tmp_path, modules=("second.py",), teacher=None, execution=ExecutionSpec(device="cpu")
+    )
+    source = FixedSource([_job(0, "patient@1"), _job(1), _job(2)])
+    ProcessesExecutor(context, tmp_path, mishaps.work).run(source)
+    assert {r.status for r in source.results.values()} == {"complete"}
+    assert waits == [[]]
+
+
 def test_a_worker_that_does_not_see_the_device_of_the_driver_does_not_begin(tmp_path, monkeypatch):
     """torch says nothing when a GPU turns it away, and would train on the CPU."""
     (tmp_path / "space.py").write_text("")
