@@ -331,26 +331,28 @@ class StreamedImages:
 
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """See :meth:`ViewedImages.batch`."""
-        return self._viewed(self._collect(index.cpu()), index, epoch)
+        return self._viewed(*self._collect(index.cpu()), epoch)
 
     def batches(self, indices: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See :meth:`ViewedImages.batches`; `indices` are on the CPU."""
         with ThreadPoolExecutor(1, thread_name_prefix="images") as collector:
-            coming: deque[Future[Tensor]] = deque()
-            for position, index in enumerate(indices):
+            coming: deque[Future[tuple[Tensor, Tensor]]] = deque()
+            for position in range(len(indices)):
                 while position + len(coming) < min(len(indices), position + AHEAD):
                     coming.append(collector.submit(self._collect, indices[position + len(coming)]))
-                yield self._viewed(coming.popleft().result(), index, epoch)
+                yield self._viewed(*coming.popleft().result(), epoch)
 
-    def _collect(self, index: Tensor) -> Tensor:
+    def _collect(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and index where a transfer to the device waits for nobody."""
         rows = self._images.index_select(0, index)
-        return rows.pin_memory() if self.device.type == "cuda" else rows
+        return (rows.pin_memory(), index.pin_memory()) if self.device.type == "cuda" else (rows, index)
 
     def _viewed(self, rows: Tensor, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        view_ids = self.views.view_ids(index, epoch)
+        sample = index.to(self.device, non_blocking=True)
+        view_ids = self.views.view_ids(sample, epoch)
         pixels = self._gather.padded(rows.to(self.device, non_blocking=True))
         here = torch.arange(len(rows), device=self.device)
-        return self._gather.gather(pixels, here, index.to(self.device), view_ids), view_ids
+        return self._gather.gather(pixels, here, sample, view_ids), view_ids
 
 
 def _check(images: Tensor, views: AnyViews) -> None:

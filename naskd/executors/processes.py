@@ -1,5 +1,7 @@
 """Trials at once in processes of this machine: several students on a device, of which one may crash alone.
 
+What students on one GPU still have in common is said in :mod:`naskd.executors.mps`.
+
 Differs from the Ray executor in what it does without: no cluster, no second scheduler. Workers share the machine's
 disk, so teachers, assistants, checkpoints and what teachers said are files that all of them see, and images one piece
 of memory. On a GPU each process has a CUDA context and a copy of the images of its own: CIFAR-10 takes 150 MB there,

@@ -58,7 +58,7 @@ class SerialExecutor:
 
 @contextmanager
 def _short_collections() -> Iterator[None]:
-    """Have collections of garbage between trials not walk over all that was imported, as long as a short trial."""
+    """Have collections of garbage between trials not walk over all that was imported."""
     gc.collect()
     gc.freeze()
     try:

@@ -54,8 +54,8 @@ class _SquaredLength(torch.autograd.Function):
 class _Differences(torch.autograd.Function):
     """``mean (x / |x| - t / |t|)^2`` of each of P pairs of vectors, with its gradient worked out at once.
 
-    All pairs together: left to autograd, and pair by pair, the small operations of a loss over three stages take a
-    tenth of a student's step on a GPU, and on a CPU longer than a layer of a digits student.
+    All pairs together: left to autograd, and pair by pair, these are some forty small operations a pair, each of which
+    costs its launch.
     """
 
     @staticmethod
@@ -92,7 +92,15 @@ def _spread(parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
 
 
 def attention_losses(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """:func:`attention_loss` of each of P pairs of attention maps, ``(P,)``."""
+    """:func:`attention_loss` of each of P pairs, with one set of operations for all.
+
+    Args:
+        student: Attention maps, ``(B, H, W)`` each; their scale does not matter.
+        teacher: As many, on grids of their own; the larger of a pair is pooled to the smaller.
+
+    Returns:
+        ``(P,)``, at least 0.
+    """
     pairs = [pool_to_smaller(widened(s), widened(t)) for s, t in zip(student, teacher, strict=True)]
     own, targets = ([pair[i].flatten(1) for pair in pairs] for i in (0, 1))
     found = _Differences.apply(*own, *targets)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from naskd.config import DistillationSpec, KnowledgeTerm
 from naskd.cost import count_macs, on_meta
 from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge.bank import FILL_BATCH
 from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary, TeacherParts
 from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
 from naskd.knowledge.source import KnowledgeSource
@@ -16,7 +17,7 @@ from naskd.taps import Taps, TapShapes, taps_like
 
 Stage = Literal["initial", "main"]
 
-ASKED = {"remembered": 1024, "online": 256}
+ASKED = {"remembered": 1024, "online": FILL_BATCH}
 """Images at once. What is remembered is there already; what a network says of them, and works out for it, takes memory:
 no more than the filling of a bank does."""
 

@@ -71,8 +71,8 @@ class Phase:
             optimizer trains is in evaluation mode meanwhile.
         step: Turns a batch, and what was asked for it, into updates.
         ask: What frozen networks say of a batch, before its step, from memory or by a forward pass.
-        ask_images: Several batches of up to so many images together may be asked about at once, before their steps: a
-            question costs its launches. Every tensor of the answer has one row a sample then.
+        ask_images: At least 1. Several batches of up to so many images together may be asked about at once, before
+            their steps: a question costs its launches. Every tensor of the answer has one row a sample then.
         min_batch: Smallest batch that `step` can take.
         batches: Where batches come from: called with the epoch from 0; None: the training split.
         repeats: Every `step` on batches of one size does the same operations on the device: none depends on a value, on

@@ -147,7 +147,7 @@ class TrainingLoop:
         """
         labels, size = self.data.train.labels, min(self.spec.batch_size, len(self.data.train))
         batches = epoch_batches(
-            len(labels), size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
+            len(labels), self.spec.batch_size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
         )[:max_steps]
         numbers, most = GATHERED[self.compute.device.type]
         together = max(1, min(most, numbers // self.data.train.images[0].numel()) // size) * size

@@ -43,7 +43,6 @@ class Replay:
         self.step = step
         self.device = device
         self.done = 0
-        self._tried = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: list[Tensor] = []
         self._row: Row = ((), torch.empty(0))
@@ -54,18 +53,17 @@ class Replay:
         self.done += 1
         if self.done == 1:  # whatever happens once: memory of the optimizer, scales of balanced terms
             return self.step(batch, asked)
-        launched, replayed = (self._seconds[how] for how in TIMED)
-        if len(launched) < TIMED["launched"]:
+        number = self.done - 1 - TIMED["launched"]
+        if number < 1:
             return self._timed("launched", lambda: self.step(batch, asked))
-        if not self._tried:
-            self._tried = True
+        if number == 1:
             self._record(batch, asked)
         if self._graph is None:
             return self.step(batch, asked)
-        if len(replayed) == TIMED["replayed"]:
+        if number > TIMED["replayed"]:
             return self._replay(batch, asked)
         row = self._timed("replayed", lambda: self._replay(batch, asked))
-        if len(replayed) == TIMED["replayed"] and min(replayed) >= min(launched):
+        if number == TIMED["replayed"] and min(self._seconds["replayed"]) >= min(self._seconds["launched"]):
             self._graph, self._given = None, []
         return row
 

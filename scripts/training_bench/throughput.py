@@ -81,6 +81,7 @@ class Pair:
         self.config = TrialConfig(student, DistillationSpec(terms=LOGITS).canonical(), training)
         # What a process pays once is paid before the clock: the first use of each kernel, of the loaders' modules.
         self.trial(context, seed=99)
+        gc.unfreeze()  # of an earlier pair
         gc.collect()
         gc.freeze()  # as executors do, so that a trial's end is no walk over all that was imported
 

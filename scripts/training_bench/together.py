@@ -168,7 +168,7 @@ def running(
                 def run(context: TrialContext = context, source: Groups = source) -> None:
                     try:
                         ProcessesExecutor(context, folder).run(source)
-                    except Exception as error:
+                    except Exception as error:  # nobody hears what a thread raises
                         source.fail(repr(error))
 
                 with environment(variables if arm.how == MPS else {}):

@@ -107,13 +107,17 @@ class OneJob:
         self.told.append(result)
 
 
-@pytest.mark.parametrize("init_failed", [True, False])
-def test_a_worker_that_cannot_begin_ends_the_search_and_one_that_dies_fails_its_trial(init_failed: bool):
-    source, spec = OneJob(), study(execution=ExecutionSpec(retries=1))
+def dispatching(source: OneJob, retries: int) -> Dispatch:
     resources = Mock(slots=lambda: 1, of=lambda attempt: {"CPU": 1.0}, shares_device=False)
     context = Mock()
-    context.spec = spec
-    dispatch = Dispatch(source, context, resources)
+    context.spec = study(execution=ExecutionSpec(retries=retries))
+    return Dispatch(source, context, resources)
+
+
+@pytest.mark.parametrize("init_failed", [True, False])
+def test_a_worker_that_cannot_begin_ends_the_search_and_one_that_dies_fails_its_trial(init_failed: bool):
+    source = OneJob()
+    dispatch = dispatching(source, retries=1)
     error = ActorDiedError()
     error._actor_init_failed = init_failed
     error.error_msg = "Traceback\nOSError: disk full" if init_failed else "The actor is dead"
@@ -139,11 +143,8 @@ def test_a_worker_that_cannot_begin_ends_the_search_and_one_that_dies_fails_its_
 @pytest.mark.parametrize("lost", [True, False])
 def test_whoever_meets_a_worker_that_has_lost_its_device_pays_no_attempt(lost: bool):
     """Tune keeps the worker warm for the next trial, which it ends at."""
-    source, spec = OneJob(), study(execution=ExecutionSpec(retries=0))
-    resources = Mock(slots=lambda: 1, of=lambda attempt: {"CPU": 1.0}, shares_device=False)
-    context = Mock()
-    context.spec = spec
-    dispatch = Dispatch(source, context, resources)
+    source = OneJob()
+    dispatch = dispatching(source, retries=0)
     dispatch.suggest("first")
     result = TrialResult("failed", 1, "a fault", device_lost=lost)
     dispatch.complete("first", {"trial_result": result}, failed=False)
