@@ -4,24 +4,22 @@ Nothing heavy is imported here: torch, optuna and ray take seconds, and are impo
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "search": "naskd.launch",
-    "open_run": "naskd.api",
-    "load": "naskd.api",
-    "Run": "naskd.api",
-    "TrialConfig": "naskd.config",
-    "ArchitectureSpec": "naskd.config",
-    "StageSpec": "naskd.config",
-    "DistillationSpec": "naskd.config",
-    "KnowledgeTerm": "naskd.config",
-    "AssistantSpec": "naskd.config",
-    "TrainingSpec": "naskd.config",
+    "open_run": "naskd.runs.run",
+    "load": "naskd.runs.run",
+    "Run": "naskd.runs.run",
+    "TrialConfig": "naskd.spec.design",
+    "ArchitectureSpec": "naskd.spec.design",
+    "StageSpec": "naskd.spec.design",
+    "DistillationSpec": "naskd.spec.design",
+    "KnowledgeTerm": "naskd.spec.design",
+    "AssistantSpec": "naskd.spec.design",
+    "TrainingSpec": "naskd.spec.design",
 }
 
 __all__ = [*_LAZY, "__version__"]
@@ -35,21 +33,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Naskd(ModuleType):
-    """`naskd.search` is the function, though the room behind it has the same name.
-
-    Python binds a package that was imported to its parent: from the first search on, the name would mean the room.
-    """
-
-    @property
-    def search(self) -> Any:
-        return __getattr__("search")
-
-    @search.setter
-    def search(self, room: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Naskd

@@ -1,4 +1,4 @@
-"""The command line: a few calls of :mod:`naskd.api` for each command, and what is printed about them.
+"""The command line: a few calls of :mod:`naskd.runs.run` for each command, and what is printed about them.
 
 Results go to standard output, everything else to standard error. The exit code is 0 when all went well, 2
 when what was given is wrong (arguments, a study file, a run that does not exist), 1 when something failed
@@ -28,8 +28,8 @@ from naskd import __version__
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from naskd.api import Run
-    from naskd.cache import Entry
+    from naskd.runs.run import Run
+    from naskd.store.cache import Entry
 
 PIPED_WIDTH = 120
 """Columns of a table that goes to a file or a pipe, unless COLUMNS says otherwise."""
@@ -71,9 +71,9 @@ class Commands(TyperGroup):
 
 def _known_failures() -> tuple[type[Exception], ...]:
     from naskd.executors.attempts import WorkerError
-    from naskd.executors.ray_connect import ClusterError
-    from naskd.export import ExportError
-    from naskd.search.study import StudyError
+    from naskd.executors.ray.connect import ClusterError
+    from naskd.runs.export import ExportError
+    from naskd.study.study import StudyError
 
     return StudyError, ExportError, WorkerError, ClusterError
 
@@ -249,11 +249,12 @@ def search(
     for key, value in (("executor", executor), ("address", address), ("workers", workers)):
         if value is not None:
             given.append(f"execution.{key}={json.dumps(value)}")
-    from naskd.studyfile import parse_study
+    from naskd.spec.parse import parse_study
 
     spec = parse_study(study, given)
     if dry_run:
-        from naskd import api, report
+        from naskd import report
+        from naskd.runs import run as api
 
         _show(report.dry_run_table(api.dry_run(spec, trials=trials, seconds=seconds)))
         return
@@ -261,7 +262,7 @@ def search(
 
     launch.prepare(spec)  # before what comes next imports torch, too; a second time does nothing
     from naskd.report.progress import SearchProgress
-    from naskd.studyfile import RUNS
+    from naskd.spec.study import RUNS
 
     run_dir = out if out is not None else RUNS / spec.name
     console = _console(stderr=True)
@@ -345,7 +346,7 @@ def check(study: StudyFile, settings: Settings = None) -> None:
 
     Says everything that is wrong with it; nothing is trained.
     """
-    from naskd.api import check as check_study
+    from naskd.runs.run import check as check_study
 
     spec = check_study(study, settings or ())
     limits = [
@@ -372,7 +373,8 @@ def space(
 
     Its parameters, its size, and the range of MACs over a random sample.
     """
-    from naskd import api, report
+    from naskd import report
+    from naskd.runs import run as api
 
     found = api.describe_space(study, settings or (), samples)
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
@@ -405,7 +407,7 @@ def front(
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv both print to standard output; give one of them.")
     from naskd import report
-    from naskd.api import open_run
+    from naskd.runs.run import open_run
 
     opened = open_run(run)
     for path, write in ((png, opened.write_png), (html, opened.write_html)):
@@ -418,7 +420,7 @@ def front(
     elif as_csv:
         sys.stdout.write(report.front_csv(_shown(opened), all_trials=everything).replace("\r\n", "\n"))
     elif everything:
-        from naskd.report.books import trials_table
+        from naskd.report.trials_table import trials_table
 
         _show(trials_table(_shown(opened)))
     elif png is None and html is None:
@@ -428,7 +430,7 @@ def front(
 @app.command()
 def show(run: RunDir, trial: Trial, as_json: AsJson = False) -> None:
     """Show everything about one trial."""
-    from naskd.api import open_run
+    from naskd.runs.run import open_run
 
     _show_trial(open_run(run), trial, as_json)
 
@@ -454,7 +456,7 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """Show the trial to take."""
-    from naskd.api import open_run
+    from naskd.runs.run import open_run
 
     opened = open_run(run)
     _show_trial(opened, opened.best(max_macs=max_macs, min_accuracy=min_accuracy)["number"], as_json)
@@ -480,9 +482,9 @@ def methods(
 
     All registered blocks, knowledge, schemes and executors; with NAME all about one.
     """
-    from naskd.registry import nearest
     from naskd.report.cards import card_table
     from naskd.report.listings import methods_table
+    from naskd.spec.registry import nearest
 
     cards = [(kind, card) for kind, registry in _registries().items() for card in registry]
     if name is None:
@@ -531,9 +533,9 @@ def retrain(
     With fresh seeds, for the final schedule, on the test split that nothing else opens. A retraining that was
     interrupted goes on where it stopped.
     """
-    from naskd.api import open_run
     from naskd.report.progress import RetrainProgress
     from naskd.report.retrained_table import retrained_table
+    from naskd.runs.run import open_run
 
     opened = open_run(run)
     with _writing_to(opened.path), RetrainProgress(_console(stderr=True)) as progress:
@@ -562,7 +564,7 @@ def export(
     It is compared with the original on real images before it counts as done. The student is that of the
     trial's first retraining; it is trained now if there was none.
     """
-    from naskd.api import open_run
+    from naskd.runs.run import open_run
 
     opened = open_run(run)
     with _writing_to(out if out is not None else opened.path):
@@ -638,7 +640,7 @@ def cache(
     Teacher outputs (bank), decoded images, teachers and assistants, and what this machine's cluster workers keep.
     Teachers, assistants and files are removed only when their kind or id is named.
     """
-    from naskd.cache import chosen, entries, node_cache, parse_age, parse_size
+    from naskd.store.cache import chosen, entries, node_cache, parse_age, parse_size
 
     found = entries(runs, node_cache())
     age = None if older_than is None else parse_age(older_than)
@@ -679,7 +681,7 @@ def cache(
 
 def _remove(going: "list[Entry]", runs: Path) -> "dict[Entry, str]":
     """Why what stays stays."""
-    from naskd.cache import remove
+    from naskd.store.cache import remove
 
     reasons = {entry: remove(entry, runs) for entry in going}
     return {entry: why for entry, why in reasons.items() if why}

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from naskd.executors import EXECUTORS
-from naskd.studyfile import RUNS, StudySpec, parse_study
+from naskd.spec.parse import parse_study
+from naskd.spec.study import RUNS, StudySpec
 
 if TYPE_CHECKING:
-    from naskd.api import Run
-    from naskd.search.study import Snapshot
+    from naskd.runs.run import Run
+    from naskd.study.study import Snapshot
 
 
 def search(
@@ -51,7 +52,7 @@ def search(
         budget = dataclasses.replace(budget, seconds=seconds)
     spec = dataclasses.replace(spec, budget=budget)
     prepare(spec)
-    from naskd.api import run_search
+    from naskd.runs.run import run_search
 
     return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe)
 

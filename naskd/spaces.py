@@ -1,6 +1,6 @@
 """Parts from which search spaces are made.
 
-A search space is a function from a trial to a :class:`~naskd.config.TrialConfig`: pure (the same values
+A search space is a function from a trial to a :class:`~naskd.spec.design.TrialConfig`: pure (the same values
 give the same design), fast, without torch. The parts here keep two rules that samplers need:
 
 - Every parameter is suggested in every trial, with the same range. NSGA-II crosses only parameters that all
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
-from naskd.config import (
+from naskd.spec.design import (
     ArchitectureSpec,
     AssistantSpec,
     DistillationSpec,
@@ -28,7 +28,7 @@ from naskd.config import (
     TrialConfig,
     Weighting,
 )
-from naskd.option import Options
+from naskd.spec.option import Options
 
 Stride = Literal[1, 2]
 
@@ -351,7 +351,7 @@ def canonical(
 ) -> TrialConfig:
     """The same training written in one way, so that ``config_id`` finds duplicates.
 
-    Beyond :meth:`~naskd.config.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
+    Beyond :meth:`~naskd.spec.design.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
     two, the middle one is the first. With cards also: temperature, pairs, expansion and squeeze-excitation
     are at their defaults where the loss or block does not read them, and there is no assistant where no loss asks a
     teacher. Names without a card stay as they are.

@@ -42,14 +42,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from naskd.config import ArchitectureSpec, Cost, StageSpec, TrainingSpec, TrialConfig
-from naskd.jobs import Job, TrialResult
 from naskd.networks.student import design_cost
-from naskd.search.leases import LEASE_SECONDS, RENEW_SECONDS, owner_id
-from naskd.search.samplers import build_sampler
-from naskd.search.storage import one_sync, open_storage, quiet
-from naskd.search.study import Study
-from naskd.studyfile import BudgetSpec, SamplerSpec, StudySpec, parse_study
+from naskd.spec.design import ArchitectureSpec, Cost, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.parse import parse_study
+from naskd.spec.study import BudgetSpec, SamplerSpec, StudySpec
+from naskd.study.leases import LEASE_SECONDS, RENEW_SECONDS, owner_id
+from naskd.study.samplers import build_sampler
+from naskd.study.storage import one_sync, open_storage, quiet
+from naskd.study.study import Study
+from naskd.trials.jobs import Job, TrialResult
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = {"val_accuracy": 0.0, "macs": 1e9}
@@ -204,7 +205,7 @@ class Arm:
 def measure_overhead(args: argparse.Namespace, folder: Path) -> list[Row]:
     import ray
 
-    from naskd.executors.ray_connect import connect
+    from naskd.executors.ray.connect import connect
 
     arms = []
     for sampler in args.overhead_samplers:
@@ -254,10 +255,10 @@ def run_arm(arm: Arm, folder: Path, args: argparse.Namespace) -> Row:
 
 
 def run_ours(arm: Arm, folder: Path) -> list[Any]:
-    from naskd.artifacts import ArtifactStore
-    from naskd.checkpoints import CheckpointStore
-    from naskd.context import TrialContext
-    from naskd.executors.ray_tune import RayTuneExecutor
+    from naskd.executors.ray.tune import RayTuneExecutor
+    from naskd.store.artifacts import ArtifactStore
+    from naskd.store.checkpoints import CheckpointStore
+    from naskd.trials.context import TrialContext
 
     spec = made_up_study(arm.trials, arm.sampler, folder)
     context = TrialContext(spec, ArtifactStore(folder / "artifacts"))
@@ -355,7 +356,7 @@ def measure_speedup(args: argparse.Namespace, folder: Path) -> list[Row]:
     import ray
 
     import naskd
-    from naskd.executors.ray_connect import connect
+    from naskd.executors.ray.connect import connect
 
     def search(name: str, seed: int, workers: int, trials: int) -> Row:
         spec = digits(
@@ -397,7 +398,7 @@ def measure_speedup(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def optuna_trials(run: Any) -> list[Any]:
-    from naskd.search.record import load_books
+    from naskd.study.record import load_books
 
     return load_books(run.spec, run.path).get_trials(deepcopy=False)
 

@@ -42,19 +42,20 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from naskd.artifacts import ArtifactStore
-from naskd.checkpoints import CheckpointStore
-from naskd.config import ArchitectureSpec, DataSpec, StageSpec, TrainingSpec, TrialConfig
-from naskd.context import TrialContext
-from naskd.executors.parcel import CACHE_VARIABLE
-from naskd.executors.ray_connect import connect
-from naskd.executors.ray_tune import RayTuneExecutor
-from naskd.jobs import Decision, Job, TrialResult
-from naskd.search.samplers import build_sampler
-from naskd.search.storage import open_storage, quiet
-from naskd.search.study import Study
-from naskd.studyfile import BudgetSpec, ExecutionSpec, SamplerSpec, StudySpec
-from naskd.trial import Progress, Steps, checkpoint_key
+from naskd.executors.packing import CACHE_VARIABLE
+from naskd.executors.ray.connect import connect
+from naskd.executors.ray.tune import RayTuneExecutor
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import ArchitectureSpec, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.study import BudgetSpec, ExecutionSpec, SamplerSpec, StudySpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.store.checkpoints import CheckpointStore
+from naskd.study.samplers import build_sampler
+from naskd.study.storage import open_storage, quiet
+from naskd.study.study import Study
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.run import Progress, Steps, checkpoint_key
 
 SIDES = {"stock": "Ray Tune with OptunaSearch", "ours": "naskd"}
 FAULTS = {

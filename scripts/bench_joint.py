@@ -93,7 +93,8 @@ def environment() -> dict[str, str]:
 
 
 def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
-    from naskd.studyfile import BudgetSpec, parse_study
+    from naskd.spec.parse import parse_study
+    from naskd.spec.study import BudgetSpec
 
     result_file = out / f"{arm}-{seed}.json"
     if result_file.exists():
@@ -130,7 +131,7 @@ def search(spec: Any, out: Path) -> Any:
 
 def search_sequentially(spec: Any, space: str, out: Path) -> list[Any]:
     """Architectures without distillation, then distillation with the front's architectures."""
-    from naskd.studyfile import BudgetSpec
+    from naskd.spec.study import BudgetSpec
 
     half = BudgetSpec(train_macs=spec.budget.train_macs // 2)
     first = search(
@@ -141,7 +142,7 @@ def search_sequentially(spec: Any, space: str, out: Path) -> list[Any]:
     space_file.write_text(
         "import importlib.util, json\n"
         "from pydantic import TypeAdapter\n"
-        "from naskd.config import ArchitectureSpec\n"
+        "from naskd.spec.design import ArchitectureSpec\n"
         f"spec = importlib.util.spec_from_file_location('space', {str(spec.resolve(space))!r})\n"
         "module = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(module)\n"
@@ -158,10 +159,10 @@ def search_sequentially(spec: Any, space: str, out: Path) -> list[Any]:
 
 def judge(runs: list[Any], seeds: int, reference_point: dict[str, float]) -> dict[str, Any]:
     """Retrain the front of all runs together; hypervolume of the test means."""
-    from naskd.config import TrialConfig
-    from naskd.pareto import non_dominated, objective_space
-    from naskd.retraining import Design, Retraining
-    from naskd.search.study import study_hypervolume
+    from naskd.runs.retrain import Design, Retraining
+    from naskd.spec.design import TrialConfig
+    from naskd.spec.pareto import non_dominated, objective_space
+    from naskd.study.study import study_hypervolume
 
     names = ("val_accuracy", "macs")
     trials = [t for run in runs for t in run.trials() if t["state"] == "COMPLETE"]

@@ -22,8 +22,13 @@ from typing import Any
 
 import torch
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import (
+from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge.base import Lesson
+from naskd.nn.taps import evaluation_mode
+from naskd.schemes import SCHEMES
+from naskd.schemes.objective import _gradient_norm as gradient_norm
+from naskd.schemes.offline import OfflineScheme
+from naskd.spec.design import (
     ArchitectureSpec,
     DistillationSpec,
     KnowledgeTerm,
@@ -31,17 +36,12 @@ from naskd.config import (
     TrainingSpec,
     TrialConfig,
 )
-from naskd.context import TrialContext
-from naskd.jobs import Decision, Job
-from naskd.knowledge import KNOWLEDGE
-from naskd.knowledge.base import Lesson
-from naskd.schemes import SCHEMES
-from naskd.schemes.objective import _gradient_norm as gradient_norm
-from naskd.schemes.offline import OfflineScheme
-from naskd.studyfile import parse_study
-from naskd.taps import evaluation_mode
-from naskd.trial import TrialRun, run_job, start_run
-from naskd.userfile import import_file
+from naskd.spec.parse import parse_study
+from naskd.spec.userfile import import_file
+from naskd.store.artifacts import ArtifactStore
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import TrialRun, run_job, start_run
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT = ArchitectureSpec(

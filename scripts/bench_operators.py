@@ -4,7 +4,7 @@ Each line compares two ways to the same numbers, in turns, as medians in microse
 
     python scripts/bench_operators.py
 
-On another processor the limit in ``naskd/pointwise.py`` may lie elsewhere.
+On another processor the limit in ``naskd/nn/pointwise.py`` may lie elsewhere.
 """
 
 import argparse
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from naskd.config import ArchitectureSpec, StageSpec, TrainingSpec
 from naskd.knowledge.precision import mean_square
-from naskd.layout import spatial_mean
 from naskd.networks.student import build_student
-from naskd.pointwise import SMALL
+from naskd.nn.layout import spatial_mean
+from naskd.nn.pointwise import SMALL
+from naskd.spec.design import ArchitectureSpec, StageSpec, TrainingSpec
 from naskd.training.compute import Compute
 from naskd.training.evaluation import predict
 from naskd.training.optimizers import build_optimizer

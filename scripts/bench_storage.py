@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from naskd.config import ArchitectureSpec, Cost, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
-from naskd.jobs import TrialResult
 from naskd.networks.student import design_cost
-from naskd.search.storage import open_storage, quiet
-from naskd.search.study import Study
 from naskd.spaces import suggest_training
-from naskd.studyfile import StudySpec
+from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.study import StudySpec
+from naskd.study.storage import open_storage, quiet
+from naskd.study.study import Study
+from naskd.trials.jobs import TrialResult
 
 STORAGES = ("journal", "sqlite")
 

@@ -14,8 +14,8 @@ import statistics
 from pathlib import Path
 
 from naskd import open_run
-from naskd.config import DistillationSpec, TrialConfig
-from naskd.retraining import Design, Retraining
+from naskd.runs.retrain import Design, Retraining
+from naskd.spec.design import DistillationSpec, TrialConfig
 
 
 def main() -> None:

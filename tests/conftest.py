@@ -37,7 +37,7 @@ seeds = 2
 TINY_SPACE = '''\
 """Students of one stage, taught by logits."""
 
-from naskd.config import (
+from naskd.spec.design import (
     ArchitectureSpec,
     DistillationSpec,
     KnowledgeTerm,

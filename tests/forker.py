@@ -26,15 +26,15 @@ from typing import Any
 import sklearn.datasets  # noqa: F401 - what a search imports on the way is imported once, here
 import torch
 
-import naskd.api
-import naskd.artifacts
 import naskd.cli
-import naskd.executors.serial
+import naskd.executors.local.serial
 import naskd.knowledge
 import naskd.report.progress
+import naskd.runs.run
 import naskd.schemes.offline
-from naskd.search.storage import WholeLineJournal
-from naskd.search.study import Study
+import naskd.store.artifacts
+from naskd.study.storage import WholeLineJournal
+from naskd.study.study import Study
 
 
 def die() -> None:

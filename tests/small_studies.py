@@ -4,21 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import (
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import (
     ArchitectureSpec,
-    DataSpec,
     DistillationSpec,
     KnowledgeTerm,
     StageSpec,
-    TeacherSpec,
     TrainingSpec,
     TrialConfig,
 )
-from naskd.context import TrialContext
-from naskd.jobs import Decision, Job, TrialResult
-from naskd.studyfile import BudgetSpec, ExecutionSpec, StudySpec
-from naskd.trial import run_job
+from naskd.spec.study import BudgetSpec, ExecutionSpec, StudySpec
+from naskd.spec.teachers import TeacherSpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.run import run_job
 
 TRAINING = TrainingSpec(epochs=3, batch_size=32, learning_rate=0.01)
 STUDENT = ArchitectureSpec(

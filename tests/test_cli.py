@@ -19,16 +19,17 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import naskd
-from naskd import api, launch
+from naskd import launch
 from naskd.cli import app
 from naskd.executors import EXECUTORS
-from naskd.export import ExportError
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.report.progress import RetrainProgress, SearchProgress
+from naskd.runs import run as api
+from naskd.runs.export import ExportError
 from naskd.schemes import SCHEMES
-from naskd.search import record
-from naskd.search.study import Snapshot, StudyError
+from naskd.study import record
+from naskd.study.study import Snapshot, StudyError
 
 CARDS = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES, EXECUTORS) for card in registry]
 
@@ -81,7 +82,7 @@ def test_a_search_prepares_its_executor_before_torch_is_imported(tmp_path: Path)
         "import sys\n"
         "from naskd import launch\n"
         "from pathlib import Path\n"
-        "from naskd.studyfile import parse_study\n"
+        "from naskd.spec.study import parse_study\n"
         "from multiprocessing import forkserver\n"
         f"spec = parse_study(Path({str(write_tiny_study(tmp_path))!r}), ['execution.executor=processes'])\n"
         "launch.prepare(spec)\n"

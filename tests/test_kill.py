@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from naskd.api import Run, open_run, open_study
-from naskd.config import TrialConfig
-from naskd.jobs import Decision, Job
-from naskd.search.record import load_books
-from naskd.seeds import trial_seed
-from naskd.trial import run_job
+from naskd.runs.run import Run, open_run, open_study
+from naskd.spec.design import TrialConfig
+from naskd.spec.seeds import trial_seed
+from naskd.study.record import load_books
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job
 
 N_KILLS = 20
 
@@ -50,8 +50,8 @@ device = "cpu"
 SPACE = '''\
 """Students of one stage, of which a half want one of two assistants."""
 
-from naskd.config import ArchitectureSpec, AssistantSpec, DistillationSpec, KnowledgeTerm, StageSpec, TrainingSpec
-from naskd.config import TrialConfig
+from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, KnowledgeTerm, StageSpec, TrainingSpec
+from naskd.spec.design import TrialConfig
 
 
 def student(width):

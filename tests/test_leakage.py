@@ -9,17 +9,16 @@ import pytest
 
 SEALED = "naskd.data.sealed"
 REACHED_BY_A_SEARCH = [
-    "naskd.artifacts",
-    "naskd.context",
-    "naskd.cost",
+    "naskd.store.artifacts",
+    "naskd.nn.cost",
     "naskd.data.load",
     "naskd.executors",
     "naskd.knowledge",
     "naskd.networks",
     "naskd.schemes",
-    "naskd.search",
+    "naskd.study",
     "naskd.training",
-    "naskd.trial",
+    "naskd.trials",
 ]
 
 
@@ -37,7 +36,7 @@ def test_nothing_in_a_search_imports_the_reader_of_the_test_split(
 
 
 def test_it_is_imported_where_test_accuracies_are_reported_and_nowhere_else(graph: grimp.ImportGraph) -> None:
-    assert graph.find_modules_that_directly_import(SEALED) == {"naskd.retraining"}
+    assert graph.find_modules_that_directly_import(SEALED) == {"naskd.runs.retrain"}
 
 
 def test_a_search_runs_where_the_test_split_cannot_be_opened(tmp_path: Path) -> None:
@@ -54,8 +53,8 @@ def poisoned(*args, **kwargs):
 
 naskd.data.sealed.load_test_split = poisoned
 naskd.data.sealed.open_test = naskd.data.sources.open_test = poisoned
-import naskd.retraining
-naskd.retraining.load_test_split = poisoned
+import naskd.runs.retrain
+naskd.runs.retrain.load_test_split = poisoned
 
 from naskd import search
 folder = Path({str(tmp_path)!r})

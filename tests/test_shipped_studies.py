@@ -7,8 +7,8 @@ from data.files import CIFAR_CLASSES, write_cifar10, write_images
 from torchvision.datasets import CIFAR10
 
 import naskd
-from naskd import api
-from naskd.studyfile import parse_study
+from naskd.runs import run as api
+from naskd.spec.parse import parse_study
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 SPACES = ("joint", "architecture_only", "distillation_only")

@@ -13,15 +13,6 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 
-from naskd.config import (
-    ArchitectureSpec,
-    AssistantSpec,
-    DistillationSpec,
-    KnowledgeTerm,
-    StageSpec,
-    TrainingSpec,
-    TrialConfig,
-)
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.networks.student import design_cost
@@ -36,7 +27,16 @@ from naskd.spaces import (
     suggest_distillation,
     suggest_training,
 )
-from naskd.userfile import import_file
+from naskd.spec.design import (
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+from naskd.spec.userfile import import_file
 
 ROOT = Path(__file__).parents[1]
 FILES = ["digits", "cifar"]
@@ -274,7 +274,7 @@ class TestCanonical:
     @pytest.mark.parametrize("n_stages", [1, 2, 3, 4])
     def test_equal_pairs_are_written_equally(self, n_stages: int) -> None:
         from naskd.knowledge.pairing import pair_stages
-        from naskd.taps import TapShape, TapShapes
+        from naskd.nn.taps import TapShape, TapShapes
 
         shapes = TapShapes(
             10,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from naskd.seeds import derive_seed
+from naskd.spec.seeds import derive_seed
 
 
 def epoch_order(n: int, seed: int, epoch: int, device: torch.device | str | None = None) -> Tensor:

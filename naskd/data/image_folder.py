@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image
 from PIL import __version__ as pillow_version
 
-from naskd.config import DataSpec, content_id
 from naskd.data.decoded_cache import decoded_once
 from naskd.data.raw import ImageArray, Shape, Source, channels_of, fit, fitted_shape
 from naskd.data.splits import IndexArray
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import content_id
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naskd.config import DataSpec, content_id
 from naskd.data.images import ImageSet, SearchData
 from naskd.data.raw import ImageArray, check_images
 from naskd.data.sources import folder, open_development, split_of
 from naskd.data.splits import IndexArray
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import content_id
 
 _STATISTICS_CHUNK = 4096
 

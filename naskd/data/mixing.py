@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from naskd.seeds import derive_seed
+from naskd.spec.seeds import derive_seed
 
 
 def shares(n: int, alpha: float, *, seed: int, epoch: int) -> list[float]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from naskd.config import DataSpec
 from naskd.data.splits import IndexArray
+from naskd.spec.datasets import DataSpec
 
 ImageArray = NDArray[np.uint8]
 Shape = tuple[int, int, int]

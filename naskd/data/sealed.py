@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naskd.config import DataSpec
 from naskd.data.images import ImageSet
 from naskd.data.raw import check_images
 from naskd.data.sources import has_own_test_split, open_development, open_test, split_of
+from naskd.spec.datasets import DataSpec
 
 
 def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> ImageSet:

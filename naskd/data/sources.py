@@ -1,4 +1,4 @@
-"""Open the raw images of a :class:`~naskd.config.DataSpec`. For :mod:`load` and :mod:`sealed` alone.
+"""Open the raw images of a :class:`~naskd.spec.design.DataSpec`. For :mod:`load` and :mod:`sealed` alone.
 
 Opening lists labels and decodes nothing of an image folder; a source reads the positions that it is asked
 for. Which positions a search may ask for is decided in :mod:`load`.
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from naskd.config import DataSpec, content_id
 from naskd.data.decoded_cache import decoded_once
 from naskd.data.raw import ImageArray, Source, array_source
 from naskd.data.splits import Split, make_split
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import content_id
 
 
 def has_own_test_split(spec: DataSpec) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from naskd.seeds import derive_seed
+from naskd.spec.seeds import derive_seed
 
 IndexArray = NDArray[np.int64]
 

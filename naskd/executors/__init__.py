@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from naskd.executors.server import start_server
-from naskd.jobs import TrialSource
-from naskd.registry import Registry
+from naskd.executors.local.server import start_server
+from naskd.spec.registry import Registry
+from naskd.trials.jobs import TrialSource
 
 
 class Executor(Protocol):
@@ -26,8 +26,8 @@ class ExecutorCard:
     Args:
         name: As studies say it.
         title: One line for a listing.
-        paper: See :class:`~naskd.registry.Card`.
-        implementation: See :class:`~naskd.registry.Card`.
+        paper: See :class:`~naskd.spec.registry.Card`.
+        implementation: See :class:`~naskd.spec.registry.Card`.
         elsewhere: Trials run in other processes than the search.
         prepare: What it begins as soon as a study that names it has been read, and does not wait for.
     """
@@ -47,7 +47,7 @@ EXECUTORS.register(
         name="serial",
         title="one trial at a time in this process; the reference",
         paper="",
-        implementation="naskd.executors.serial:SerialExecutor",
+        implementation="naskd.executors.local.serial:SerialExecutor",
     )
 )
 
@@ -56,7 +56,7 @@ EXECUTORS.register(
         name="processes",
         title="trials at once in processes of this machine, several on a device",
         paper="",
-        implementation="naskd.executors.processes:ProcessesExecutor",
+        implementation="naskd.executors.local.processes:ProcessesExecutor",
         elsewhere=True,
         prepare=start_server,
     )
@@ -67,7 +67,7 @@ EXECUTORS.register(
         name="ray",
         title="trials at once on this machine or a Ray cluster, through Ray Tune",
         paper="Liaw et al.: Tune: a research platform for model selection. 2018, arXiv 1807.05118",
-        implementation="naskd.executors.ray_tune:RayTuneExecutor",
+        implementation="naskd.executors.ray.tune:RayTuneExecutor",
         elsewhere=True,
     )
 )

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Protocol
 
-from naskd.context import TrialContext
-from naskd.jobs import Decision, Job, TrialResult, TrialSource
-from naskd.trial import checkpoint_key
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
+from naskd.trials.run import checkpoint_key
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,15 +1,17 @@
-"""Knowledge losses: what a student can be taught. One file per method; its card stands in :mod:`naskd.knowledge.cards`.
+"""Knowledge losses: what a student can be taught. One file per method; its card stands in the ``cards.py`` beside it.
 
 The cards are torch-free, so that a search space or a study check can turn away what cannot work without
 importing torch. A user's own file does the same: ``KNOWLEDGE.register(KnowledgeCard(...,
 implementation=TheirLoss))``.
 """
 
-from naskd.config import DistillationSpec
 from naskd.knowledge.card import KnowledgeCard
-from naskd.knowledge.cards import feature, relation, response
-from naskd.option import Option
-from naskd.registry import Registry
+from naskd.knowledge.feature import cards as feature
+from naskd.knowledge.relation import cards as relation
+from naskd.knowledge.response import cards as response
+from naskd.spec.design import DistillationSpec
+from naskd.spec.option import Option
+from naskd.spec.registry import Registry
 
 KNOWLEDGE: Registry[KnowledgeCard] = Registry("knowledge loss")
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from naskd.knowledge.precision import autocasts, widened
-from naskd.layout import spatial_mean
-from naskd.pointwise import PointwiseConv
-from naskd.taps import Tap
+from naskd.nn.layout import spatial_mean
+from naskd.nn.pointwise import PointwiseConv
+from naskd.nn.taps import Tap
 
 
 def tap_mean(tap: Tap) -> Tensor:

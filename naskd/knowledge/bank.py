@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from naskd.knowledge.base import KnowledgeLoss, Summary
-from naskd.knowledge.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
 from naskd.knowledge.source import OnlineSource
-from naskd.taps import taps_like
+from naskd.nn.taps import taps_like
+from naskd.store.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
 
 _LOG = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.card import KnowledgeCard
-from naskd.taps import TappedNetwork, Taps, TapShapes
+from naskd.nn.taps import TappedNetwork, Taps, TapShapes
+from naskd.spec.design import KnowledgeTerm
 
 Summary = Mapping[str, Tensor]
 """What a loss keeps of the teacher for a batch: tensors by name, each with the batch first.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from naskd.config import KnowledgeTerm
-from naskd.option import Option, OptionValue, canonical_options, option_problems
+from naskd.spec.design import KnowledgeTerm
+from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 
 STANDARDIZE = Option(False, "compare logits standardized by sample (Sun et al., CVPR 2024, arXiv 2403.01427)")
 """An option of every loss that compares two networks' logits."""
@@ -30,7 +30,7 @@ class KnowledgeCard:
         paper: Authors, title, venue, year, arXiv number.
         equation: The loss in one line.
         implementation: ``"module:Class"`` of the :class:`~naskd.knowledge.base.KnowledgeLoss`, or the class.
-        taps: Fields of :class:`~naskd.taps.Taps` it reads.
+        taps: Fields of :class:`~naskd.nn.taps.Taps` it reads.
         paper_weight: The published constant that ``weighting = "paper"`` multiplies.
         paper_setting: What that constant was tuned at.
         min_batch: Smallest batch that teaches anything; on smaller ones the loss is 0.

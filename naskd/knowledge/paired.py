@@ -6,10 +6,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
 from naskd.knowledge.pairing import association_start, pair_stages
-from naskd.taps import Tap, Taps, TapShape, TapShapes, as_map
+from naskd.nn.taps import Tap, Taps, TapShape, TapShapes, as_map
+from naskd.spec.design import KnowledgeTerm
 
 
 class PairedLoss(KnowledgeLoss):

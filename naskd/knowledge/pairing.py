@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from naskd.config import Pairs
-from naskd.taps import TapShape, TapShapes
+from naskd.nn.taps import TapShape, TapShapes
+from naskd.spec.design import Pairs
 
 
 def pair_stages(student: TapShapes, teacher: TapShapes, pairs: Pairs) -> tuple[tuple[int, int], ...]:

@@ -38,7 +38,7 @@ def scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 def mean_square(a: Tensor, b: Tensor) -> Tensor:
     """Mean of ``(a - b)^2``, a scalar in the wider dtype of both; `b` is a target and gets no gradient.
 
-    The gradient of ``F.mse_loss`` comes in NCHW whatever the layout of the maps; see :mod:`naskd.layout`.
+    The gradient of ``F.mse_loss`` comes in NCHW whatever the layout of the maps; see :mod:`naskd.nn.layout`.
 
     Args:
         a: Of any shape.

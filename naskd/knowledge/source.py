@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
-from naskd.taps import TappedNetwork, TapShapes
+from naskd.nn.taps import TappedNetwork, TapShapes
 
 
 class KnowledgeSource(Protocol):

@@ -5,7 +5,7 @@ check can turn away what cannot work without importing torch.
 """
 
 from naskd.networks.card import BlockCard
-from naskd.registry import Registry
+from naskd.spec.registry import Registry
 
 _RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, arXiv 1512.03385"
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from naskd.config import Cost, StageSpec
-from naskd.cost import network_cost
 from naskd.networks.layers import strided
+from naskd.nn.cost import network_cost
+from naskd.spec.design import Cost, StageSpec
 
 
 class Block(nn.Module):

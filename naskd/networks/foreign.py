@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from naskd.layout import spatial_mean
 from naskd.networks.tap_points import Watch, find_tap_points, first_output
-from naskd.taps import Tap, Taps
+from naskd.nn.layout import spatial_mean
+from naskd.nn.taps import Tap, Taps
 
 
 class Preprocessing(nn.Module):
@@ -58,7 +58,7 @@ class Preprocessing(nn.Module):
 
 
 class ForeignNetwork(nn.Module):
-    """Any classifier as a :class:`~naskd.taps.TappedNetwork` of images in [0, 1]; trainable as it is.
+    """Any classifier as a :class:`~naskd.nn.taps.TappedNetwork` of images in [0, 1]; trainable as it is.
 
     Stages come from :func:`~naskd.networks.tap_points.find_tap_points`. Where a stage ends in an activation
     module, its input is the pre-activation; elsewhere the two are the same. A class token is left out of

@@ -11,9 +11,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from naskd.config import Cost
-from naskd.layout import spatial_mean
-from naskd.pointwise import PointwiseConv
+from naskd.nn.layout import spatial_mean
+from naskd.nn.pointwise import PointwiseConv
+from naskd.spec.design import Cost
 
 _FLOAT, _INTEGER = 4, 8  # bytes
 

@@ -1,16 +1,16 @@
-"""The student: what an :class:`~naskd.config.ArchitectureSpec` describes, and what it costs."""
+"""The student: what an :class:`~naskd.spec.design.ArchitectureSpec` describes, and what it costs."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from naskd.config import ArchitectureSpec, Cost
-from naskd.layout import keep_layout, spatial_mean
 from naskd.networks import BLOCKS
 from naskd.networks.block import Block
 from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, strided, total
-from naskd.taps import Tap, Taps, TapShape, TapShapes
+from naskd.nn.layout import keep_layout, spatial_mean
+from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
+from naskd.spec.design import ArchitectureSpec, Cost
 
 
 class Student(nn.Module):

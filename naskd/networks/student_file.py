@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from naskd.config import ArchitectureSpec
 from naskd.networks.student import Student, build_student
-from naskd.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
+from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
+from naskd.spec.design import ArchitectureSpec
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 _PROJECTOR = TypeAdapter(ProjectorShape)

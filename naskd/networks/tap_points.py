@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from naskd.registry import nearest
-from naskd.taps import Layout
+from naskd.nn.taps import Layout
+from naskd.spec.registry import nearest
 
 Call = tuple[str, int]
 """A module's name and which of its calls in one forward pass, from 0: networks call one ReLU many times."""

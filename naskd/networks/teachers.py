@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from naskd.config import TeacherSpec
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.student import Student, build_student
-from naskd.registry import nearest
-from naskd.taps import TappedNetwork, Taps
-from naskd.userfile import load_function
+from naskd.nn.taps import TappedNetwork, Taps
+from naskd.spec.registry import nearest
+from naskd.spec.teachers import TeacherSpec
+from naskd.spec.userfile import load_function
 
 
 class Teacher(nn.Module):

@@ -14,7 +14,7 @@ def cache_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
     """One line an entry, in the order given.
 
     Args:
-        entries: As of :meth:`naskd.cache.Entry.to_dict`.
+        entries: As of :meth:`naskd.store.cache.Entry.to_dict`.
         title: What they are.
     """
     total = sum(entry["size_bytes"] for entry in entries)

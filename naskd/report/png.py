@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from naskd.pareto import non_dominated
 from naskd.report.record import Record, Trial, cost_key, front, is_complete, trials
 from naskd.report.units import finite, short
+from naskd.spec.pareto import non_dominated
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
 

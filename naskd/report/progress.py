@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report.units import duration, finite, percent
-from naskd.search.study import Snapshot
+from naskd.study.study import Snapshot
 
 LINE_SECONDS = 10.0
 """Least time between two plain lines, so that a log file of a long search stays readable."""
@@ -161,7 +161,7 @@ class SearchProgress(Progress):
 
 
 class RetrainProgress(Progress):
-    """Of a retraining: pass :meth:`observe` to :meth:`naskd.api.Run.retrain`.
+    """Of a retraining: pass :meth:`observe` to :meth:`naskd.runs.run.Run.retrain`.
 
     Args:
         console, clock: See :class:`Progress`.

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from naskd.pareto import non_dominated
 from naskd.report.units import finite
+from naskd.spec.pareto import non_dominated
 
 Record = Mapping[str, Any]
 Trial = Mapping[str, Any]

@@ -14,7 +14,7 @@ def retrained_table(retrained: Mapping[str, Any]) -> Group:
     """Test accuracy of each retrained design, cheapest first, and what it takes to match the teacher.
 
     Args:
-        retrained: The ``retrained`` part of a run record, as :meth:`naskd.api.Run.retrain` returns it.
+        retrained: The ``retrained`` part of a run record, as :meth:`naskd.runs.run.Run.retrain` returns it.
     """
     seeds, epochs = retrained.get("seeds"), retrained.get("epochs")
     table = Table(

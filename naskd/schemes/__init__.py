@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from naskd.config import DistillationSpec
 from naskd.knowledge import needs_teacher
-from naskd.option import Option, OptionValue, canonical_options, option_problems
-from naskd.registry import Registry
+from naskd.spec.design import DistillationSpec
+from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
+from naskd.spec.registry import Registry
 
 
 @dataclass(frozen=True)

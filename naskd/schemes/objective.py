@@ -6,14 +6,14 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from naskd.config import DistillationSpec, KnowledgeTerm
-from naskd.cost import count_macs, on_meta
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH
 from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary, TeacherParts
 from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
 from naskd.knowledge.source import KnowledgeSource
-from naskd.taps import Taps, TapShapes, taps_like
+from naskd.nn.cost import count_macs, on_meta
+from naskd.nn.taps import Taps, TapShapes, taps_like
+from naskd.spec.design import DistillationSpec, KnowledgeTerm
 
 Stage = Literal["initial", "main"]
 

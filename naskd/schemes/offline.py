@@ -9,13 +9,13 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from naskd.config import Cost
-from naskd.cost import network_cost
 from naskd.knowledge.base import KnowledgeLoss, Lesson
 from naskd.networks.student import Student, design_cost
+from naskd.nn.cost import network_cost
+from naskd.nn.taps import TappedNetwork, Taps, tap_shapes
 from naskd.schemes.objective import DistillationObjective, Stage
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.taps import TappedNetwork, Taps, tap_shapes
+from naskd.spec.design import Cost
 
 
 class OfflineScheme(Scheme):

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from naskd.config import ArchitectureSpec
-from naskd.cost import network_cost
 from naskd.knowledge.base import Lesson
-from naskd.layout import spatial_mean
 from naskd.networks.student import Student
+from naskd.nn.cost import network_cost
+from naskd.nn.layout import spatial_mean
 from naskd.schemes.offline import OfflineScheme
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
+from naskd.spec.design import ArchitectureSpec
 
 
 class Booster(nn.Module):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from naskd.config import ArchitectureSpec, Cost, DistillationSpec
 from naskd.knowledge.base import Mixed, Summary
 from naskd.knowledge.source import KnowledgeSource
-from naskd.option import OptionValue
 from naskd.schemes import SCHEMES
+from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec
+from naskd.spec.option import OptionValue
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Compute:
         bfloat16: Autocast the networks to bfloat16 (losses stay in float32).
         channels_last: Keep maps as NHWC.
         threads: Intra-operation threads on the CPU; bits differ between counts.
-        cuda_graphs: Record training steps as CUDA graphs where that is faster; see :mod:`naskd.training.replay`.
+        cuda_graphs: Record training steps as CUDA graphs where that is faster; see :mod:`naskd.training.cuda_graph`.
     """
 
     device: torch.device

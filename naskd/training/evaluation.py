@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from naskd.taps import evaluation_mode
+from naskd.nn.taps import evaluation_mode
 from naskd.training.compute import Compute
 
 EVALUATED = {"cpu": (2**18, 512), "cuda": (2**24, 4096)}

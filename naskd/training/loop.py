@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from naskd.config import TrainingSpec
 from naskd.data.batches import epoch_batches, steps_per_epoch
 from naskd.data.images import SearchData
 from naskd.data.mixing import cutmix, mixup, shares
 from naskd.data.views import StreamedImages, ViewedImages
 from naskd.knowledge.base import Mixed
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
-from naskd.seeds import derive_seed
+from naskd.spec.design import TrainingSpec
+from naskd.spec.seeds import derive_seed
 from naskd.training.compute import Compute
+from naskd.training.cuda_graph import FEWEST, Replay, Row
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
-from naskd.training.replay import FEWEST, Replay, Row
 
 GATHERED = {"cpu": (2**18, 1024), "cuda": (2**24, 1024)}
 """Numbers and images that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""

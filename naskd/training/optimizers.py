@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from naskd.config import TrainingSpec
+from naskd.spec.design import TrainingSpec
 
 WARMUP_FRACTION = 0.3
 """Of ``one_cycle``: the share of steps in which the rate rises (Smith & Topin, 2018; torch's default)."""

@@ -4,7 +4,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from naskd.config import TrainingSpec
+from naskd.spec.design import TrainingSpec
 from training_bench.measuring import Row, interval, say, timed
 from training_bench.setting import TEACHINGS, asked_images, load_images, new_run, open_context, resnet, study
 

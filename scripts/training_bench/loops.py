@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from naskd.config import TrainingSpec
 from naskd.data.images import ImageSet
 from naskd.data.views import as_float, default_shift
+from naskd.spec.design import TrainingSpec
 from naskd.training.compute import Compute
 from naskd.training.optimizers import build_optimizer
 from training_bench.measuring import say, timed

@@ -11,8 +11,8 @@ from pathlib import Path
 import optuna
 
 import naskd
-from naskd.config import TrialConfig
-from naskd.search.storage import open_storage
+from naskd.spec.design import TrialConfig
+from naskd.study.storage import open_storage
 
 
 def main() -> None:

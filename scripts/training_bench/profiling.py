@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from naskd.config import DistillationSpec, TrainingSpec, TrialConfig
-from naskd.jobs import Decision, Job
-from naskd.trial import run_job
+from naskd.spec.design import DistillationSpec, TrainingSpec, TrialConfig
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job
 from training_bench.measuring import Row, say, synchronise
 from training_bench.setting import TEACHINGS, load_images, open_context, resnet, study
 

@@ -9,19 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import ArchitectureSpec, DataSpec, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
-from naskd.context import TrialContext
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
-from naskd.executors.serial import SerialExecutor
-from naskd.search.leases import renewing
-from naskd.search.record import load_books, run_record
-from naskd.search.storage import open_storage, quiet
-from naskd.search.study import Study
+from naskd.executors.local.serial import SerialExecutor
 from naskd.spaces import canonical
-from naskd.studyfile import BudgetSpec, LimitsSpec, SamplerSpec, StudySpec, parse_study
-from naskd.userfile import import_file
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import ArchitectureSpec, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.parse import parse_study
+from naskd.spec.study import BudgetSpec, LimitsSpec, SamplerSpec, StudySpec
+from naskd.spec.userfile import import_file
+from naskd.store.artifacts import ArtifactStore
+from naskd.study.leases import renewing
+from naskd.study.record import load_books, run_record
+from naskd.study.storage import open_storage, quiet
+from naskd.study.study import Study
+from naskd.trials.context import TrialContext
 from training_bench.measuring import Row, in_turns, middle, ratios, say, values
 from training_bench.setting import ROOT, TEACHINGS, execution, open_context, read_images, study
 

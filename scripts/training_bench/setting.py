@@ -13,24 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import (
+from naskd.data.images import ImageSet, SearchData
+from naskd.data.load import channel_statistics
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import (
     ArchitectureSpec,
-    DataSpec,
     DistillationSpec,
     KnowledgeTerm,
     StageSpec,
-    TeacherSpec,
     TrainingSpec,
     TrialConfig,
 )
-from naskd.context import TrialContext
-from naskd.data.images import ImageSet, SearchData
-from naskd.data.load import channel_statistics
-from naskd.jobs import Decision, Job
-from naskd.studyfile import BudgetSpec, ExecutionSpec, StudySpec
+from naskd.spec.study import BudgetSpec, ExecutionSpec, StudySpec
+from naskd.spec.teachers import TeacherSpec
+from naskd.store.artifacts import ArtifactStore
 from naskd.training.compute import Compute
-from naskd.trial import TrialRun, run_job, start_run
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import TrialRun, run_job, start_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUFFIXES = (".jpg", ".jpeg", ".png")

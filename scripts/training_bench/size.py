@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 
-from naskd.checkpoints import CheckpointStore
-from naskd.config import ArchitectureSpec, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
-from naskd.context import TrialContext
-from naskd.jobs import TrialResult
-from naskd.search.storage import open_storage, quiet
-from naskd.search.study import Study
-from naskd.studyfile import BudgetSpec
-from naskd.trial import TrialRun
+from naskd.spec.design import ArchitectureSpec, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.study import BudgetSpec
+from naskd.store.checkpoints import CheckpointStore
+from naskd.study.storage import open_storage, quiet
+from naskd.study.study import Study
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import TrialResult
+from naskd.trials.run import TrialRun
 from training_bench.measuring import Row, in_turns, matmul_rate, middle, ratios, say, timed, values
 from training_bench.setting import LOGITS, made_up_images, new_run, open_context, resnet, study, warm
 

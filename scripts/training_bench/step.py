@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from naskd.config import KnowledgeTerm, TrainingSpec
-from naskd.context import TrialContext
 from naskd.data.images import SearchData
-from naskd.trial import TrialRun
+from naskd.spec.design import KnowledgeTerm, TrainingSpec
+from naskd.trials.context import TrialContext
+from naskd.trials.run import TrialRun
 from training_bench.measuring import Row, in_turns, matmul_rate, middle, ratios, say, timed, values, verdict
 from training_bench.setting import (
     LOGITS,

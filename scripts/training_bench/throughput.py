@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
-from naskd.context import TrialContext
 from naskd.data.images import SearchData
-from naskd.jobs import Decision, Job
 from naskd.networks.student import design_cost
-from naskd.studyfile import StudySpec
-from naskd.trial import run_job
+from naskd.spec.design import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.study import StudySpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job
 from training_bench import loops
 from training_bench.measuring import Row, in_turns, middle, ratios, say, timed, values, verdict
 from training_bench.setting import LOGITS, load_images, open_context, resnet, study

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
-from naskd.context import TrialContext
 from naskd.data.images import SearchData
-from naskd.executors import mps
-from naskd.executors.processes import ProcessesExecutor
-from naskd.jobs import Decision, Job, TrialResult
-from naskd.studyfile import StudySpec
+from naskd.executors.local import mps
+from naskd.executors.local.processes import ProcessesExecutor
+from naskd.spec.design import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.study import StudySpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job, TrialResult
 from training_bench import loops
 from training_bench.measuring import Row, in_turns, middle, ratios, say, timed, values
 from training_bench.setting import LOGITS, load_images, open_context, resnet, study

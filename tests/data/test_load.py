@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from naskd.config import DataSpec
 from naskd.data import sources
 from naskd.data.images import ImageSet, SearchData
 from naskd.data.load import channel_statistics, load_search_data
 from naskd.data.sealed import load_test_split
+from naskd.spec.datasets import DataSpec
 
 from .files import CIFAR_CLASSES, write_cifar10, write_images
 

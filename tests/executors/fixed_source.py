@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 
-from naskd.jobs import Decision, Job, TrialResult
+from naskd.trials.jobs import Decision, Job, TrialResult
 
 
 class FixedSource:

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from naskd.context import TrialContext
-from naskd.jobs import Job, TrialResult
-from naskd.trial import Steps, job_steps
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.run import Steps, job_steps
 
 MEET_SECONDS = 60.0
 
@@ -44,7 +44,7 @@ def await_notes(folder: Path, what: str, n: int) -> None:
 
 
 def work(job: Job, context: TrialContext) -> Steps:
-    """As :func:`~naskd.trial.job_steps`, with the mishap of the job's label."""
+    """As :func:`~naskd.trials.run.job_steps`, with the mishap of the job's label."""
     folder = context.store.root
     folder.mkdir(parents=True, exist_ok=True)
     note(folder, "pids", f"{job.job_id} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")

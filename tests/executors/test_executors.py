@@ -12,11 +12,11 @@ import torch
 from fixed_source import FixedSource
 from small_studies import STUDENT, TEACHER, design, small_context
 
-from naskd.checkpoints import CheckpointStore
-from naskd.config import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
 from naskd.executors import EXECUTORS
-from naskd.jobs import Decision, Job
-from naskd.trial import run_job
+from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
+from naskd.store.checkpoints import CheckpointStore
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job
 
 NAMES = EXECUTORS.names()
 LOGITS = KnowledgeTerm("logits")
@@ -39,7 +39,7 @@ def private_ray() -> Iterator[None]:
     """A cluster for all tests here: an executor leaves a connection that it found as it was."""
     import ray
 
-    from naskd.executors.ray_connect import connect
+    from naskd.executors.ray.connect import connect
 
     connect("local", num_cpus=2)
     yield

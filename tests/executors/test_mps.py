@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from naskd.executors import mps
+from naskd.executors.local import mps
 
 STAND_IN = """#!/bin/sh
 # starts with -d, else obeys standard input
@@ -72,7 +72,7 @@ def test_it_ends_when_an_error_ends_the_search(installed):
 def test_it_ends_with_a_search_that_is_killed(installed):
     log = installed()
     code = (
-        "from naskd.executors import mps; mps._TRIES = 'pass'\n"
+        "from naskd.executors.local import mps; mps._TRIES = 'pass'\n"
         f"mps.DEFAULT_PIPES = mps.Path({str(log.parent / 'default')!r})\n"
         "with mps.service(True) as v: print(v[mps.PIPES], flush=True); input()\n"
     )

@@ -20,14 +20,14 @@ from fixed_source import FixedSource
 from mishaps import notes
 from small_studies import design, small_context
 
-from naskd.api import open_run
-from naskd.checkpoints import CheckpointStore
-from naskd.executors import mps, processes
 from naskd.executors.attempts import WorkerError
-from naskd.executors.processes import Device, ProcessesExecutor, Slot, devices_of
-from naskd.jobs import Decision, Job
-from naskd.studyfile import ExecutionSpec
-from naskd.trial import run_job
+from naskd.executors.local import mps, processes
+from naskd.executors.local.processes import Device, ProcessesExecutor, Slot, devices_of
+from naskd.runs.run import open_run
+from naskd.spec.study import ExecutionSpec
+from naskd.store.checkpoints import CheckpointStore
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job
 
 EPOCHS = 3
 
@@ -390,7 +390,7 @@ def _searches(run: Path, driver: int) -> list[int]:
 
 
 SPACE = """\
-from naskd.config import ArchitectureSpec, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import ArchitectureSpec, StageSpec, TrainingSpec, TrialConfig
 
 
 def unaided(trial):

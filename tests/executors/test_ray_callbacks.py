@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from small_studies import STUDENT, TEACHER, TRAINING, design
 
-from naskd.config import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
-from naskd.executors import ray_callbacks
-from naskd.executors.ray_callbacks import JobLogger, build_callbacks, flat_design
-from naskd.jobs import TrialResult
+from naskd.executors.ray import callbacks as ray_callbacks
+from naskd.executors.ray.callbacks import JobLogger, build_callbacks, flat_design
+from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.trials.jobs import TrialResult
 
 NAMES = ("tensorboard", "mlflow", "wandb")
 INSTALLED = [name for name in NAMES if ray_callbacks._installed(ray_callbacks._PACKAGES[name][0])]
@@ -98,7 +98,7 @@ def test_names_are_checked_without_a_study_file_too(tmp_path):
 
 def test_no_logger_is_imported_before_a_search_begins():
     code = (
-        "import sys; from pathlib import Path; from naskd.executors.ray_callbacks import build_callbacks; "
+        "import sys; from pathlib import Path; from naskd.executors.ray.callbacks import build_callbacks; "
         f"build_callbacks({INSTALLED!r}, folder=Path('x'), study='s'); "
         "print([name for name in ('mlflow', 'wandb') if name in sys.modules])"
     )

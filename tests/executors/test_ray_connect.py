@@ -23,13 +23,13 @@ from ray_heads import (
     wait_until,
 )
 
-from naskd.executors import ray_connect
-from naskd.executors.ray_connect import available_cpus, connect, explain_connection_error
+from naskd.executors.ray import connect as ray_connect
+from naskd.executors.ray.connect import available_cpus, connect, explain_connection_error
 
 TOKEN = "a" * 48
 CONNECT = """
 import json, os, sys, time
-from naskd.executors.ray_connect import connect
+from naskd.executors.ray.connect import connect
 begun = time.monotonic()
 try:
     started = connect(sys.argv[1] or None)
@@ -64,7 +64,7 @@ def test_a_cluster_with_a_token_lets_in_who_has_it_and_tells_the_others_why_not(
     (tmp_path / "naskd").mkdir()
     (tmp_path / "naskd" / "__init__.py").write_text("raise RuntimeError('the wrong naskd')")
     no_node = "import ray._private.services as s; s.find_node_ids = lambda: []\n"
-    skip_probe = "from naskd.executors import ray_connect; ray_connect._check_reachable = lambda *_: None\n"
+    skip_probe = "from naskd.executors.ray import connect as ray_connect; ray_connect._check_reachable = lambda *_: None\n"
     cases: dict[str, tuple[dict[str, str], str]] = {
         "right token": (secured, ""),
         "no token sent": (bare, ""),
@@ -206,15 +206,15 @@ def test_a_quota_of_the_control_group_or_of_one_above_it_limits_the_cpus(
 
 
 def test_importing_the_module_does_not_import_ray() -> None:
-    code = "import sys, naskd.executors.ray_connect; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, naskd.executors.ray.connect; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_depot_starts_without_torch_and_a_worker_without_torchvision() -> None:
     """Each of these imports takes two seconds."""
     code = (
-        "import sys, naskd.executors.depot; print('torch' in sys.modules)\n"
-        "import naskd.context; print('torchvision' in sys.modules)\n"
+        "import sys, naskd.executors.ray.remote_store; print('torch' in sys.modules)\n"
+        "import naskd.trials.context; print('torchvision' in sys.modules)\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]

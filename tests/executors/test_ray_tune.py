@@ -18,11 +18,11 @@ from ray.exceptions import (
 )
 from small_studies import STUDENT, study
 
-from naskd.config import TrialConfig
-from naskd.executors.ray_connect import ClusterError
-from naskd.executors.ray_tune import Dispatch, _survive, _why_lost
-from naskd.jobs import Job, TrialResult
-from naskd.studyfile import ExecutionSpec
+from naskd.executors.ray.connect import ClusterError
+from naskd.executors.ray.tune import Dispatch, _survive, _why_lost
+from naskd.spec.design import TrialConfig
+from naskd.spec.study import ExecutionSpec
+from naskd.trials.jobs import Job, TrialResult
 
 
 def _after(error: Exception, times: int = 1) -> list[tuple[str, Exception]]:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from small_studies import design, small_context
 
-from naskd.executors import serial
 from naskd.executors.attempts import WorkerError
-from naskd.executors.serial import SerialExecutor
-from naskd.jobs import Decision, Job, TrialResult
+from naskd.executors.local import serial
+from naskd.executors.local.serial import SerialExecutor
+from naskd.trials.jobs import Decision, Job, TrialResult
 
 
 class LaterSource:

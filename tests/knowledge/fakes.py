@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from naskd.knowledge.base import LossInputs, TeacherParts
-from naskd.taps import Tap, Taps, TapShape, TapShapes
+from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 
 N_CLASSES = 5
 N_SAMPLES = 64

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import KnowledgeOutput, Lesson
-from naskd.taps import Taps
+from naskd.nn.taps import Taps
+from naskd.spec.design import KnowledgeTerm
 
 TERM_SETTINGS = ("temperature",)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge.base import KnowledgeLoss, Lesson
 from naskd.knowledge.paired import PairedLoss
-from naskd.taps import Tap, Taps
+from naskd.nn.taps import Tap, Taps
 
 
 def maps(*size: int, seed: int = 0) -> Tensor:

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.ab import AbLoss, ab_loss
-from naskd.taps import Taps
+from naskd.knowledge.feature.ab import AbLoss, ab_loss
+from naskd.nn.taps import Taps
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term, with_identities
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.attention import AttentionLoss, attention_loss, attention_map
 from naskd.knowledge.base import Lesson
+from naskd.knowledge.feature.attention import AttentionLoss, attention_loss, attention_map
+from naskd.spec.design import KnowledgeTerm
 
 from . import reference
 from .fakes import TEACHERS, random_taps, shapes

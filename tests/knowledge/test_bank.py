@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import ArchitectureSpec, KnowledgeTerm, StageSpec
 from naskd.data.views import ViewedImages, Views
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, Summary
-from naskd.knowledge.columns import DeviceCopies, at_rest, in_use
 from naskd.knowledge.source import OnlineSource
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher
-from naskd.taps import tap_shapes
+from naskd.nn.taps import tap_shapes
+from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.store.columns import DeviceCopies, at_rest, in_use
 
 from .fakes import changed
 
@@ -498,7 +498,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 from small_studies import ALL_TERMS, design, small_context
-from naskd.trial import start_run
+from naskd.trials.run import start_run
 torch.set_num_threads(1)
 context = small_context(Path({folder!r}))
 context.cache = Path({folder!r})

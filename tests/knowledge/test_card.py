@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard, Option
+from naskd.spec.design import KnowledgeTerm
 
 CARD = KnowledgeCard(
     name="some",

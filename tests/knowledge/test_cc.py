@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.cc import CcLoss, cc_loss, gaussian_kernel
+from naskd.knowledge.relation.cc import CcLoss, cc_loss, gaussian_kernel
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation

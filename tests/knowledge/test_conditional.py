@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from naskd.knowledge.conditional import conditional_loss
-from naskd.knowledge.logits import logits_loss
+from naskd.knowledge.response.conditional import conditional_loss
+from naskd.knowledge.response.logits import logits_loss
 
 from .responses import random_logits, response, slope
 

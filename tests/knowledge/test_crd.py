@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson, LossInputs
-from naskd.knowledge.crd import CrdLoss, crd_loss
+from naskd.knowledge.relation.crd import CrdLoss, crd_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import STUDENTS, TEACHERS, random_taps
 

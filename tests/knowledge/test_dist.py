@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from naskd.knowledge.dist import dist_loss
+from naskd.knowledge.response.dist import dist_loss
 
 from .responses import random_logits, response, slope
 

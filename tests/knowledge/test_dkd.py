@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from naskd.knowledge.dkd import dkd_loss
-from naskd.knowledge.logits import logits_loss
+from naskd.knowledge.response.dkd import dkd_loss
+from naskd.knowledge.response.logits import logits_loss
 
 from .responses import random_logits, response, slope
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.factor import FactorLoss, factor_loss
-from naskd.taps import Taps
+from naskd.knowledge.feature.factor import FactorLoss, factor_loss
+from naskd.nn.taps import Taps
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.fsp import FspLoss, fsp_loss, fsp_matrix
+from naskd.knowledge.relation.fsp import FspLoss, fsp_loss, fsp_matrix
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import STUDENTS, TEACHERS, random_taps
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.hint import HintLoss, hint_loss
-from naskd.taps import Tap, Taps
+from naskd.knowledge.feature.hint import HintLoss, hint_loss
+from naskd.nn.taps import Tap, Taps
+from naskd.spec.design import KnowledgeTerm
 
 from . import reference
 from .fakes import random_taps, shapes

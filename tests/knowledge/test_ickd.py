@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.ickd import IckdLoss, channel_gram, ickd_loss
+from naskd.knowledge.relation.ickd import IckdLoss, channel_gram, ickd_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term, with_identities
 

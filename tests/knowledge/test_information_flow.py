@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.information_flow import InformationFlowLoss, flow_divergence
-from naskd.taps import Taps
+from naskd.knowledge.relation.information_flow import InformationFlowLoss, flow_divergence
+from naskd.nn.taps import Taps
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import changed, random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation

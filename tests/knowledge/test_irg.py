@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.irg import IrgLoss, edges, irg_loss
-from naskd.taps import Taps, TapShapes
+from naskd.knowledge.relation.irg import IrgLoss, edges, irg_loss
+from naskd.nn.taps import Taps, TapShapes
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import changed, random_taps, shapes
 from .test_pkt import rotation

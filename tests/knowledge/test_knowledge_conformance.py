@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary
 from naskd.knowledge.card import INITIAL_SHARE
-from naskd.taps import Taps, TapShapes, taps_like
+from naskd.nn.taps import Taps, TapShapes, taps_like
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import N_SAMPLES, STUDENTS, TEACHERS, changed, given, random_taps, tensors
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from naskd.knowledge.label_smoothing import label_smoothing_loss
+from naskd.knowledge.response.label_smoothing import label_smoothing_loss
 
 from .responses import random_logits, response, slope
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from naskd.knowledge.logit_mse import logit_mse_loss
-from naskd.knowledge.logits import logits_loss
+from naskd.knowledge.response.logit_mse import logit_mse_loss
+from naskd.knowledge.response.logits import logits_loss
 
 from .responses import random_logits, response, slope
 

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.logits import LogitsLoss, logits_loss
+from naskd.knowledge.response.logits import LogitsLoss, logits_loss
+from naskd.spec.design import KnowledgeTerm
 
 from . import reference
 from .fakes import STUDENTS, TEACHERS, random_taps, shapes

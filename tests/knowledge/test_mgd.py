@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.mgd import Generator, MgdLoss, mgd_loss
+from naskd.knowledge.feature.mgd import Generator, MgdLoss, mgd_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.mhgd import AttentionGraph, MhgdLoss, Standardized, mhgd_loss
-from naskd.knowledge.singular import signed, singular_vectors
+from naskd.knowledge.relation.mhgd import AttentionGraph, MhgdLoss, Standardized, mhgd_loss
+from naskd.knowledge.relation.singular import signed, singular_vectors
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import STUDENTS, TEACHERS, random_taps
 

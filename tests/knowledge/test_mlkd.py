@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.knowledge.logits import logits_loss
-from naskd.knowledge.mlkd import mlkd_loss
+from naskd.knowledge.response.logits import logits_loss
+from naskd.knowledge.response.mlkd import mlkd_loss
 
 from .responses import random_logits, response
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from naskd.knowledge.nkd import nkd_loss
+from naskd.knowledge.response.nkd import nkd_loss
 
 from .responses import random_logits, response, slope
 

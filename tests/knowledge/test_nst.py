@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.nst import NstLoss, nst_loss
+from naskd.knowledge.feature.nst import NstLoss, nst_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import LossInputs, TeacherParts
-from naskd.knowledge.ofd import OfdLoss, negative_mean, ofd_loss
-from naskd.taps import Taps
+from naskd.knowledge.feature.ofd import OfdLoss, negative_mean, ofd_loss
+from naskd.nn.taps import Taps
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term, with_identities
 

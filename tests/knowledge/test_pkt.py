@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.knowledge.pkt import neighbours, pkt_loss
+from naskd.knowledge.relation.pkt import neighbours, pkt_loss
 
 from .test_similarity import vectors
 

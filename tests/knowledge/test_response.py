@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.knowledge.conditional import conditional_loss
-from naskd.knowledge.dist import dist_loss
-from naskd.knowledge.dkd import dkd_loss
-from naskd.knowledge.logit_mse import logit_mse_loss
-from naskd.knowledge.logits import logits_loss
-from naskd.knowledge.mlkd import mlkd_loss
-from naskd.knowledge.nkd import nkd_loss
-from naskd.knowledge.response import other_logits, soft_divergence, target_logit
-from naskd.knowledge.wsld import wsld_loss
+from naskd.knowledge.comparison import other_logits, soft_divergence, target_logit
+from naskd.knowledge.response.conditional import conditional_loss
+from naskd.knowledge.response.dist import dist_loss
+from naskd.knowledge.response.dkd import dkd_loss
+from naskd.knowledge.response.logit_mse import logit_mse_loss
+from naskd.knowledge.response.logits import logits_loss
+from naskd.knowledge.response.mlkd import mlkd_loss
+from naskd.knowledge.response.nkd import nkd_loss
+from naskd.knowledge.response.wsld import wsld_loss
 
 from .responses import random_logits
 

@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.review import Fusion, ReviewLoss, hcl_loss
-from naskd.taps import Taps, TapShapes
+from naskd.knowledge.feature.review import Fusion, ReviewLoss, hcl_loss
+from naskd.nn.taps import Taps, TapShapes
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import random_taps, shapes
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.rkd import RkdLoss, rkd_loss
+from naskd.knowledge.relation.rkd import RkdLoss, rkd_loss
+from naskd.spec.design import KnowledgeTerm
 
 from . import reference
 from .fakes import STUDENTS, TEACHERS

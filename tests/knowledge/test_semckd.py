@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.hint import hint_loss
-from naskd.knowledge.semckd import SemckdLoss, association, semckd_loss
-from naskd.taps import Taps, TapShapes
+from naskd.knowledge.feature.hint import hint_loss
+from naskd.knowledge.feature.semckd import SemckdLoss, association, semckd_loss
+from naskd.nn.taps import Taps, TapShapes
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import changed, random_taps, shapes
 from .test_similarity import vectors

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.knowledge.similarity import cosines, squared_distances
+from naskd.knowledge.relation.similarity import cosines, squared_distances
 
 
 def vectors(*size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -7,17 +7,17 @@ import pytest
 import torch
 from small_studies import STUDENT, design, small_context
 
-from naskd.config import ArchitectureSpec, KnowledgeTerm, StageSpec
-from naskd.context import TrialContext
-from naskd.cost import network_cost
-from naskd.export import export_student
-from naskd.jobs import Decision, Job
 from naskd.knowledge.base import LossInputs, TeacherParts
-from naskd.knowledge.simkd import SimkdLoss
+from naskd.knowledge.feature.simkd import SimkdLoss
 from naskd.networks.student_file import load_student, save_student
-from naskd.projected import ProjectedStudent
-from naskd.retraining import Design, Retraining
-from naskd.trial import TrialRun, run_job, start_run
+from naskd.nn.cost import network_cost
+from naskd.nn.projected import ProjectedStudent
+from naskd.runs.export import export_student
+from naskd.runs.retrain import Design, Retraining
+from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import TrialRun, run_job, start_run
 
 from .fakes import given, random_taps, shapes
 

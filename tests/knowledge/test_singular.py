@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import KnowledgeLoss
-from naskd.knowledge.singular import KEPT, aligned, leading, signed, singular_vectors
+from naskd.knowledge.relation.singular import KEPT, aligned, leading, signed, singular_vectors
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import STUDENTS, TEACHERS, random_taps
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.sp import SpLoss, sp_loss
+from naskd.knowledge.relation.sp import SpLoss, sp_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term
 

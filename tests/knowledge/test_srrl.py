@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.srrl import SrrlLoss, srrl_loss
-from naskd.taps import Taps, TapShapes
+from naskd.knowledge.feature.srrl import SrrlLoss, srrl_loss
+from naskd.nn.taps import Taps, TapShapes
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import given, random_taps, shapes
 

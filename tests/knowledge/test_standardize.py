@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from naskd.knowledge import KNOWLEDGE
-from naskd.knowledge.response import standardized
+from naskd.knowledge.comparison import standardized
 
 from .responses import random_logits, response, slope
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from naskd.config import KnowledgeTerm
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.singular import aligned, singular_vectors
-from naskd.knowledge.svd import SvdLoss, correlation, svd_loss
+from naskd.knowledge.relation.singular import aligned, singular_vectors
+from naskd.knowledge.relation.svd import SvdLoss, correlation, svd_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .fakes import STUDENTS, TEACHERS, random_taps
 

@@ -6,13 +6,13 @@ import torch
 from small_studies import TEACHER, TRAINING, design, make, small_context
 from torch import Tensor
 
-from naskd.config import AssistantSpec, KnowledgeTerm, TrialConfig
-from naskd.context import TrialContext
 from naskd.knowledge.base import Lesson, LossInputs
-from naskd.knowledge.logits import logits_loss
-from naskd.knowledge.teacher_graph import TeacherGraphLoss, teacher_graph_loss
-from naskd.taps import Taps
-from naskd.trial import start_run
+from naskd.knowledge.relation.teacher_graph import TeacherGraphLoss, teacher_graph_loss
+from naskd.knowledge.response.logits import logits_loss
+from naskd.nn.taps import Taps
+from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
+from naskd.trials.context import TrialContext
+from naskd.trials.run import start_run
 
 from .fakes import random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from naskd.knowledge.tf_kd import tf_kd_loss
+from naskd.knowledge.response.tf_kd import tf_kd_loss
 
 from .responses import random_logits, response, slope
 

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.ab import ab_loss
-from naskd.knowledge.attention import attention_loss, attention_map
-from naskd.knowledge.dist import dist_loss
-from naskd.knowledge.factor import factor_loss
-from naskd.knowledge.logits import logits_loss
-from naskd.knowledge.pkt import pkt_loss
-from naskd.knowledge.response import standardized
-from naskd.knowledge.rkd import rkd_loss
-from naskd.knowledge.sp import sp_loss
-from naskd.knowledge.vid import vid_loss
+from naskd.knowledge.comparison import standardized
+from naskd.knowledge.feature.ab import ab_loss
+from naskd.knowledge.feature.attention import attention_loss, attention_map
+from naskd.knowledge.feature.factor import factor_loss
+from naskd.knowledge.feature.vid import vid_loss
+from naskd.knowledge.relation.pkt import pkt_loss
+from naskd.knowledge.relation.rkd import rkd_loss
+from naskd.knowledge.relation.sp import sp_loss
+from naskd.knowledge.response.dist import dist_loss
+from naskd.knowledge.response.logits import logits_loss
 
 theirs = pytest.importorskip("torchdistill.losses.mid_level")
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from naskd.config import KnowledgeTerm
-from naskd.knowledge.vid import Expectation, VidLoss, vid_loss
+from naskd.knowledge.feature.vid import Expectation, VidLoss, vid_loss
+from naskd.spec.design import KnowledgeTerm
 
 from .stages import maps, showing, term
 

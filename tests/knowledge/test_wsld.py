@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from naskd.knowledge.logits import logits_loss
-from naskd.knowledge.response import soft_divergence, standardized
-from naskd.knowledge.wsld import soft_label_weights, wsld_loss
+from naskd.knowledge.comparison import soft_divergence, standardized
+from naskd.knowledge.response.logits import logits_loss
+from naskd.knowledge.response.wsld import soft_label_weights, wsld_loss
 
 from .responses import random_logits, response, slope
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from naskd.config import StageSpec
-from naskd.cost import network_cost
 from naskd.networks import BLOCKS, BlockCard
 from naskd.networks.block import Block
 from naskd.networks.layers import SqueezeExcitation, scaled_width
 from naskd.networks.student import block_type
+from naskd.nn.cost import network_cost
+from naskd.spec.design import StageSpec
 
 BLOCK_NAMES = BLOCKS.names()
 each_block = pytest.mark.parametrize("name", BLOCK_NAMES)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from naskd.config import ArchitectureSpec, StageSpec
-from naskd.cost import network_cost
 from naskd.networks import BLOCKS, BlockCard
 from naskd.networks.block import Block
 from naskd.networks.student import build_student, design_cost
-from naskd.taps import TappedNetwork, tap_shapes
+from naskd.nn.cost import network_cost
+from naskd.nn.taps import TappedNetwork, tap_shapes
+from naskd.spec.design import ArchitectureSpec, StageSpec
 
 MEAN, STD = {1: (0.3,), 3: (0.5, 0.4, 0.3)}, {1: (0.4,), 3: (0.2, 0.25, 0.3)}
 

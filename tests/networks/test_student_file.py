@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from naskd.config import ArchitectureSpec, StageSpec
 from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import FORMAT, load_student, save_student, student_metadata
+from naskd.spec.design import ArchitectureSpec, StageSpec
 
 CLASSES = ("cat", "dog", "eel")
 DESIGN = ArchitectureSpec(

@@ -7,12 +7,13 @@ import torch
 import torchvision
 from torch import nn
 
-from naskd.config import ArchitectureSpec, StageSpec, TeacherSpec
-from naskd.cost import network_cost
 from naskd.networks.foreign import Preprocessing
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher, build_teacher_network
-from naskd.taps import TappedNetwork, tap_shapes
+from naskd.nn.cost import network_cost
+from naskd.nn.taps import TappedNetwork, tap_shapes
+from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.teachers import TeacherSpec
 
 CLASSES = ("cat", "dog", "eel", "fox")
 DESIGN = ArchitectureSpec((StageSpec("basic", 1, 8), StageSpec("basic", 1, 12, stride=2)), stem_width=6)

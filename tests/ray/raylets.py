@@ -17,7 +17,7 @@ from typing import Any
 from ray.cluster_utils import Cluster
 from ray_heads import REPOSITORY, processes_of, short_folder
 
-from naskd.api import open_run
+from naskd.runs.run import open_run
 
 EPOCHS = 4
 BATCHES = 2

@@ -34,7 +34,7 @@ SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 SEARCH = f"""#!{sys.executable}
 import json, os, sys, time
 from pathlib import Path
-from naskd.executors.ray_connect import connect
+from naskd.executors.ray.connect import connect
 address = sys.argv[sys.argv.index("--address") + 1] if "--address" in sys.argv else None
 started = connect(address)
 import ray
@@ -281,7 +281,7 @@ def test_the_slurm_job_has_a_ray_of_its_own_on_all_its_nodes_and_takes_it_down(t
 
 def refused(address: str, env: dict[str, str]) -> str:
     """What somebody without the token is told."""
-    code = "import sys; from naskd.executors.ray_connect import connect; connect(sys.argv[1])"
+    code = "import sys; from naskd.executors.ray.connect import connect; connect(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, address], env=env, capture_output=True, text=True)
     assert done.returncode != 0
     return done.stderr.splitlines()[-1]

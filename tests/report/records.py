@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from naskd.config import TrialConfig
-from naskd.pareto import hypervolume, non_dominated, objective_space
+from naskd.spec.design import TrialConfig
+from naskd.spec.pareto import hypervolume, non_dominated, objective_space
 
 BLOCKS = ("basic", "bottleneck", "inverted_residual", "depthwise_separable")
 KINDS = ("logits", "hint", "attention", "rkd")

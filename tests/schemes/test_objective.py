@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from small_studies import STUDENT, TEACHER
 from torch import Tensor
 
-from naskd.config import DistillationSpec, KnowledgeTerm
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Lesson, Summary
 from naskd.knowledge.source import OnlineSource
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher
+from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.schemes.objective import DistillationObjective, term_names
-from naskd.taps import Taps, TapShapes, tap_shapes
+from naskd.spec.design import DistillationSpec, KnowledgeTerm
 
 KINDS = ("logits", "hint", "attention", "rkd")
 """One of each family, and two that pair stages: what is tested here is the sum, not its terms."""

@@ -6,12 +6,12 @@ import torch
 from small_studies import STUDENT, design, small_context
 from torch import Tensor
 
-from naskd.config import ArchitectureSpec, KnowledgeTerm, StageSpec, TrialConfig
-from naskd.context import TrialContext
 from naskd.knowledge.base import Lesson
 from naskd.schemes.parameter_sharing import ParameterSharingScheme, boosted, rocket_loss
-from naskd.search.admission import problems
-from naskd.trial import TrialRun, start_run
+from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.study.admission import problems
+from naskd.trials.context import TrialContext
+from naskd.trials.run import TrialRun, start_run
 
 
 def shared(*terms: KnowledgeTerm, **options: float) -> TrialConfig:

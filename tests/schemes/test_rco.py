@@ -5,14 +5,15 @@ import pytest
 import torch
 from small_studies import STUDENT, TEACHER, TRAINING, design, make, small_context, study
 
-from naskd.artifacts import ArtifactStore
-from naskd.config import AssistantSpec, KnowledgeTerm, TeacherSpec, TrialConfig
-from naskd.context import TrialContext
-from naskd.jobs import Decision, Job
 from naskd.schemes import SCHEMES
 from naskd.schemes.rco import RcoScheme
-from naskd.search.admission import problems, settle
-from naskd.trial import run_job, start_run, teacher_run
+from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.teachers import TeacherSpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.study.admission import problems, settle
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job, start_run, teacher_run
 
 LOGITS = KnowledgeTerm("logits")
 EPOCHS = 8

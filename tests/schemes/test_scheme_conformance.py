@@ -8,13 +8,13 @@ import torch
 from small_studies import ALL_TERMS, design, small_context
 from torch import Tensor, nn
 
-from naskd.config import TrialConfig
-from naskd.context import TrialContext
 from naskd.data.batches import epoch_batches
+from naskd.nn.taps import TappedNetwork
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Batch, Phase
-from naskd.taps import TappedNetwork
-from naskd.trial import TrialRun, start_run
+from naskd.spec.design import TrialConfig
+from naskd.trials.context import TrialContext
+from naskd.trials.run import TrialRun, start_run
 
 TEACHINGS = {"knowledge": ALL_TERMS, "labels": ()}
 CASES = [

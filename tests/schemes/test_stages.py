@@ -7,11 +7,11 @@ import torch
 from small_studies import design, small_context
 from torch import nn
 
-from naskd.config import KnowledgeTerm, TrialConfig
-from naskd.context import TrialContext
 from naskd.knowledge import KNOWLEDGE
-from naskd.search.admission import problems
-from naskd.trial import TrialRun, start_run
+from naskd.spec.design import KnowledgeTerm, TrialConfig
+from naskd.study.admission import problems
+from naskd.trials.context import TrialContext
+from naskd.trials.run import TrialRun, start_run
 
 TERMS = tuple(card.name for card in KNOWLEDGE if card.initial_stage == "term")
 MODULES = tuple(card.name for card in KNOWLEDGE if card.initial_stage == "modules")

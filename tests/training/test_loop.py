@@ -10,16 +10,16 @@ import torch
 from small_studies import ALL_TERMS, TRAINING, design, small_context
 from torch import Tensor, nn
 
-from naskd.config import DistillationSpec, TrainingSpec
-from naskd.context import TrialContext
 from naskd.data.views import StreamedImages
 from naskd.knowledge.source import OnlineSource
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spaces import canonical
+from naskd.spec.design import DistillationSpec, TrainingSpec
 from naskd.training import loop as training_loop
 from naskd.training.loop import NonFiniteError, TrainingLoop
 from naskd.training.optimizers import learning_rate
-from naskd.trial import start_run
+from naskd.trials.context import TrialContext
+from naskd.trials.run import start_run
 
 SGD = TrainingSpec(
     epochs=4,

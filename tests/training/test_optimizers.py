@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from naskd.config import TrainingSpec
+from naskd.spec.design import TrainingSpec
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
 
 SPEC = TrainingSpec(learning_rate=0.2, weight_decay=0.1, momentum=0.8)

@@ -7,9 +7,9 @@ with zeros (option A).
 
 from torch import Tensor, nn
 
-from naskd.config import Cost, StageSpec
 from naskd.networks.block import Block
 from naskd.networks.layers import conv_norm, conv_norm_cost, projection, projection_cost, strided, total
+from naskd.spec.design import Cost, StageSpec
 
 
 class Basic(Block):

@@ -7,7 +7,6 @@ Differs: the stride is on the ``kernel x kernel`` convolution, as in torchvision
 
 from torch import Tensor, nn
 
-from naskd.config import Cost, StageSpec
 from naskd.networks.block import Block
 from naskd.networks.layers import (
     conv_norm,
@@ -18,6 +17,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.spec.design import Cost, StageSpec
 
 
 class Bottleneck(Block):

@@ -6,9 +6,9 @@ Networks for Mobile Vision Applications. 2017, arXiv 1704.04861, fig. 3 right.
 
 from torch import Tensor, nn
 
-from naskd.config import Cost, StageSpec
 from naskd.networks.block import Block
 from naskd.networks.layers import conv_norm, conv_norm_cost, strided, total
+from naskd.spec.design import Cost, StageSpec
 
 
 class DepthwiseSeparable(Block):

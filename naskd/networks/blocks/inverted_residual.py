@@ -7,7 +7,6 @@ MobileNetV3 (arXiv 1905.02244) have it: after the depthwise convolution.
 
 from torch import Tensor, nn
 
-from naskd.config import Cost, StageSpec
 from naskd.networks.block import Block
 from naskd.networks.layers import (
     SqueezeExcitation,
@@ -17,6 +16,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.spec.design import Cost, StageSpec
 
 
 class InvertedResidual(Block):

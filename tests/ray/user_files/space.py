@@ -1,6 +1,8 @@
 """Designs of two stages, one of a block that is registered here, one of a block of another file."""
 
-from naskd.config import (
+from naskd.networks import BLOCKS, BlockCard
+from naskd.networks.blocks.basic import Basic
+from naskd.spec.design import (
     ArchitectureSpec,
     DistillationSpec,
     KnowledgeTerm,
@@ -8,8 +10,6 @@ from naskd.config import (
     TrainingSpec,
     TrialConfig,
 )
-from naskd.networks import BLOCKS, BlockCard
-from naskd.networks.blocks.basic import Basic
 
 KINDS = ("calm", "held", "turns_nan", "raises", "eats_memory", "kills_its_worker")
 

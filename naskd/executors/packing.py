@@ -1,0 +1,213 @@
+"""What a worker in another process, or on another machine, needs of a study: its images, its files, its settings."""
+
+import dataclasses
+import hashlib
+import importlib
+import logging
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+import naskd
+from naskd.data.images import ImageSet, SearchData
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.schemes import SCHEMES
+from naskd.spec.design import content_id
+from naskd.spec.registry import Registry
+from naskd.spec.study import StudySpec
+from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
+from naskd.store.artifacts import ArtifactStore
+from naskd.store.checkpoints import Checkpoints
+from naskd.trials.context import TrialContext
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """All but the images; plain and picklable.
+
+    Args:
+        spec: The study as a dictionary, its paths those of `files`.
+        files: Content by path, relative to the folder that they are unpacked into.
+        foreseen: See :class:`~naskd.trials.context.TrialContext`.
+        packages: Other modules that registered methods here, with the names of these by registry.
+        facts: Of the data: ``class_names``, ``mean``, ``std``, ``data_hash``, ``split_hash``.
+        versions: Of what must be equal on both sides.
+    """
+
+    spec: dict[str, Any]
+    files: dict[str, bytes]
+    foreseen: tuple[str, ...]
+    packages: dict[str, list[tuple[str, str]]]
+    facts: dict[str, Any]
+    versions: dict[str, str]
+
+
+METHODS: tuple[Registry[Any], ...] = (BLOCKS, KNOWLEDGE, SCHEMES)
+"""What users may add to, and designs are made of."""
+
+Arrays = dict[str, NDArray[Any]]
+"""Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
+
+
+def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
+    """A study as it travels.
+
+    Raises:
+        ValueError: A file that the study names is missing or is not valid Python.
+    """
+    spec, data = context.spec, context.data
+    files: dict[str, bytes] = {}
+    folders: dict[Path, str] = {}
+
+    def sent(name: str) -> str:
+        """Put a file and those that it imports into the parcel; its new path.
+
+        Files of one folder stay in one folder: a neighbour that two of them import is imported once.
+        """
+        path = spec.resolve(name).resolve()
+        folder = folders.setdefault(path.parent, str(len(folders)))
+        for file in with_siblings(path):
+            files[str(Path(folder) / file.relative_to(path.parent))] = file.read_bytes()
+        return f"{folder}/{path.name}"
+
+    space, function = split_reference(spec.space)
+    changes: dict[str, Any] = {
+        "modules": tuple(sent(name) for name in spec.modules),
+        "space": f"{sent(space)}:{function}",
+    }
+    if spec.teacher is not None:
+        teacher: dict[str, Any] = {}
+        if spec.teacher.checkpoint is not None:
+            teacher["checkpoint"] = sent(spec.teacher.checkpoint)
+        if spec.teacher.builder is not None:
+            name, _, function = spec.teacher.builder.rpartition(":")
+            teacher["builder"] = f"{sent(name)}:{function}"
+        changes["teacher"] = dataclasses.replace(spec.teacher, **teacher)
+    parcel = Parcel(
+        spec=dataclasses.replace(spec, **changes).to_dict(),
+        files=files,
+        foreseen=context.foreseen,
+        packages=_packages(),
+        facts={
+            name: getattr(data, name) for name in ("class_names", "mean", "std", "data_hash", "split_hash")
+        },
+        versions=versions(),
+    )
+    arrays = {
+        f"{part}_{kind}": getattr(getattr(data, part), kind).cpu().numpy()
+        for part in ("train", "val")
+        for kind in ("images", "labels")
+    }
+    return parcel, arrays
+
+
+def deliver(parcel: Parcel, cache: Path) -> Parcel:
+    """The same parcel with its files written on this machine, for workers of this machine alone.
+
+    They are the files as they were when the study was opened: who edits one while a search runs changes no trial of it.
+    """
+    folder = _write_files(parcel.files, cache)
+    return dataclasses.replace(parcel, spec={**parcel.spec, "base": str(folder)}, files={})
+
+
+def versions() -> dict[str, str]:
+    """What must be equal wherever a study is trained, for its trials to be those of one study."""
+    return {"naskd": naskd.__version__, "python": ".".join(platform.python_version_tuple()[:2])}
+
+
+def unpack(
+    parcel: Parcel, arrays: Arrays, store: ArtifactStore, checkpoints: Checkpoints | None, cache: Path | None
+) -> TrialContext:
+    """The study's context in this process.
+
+    Args:
+        parcel: From :func:`pack`, or from :func:`deliver`.
+        arrays: From :func:`pack`; they may be read-only and shared.
+        store: Of teachers and assistants.
+        checkpoints: Of running trainings.
+        cache: This machine's folder; files of the study are written there once. None where they are delivered, and what
+            networks say is remembered in memory.
+
+    Raises:
+        ValueError: naskd here is not the one that packed.
+    """
+    if (here := versions()) != parcel.versions:
+        differing = ", ".join(
+            f"{name} {here[name]} where the driver has {wanted}"
+            for name, wanted in parcel.versions.items()
+            if here[name] != wanted
+        )
+        raise ValueError(f"{platform.node()} has {differing}; install the same on every node")
+    if parcel.files:
+        assert cache is not None
+        parcel = deliver(parcel, cache)
+    spec = StudySpec.from_dict(parcel.spec)
+    # Workers propose nothing, but a space may register what its designs are made of. It may need what packages have
+    # registered, and they may be its neighbours.
+    _import_packages(parcel.packages, last=False)
+    for file in (*spec.modules, split_reference(spec.space)[0]):
+        import_file(spec.resolve(file))
+    _import_packages(parcel.packages, last=True)
+    with warnings.catch_warnings():
+        # Torch has no read-only tensors and warns of read-only arrays; nothing here writes to images or labels.
+        warnings.simplefilter("ignore", category=UserWarning)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    images = {
+        part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
+    }
+    data = SearchData(train=images["train"], val=images["val"], **parcel.facts)
+    context = TrialContext(spec, store, cache, data=data, checkpoints=checkpoints)
+    context.foreseen = parcel.foreseen
+    return context
+
+
+def _packages() -> dict[str, list[tuple[str, str]]]:
+    """Modules that registered methods and are neither naskd's, nor files that travel, nor the driver's script."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for registry in METHODS:
+        for name in registry.names():
+            module = registry.origin(name)
+            if module.partition(".")[0] not in ("naskd", "__main__") and not is_user_file(module):
+                found.setdefault(module, []).append((registry.what, name))
+    return found
+
+
+def _import_packages(packages: dict[str, list[tuple[str, str]]], *, last: bool) -> None:
+    """Have them register here what is not known yet; warn, in the end, of what still is not: it may never be wanted."""
+    registries = {registry.what: registry for registry in METHODS}
+    for module, methods in packages.items():
+        if all(name in registries[what] for what, name in methods):
+            continue
+        problem = f"importing {module} does not register it"
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever an import may raise
+            problem = f"{module} cannot be imported: {type(error).__name__}: {error}"
+        missing = [f"{what} {name!r}" for what, name in methods if name not in registries[what]]
+        if missing and last:
+            _LOG.warning("a worker on %s does not know %s: %s", platform.node(), ", ".join(missing), problem)
+
+
+def _write_files(files: dict[str, bytes], cache: Path) -> Path:
+    """Write the study's files once on this machine; their folder is named by what they hold."""
+    name = content_id({path: hashlib.sha256(content).hexdigest() for path, content in files.items()})
+    folder = cache / "files" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "files" / f"{name}.lock"):
+        for path, content in files.items():
+            target = folder / path
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial = target.with_name(f".{target.name}.partial")
+                partial.write_bytes(content)
+                partial.replace(target)
+    return folder

@@ -1,0 +1,161 @@
+"""Where the workers of a cluster leave and find what they share, without a shared disk.
+
+The depot is an actor beside the driver. It owns the run's store of teachers and assistants and its checkpoints; a
+worker keeps a copy of what it fetched in a folder of its machine, where the next worker finds it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from filelock import FileLock
+
+from naskd.store.artifacts import ArtifactStore, PackedArtifact
+from naskd.store.checkpoints import CheckpointStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Depot:
+    """The actor. It keeps nothing but files, so that it can be started again.
+
+    Args:
+        artifacts: Folder of the run's teachers and assistants, on the driver's machine.
+        checkpoints: Folder or URL.
+    """
+
+    def __init__(self, artifacts: str, checkpoints: str) -> None:
+        self.artifacts = ArtifactStore(Path(artifacts))
+        self.checkpoints = CheckpointStore(checkpoints)
+
+    def artifact(self, artifact_id: str) -> PackedArtifact | None:
+        """A stored network; None when it is not there."""
+        return self.artifacts.pack(artifact_id) if artifact_id in self.artifacts else None
+
+    def artifact_hash(self, artifact_id: str) -> str | None:
+        """Hash of a stored model; None when it is not there."""
+        return str(self.artifacts.manifest(artifact_id)["sha256"]) if artifact_id in self.artifacts else None
+
+    def keep_artifact(self, artifact_id: str, packed: PackedArtifact) -> str:
+        """Store a network, unless somebody was faster.
+
+        Returns:
+            The hash of the model that is stored now.
+        """
+        self.artifacts.unpack(artifact_id, packed)
+        return str(self.artifact_hash(artifact_id))
+
+    def checkpoint(self, key: str) -> bytes | None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`."""
+        return self.checkpoints.load(key)
+
+    def keep_checkpoint(self, key: str, epoch: int, data: bytes) -> None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`."""
+        self.checkpoints.save(key, epoch, data)
+
+
+def start_depot(artifacts: Path, checkpoints: str) -> Any:
+    """A depot on this machine, which must be a node of the connected cluster; its actor handle."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(Depot).options(
+        num_cpus=0, max_concurrency=8, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
+    )
+    return actor.remote(str(artifacts.absolute()), checkpoints)
+
+
+class DepotArtifacts(ArtifactStore):
+    """A machine's copies of what the depot holds.
+
+    Args:
+        root: Folder on this machine.
+        depot: Actor handle.
+    """
+
+    def __init__(self, root: Path, depot: Any) -> None:
+        super().__init__(root)
+        self.depot = depot
+
+    def __contains__(self, artifact_id: object) -> bool:
+        return super().__contains__(artifact_id) or (
+            isinstance(artifact_id, str) and self._fetch(artifact_id)
+        )
+
+    def manifest(self, artifact_id: str) -> dict[str, Any]:
+        """See :class:`~naskd.store.artifacts.ArtifactStore`; fetched when it is not here yet."""
+        if not super().__contains__(artifact_id):
+            self._fetch(artifact_id)
+        return super().manifest(artifact_id)
+
+    def _fetch(self, artifact_id: str) -> bool:
+        """Copy from the depot, once for all workers of the machine; whether the depot has it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / f"{artifact_id}.fetch.lock"):
+            if not super().__contains__(artifact_id):
+                packed = ray.get(self.depot.artifact.remote(artifact_id))
+                if packed is None:
+                    return False
+                self.unpack(artifact_id, packed)
+        return True
+
+    def save(self, artifact_id: str, state: "Mapping[str, Tensor]", manifest: Mapping[str, Any]) -> None:
+        """Store here and in the depot: a driver hands an artifact to one worker, but two drivers may have."""
+        super().save(artifact_id, state, manifest)
+        self._offer(artifact_id)
+
+    @contextmanager
+    def claim(self, artifact_id: str) -> Iterator[bool]:
+        """See :class:`~naskd.store.artifacts.ArtifactStore`; among the workers of a machine."""
+        with super().claim(artifact_id) as wanted:
+            if not wanted:  # an earlier run on this machine may have made it
+                self._offer(artifact_id)
+            yield wanted
+
+    def _offer(self, artifact_id: str) -> None:
+        """Give the depot what it lacks. What came to the depot first counts, and replaces what is here."""
+        manifest, model = self.pack(artifact_id)
+        kept = ray.get(self.depot.artifact_hash.remote(artifact_id))
+        if kept is None:
+            kept = ray.get(self.depot.keep_artifact.remote(artifact_id, (manifest, model)))
+        if kept != manifest["sha256"]:
+            self.remove(artifact_id)
+            self._fetch(artifact_id)
+
+
+class DepotCheckpoints:
+    """A worker's face of the depot's checkpoints.
+
+    Saving does not wait for the depot, but for the save before: a slow store must not pile up states.
+    """
+
+    def __init__(self, depot: Any) -> None:
+        self.depot = depot
+        self._saving: Any = None
+
+    def save(self, key: str, epoch: int, data: bytes) -> None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`.
+
+        Raises:
+            OSError: The state before this one could not be kept.
+        """
+        before, self._saving = self._saving, self.depot.keep_checkpoint.remote(key, epoch, data)
+        if before is not None:
+            try:
+                ray.get(before)
+            except ray.exceptions.RayError as error:
+                raise OSError(str(error).strip().splitlines()[-1]) from error
+
+    def load(self, key: str) -> bytes | None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`."""
+        if self._saving is not None:
+            ray.wait([self._saving])
+        found = ray.get(self.depot.checkpoint.remote(key))
+        assert found is None or isinstance(found, bytes)
+        return found
+
+    def remove(self, key: str) -> None:
+        """The driver forgets what is booked; workers do not."""

@@ -1,1 +1,0 @@
-"""Cards of all knowledge losses, by family (Gou et al., 2021, arXiv 2006.05525)."""

@@ -1,0 +1,1 @@
+"""Parts of networks that students, teachers and losses share, and what networks cost."""

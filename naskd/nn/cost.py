@@ -1,0 +1,77 @@
+"""What a network costs, counted on the ``meta`` device: exact, and without allocating a weight.
+
+Closed forms of students are in :mod:`naskd.networks.student`; this is what they are checked against, and
+the answer for every network that has none.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from naskd.spec.design import Cost
+
+
+def count_macs(call: Callable[[], object]) -> int:
+    """Multiply-accumulates of the convolutions and matrix products that `call` executes.
+
+    Give it modules and tensors on the ``meta`` device. On the CPU, attention has fused kernels that torch's
+    counter does not see, and nothing says so. Count forward passes only: torch's formula for the backward
+    pass of a grouped convolution is too large.
+
+    Args:
+        call: For instance a forward pass, or a forward pass with its knowledge losses.
+
+    Raises:
+        ValueError: Called under ``torch.inference_mode``, where the counter may see nothing.
+    """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("count_macs sees nothing under torch.inference_mode; use torch.no_grad")
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops()) // 2
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """A deep copy of `module` on the ``meta`` device: shapes without storage; `module` is untouched."""
+    memo: dict[int, object] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), parameter.requires_grad
+        )
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(module, memo)
+
+
+def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[int, int]) -> Cost:
+    """What one forward pass of one image costs, in evaluation mode.
+
+    Args:
+        module: Takes ``(B, in_channels, H, W)`` float images. It is not changed, wherever it lies and
+            whatever its mode.
+        in_channels: Of its input.
+        resolution: Side of the square input, or ``(H, W)``.
+
+    Returns:
+        MACs; all parameters, frozen ones too, each once; and the bytes of the state dict with every
+        floating point value in 32 bits and every integer (BatchNorm's batch counter) in 64.
+
+    Raises:
+        ValueError: Called under ``torch.inference_mode``.
+    """
+    height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    network = on_meta(module).eval()
+    images = torch.empty(1, in_channels, height, width, device="meta")
+    with torch.no_grad():
+        macs = count_macs(lambda: network(images))
+    n_params = sum(parameter.numel() for parameter in module.parameters())
+    return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module))
+
+
+def _state_bytes(module: nn.Module) -> int:
+    # With keep_vars, a tensor shared by two modules is one object and is counted once.
+    state = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
+    return sum(v.numel() * (4 if v.is_floating_point() else 8) for v in state.values())

@@ -1,0 +1,1 @@
+"""What the command line does, as Python: search, look, retrain, export, estimate."""

@@ -1,0 +1,152 @@
+"""What a search would cost, from a few timed steps, before anything starts."""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from naskd.executors.local.processes import devices_of
+from naskd.knowledge.source import OnlineSource
+from naskd.spec.design import DistillationSpec, TrialConfig
+from naskd.training.cuda_graph import TIMED
+from naskd.trials.context import TrialContext
+from naskd.trials.run import TrialRun, teacher_run
+
+WARM_UP = 2 + sum(TIMED.values())
+"""Steps before those on a GPU that records: by then it is known whether steps are replayed."""
+TIMED_STEPS = 4
+"""Steps timed for each design, after one that is not counted."""
+
+
+def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> dict[str, Any]:
+    """Time a few steps of some designs and scale up.
+
+    Supervisors are stood in for by untrained networks of the same shape, which cost the same.
+
+    Args:
+        context: The study's.
+        designs: A random sample of the space.
+
+    Returns:
+        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
+        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
+        for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``workers`` (trials at
+        once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``.
+
+    Raises:
+        ValueError: There is no design to time.
+    """
+    if not designs:
+        raise ValueError("no design of the space was admitted: see the limits in the study file")
+    context.compute.apply_threads()
+    spec = context.spec
+    seconds, macs = [], []
+    for design in designs:
+        run = TrialRun(
+            design.distillation,
+            design.training,
+            lambda design=design: context.build_student(design.architecture),  # type: ignore[misc]
+            context,
+            0,
+            context.views(design.training.augmentation),
+            _stand_ins(context, design),
+            design.architecture,
+        )
+        per_step, steps = _time_steps(run)
+        seconds.append(per_step * steps)
+        macs.append(
+            sum(
+                run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
+                + len(context.data.val) * run.cost.macs
+                for epoch in range(run.total_epochs)
+            )
+        )
+    teacher_seconds = 0.0
+    if (
+        spec.teacher is not None
+        and context.trains_teacher
+        and not context.has_artifact(context.teacher_recipe().artifact_id)
+    ):
+        run = teacher_run(context)
+        per_step, steps = _time_steps(run)
+        teacher_seconds = per_step * steps
+    assistant_seconds = sum(_assistant_seconds(context, designs), start=0.0)
+    mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
+    budget = spec.budget
+    workers = _trials_at_once(context)
+    affordable = [
+        float(limit)
+        for limit in (
+            budget.trials,
+            budget.seconds
+            and max(0.0, budget.seconds - teacher_seconds - assistant_seconds) / mean_seconds * workers,
+            budget.train_macs and budget.train_macs / mean_macs,
+        )
+        if limit is not None
+    ]
+    # The trial that runs when a limit is reached is finished.
+    trials = math.ceil(min(affordable))
+    return {
+        "n_timed": len(designs),
+        "trial_seconds": {"min": min(seconds), "max": max(seconds), "median": statistics.median(seconds)},
+        "trial_train_macs": {"min": min(macs), "max": max(macs), "median": statistics.median(macs)},
+        "teacher_seconds": teacher_seconds,
+        "assistant_seconds": assistant_seconds,
+        "trials": trials,
+        "seconds": teacher_seconds + assistant_seconds + math.ceil(trials / workers) * mean_seconds,
+        "workers": workers,
+        "budget_seconds": budget.seconds,
+        "train_macs": trials * mean_macs,
+    }
+
+
+def _trials_at_once(context: TrialContext) -> int:
+    execution = context.spec.execution
+    if execution.executor == "processes":
+        return sum(len(device.slots) for device in devices_of(execution, context.compute))
+    return 1 if execution.executor == "serial" else execution.workers or 1
+
+
+def _stand_ins(context: TrialContext, design: TrialConfig) -> tuple[OnlineSource, ...]:
+    chain = context.supervisors(design.distillation, context.recipes(design))
+    return tuple(context.stand_in(recipe) for recipe in chain)
+
+
+def _assistant_seconds(context: TrialContext, designs: Sequence[TrialConfig]) -> Iterator[float]:
+    """The time of each assistant that the designs ask for and that is not there yet."""
+    seen: set[str] = set()
+    for design in designs:
+        chain = context.recipes(design)
+        for parent, recipe in itertools.pairwise(chain):
+            if (
+                recipe.assistant is None
+                or recipe.artifact_id in seen
+                or context.has_artifact(recipe.artifact_id)
+            ):
+                continue
+            seen.add(recipe.artifact_id)
+            assistant = recipe.assistant
+            run = TrialRun(
+                DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight).canonical(),
+                assistant.training,
+                lambda: context.build_student(assistant.architecture),  # noqa: B023 - called before the next one
+                context,
+                0,
+                context.views(assistant.training.augmentation),
+                (context.stand_in(parent),),
+            )
+            per_step, steps = _time_steps(run)
+            yield per_step * steps
+
+
+def _time_steps(run: TrialRun) -> tuple[float, float]:
+    """Seconds of one step, and the steps of the whole training, evaluation included as the steps it is worth."""
+    for _ in range(WARM_UP if run.context.compute.cuda_graphs else 1):
+        run.loop.run_epoch(max_steps=1)
+        run.loop.epoch = 0  # the first epoch again: there may be only one
+    started = time.perf_counter()
+    run.loop.run_epoch(max_steps=TIMED_STEPS)
+    per_step = (time.perf_counter() - started) / TIMED_STEPS
+    return per_step, run.equivalent_steps

@@ -1,0 +1,241 @@
+"""Final trainings of chosen designs, and the only look at the test split.
+
+A front is the best of many noisy results, and so looks better than it is (the winner's curse). Fresh seeds
+and images that no choice has seen say what its designs are worth.
+"""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from naskd.data.images import ImageSet
+from naskd.data.sealed import load_test_split
+from naskd.networks.student import Student
+from naskd.networks.student_file import save_student
+from naskd.nn.projected import ProjectedStudent
+from naskd.spec.design import TrialConfig
+from naskd.spec.pareto import non_dominated, objective_space
+from naskd.spec.seeds import derive_seed
+from naskd.training.evaluation import accuracy, predict
+from naskd.training.loop import NonFiniteError
+from naskd.trials.context import TrialContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import run_job, start_run
+
+RESULTS_FILE = "retrained.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What to retrain: a trial's number, its design, what the search measured."""
+
+    number: int
+    config: TrialConfig
+    val_accuracy: float | None
+
+
+class Retraining:
+    """Trains designs with fresh seeds and keeps results and students in the run directory.
+
+    Every finished training is written at once, so that an interrupted retraining goes on where it stopped.
+
+    Args:
+        context: The study's.
+        run_dir: Where ``retrained.json`` and ``retrained/*.safetensors`` go.
+        epochs: Of the final schedule.
+    """
+
+    def __init__(self, context: TrialContext, run_dir: Path, epochs: int) -> None:
+        self.context = context
+        self.run_dir = run_dir
+        self.epochs = epochs
+        self._test: ImageSet | None = None
+
+    @property
+    def test(self) -> ImageSet:
+        """The test split, opened at the first use."""
+        if self._test is None:
+            spec = self.context.spec
+            streamed = self.context.data.train.streamed
+            test = load_test_split(spec.data, spec.base)
+            self._test = test.to(self.context.compute.device, streamed=streamed)
+        return self._test
+
+    def run(
+        self,
+        designs: Sequence[Design],
+        seeds: int,
+        observe: Callable[[int, int, str], None] = lambda done, total, what: None,
+    ) -> dict[str, Any]:
+        """Train each design `seeds` times.
+
+        Args:
+            designs: Usually a front.
+            seeds: At least 1.
+            observe: Called with trainings done, trainings in all, and what comes next.
+
+        Returns:
+            The content of ``retrained.json``: see docs/record.md.
+
+        Raises:
+            ValueError: `seeds` is below 1, there is no design, or a training diverged.
+        """
+        if seeds < 1:
+            raise ValueError(f"seeds is {seeds}; at least 1 is needed")
+        if not designs:
+            raise ValueError("no design to retrain: the run has no complete trial yet")
+        work = [(design, replicate) for design in designs for replicate in range(seeds)]
+        for done, (design, replicate) in enumerate(work):
+            observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
+            self.train(design, replicate)
+        observe(len(work), len(work), "")
+        trainings = self._load()["trainings"]
+        record = self._summary(designs, seeds, trainings)
+        self._store({**record, "trainings": trainings})
+        return record
+
+    def train(self, design: Design, replicate: int) -> Path:
+        """Train a design once, unless that was done before, and keep what came of it.
+
+        Whatever else ``retrained.json`` says stays there until there is something newer.
+
+        Returns:
+            The student's file.
+
+        Raises:
+            ValueError: The training diverged.
+        """
+        record = self._load()
+        trainings = record.setdefault("trainings", {})
+        key = self.key(design, replicate)
+        if key not in trainings or not (self.run_dir / trainings[key]["file"]).is_file():
+            trainings[key] = self._train(design, replicate)
+            self._store(record)
+        return self.run_dir / str(trainings[key]["file"])
+
+    def key(self, design: Design, replicate: int) -> str:
+        """Names one training: equal designs, epochs and seeds are trained once."""
+        return f"{self._final(design).config_id}-{replicate}"
+
+    def student_path(self, design: Design, replicate: int) -> Path:
+        """Where the student of one training is kept."""
+        return (
+            self.run_dir
+            / "retrained"
+            / f"trial{design.number}-seed{replicate}-{self.key(design, replicate)[:12]}.safetensors"
+        )
+
+    def _final(self, design: Design) -> TrialConfig:
+        training = dataclasses.replace(design.config.training, epochs=self.epochs)
+        return dataclasses.replace(design.config, training=training)
+
+    def _train(self, design: Design, replicate: int) -> dict[str, Any]:
+        config = self._final(design)
+        for recipe in self.context.recipes(config):
+            if recipe.artifact_id not in self.context.store:
+                job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
+                made = run_job(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
+                if made.status != "complete":
+                    raise ValueError(f"the {recipe.label} could not be made: {made.reason}")
+        seed = derive_seed("retrain", self.context.spec.seed, config.config_id, replicate)
+        run, _ = start_run(config, self.context, seed)
+        try:
+            metrics = run.advance(run.total_epochs)
+        except NonFiniteError as failure:
+            raise ValueError(
+                f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {failure}; leave it out"
+            ) from failure
+        student = run.scheme.deployed
+        path = self.student_path(design, replicate)
+        if isinstance(student, Student | ProjectedStudent):
+            save_student(path, student, config.architecture, self.context.data.class_names, seed=seed)
+        return {
+            "seed": seed,
+            "val_accuracy": metrics["val_accuracy"],
+            "test_accuracy": self._test_accuracy(student),
+            "macs": run.cost.macs,
+            "n_params": run.cost.n_params,
+            "train_macs": run.train_macs,
+            "file": str(path.relative_to(self.run_dir)),
+        }
+
+    def _test_accuracy(self, network: nn.Module) -> float:
+        return accuracy(predict(network, self.test.images, self.context.compute), self.test.labels)
+
+    def _summary(self, designs: Sequence[Design], seeds: int, trainings: dict[str, Any]) -> dict[str, Any]:
+        rows = []
+        for design in designs:
+            results = [trainings[self.key(design, replicate)] for replicate in range(seeds)]
+            accuracies = [result["test_accuracy"] for result in results]
+            rows.append(
+                {
+                    "number": design.number,
+                    "macs": results[0]["macs"],
+                    "n_params": results[0]["n_params"],
+                    "val_accuracy_search": design.val_accuracy,
+                    "val_accuracy_mean": statistics.fmean(r["val_accuracy"] for r in results),
+                    "test_accuracy_mean": statistics.fmean(accuracies),
+                    "test_accuracy_sd": statistics.stdev(accuracies) if seeds > 1 else None,
+                    "test_accuracies": accuracies,
+                    "n": seeds,
+                    "files": [r["file"] for r in results],
+                }
+            )
+        rows.sort(key=lambda row: (row["macs"], -row["test_accuracy_mean"]))
+        names = ("val_accuracy", "macs")
+        points = [(row["test_accuracy_mean"], row["macs"]) for row in rows]
+        for row, on_front in zip(
+            rows, non_dominated(objective_space(points, names), [True, False]), strict=True
+        ):
+            row["on_front"] = bool(on_front)
+        record: dict[str, Any] = {
+            "seeds": seeds,
+            "epochs": self.epochs,
+            "n_test": len(self.test),
+            "designs": rows,
+            "teacher_test_accuracy": None,
+            "matches_teacher": None,
+        }
+        if (
+            self.context.spec.teacher is not None
+            and self.context.teacher_recipe().artifact_id in self.context.store
+        ):
+            self._compare_with_teacher(record)
+        return record
+
+    def _compare_with_teacher(self, record: dict[str, Any]) -> None:
+        """Add the teacher's test accuracy, and the cheapest design whose mean is within its standard error."""
+        source = self.context.source(self.context.teacher_recipe())
+        assert isinstance(source.network, nn.Module)
+        found = self._test_accuracy(source.network)
+        standard_error = math.sqrt(found * (1 - found) / len(self.test))
+        record.update(
+            teacher_test_accuracy=found, teacher_test_standard_error=standard_error, teacher_macs=source.macs
+        )
+        for row in record["designs"]:
+            if row["test_accuracy_mean"] >= found - standard_error:
+                record["matches_teacher"] = {
+                    "number": row["number"],
+                    "macs": row["macs"],
+                    "times_cheaper": source.macs / row["macs"],
+                }
+                break
+
+    def _load(self) -> dict[str, Any]:
+        path = self.run_dir / RESULTS_FILE
+        if not path.exists():
+            return {}
+        with open(path) as file:
+            return dict(json.load(file))
+
+    def _store(self, record: dict[str, Any]) -> None:
+        path = self.run_dir / RESULTS_FILE
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=1))
+        partial.replace(path)

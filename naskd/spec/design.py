@@ -1,0 +1,274 @@
+"""The design of one trial: architecture, distillation, training. Frozen, validated, JSON round trip.
+
+Everything here is plain data: no torch, no optuna, no ray. Construction validates, so that an impossible value
+never travels further than the line that wrote it.
+"""
+
+import hashlib
+import json
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from naskd.spec.option import Options
+
+STRICT = ConfigDict(extra="forbid", validate_default=True)
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Pairs = Literal["last", "middle", "first", "all", "learned"]
+Weighting = Literal["paper", "balanced"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class StageSpec:
+    """A run of blocks at one resolution.
+
+    Args:
+        block: Name of a registered block.
+        depth: Number of blocks, at least 1; the first one carries the stride.
+        width: Output channels of the stage.
+        kernel: Side of the square kernel, odd.
+        expansion: Ratio of a block's hidden width to its output width (``bottleneck``: below 1; to its input width for
+            ``inverted_residual``: above 1); blocks without a hidden width ignore it.
+        stride: Of the first block, 1 or 2.
+        squeeze_excitation: Channel attention (Hu et al., 2018, arXiv 1709.01507) where the block has a place for it.
+    """
+
+    block: str
+    depth: PositiveInt
+    width: PositiveInt
+    kernel: Annotated[int, Field(ge=1, le=15)] = 3
+    expansion: Positive = 1.0
+    stride: Literal[1, 2] = 1
+    squeeze_excitation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ValueError(
+                f"kernel must be odd, got {self.kernel}; use {self.kernel - 1} or {self.kernel + 1}"
+            )
+
+
+@dataclass(frozen=True, config=STRICT)
+class ArchitectureSpec:
+    """A convolutional classifier: a stem, stages, global average pooling and a linear classifier.
+
+    Args:
+        stages: Shallow to deep, at least one.
+        stem_width: Channels after the stem's convolution.
+        stem_kernel: Side of the stem's kernel, odd.
+        stem_stride: 1 or 2.
+    """
+
+    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
+    stem_width: PositiveInt = 16
+    stem_kernel: Literal[1, 3, 5, 7] = 3
+    stem_stride: Literal[1, 2] = 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class KnowledgeTerm:
+    """One kind of knowledge that the student is taught.
+
+    Args:
+        kind: Name of a registered knowledge loss.
+        weight: Multiplier of the loss, in [0, inf). What it multiplies is said by `weighting`.
+        weighting: ``"paper"``: the published constant of the method, valid at its batch size and resolution.
+            ``"balanced"``: the factor that gives the term, at step 0 and at its tap, a gradient of the norm of
+            cross-entropy's.
+        temperature: Softmax temperature; losses without one ignore it.
+        pairs: Which stages are matched, for losses on stages: the ``last``, the ``middle`` or ``first``
+            pair, ``all``, or ``learned`` (every stage with every other, by weights that are trained).
+        source: Index into ``DistillationSpec.teachers``.
+        options: Further settings of the loss as (name, value) pairs, sorted by name; its card lists them.
+    """
+
+    kind: str
+    weight: NonNegative = 1.0
+    weighting: Weighting = "paper"
+    temperature: Positive = 4.0
+    pairs: Pairs = "last"
+    source: Annotated[int, Field(ge=0)] = 0
+    options: Options = ()
+
+
+def _check_terms(terms: tuple[KnowledgeTerm, ...], ce_weight: float, n_teachers: int) -> None:
+    for index, term in enumerate(terms):
+        if term.source >= n_teachers:
+            raise ValueError(
+                f"terms[{index}].source is {term.source}, but there are {n_teachers} teachers; "
+                f"allowed: 0 to {n_teachers - 1}"
+            )
+    if ce_weight == 0 and not any(term.weight > 0 for term in terms):
+        raise ValueError(
+            "ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned"
+        )
+
+
+def _canonical_terms(terms: tuple[KnowledgeTerm, ...]) -> tuple[KnowledgeTerm, ...]:
+    # All fields are in the key: two terms of one kind with two temperatures are a design that spaces can propose.
+    return tuple(
+        sorted((t for t in terms if t.weight > 0), key=lambda t: (t.kind, t.source, t.pairs, repr(t)))
+    )
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingSpec:
+    """How a network is trained.
+
+    Args:
+        epochs: The horizon of the schedule. Rung epochs of a stopping rule are not part of a design.
+        batch_size: At least 2, since a batch of one has no batch statistics.
+        optimizer: ``adamw`` (Loshchilov & Hutter, 2019, arXiv 1711.05101) or ``sgd`` with Nesterov momentum.
+        learning_rate: Peak of the schedule.
+        weight_decay: Decoupled for ``adamw``, L2 for ``sgd``; biases and normalisation are never decayed.
+        momentum: Of ``sgd``; ``adamw`` uses it as its first beta.
+        schedule: ``one_cycle`` (linear warm-up, then cosine to zero; Smith & Topin, 2018, arXiv 1708.07120) or
+            ``cosine`` (no warm-up; Loshchilov & Hutter, 2017, arXiv 1608.03983).
+        augmentation: Which views of an image are drawn: ``none``, ``translate``, ``flip``, ``flip_translate``, or
+            ``resized_crop`` for larger images (a crop of 25 to 100 % of the area, resized, mirrored or not).
+        mixing: ``mixup`` (Zhang et al., ICLR 2018, arXiv 1710.09412) or ``cutmix`` (Yun et al., ICCV 2019, arXiv
+            1905.04899) of pairs of images and their labels, after the views. A mixed image is never seen twice, so
+            that nothing that a teacher said of it can be remembered: it is run at every step.
+        mixing_alpha: Both parameters of the Beta distribution that an image's share is drawn from, in (0, 100].
+    """
+
+    epochs: PositiveInt = 20
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 3e-3
+    weight_decay: NonNegative = 1e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    augmentation: Literal["none", "translate", "flip", "flip_translate", "resized_crop"] = "translate"
+    mixing: Literal["none", "mixup", "cutmix"] = "none"
+    mixing_alpha: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+    def canonical(self) -> "TrainingSpec":
+        """The same training written in one way."""
+        return self if self.mixing != "none" else replace(self, mixing_alpha=TrainingSpec.mixing_alpha)
+
+
+@dataclass(frozen=True, config=STRICT)
+class AssistantSpec:
+    """A teacher assistant (Mirzadeh et al., AAAI 2020, arXiv 1902.03393): an intermediate network, distilled first.
+
+    Its training is fixed here rather than shared with the student's, so that all trials that want the same assistant
+    mean the same network, which is then trained once.
+    """
+
+    architecture: ArchitectureSpec
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+    terms: tuple[KnowledgeTerm, ...] = (KnowledgeTerm("logits"),)
+    ce_weight: NonNegative = 1.0
+
+    def __post_init__(self) -> None:
+        _check_terms(self.terms, self.ce_weight, n_teachers=1)
+
+    def canonical(self) -> "AssistantSpec":
+        """The same training written in one way; see :meth:`DistillationSpec.canonical`."""
+        terms = _canonical_terms(self.terms)
+        ce_weight = self.ce_weight if terms else 1.0
+        return AssistantSpec(self.architecture, self.training.canonical(), terms, ce_weight)
+
+
+@dataclass(frozen=True, config=STRICT)
+class DistillationSpec:
+    """How the student is taught. The total loss is ``ce_weight * CE + sum_i weight_i * K_i``.
+
+    Args:
+        scheme: Name of a registered scheme.
+        terms: Knowledge losses; empty means no distillation.
+        ce_weight: Weight of the cross-entropy with the labels.
+        teachers: Names of the study's teachers; terms point into this tuple.
+        assistants: A chain of teacher assistants from the teacher down; the student is then taught by the last one.
+        scheme_options: Further settings of the scheme as (name, value) pairs, sorted by name; its card lists them.
+    """
+
+    terms: tuple[KnowledgeTerm, ...] = ()
+    ce_weight: NonNegative = 1.0
+    scheme: str = "offline"
+    teachers: Annotated[tuple[str, ...], Field(min_length=1)] = ("teacher",)
+    assistants: tuple[AssistantSpec, ...] = ()
+    scheme_options: Options = ()
+
+    def __post_init__(self) -> None:
+        _check_terms(self.terms, self.ce_weight, n_teachers=len(self.teachers))
+
+    def canonical(self) -> "DistillationSpec":
+        """The same training written in one way.
+
+        Terms of weight 0 teach nothing and go; without terms no assistant is needed; terms are sorted, since their sum
+        does not depend on their order. Spaces return canonical designs, so that ``config_id`` finds duplicates.
+        """
+        terms = _canonical_terms(self.terms)
+        return DistillationSpec(
+            terms=terms,
+            ce_weight=self.ce_weight if terms else 1.0,
+            scheme=self.scheme,
+            teachers=self.teachers,
+            assistants=tuple(a.canonical() for a in self.assistants) if terms else (),
+            scheme_options=tuple(sorted(self.scheme_options)),
+        )
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrialConfig:
+    """One design: what is trained, how it is taught, how it is trained."""
+
+    architecture: ArchitectureSpec
+    distillation: DistillationSpec = field(default_factory=DistillationSpec)
+    training: TrainingSpec = field(default_factory=TrainingSpec)
+
+    @property
+    def config_id(self) -> str:
+        """Twelve hexadecimal digits that name the design; equal designs have equal names.
+
+        Fields at their default are left out of the hash, so that a field added later, at a default that means "as
+        before", does not rename the designs of older runs.
+        """
+        return content_id(_TRIAL.dump_python(self, mode="json", exclude_defaults=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return dict(_TRIAL.dump_python(self, mode="json"))
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "TrialConfig":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: A key is unknown, missing or out of range.
+        """
+        return _TRIAL.validate_python(data)
+
+
+_TRIAL = TypeAdapter(TrialConfig)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a deployed network costs.
+
+    Args:
+        macs: Multiply-accumulates of one forward pass of one image: convolutions and matrix products only.
+            FLOPs = 2 x MACs.
+        n_params: Trainable parameters.
+        size_bytes: Parameters and buffers as stored in 32 bits.
+    """
+
+    macs: int
+    n_params: int
+    size_bytes: int
+
+
+def content_id(data: Any) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of `data` as canonical JSON."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

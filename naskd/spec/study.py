@@ -1,0 +1,373 @@
+"""What a study file says, validated and frozen: :class:`StudySpec`."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec
+from naskd.spec.teachers import TeacherSpec
+
+Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
+CallbackName = Literal["tensorboard", "mlflow", "wandb"]
+
+DIRECTIONS: Mapping[Objective, Literal["maximize", "minimize"]] = {
+    "val_accuracy": "maximize",
+    "macs": "minimize",
+    "n_params": "minimize",
+    "size_bytes": "minimize",
+    "train_macs": "minimize",
+}
+"""What better means for each objective."""
+
+RUNS = Path("runs")
+"""Folder of all runs, where nothing else is said."""
+
+_FROZEN = ConfigDict(extra="forbid", validate_default=True)
+
+
+def _whole(value: Any) -> Any:
+    """1e6 is the natural way to write a million; TOML reads it as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _check_objectives(names: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("objectives must be distinct")
+    if "val_accuracy" not in names:
+        raise ValueError("'val_accuracy' must be among the objectives")
+    return names
+
+
+def _check_callbacks(names: tuple[CallbackName, ...]) -> tuple[CallbackName, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("callbacks must be distinct")
+    return names
+
+
+def _check_storage(storage: str) -> str:
+    if storage not in ("journal", "sqlite") and "://" not in storage:
+        raise ValueError("'journal', 'sqlite' or an Optuna storage URL such as 'sqlite:///study.db'")
+    return storage
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+"""A positive whole number that may be written as 2e6."""
+
+Bytes = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+"""A number of bytes that may be written as 2e9."""
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="letters, digits, '-', '_' and '.', beginning with a letter or a digit",
+    ),
+]
+Reference = Annotated[
+    str,
+    Field(
+        pattern=r"^.+\.py:[A-Za-z_]\w*$", description="'path/to/file.py:function', relative to the study file"
+    ),
+]
+UserFile = Annotated[
+    str, Field(pattern=r"^.+\.py$", description="path of a .py file, relative to the study file")
+]
+Objectives = Annotated[
+    tuple[Objective, ...],
+    Field(
+        min_length=2,
+        max_length=3,
+        description="two or three distinct ones of " + ", ".join(DIRECTIONS) + "; 'val_accuracy' among them",
+    ),
+    AfterValidator(_check_objectives),
+]
+Callbacks = Annotated[
+    tuple[CallbackName, ...],
+    Field(description="distinct ones of " + ", ".join(f'"{name}"' for name in get_args(CallbackName))),
+    AfterValidator(_check_callbacks),
+]
+Storage = Annotated[
+    str,
+    Field(description="'journal', 'sqlite' or an Optuna storage URL such as 'sqlite:///study.db'"),
+    AfterValidator(_check_storage),
+]
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class SamplerSpec:
+    """Who proposes the designs.
+
+    Args:
+        name: ``tpe`` (Bergstra et al., NeurIPS 2011; its multi-objective form: Ozaki et al., GECCO 2020),
+            ``nsga2`` (Deb et al., IEEE TEVC 2002), ``nsga3`` (Deb & Jain, IEEE TEVC 2014), ``gp`` (Gaussian
+            process) or ``random``.
+        startup_trials: Random designs before the model speaks, at least 1; ``tpe`` and ``gp`` only.
+        population_size: At least 2; ``nsga2`` and ``nsga3`` only.
+        multivariate: Model parameters jointly rather than one by one; ``tpe`` only.
+    """
+
+    name: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
+    startup_trials: PositiveInt = 10
+    population_size: Annotated[int, Field(ge=2)] = 20
+    multivariate: bool = True
+
+
+SAMPLER_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "startup_trials": ("tpe", "gp"),
+    "population_size": ("nsga2", "nsga3"),
+    "multivariate": ("tpe",),
+}
+"""Which samplers read a setting."""
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class BudgetSpec:
+    """When the search ends: at the first of the limits given, of which there must be one.
+
+    Args:
+        trials: Trials that were trained, whether they succeeded or not.
+        seconds: Wall time of the search, all resumes together.
+        train_macs: Multiply-accumulates spent on training.
+        max_turned_away: End when this many designs in a row were turned away before training (duplicates, or
+            outside the limits): the space has nothing left to offer.
+    """
+
+    trials: Count | None = None
+    seconds: Positive | None = None
+    train_macs: Count | None = None
+    max_turned_away: PositiveInt = 200
+
+    def __post_init__(self) -> None:
+        if self.trials is None and self.seconds is None and self.train_macs is None:
+            raise ValueError("a budget needs at least one of trials, seconds and train_macs")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class LimitsSpec:
+    """Designs outside are turned away before anything is trained, and cost no trial.
+
+    Args:
+        max_macs: Multiply-accumulates of one image, at most.
+        min_macs: At least; below `max_macs`.
+        max_params: Trainable parameters, at most.
+    """
+
+    max_macs: Count | None = None
+    min_macs: Count | None = None
+    max_params: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_macs is not None and self.min_macs is not None and self.min_macs >= self.max_macs:
+            raise ValueError("min_macs must be below max_macs")
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class ExecutionSpec:
+    """Where and how trials run.
+
+    Args:
+        executor: Name of a registered executor.
+        device: ``auto`` takes a GPU where there is one.
+        threads: Of one trial, on the CPU. Part of the study, since the bits of a result depend on it.
+        precision: ``auto`` uses bfloat16 where the hardware gains from it.
+        channels_last: Memory layout of feature maps.
+        device_data_bytes: Images of more than this stay in the host's memory and are streamed to a GPU; default a
+            tenth of its free memory.
+        cuda_graphs: On a GPU, record training steps and replay them where that is measured to be faster.
+        bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views,
+            in half precision (twice that where its values do not fit it);
+            0 asks the teacher always. Part of the study, since what is remembered is rounded.
+        bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
+        checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
+        checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
+        retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
+        trials_per_device: Trials at once on one device, each in a process; the CPU is one device. Default 1 on a GPU,
+            and on the CPU as many as `threads` go into its cores. ``processes`` only.
+        mps: Let students that share a GPU compute at the same time, through NVIDIA's Multi-Process Service where it is
+            installed; else they take turns. ``processes`` only.
+        address: Of a Ray cluster; default ``RAY_ADDRESS``, or else a cluster of this machine that ends with the search.
+        workers: Trials at once, at most; default what the machine or the cluster holds.
+        cpus_per_trial: Default `threads`.
+        gpus_per_trial: Fractions share a device; default 1 where the cluster has GPUs, else 0.
+        callbacks: Loggers that follow the trials: ``tensorboard``, ``mlflow``, ``wandb``.
+    """
+
+    executor: str = "serial"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: PositiveInt = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    channels_last: Literal["auto", True, False] = "auto"
+    device_data_bytes: Annotated[int, Field(ge=0)] | None = None
+    cuda_graphs: bool = True
+    bank_bytes: Bytes = 2**30
+    bank_device_bytes: Bytes = 2**30
+    checkpoint_every: Annotated[int, Field(ge=0)] = 0
+    checkpoints: str | None = None
+    retries: Annotated[int, Field(ge=0)] = 3
+    trials_per_device: PositiveInt | None = None
+    mps: bool = True
+    address: str | None = None
+    workers: PositiveInt | None = None
+    cpus_per_trial: Positive | None = None
+    gpus_per_trial: NonNegative | None = None
+    callbacks: Callbacks = ()
+
+    def __post_init__(self) -> None:
+        if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(
+                "gpus_per_trial must be a whole number or at most 1: a fraction shares one device"
+            )
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class RetrainSpec:
+    """How chosen designs are trained for good.
+
+    Args:
+        epochs: None takes the study's.
+        seeds: Fresh seeds for each design.
+    """
+
+    epochs: PositiveInt | None = None
+    seeds: PositiveInt = 5
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class StudyTable:
+    """The keys of a study file.
+
+    Args:
+        name: The run lives in ``runs/<name>``.
+        space: ``"path/to/file.py:function"``, a search space.
+        data: The images.
+        budget: When the search ends.
+        teacher: None where designs are trained without distillation.
+        seed: Of the sampler and of all trials.
+        modules: User files that register blocks, knowledge or schemes; imported first.
+        epochs: The schedule's horizon; overrides the space's.
+        objectives: Two or three, ``val_accuracy`` among them; see :data:`DIRECTIONS`.
+        reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
+        storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
+        sampler, limits, execution, retrain: See their types.
+        warm_start: Designs to run first: values by parameter name; what is left out is sampled.
+    """
+
+    name: Name
+    space: Reference
+    data: DataSpec
+    budget: BudgetSpec
+    teacher: TeacherSpec | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    modules: tuple[UserFile, ...] = ()
+    epochs: PositiveInt = 20
+    objectives: Objectives = ("val_accuracy", "macs")
+    reference_point: Mapping[Objective, NonNegative] | None = None
+    storage: Storage = "journal"
+    sampler: SamplerSpec = Field(default_factory=SamplerSpec)
+    limits: LimitsSpec = Field(default_factory=LimitsSpec)
+    execution: ExecutionSpec = Field(default_factory=ExecutionSpec)
+    retrain: RetrainSpec = Field(default_factory=RetrainSpec)
+    warm_start: tuple[Mapping[str, bool | int | float | str], ...] = ()
+
+
+@dataclass(frozen=True, config=_FROZEN)
+class StudySpec(StudyTable):
+    """Everything that a study file says, validated, and where it stands.
+
+    Args:
+        base: Folder of the study file, to which its paths are relative.
+        name, space, data, budget, teacher, seed, modules, epochs, objectives, reference_point, storage:
+            See the keys of a study file in docs/study_files.md, as for all that follow.
+        sampler, limits, execution, retrain, warm_start: Likewise.
+    """
+
+    base: Path = Field(default=Path(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        outside = sorted(set(self.reference_point or ()) - set(self.objectives))
+        if outside:
+            raise ValueError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
+
+    @property
+    def retrain_epochs(self) -> int:
+        """Epochs of a final training."""
+        return self.retrain.epochs or self.epochs
+
+    def resolve(self, path: str | Path) -> Path:
+        """A path of the study file as an absolute path."""
+        return absolute(path, self.base)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; paths as written, and `base`."""
+        return dict(STUDY_TYPE.dump_python(self, mode="json"))
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "StudySpec":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: A key is unknown, missing or out of range.
+        """
+        return STUDY_TYPE.validate_python(dict(data))
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for trials of two runs to belong to one study.
+
+        Left out is what changes how much is searched, where, or what comes after: budget, executor,
+        checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision, recorded
+        steps and what is banked are part of it, since the bits of a result depend on them.
+        """
+        identity = self.to_dict()
+        for key in ("base", "budget", "storage", "retrain"):
+            del identity[key]
+        kept = ["device", "threads", "precision", "channels_last"]
+        # Left out at their defaults: runs that began before there were such keys can go on.
+        for key in ("bank_bytes", "cuda_graphs"):
+            kept += [key] if identity["execution"][key] != getattr(ExecutionSpec, key) else []
+        identity["execution"] = {key: identity["execution"][key] for key in kept}
+        training = (identity["teacher"] or {}).get("training", {})
+        for key in ("mixing", "mixing_alpha"):
+            if training.get(key) == getattr(TrainingSpec, key):
+                del training[key]
+        # Where the images lie may change; that they are the same images is seen by their hash.
+        for key in ("root", "test_root", "download", "max_bytes"):
+            del identity["data"][key]
+        return identity
+
+
+STUDY_TYPE = TypeAdapter(StudySpec)
+
+
+def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A line for each difference of two identities, such as ``epochs: 20 -> 30``; empty when equal."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(value: Any, key: str = "") -> dict[str, str]:
+    if isinstance(value, Mapping) and (value or not key):
+        children: list[tuple[str, Any]] = [(str(k), v) for k, v in value.items()]
+    elif isinstance(value, list | tuple) and value:
+        children = [(str(k), v) for k, v in enumerate(value)]
+    else:
+        return {key: json.dumps(value, default=str)}
+    return {
+        path: text
+        for name, child in children
+        for path, text in _flat(child, f"{key}.{name}" if key else name).items()
+    }
+
+
+def absolute(path: str | Path, base: Path) -> Path:
+    """A path of a study file, which is relative to the file's folder, as an absolute path."""
+    return Path(os.path.abspath(base / Path(path).expanduser()))

@@ -1,0 +1,245 @@
+"""The user's own Python files: search spaces, teacher builders, files that register blocks or losses.
+
+They are imported by path, under a module name of their own, so that two files called ``space.py`` can live in
+one process and neither needs to be on the Python path.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import naskd
+from naskd.spec.registry import nearest
+
+_PREFIX = "naskd_user_"
+
+
+def is_user_file(module: str) -> bool:
+    """Whether a module of this name was imported by :func:`import_file`."""
+    return module.startswith(_PREFIX)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """``"file.py:function"`` as (file, function).
+
+    Raises:
+        ValueError: One of the two is missing, or the function is not a Python name.
+    """
+    file, colon, function = reference.rpartition(":")
+    if not colon or not file.endswith(".py") or not function.isidentifier():
+        raise ValueError(f"{reference!r} is not of the form 'path/to/file.py:function'")
+    return file, function
+
+
+def load_function(reference: str, base: Path) -> Callable[..., Any]:
+    """The function that ``"file.py:function"`` names.
+
+    Args:
+        reference: The file is relative to `base`, or absolute, or starts with ``~``.
+        base: Folder of the study file.
+
+    Raises:
+        ValueError: The reference is malformed, the file is missing or raises while it is imported
+            (the message names the line), or it defines no such function.
+    """
+    file, name = split_reference(reference)
+    path = base / Path(file).expanduser()
+    found = getattr(import_file(path), name, None)
+    if not callable(found):
+        functions = defined_functions(path)
+        known = ", ".join(functions) or "none"
+        raise ValueError(f"{path} defines no function {name!r}; there: {known}{nearest(name, functions)}")
+    return found  # type: ignore[no-any-return]
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a Python file by its path.
+
+    The same file with the same content is executed once in a process; an edited one is executed
+    again. It can import the modules in its folder by name, as if it were run as a script.
+
+    Raises:
+        ValueError: The file is missing or raises while it is imported; the message names the line.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise ValueError(f"file {path} does not exist")
+    identity = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
+    name = f"{_PREFIX}{path.stem}_{identity}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None, "a path to a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    with _folder_importable(path.parent):
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a user's file may raise, the answer is one line that says where
+            del sys.modules[name]
+            line = _line_of(error, path)
+            raise ValueError(f"{path}:{line}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def defined_functions(path: Path) -> tuple[str, ...]:
+    """Names of the functions that a Python file defines at its top level, found without executing it.
+
+    Raises:
+        ValueError: The file cannot be read or is not valid Python; the message names the line.
+    """
+    nodes = _top_level(_parse(path).body)
+    return tuple(node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name[0] != "_")
+
+
+def may_define(path: Path, name: str) -> bool:
+    """Whether a Python file binds `name` at its top level, or may, found without executing it.
+
+    Raises:
+        ValueError: The file cannot be read or is not valid Python; the message names the line.
+    """
+    for node in _top_level(_parse(path).body):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return True
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            if any(alias.name == "*" or (alias.asname or alias.name) == name for alias in node.names):
+                return True
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            if name in names:
+                return True
+    return False
+
+
+def _top_level(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            yield from _top_level([n for n in ast.iter_child_nodes(node) if isinstance(n, ast.stmt)])
+            for handler in getattr(node, "handlers", ()):
+                yield from _top_level(handler.body)
+
+
+def file_content_id(path: Path) -> str:
+    """Twelve hexadecimal digits of the content of a file.
+
+    A Python file is hashed together with the files of its folder that it imports, directly or not, since they
+    are part of what it does. Names and dates of files do not count.
+    """
+    contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in with_siblings(path.resolve()))
+    return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
+
+
+def foreign_code(implementations: Iterable[str | type[Any]]) -> list[str] | None:
+    """The contents of the files that define what was registered from outside naskd, sorted.
+
+    Args:
+        implementations: Of cards: classes, or ``"module:attribute"``.
+
+    Returns:
+        As of :func:`file_content_id`; None where something has no file, as in a notebook, or cannot be imported.
+    """
+    found = set()
+    for each in implementations:
+        module = (each if isinstance(each, str) else each.__module__).partition(":")[0]
+        if module.partition(".")[0] == "naskd":
+            continue
+        try:
+            file = inspect.getfile(importlib.import_module(module))
+            found.add(file_content_id(Path(file)))
+        except (ImportError, OSError, TypeError, ValueError):
+            return None
+    return sorted(found)
+
+
+@cache
+def own_code() -> str:
+    """A hash of the files of naskd that decide what a network is and what is asked of it."""
+    folder = Path(naskd.__file__).parent
+    rooms = ("nn", "networks", "knowledge", "data")
+    files = [file for room in rooms for file in (folder / room).rglob("*.py")]
+    content = hashlib.sha256()
+    for file in sorted(files):
+        content.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
+    return content.hexdigest()
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_bytes(), filename=str(path))
+    except SyntaxError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as Python: {error}") from error
+
+
+def with_siblings(path: Path) -> set[Path]:
+    """A Python file and the files of its folder that it imports, directly or not; any other file alone.
+
+    Raises:
+        ValueError: One of them is not valid Python.
+    """
+    found = {path}
+    waiting = [path] if path.suffix == ".py" else []
+    while waiting:
+        for module in _imported_modules(_parse(waiting.pop())):
+            parts = module.split(".")
+            for file in (
+                path.parent.joinpath(*parts).with_suffix(".py"),
+                path.parent.joinpath(*parts, "__init__.py"),
+            ):
+                if file.is_file() and file not in found:
+                    found.add(file)
+                    waiting.append(file)
+    return found
+
+
+def _imported_modules(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _line_of(error: Exception, path: Path) -> int:
+    if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
+        return error.lineno
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return lines[-1] if lines and lines[-1] else 1
+
+
+@contextmanager
+def _folder_importable(folder: Path) -> Iterator[None]:
+    """Let modules in `folder` be imported by name: first in line now, last in line afterwards.
+
+    Last in line, so that a function may still import a neighbour when it is called, but a user's
+    ``random.py`` never shadows the standard library's for the rest of the process. A neighbour of
+    the same name from another user's folder is forgotten first; its importers keep their reference.
+    """
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    loaded = {name: Path(file) for name, file in files.items() if file}
+    others = {file.parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
+    for neighbour in {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}:
+        file = loaded.get(neighbour)
+        if file and (file.parent.parent if file.name == "__init__.py" else file.parent) in others:
+            for name in [n for n in loaded if n == neighbour or n.startswith(f"{neighbour}.")]:
+                del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))

@@ -1,0 +1,97 @@
+"""Which proposed designs are worth training. Whatever is turned away here has cost nothing."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from naskd.knowledge import KNOWLEDGE, needs_teacher
+from naskd.networks import BLOCKS
+from naskd.schemes import SCHEMES
+from naskd.spaces import canonical
+from naskd.spec.design import Cost, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.study import LimitsSpec, StudySpec
+
+
+def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
+    """The design that a proposal means in this study.
+
+    The study's epochs are the horizon of every schedule. Settings that the cards call meaningless are set to their
+    defaults, so that designs that train equally have one ``config_id``.
+
+    Raises:
+        ValueError: A block, knowledge loss or scheme is unknown.
+    """
+    for stage in config.architecture.stages:
+        BLOCKS[stage.block]
+    for term in config.distillation.terms:
+        KNOWLEDGE[term.kind]
+    SCHEMES[config.distillation.scheme]
+    training = dataclasses.replace(config.training, epochs=spec.epochs)
+    settled = canonical(
+        dataclasses.replace(config, training=training),
+        knowledge={card.name: card for card in KNOWLEDGE},
+        blocks={card.name: card for card in BLOCKS},
+    )
+    distillation = SCHEMES[settled.distillation.scheme].canonical(settled.distillation)
+    return dataclasses.replace(settled, distillation=distillation)
+
+
+def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
+    """Why a settled design cannot or must not be trained; empty when it can."""
+    found = over_limits(cost, spec.limits)
+    if spec.teacher is None and (
+        needs_teacher(config.distillation) or SCHEMES[config.distillation.scheme].needs_teacher
+    ):
+        found.append("the design asks for knowledge, but the study file has no [teacher]")
+    scheme = SCHEMES[config.distillation.scheme]
+    n_stages = len(config.architecture.stages)
+    found += scheme.problems(config.distillation, n_stages=n_stages)
+    if scheme.uses_trajectory and spec.teacher is not None and not spec.teacher.trained_here:
+        found.append(f"scheme {scheme.name!r} needs a teacher that naskd trains, from an architecture")
+    found += _knowledge_problems(config.distillation, n_stages, config.training)
+    for assistant in config.distillation.assistants if config.distillation.terms else ():
+        partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
+        stages = len(assistant.architecture.stages)
+        found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training)]
+    return found
+
+
+def over_limits(cost: Cost, limits: LimitsSpec) -> list[str]:
+    """Which of the study's limits a design breaks."""
+    found = []
+    if limits.max_macs is not None and cost.macs > limits.max_macs:
+        found.append(f"over max_macs: {cost.macs} > {limits.max_macs}")
+    if limits.min_macs is not None and cost.macs < limits.min_macs:
+        found.append(f"under min_macs: {cost.macs} < {limits.min_macs}")
+    if limits.max_params is not None and cost.n_params > limits.max_params:
+        found.append(f"over max_params: {cost.n_params} > {limits.max_params}")
+    return found
+
+
+def _knowledge_problems(spec: DistillationSpec, n_stages: int, training: TrainingSpec) -> list[str]:
+    found = []
+    for term in spec.terms:
+        card = KNOWLEDGE[term.kind]
+        found += card.problems(term, n_stages=n_stages, batch_size=training.batch_size)
+        if training.mixing != "none" and (card.needs_labels or card.needs_index):
+            found.append(
+                f"knowledge {term.kind!r} needs to know whose image it sees, and {training.mixing} mixes two"
+            )
+    stages = {KNOWLEDGE[term.kind].initial_stage for term in spec.terms}
+    if spec.terms and spec.ce_weight == 0 and stages == {"term"}:
+        found.append("after the initial stage nothing teaches: ce_weight is 0 and no other term is there")
+    if training.epochs < 2 and stages - {""}:
+        found.append("an initial stage needs a training of at least 2 epochs, got 1")
+    return found
+
+
+def reason_kind(reason: str) -> str:
+    """The part of a reason that is the same for many designs, for counting."""
+    return reason.partition(":")[0]
+
+
+def count_kinds(reasons: Mapping[int, str]) -> dict[str, int]:
+    """How often each kind of reason occurred, most frequent first."""
+    counts: dict[str, int] = {}
+    for reason in reasons.values():
+        counts[reason_kind(reason)] = counts.get(reason_kind(reason), 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))

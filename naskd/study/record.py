@@ -1,0 +1,191 @@
+"""The run record: all that a study's books say, as plain data. Reports and scripts read nothing else."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from naskd.spec.pareto import non_dominated, objective_space
+from naskd.spec.study import StudySpec
+from naskd.study.ledger import booked_artifacts
+from naskd.study.storage import open_storage
+from naskd.study.study import DIRECTIONS, SCHEMA_VERSION, study_hypervolume
+
+TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
+
+
+def load_books(spec: StudySpec, run_dir: Path) -> optuna.Study:
+    """A run's study, for reading.
+
+    Raises:
+        ValueError: The storage holds no such study.
+    """
+    try:
+        return optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
+    except KeyError:
+        raise ValueError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
+
+
+def run_record(
+    study: optuna.Study, objectives: Sequence[str], *, everything: bool = True, with_importance: bool = True
+) -> dict[str, Any]:
+    """The record of a study.
+
+    Args:
+        study: Opened for reading.
+        objectives: Of the study, in its order.
+        everything: All trials and the extras of a report (progress, importance); otherwise the front only.
+        with_importance: False leaves that out, which takes seconds, and is on the page alone.
+
+    Returns:
+        A mapping as documented in docs/record.md; trials by number, the front alone by rising cost.
+    """
+    names = tuple(objectives)
+    reference_point = study.user_attrs["reference_point"]
+    trials = [_trial(t) for t in study.get_trials(deepcopy=False)]
+    complete = [t for t in trials if t["state"] == "COMPLETE"]
+    points = [tuple(t[name] for name in names) for t in complete]
+    front = non_dominated(objective_space(points, names), [DIRECTIONS.get(n) == "maximize" for n in names])
+    for trial in trials:
+        trial["on_front"] = False
+    for trial, on_front in zip(complete, front.tolist(), strict=True):
+        trial["on_front"] = on_front
+    artifacts = booked_artifacts(study.user_attrs)
+    shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
+    teachers = [{"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"]
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "study": study.study_name,
+        "objectives": [{"name": n, "direction": DIRECTIONS.get(n, "minimize")} for n in names],
+        "reference_point": reference_point,
+        "hypervolume": study_hypervolume(points, names, reference_point),
+        "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
+        "bank": _bank(trials),
+        "teacher": teachers[0] if teachers else None,
+        "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
+        "counts": {
+            "complete": len(complete),
+            "failed": sum(t["state"] == "FAIL" and not t["retried"] for t in trials),
+            "stopped": sum(t["state"] == "PRUNED" and t["curve"] != [] for t in trials),
+            "turned_away": sum(t["state"] == "PRUNED" and t["curve"] == [] for t in trials),
+            "running": sum(t["state"] == "RUNNING" for t in trials),
+        },
+        "trials": trials
+        if everything
+        else sorted((t for t in complete if t["on_front"]), key=_by_cost(names)),
+    }
+    if everything:
+        record["progress"] = _progress(trials, names, reference_point)
+        if with_importance:
+            record["importance"] = importance(study, names)
+        record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
+    return record
+
+
+def _by_cost(names: Sequence[str]) -> Any:
+    costs = [name for name in names if DIRECTIONS.get(name) != "maximize"]
+    return lambda trial: (*(trial[name] for name in costs), -trial["val_accuracy"], trial["number"])
+
+
+def _trial(trial: FrozenTrial) -> dict[str, Any]:
+    attrs = trial.user_attrs
+    result: Mapping[str, Any] = attrs.get("result") or {}
+    metrics = result.get("metrics", {})
+    reason = attrs.get("reason") or result.get("reason", "")
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "reason": reason,
+        **{key: metrics.get(key) for key in TRIAL_KEYS},
+        "config": attrs.get("config"),
+        "config_id": attrs.get("config_id"),
+        "seed": attrs.get("seed"),
+        "wall_seconds": result.get("wall_seconds"),
+        "train_macs": result.get("train_macs", 0),
+        "spent_macs": result.get("spent_macs", 0),
+        "asked_images": result.get("asked_images", 0),
+        "forward_images": result.get("forward_images", 0),
+        "bank_bytes": dict(result.get("bank_bytes", {})),
+        "teacher_agreement": result.get("teacher_agreement"),
+        "curve": list(result.get("curve", ())),
+        "environment": result.get("environment", {}),
+        "error": result.get("error", ""),
+        "retry_of": attrs.get("retry_of"),
+        "retried": trial.state is TrialState.FAIL and "result" not in attrs,
+        "parameters": dict(trial.params),
+    }
+
+
+def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """What the banks saved, over all trials; None where no trial asked a teacher, or the books are too old to say."""
+    heard = [t for t in trials if t["asked_images"]]
+    if not heard:
+        return None
+    asked, forward = (sum(t[key] for t in heard) for key in ("asked_images", "forward_images"))
+    sizes: dict[str, int] = {}
+    for trial in heard:
+        for bank, size in trial["bank_bytes"].items():
+            # A process knows of the columns that it has met: the largest is nearest to what there is.
+            sizes[bank] = max(size, sizes.get(bank, 0))
+    return {
+        "asked_images": asked,
+        "forward_images": forward,
+        "hit_rate": 1 - forward / asked,
+        "saved_macs": sum(t["train_macs"] - t["spent_macs"] for t in heard),
+        "size_bytes": sum(sizes.values()),
+    }
+
+
+def _progress(
+    trials: Sequence[Mapping[str, Any]], names: tuple[str, ...], reference_point: Mapping[str, float]
+) -> list[dict[str, float]]:
+    """Hypervolume after each complete trial, against the training MACs spent on trials up to then."""
+    spent, points, progress = 0, [], []
+    for trial in trials:
+        spent += trial["spent_macs"]
+        if trial["state"] != "COMPLETE":
+            continue
+        points.append(tuple(trial[name] for name in names))
+        progress.append(
+            {
+                "train_macs": spent,
+                "trial": trial["number"],
+                "hypervolume": study_hypervolume(points, names, reference_point),
+            }
+        )
+    return progress
+
+
+def importance(study: optuna.Study, names: Sequence[str], *, most: int = 12) -> dict[str, dict[str, float]]:
+    """Which parameters mattered for each objective: the share of its variance that each explains.
+
+    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over all complete trials, as Optuna computes it; costs on a
+    logarithmic scale. Empty with fewer than ten complete trials, where the numbers would be noise.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < 10:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for position, name in enumerate(names):
+
+        def target(trial: FrozenTrial, position: int = position, name: str = name) -> float:
+            return float(objective_space([[trial.values[position]]], [name])[0][0])
+
+        if len({target(t) for t in complete}) < 2:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                values = optuna.importance.get_param_importances(
+                    study,
+                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                    target=target,
+                )
+            except (ValueError, RuntimeError):
+                # A space without a parameter that every trial shares has no such decomposition.
+                continue
+        found[name] = dict(list(values.items())[:most])
+    return found

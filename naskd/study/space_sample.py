@@ -1,0 +1,186 @@
+"""Designs drawn from a space without a study: to know its size, its cost, and a reference point."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.schemes import SCHEMES
+from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.study import StudySpec
+from naskd.study.admission import problems, settle
+from naskd.study.study import Space, StudyInputError
+
+
+@dataclass(frozen=True)
+class SpaceSample:
+    """What a number of random draws showed of a space.
+
+    Args:
+        designs: The admitted designs with their costs, distinct, in the order drawn.
+        turned_away: Reason of each draw that was not admitted.
+        parameters: All parameters seen, with their ranges.
+        n_drawn: Draws in all.
+    """
+
+    designs: list[tuple[TrialConfig, Cost]]
+    turned_away: list[str]
+    parameters: dict[str, BaseDistribution]
+    n_drawn: int
+
+    @property
+    def log10_size(self) -> float:
+        """Decimal logarithm of the number of parameter combinations; a float range counts as 100 values."""
+        return sum(math.log10(max(1, _n_values(d))) for d in self.parameters.values())
+
+
+def _n_values(distribution: BaseDistribution) -> int:
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return (distribution.high - distribution.low) // distribution.step + 1
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        return round((distribution.high - distribution.low) / distribution.step) + 1
+    return 100
+
+
+def describe_range(distribution: BaseDistribution) -> str:
+    """What a parameter may be, in words: ``4 to 32 in steps of 4``, ``0.001 to 0.01, logarithmic``."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(str(choice) for choice in distribution.choices)
+    if not isinstance(distribution, IntDistribution | FloatDistribution):
+        return str(distribution)
+    text = f"{distribution.low:g} to {distribution.high:g}"
+    if distribution.log:
+        return f"{text}, logarithmic"
+    plain = 1 if isinstance(distribution, IntDistribution) else None
+    return text if distribution.step in (plain, None) else f"{text} in steps of {distribution.step:g}"
+
+
+def sample_space(
+    space: Space, spec: StudySpec, design_cost: Callable[[TrialConfig], Cost], n: int, seed: int = 0
+) -> SpaceSample:
+    """Draw `n` designs uniformly.
+
+    Raises:
+        StudyInputError: The space raises, returns something else than a design, or names a parameter with a slash.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    designs: dict[str, tuple[TrialConfig, Cost]] = {}
+    turned_away: list[str] = []
+    parameters: dict[str, BaseDistribution] = {}
+    for _ in range(n):
+        trial = study.ask()
+        try:
+            proposed = space(trial)
+            if not isinstance(proposed, TrialConfig):
+                raise StudyInputError(
+                    f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
+                )
+            config = settle(proposed, spec)
+            cost = design_cost(config)
+            found = problems(config, cost, spec)
+        except optuna.TrialPruned as pruned:
+            found = [f"pruned by the space: {pruned}"]
+        except StudyInputError:
+            raise
+        except ValueError as error:
+            found = [f"invalid: {str(error).splitlines()[0]}"]
+        except Exception as error:  # a user's space may raise anything; the answer names it
+            raise StudyInputError(
+                f"the search space {spec.space} raised {type(error).__name__}: {error}"
+            ) from error
+        parameters.update(trial.distributions)
+        if found:
+            turned_away.append(found[0])
+        else:
+            designs.setdefault(config.config_id, (config, cost))
+    slashes = sorted(name for name in parameters if "/" in name)
+    if slashes:
+        raise StudyInputError(
+            f"the search space {spec.space} names parameters with a slash, which some engines split: "
+            f"{', '.join(slashes)}; use dots"
+        )
+    return SpaceSample(list(designs.values()), turned_away, parameters, n)
+
+
+def methods_of_the_script(sample: SpaceSample) -> list[str]:
+    """Blocks, kinds of knowledge and schemes of the designs that the running script itself defines.
+
+    Other processes do not run it, and so do not know them.
+    """
+    used: dict[str, str | type[Any]] = {}
+    for design, _ in sample.designs:
+        taught = design.distillation
+        networks = [design.architecture, *(assistant.architecture for assistant in taught.assistants)]
+        terms = [*taught.terms, *(term for assistant in taught.assistants for term in assistant.terms)]
+        for stage in (stage for network in networks for stage in network.stages):
+            used[f"block {stage.block!r}"] = BLOCKS[stage.block].implementation
+        used.update({f"knowledge {term.kind!r}": KNOWLEDGE[term.kind].implementation for term in terms})
+        used[f"scheme {taught.scheme!r}"] = SCHEMES[taught.scheme].implementation
+    return sorted(name for name, implementation in used.items() if _module_of(implementation) == "__main__")
+
+
+def _module_of(implementation: str | type[Any]) -> str:
+    if isinstance(implementation, str):
+        return implementation.partition(":")[0]
+    return implementation.__module__
+
+
+def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDistribution]) -> list[str]:
+    """Mistakes in the study file's first designs: unknown parameters, values out of range, designs that raise."""
+    found = []
+    for position, given in enumerate(spec.warm_start):
+        where = f"warm_start[{position}]"
+        for name, value in given.items():
+            if name not in parameters:
+                found.append(f"{where}: unknown parameter {name!r}; known: {', '.join(sorted(parameters))}")
+            elif not _in_range(parameters[name], value):
+                found.append(f"{where}: {name} = {value!r} is outside {parameters[name]}")
+        if not found:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+                study.enqueue_trial(dict(given))
+                try:
+                    space(study.ask())
+                except ValueError as error:
+                    found.append(f"{where}: {str(error).splitlines()[0]}")
+    return found
+
+
+def _in_range(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
+
+
+def random_reference_point(
+    sample: SpaceSample, spec: StudySpec, n_classes: int, n_train: int
+) -> dict[str, float]:
+    """A reference point where the study file gives none.
+
+    Chance accuracy, and for each cost the study's limit, or the largest among the sampled designs.
+    """
+    costs = [cost for _, cost in sample.designs]
+    limits = {"macs": spec.limits.max_macs, "n_params": spec.limits.max_params}
+    point: dict[str, float] = {}
+    for name in spec.objectives:
+        if name == "val_accuracy":
+            point[name] = 1.0 / n_classes
+        elif limits.get(name):
+            point[name] = float(limits[name] or 0)
+        elif hasattr(Cost, name) or (costs and hasattr(costs[0], name)):
+            point[name] = float(max((getattr(cost, name) for cost in costs), default=1.0))
+        else:
+            # Training MACs are three passes over the data an epoch; a third more for teacher and evaluation.
+            point[name] = float(max((cost.macs for cost in costs), default=1)) * spec.epochs * n_train * 4
+    point.update({str(name): value for name, value in (spec.reference_point or {}).items()})
+    return point

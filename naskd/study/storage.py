@@ -1,0 +1,216 @@
+"""Where a study keeps its books."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._file import get_lock_file
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+LOCK_GRACE_SECONDS = 5
+"""A killed writer often leaves the journal's lock behind; the next one waits this long before it breaks it."""
+
+STALE_LOCK_SECONDS = 1.0
+"""The same where no other search can be writing: only a dashboard can, for milliseconds at a time."""
+
+CREATE_PAUSES = (0.1, 0.3, 1.0, 3.0)
+"""Seconds between attempts to open a database whose tables another driver is just creating."""
+
+JOURNAL_FILE = "journal.log"
+SQLITE_FILE = "study.db"
+
+
+class WholeLineJournal(JournalFileBackend):
+    """Optuna's journal file, with a write that fails leaving nothing behind.
+
+    Optuna passes over a last line without its end, and so lets the next entry begin in the middle of it: that entry
+    is lost, and from the one after it on nothing can be read any more. A full disk and a power cut leave such a line.
+
+    Args:
+        path: Of the file, absolute. The lock is a symbolic link to it, through which Optuna finds the lock's age: a
+            relative link leads nowhere, and a lock that a killed process left would be waited for without end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._gathering: set[int] = set()
+        super().__init__(str(path), lock_obj=JournalFileSymlinkLock(str(path), LOCK_GRACE_SECONDS))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write entries, whole or not at all, and wait for the disk unless inside of :meth:`one_sync`.
+
+        Raises:
+            OSError: They cannot be written, most often because the disk is full.
+        """
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with self._told(), get_lock_file(self._lock), open(self._path, "ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            if threading.get_ident() not in self._gathering:
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def one_sync(self) -> Iterator[None]:
+        """See :func:`naskd.study.storage.one_sync`; for the thread that calls it."""
+        me = threading.get_ident()
+        if me in self._gathering:
+            yield
+            return
+        self._gathering.add(me)
+        try:
+            yield
+        finally:
+            self._gathering.remove(me)
+            with self._told(), open(self._path, "rb") as file:
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What cannot be written leaves nothing and is told in one line."""
+        try:
+            yield
+        except OSError as error:
+            self.cut_partial_line()
+            what = (
+                f"the run's books cannot be written ({error.strerror}); mend that and search again to go on"
+            )
+            raise OSError(error.errno, what, str(self._path)) from error
+
+    def cut_partial_line(self) -> None:
+        """Drop what follows the last line end: an entry whose writing was cut short. Only for the one who writes."""
+        with open(self._path, "rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            whole = end
+            while whole > 0:
+                start = max(0, whole - 4096)
+                file.seek(start)
+                line_end = file.read(whole - start).rfind(b"\n")
+                if line_end >= 0:
+                    whole = start + line_end + 1
+                    break
+                whole = start
+            if whole < end:
+                file.truncate(whole)
+                os.fsync(file.fileno())
+
+    def break_stale_lock(self) -> None:
+        """Remove a lock that a killed writer left. Only for the one process that may write."""
+        lock = Path(f"{self._path}.lock")
+        while lock.is_symlink():
+            try:
+                age = time.time() - lock.lstat().st_mtime
+                if not 0 <= age < STALE_LOCK_SECONDS:
+                    lock.unlink()
+            except FileNotFoundError:
+                return
+            time.sleep(0.05)
+
+
+def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseStorage:
+    """Open or create a storage.
+
+    Args:
+        storage: ``journal`` or ``sqlite``, both inside the run directory, or any Optuna storage URL.
+        run_dir: Of the study.
+        writing: The caller holds the run's lock: what a killed process left half done in a journal is mended first.
+
+    Raises:
+        ValueError: The URL cannot be opened, or the file is damaged.
+    """
+    if storage == "journal":
+        journal = WholeLineJournal((run_dir / JOURNAL_FILE).resolve())
+        if writing:
+            journal.break_stale_lock()
+            journal.cut_partial_line()
+        try:
+            return JournalStorage(journal)
+        except ValueError as error:
+            raise ValueError(
+                f"{run_dir / JOURNAL_FILE} is damaged{_first_damage(run_dir / JOURNAL_FILE)}: {error}; "
+                "restore it from a copy, or keep the lines above the damage and search again"
+            ) from error
+    url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
+    try:
+        database = _open_database(url)
+        if writing and database.engine.name == "sqlite":
+            _take_turns(database)
+        return database
+    except Exception as error:  # SQLAlchemy and drivers raise many kinds
+        raise ValueError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+def _open_database(url: str) -> RDBStorage:
+    """Open a database, and create its tables unless they are there."""
+    # A writer of SQLite waits this long for the others; its own 5 s are over soon on a busy disk.
+    settings = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for pause in CREATE_PAUSES:
+        try:
+            return RDBStorage(url, engine_kwargs=dict(settings))
+        except SQLAlchemyError as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            # Drivers that begin together all create the tables; the first one succeeds.
+            time.sleep(pause)
+    return RDBStorage(url, engine_kwargs=dict(settings))
+
+
+def _take_turns(database: RDBStorage) -> None:
+    """Let each transaction on an SQLite file see all earlier ones, as those of other databases do where it matters.
+
+    Python begins a transaction at the first write only: two drivers that both have read that a trial is waiting would
+    both take it (measured: 26 of 90 trials, three processes).
+    """
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+
+    def on_begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(database.engine, "connect", on_connect)
+    event.listen(database.engine, "begin", on_begin)
+    database.engine.dispose()
+
+
+@contextmanager
+def one_sync(storage: BaseStorage) -> Iterator[None]:
+    """Wait for the disk once, at the end of what is written inside, rather than after each entry of a journal.
+
+    The wait is most of what an entry costs. Each entry is in the file at once all the same, so that a process that is
+    killed loses none: only a power cut can take what was written since the beginning. Other storages wait each time.
+    """
+    journal = getattr(storage, "_backend", None)
+    if not isinstance(journal, WholeLineJournal):
+        yield
+        return
+    with journal.one_sync():
+        yield
+
+
+def _first_damage(path: Path) -> str:
+    lines: Sequence[bytes] = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not (line.startswith(b"{") and line.endswith(b"}")):
+            return f" at line {number} of {len(lines)}"
+    return ""
+
+
+def dashboard_target(storage: str, run_dir: Path) -> str:
+    """What to give to ``optuna-dashboard`` to look at the study."""
+    if storage == "journal":
+        return str(run_dir / JOURNAL_FILE)
+    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
+
+
+def quiet() -> None:
+    """Optuna's own log lines would tear the progress display."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -1,0 +1,114 @@
+"""What travels between a study, an executor and a trial. Plain data, picklable, torch-free."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any, Literal, Protocol
+
+from naskd.spec.design import TrialConfig
+
+
+class Decision(Enum):
+    """What a source answers to a report of a running job."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to be done by whoever asks.
+
+    Args:
+        job_id: Unique within the study; for a trial its number as text, for an artifact its content id.
+        kind: ``trial`` trains a student; ``artifact`` makes a teacher or an assistant that trials share.
+        config: The design to train; for an artifact the design that wants it, None for the study's teacher
+            when no design has asked yet.
+        seed: Of the training.
+        until_epoch: Where to stop, at most the schedule's horizon.
+        requires: Content ids of the artifacts that must exist before the job can run.
+        label: Of an artifact, for people: ``teacher`` or ``assistant``.
+    """
+
+    job_id: str
+    kind: Literal["trial", "artifact"]
+    config: TrialConfig | None
+    seed: int
+    until_epoch: int
+    requires: tuple[str, ...] = ()
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of a training. Failures are data.
+
+    Args:
+        status: ``complete``, ``failed`` or ``stopped`` (by a stopping rule).
+        reason: Why it failed or was stopped, one line; empty when complete.
+        metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
+        curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
+        train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were
+            remembered, so that it compares designs.
+        spent_macs: What was really executed for it: with a bank, most trials never run their teacher.
+        asked_images: Images that it wanted to know of what a teacher says, one count a teacher and a step.
+        forward_images: Images that a teacher was really run on for it; filling a bank runs it on all of an epoch.
+        bank_bytes: Size of each bank that it heard, by its id: of the part that its process has met.
+        wall_seconds: Of this training, teacher loading excluded.
+        seed: Of the training.
+        teacher_agreement: Fraction of validation images on which student and teacher name the same class;
+            None without a teacher.
+        error: The traceback of a failure.
+        out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
+        device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
+        environment: Versions, device and threads.
+    """
+
+    status: Literal["complete", "failed", "stopped"]
+    seed: int
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[Mapping[str, float], ...] = ()
+    train_macs: int = 0
+    spent_macs: int = 0
+    asked_images: int = 0
+    forward_images: int = 0
+    bank_bytes: Mapping[str, int] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    teacher_agreement: float | None = None
+    error: str = ""
+    out_of_memory: bool = False
+    device_lost: bool = False
+    environment: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    @property
+    def blames_device(self) -> bool:
+        """Whether it may do better alone on a device."""
+        return self.out_of_memory or self.device_lost
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "TrialResult":
+        """The inverse of :meth:`to_dict`."""
+        return TrialResult(**{**data, "curve": tuple(data.get("curve", ()))})
+
+
+class TrialSource(Protocol):
+    """Where an executor pulls its work from."""
+
+    def ask(self) -> Job | None:
+        """The next job, or None when there is none (now, or for good: see :attr:`finished`)."""
+
+    def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        """Tell an epoch's metrics; the answer says whether the job goes on."""
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        """Book the result of a job. Telling the same job twice is an error."""
+
+    @property
+    def finished(self) -> bool:
+        """True when no job will come any more, whatever the running ones do."""

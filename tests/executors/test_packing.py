@@ -1,0 +1,104 @@
+"""What travels to a worker; tests/ray/ has it arrive."""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_studies import small_context
+
+from naskd.executors.packing import pack, unpack
+from naskd.networks import BLOCKS
+from naskd.spec.study import StudySpec
+from naskd.store.artifacts import ArtifactStore
+
+
+def test_files_of_one_folder_stay_neighbours_and_each_travels_once_with_what_it_imports(tmp_path: Path):
+    contents = {
+        "space.py": "import common\n",
+        "losses.py": "import common\n",
+        "common.py": "import deeper.still\n",
+        "deeper/still.py": "",
+        "unused.py": "",
+        "elsewhere/blocks.py": "import common\n",
+        "elsewhere/common.py": "# another one\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    context = small_context(tmp_path / "run", teacher=None)
+    context.spec = dataclasses.replace(
+        context.spec, base=tmp_path, space="space.py:joint", modules=("losses.py", "elsewhere/blocks.py")
+    )
+    parcel, _ = pack(context)
+    spec = StudySpec.from_dict(parcel.spec)
+    assert spec.space == "0/space.py:joint"
+    assert spec.modules == ("0/losses.py", "1/blocks.py")
+    sent = ("space.py", "losses.py", "common.py", "deeper/still.py")
+    expected = {f"0/{name}": contents[name].encode() for name in sent}
+    for name in ("blocks.py", "common.py"):
+        expected[f"1/{name}"] = contents[f"elsewhere/{name}"].encode()
+    assert parcel.files == expected
+
+
+LIBRARY = """
+import dataclasses
+from naskd.networks import BLOCKS
+BLOCKS.register(dataclasses.replace(BLOCKS["basic"], name="of a library"))
+"""
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """A package that registers a block, imported here; the function that is given makes this process forget it."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "__init__.py").write_text("")
+    (tmp_path / "library" / "blocks.py").write_text(LIBRARY)
+    (tmp_path / "space.py").write_text("from naskd.networks import BLOCKS; BLOCKS['of a library']\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("library.blocks")
+
+    def forget() -> None:
+        for kept in (BLOCKS._cards, BLOCKS._origins):
+            kept.pop("of a library", None)
+        for name in ("library", "library.blocks"):
+            sys.modules.pop(name, None)
+
+    yield forget
+    forget()
+
+
+def test_a_worker_knows_what_a_package_of_the_driver_registered(library, tmp_path: Path):
+    context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
+    parcel, arrays = pack(context)
+    assert parcel.packages == {"library.blocks": [("block", "of a library")]}
+    library()
+    unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    assert "of a library" in BLOCKS
+
+
+def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_path: Path, caplog):
+    context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
+    parcel, arrays = pack(context)
+    library()
+    parcel.files.update(dict.fromkeys(parcel.files, b""))
+    (tmp_path / "library" / "blocks.py").unlink()
+    importlib.invalidate_caches()
+    unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    assert (
+        "does not know block 'of a library': library.blocks cannot be imported: ModuleNotFoundError"
+        in caplog.text
+    )
+
+
+def test_a_package_that_registers_only_when_it_is_told_to_is_named(library, tmp_path: Path, caplog):
+    context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
+    parcel, arrays = pack(context)
+    library()
+    parcel.files.update(dict.fromkeys(parcel.files, b""))
+    (tmp_path / "library" / "blocks.py").write_text("def setup(): ...\n")
+    importlib.invalidate_caches()
+    unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    assert "does not know block 'of a library': importing library.blocks does not register it" in caplog.text

@@ -1,0 +1,295 @@
+"""The final trainings: fresh seeds, the test split, honest means, and no training done twice."""
+
+import json
+import math
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_studies import STUDENT, TEACHER, design, small_context
+
+from naskd.data.sealed import load_test_split
+from naskd.networks.student_file import load_student, student_metadata
+from naskd.runs import retrain as module
+from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.seeds import trial_seed
+from naskd.trials.context import TrialContext
+from naskd.trials.run import start_run
+
+EPOCHS = 2
+TAUGHT = Design(3, design(KnowledgeTerm("logits", weighting="balanced")), 0.5)
+PLAIN = Design(8, TrialConfig(replace(STUDENT, stem_width=3), design().distillation, design().training), None)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+    return small_context(tmp_path_factory.mktemp("context"))
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Seeds of the trainings that are started."""
+    seeds: list[int] = []
+
+    def note(config, context, seed):
+        seeds.append(seed)
+        return start_run(config, context, seed)
+
+    monkeypatch.setattr(module, "start_run", note)
+    return seeds
+
+
+def results(run_dir: Path) -> dict[str, Any]:
+    return dict(json.loads((run_dir / RESULTS_FILE).read_text()))
+
+
+def test_every_number_is_that_of_the_students_that_are_kept(context, tmp_path, trained) -> None:
+    record = Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], seeds=3)
+    assert (record["seeds"], record["epochs"]) == (3, EPOCHS)
+    assert len(set(trained)) == 6
+    test = load_test_split(context.spec.data, context.spec.base)
+    assert record["n_test"] == len(test) == 359
+    assert [row["number"] for row in record["designs"]] == [8, 3], "cheapest first"
+    for row, wanted in zip(record["designs"], (PLAIN, TAUGHT), strict=True):
+        accuracies = []
+        for file in row["files"]:
+            student = load_student(tmp_path / file)
+            assert student.spec == wanted.config.architecture
+            said = student(test.images.float() / 255).argmax(1)
+            accuracies.append(float((said == test.labels).float().mean()))
+        assert row["test_accuracies"] == pytest.approx(accuracies)
+        assert row["test_accuracy_mean"] == pytest.approx(sum(accuracies) / 3)
+        assert row["test_accuracy_sd"] == pytest.approx(statistics.stdev(accuracies))
+        assert row["n"] == 3
+        assert row["val_accuracy_search"] == wanted.val_accuracy
+        cost = context.design_cost(wanted.config)
+        assert (row["macs"], row["n_params"]) == (cost.macs, cost.n_params)
+    assert {key: value for key, value in results(tmp_path).items() if key != "trainings"} == record
+
+
+def test_one_seed_has_no_standard_deviation(context, tmp_path) -> None:
+    (row,) = Retraining(context, tmp_path, 1).run([PLAIN], seeds=1)["designs"]
+    assert row["test_accuracy_sd"] is None
+    assert row["test_accuracies"] == [row["test_accuracy_mean"]]
+
+
+def test_seeds_are_none_that_the_search_has_used(context, tmp_path, trained) -> None:
+    """The winner of a search owes something to its seed."""
+    Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], seeds=2)
+    used = {
+        trial_seed(context.spec.seed, replace(d.config, training=training).config_id, replicate)
+        for d in (TAUGHT, PLAIN)
+        for training in (d.config.training, replace(d.config.training, epochs=EPOCHS))
+        for replicate in range(10)
+    }
+    assert len(set(trained)) == 4
+    assert not set(trained) & used
+
+
+def test_a_retraining_is_reproducible_from_the_study_alone(context, tmp_path) -> None:
+    one = Retraining(context, tmp_path / "one", EPOCHS)
+    two = Retraining(context, tmp_path / "two", EPOCHS)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    assert one.run([PLAIN, TAUGHT], seeds=1)["designs"] == two.run([TAUGHT, PLAIN], seeds=1)["designs"]
+
+
+def test_the_final_schedule_is_the_one_asked_for(context, tmp_path, trained) -> None:
+    for epochs in (1, 2):
+        run = Retraining(context, tmp_path, epochs)
+        run.run([PLAIN], seeds=1)
+    trainings = results(tmp_path)["trainings"]
+    macs = [training["train_macs"] for training in trainings.values()]
+    assert macs[1] == 2 * macs[0]
+    assert len(trained) == 2
+
+
+# --- interruptions ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_done_is_not_done_again(context, tmp_path, trained) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def observe(done: int, total: int, what: str) -> None:
+        seen.append((done, total, what))
+        if done == 3:
+            raise Interrupted
+
+    seen: list[tuple[int, int, str]] = []
+    with pytest.raises(Interrupted):
+        Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], 2, observe)
+    assert seen[:2] == [(0, 4, "trial 3, seed 1 of 2"), (1, 4, "trial 3, seed 2 of 2")]
+    first = list(trained)
+    assert len(first) == 3
+    record = Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], 2)
+    assert len(trained) == 4
+    assert len(set(trained)) == 4
+    (tmp_path / "straight").mkdir()
+    assert Retraining(context, tmp_path / "straight", EPOCHS).run([TAUGHT, PLAIN], 2) == record
+    more = Retraining(context, tmp_path, EPOCHS).run([TAUGHT], 3)
+    assert len(trained) == 4 + 4 + 1, "a further seed is one further training"
+    assert more["designs"][0]["test_accuracies"][:2] == record["designs"][1]["test_accuracies"]
+
+
+def test_equal_designs_are_trained_once(context, tmp_path, trained) -> None:
+    record = Retraining(context, tmp_path, EPOCHS).run([PLAIN, replace(PLAIN, number=9)], 1)
+    assert len(trained) == 1
+    assert [row["number"] for row in record["designs"]] == [8, 9]
+    assert record["designs"][0]["files"] == record["designs"][1]["files"]
+
+
+def test_a_student_that_was_deleted_is_trained_again_to_the_same_bits(context, tmp_path, trained) -> None:
+    retraining = Retraining(context, tmp_path, EPOCHS)
+    path = retraining.train(PLAIN, 0)
+    before = load_student(path).state_dict()
+    path.unlink()
+    assert retraining.train(PLAIN, 0) == path
+    after = load_student(path).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert len(trained) == 2
+    assert trained[0] == trained[1]
+    assert int(json.loads(student_metadata(path)["extra"])["seed"]) == trained[0]
+
+
+def test_what_was_found_before_stays_until_there_is_something_newer(context, tmp_path) -> None:
+    record = Retraining(context, tmp_path, EPOCHS).run([PLAIN], 1)
+
+    def observe(done: int, total: int, what: str) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], 1, observe)
+    assert results(tmp_path)["designs"] == record["designs"]
+    assert len(results(tmp_path)["trainings"]) == 2
+
+
+# --- the test split -----------------------------------------------------------------------------------------------
+
+
+def test_the_test_split_is_opened_by_the_first_finished_training_and_once(
+    context, tmp_path, monkeypatch
+) -> None:
+    opened: list[bool] = []
+
+    def load(spec, base):
+        opened.append(True)
+        return load_test_split(spec, base)
+
+    monkeypatch.setattr(module, "load_test_split", load)
+    retraining = Retraining(context, tmp_path, EPOCHS)
+    assert not opened
+    retraining.run([PLAIN, TAUGHT], 2)
+    assert opened == [True]
+
+
+def test_no_image_of_it_is_among_those_that_the_search_saw(context) -> None:
+    test = load_test_split(context.spec.data, context.spec.base)
+    seen = torch.cat([context.data.train.images, context.data.val.images]).flatten(1)
+    known = {bytes(image.numpy()) for image in seen}
+    # Digits hold no two equal images across the splits.
+    assert not known & {bytes(image.numpy()) for image in test.images.flatten(1)}
+
+
+# --- the teacher and the front ------------------------------------------------------------------------------------
+
+
+class Fixed(Retraining):
+    """Trainings with given results."""
+
+    def __init__(
+        self, context: TrialContext, run_dir: Path, accuracies: dict[int, list[float]], teacher: float
+    ) -> None:
+        super().__init__(context, run_dir, EPOCHS)
+        self.accuracies, self.teacher = accuracies, teacher
+
+    def _train(self, design: Design, replicate: int) -> dict[str, Any]:
+        (self.run_dir / "file").touch()
+        return {
+            "seed": 0,
+            "val_accuracy": 0.5,
+            "test_accuracy": self.accuracies[design.number][replicate],
+            "macs": self.context.design_cost(design.config).macs,
+            "n_params": 1,
+            "train_macs": 1,
+            "file": "file",
+        }
+
+    def _test_accuracy(self, network: torch.nn.Module) -> float:
+        return self.teacher
+
+
+def designs(n: int) -> list[Design]:
+    """Ever larger ones."""
+    return [
+        Design(i, replace(PLAIN.config, architecture=replace(STUDENT, stem_width=4 + i)), None)
+        for i in range(n)
+    ]
+
+
+def test_the_smallest_student_within_a_standard_error_of_the_teacher_is_named(context, tmp_path) -> None:
+    teacher = 0.9
+    error = math.sqrt(0.9 * 0.1 / 359)
+    found = {0: [0.99, 0.7], 1: [teacher - error - 1e-6] * 2, 2: [teacher - error + 1e-6] * 2, 3: [1.0, 1.0]}
+    record = Fixed(context, tmp_path, found, teacher).run(list(reversed(designs(4))), 2)
+    macs = context.design_cost(designs(4)[2].config).macs
+    teacher_macs = context.source(context.teacher_recipe()).macs
+    assert record["teacher_test_accuracy"] == teacher
+    assert record["teacher_test_standard_error"] == pytest.approx(error)
+    assert record["teacher_macs"] == teacher_macs
+    assert record["matches_teacher"] == {"number": 2, "macs": macs, "times_cheaper": teacher_macs / macs}
+
+
+def test_where_nobody_reaches_the_teacher_nobody_is_named(context, tmp_path) -> None:
+    record = Fixed(context, tmp_path, {0: [0.2], 1: [0.3]}, 0.9).run(designs(2), 1)
+    assert record["matches_teacher"] is None
+    assert record["teacher_test_accuracy"] == 0.9
+
+
+def test_the_front_is_drawn_again_from_the_means(context, tmp_path) -> None:
+    found = {0: [0.5, 0.7], 1: [0.9, 0.1], 2: [0.6, 0.61], 3: [0.6, 0.6]}
+    record = Fixed(context, tmp_path, found, 0.9).run(designs(4), 2)
+    assert [row["on_front"] for row in record["designs"]] == [True, False, True, False]
+
+
+def test_without_a_teacher_there_is_nothing_to_compare_with(tmp_path) -> None:
+    context = small_context(tmp_path, teacher=None)
+    record = Retraining(context, tmp_path, 1).run([PLAIN], 1)
+    assert record["teacher_test_accuracy"] is None
+    assert record["matches_teacher"] is None
+
+
+# --- what can go wrong --------------------------------------------------------------------------------------------
+
+
+def test_an_assistant_that_is_missing_is_made_first(tmp_path) -> None:
+    context = small_context(tmp_path)
+    assistant = AssistantSpec(TEACHER, replace(PLAIN.config.training, epochs=1))
+    config = replace(TAUGHT.config, distillation=replace(TAUGHT.config.distillation, assistants=(assistant,)))
+    recipes = context.recipes(config)
+    assert not context.has_artifact(recipes[1].artifact_id)
+    Retraining(context, tmp_path, 1).run([Design(0, config, None)], 1)
+    assert context.has_artifact(recipes[1].artifact_id)
+
+
+def test_a_training_that_diverges_is_one_clear_error_that_names_it(context, tmp_path) -> None:
+    wild = replace(PLAIN.config.training, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(
+        ValueError, match=r"trial 8 cannot be retrained, with seed 1: non-finite .*; leave it out"
+    ):
+        Retraining(context, tmp_path, EPOCHS).run(
+            [replace(PLAIN, config=replace(PLAIN.config, training=wild))], 1
+        )
+
+
+def test_nothing_to_do_is_said(context, tmp_path) -> None:
+    with pytest.raises(ValueError, match="seeds is 0; at least 1"):
+        Retraining(context, tmp_path, EPOCHS).run([PLAIN], 0)
+    with pytest.raises(ValueError, match="no design to retrain"):
+        Retraining(context, tmp_path, EPOCHS).run([], 1)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,370 @@
+"""What the command line does, as a few calls."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY_SPACE, TINY_STUDY, write_tiny_study
+from filelock import FileLock
+
+import naskd
+from naskd import launch
+from naskd.runs import run as api
+from naskd.study.study import StudyError, StudyInputError
+
+
+@pytest.fixture
+def study_of(tiny_run_copy: Path) -> Path:
+    """The study file of `tiny_run_copy`, whose run is that file's; both may be changed."""
+    return tiny_run_copy.parents[1] / "tiny.toml"
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_search_is_the_function_however_often_and_whatever_was_imported():
+    import naskd.study.study
+    from naskd.study.study import Study
+
+    assert naskd.search is launch.search
+    assert naskd.search is launch.search
+    assert Study.__module__ == "naskd.study.study"
+
+
+# --- search and resume -----------------------------------------------------------------------------------------
+
+
+def test_a_search_leaves_a_run_directory_that_opens(tiny_run: Path):
+    assert {"study.json", "space.py", "journal.log", "report.html"} <= _files(tiny_run)
+    run = naskd.open_run(tiny_run)
+    assert [t["state"] for t in run.trials()] == ["COMPLETE"] * 2
+    assert (tiny_run / "space.py").read_text() == TINY_SPACE
+    assert run.spec.name == "tiny"
+    assert run.storage_url == str(tiny_run / "journal.log")
+    assert not [name for name in _files(tiny_run) if "partial" in name]
+
+
+def test_resuming_a_finished_search_trains_nothing(study_of: Path, tiny_run_copy: Path):
+    before = naskd.open_run(tiny_run_copy).trials()
+    run = naskd.search(study_of, out=tiny_run_copy)
+    assert run.trials() == before
+    assert run.stop_reason == "all 2 trials done"
+
+
+def test_more_trials_go_on_from_where_the_search_stopped(study_of: Path, tiny_run_copy: Path):
+    before = naskd.open_run(tiny_run_copy).to_dict(everything=True)
+    seen = []
+    run = naskd.search(study_of, out=tiny_run_copy, trials=3, observe=seen.append)
+    record = run.to_dict(everything=True)
+    assert [t["state"] for t in record["trials"]] == ["COMPLETE"] * 3
+    for old, new in zip(before["trials"], record["trials"][:2], strict=True):
+        assert new == {**old, "on_front": new["on_front"]}
+    assert record["reference_point"] == before["reference_point"]
+    assert record["hypervolume"] >= before["hypervolume"]
+    assert len(list((tiny_run_copy.parent / "artifacts").glob("*/manifest.json"))) == 1, (
+        "the teacher is reused"
+    )
+    assert seen[-1].complete == 3
+    assert run.spec.budget.trials == 3
+
+
+def test_a_new_run_beside_it_reuses_the_teacher(study_of: Path, tiny_run_copy: Path):
+    manifest = next((tiny_run_copy.parent / "artifacts").glob("*/manifest.json"))
+    before = manifest.stat().st_mtime_ns
+    run = naskd.search(study_of, out=tiny_run_copy.parent / "other", trials=1, settings=["seed=7"])
+    assert manifest.stat().st_mtime_ns == before
+    assert len(list(manifest.parents[1].glob("*/manifest.json"))) == 1
+    teacher = run.to_dict()["teacher"]
+    assert teacher["val_accuracy"] == json.loads(manifest.read_text())["val_accuracy"]
+    assert teacher["train_macs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("epochs=2", "epochs: 1 -> 2"),
+        ("seed=3", "seed: 0 -> 3"),
+        ("data.max_train=100", "data.max_train"),
+        ("teacher.training.epochs=2", "teacher.training.epochs: 1 -> 2"),
+        ("limits.max_macs=1e6", "limits.max_macs"),
+        ("execution.threads=2", "execution.threads: 1 -> 2"),
+        ("sampler.name='random'", 'sampler.name: "tpe" -> "random"'),
+    ],
+)
+def test_a_resume_of_another_study_is_refused_with_the_difference(setting, told, study_of, tiny_run_copy):
+    before = (tiny_run_copy / "study.json").read_bytes()
+    with pytest.raises(StudyInputError, match="was started differently") as caught:
+        naskd.search(study_of, out=tiny_run_copy, trials=3, settings=[setting])
+    assert told in str(caught.value)
+    assert len(naskd.open_run(tiny_run_copy).trials()) == 2
+    assert (tiny_run_copy / "study.json").read_bytes() == before
+
+
+def test_a_resume_with_a_changed_space_file_is_refused(study_of: Path, tiny_run_copy: Path):
+    space = study_of.with_name("space.py")
+    space.write_text(space.read_text().replace("64", "65"))
+    with pytest.raises(StudyInputError, match=r"files\.space\.py"):
+        naskd.search(study_of, out=tiny_run_copy, trials=3)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["budget.trials=2", "execution.checkpoint_every=1", "retrain.seeds=9", "budget.max_turned_away=5"],
+)
+def test_what_does_not_change_the_trials_may_change(setting, study_of: Path, tiny_run_copy: Path):
+    naskd.search(study_of, out=tiny_run_copy, settings=[setting])
+
+
+def test_a_study_may_move_with_its_files(study_of: Path, tiny_run_copy: Path, tmp_path: Path):
+    moved = tmp_path / "moved"
+    shutil.copytree(study_of.parent, moved)
+    shutil.rmtree(study_of.parent)
+    run = naskd.search(moved / "tiny.toml", out=moved / "runs" / "tiny", trials=3)
+    assert len(run.trials()) == 3
+
+
+def test_a_run_in_use_is_not_touched(study_of: Path, tiny_run_copy: Path):
+    with (
+        FileLock(tiny_run_copy / ".lock"),
+        pytest.raises(StudyError, match="in use by another naskd process"),
+    ):
+        naskd.search(study_of, out=tiny_run_copy, trials=3)
+
+
+def test_the_budget_of_seconds_ends_a_search(tmp_path: Path):
+    study = write_tiny_study(tmp_path)
+    study.write_text(TINY_STUDY.replace("trials = 2", "seconds = 1e-3"))
+    run = naskd.search(study, out=tmp_path / "runs" / "short")
+    assert "s are over" in run.stop_reason
+    assert len(run.trials()) == 0
+    assert run.front() == []
+    assert run.to_dict()["teacher"]["val_accuracy"] > 0, "the teacher was made"
+    with pytest.raises(ValueError, match="no complete trial yet"):
+        run.best()
+
+
+def test_first_designs_that_cannot_be_are_told_before_anything_starts(tmp_path: Path):
+    study = write_tiny_study(tmp_path)
+    study.write_text(study.read_text() + "\n[[warm_start]]\nwidth = 65\n\n[[warm_start]]\nwidht = 4\n")
+    for act in (lambda: naskd.search(study, out=tmp_path / "runs" / "x"), lambda: api.check(study)):
+        with pytest.raises(StudyInputError) as caught:
+            act()
+        assert str(caught.value).splitlines()[0].startswith("warm_start[0]: width = 65 is outside")
+        assert "warm_start[1]: unknown parameter 'widht'" in str(caught.value)
+    assert not (tmp_path / "runs" / "x").exists()
+
+
+@pytest.mark.parametrize("storage", ["sqlite", "url"])
+def test_other_storages(storage: str, study_of: Path, tiny_run_copy: Path, tmp_path: Path):
+    url = "sqlite" if storage == "sqlite" else f"sqlite:///{tmp_path / 'books.db'}"
+    out = tiny_run_copy.parent / "other"
+    for trials in (1, 2):
+        run = naskd.search(study_of, out=out, trials=trials, settings=[f"storage={url!r}"])
+    assert len(naskd.open_run(out).front()) >= 1
+    assert run.storage_url == (url if storage == "url" else f"sqlite:///{out / 'study.db'}")
+    first, in_journal = run.trial(0), naskd.open_run(tiny_run_copy).trial(0)
+    for key in ("config_id", "val_accuracy", "macs", "curve"):
+        assert first[key] == in_journal[key], "the storage changes no result"
+
+
+# --- looking ---------------------------------------------------------------------------------------------------
+
+
+def test_opening_what_is_no_run(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no run directory: it holds no study\.json"):
+        naskd.open_run(tmp_path)
+
+
+def test_trials_by_number(tiny_run: Path):
+    run = naskd.open_run(tiny_run)
+    assert run.trial(1)["number"] == 1
+    for number in (-1, 2):
+        with pytest.raises(ValueError, match="this run has trials 0 to 1"):
+            run.trial(number)
+
+
+def _with_front(monkeypatch, points: list[tuple[int, float]]) -> api.Run:
+    run = api.Run(Path("nowhere"), None)
+    front = [{"number": i, "macs": macs, "val_accuracy": a} for i, (macs, a) in enumerate(points)]
+    monkeypatch.setattr(run, "front", lambda: front)
+    return run
+
+
+def test_the_best_one_to_take(monkeypatch):
+    run = _with_front(monkeypatch, [(10, 0.5), (100, 0.8), (1000, 0.9)])
+    assert run.best()["number"] == 2
+    assert run.best(max_macs=100)["number"] == 1
+    assert run.best(max_macs=999)["number"] == 1
+    assert run.best(min_accuracy=0.6)["number"] == 1
+    assert run.best(min_accuracy=0.5)["number"] == 0
+    assert run.best(max_macs=1000, min_accuracy=0.85)["number"] == 2
+    for bounds in ({"max_macs": 9}, {"min_accuracy": 0.91}, {"max_macs": 99, "min_accuracy": 0.6}):
+        with pytest.raises(ValueError, match=r"starts at 10 MACs and reaches val_accuracy 0\.9000"):
+            run.best(**bounds)
+
+
+def test_the_best_of_a_real_run_is_on_its_front(tiny_run: Path):
+    run = naskd.open_run(tiny_run)
+    assert run.best() in run.front()
+    assert run.best(max_macs=run.front()[0]["macs"]) == run.front()[0]
+
+
+# --- before a search -------------------------------------------------------------------------------------------
+
+
+def test_check_says_that_a_study_can_run_and_writes_no_run(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    assert api.check(study).name == "tiny"
+    assert not (tmp_path / "runs" / "tiny").exists()
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return TrialConfig(", "return (", "returned tuple; it must return a TrialConfig"),
+        ("width = ", "width = 1 / 0 + ", "raised ZeroDivisionError"),
+        ('"basic"', '"basics"', r"none of 256 .* can be trained: invalid \(256\)"),
+        ('"width"', '"stage/width"', "names parameters with a slash"),
+    ],
+)
+def test_check_finds_a_space_that_cannot_work(old, new, message, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    (tmp_path / "space.py").write_text(TINY_SPACE.replace(old, new))
+    with pytest.raises(StudyError, match=message):
+        api.check(study)
+
+
+def test_limits_that_admit_nothing_are_told(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError, match=r"can be trained: over max_macs \(256\)"):
+        api.check(write_tiny_study(tmp_path), ["limits.max_macs=10"])
+
+
+def test_a_search_whose_limits_admit_nothing_ends_and_says_why(study_of: Path, tiny_run_copy: Path):
+    settings = ["limits.max_macs=10", "budget.max_turned_away=5"]
+    run = naskd.search(study_of, out=tiny_run_copy.parent / "none", settings=settings)
+    assert "5 designs in a row were turned away: over max_macs (5)" in run.stop_reason
+    assert run.to_dict()["counts"]["turned_away"] == 5
+    assert (run.path / "report.html").is_file()
+
+
+def test_a_space_described(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = api.describe_space(write_tiny_study(tmp_path), samples=50)
+    assert found["n_parameters"] == 2
+    assert found["parameters"] == [
+        {"name": "width", "range": "4 to 64"},
+        {"name": "temperature", "range": "1 to 8"},
+    ]
+    assert found["samples"] == 50
+    assert found["distinct_designs"] <= 50
+    assert found["macs"]["min"] <= found["macs"]["median"] <= found["macs"]["max"]
+
+
+def test_a_dry_run_says_what_a_search_would_cost_and_starts_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    found = api.dry_run(study, designs=3)
+    assert (found["study"], found["trials"], found["n_timed"]) == ("tiny", 2, 3)
+    low, middle, high = (found["trial_seconds"][k] for k in ("min", "median", "max"))
+    assert 0 < low <= middle <= high < 60
+    assert found["teacher_seconds"] > 0
+    assert found["seconds"] >= found["teacher_seconds"] + 2 * low
+    assert found["train_macs"] >= 2 * found["trial_train_macs"]["min"]
+    assert not [name for name in _files(tmp_path) if "manifest" in name or "journal" in name]
+    assert api.dry_run(study, designs=2, trials=50)["trials"] == 50
+
+
+def test_a_dry_run_of_another_budget_says_how_many_trials_it_allows(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    settings = ["budget.trials=1000000", "budget.seconds=30"]
+    found = api.dry_run(study, settings, designs=2)
+    assert 1 < found["trials"] < 1_000_000
+    assert 15 < found["seconds"] <= 30 + found["trial_seconds"]["max"]
+    macs = found["trial_train_macs"]["max"]
+    found = api.dry_run(study, ["budget.trials=1000000", f"budget.train_macs={macs * 10:.0f}"], designs=2)
+    assert 10 <= found["trials"] < 100
+
+
+def test_a_dry_run_counts_assistants_and_costs_what_the_search_counts(
+    tmp_path: Path, monkeypatch, tiny_run: Path
+):
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    space = TINY_SPACE.replace(
+        'DistillationSpec(terms=(KnowledgeTerm("logits", temperature=temperature),)),',
+        'DistillationSpec(terms=(KnowledgeTerm("logits", temperature=temperature),), assistants=(ASSISTANT,)),',
+    ).replace("    DistillationSpec,\n", "    AssistantSpec,\n    DistillationSpec,\n")
+    assistant = (
+        "ASSISTANT = AssistantSpec(ArchitectureSpec(stem_width=4, stages=(StageSpec('basic', 1, 8),)), "
+        "TrainingSpec(epochs=3))\n\n\ndef joint"
+    )
+    (tmp_path / "space.py").write_text(space.replace("def joint", assistant))
+    found = api.dry_run(study, designs=2)
+    assert found["assistant_seconds"] > 0
+    assert found["seconds"] > found["teacher_seconds"] + found["assistant_seconds"]
+
+
+def test_the_estimated_macs_of_a_design_are_those_that_its_training_counts(
+    tiny_run_copy: Path, study_of: Path
+):
+    from naskd.runs.estimate import estimate_search
+    from naskd.spec.design import TrialConfig
+
+    run = naskd.search(study_of, out=tiny_run_copy.parent / "longer", trials=1, settings=["epochs=3"])
+    trial = run.trial(0)
+    found = estimate_search(run.context, [TrialConfig.from_dict(trial["config"])])
+    assert found["trial_train_macs"]["min"] == pytest.approx(trial["train_macs"], rel=1e-6)
+    assert found["teacher_seconds"] == 0.0, "it is there already"
+    with pytest.raises(ValueError, match="no design of the space was admitted"):
+        estimate_search(run.context, [])
+
+
+def test_an_unknown_executor_is_told_with_those_there_are(tmp_path: Path):
+    spec = api.parse_study(write_tiny_study(tmp_path))
+    spec = dataclasses.replace(spec, execution=dataclasses.replace(spec.execution, executor="seriall"))
+    with pytest.raises(ValueError, match=r"unknown executor 'seriall'; known: .*serial"):
+        naskd.search(spec, out=tmp_path / "runs" / "x")
+
+
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_a_block_of_the_script_is_for_searches_in_its_own_process(executor: str, tmp_path: Path):
+    study = write_tiny_study(tmp_path)
+    (tmp_path / "space.py").write_text(TINY_SPACE.replace('"basic"', '"mine"'))
+    script = f"""
+from pathlib import Path
+import naskd
+from naskd.networks import BLOCKS
+from naskd.networks.blocks.basic import Basic
+from naskd.networks.card import BlockCard
+
+class Mine(Basic):
+    pass
+
+BLOCKS.register(BlockCard("mine", "mine", "", Mine, False, False))
+try:
+    run = naskd.search(Path({str(study)!r}), out={str(tmp_path / "run")!r}, settings=["execution.executor={executor}"])
+    print([trial["state"] for trial in run.trials()])
+except ValueError as error:
+    print(error)
+"""
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if executor == "serial":
+        assert done.stdout == "['COMPLETE', 'COMPLETE']\n"
+    else:
+        assert done.stdout == (
+            "block 'mine': defined in the script that searches, which the workers of executor 'processes' do not run; "
+            "move it to a file and name that in the study's modules\n"
+        )
+        assert not (tmp_path / "run").exists()

@@ -1,0 +1,569 @@
+import json
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from naskd.spec import parse as studyfile
+from naskd.spec.parse import StudyFileError, parse_study
+from naskd.spec.study import SamplerSpec, StudySpec, identity_difference
+from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = Path(studyfile.__file__).parent / "templates"
+SPACE = "def joint(trial): ...\n"
+GOOD = """
+name = "good"
+space = "space.py:joint"
+[data]
+kind = "digits"
+[budget]
+trials = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "space.py").write_text(SPACE)
+    return tmp_path
+
+
+def parse(folder: Path, text: str, *settings: str) -> StudySpec:
+    (folder / "study.toml").write_text(text)
+    return parse_study(folder / "study.toml", settings)
+
+
+def problems(folder: Path, text: str, *settings: str) -> dict[str, str]:
+    with pytest.raises(StudyFileError) as caught:
+        parse(folder, text, *settings)
+    error = caught.value
+    lines = str(error).splitlines()
+    assert [line.strip() for line in lines[1:]] == [str(problem) for problem in error.problems]
+    assert str(len(error.problems)) in lines[0]
+    for jargon in ("pydantic", "Input should", "dataclass", "Literal", "NoneType", "Traceback"):
+        assert jargon not in str(error)
+    assert len({p.key for p in error.problems}) == len(error.problems), "each key is reported once"
+    return {problem.key: str(problem) for problem in error.problems}
+
+
+class TestGoodFile:
+    def test_the_smallest_file_has_the_documented_defaults(self, folder: Path) -> None:
+        spec = parse(folder, GOOD)
+        assert (spec.seed, spec.epochs, spec.objectives) == (0, 20, ("val_accuracy", "macs"))
+        assert (spec.storage, spec.teacher, spec.sampler) == ("journal", None, SamplerSpec())
+        assert (spec.execution.executor, spec.execution.threads, spec.execution.device) == (
+            "serial",
+            1,
+            "auto",
+        )
+        assert (spec.budget.trials, spec.budget.max_turned_away) == (3, 200)
+        assert (spec.retrain_epochs, spec.retrain.seeds) == (20, 5)
+
+    def test_paths_are_relative_to_the_file_wherever_one_stands(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "study.toml").write_text(GOOD)
+        monkeypatch.chdir(folder.parent)
+        spec = parse_study(Path(folder.name) / "study.toml")
+        assert spec.base == folder
+        assert spec.resolve("a/../space.py") == folder / "space.py"
+        assert spec.resolve("/elsewhere/x") == Path("/elsewhere/x")
+
+    def test_large_counts_may_be_written_as_powers_of_ten(self, folder: Path) -> None:
+        spec = parse(folder, GOOD + "[limits]\nmax_macs = 4e6\nmin_macs = 10_000\n")
+        assert spec.limits.max_macs == 4_000_000
+        assert isinstance(spec.limits.max_macs, int)
+
+    def test_whole_number_stands_for_a_real_one(self, folder: Path) -> None:
+        spec = parse(
+            folder, GOOD + "[teacher]\ntorchvision = 'resnet18'\nmean = [0, 1, 0]\nstd = [1, 1, 1]\n"
+        )
+        assert spec.teacher is not None
+        assert spec.teacher.mean == (0.0, 1.0, 0.0)
+
+    def test_warm_start_keeps_types_and_dots(self, folder: Path) -> None:
+        spec = parse(
+            folder, GOOD + '[[warm_start]]\n"stage1.width" = 16\nuse = true\nrate = 0.5\nblock = "basic"\n'
+        )
+        assert spec.warm_start == ({"stage1.width": 16, "use": True, "rate": 0.5, "block": "basic"},)
+        assert isinstance(spec.warm_start[0]["use"], bool)
+
+    def test_json_round_trip(self, folder: Path) -> None:
+        text = GOOD.replace(
+            "[data]",
+            "objectives = ['macs', 'val_accuracy', 'n_params']\nreference_point = {macs=5e7}\n[data]",
+        )
+        spec = parse(folder, text + '[teacher]\ntorchvision = "resnet18"\n[[warm_start]]\n"a.b" = 1.5\n')
+        again = StudySpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+        assert again == spec
+        assert again.base == folder
+        with pytest.raises(ValueError, match="epohs"):
+            StudySpec.from_dict({**spec.to_dict(), "epohs": 1})
+
+
+class TestAllMistakesTogether:
+    TEXT = """
+name = "my study"
+seed = "20"
+space = "space.py:joit"
+epochs = 0
+objectivs = ["val_accuracy", "macs"]
+objectives = ["val_accuracy", "n_parms"]
+reference_point = {mac = 1}
+modules = ["blocks.py"]
+max_macs = 4e6
+storage = "sqllite"
+base = "/"
+[data]
+kind = "digit"
+val_fraction = 1.5
+[teacher]
+builder = "nowhere.py:build"
+torchvision = "resnet18"
+learning_rate = 0.1
+[sampler]
+name = "tpe"
+population_size = 20
+[budget]
+max_turned_away = true
+[limits]
+min_macs = 4e6
+max_macs = 1e3
+[execution]
+threads = 1.5
+channels_last = "no"
+callbacks = ["mlflow", "wanddb"]
+trials = 3
+[retrain]
+seeds = 2021-01-01
+"""
+    EXPECTED = (
+        ("name", 'got "my study"', "letters", ""),
+        ("seed", 'got "20"', "a whole number at least 0", ""),
+        ("space", 'got "space.py:joit"', "joint", "did you mean 'joint'?"),
+        ("epochs", "got 0", "a whole number at least 1", ""),
+        ("objectivs", 'got ["val_accuracy", "macs"]', "the keys name, space", "did you mean 'objectives'?"),
+        ("objectives[1]", 'got "n_parms"', '"n_params"', "did you mean 'n_params'?"),
+        ("reference_point.mac", "got 1", "val_accuracy, macs", "did you mean 'macs'?"),
+        ("modules[0]", 'got "blocks.py"', "an existing file; there is no /", ""),
+        ("max_macs", "got 4000000.0", "the keys name", "did you mean limits.max_macs?"),
+        ("storage", 'got "sqllite"', "'journal', 'sqlite' or an Optuna storage URL", ""),
+        ("base", 'got "/"', "the keys name", ""),
+        ("data.kind", 'got "digit"', '"digits", "cifar10" or "image_folder"', "did you mean 'digits'?"),
+        ("data.val_fraction", "got 1.5", "a number in (0, 1)", ""),
+        ("teacher", "builder", "exactly one of architecture, builder and torchvision", ""),
+        ("teacher.builder", 'got "nowhere.py"', "an existing file", ""),
+        ("teacher.learning_rate", "got 0.1", "architecture", "did you mean teacher.training.learning_rate?"),
+        ("sampler.population_size", 'sampler.name = "tpe"', "only with 'nsga2' or 'nsga3'", ""),
+        ("budget", "an empty table", "at least one of trials, seconds and train_macs", ""),
+        ("budget.max_turned_away", "got true", "a whole number", ""),
+        ("limits", "min_macs = 4000000.0", "min_macs must be below max_macs", ""),
+        ("execution.threads", "got 1.5", "a whole number", ""),
+        ("execution.channels_last", 'got "no"', '"auto", true or false', ""),
+        (
+            "execution.callbacks[1]",
+            'got "wanddb"',
+            '"tensorboard", "mlflow" or "wandb"',
+            "did you mean 'wandb'?",
+        ),
+        ("execution.trials", "got 3", "executor, device", "did you mean budget.trials?"),
+        ("retrain.seeds", "got the date 2021-01-01", "a whole number", ""),
+    )
+
+    def test_every_mistake_is_listed_with_key_value_allowed_and_nearest(self, folder: Path) -> None:
+        found = problems(folder, self.TEXT)
+        assert set(found) == {key for key, *_ in self.EXPECTED}
+        for key, *parts in self.EXPECTED:
+            for part in parts:
+                assert part in found[key], f"{part!r} not in {found[key]!r}"
+
+    def test_overrides_are_checked_with_the_rest(self, folder: Path) -> None:
+        found = problems(folder, GOOD, "epochs=-1", "sampler.name=tpee", "nonsense", "name.x=1", "data.knd=1")
+        assert "got -1" in found["epochs"]
+        assert "'tpe'" in found["sampler.name"]
+        assert {"'nonsense'", "'name.x=1'", "data.knd"} <= set(found)
+
+    def test_missing_keys_and_tables(self, folder: Path) -> None:
+        found = problems(folder, "seed = 1\nbudget = 3\n")
+        assert set(found) == {"name", "space", "data", "budget"}
+        assert "got nothing" in found["data"]
+        assert "a table with the keys kind, root" in found["data"]
+        assert "got 3" in found["budget"]
+
+
+class TestSingleMistakes:
+    @pytest.mark.parametrize(
+        ("addition", "key", "says"),
+        [
+            ("epochs = 20.0", "epochs", "a whole number"),
+            ("seed = true", "seed", "a whole number"),
+            ("objectives = ['val_accuracy', 'val_accuracy']", "objectives", "distinct"),
+            ("objectives = ['n_params', 'macs']", "objectives", "'val_accuracy' among them"),
+            ("objectives = ['val_accuracy']", "objectives", "two or three"),
+            ("objectives = 'macs'", "objectives", "two or three"),
+            ("reference_point = {n_params = 3}", "reference_point.n_params", "val_accuracy, macs"),
+            ("reference_point = {macs = inf}", "reference_point.macs", "a number at least 0"),
+            ("space = 'space.py'", "space", "path/to/file.py:function"),
+            ("space = 'spce.py:joint'", "space", "did you mean 'space.py'"),
+            ("name = 2020-01-01", "name", "got the date 2020-01-01"),
+            ("name = '../up'", "name", "letters, digits"),
+            ("modules = 'space.py'", "modules", "a list"),
+            ("limits = {max_macs = 1.5}", "limits.max_macs", "a whole number"),
+            ("limits = {max_macs = 0}", "limits.max_macs", "at least 1"),
+            ("warm_start = [{a = [1]}]", "warm_start[0].a", "a number, a string, true or false"),
+            ("warm_start = {a = 1}", "warm_start", "a list; each item: a table"),
+            ("sampler = {name = 'random', startup_trials = 3}", "sampler.startup_trials", "'tpe' or 'gp'"),
+            ("sampler = {name = 'nsga2', multivariate = true}", "sampler.multivariate", "only with 'tpe'"),
+            ("execution = {callbacks = 'mlflow'}", "execution.callbacks", "distinct ones of"),
+            ("execution = {callbacks = ['wandb', 'wandb']}", "execution.callbacks", "distinct ones of"),
+        ],
+    )
+    def test_is_the_only_problem_reported(self, folder: Path, addition: str, key: str, says: str) -> None:
+        name = addition.partition(" ")[0]
+        kept = "\n".join(line for line in GOOD.splitlines() if not line.startswith(f"{name} ="))
+        found = problems(folder, f"{addition}\n{kept}")
+        assert list(found) == [key]
+        assert says in found[key]
+
+    @pytest.mark.parametrize(
+        ("data", "key", "says"),
+        [
+            ("kind = 'cifar10'", "data", "needs root"),
+            ("kind = 'digits'\ntest_root = '.'", "data", "for kind = 'image_folder' only"),
+            ("kind = 'cifar10'\nroot = 3", "data.root", "a string"),
+            ("kind = 'digits'\nchannels = true", "data.channels", "1 or 3"),
+            ("kind = 'cifar10'\nroot = 'cifar'", "data.root", "download = true"),
+            ("kind = 'image_folder'\nroot = 'images'", "data.root", "an existing folder; there is no /"),
+            ("kind = 'image_folder'\nroot = '.'", "data.root", "two or more classes"),
+        ],
+    )
+    def test_data(self, folder: Path, data: str, key: str, says: str) -> None:
+        found = problems(folder, GOOD.replace('kind = "digits"', data))
+        assert list(found) == [key]
+        assert says in found[key]
+
+    def test_folders_that_will_be_made_need_not_exist(self, folder: Path) -> None:
+        spec = parse(
+            folder, GOOD.replace('kind = "digits"', "kind = 'cifar10'\nroot = 'cifar'\ndownload = true")
+        )
+        assert spec.data.root == "cifar"
+
+    @pytest.mark.parametrize(
+        ("teacher", "key", "says"),
+        [
+            ("seed = 1", "teacher", "exactly one of architecture, builder and torchvision"),
+            ("builder = 'space.py:joint'", "teacher", "needs a checkpoint"),
+            ("torchvision = 'resnet18'\ncheckpoint = 'w.pt'", "teacher.checkpoint", "an existing file"),
+            (
+                "torchvision = 'resnet18'\nsha256 = 'abc'\ncheckpoint = 'space.py'",
+                "teacher.sha256",
+                "of the form",
+            ),
+            ("torchvision = 'resnet18'\nmean = [0.5, 0.5]\nstd = [1.0, 1.0]", "teacher", "1 or 3"),
+            (
+                "torchvision = 'resnet18'\nmean = [0.5]\nstd = [1.0, 1.0, 1.0]",
+                "teacher",
+                "one std for each channel",
+            ),
+            (
+                "torchvision = 'resnet18'\ncheckpoint = 'space.py'\ntraining = {epochs = 3}",
+                "teacher.training",
+                "trained already",
+            ),
+            (
+                "resolution = 32\narchitecture = {stages = [{block = 'basic', depth = 1, width = 8}]}",
+                "teacher.resolution",
+                "builder or torchvision",
+            ),
+            (
+                "architecture = {stages = [{block = 'basic', depth = 1, width = 8, kernel = 4}]}",
+                "teacher.architecture.stages[0]",
+                "kernel must be odd",
+            ),
+        ],
+    )
+    def test_teacher(self, folder: Path, teacher: str, key: str, says: str) -> None:
+        found = problems(folder, GOOD + f"[teacher]\n{teacher}\n")
+        assert list(found) == [key]
+        assert says in found[key]
+
+    def test_a_path_that_exists_from_where_one_stands_is_named(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "images").mkdir()
+        (folder / "studies").mkdir()
+        monkeypatch.chdir(folder)
+        shutil.copy(folder / "space.py", folder / "studies")
+        found = problems(folder / "studies", GOOD, "data.kind=image_folder", "data.root=images")
+        assert f"did you mean {folder / 'images'}?" in found["data.root"]
+
+    def test_syntax_error_names_the_line(self, folder: Path) -> None:
+        found = problems(folder, 'name = "x"\nseed = 1\nepochs 20\n')
+        assert list(found) == ["line 3"]
+        assert "'epochs 20'" in found["line 3"]
+
+    def test_broken_space_file_names_the_line(self, folder: Path) -> None:
+        (folder / "space.py").write_text("x = 1\ndef joint(trial:\n")
+        assert "space.py:2: not valid Python" in problems(folder, GOOD)["space"]
+
+    def test_no_file_at_all(self, tmp_path: Path) -> None:
+        with pytest.raises(StudyFileError, match="No such file"):
+            parse_study(tmp_path / "none.toml")
+
+    def test_the_space_is_looked_at_and_not_executed(self, folder: Path) -> None:
+        (folder / "space.py").write_text(f"raise SystemExit\n{SPACE}")
+        parse(folder, GOOD)
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "joint = lambda trial: None",
+            "from other import joint",
+            "from other import *",
+            "if True:\n  def joint(t): ...",
+        ],
+    )
+    def test_a_space_may_be_bound_in_any_way(self, folder: Path, source: str) -> None:
+        (folder / "space.py").write_text(source)
+        parse(folder, GOOD)
+
+
+class TestSettings:
+    def test_values_are_toml_or_else_strings(self, folder: Path) -> None:
+        spec = parse(
+            folder,
+            GOOD,
+            "seed=7",
+            "objectives=['val_accuracy', 'n_params']",
+            "sampler.name=nsga2",
+            'name="other"',
+            "storage=sqlite:///a=b.db",
+            "limits.max_macs=4e6",
+            'warm_start=[{"a.b" = 1}]',
+        )
+        assert (spec.seed, spec.name, spec.sampler.name) == (7, "other", "nsga2")
+        assert spec.objectives == ("val_accuracy", "n_params")
+        assert spec.storage == "sqlite:///a=b.db"
+        assert spec.limits.max_macs == 4_000_000
+        assert spec.warm_start == ({"a.b": 1},)
+
+    def test_the_last_one_wins_and_the_file_is_left_alone(self, folder: Path) -> None:
+        assert parse(folder, GOOD, "seed=1", "seed=2").seed == 2
+        assert (folder / "study.toml").read_text() == GOOD
+
+
+class TestIdentity:
+    @pytest.mark.parametrize(
+        "setting",
+        [
+            "budget.trials=9",
+            "budget.seconds=1",
+            "budget.max_turned_away=5",
+            "execution.executor=ray_tune",
+            "execution.checkpoint_every=3",
+            "execution.callbacks=['mlflow']",
+            "execution.bank_bytes=1073741824",
+            "execution.bank_device_bytes=0",
+            "storage=sqlite",
+            "retrain.seeds=2",
+        ],
+    )
+    def test_is_left_alone_by_what_does_not_change_a_result(self, folder: Path, setting: str) -> None:
+        assert (
+            identity_difference(parse(folder, GOOD).identity(), parse(folder, GOOD, setting).identity()) == []
+        )
+
+    def test_keys_that_came_later_are_not_missed_in_older_runs(self, folder: Path) -> None:
+        """What a study of version 0.1.0's first weeks wrote into its books; a new key at its default adds nothing."""
+        taught = GOOD + "[teacher]\ntorchvision = 'resnet18'\n"
+        identity = parse(folder, taught).identity()
+        assert sorted(identity["execution"]) == ["channels_last", "device", "precision", "threads"]
+        training = identity["teacher"]["training"]
+        assert sorted(training) == [
+            "augmentation",
+            "batch_size",
+            "epochs",
+            "learning_rate",
+            "momentum",
+            "optimizer",
+            "schedule",
+            "weight_decay",
+        ]
+        mixed = parse(folder, taught, "teacher.training.mixing=mixup").identity()
+        assert identity_difference(identity, mixed) == ['teacher.training.mixing: (absent) -> "mixup"']
+
+    @pytest.mark.parametrize(
+        ("setting", "line"),
+        [
+            ("epochs=30", "epochs: 20 -> 30"),
+            ("seed=1", "seed: 0 -> 1"),
+            ("execution.threads=2", "execution.threads: 1 -> 2"),
+            ("execution.bank_bytes=2e9", "execution.bank_bytes: (absent) -> 2000000000"),
+            ("execution.bank_bytes=0", "execution.bank_bytes: (absent) -> 0"),
+            ("execution.cuda_graphs=false", "execution.cuda_graphs: (absent) -> false"),
+            ("execution.device=cpu", 'execution.device: "auto" -> "cpu"'),
+            ("limits.max_macs=1e6", "limits.max_macs: null -> 1000000"),
+            ("sampler.multivariate=false", "sampler.multivariate: true -> false"),
+            ("objectives=['val_accuracy','n_params']", 'objectives.1: "macs" -> "n_params"'),
+        ],
+    )
+    def test_names_each_difference(self, folder: Path, setting: str, line: str) -> None:
+        assert identity_difference(
+            parse(folder, GOOD).identity(), parse(folder, GOOD, setting).identity()
+        ) == [line]
+
+    def test_a_moved_checkout_is_the_same_study(self, folder: Path) -> None:
+        spec = parse(folder, GOOD)
+        assert replace(spec, base=Path("/elsewhere")).identity() == spec.identity()
+
+    def test_what_appears_or_goes_is_named(self) -> None:
+        assert identity_difference({"a": {"b": 1}}, {"c": [2]}) == [
+            "a.b: 1 -> (absent)",
+            "c.0: (absent) -> 2",
+        ]
+        assert identity_difference({"a": None, "l": []}, {"a": None, "l": []}) == []
+
+
+class TestShippedStudies:
+    STUDIES = sorted((ROOT / "studies").glob("*.toml"))
+
+    def test_there_are_three(self) -> None:
+        assert {p.stem for p in self.STUDIES} >= {"digits", "cifar10", "image_folder"}
+
+    @pytest.mark.parametrize("path", [*STUDIES, TEMPLATES / "study.toml"], ids=lambda p: p.stem)
+    def test_parses(self, path: Path, tmp_path: Path) -> None:
+        for name in ("cats", "dogs"):
+            (tmp_path / name).mkdir()
+        settings = [f"data.root={tmp_path}"] if path.stem == "image_folder" else []
+        spec = parse_study(path, settings)
+        assert spec.teacher is not None
+        assert spec.teacher.trained_here
+
+    def test_the_template_is_the_digits_study(self) -> None:
+        template, digits = (
+            parse_study(TEMPLATES / "study.toml"),
+            parse_study(ROOT / "studies" / "digits.toml"),
+        )
+        assert replace(template, name=digits.name, space=digits.space, base=digits.base) == digits
+        assert (TEMPLATES / "space.py").read_bytes() == (ROOT / "search_spaces" / "digits.py").read_bytes()
+
+
+class TestDocumentation:
+    TEXT = (ROOT / "docs" / "study_files.md").read_text()
+
+    def test_every_key_is_described(self) -> None:
+        data = TypeAdapter(StudySpec).json_schema()
+        definitions = data["$defs"]
+        keys = set(data["properties"]) - {"base"}
+        for table in (
+            "DataSpec",
+            "TeacherSpec",
+            "SamplerSpec",
+            "BudgetSpec",
+            "LimitsSpec",
+            "ExecutionSpec",
+            "RetrainSpec",
+        ):
+            keys |= set(definitions[table]["properties"])
+        for table in ("ArchitectureSpec", "StageSpec", "TrainingSpec"):
+            keys |= set(definitions[table]["properties"])
+        assert {k for k in keys if not re.search(rf"[`\[.]{k}[`\]]", self.TEXT)} == set()
+
+    def test_the_example_parses(self, folder: Path) -> None:
+        example = re.findall(r"```toml\n(.*?)```", self.TEXT, re.DOTALL)[0]
+        assert parse(folder, example, "space=space.py:joint").budget.trials == 60
+
+
+class TestUserFiles:
+    def test_a_file_is_executed_once_and_again_when_edited(self, tmp_path: Path) -> None:
+        path = tmp_path / "user.py"
+        path.write_text("token = object()\ndef f(): return token\n")
+        first = load_function("user.py:f", tmp_path)
+        assert load_function(str(path) + ":f", Path("/")) is first
+        path.write_text("token = 1\ndef f(): return token\n")
+        assert load_function("user.py:f", tmp_path)() == 1
+
+    def test_files_of_one_name_and_their_neighbours_do_not_mix(self, tmp_path: Path) -> None:
+        functions = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "neighbour_of_user.py").write_text(f"name = {name!r}\n")
+            (tmp_path / name / "user.py").write_text(
+                "from neighbour_of_user import name\ndef f(): return name\n"
+            )
+            functions.append(load_function("user.py:f", tmp_path / name))
+        assert [f() for f in functions] == ["one", "two"]
+
+    def test_a_neighbour_never_shadows_the_standard_library_afterwards(self, tmp_path: Path) -> None:
+        (tmp_path / "wave.py").write_text("mine = True\n")
+        (tmp_path / "user.py").write_text("def f(): ...\n")
+        load_function("user.py:f", tmp_path)
+        import wave
+
+        assert not hasattr(wave, "mine")
+
+    @pytest.mark.parametrize(
+        ("source", "says"),
+        [
+            ("x = 1\n1 / 0\n", r"user\.py:2: cannot be imported: ZeroDivisionError"),
+            ("x = 1\ny = = 2\n", r"user\.py:2: cannot be imported: SyntaxError"),
+            ("def g():\n    raise KeyError('k')\n\ng()\n", r"user\.py:2: cannot be imported: KeyError"),
+            ("import no_such_module_at_all\n", r"user\.py:1: .*no_such_module_at_all"),
+            (
+                "def functon(): ...\n",
+                r"defines no function 'function'; there: functon; did you mean 'functon'",
+            ),
+            ("function = 3\n", "defines no function 'function'"),
+        ],
+    )
+    def test_what_is_wrong_is_said_with_its_line(self, tmp_path: Path, source: str, says: str) -> None:
+        (tmp_path / "user.py").write_text(source)
+        before = set(sys.modules)
+        with pytest.raises(ValueError, match=says):
+            load_function("user.py:function", tmp_path)
+        assert not {m for m in set(sys.modules) - before if "user" in m} or "cannot be imported" not in says
+
+    def test_missing_files_and_malformed_references(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="does not exist"):
+            import_file(tmp_path / "none.py")
+        for reference in ("file.py", ":f", "file:f", "file.py:", "file.py:a b"):
+            with pytest.raises(ValueError, match=r"path/to/file\.py:function"):
+                load_function(reference, tmp_path)
+
+    def test_content_id_follows_the_files_that_are_imported(self, tmp_path: Path) -> None:
+        (tmp_path / "space.py").write_text("import json\nfrom parts import a\n")
+        (tmp_path / "parts.py").write_text("import deeper\na = 1\n")
+        (tmp_path / "deeper.py").write_text("b = 1\n")
+        (tmp_path / "other.py").write_text("c = 1\n")
+        first = file_content_id(tmp_path / "space.py")
+        (tmp_path / "other.py").write_text("c = 2\n")
+        assert file_content_id(tmp_path / "space.py") == first
+        (tmp_path / "deeper.py").write_text("b = 2\n")
+        assert file_content_id(tmp_path / "space.py") != first
+        shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+        assert file_content_id(tmp_path.with_name("moved") / "space.py") == file_content_id(
+            tmp_path / "space.py"
+        )
+
+    def test_foreign_code_follows_the_files_of_registered_classes(self, tmp_path: Path) -> None:
+        """Of naskd itself nothing is read, and what has no file cannot be told apart."""
+        file = tmp_path / "mine.py"
+        found = []
+        for text in ("class Loss: a = 1", "class Loss: a = 2"):
+            file.write_text(text)
+            loss = import_file(file).Loss
+            found.append(
+                foreign_code(["naskd.knowledge.relation.rkd:RkdLoss", loss, f"{loss.__module__}:Loss"])
+            )
+            assert found[-1] == [file_content_id(file)]
+        assert found[0] != found[1]
+        assert foreign_code(["naskd.knowledge.relation.rkd:RkdLoss"]) == []
+        typed: dict[str, Any] = {"__name__": "typed"}
+        exec("class Loss: ...", typed)
+        for nowhere in (typed["Loss"], "not_installed:Loss", "builtins:int"):
+            assert foreign_code([loss, nowhere]) is None

@@ -1,0 +1,206 @@
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from naskd.store.artifacts import ArtifactStore, file_hash, load_checkpoint
+
+STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path / "not" / "there" / "yet")
+
+
+def same(found, wanted=STATE) -> bool:
+    return found.keys() == wanted.keys() and all(torch.equal(found[k], wanted[k]) for k in wanted)
+
+
+def test_what_was_stored_comes_back(store: ArtifactStore) -> None:
+    assert "x" not in store
+    store.save("x", STATE, {"label": "teacher"})
+    assert "x" in store
+    state, manifest = ArtifactStore(store.root).load("x")
+    assert same(state)
+    assert manifest["label"] == "teacher"
+    assert manifest["sha256"] == file_hash(store.path("x") / "model.pt")
+    assert sorted(p.name for p in store.root.iterdir()) == ["x"]
+
+
+def test_who_comes_second_changes_nothing(store: ArtifactStore) -> None:
+    store.save("x", STATE, {"who": 1})
+    store.save("x", {"a": torch.zeros(1)}, {"who": 2})
+    state, manifest = store.load("x")
+    assert same(state)
+    assert manifest["who"] == 1
+    assert sorted(p.name for p in store.root.iterdir()) == ["x"]
+
+
+def test_an_error_in_the_middle_leaves_nothing(store: ArtifactStore) -> None:
+    with pytest.raises(TypeError):
+        store.save("x", STATE, {"label": object()})
+    assert "x" not in store
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_kill_in_the_middle_leaves_nothing_that_counts(store: ArtifactStore) -> None:
+    code = f"""
+import json, os, signal, torch
+from pathlib import Path
+from naskd.store.artifacts import ArtifactStore
+json.dumps = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+ArtifactStore(Path({str(store.root)!r})).save("x", {{"a": torch.zeros(2)}}, {{}})
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert "x" not in store
+    with store.claim("x") as wanted:
+        assert wanted
+        store.save("x", STATE, {})
+    assert same(store.load("x")[0])
+
+
+def test_a_changed_file_is_noticed(store: ArtifactStore) -> None:
+    store.save("x", STATE, {})
+    torch.save({"a": torch.zeros(2, 3), "b": torch.tensor(3)}, store.path("x") / "model.pt")
+    with pytest.raises(ValueError, match="not the file that was meant"):
+        store.load("x")
+
+
+def test_a_claim_is_for_one_process_at_a_time(store: ArtifactStore) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+import torch
+from naskd.store.artifacts import ArtifactStore
+store = ArtifactStore(Path({str(store.root)!r}))
+print("asking", flush=True)
+with store.claim("x") as wanted:
+    print("wanted" if wanted else "there", flush=True)
+"""
+    with store.claim("other"), store.claim("x") as wanted:
+        assert wanted
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asking\n"
+        answered, _, _ = select.select([process.stdout], [], [], 0.3)
+        assert not answered, "the claim was given twice"
+        store.save("x", STATE, {})
+    assert process.stdout.read() == "there\n"
+    assert process.wait() == 0
+
+
+def test_a_claim_ends_with_who_holds_it(store: ArtifactStore) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from naskd.store.artifacts import ArtifactStore
+with ArtifactStore(Path({str(store.root)!r})).claim("x"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    with store.claim("x") as wanted:
+        assert wanted
+
+
+def test_a_claim_is_given_back_after_an_error(store: ArtifactStore) -> None:
+    def fail() -> None:
+        with store.claim("x"):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with store.claim("x") as wanted:
+        assert wanted
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE, "epoch": 3},
+        {"model": STATE, "optimizer": {"lr": 0.1}},
+        {"model_state_dict": STATE},
+        {"model": {"state_dict": STATE}},
+        {f"module.{name}": value for name, value in STATE.items()},
+        {"state_dict": {f"module.{name}": value for name, value in STATE.items()}},
+    ],
+    ids=["bare", "state_dict", "model", "model_state_dict", "nested", "parallel", "parallel in state_dict"],
+)
+def test_the_state_is_found_where_people_keep_it(content, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    assert same(load_checkpoint(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_safetensors_are_read_too(prefix: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({prefix + name: value for name, value in STATE.items()}, path)
+    assert same(load_checkpoint(path, file_hash(path).upper()))
+
+
+def test_a_prefix_that_is_part_of_the_names_stays(tmp_path: Path) -> None:
+    state = {"module.a": torch.zeros(1), "head": torch.zeros(1)}
+    torch.save(state, tmp_path / "x.pt")
+    assert same(load_checkpoint(tmp_path / "x.pt"), state)
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("EVIL",))
+
+
+def test_a_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.zeros(1), "evil": Evil()}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read with weights_only=True"):
+            load_checkpoint(tmp_path / name)
+    assert not (tmp_path / "EVIL").exists()
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"], ids=["empty", "text", "cut off"])
+def test_a_file_of_something_else_is_one_clear_error(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"checkpoint .*{name} cannot be read") as caught:
+        load_checkpoint(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 3}, [torch.zeros(1)], {"model": {}}, torch.zeros(2)])
+def test_a_file_without_tensors_by_name_is_no_state(content, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_the_hash_is_checked_before_the_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=f"has SHA-256 {file_hash(path)}, expected {'0' * 64}"):
+        load_checkpoint(path, "0" * 64)
+    with pytest.raises(ValueError, match="does not exist"):
+        load_checkpoint(tmp_path / "y.pt")
+
+
+def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_hash(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_the_manifest_is_plain_json(store: ArtifactStore) -> None:
+    store.save("x", STATE, {"curve": [{"epoch": 1, "loss": 0.5}]})
+    assert json.loads((store.path("x") / "manifest.json").read_text()) == store.manifest("x")

@@ -1,0 +1,69 @@
+"""Checkpoints: the newest one wins, whole or not at all, on any filesystem."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from naskd.store.checkpoints import CheckpointStore
+
+
+@pytest.fixture(params=["folder", "file", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> CheckpointStore:
+    """In a folder, at a URL that Arrow opens, and at one that only fsspec opens."""
+    roots = {"folder": tmp_path / "a", "file": f"file://{tmp_path}/b", "memory": f"memory://{tmp_path.name}"}
+    return CheckpointStore(roots[request.param])
+
+
+def test_the_newest_is_found_and_no_other_is_kept(store) -> None:
+    assert store.load("x-1") is None
+    for epoch in (1, 2, 10):
+        store.save("x-1", epoch, b"%d" % epoch)
+    assert store.load("x-1") == b"10"
+    assert store._epochs("x-1") == [10]
+
+
+def test_a_late_writer_does_not_go_back(store) -> None:
+    """A worker that was believed dead may still be writing."""
+    store.save("x-1", 5, b"newer")
+    store.save("x-1", 4, b"older")
+    assert store.load("x-1") == b"newer"
+
+
+def test_trainings_do_not_mix_and_are_forgotten_alone(store) -> None:
+    store.save("x-1", 1, b"one")
+    store.save("x-2", 1, b"two")
+    store.remove("x-1")
+    store.remove("x-1")
+    assert store.load("x-1") is None
+    assert store.load("x-2") == b"two"
+
+
+def test_a_writer_that_died_leaves_nothing_that_is_read(store) -> None:
+    store.save("x-1", 1, b"whole")
+    filesystem, _ = store._filesystem()
+    with filesystem.open_output_stream(f"{store._folder('x-1')}/.0000.partial") as stream:
+        stream.write(b"ha")
+    assert store.load("x-1") == b"whole"
+
+
+@pytest.mark.parametrize("url", ["nowhere://x", "s3://"])
+def test_a_url_that_nothing_opens_is_said_to_be_one(url) -> None:
+    with pytest.raises(ValueError, match=f"'{url}' cannot be opened"):
+        CheckpointStore(url).load("x-1")
+
+
+def test_many_epochs_are_found_by_number_and_not_by_name(tmp_path) -> None:
+    store = CheckpointStore(tmp_path)
+    for epoch in itertools.chain(range(1, 4), [999_999, 1_000_000]):
+        store.save("x", epoch, str(epoch).encode())
+    assert store.load("x") == b"1000000"
+
+
+def test_a_place_where_nothing_can_be_kept_is_found_before_it_is_needed(tmp_path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"checkpoints cannot be kept at .*file/x"):
+        CheckpointStore(tmp_path / "file" / "x").check()
+    store = CheckpointStore(tmp_path / "kept")
+    store.check()
+    assert not list((tmp_path / "kept").iterdir())

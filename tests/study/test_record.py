@@ -1,0 +1,207 @@
+import json
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import moocore
+import pytest
+from fake_world import ASSISTANT_MACS, REFERENCE, TRIAL_MACS, drive, joint, make_spec, make_study, plain
+from optuna.storages import InMemoryStorage
+
+from naskd.study.record import importance, load_books, run_record
+from naskd.study.storage import open_storage
+from naskd.trials.jobs import TrialResult
+
+TRIAL = {"number", "val_accuracy", "macs", "n_params", "config", "seed", "wall_seconds", "train_macs"}
+TOP = {"study", "objectives", "reference_point", "hypervolume", "train_macs", "trials", "schema_version"}
+THREE = ("val_accuracy", "macs", "n_params")
+
+
+def _searched(trials=24, *, space=joint, fail=(), **changes):
+    """A study with failures at some trials, one still running and one waiting."""
+    study = make_study(make_spec(trials, **changes), InMemoryStorage(), space=space)
+    done = 0
+    while (job := study.ask()) is not None:
+        result = study.resources.work(job)
+        if job.kind == "trial":
+            done += 1
+            if done in fail:
+                result = replace(result, status=fail[done], reason="why", metrics={})
+        study.tell(job, result)
+    return study
+
+
+@pytest.fixture(scope="module")
+def study():
+    return _searched(fail={3: "failed", 5: "stopped"})
+
+
+def _brute_force_front(trials, names):
+    def better(a, b):
+        signs = [(-1 if n == "val_accuracy" else 1) for n in names]
+        pairs = [(s * a[n], s * b[n]) for s, n in zip(signs, names, strict=True)]
+        return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+    return [t for t in trials if not any(better(other, t) for other in trials)]
+
+
+def test_the_front_record_is_what_scripts_rely_on(study):
+    record = run_record(study.optuna_study, study.spec.objectives, everything=False)
+    assert set(record) >= TOP
+    assert (record["study"], record["schema_version"]) == ("fake", 1)
+    assert record["objectives"] == [
+        {"name": "val_accuracy", "direction": "maximize"},
+        {"name": "macs", "direction": "minimize"},
+    ]
+    assert all(set(t) >= TRIAL for t in record["trials"])
+    assert all(set(t["config"]) >= {"architecture", "distillation", "training"} for t in record["trials"])
+    assert {t["state"] for t in record["trials"]} == {"COMPLETE"}
+    assert not {"progress", "importance"} & set(record)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+@pytest.mark.parametrize("objectives", [("val_accuracy", "macs"), THREE])
+def test_the_front_is_brute_forces_and_cheapest_first(objectives):
+    study = _searched(20, objectives=objectives)
+    everything = run_record(study.optuna_study, objectives)["trials"]
+    front = run_record(study.optuna_study, objectives, everything=False)["trials"]
+    complete = [t for t in everything if t["state"] == "COMPLETE"]
+    expected = _brute_force_front(complete, objectives)
+    assert sorted(t["number"] for t in front) == sorted(t["number"] for t in expected)
+    assert [t["macs"] for t in front] == sorted(t["macs"] for t in front)
+    assert {t["number"] for t in everything if t["on_front"]} == {t["number"] for t in front}
+    assert len(front) > 1
+
+
+@pytest.mark.parametrize("objectives", [("val_accuracy", "macs"), THREE])
+def test_the_hypervolume_is_an_independent_ones_on_accuracy_and_log_costs(objectives):
+    study = _searched(20, objectives=objectives)
+    record = run_record(study.optuna_study, objectives)
+    points = [
+        [-t["val_accuracy"], *(math.log10(t[name]) for name in objectives[1:])]
+        for t in record["trials"]
+        if t["state"] == "COMPLETE"
+    ]
+    reference = [-REFERENCE["val_accuracy"], *(math.log10(REFERENCE[name]) for name in objectives[1:])]
+    assert record["hypervolume"] == pytest.approx(moocore.hypervolume(points, ref=reference), rel=1e-9)
+    assert record["hypervolume"] > 0
+    assert record["reference_point"] == {name: REFERENCE[name] for name in objectives}
+
+
+def test_all_states_are_told_with_their_reasons():
+    study = _searched(8, space=plain, fail={2: "failed", 4: "stopped"})
+    study.optuna_study.enqueue_trial({"width": 3, "depth": 1})
+    study.optuna_study.enqueue_trial({"width": 3, "depth": 1})
+    study.optuna_study.ask()
+    record = run_record(study.optuna_study, study.spec.objectives)
+    found = [t["state"] for t in record["trials"]]
+    assert set(found) >= {"COMPLETE", "FAIL", "PRUNED", "RUNNING", "WAITING"}
+    assert found.count("RUNNING") == found.count("WAITING") == record["counts"]["running"] == 1
+    counts = record["counts"]
+    assert (counts["complete"], counts["failed"], counts["stopped"]) == (6, 1, 1)
+    assert counts["turned_away"] == found.count("PRUNED") - 1
+    for trial in record["trials"]:
+        assert bool(trial["reason"]) == (trial["state"] in ("FAIL", "PRUNED"))
+        assert trial["number"] == record["trials"].index(trial)
+
+
+def test_a_trial_that_was_run_again_is_no_failure():
+    study = make_study(make_spec(3), InMemoryStorage(), space=plain)
+    drive(study, 2)
+    study.ask()
+    study.release()
+    again = make_study(make_spec(3), study.optuna_study._storage, study.resources, space=plain)
+    drive(again)
+    record = run_record(again.optuna_study, study.spec.objectives)
+    assert record["counts"]["failed"] == 0
+    assert [t["retried"] for t in record["trials"]][1]
+    assert [t["retry_of"] for t in record["trials"]][2] == 1
+
+
+def test_the_ledger_books_trials_and_assistants(study):
+    record = run_record(study.optuna_study, study.spec.objectives)
+    trained = [t for t in record["trials"] if t["curve"]]
+    assert record["train_macs"] == study.train_macs
+    assert record["train_macs"] == len(trained) * TRIAL_MACS + len(record["assistants"]) * ASSISTANT_MACS
+    assert record["teacher"]["label"] == "teacher"
+    assert len(record["assistants"]) == 2
+
+
+def test_the_bank_is_summed_over_trials(study):
+    assert run_record(study.optuna_study, study.spec.objectives)["bank"] is None, "books of before"
+    other = make_study(make_spec(4), InMemoryStorage(), space=plain)
+    counts = iter([(100, 120, {"a": 50}), (100, 0, {"a": 40, "b": 7}), (0, 0, {}), (100, 100, {"c": 1})])
+    while (job := other.ask()) is not None:
+        result = other.resources.work(job)
+        if job.kind == "trial":
+            asked, forward, sizes = next(counts)
+            result = replace(result, asked_images=asked, forward_images=forward, bank_bytes=sizes)
+        other.tell(job, result)
+    found = run_record(other.optuna_study, other.spec.objectives)
+    assert found["bank"] == {
+        "asked_images": 300,
+        "forward_images": 220,
+        "hit_rate": pytest.approx(80 / 300),
+        "saved_macs": 3 * TRIAL_MACS,
+        "size_bytes": 50 + 7 + 1,
+    }
+    assert found["trials"][1]["asked_images"] == 100
+    assert found["trials"][1]["bank_bytes"] == {"a": 40, "b": 7}
+
+
+def test_progress_never_falls_and_ends_at_the_hypervolume(study):
+    record = run_record(study.optuna_study, study.spec.objectives)
+    progress = record["progress"]
+    assert [p["trial"] for p in progress] == [
+        t["number"] for t in record["trials"] if t["state"] == "COMPLETE"
+    ]
+    assert all(a["hypervolume"] <= b["hypervolume"] for a, b in pairwise(progress))
+    assert all(a["train_macs"] < b["train_macs"] for a, b in pairwise(progress))
+    assert progress[-1]["hypervolume"] == record["hypervolume"]
+    failed_before_the_last = 2
+    assert progress[-1]["train_macs"] == (len(progress) + failed_before_the_last) * TRIAL_MACS
+
+
+def test_importance_shares_sum_to_one_and_find_what_matters(study):
+    found = importance(study.optuna_study, study.spec.objectives)
+    assert set(found) == {"val_accuracy", "macs"}
+    for shares in found.values():
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert set(shares) == {"width", "depth", "rate", "kd.use", "kd.temperature", "kd.assistant"}
+    assert max(found["macs"], key=found["macs"].get) == "width"
+    assert found["macs"]["width"] + found["macs"]["depth"] > 0.9
+
+
+def test_with_few_trials_importance_is_not_told():
+    assert importance(_searched(9).optuna_study, ("val_accuracy", "macs")) == {}
+    constant = _searched(12, space=plain)
+    for trial in constant.optuna_study._storage.get_all_trials(0, deepcopy=False):
+        if trial.values:
+            trial.values[0] = 0.5
+    assert set(importance(constant.optuna_study, ("val_accuracy", "macs"))) == {"macs"}
+
+
+def test_a_study_without_a_complete_trial_has_an_empty_front():
+    study = make_study(make_spec(2), space=plain)
+    record = run_record(study.optuna_study, study.spec.objectives)
+    assert (record["trials"], record["hypervolume"], record["progress"]) == ([], 0.0, [])
+    drive(study, 1)
+    job = study.ask()
+    study.tell(job, TrialResult("failed", job.seed, reason="no"))
+    record = run_record(study.optuna_study, study.spec.objectives, everything=False)
+    assert (record["trials"], record["hypervolume"]) == ([], 0.0)
+    assert record["counts"]["failed"] == 1
+
+
+def test_designs_worse_than_the_reference_add_nothing():
+    study = make_study(make_spec(2), space=plain)
+    drive(study, 1)
+    job = study.ask()
+    study.tell(job, TrialResult("complete", job.seed, metrics={"val_accuracy": 0.05, "macs": 10}))
+    assert run_record(study.optuna_study, study.spec.objectives)["hypervolume"] == 0.0
+
+
+def test_loading_books_that_are_not_there(tmp_path):
+    open_storage("journal", tmp_path)
+    with pytest.raises(ValueError, match="holds no study named 'fake'"):
+        load_books(make_spec(), tmp_path)
