@@ -14,16 +14,19 @@ import math
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import click
 import typer
 from typer.core import TyperGroup
 
 from naskd import __version__
+from naskd.spec.errors import InputError, NaskdError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,6 +39,10 @@ PIPED_WIDTH = 120
 
 _INTERRUPTED = 130
 
+_OUR_MISTAKE = f"""
+This is a mistake in naskd {__version__}, not in what you gave it. Please report it, with the lines above, the command
+and the study file, as CONTRIBUTING.md says; no run is damaged by it."""
+
 
 class Commands(TyperGroup):
     """Turns what a command raises into one clear message and an exit code.
@@ -47,35 +54,25 @@ class Commands(TyperGroup):
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, click.ClickException):
             raise
         except KeyboardInterrupt:
             _say("stopped by Ctrl-C")
             code = _INTERRUPTED
-        except ValueError as error:
+        except NaskdError as error:
             _say(f"error: {error}")
-            code = 2
+            code = 2 if isinstance(error, InputError) else 1
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
             place = f" ({error.filename})" if error.filename else ""
             _say(f"error: {error.strerror or error}{place}")
             code = 1
-        except RuntimeError as error:
-            if not isinstance(error, _known_failures()):
-                raise
-            _say(f"error: {error}")
+        except Exception:
+            traceback.print_exc()
+            _say(_OUR_MISTAKE)
             code = 1
         raise typer.Exit(code)
-
-
-def _known_failures() -> tuple[type[Exception], ...]:
-    from naskd.executors.attempts import WorkerError
-    from naskd.executors.ray.connect import ClusterError
-    from naskd.runs.export import ExportError
-    from naskd.study.study import StudyError
-
-    return StudyError, ExportError, WorkerError, ClusterError
 
 
 app = typer.Typer(
@@ -498,7 +495,7 @@ def methods(
     chosen = [(kind, card) for kind, card in cards if card.name == name]
     if not chosen:
         known = [card.name for _, card in cards]
-        raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}{nearest(name, known)}")
+        raise InputError(f"unknown method {name!r}; known: {', '.join(known)}{nearest(name, known)}")
     for kind, card in chosen:
         _show(card_table(kind, card))
 
@@ -593,7 +590,7 @@ def init(
     templates = [item for item in files("naskd").joinpath("templates").iterdir() if item.is_file()]
     there = sorted(item.name for item in templates if (folder / item.name).exists())
     if there:
-        raise ValueError(
+        raise InputError(
             f"{folder} already holds {', '.join(there)}; nothing was written: choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)

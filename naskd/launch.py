@@ -41,8 +41,8 @@ def search(
         The run, with its report written.
 
     Raises:
-        ValueError: The study file is wrong.
-        StudyError: The run is another study's, is in use, or cannot go on.
+        InputError: The study file is wrong.
+        RunError: The run is another study's, is in use, or cannot go on.
     """
     spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
     budget = spec.budget
@@ -61,7 +61,7 @@ def prepare(spec: StudySpec) -> None:
     """Begin what the study's executor does beside the rest of the start, if anything.
 
     Raises:
-        ValueError: The executor is not registered.
+        InputError: The executor is not registered.
     """
     begin = EXECUTORS[spec.execution.executor].prepare
     if begin is not None:

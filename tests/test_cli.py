@@ -28,8 +28,9 @@ from naskd.report.progress import RetrainProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
 from naskd.schemes import SCHEMES
+from naskd.spec.errors import RunError
 from naskd.study import record
-from naskd.study.study import Snapshot, StudyError
+from naskd.study.study import Snapshot
 
 CARDS = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES, EXECUTORS) for card in registry]
 
@@ -197,7 +198,7 @@ def test_resume_of_a_changed_study_is_refused_as_wrong_input(tiny_run_copy: Path
     [
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device ("),
         (OSError(errno.EACCES, "Permission denied", "/there/file"), "Permission denied (/there/file)"),
-        (StudyError("the run is in use"), "the run is in use"),
+        (RunError("the run is in use"), "the run is in use"),
         (ExportError("the models differ"), "the models differ"),
     ],
 )

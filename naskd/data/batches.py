@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 
 
@@ -49,7 +50,7 @@ def epoch_batches(
         Index tensors ``(b,)`` int64 with ``min_batch <= b <= batch_size``, disjoint.
 
     Raises:
-        ValueError: `n` or `batch_size` is below `min_batch`.
+        InputError: `n` or `batch_size` is below `min_batch`.
     """
     steps = steps_per_epoch(n, batch_size, min_batch)
     return list(torch.split(epoch_order(n, seed, epoch, device), batch_size)[:steps])
@@ -59,15 +60,15 @@ def steps_per_epoch(n: int, batch_size: int, min_batch: int = 2) -> int:
     """Number of batches that :func:`epoch_batches` returns.
 
     Raises:
-        ValueError: `n` or `batch_size` is below `min_batch`, or that below 1.
+        InputError: `n` or `batch_size` is below `min_batch`, or that below 1.
     """
     if min_batch < 1:
-        raise ValueError(f"min_batch must be at least 1, got {min_batch}")
+        raise InputError(f"min_batch must be at least 1, got {min_batch}")
     if batch_size < min_batch:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be at least {min_batch}, the smallest batch that trains, got {batch_size}"
         )
     if n < min_batch:
-        raise ValueError(f"{n} training samples do not fill the smallest batch of {min_batch}; add images")
+        raise InputError(f"{n} training samples do not fill the smallest batch of {min_batch}; add images")
     full, rest = divmod(n, batch_size)
     return full + (rest >= min_batch)

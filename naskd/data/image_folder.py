@@ -19,6 +19,7 @@ from naskd.data.raw import ImageArray, Shape, Source, channels_of, fit, fitted_s
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
+from naskd.spec.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -41,13 +42,13 @@ def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
         cache: Folder for decoded images; None decodes at every call.
 
     Raises:
-        ValueError: `root` is missing, has fewer than two classes or an empty one.
+        InputError: `root` is missing, has fewer than two classes or an empty one.
     """
     if not root.is_dir():
-        raise ValueError(f"the image folder {str(root)!r} does not exist; expected {root}/<class>/*.jpg")
+        raise InputError(f"the image folder {str(root)!r} does not exist; expected {root}/<class>/*.jpg")
     class_names = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")))
     if len(class_names) < 2:
-        raise ValueError(
+        raise InputError(
             f"the image folder {str(root)!r} has {len(class_names)} class folders; at least 2 are needed"
         )
     paths: list[str] = []
@@ -55,7 +56,7 @@ def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
     for label, name in enumerate(class_names):
         found = sorted(_image_files(root / name))
         if not found:
-            raise ValueError(
+            raise InputError(
                 f"the class folder {str(root / name)!r} has no images ({', '.join(EXTENSIONS)}); "
                 "add some or remove it"
             )
@@ -96,7 +97,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
             yield image
     # All that came out of 20,000 randomly damaged files of seven kinds.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
+        raise InputError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
 
 
 def _decode(paths: list[str], spec: DataSpec) -> ImageArray:
@@ -143,6 +144,6 @@ def _cache_key(paths: list[str], root: Path, spec: DataSpec) -> str:
         try:
             status = os.stat(path)
         except OSError as error:
-            raise ValueError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
+            raise InputError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
         files.append((os.path.relpath(path, root), status.st_size, status.st_mtime_ns))
     return content_id([_FORMAT, pillow_version, str(root.resolve()), spec.resolution, spec.channels, files])

@@ -12,6 +12,7 @@ from naskd.data.sources import folder, open_development, split_of
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
+from naskd.spec.errors import InputError
 
 _STATISTICS_CHUNK = 4096
 
@@ -29,7 +30,7 @@ def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> S
             call. Entries are found by the names, sizes and times of the files and checked against their hash.
 
     Raises:
-        ValueError: Images are missing, corrupt, of unequal shape or too many for ``max_bytes``; a class is
+        InputError: Images are missing, corrupt, of unequal shape or too many for ``max_bytes``; a class is
             too small.
     """
     if spec.test_root is not None:
@@ -94,7 +95,7 @@ def _data_hash(
 def _check_apart(root: Path, test_root: Path) -> None:
     root, test_root = root.resolve(), test_root.resolve()
     if root == test_root or root in test_root.parents or test_root in root.parents:
-        raise ValueError(
+        raise InputError(
             f"data.root = {str(root)!r} and data.test_root = {str(test_root)!r} lie in each other, so "
             "that test images would be trained on; give two separate folders"
         )

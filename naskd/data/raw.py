@@ -10,6 +10,7 @@ from PIL import Image
 
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
+from naskd.spec.errors import InputError
 
 ImageArray = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -44,20 +45,20 @@ def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -
         what: Which images, for the messages.
 
     Raises:
-        ValueError: They are not square, smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
+        InputError: They are not square, smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
     """
     _, height, width = image_shape
     if height != width:
-        raise ValueError(f"the {what} images are {width}x{height} pixels, not square; set data.resolution")
+        raise InputError(f"the {what} images are {width}x{height} pixels, not square; set data.resolution")
     if height < MIN_RESOLUTION:
-        raise ValueError(
+        raise InputError(
             f"the {what} images are {width}x{height} pixels; at least "
             f"{MIN_RESOLUTION}x{MIN_RESOLUTION} is needed: set data.resolution = {MIN_RESOLUTION} or more"
         )
     n_bytes = n_images * math.prod(image_shape)
     if n_bytes > spec.max_bytes:
         shape = "x".join(map(str, image_shape))
-        raise ValueError(
+        raise InputError(
             f"{n_images} {what} images of {shape} need {n_bytes} bytes, data.max_bytes is "
             f"{spec.max_bytes}; set a smaller data.resolution or data.max_train, or a larger data.max_bytes"
         )
@@ -85,12 +86,12 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
         ``(C, H, W)``.
 
     Raises:
-        ValueError: Pixels of 32 bits, whose range is unknown.
+        InputError: Pixels of 32 bits, whose range is unknown.
     """
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(f"pixels of 32 bits (mode {image.mode}) have no known range; convert to 8 bits")
+        raise InputError(f"pixels of 32 bits (mode {image.mode}) have no known range; convert to 8 bits")
     image = image.convert("L" if (channels or channels_of(image)) == 1 else "RGB")
     if resolution is not None and image.size != (resolution, resolution):
         scale = resolution / min(image.size)

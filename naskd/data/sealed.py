@@ -13,6 +13,7 @@ from naskd.data.images import ImageSet
 from naskd.data.raw import check_images
 from naskd.data.sources import has_own_test_split, open_development, open_test, split_of
 from naskd.spec.datasets import DataSpec
+from naskd.spec.errors import InputError
 
 
 def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> ImageSet:
@@ -27,7 +28,7 @@ def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> Im
         Images of the shape and labels in the class order of the search's.
 
     Raises:
-        ValueError: Images are missing or corrupt, or the test images have other classes or another shape.
+        InputError: Images are missing or corrupt, or the test images have other classes or another shape.
     """
     development = open_development(spec, base, cache)
     split = split_of(development, spec)
@@ -37,13 +38,13 @@ def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> Im
         index = np.arange(len(source.labels), dtype=np.int64)
         if source.class_names != development.class_names:
             different = sorted(set(source.class_names) ^ set(development.class_names))
-            raise ValueError(
+            raise InputError(
                 f"the test images and the training images have different classes: {', '.join(different)} "
                 "in one of them only; give both the same class folders"
             )
     shape, train_shape = source.shape_at(int(index[0])), development.shape_at(int(split.train[0]))
     if shape != train_shape:
-        raise ValueError(
+        raise InputError(
             f"the test images are {shape}, the training images {train_shape} (C, H, W); "
             "set data.resolution and data.channels"
         )

@@ -14,6 +14,7 @@ from naskd.data.raw import ImageArray, Source, array_source
 from naskd.data.splits import Split, make_split
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
+from naskd.spec.errors import InputError
 
 
 def has_own_test_split(spec: DataSpec) -> bool:
@@ -37,7 +38,7 @@ def open_development(spec: DataSpec, base: Path, cache: Path | None) -> Source:
     """The images that are split: training, validation and, where no other test split is, the sealed part.
 
     Raises:
-        ValueError: The images are missing, or a class has none.
+        InputError: The images are missing, or a class has none.
     """
     if spec.kind == "digits":
         return _open_digits(spec, cache)
@@ -50,7 +51,7 @@ def open_test(spec: DataSpec, base: Path, cache: Path | None) -> Source:
     """The test images of data that has a test split of its own. For :mod:`sealed` alone.
 
     Raises:
-        ValueError: The images are missing or not readable.
+        InputError: The images are missing or not readable.
     """
     assert has_own_test_split(spec)
     if spec.kind == "cifar10":
@@ -90,7 +91,7 @@ def _open_cifar10(spec: DataSpec, root: Path, *, train: bool) -> Source:
     try:
         loaded = dataset(root, train=train, download=spec.download)
     except (RuntimeError, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"CIFAR-10 is not in data.root = {str(root)!r} ({str(error).splitlines()[0]}); set "
             f"data.download = true, or fetch {CIFAR10.url} and unpack it there, so that "
             f"{str(root / CIFAR10.base_folder)!r} exists"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 
 IndexArray = NDArray[np.int64]
@@ -53,7 +54,7 @@ def make_split(
         class_names: For messages.
 
     Raises:
-        ValueError: A class is too small to be in each part, or `max_train` is less than the number of
+        InputError: A class is too small to be in each part, or `max_train` is less than the number of
             classes.
     """
     rest = np.arange(len(labels), dtype=np.int64)
@@ -66,7 +67,7 @@ def make_split(
     if max_train is not None and max_train < len(train):
         n_classes = int(labels.max()) + 1
         if max_train < n_classes:
-            raise ValueError(f"max_train is {max_train}; at least {n_classes} is needed, one image a class")
+            raise InputError(f"max_train is {max_train}; at least {n_classes} is needed, one image a class")
         train = train[draw_stratified(labels[train], max_train, derive_seed("max_train", seed))]
     return Split(train, val, test)
 
@@ -84,16 +85,16 @@ def draw_stratified(labels: IndexArray, n_drawn: int, seed: int, *, leave_one: b
         ``(n_drawn,)`` ascending positions.
 
     Raises:
-        ValueError: `n_drawn` is out of range, or a class has fewer than two images and one must be left.
+        InputError: `n_drawn` is out of range, or a class has fewer than two images and one must be left.
     """
     counts = np.bincount(labels)
     most = counts - 1 if leave_one else counts
     if (most < 1).any():
-        raise ValueError(
+        raise InputError(
             f"class {int(np.argmin(most))} has {counts.min()} images; a stratified draw needs more"
         )
     if not len(counts) <= n_drawn <= most.sum():
-        raise ValueError(
+        raise InputError(
             f"cannot draw {n_drawn} of {len(labels)} images of {len(counts)} classes; "
             f"allowed: {len(counts)} to {most.sum()}"
         )
@@ -118,7 +119,7 @@ def _cut(
     small = np.flatnonzero(counts < 2)
     if len(small):
         name = class_names[small[0]] if class_names else str(small[0])
-        raise ValueError(
+        raise InputError(
             f"class {name!r} has too few images to have one in each split ({counts[small[0]]} left for the "
             f"cut of {field} = {fraction}); add images or remove the class"
         )

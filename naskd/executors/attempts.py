@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Protocol
 
+from naskd.spec.errors import RunError
 from naskd.trials.context import TrialContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.trials.run import checkpoint_key
@@ -24,7 +25,7 @@ POLL_SECONDS = 1.0
 """How long nobody asks again after the source had nothing, unless something was told in between."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(RunError):
     """No worker can begin, or none can go on, so no trial can run; the message is one line for the user."""
 
 

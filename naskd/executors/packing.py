@@ -20,6 +20,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
 from naskd.spec.design import content_id
+from naskd.spec.errors import InputError
 from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
@@ -62,7 +63,7 @@ def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
     """A study as it travels.
 
     Raises:
-        ValueError: A file that the study names is missing or is not valid Python.
+        InputError: A file that the study names is missing or is not valid Python.
     """
     spec, data = context.spec, context.data
     files: dict[str, bytes] = {}
@@ -138,7 +139,7 @@ def unpack(
             networks say is remembered in memory.
 
     Raises:
-        ValueError: naskd here is not the one that packed.
+        InputError: naskd here is not the one that packed.
     """
     if (here := versions()) != parcel.versions:
         differing = ", ".join(
@@ -146,7 +147,7 @@ def unpack(
             for name, wanted in parcel.versions.items()
             if here[name] != wanted
         )
-        raise ValueError(f"{platform.node()} has {differing}; install the same on every node")
+        raise InputError(f"{platform.node()} has {differing}; install the same on every node")
     if parcel.files:
         assert cache is not None
         parcel = deliver(parcel, cache)

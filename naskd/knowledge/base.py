@@ -11,6 +11,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.card import KnowledgeCard
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 Summary = Mapping[str, Tensor]
 """What a loss keeps of the teacher for a batch: tensors by name, each with the batch first.
@@ -153,7 +154,7 @@ class KnowledgeLoss(nn.Module):
                 "add a teacher assistant to the design"
             )
         if problems:
-            raise ValueError("; ".join(problems))
+            raise InputError("; ".join(problems))
 
     def summarise(self, teacher: Taps) -> Summary:
         """What the loss needs of the teacher, one row a sample, detached; see :data:`Summary`.

@@ -12,6 +12,7 @@ from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, LossInputs, Summar
 from naskd.knowledge.precision import widened
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 _FLOOR = 1e-14
 
@@ -36,10 +37,10 @@ def check_classes(kind: str, student: TapShapes, teacher: TapShapes) -> None:
     """For a loss that compares two networks' logits.
 
     Raises:
-        ValueError: The networks have different numbers of classes.
+        InputError: The networks have different numbers of classes.
     """
     if student.n_classes != teacher.n_classes:
-        raise ValueError(
+        raise InputError(
             f"knowledge {kind!r} compares classes: the student has {student.n_classes}, "
             f"the teacher {teacher.n_classes}; give the teacher a head of {student.n_classes} classes"
         )
@@ -49,7 +50,7 @@ class ResponseLoss(KnowledgeLoss):
     """A loss on the two networks' logits; the summary is ``logits``, ``(B, K)``.
 
     Raises:
-        ValueError: The networks have different numbers of classes.
+        InputError: The networks have different numbers of classes.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from naskd.nn.taps import TapShape, TapShapes
 from naskd.spec.design import Pairs
+from naskd.spec.errors import InputError
 
 
 def pair_stages(student: TapShapes, teacher: TapShapes, pairs: Pairs) -> tuple[tuple[int, int], ...]:
@@ -25,11 +26,11 @@ def pair_stages(student: TapShapes, teacher: TapShapes, pairs: Pairs) -> tuple[t
             earlier of the two in the middle); ``learned``: every student stage with every teacher stage.
 
     Raises:
-        ValueError: A network shows no stages.
+        InputError: A network shows no stages.
     """
     for name, shapes in (("student", student), ("teacher", teacher)):
         if not shapes.stages:
-            raise ValueError(
+            raise InputError(
                 f"the {name} shows 0 stages, needed: 1 or more; use a loss on logits or pooled features"
             )
     if pairs == "learned":

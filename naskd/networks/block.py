@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from naskd.networks.layers import strided
 from naskd.nn.cost import network_cost
 from naskd.spec.design import Cost, StageSpec
+from naskd.spec.errors import InputError
 
 
 class Block(nn.Module):
@@ -49,7 +50,7 @@ class Block(nn.Module):
         any block.
 
         Raises:
-            ValueError: The output has another shape than the contract says.
+            InputError: The output has another shape than the contract says.
         """
         with torch.device("meta"):
             block = cls(in_channels, stage, stride).eval()
@@ -57,7 +58,7 @@ class Block(nn.Module):
                 found = tuple(block(torch.empty(1, in_channels, height, width)).shape)
         wanted = (1, stage.width, strided(height, stride), strided(width, stride))
         if found != wanted:
-            raise ValueError(
+            raise InputError(
                 f"block {cls.__name__} turns {(1, in_channels, height, width)} with stride {stride} into "
                 f"{found}; its contract is {wanted}: width channels, and sides of ceil(n / stride)"
             )

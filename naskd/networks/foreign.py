@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from naskd.networks.tap_points import Watch, find_tap_points, first_output
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import Tap, Taps
+from naskd.spec.errors import InputError
 
 
 class Preprocessing(nn.Module):
@@ -21,7 +22,7 @@ class Preprocessing(nn.Module):
             in [0, 1].
 
     Raises:
-        ValueError: The numbers do not fit each other.
+        InputError: The numbers do not fit each other.
     """
 
     mean: Tensor
@@ -39,7 +40,7 @@ class Preprocessing(nn.Module):
         mean, std = mean or (0.0,), std or (1.0,)
         allowed = {1, channels or len(mean)}
         if len(mean) not in allowed or len(std) not in allowed or min(std) <= 0:
-            raise ValueError(
+            raise InputError(
                 f"mean {tuple(mean)} and std {tuple(std)} need one value or one for each of the network's "
                 f"{channels} input channels, std above 0"
             )
@@ -76,7 +77,7 @@ class ForeignNetwork(nn.Module):
         taps: Names of modules that are the stages; empty: found.
 
     Raises:
-        ValueError: The network fails on such images, has another number of outputs than `class_order`, or
+        InputError: The network fails on such images, has another number of outputs than `class_order`, or
             cannot be tapped.
     """
 
@@ -100,7 +101,7 @@ class ForeignNetwork(nn.Module):
         order = None
         if class_order is not None:
             if sorted(class_order) != list(range(self.points.n_classes)):
-                raise ValueError(
+                raise InputError(
                     f"the network has {self.points.n_classes} outputs; "
                     f"class_order must name each of them once, got {tuple(class_order)}"
                 )
@@ -141,7 +142,7 @@ class ForeignNetwork(nn.Module):
         """Logits and everything that was found to tap, from one forward pass.
 
         Raises:
-            ValueError: A tapped module was not called: the network takes another way than in the dry run.
+            InputError: A tapped module was not called: the network takes another way than in the dry run.
         """
         points = self.points
         activations = [p.activation for p in points.stages if p.activation is not None]
@@ -150,7 +151,7 @@ class ForeignNetwork(nn.Module):
         with watch.running():
             logits = self.forward(images)
         if watch.missing():
-            raise ValueError(
+            raise InputError(
                 f"tapped modules were not called for images {tuple(images.shape)}: "
                 f"{', '.join(watch.missing())}; name taps that every forward pass calls"
             )

@@ -11,6 +11,7 @@ from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, stride
 from naskd.nn.layout import keep_layout, spatial_mean
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.spec.design import ArchitectureSpec, Cost
+from naskd.spec.errors import InputError
 
 
 class Student(nn.Module):
@@ -182,9 +183,9 @@ def block_type(name: str) -> type[Block]:
     """The class of a registered block.
 
     Raises:
-        ValueError: The name is unknown, or what it names is no :class:`~naskd.networks.block.Block`.
+        InputError: The name is unknown, or what it names is no :class:`~naskd.networks.block.Block`.
     """
     found = BLOCKS.load(name)
     if not (isinstance(found, type) and issubclass(found, Block)):
-        raise ValueError(f"block {name!r} is {found!r}, which is no subclass of naskd.networks.block.Block")
+        raise InputError(f"block {name!r} is {found!r}, which is no subclass of naskd.networks.block.Block")
     return found

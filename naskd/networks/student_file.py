@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from naskd.networks.student import Student, build_student
 from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
 from naskd.spec.design import ArchitectureSpec
+from naskd.spec.errors import InputError
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 _PROJECTOR = TypeAdapter(ProjectorShape)
@@ -60,7 +61,7 @@ def load_student(path: Path) -> Deployed:
     Takes images ``(B, C, H, W)`` in [0, 1] and returns logits ``(B, K)``.
 
     Raises:
-        ValueError: The file is missing, was not written by naskd, or names a block that is not registered.
+        InputError: The file is missing, was not written by naskd, or names a block that is not registered.
     """
     metadata = student_metadata(path)
     mean = tuple(json.loads(metadata["mean"]))
@@ -82,7 +83,7 @@ def load_student(path: Path) -> Deployed:
     try:
         student.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the weights of the design that it names: {error}") from error
+        raise InputError(f"{path} does not hold the weights of the design that it names: {error}") from error
     return student.eval()
 
 
@@ -90,17 +91,17 @@ def student_metadata(path: Path) -> Mapping[str, str]:
     """The text fields of a student's file.
 
     Raises:
-        ValueError: See :func:`load_student`.
+        InputError: See :func:`load_student`.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path} does not exist")
+        raise InputError(f"{path} does not exist")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kinds
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise InputError(f"{path} is no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(
+        raise InputError(
             f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}"
         )
     return dict(metadata)

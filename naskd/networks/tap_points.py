@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.nn.taps import Layout
+from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
 
 Call = tuple[str, int]
@@ -164,12 +165,12 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
         names: Modules to take instead, in any order; of one that is called several times, the last call.
 
     Raises:
-        ValueError: The network fails on `inputs`, its output is not ``(2, K)``, a name is unknown or its
+        InputError: The network fails on `inputs`, its output is not ``(2, K)``, a name is unknown or its
             output is neither a map nor tokens, or no stage was found.
     """
     events, output = _watch_all(network, inputs)
     if output.ndim != 2 or output.shape[0] != inputs.shape[0]:
-        raise ValueError(
+        raise InputError(
             f"the network turns images {tuple(inputs.shape)} into {tuple(output.shape)}; wanted logits (B, K)"
         )
     if names:
@@ -179,7 +180,7 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
         if len(chosen) < 2:
             chosen = _token_stages(events) or chosen
     if not chosen:
-        raise ValueError(
+        raise InputError(
             f"no stage was found: no module gives a square map (B, C, H, H) or tokens (B, N, D); "
             f"name taps among: {_available(events)}"
         )
@@ -202,7 +203,7 @@ def first_output(output: Any) -> Tensor:
     """The tensor itself, or the first of a tuple: auxiliary classifiers make several in training."""
     found = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(found, Tensor):
-        raise ValueError(f"the network returns {type(output).__name__}; wanted logits, a tensor (B, K)")
+        raise InputError(f"the network returns {type(output).__name__}; wanted logits, a tensor (B, K)")
     return found
 
 
@@ -229,7 +230,7 @@ def _watch_all(network: nn.Module, inputs: Tensor) -> tuple[list[_Event], Tensor
             output = first_output(network(inputs))
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
         text = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(
+        raise InputError(
             f"the network fails on images {tuple(inputs.shape)}: {text[0]}; "
             f"give the resolution that it expects"
         ) from error
@@ -322,7 +323,7 @@ def _named_stages(network: nn.Module, events: Sequence[_Event], names: Sequence[
         found = [e for e in events if e.name == name and (e.output.ndim == 4 or _is_tokens(e.output))]
         if not found:
             why = "gives neither a map (B, C, H, W) nor tokens (B, N, D)" if name in modules else "is unknown"
-            raise ValueError(
+            raise InputError(
                 f"taps: module {name!r} {why}{nearest(name, modules)}; available: {_available(events)}"
             )
         chosen.append(found[-1])

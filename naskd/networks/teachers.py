@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.student import Student, build_student
 from naskd.nn.taps import TappedNetwork, Taps
+from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
 from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import load_function
@@ -30,13 +31,13 @@ class Teacher(nn.Module):
         network: A tapped network; it is frozen in place, not copied.
 
     Raises:
-        ValueError: `network` shows no taps.
+        InputError: `network` shows no taps.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         if not isinstance(network, TappedNetwork):
-            raise ValueError(f"{type(network).__name__} shows no taps; wrap it in a ForeignNetwork")
+            raise InputError(f"{type(network).__name__} shows no taps; wrap it in a ForeignNetwork")
         self.network = network.requires_grad_(False)
         self.train(False)
 
@@ -102,7 +103,7 @@ def build_teacher_network(
             ``spec.weights``, downloaded).
 
     Raises:
-        ValueError: The builder, the model's name, its weights, its number of classes, its class names, its
+        InputError: The builder, the model's name, its weights, its number of classes, its class names, its
             taps or `state` do not fit. The message says what was found and what was wanted.
     """
     if spec.architecture is not None:
@@ -136,7 +137,7 @@ def build_teacher_network(
         spec.taps,
     )
     if network.n_classes != n_classes:
-        raise ValueError(
+        raise InputError(
             f"the teacher has {network.n_classes} outputs, the study has {n_classes} classes; "
             f"wanted: one output for each of {_shortened(class_names)}"
         )
@@ -149,7 +150,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict that must fit exactly; nothing is loaded where it does not.
 
     Raises:
-        ValueError: Keys are missing or unexpected, or tensors have other shapes; the message lists them.
+        InputError: Keys are missing or unexpected, or tensors have other shapes; the message lists them.
     """
     own = network.state_dict()
     problems = []
@@ -163,7 +164,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         if names:
             problems.append(f"{what}: {_shortened(names)}")
     if problems:
-        raise ValueError(
+        raise InputError(
             f"the checkpoint does not fit {type(network).__name__}; {'; '.join(problems)}; "
             f"it must hold exactly the state_dict of this network"
         )
@@ -180,9 +181,9 @@ def _call_builder(reference: str, base: Path) -> nn.Module:
     try:
         network = build()
     except Exception as error:  # a user's function may raise anything; the answer names the function
-        raise ValueError(f"builder {reference!r} failed: {type(error).__name__}: {error}") from error
+        raise InputError(f"builder {reference!r} failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
-        raise ValueError(f"builder {reference!r} returns {type(network).__name__}; wanted a torch.nn.Module")
+        raise InputError(f"builder {reference!r} returns {type(network).__name__}; wanted a torch.nn.Module")
     return network
 
 
@@ -196,7 +197,7 @@ def _models() -> Any:
 def _check_torchvision_name(name: str) -> None:
     known = _models().list_models(module=_models())
     if name not in known:
-        raise ValueError(
+        raise InputError(
             f"torchvision has no classification model {name!r}{nearest(name, known)}; "
             f"torchvision.models.list_models(module=torchvision.models) names all {len(known)}"
         )
@@ -209,7 +210,7 @@ def _torchvision_weights(name: str, weights: str | None) -> Any:
     known = _models().get_model_weights(name).__members__
     short = weights.rpartition(".")[2]
     if short not in known:
-        raise ValueError(
+        raise InputError(
             f"torchvision's {name} has no weights {weights!r}; "
             f"known: {', '.join(known)}{nearest(short, known)}"
         )
@@ -220,7 +221,7 @@ def _torchvision_network(name: str, weights: Any, n_classes: int) -> nn.Module:
     network: nn.Module = _models().get_model(name, weights=weights)
     linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
-        raise ValueError(
+        raise InputError(
             f"torchvision's {name} does not end in a Linear, so its head cannot be adapted; "
             f"choose another model, or build it yourself with builder = 'file.py:function'"
         )
@@ -235,7 +236,7 @@ def _input_channels(network: nn.Module, in_channels: int) -> int:
     conv = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     wanted = conv.in_channels if conv is not None else in_channels
     if wanted != in_channels and not (wanted == 3 and in_channels == 1):
-        raise ValueError(
+        raise InputError(
             f"the teacher takes images of {wanted} channels, the study's have {in_channels}; "
             f"allowed: the same number, or 1 for a teacher of 3 (set channels in [data])"
         )
@@ -251,6 +252,6 @@ def _class_order(own: Sequence[str] | None, wanted: Sequence[str]) -> list[int] 
     if strange or absent or repeated:
         problems = (("unknown to the study", strange), ("missing", absent), ("repeated", repeated))
         listed = "; ".join(f"{what}: {_shortened(names)}" for what, names in problems if names)
-        raise ValueError(f"classes of the teacher are not those of the study; {listed}")
+        raise InputError(f"classes of the teacher are not those of the study; {listed}")
     order = [list(own).index(name) for name in wanted]
     return None if order == list(range(len(order))) else order

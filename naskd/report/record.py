@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from naskd.report.units import finite
+from naskd.spec.errors import InputError
 from naskd.spec.pareto import non_dominated
 
 Record = Mapping[str, Any]
@@ -66,14 +67,14 @@ def trial_by_number(record: Record, number: int) -> Trial:
     """The trial called `number`.
 
     Raises:
-        ValueError: The record has no such trial.
+        InputError: The record has no such trial.
     """
     for trial in trials(record):
         if trial.get("number") == number:
             return trial
     numbers = sorted(trial.get("number", -1) for trial in trials(record))
     allowed = f"{numbers[0]} to {numbers[-1]}" if numbers else "none, the run has no trials yet"
-    raise ValueError(f"trial {number} is not in this run; its trials: {allowed}")
+    raise InputError(f"trial {number} is not in this run; its trials: {allowed}")
 
 
 def retrained(record: Record) -> dict[int, Mapping[str, Any]]:

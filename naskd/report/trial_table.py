@@ -53,7 +53,7 @@ def trial_table(record: Record, number: int) -> Group:
         number: Of the trial.
 
     Raises:
-        ValueError: The record has no such trial.
+        InputError: The record has no such trial.
     """
     trial = trial_by_number(record, number)
     heading = Text.assemble((f"Trial {number} of {record.get('study', 'the study')}", "bold"))

@@ -10,6 +10,7 @@ from typing import Any
 from naskd.executors.local.processes import devices_of
 from naskd.knowledge.source import OnlineSource
 from naskd.spec.design import DistillationSpec, TrialConfig
+from naskd.spec.errors import InputError
 from naskd.training.cuda_graph import TIMED
 from naskd.trials.context import TrialContext
 from naskd.trials.run import TrialRun, teacher_run
@@ -36,10 +37,10 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``.
 
     Raises:
-        ValueError: There is no design to time.
+        InputError: There is no design to time.
     """
     if not designs:
-        raise ValueError("no design of the space was admitted: see the limits in the study file")
+        raise InputError("no design of the space was admitted: see the limits in the study file")
     context.compute.apply_threads()
     spec = context.spec
     seconds, macs = [], []

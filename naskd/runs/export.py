@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.networks.student_file import Deployed, load_student
+from naskd.spec.errors import InputError, RunError
 
 Format = Literal["safetensors", "onnx"]
 
@@ -14,7 +15,7 @@ TOLERANCE = 1e-4
 """Largest accepted difference of a logit, relative to the largest logit of the batch."""
 
 
-class ExportError(RuntimeError):
+class ExportError(RunError):
     """The exported model does not do what the original does, or a package is missing."""
 
 
@@ -32,12 +33,12 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
 
     Raises:
         ExportError: The two models differ, or what the format needs is not installed.
-        ValueError: The suffix names no format, `source` is no student's file, or there are too few images.
+        InputError: The suffix names no format, `source` is no student's file, or there are too few images.
     """
     if target.suffix not in (".safetensors", ".onnx"):
-        raise ValueError(f"cannot tell the format from {target.name!r}; allowed: .safetensors, .onnx")
+        raise InputError(f"cannot tell the format from {target.name!r}; allowed: .safetensors, .onnx")
     if len(images) < 2:
-        raise ValueError(f"{len(images)} images do not show that a model takes batches; give at least 2")
+        raise InputError(f"{len(images)} images do not show that a model takes batches; give at least 2")
     student = load_student(source)
     inputs = images.cpu().float() / 255
     with torch.no_grad():

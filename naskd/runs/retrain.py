@@ -20,6 +20,7 @@ from naskd.networks.student import Student
 from naskd.networks.student_file import save_student
 from naskd.nn.projected import ProjectedStudent
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.pareto import non_dominated, objective_space
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
@@ -84,12 +85,12 @@ class Retraining:
             The content of ``retrained.json``: see docs/record.md.
 
         Raises:
-            ValueError: `seeds` is below 1, there is no design, or a training diverged.
+            InputError: `seeds` is below 1, there is no design, or a training diverged.
         """
         if seeds < 1:
-            raise ValueError(f"seeds is {seeds}; at least 1 is needed")
+            raise InputError(f"seeds is {seeds}; at least 1 is needed")
         if not designs:
-            raise ValueError("no design to retrain: the run has no complete trial yet")
+            raise InputError("no design to retrain: the run has no complete trial yet")
         work = [(design, replicate) for design in designs for replicate in range(seeds)]
         for done, (design, replicate) in enumerate(work):
             observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
@@ -109,7 +110,7 @@ class Retraining:
             The student's file.
 
         Raises:
-            ValueError: The training diverged.
+            InputError: The training diverged.
         """
         record = self._load()
         trainings = record.setdefault("trainings", {})
@@ -142,13 +143,13 @@ class Retraining:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
                 made = run_job(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
                 if made.status != "complete":
-                    raise ValueError(f"the {recipe.label} could not be made: {made.reason}")
+                    raise InputError(f"the {recipe.label} could not be made: {made.reason}")
         seed = derive_seed("retrain", self.context.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
         try:
             metrics = run.advance(run.total_epochs)
         except NonFiniteError as failure:
-            raise ValueError(
+            raise InputError(
                 f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {failure}; leave it out"
             ) from failure
         student = run.scheme.deployed

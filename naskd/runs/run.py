@@ -17,6 +17,7 @@ from naskd.runs.estimate import estimate_search
 from naskd.runs.export import Format, export_student
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.spec.design import TrialConfig, content_id
+from naskd.spec.errors import InputError, RunError
 from naskd.spec.parse import parse_study
 from naskd.spec.study import RUNS, StudySpec
 from naskd.spec.userfile import file_content_id, import_file, load_function
@@ -34,7 +35,7 @@ from naskd.study.space_sample import (
     sample_space,
 )
 from naskd.study.storage import dashboard_target, open_storage, quiet
-from naskd.study.study import Snapshot, Space, Study, StudyError, StudyInputError
+from naskd.study.study import Snapshot, Space, Study
 from naskd.trials.context import TrialContext
 
 STUDY_FILE = "study.json"
@@ -67,8 +68,8 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
         runs: Folder of all runs; teachers, assistants and decoded images are kept there for all of them.
 
     Raises:
-        ValueError: Anything the study file says is wrong; all mistakes at once.
-        StudyError: The space cannot be used.
+        InputError: Anything the study file says is wrong; all mistakes at once.
+        RunError: The space cannot be used.
     """
     quiet()
     spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
@@ -87,9 +88,9 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
     kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
     opened.context.foreseen = tuple(sorted(kinds))
     if mistakes := check_warm_start(opened.space, spec, sample.parameters):
-        raise StudyInputError("\n".join(mistakes))
+        raise InputError("\n".join(mistakes))
     if EXECUTORS[spec.execution.executor].elsewhere and (left := methods_of_the_script(sample)):
-        raise StudyInputError(
+        raise InputError(
             f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
             f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
         )
@@ -128,7 +129,7 @@ def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) ->
     """In the run directory, or where the study says, apart from those of other studies.
 
     Raises:
-        ValueError: Nothing can be kept there.
+        InputError: Nothing can be kept there.
     """
     given = spec.execution.checkpoints
     if given is None:
@@ -162,7 +163,7 @@ def _locked(run_dir: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise StudyError(f"{run_dir} is in use by another naskd process") from None
+        raise RunError(f"{run_dir} is in use by another naskd process") from None
     try:
         yield
     finally:
@@ -173,13 +174,19 @@ def open_run(path: str | Path) -> "Run":
     """Open a run directory for looking, retraining and exporting.
 
     Raises:
-        ValueError: There is no run.
+        InputError: There is no run.
     """
     quiet()
     path = Path(path)
     if not (path / STUDY_FILE).is_file():
-        raise ValueError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
-    return Run(path, StudySpec.from_dict(json.loads((path / STUDY_FILE).read_text())))
+        raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
+    try:
+        known = json.loads((path / STUDY_FILE).read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{path / STUDY_FILE} is damaged: {error}; naskd search STUDY.toml writes it anew"
+        ) from error
+    return Run(path, StudySpec.from_dict(known))
 
 
 class Run:
@@ -243,11 +250,11 @@ class Run:
         """One trial.
 
         Raises:
-            ValueError: There is none of that number.
+            InputError: There is none of that number.
         """
         trials = self.trials()
         if not 0 <= number < len(trials):
-            raise ValueError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
+            raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
         return trials[number]
 
     def best(self, *, max_macs: int | None = None, min_accuracy: float | None = None) -> dict[str, Any]:
@@ -257,11 +264,11 @@ class Run:
         the most accurate.
 
         Raises:
-            ValueError: Nothing on the front qualifies; the message says what comes nearest.
+            InputError: Nothing on the front qualifies; the message says what comes nearest.
         """
         front = self.front()
         if not front:
-            raise ValueError("the run has no complete trial yet")
+            raise InputError("the run has no complete trial yet")
         found = [
             t
             for t in front
@@ -272,7 +279,7 @@ class Run:
             low, high = min(t["macs"] for t in front), max(t["val_accuracy"] for t in front)
             wanted = [f"macs <= {max_macs}"] if max_macs is not None else []
             wanted += [f"val_accuracy >= {min_accuracy}"] if min_accuracy is not None else []
-            raise ValueError(
+            raise InputError(
                 f"nothing on the front has {' and '.join(wanted)}; "
                 f"the front starts at {low} MACs and reaches val_accuracy {high:.4f}"
             )
@@ -328,7 +335,7 @@ class Run:
 
     def _design(self, trial: Mapping[str, Any]) -> Design:
         if trial["config"] is None or trial["state"] != "COMPLETE":
-            raise ValueError(
+            raise InputError(
                 f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
                 + (f" ({trial['reason']})" if trial["reason"] else "")
             )
@@ -355,7 +362,7 @@ class Run:
             and the teacher's (docs/record.md). Students are kept in ``retrained/``.
 
         Raises:
-            ValueError: A trial does not exist or is not complete.
+            InputError: A trial does not exist or is not complete.
         """
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         self.context.compute.apply_threads()
@@ -386,17 +393,17 @@ class Run:
 
         Raises:
             ExportError: The exported model differs, or a package is missing.
-            ValueError: The trial cannot be exported.
+            InputError: The trial cannot be exported.
         """
         if format not in ("safetensors", "onnx"):
-            raise ValueError(f"unknown format {format!r}; known: safetensors, onnx")
+            raise InputError(f"unknown format {format!r}; known: safetensors, onnx")
         design = self._design(self.trial(trial))
         self.context.compute.apply_threads()
         with _locked(self.path):
             source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
         target = Path(path) if path is not None else self.path / "exported" / f"trial{trial}.{format}"
         if target.suffix != f".{format}":
-            raise ValueError(f"the file of format {format} must end in .{format}, got {target.name!r}")
+            raise InputError(f"the file of format {format} must end in .{format}, got {target.name!r}")
         return export_student(source, target, self.context.data.val.images[:256])
 
 
@@ -404,20 +411,20 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
     """Parse a study file and see whether its space gives designs; nothing is trained.
 
     Raises:
-        ValueError: All mistakes of the file.
-        StudyError: The space raises, or all sampled designs are turned away.
+        InputError: All mistakes of the file.
+        RunError: The space raises, or all sampled designs are turned away.
     """
     opened = open_study(study, settings)
     sample = opened.sample()
     kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
     opened.context.foreseen = tuple(sorted(kinds))
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
-        raise StudyInputError("\n".join(mistakes))
+        raise InputError("\n".join(mistakes))
     if not sample.designs:
         counts = ", ".join(
             f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items()
         )
-        raise StudyInputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
+        raise InputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
     return opened.spec
 
 

@@ -14,6 +14,7 @@ from naskd.knowledge.source import KnowledgeSource
 from naskd.nn.cost import count_macs, on_meta
 from naskd.nn.taps import Taps, TapShapes, taps_like
 from naskd.spec.design import DistillationSpec, KnowledgeTerm
+from naskd.spec.errors import InputError
 
 Stage = Literal["initial", "main"]
 
@@ -42,7 +43,7 @@ class DistillationObjective(nn.Module):
         n_samples: Of the training split.
 
     Raises:
-        ValueError: A term cannot be matched to these networks.
+        InputError: A term cannot be matched to these networks.
     """
 
     def __init__(
@@ -241,7 +242,7 @@ def build_losses(
     """The losses of a design.
 
     Raises:
-        ValueError: A term cannot be matched to these networks, or two of them want to stay in the student.
+        InputError: A term cannot be matched to these networks, or two of them want to stay in the student.
     """
     losses: list[KnowledgeLoss] = []
     for term in terms:
@@ -252,7 +253,7 @@ def build_losses(
         losses.append(KNOWLEDGE.load(term.kind)(term, student, shapes, given))
     staying = [loss.settings.kind for loss in losses if loss.card.deployed]
     if len(staying) > 1:
-        raise ValueError(f"only one kind of knowledge may stay in the student, got {' and '.join(staying)}")
+        raise InputError(f"only one kind of knowledge may stay in the student, got {' and '.join(staying)}")
     return losses
 
 

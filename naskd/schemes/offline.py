@@ -16,6 +16,7 @@ from naskd.nn.taps import TappedNetwork, Taps, tap_shapes
 from naskd.schemes.objective import DistillationObjective, Stage
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.design import Cost
+from naskd.spec.errors import InputError
 
 
 class OfflineScheme(Scheme):
@@ -32,7 +33,7 @@ class OfflineScheme(Scheme):
         self._deployed = deployed_network(self.student, self.objective)
         share = self.objective.initial_share
         if share and inputs.epochs < 2:
-            raise ValueError(f"an initial stage needs a training of at least 2 epochs, got {inputs.epochs}")
+            raise InputError(f"an initial stage needs a training of at least 2 epochs, got {inputs.epochs}")
         self.initial_epochs = min(inputs.epochs - 1, max(1, round(share * inputs.epochs))) if share else 0
 
     @property

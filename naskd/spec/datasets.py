@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, PositiveInt
+from naskd.spec.errors import InputError
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -44,8 +45,8 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         if self.kind != "digits" and self.root is None:
-            raise ValueError(f"kind = {self.kind!r} needs root, the folder of the images")
+            raise InputError(f"kind = {self.kind!r} needs root, the folder of the images")
         if self.kind != "image_folder" and self.test_root is not None:
-            raise ValueError(f"test_root is for kind = 'image_folder' only, not {self.kind!r}")
+            raise InputError(f"test_root is for kind = 'image_folder' only, not {self.kind!r}")
         if self.kind != "cifar10" and self.download:
-            raise ValueError(f"download is for kind = 'cifar10' only, not {self.kind!r}")
+            raise InputError(f"download is for kind = 'cifar10' only, not {self.kind!r}")

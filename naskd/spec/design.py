@@ -9,9 +9,10 @@ import json
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from naskd.spec.errors import InputError
 from naskd.spec.option import Options
 
 STRICT = ConfigDict(extra="forbid", validate_default=True)
@@ -50,7 +51,7 @@ class StageSpec:
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
-            raise ValueError(
+            raise InputError(
                 f"kernel must be odd, got {self.kernel}; use {self.kernel - 1} or {self.kernel + 1}"
             )
 
@@ -101,12 +102,12 @@ class KnowledgeTerm:
 def _check_terms(terms: tuple[KnowledgeTerm, ...], ce_weight: float, n_teachers: int) -> None:
     for index, term in enumerate(terms):
         if term.source >= n_teachers:
-            raise ValueError(
+            raise InputError(
                 f"terms[{index}].source is {term.source}, but there are {n_teachers} teachers; "
                 f"allowed: 0 to {n_teachers - 1}"
             )
     if ce_weight == 0 and not any(term.weight > 0 for term in terms):
-        raise ValueError(
+        raise InputError(
             "ce_weight is 0 and no knowledge term has a positive weight: nothing would be learned"
         )
 
@@ -244,9 +245,12 @@ class TrialConfig:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: A key is unknown, missing or out of range.
+            InputError: A key is unknown, missing or out of range.
         """
-        return _TRIAL.validate_python(data)
+        try:
+            return _TRIAL.validate_python(data)
+        except ValidationError as error:
+            raise InputError(f"no design of this version of naskd: {first_line(error)}") from error
 
 
 _TRIAL = TypeAdapter(TrialConfig)
@@ -266,6 +270,12 @@ class Cost:
     macs: int
     n_params: int
     size_bytes: int
+
+
+def first_line(error: ValidationError) -> str:
+    """The first mistake that pydantic found, with its place: ``training.epochs: Input should be ...``."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
 
 
 def content_id(data: Any) -> str:

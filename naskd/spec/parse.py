@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
 from naskd.spec.study import SAMPLER_SETTINGS, STUDY_TYPE, SamplerSpec, StudySpec, StudyTable, absolute
 from naskd.spec.userfile import defined_functions, may_define, split_reference
 from naskd.spec.validation import Problem, apply_setting, format_value, read_toml, schema_problems
 
 
-class StudyFileError(ValueError):
+class StudyFileError(InputError):
     """A study file that cannot be used.
 
     Args:

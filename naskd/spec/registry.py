@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
+from naskd.spec.errors import InputError
+
 
 class Card(Protocol):
     """What every registered thing says of itself."""
@@ -52,11 +54,11 @@ class Registry(Generic[C]):
         """Add `card`.
 
         Raises:
-            ValueError: A different card already has that name.
+            InputError: A different card already has that name.
         """
         known = self._cards.get(card.name)
         if known is not None and known != card:
-            raise ValueError(f"a {self.what} named {card.name!r} is already registered; choose another name")
+            raise InputError(f"a {self.what} named {card.name!r} is already registered; choose another name")
         self._cards[card.name] = card
         self._origins.setdefault(card.name, sys._getframe(1).f_globals.get("__name__", ""))
         return card
@@ -69,7 +71,7 @@ class Registry(Generic[C]):
         try:
             return self._cards[name]
         except KeyError:
-            raise ValueError(
+            raise InputError(
                 f"unknown {self.what} {name!r}; known: {', '.join(sorted(self._cards))}{nearest(name, self._cards)}"
             ) from None
 
@@ -90,7 +92,7 @@ class Registry(Generic[C]):
         """Import what the card `name` describes (this may import torch).
 
         Raises:
-            ValueError: The name is not registered.
+            InputError: The name is not registered.
         """
         implementation = self[name].implementation
         if not isinstance(implementation, str):

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.datasets import DataSpec
-from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec
+from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec, first_line
+from naskd.spec.errors import InputError
 from naskd.spec.teachers import TeacherSpec
 
 Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
@@ -38,21 +39,21 @@ def _whole(value: Any) -> Any:
 
 def _check_objectives(names: tuple[Objective, ...]) -> tuple[Objective, ...]:
     if len(set(names)) != len(names):
-        raise ValueError("objectives must be distinct")
+        raise InputError("objectives must be distinct")
     if "val_accuracy" not in names:
-        raise ValueError("'val_accuracy' must be among the objectives")
+        raise InputError("'val_accuracy' must be among the objectives")
     return names
 
 
 def _check_callbacks(names: tuple[CallbackName, ...]) -> tuple[CallbackName, ...]:
     if len(set(names)) != len(names):
-        raise ValueError("callbacks must be distinct")
+        raise InputError("callbacks must be distinct")
     return names
 
 
 def _check_storage(storage: str) -> str:
     if storage not in ("journal", "sqlite") and "://" not in storage:
-        raise ValueError("'journal', 'sqlite' or an Optuna storage URL such as 'sqlite:///study.db'")
+        raise InputError("'journal', 'sqlite' or an Optuna storage URL such as 'sqlite:///study.db'")
     return storage
 
 
@@ -145,7 +146,7 @@ class BudgetSpec:
 
     def __post_init__(self) -> None:
         if self.trials is None and self.seconds is None and self.train_macs is None:
-            raise ValueError("a budget needs at least one of trials, seconds and train_macs")
+            raise InputError("a budget needs at least one of trials, seconds and train_macs")
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -164,7 +165,7 @@ class LimitsSpec:
 
     def __post_init__(self) -> None:
         if self.max_macs is not None and self.min_macs is not None and self.min_macs >= self.max_macs:
-            raise ValueError("min_macs must be below max_macs")
+            raise InputError("min_macs must be below max_macs")
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -220,7 +221,7 @@ class ExecutionSpec:
 
     def __post_init__(self) -> None:
         if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ValueError(
+            raise InputError(
                 "gpus_per_trial must be a whole number or at most 1: a fraction shares one device"
             )
 
@@ -292,7 +293,7 @@ class StudySpec(StudyTable):
     def __post_init__(self) -> None:
         outside = sorted(set(self.reference_point or ()) - set(self.objectives))
         if outside:
-            raise ValueError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
+            raise InputError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
 
     @property
     def retrain_epochs(self) -> int:
@@ -312,9 +313,12 @@ class StudySpec(StudyTable):
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: A key is unknown, missing or out of range.
+            InputError: A key is unknown, missing or out of range.
         """
-        return STUDY_TYPE.validate_python(dict(data))
+        try:
+            return STUDY_TYPE.validate_python(dict(data))
+        except ValidationError as error:
+            raise InputError(f"no study of this version of naskd: {first_line(error)}") from error
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for trials of two runs to belong to one study.

@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, ArchitectureSpec, Positive, TrainingSpec
+from naskd.spec.errors import InputError
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -50,22 +51,22 @@ class TeacherSpec:
     def __post_init__(self) -> None:
         given = [n for n in ("architecture", "builder", "torchvision") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise ValueError(
+            raise InputError(
                 "a teacher needs exactly one of architecture, builder and torchvision, "
                 f"got {', '.join(given) or 'none'}"
             )
         if self.builder is not None and self.checkpoint is None:
-            raise ValueError("a teacher with a builder needs a checkpoint, its trained weights")
+            raise InputError("a teacher with a builder needs a checkpoint, its trained weights")
         if self.architecture is not None and (self.checkpoint or self.weights):
-            raise ValueError(
+            raise InputError(
                 "a teacher with an architecture is trained by naskd: checkpoint and weights do not apply"
             )
         if self.weights is not None and (self.torchvision is None or self.checkpoint is not None):
-            raise ValueError("weights names torchvision weights: give torchvision, and no checkpoint")
+            raise InputError("weights names torchvision weights: give torchvision, and no checkpoint")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std go together")
+            raise InputError("mean and std go together")
         if self.sha256 is not None and self.checkpoint is None:
-            raise ValueError("sha256 is the hash of checkpoint, which is missing")
+            raise InputError("sha256 is the hash of checkpoint, which is missing")
 
     @property
     def trained_here(self) -> bool:

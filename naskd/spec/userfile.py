@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import naskd
+from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
 
 _PREFIX = "naskd_user_"
@@ -32,11 +33,11 @@ def split_reference(reference: str) -> tuple[str, str]:
     """``"file.py:function"`` as (file, function).
 
     Raises:
-        ValueError: One of the two is missing, or the function is not a Python name.
+        InputError: One of the two is missing, or the function is not a Python name.
     """
     file, colon, function = reference.rpartition(":")
     if not colon or not file.endswith(".py") or not function.isidentifier():
-        raise ValueError(f"{reference!r} is not of the form 'path/to/file.py:function'")
+        raise InputError(f"{reference!r} is not of the form 'path/to/file.py:function'")
     return file, function
 
 
@@ -48,7 +49,7 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
         base: Folder of the study file.
 
     Raises:
-        ValueError: The reference is malformed, the file is missing or raises while it is imported
+        InputError: The reference is malformed, the file is missing or raises while it is imported
             (the message names the line), or it defines no such function.
     """
     file, name = split_reference(reference)
@@ -57,7 +58,7 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
     if not callable(found):
         functions = defined_functions(path)
         known = ", ".join(functions) or "none"
-        raise ValueError(f"{path} defines no function {name!r}; there: {known}{nearest(name, functions)}")
+        raise InputError(f"{path} defines no function {name!r}; there: {known}{nearest(name, functions)}")
     return found  # type: ignore[no-any-return]
 
 
@@ -68,11 +69,11 @@ def import_file(path: Path) -> ModuleType:
     again. It can import the modules in its folder by name, as if it were run as a script.
 
     Raises:
-        ValueError: The file is missing or raises while it is imported; the message names the line.
+        InputError: The file is missing or raises while it is imported; the message names the line.
     """
     path = path.resolve()
     if not path.is_file():
-        raise ValueError(f"file {path} does not exist")
+        raise InputError(f"file {path} does not exist")
     identity = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
     name = f"{_PREFIX}{path.stem}_{identity}"
     if name in sys.modules:
@@ -88,7 +89,7 @@ def import_file(path: Path) -> ModuleType:
         except Exception as error:  # whatever a user's file may raise, the answer is one line that says where
             del sys.modules[name]
             line = _line_of(error, path)
-            raise ValueError(f"{path}:{line}: cannot be imported: {type(error).__name__}: {error}") from error
+            raise InputError(f"{path}:{line}: cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -96,7 +97,7 @@ def defined_functions(path: Path) -> tuple[str, ...]:
     """Names of the functions that a Python file defines at its top level, found without executing it.
 
     Raises:
-        ValueError: The file cannot be read or is not valid Python; the message names the line.
+        InputError: The file cannot be read or is not valid Python; the message names the line.
     """
     nodes = _top_level(_parse(path).body)
     return tuple(node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name[0] != "_")
@@ -106,7 +107,7 @@ def may_define(path: Path, name: str) -> bool:
     """Whether a Python file binds `name` at its top level, or may, found without executing it.
 
     Raises:
-        ValueError: The file cannot be read or is not valid Python; the message names the line.
+        InputError: The file cannot be read or is not valid Python; the message names the line.
     """
     for node in _top_level(_parse(path).body):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
@@ -178,16 +179,16 @@ def _parse(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from error
+        raise InputError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as Python: {error}") from error
+        raise InputError(f"{path}: cannot be read as Python: {error}") from error
 
 
 def with_siblings(path: Path) -> set[Path]:
     """A Python file and the files of its folder that it imports, directly or not; any other file alone.
 
     Raises:
-        ValueError: One of them is not valid Python.
+        InputError: One of them is not valid Python.
     """
     found = {path}
     waiting = [path] if path.suffix == ".py" else []

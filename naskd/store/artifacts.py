@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from naskd.spec.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -72,7 +74,7 @@ class ArtifactStore:
         """State dict (on the CPU) and manifest.
 
         Raises:
-            ValueError: The file is not the one that was stored.
+            InputError: The file is not the one that was stored.
         """
         manifest = self.manifest(artifact_id)
         path = self.path(artifact_id) / "model.pt"
@@ -89,11 +91,11 @@ class ArtifactStore:
         """Store what another store has packed; a no-op when it is stored already.
 
         Raises:
-            ValueError: It was damaged on the way.
+            InputError: It was damaged on the way.
         """
         manifest, model = packed
         if hashlib.sha256(model).hexdigest() != manifest["sha256"]:
-            raise ValueError(f"artifact {artifact_id} was damaged on its way")
+            raise InputError(f"artifact {artifact_id} was damaged on its way")
         self._store(artifact_id, lambda file: file.write_bytes(model), manifest)
 
     def remove(self, artifact_id: str) -> None:
@@ -128,17 +130,17 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> "dict[str, Tensor]
         sha256: Expected hash, hexadecimal; None skips the check.
 
     Raises:
-        ValueError: The file is missing, has another hash, or holds no state dict.
+        InputError: The file is missing, has another hash, or holds no state dict.
     """
     import torch
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
+        raise InputError(f"checkpoint {path} does not exist")
     if sha256 is not None:
         found = file_hash(path)
         if found != sha256.lower():
-            raise ValueError(
+            raise InputError(
                 f"checkpoint {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant"
             )
     try:
@@ -148,10 +150,10 @@ def load_checkpoint(path: Path, sha256: str | None = None) -> "dict[str, Tensor]
             data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # UnpicklingError, RuntimeError, EOFError, SafetensorError, ... by file format
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"checkpoint {path} cannot be read with weights_only=True: {why}") from error
+        raise InputError(f"checkpoint {path} cannot be read with weights_only=True: {why}") from error
     data = _unwrapped(data)
     if not isinstance(data, dict) or not data or not all(isinstance(v, torch.Tensor) for v in data.values()):
-        raise ValueError(f"checkpoint {path} holds no state dict (a dictionary of tensors)")
+        raise InputError(f"checkpoint {path} holds no state dict (a dictionary of tensors)")
     parallel = all(key.startswith("module.") for key in data)
     return {key.removeprefix("module.") if parallel else key: value for key, value in data.items()}
 

@@ -22,6 +22,8 @@ from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
+from naskd.spec.errors import InputError
+
 CACHE_VARIABLE = "NASKD_CACHE"
 BANKS = "bank"
 """Folder of the banks within a cache."""
@@ -111,7 +113,7 @@ def chosen(
         now: Seconds since the epoch; None asks the clock.
 
     Raises:
-        ValueError: A name is none of a kind or of an entry, or several have it.
+        InputError: A name is none of a kind or of an entry, or several have it.
     """
     going: list[Entry] = []
     if remove or older_than is not None:
@@ -139,11 +141,11 @@ def _named(found: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
             exact = [entry for entry in matching if entry.id == name]
             matching = exact or matching
             if len({entry.id for entry in matching}) > 1:
-                raise ValueError(
+                raise InputError(
                     f"several entries begin with {name!r}: {_listed(matching)}; give more digits"
                 )
             if not matching:
-                raise ValueError(
+                raise InputError(
                     f"nothing is called {name!r}; allowed: {', '.join(KINDS)}, or an id that naskd cache lists"
                 )
         wanted += matching
@@ -259,7 +261,7 @@ def parse_size(text: str) -> int:
     """Bytes of ``20GiB``, ``500 MB`` or ``1e9``.
 
     Raises:
-        ValueError: It is no size.
+        InputError: It is no size.
     """
     units = {"": 1, "B": 1}
     for power, prefix in enumerate("kMGT", start=1):
@@ -272,7 +274,7 @@ def parse_age(text: str) -> float:
     """Seconds of ``30d``, ``12h``, ``45min`` or ``2w``.
 
     Raises:
-        ValueError: It is no length of time.
+        InputError: It is no length of time.
     """
     units = {"S": 1, "MIN": 60, "H": 3600, "D": 86400, "W": 7 * 86400}
     return _quantity(text, units, "a length of time; give one such as 30d, 12h, 45min or 2w")
@@ -286,5 +288,5 @@ def _quantity(text: str, units: dict[str, int], wanted: str) -> float:
     except (ValueError, KeyError):
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{text!r} is not {wanted}")
+        raise InputError(f"{text!r} is not {wanted}")
     return value

@@ -5,6 +5,8 @@ import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
+from naskd.spec.errors import InputError
+
 SUFFIX = ".ckpt"
 
 
@@ -36,7 +38,7 @@ class CheckpointStore:
         """The filesystem and the path of the root on it; opened when first needed.
 
         Raises:
-            ValueError: The URL cannot be opened.
+            InputError: The URL cannot be opened.
         """
         if self._opened is None:
             self._opened = open_filesystem(self.root)
@@ -46,14 +48,14 @@ class CheckpointStore:
         """Write something and take it away again.
 
         Raises:
-            ValueError: Nothing can be kept there; the message says why.
+            InputError: Nothing can be kept there; the message says why.
         """
         probe = f"probe-{uuid.uuid4().hex}"
         try:
             self.save(probe, 0, b"")
             self.remove(probe)
         except OSError as error:
-            raise ValueError(f"checkpoints cannot be kept at {self.root!r}: {error}") from None
+            raise InputError(f"checkpoints cannot be kept at {self.root!r}: {error}") from None
 
     def save(self, key: str, epoch: int, data: bytes) -> None:
         """See :class:`Checkpoints`."""
@@ -106,14 +108,14 @@ def open_filesystem(root: str) -> tuple[Any, str]:
     """An Arrow filesystem and the path of `root` on it.
 
     Raises:
-        ValueError: Neither Arrow nor fsspec knows the scheme, or it cannot be opened.
+        InputError: Neither Arrow nor fsspec knows the scheme, or it cannot be opened.
     """
     from pyarrow import ArrowException, fs
 
     if "://" not in root:
         return fs.LocalFileSystem(), str(Path(root).absolute())
     if not root.partition("://")[2]:
-        raise ValueError(f"{root!r} cannot be opened: it names no folder")
+        raise InputError(f"{root!r} cannot be opened: it names no folder")
     try:
         return fs.FileSystem.from_uri(root)  # type: ignore[no-any-return]
     except (ArrowException, OSError, ValueError) as arrow:
@@ -122,5 +124,5 @@ def open_filesystem(root: str) -> tuple[Any, str]:
 
             filesystem, path = fsspec.core.url_to_fs(root)
         except (ImportError, OSError, ValueError) as error:
-            raise ValueError(f"{root!r} cannot be opened: {arrow}; {error}") from None
+            raise InputError(f"{root!r} cannot be opened: {arrow}; {error}") from None
         return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path

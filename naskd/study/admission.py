@@ -18,7 +18,7 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     defaults, so that designs that train equally have one ``config_id``.
 
     Raises:
-        ValueError: A block, knowledge loss or scheme is unknown.
+        InputError: A block, knowledge loss or scheme is unknown.
     """
     for stage in config.architecture.stages:
         BLOCKS[stage.block]

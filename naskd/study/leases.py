@@ -50,7 +50,7 @@ def renewing(renew: Callable[[], None]) -> Iterator[None]:
                 renew()
             # Whatever a storage raises: there is time to try again, and the search meets it too.
             except Exception as error:
-                _LOG.debug("leases could not be renewed: %s", error)
+                _LOG.warning("leases could not be renewed, which is tried again: %s", error)
 
     thread = threading.Thread(target=keep, name="naskd-leases", daemon=True)
     thread.start()

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from naskd.spec.errors import InputError
 from naskd.spec.pareto import non_dominated, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
@@ -21,12 +22,12 @@ def load_books(spec: StudySpec, run_dir: Path) -> optuna.Study:
     """A run's study, for reading.
 
     Raises:
-        ValueError: The storage holds no such study.
+        InputError: The storage holds no such study.
     """
     try:
         return optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
     except KeyError:
-        raise ValueError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
+        raise InputError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
 
 
 def run_record(

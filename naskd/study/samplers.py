@@ -4,6 +4,7 @@ import warnings
 
 import optuna
 
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 from naskd.spec.study import SamplerSpec
 
@@ -35,4 +36,4 @@ def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> optuna.s
             return optuna.samplers.NSGAIIISampler(seed=seed, population_size=spec.population_size)
         if spec.name == "random":
             return optuna.samplers.RandomSampler(seed=seed)
-    raise ValueError(f"unknown sampler {spec.name!r}; known: tpe, nsga2, nsga3, gp, random")
+    raise InputError(f"unknown sampler {spec.name!r}; known: tpe, nsga2, nsga3, gp, random")

@@ -13,9 +13,10 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
 from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.study import StudySpec
 from naskd.study.admission import problems, settle
-from naskd.study.study import Space, StudyInputError
+from naskd.study.study import Space
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def sample_space(
     """Draw `n` designs uniformly.
 
     Raises:
-        StudyInputError: The space raises, returns something else than a design, or names a parameter with a slash.
+        InputError: The space raises, returns something else than a design, or names a parameter with a slash.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     designs: dict[str, tuple[TrialConfig, Cost]] = {}
@@ -80,7 +81,7 @@ def sample_space(
         try:
             proposed = space(trial)
             if not isinstance(proposed, TrialConfig):
-                raise StudyInputError(
+                raise InputError(
                     f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
                 )
             config = settle(proposed, spec)
@@ -88,12 +89,12 @@ def sample_space(
             found = problems(config, cost, spec)
         except optuna.TrialPruned as pruned:
             found = [f"pruned by the space: {pruned}"]
-        except StudyInputError:
+        except InputError:
             raise
         except ValueError as error:
             found = [f"invalid: {str(error).splitlines()[0]}"]
         except Exception as error:  # a user's space may raise anything; the answer names it
-            raise StudyInputError(
+            raise InputError(
                 f"the search space {spec.space} raised {type(error).__name__}: {error}"
             ) from error
         parameters.update(trial.distributions)
@@ -103,7 +104,7 @@ def sample_space(
             designs.setdefault(config.config_id, (config, cost))
     slashes = sorted(name for name in parameters if "/" in name)
     if slashes:
-        raise StudyInputError(
+        raise InputError(
             f"the search space {spec.space} names parameters with a slash, which some engines split: "
             f"{', '.join(slashes)}; use dots"
         )

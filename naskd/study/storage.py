@@ -16,6 +16,8 @@ from optuna.storages.journal._file import get_lock_file
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from naskd.spec.errors import InputError
+
 LOCK_GRACE_SECONDS = 5
 """A killed writer often leaves the journal's lock behind; the next one waits this long before it breaks it."""
 
@@ -124,7 +126,7 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
         writing: The caller holds the run's lock: what a killed process left half done in a journal is mended first.
 
     Raises:
-        ValueError: The URL cannot be opened, or the file is damaged.
+        InputError: The URL cannot be opened, or the file is damaged.
     """
     if storage == "journal":
         journal = WholeLineJournal((run_dir / JOURNAL_FILE).resolve())
@@ -134,7 +136,7 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
         try:
             return JournalStorage(journal)
         except ValueError as error:
-            raise ValueError(
+            raise InputError(
                 f"{run_dir / JOURNAL_FILE} is damaged{_first_damage(run_dir / JOURNAL_FILE)}: {error}; "
                 "restore it from a copy, or keep the lines above the damage and search again"
             ) from error
@@ -145,7 +147,7 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
             _take_turns(database)
         return database
     except Exception as error:  # SQLAlchemy and drivers raise many kinds
-        raise ValueError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
+        raise InputError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
 
 
 def _open_database(url: str) -> RDBStorage:

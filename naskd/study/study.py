@@ -14,6 +14,7 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.errors import InputError, RunError
 from naskd.spec.pareto import hypervolume, objective_space
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec, identity_difference
@@ -37,14 +38,6 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"val_accuracy": "maxim
 """Of each objective; whatever is not named here is a cost and minimised."""
 
 Space = Callable[[optuna.Trial], TrialConfig]
-
-
-class StudyError(RuntimeError):
-    """The study cannot go on; the message is for the user."""
-
-
-class StudyInputError(StudyError, ValueError):
-    """What the study was given cannot be used: its space, its first designs, or a run that was started differently."""
 
 
 class Resources(Protocol):
@@ -111,7 +104,7 @@ class Study:
         observe: Called with a :class:`Snapshot` whenever something has changed.
 
     Raises:
-        StudyError: The storage holds a study of another identity.
+        RunError: The storage holds a study of another identity.
     """
 
     def __init__(
@@ -168,7 +161,7 @@ class Study:
         known = study.user_attrs.get("identity")
         if known is None:
             if reference_point is None:
-                raise StudyError(f"the run holds no study named {self.spec.name!r}")
+                raise RunError(f"the run holds no study named {self.spec.name!r}")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(names)
@@ -180,7 +173,7 @@ class Study:
             study.set_user_attr("identity", dict(identity))
         elif difference := identity_difference(known, dict(identity)):
             lines = "\n  ".join(difference)
-            raise StudyInputError(
+            raise InputError(
                 f"run {self.spec.name!r} was started differently and cannot be resumed:\n  {lines}\n"
                 "undo the change, or start a new run with another name or --out"
             )
@@ -433,10 +426,10 @@ class Study:
             return None, reason
         return config, ""
 
-    def _broken_space(self, trial: optuna.Trial, what: str) -> StudyError:
+    def _broken_space(self, trial: optuna.Trial, what: str) -> InputError:
         message = f"the search space {self.spec.space} {what}"
         self._books.end(trial.number, TrialState.FAIL, message)
-        return StudyError(message)
+        return InputError(message)
 
     def _turn_away(self, number: int, reason: str) -> None:
         self._books.turn_away(number, reason)
@@ -500,7 +493,7 @@ class Study:
         if result.status != "complete":
             reason = f"the {label} could not be made: {result.reason}"
             if label == "teacher":
-                raise StudyError(reason)
+                raise RunError(reason)
             # An assistant is part of a design: the designs that want it are turned away, the others go on.
             self._unmade[job.job_id] = reason
             return

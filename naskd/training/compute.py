@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from naskd.spec.errors import InputError
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -47,12 +49,12 @@ class Compute:
         depthwise convolutions; bfloat16 there gains only with matrix extensions, and is a choice.
 
         Raises:
-            ValueError: CUDA was asked for and is not there.
+            InputError: CUDA was asked for and is not there.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device = {device!r}, but torch sees no CUDA device; use 'auto' or 'cpu'")
+            raise InputError(f"device = {device!r}, but torch sees no CUDA device; use 'auto' or 'cpu'")
         on_gpu = device.startswith("cuda")
         return Compute(
             device=torch.device(device),

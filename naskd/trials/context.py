@@ -37,6 +37,7 @@ from naskd.spec.design import (
     TrialConfig,
     content_id,
 )
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
@@ -175,7 +176,7 @@ class TrialContext:
         """Of a design's deployed network; nothing is built, unless a loss stays in the student.
 
         Raises:
-            ValueError: That loss cannot be matched to the design's networks.
+            InputError: That loss cannot be matched to the design's networks.
         """
         channels, resolution = self.input_shape
         if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
@@ -192,7 +193,9 @@ class TrialContext:
         except ValueError as error:
             return [str(error).splitlines()[0]]
         except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
-            _LOG.debug("a loss cannot be built: %s", error)
+            _LOG.warning(
+                "a loss cannot be built, and its trial will fail: %s: %s", type(error).__name__, error
+            )
         return []
 
     def _objective(self, config: TrialConfig) -> DistillationObjective:
@@ -214,20 +217,20 @@ class TrialContext:
         """The study's teacher.
 
         Raises:
-            ValueError: The study has none, or its files are not what the study says.
+            InputError: The study has none, or its files are not what the study says.
         """
         if self._teacher_recipe is None:
             teacher = self.spec.teacher
             if teacher is None:
-                raise ValueError("the design asks for knowledge, but the study file has no [teacher]")
+                raise InputError("the design asks for knowledge, but the study file has no [teacher]")
             identity = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
             if teacher.checkpoint is not None:
                 checkpoint = self.spec.resolve(teacher.checkpoint)
                 if not checkpoint.is_file():
-                    raise ValueError(f"teacher.checkpoint {checkpoint} does not exist")
+                    raise InputError(f"teacher.checkpoint {checkpoint} does not exist")
                 found = file_hash(checkpoint)
                 if teacher.sha256 is not None and found != teacher.sha256.lower():
-                    raise ValueError(
+                    raise InputError(
                         f"teacher.checkpoint {teacher.checkpoint} has SHA-256 {found}, "
                         f"the study expects {teacher.sha256}"
                     )
@@ -341,7 +344,7 @@ class TrialContext:
         """The state of a teacher that was brought along.
 
         Raises:
-            ValueError: The file is missing, or not the one that the study names, or that gave the teacher its id.
+            InputError: The file is missing, or not the one that the study names, or that gave the teacher its id.
         """
         self.teacher_recipe()
         assert self.spec.teacher is not None
@@ -391,7 +394,7 @@ class TrialContext:
         """The stored network of a recipe as a source of knowledge, loaded once.
 
         Raises:
-            ValueError: The stored file is not the one that was written.
+            InputError: The stored file is not the one that was written.
         """
         if recipe.artifact_id not in self._sources:
             state, _ = self.store.load(recipe.artifact_id)

@@ -20,6 +20,7 @@ from naskd.nn.cost import network_cost
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError, TrainingLoop
@@ -334,7 +335,7 @@ def artifact_steps(job: Job, context: TrialContext) -> Steps:
     except (
         Exception
     ) as failure:  # as for a trial: a full disk or a lost connection is no reason to lose the books
-        known = isinstance(failure, ValueError | NonFiniteError)
+        known = isinstance(failure, InputError | NonFiniteError)
         return TrialResult(
             "failed",
             seed=job.seed,

@@ -64,7 +64,7 @@ def test_a_cluster_with_a_token_lets_in_who_has_it_and_tells_the_others_why_not(
     (tmp_path / "naskd").mkdir()
     (tmp_path / "naskd" / "__init__.py").write_text("raise RuntimeError('the wrong naskd')")
     no_node = "import ray._private.services as s; s.find_node_ids = lambda: []\n"
-    skip_probe = "from naskd.executors.ray import connect as ray_connect; ray_connect._check_reachable = lambda *_: None\n"
+    skip_probe = "from naskd.executors.ray import connect as c; c._check_reachable = lambda *_: None\n"
     cases: dict[str, tuple[dict[str, str], str]] = {
         "right token": (secured, ""),
         "no token sent": (bare, ""),

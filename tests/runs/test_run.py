@@ -14,7 +14,7 @@ from filelock import FileLock
 import naskd
 from naskd import launch
 from naskd.runs import run as api
-from naskd.study.study import StudyError, StudyInputError
+from naskd.spec.errors import InputError, RunError
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_new_run_beside_it_reuses_the_teacher(study_of: Path, tiny_run_copy: P
 )
 def test_a_resume_of_another_study_is_refused_with_the_difference(setting, told, study_of, tiny_run_copy):
     before = (tiny_run_copy / "study.json").read_bytes()
-    with pytest.raises(StudyInputError, match="was started differently") as caught:
+    with pytest.raises(InputError, match="was started differently") as caught:
         naskd.search(study_of, out=tiny_run_copy, trials=3, settings=[setting])
     assert told in str(caught.value)
     assert len(naskd.open_run(tiny_run_copy).trials()) == 2
@@ -108,7 +108,7 @@ def test_a_resume_of_another_study_is_refused_with_the_difference(setting, told,
 def test_a_resume_with_a_changed_space_file_is_refused(study_of: Path, tiny_run_copy: Path):
     space = study_of.with_name("space.py")
     space.write_text(space.read_text().replace("64", "65"))
-    with pytest.raises(StudyInputError, match=r"files\.space\.py"):
+    with pytest.raises(InputError, match=r"files\.space\.py"):
         naskd.search(study_of, out=tiny_run_copy, trials=3)
 
 
@@ -131,7 +131,7 @@ def test_a_study_may_move_with_its_files(study_of: Path, tiny_run_copy: Path, tm
 def test_a_run_in_use_is_not_touched(study_of: Path, tiny_run_copy: Path):
     with (
         FileLock(tiny_run_copy / ".lock"),
-        pytest.raises(StudyError, match="in use by another naskd process"),
+        pytest.raises(RunError, match="in use by another naskd process"),
     ):
         naskd.search(study_of, out=tiny_run_copy, trials=3)
 
@@ -152,7 +152,7 @@ def test_first_designs_that_cannot_be_are_told_before_anything_starts(tmp_path: 
     study = write_tiny_study(tmp_path)
     study.write_text(study.read_text() + "\n[[warm_start]]\nwidth = 65\n\n[[warm_start]]\nwidht = 4\n")
     for act in (lambda: naskd.search(study, out=tmp_path / "runs" / "x"), lambda: api.check(study)):
-        with pytest.raises(StudyInputError) as caught:
+        with pytest.raises(InputError) as caught:
             act()
         assert str(caught.value).splitlines()[0].startswith("warm_start[0]: width = 65 is outside")
         assert "warm_start[1]: unknown parameter 'widht'" in str(caught.value)
@@ -238,13 +238,13 @@ def test_check_finds_a_space_that_cannot_work(old, new, message, tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     study = write_tiny_study(tmp_path)
     (tmp_path / "space.py").write_text(TINY_SPACE.replace(old, new))
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(InputError, match=message):
         api.check(study)
 
 
 def test_limits_that_admit_nothing_are_told(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StudyError, match=r"can be trained: over max_macs \(256\)"):
+    with pytest.raises(RunError, match=r"can be trained: over max_macs \(256\)"):
         api.check(write_tiny_study(tmp_path), ["limits.max_macs=10"])
 
 

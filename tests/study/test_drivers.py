@@ -27,13 +27,14 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.study import BudgetSpec, LimitsSpec
 from naskd.study import ledger as books_module
 from naskd.study import study as study_module
 from naskd.study.ledger import booked_artifacts
 from naskd.study.record import run_record
 from naskd.study.storage import open_storage
-from naskd.study.study import Snapshot, Study, StudyInputError
+from naskd.study.study import Snapshot, Study
 
 
 class Place:
@@ -511,7 +512,7 @@ def _created_by_two(place: Place, spec, second_identity=IDENTITY) -> list:
     def join() -> None:
         try:
             opened.append(place.driver(spec, identity=second_identity))
-        except StudyInputError as error:
+        except InputError as error:
             opened.append(error)
 
     thread = threading.Thread(target=join)

@@ -5,9 +5,9 @@ import pytest
 from fake_world import FakeWorld, joint, make_spec, plain, student
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.study import LimitsSpec
 from naskd.study.space_sample import check_warm_start, describe_range, random_reference_point, sample_space
-from naskd.study.study import StudyInputError
 
 COST = FakeWorld().design_cost
 
@@ -62,7 +62,7 @@ def _slashes(trial):
     ],
 )
 def test_a_broken_space_is_told(space, message):
-    with pytest.raises(StudyInputError, match=message):
+    with pytest.raises(InputError, match=message):
         sample_space(space, make_spec(), COST, 4)
 
 

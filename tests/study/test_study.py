@@ -29,6 +29,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.spec.errors import InputError, RunError
 from naskd.spec.study import BudgetSpec, LimitsSpec
 from naskd.study import leases
 from naskd.study import ledger as books
@@ -36,7 +37,7 @@ from naskd.study import study as study_module
 from naskd.study.leases import owner_id
 from naskd.study.ledger import MAX_RETRIES, booked_artifacts
 from naskd.study.storage import open_storage
-from naskd.study.study import MAX_BLOCKED, Snapshot, Study, StudyError
+from naskd.study.study import MAX_BLOCKED, Snapshot, Study
 from naskd.trials.jobs import TrialResult
 
 DEAD = owner_id().rsplit(":", 2)[0] + ":4194999:1"
@@ -327,7 +328,7 @@ def _raises(trial):
 def test_a_space_that_raises_or_returns_something_else_ends_the_study(space, message):
     study = make_study(space=space)
     drive(study, 1)
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(InputError, match=message):
         study.ask()
     assert states(study) == ["FAIL"]
     assert message in reasons(study)[0]
@@ -418,7 +419,7 @@ def test_a_teacher_that_cannot_be_made_ends_the_study():
     study = make_study()
     teacher = study.ask()
     assert (teacher.kind, teacher.config) == ("artifact", None)
-    with pytest.raises(StudyError, match="the teacher could not be made: no such file"):
+    with pytest.raises(RunError, match="the teacher could not be made: no such file"):
         study.tell(teacher, TrialResult("failed", 0, reason="no such file"))
     assert states(study) == []
 
@@ -494,7 +495,7 @@ def test_a_duplicate_of_an_earlier_session_is_turned_away(reopen):
 )
 def test_a_resume_under_another_identity_is_refused_with_the_difference(change, line, reopen):
     drive(make_study(make_spec(1), reopen(), space=plain))
-    with pytest.raises(StudyError) as caught:
+    with pytest.raises(InputError) as caught:
         make_study(make_spec(2), reopen(), space=plain, identity={**IDENTITY, **change})
     assert line in str(caught.value)
     others = {"epochs", "files", "teacher_hash", "data_hash"} - set(change)
@@ -518,7 +519,7 @@ def test_the_reference_point_is_fixed_when_the_study_is_created(reopen):
 
 
 def test_without_a_reference_point_a_study_can_only_be_resumed():
-    with pytest.raises(StudyError, match="no study named 'fake'"):
+    with pytest.raises(RunError, match="no study named 'fake'"):
         Study(make_spec(), joint, InMemoryStorage(), FakeWorld(), identity=IDENTITY)
 
 

@@ -26,6 +26,7 @@ from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.local.worker import Begun, CannotBegin, Outfit, Worker
 from naskd.executors.packing import deliver, pack
 from naskd.executors.ray.connect import available_cpus
+from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore
 from naskd.training.compute import Compute
@@ -90,10 +91,10 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
         compute: Where trials run.
 
     Raises:
-        ValueError: More trials are asked for than `trials_per_device` allows, or a cluster is.
+        InputError: More trials are asked for than `trials_per_device` allows, or a cluster is.
     """
     if execution.address is not None:
-        raise ValueError(
+        raise InputError(
             f"execution.address = {execution.address!r}, but executor 'processes' uses this machine alone; "
             "executor 'ray' uses a cluster"
         )
@@ -106,7 +107,7 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
     held = places * len(gpus)
     if workers is not None and workers > held:
         what = "the CPU is one device" if gpus[0] is None else f"GPUs of this machine: {len(gpus)}"
-        raise ValueError(
+        raise InputError(
             f"execution.workers = {workers}, but execution.trials_per_device = {places} allows {held}: {what}"
         )
     devices = [Device(gpu) for gpu in gpus]
@@ -145,7 +146,7 @@ class ProcessesExecutor:
         """See :class:`~naskd.executors.Executor`.
 
         Raises:
-            ValueError: What is asked for does not go together; see :func:`devices_of`.
+            InputError: What is asked for does not go together; see :func:`devices_of`.
             WorkerError: No worker can begin.
         """
         devices = devices_of(self.context.spec.execution, self.context.compute)

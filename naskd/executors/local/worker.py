@@ -20,6 +20,7 @@ import naskd
 from naskd.executors.local.server import main_hidden, start_server
 from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.packing import Parcel, unpack
+from naskd.spec.errors import InputError
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
 from naskd.trials.context import TrialContext
@@ -208,7 +209,7 @@ def _open(outfit: Outfit, gpu: str | None) -> TrialContext:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     os.chdir(outfit.folder)
     if naskd.__file__ != outfit.naskd_file:
-        raise ValueError(
+        raise InputError(
             f"it has naskd from {naskd.__file__}, the driver from {outfit.naskd_file}; set PYTHONPATH"
         )
     checkpoints = None if outfit.checkpoints is None else CheckpointStore(outfit.checkpoints)

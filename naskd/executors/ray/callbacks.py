@@ -27,6 +27,7 @@ from ray.tune import Callback
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
 from naskd.spec.study import CallbackName
 from naskd.trials.jobs import TrialResult
@@ -84,21 +85,21 @@ def build_callbacks(names: Sequence[str], *, folder: Path, study: str) -> list[C
             ``WANDB_PROJECT`` do.
 
     Raises:
-        ValueError: A name is unknown or stands twice, or a package is not installed.
+        InputError: A name is unknown or stands twice, or a package is not installed.
     """
     known = get_args(CallbackName)
     for name in names:
         if name not in known:
-            raise ValueError(
+            raise InputError(
                 f"execution.callbacks: unknown {name!r}; allowed: {', '.join(known)}{nearest(name, known)}"
             )
     if len(set(names)) != len(names):
-        raise ValueError(f"execution.callbacks: got {', '.join(names)}; allowed: each name once")
+        raise InputError(f"execution.callbacks: got {', '.join(names)}; allowed: each name once")
     missing = [name for name in names if not _installed(_PACKAGES[name][0])]
     if missing:
         packages = " and ".join(_PACKAGES[name][0] for name in missing)
         command = " ".join(f"'{_PACKAGES[name][1]}'" for name in missing)
-        raise ValueError(
+        raise InputError(
             f"execution.callbacks names {' and '.join(missing)}, and {packages} cannot be imported; "
             f"pip install {command}, or leave it out"
         )

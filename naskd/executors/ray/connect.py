@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from naskd.spec.errors import InputError, RunError
+
 ANSWER_SECONDS = 10.0
 """How long the head's port may take to accept a connection."""
 
@@ -26,7 +28,7 @@ _REFUSED = 3
 _HOW_TO_GET_A_TOKEN = "`ray get-auth-token` on its head node prints it"
 
 
-class ClusterError(RuntimeError):
+class ClusterError(RunError):
     """Ray cannot be reached or started, or its workers cannot begin; the message is one line for the user."""
 
 
@@ -55,7 +57,7 @@ def connect(
         False for a process that was connected already.
 
     Raises:
-        ValueError: The address is not one of a cluster's head.
+        InputError: The address is not one of a cluster's head.
         ClusterError: The cluster cannot be reached, refuses the token, has other versions, or cannot be started.
     """
     import ray
@@ -192,7 +194,7 @@ def _check_reachable(address: str, seconds: float) -> None:
     """Connect as a child process would.
 
     Raises:
-        ValueError: The address is malformed.
+        InputError: The address is malformed.
         ClusterError: The child could not connect.
     """
     if address != "auto":
@@ -244,13 +246,13 @@ def _parse(address: str) -> tuple[str, int]:
     scheme, marked, _ = address.partition("://")
     if marked:
         what = {"ray": "Ray Client, through which no search can run"}.get(scheme, "the job server's")
-        raise ValueError(
+        raise InputError(
             f"address of the Ray cluster: got {address!r} ({what}); allowed: HOST:PORT of its head, such as "
             "10.0.0.1:6379, on a machine of the cluster; from elsewhere use `ray job submit`"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(
+        raise InputError(
             f"address of the Ray cluster: got {address!r}; allowed: HOST:PORT of its head, such as 10.0.0.1:6379, "
             "'auto' or 'local'"
         )

@@ -34,6 +34,7 @@ from naskd.executors.ray.callbacks import build_callbacks, flat_design
 from naskd.executors.ray.connect import ClusterError, connect
 from naskd.executors.ray.remote_store import DepotArtifacts, DepotCheckpoints, start_depot
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
@@ -344,7 +345,7 @@ class Resources:
         own: Whether the cluster is ours, so that nobody will add a node to it.
 
     Raises:
-        ValueError: No node of our own cluster can hold a trial.
+        InputError: No node of our own cluster can hold a trial.
     """
 
     def __init__(self, spec: ExecutionSpec, own: bool) -> None:
@@ -360,7 +361,7 @@ class Resources:
             there = max(_alive(), key=lambda node: node.get("CPU", 0.0), default={})
             has = f"the largest node has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
             if own:
-                raise ValueError(f"{wants}; {has}")
+                raise InputError(f"{wants}; {has}")
             _LOG.warning("%s; %s: the search waits for a node that has them", wants, has)
 
     @property
@@ -417,7 +418,7 @@ class RayTuneExecutor:
         """See :class:`~naskd.executors.Executor`.
 
         Raises:
-            ValueError: There is no such cluster, or it cannot hold a trial.
+            InputError: There is no such cluster, or it cannot hold a trial.
             ClusterError: It cannot be reached, or no worker can begin on one of its nodes.
         """
         execution = self.context.spec.execution

@@ -24,6 +24,7 @@ from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
 from naskd.nn.taps import Tap, TapShape, TapShapes, as_map
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 _TINY = 1e-200
 
@@ -73,7 +74,7 @@ class OfdLoss(PairedLoss):
     The summary is ``pre_activation_<i>``, ``(B, C_t, H_t, W_t)``; the margins are the teacher's whatever the batch.
 
     Raises:
-        ValueError: The teacher's stage of a pair has no batch normalisation right before its activation.
+        InputError: The teacher's stage of a pair has no batch normalisation right before its activation.
     """
 
     key = "pre_activation"
@@ -87,7 +88,7 @@ class OfdLoss(PairedLoss):
         norms = {t: norm for t, norm in enumerate(given.parts.norms) if norm is not None}
         if missing := [t for t in chosen if t not in norms]:
             stages = ", ".join(str(t) for t in missing)
-            raise ValueError(
+            raise InputError(
                 f"knowledge {term.kind!r} needs the BatchNorm before the last activation of the teacher's stage "
                 f"{stages} (from 0), and this teacher shows none; choose other pairs, or 'hint', or 'ab', which asks "
                 "for the side of the boundary alone"

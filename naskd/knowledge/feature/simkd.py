@@ -24,13 +24,14 @@ from naskd.knowledge.precision import widened
 from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier, with_classifier
 from naskd.nn.taps import Taps, TapShapes, as_map
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 
 class SimkdLoss(KnowledgeLoss):
     """``mean (P(F_s) - F_t)^2`` on the last stages; the summary is ``stage_<i>``, the teacher's last map.
 
     Raises:
-        ValueError: The teacher's pooled features are not the mean of its last stage, as far as their shapes tell.
+        InputError: The teacher's pooled features are not the mean of its last stage, as far as their shapes tell.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class SimkdLoss(KnowledgeLoss):
         weight, bias = given.parts.head
         own, other = student.stages[-1], teacher.stages[-1]
         if weight.shape[1] != other.channels:
-            raise ValueError(
+            raise InputError(
                 f"knowledge 'simkd' reuses the teacher's classifier on the mean of its last stage: the classifier "
                 f"reads {weight.shape[1]} features, the stage has {other.channels} channels; name the last "
                 "stage before the classifier in teacher.taps"
             )
         if weight.shape[0] != student.n_classes:
-            raise ValueError(
+            raise InputError(
                 f"knowledge 'simkd' reuses the teacher's classifier: it has {weight.shape[0]} classes, the study "
                 f"{student.n_classes}"
             )

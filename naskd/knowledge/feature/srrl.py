@@ -14,6 +14,7 @@ from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, L
 from naskd.knowledge.precision import mean_square, product, widened
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 
 def srrl_loss(
@@ -49,7 +50,7 @@ class SrrlLoss(KnowledgeLoss):
     """:func:`srrl_loss` of the pooled features; the summary is ``pooled``, ``(B, D_t)``, and ``logits``, ``(B, K)``.
 
     Raises:
-        ValueError: Both weights are 0.
+        InputError: Both weights are 0.
     """
 
     weight: Tensor
@@ -62,7 +63,7 @@ class SrrlLoss(KnowledgeLoss):
         self.feature = float(self.card.option(term, "feature"))
         self.regression = float(self.card.option(term, "regression"))
         if not (self.feature or self.regression):
-            raise ValueError(
+            raise InputError(
                 f"feature and regression of knowledge {term.kind!r} are both 0, which teaches nothing; allowed: "
                 "at least one above 0"
             )

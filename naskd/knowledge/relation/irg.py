@@ -21,6 +21,7 @@ from naskd.knowledge.precision import mean_square, widened
 from naskd.knowledge.relation.similarity import squared_distances
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 _FLOOR = 1e-12
 
@@ -78,7 +79,7 @@ class IrgLoss(KnowledgeLoss):
     Memory: two (L, B, B) tensors in float64, 8 MiB at L = 4 and B = 512, and what their gradient needs.
 
     Raises:
-        ValueError: The networks have different numbers of classes, or no weight is above 0.
+        InputError: The networks have different numbers of classes, or no weight is above 0.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class IrgLoss(KnowledgeLoss):
             float(self.card.option(term, name)) for name in ("vertex", "edge", "transformation")
         )
         if not (self.vertex or self._reads_stages):
-            raise ValueError(
+            raise InputError(
                 f"vertex, edge and transformation of knowledge {term.kind!r} are 0 (a single stage is not "
                 "transformed), which teaches nothing; allowed: at least one above 0"
             )

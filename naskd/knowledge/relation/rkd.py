@@ -21,6 +21,7 @@ from naskd.knowledge.precision import widened
 from naskd.knowledge.relation.similarity import squared_distances
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.spec.errors import InputError
 
 _RELATIVE_FLOOR = 1e-8
 _ABSOLUTE_FLOOR = 1e-12
@@ -137,7 +138,7 @@ class RkdLoss(KnowledgeLoss):
         self.distance_weight = float(self.card.option(term, "distance_weight"))
         self.angle_weight = float(self.card.option(term, "angle_weight"))
         if not (self.distance_weight or self.angle_weight):
-            raise ValueError(
+            raise InputError(
                 f"distance_weight and angle_weight of knowledge {term.kind!r} are both 0, which teaches "
                 "nothing; allowed: at least one above 0"
             )

@@ -87,7 +87,7 @@ class TeacherGraphLoss(KnowledgeLoss):
     Memory: (M, M, B, K) numbers and (M, B, B) in float64, 5 MiB and 6 MiB at M = 3, B = 512 and K = 300.
 
     Raises:
-        ValueError: A teacher has other classes than the student.
+        InputError: A teacher has other classes than the student.
     """
 
     def __init__(

@@ -1,0 +1,22 @@
+"""What naskd raises on purpose. Anything else that leaves it is a mistake in naskd, and keeps its traceback."""
+
+from collections.abc import Iterable
+
+
+class NaskdError(Exception):
+    """Something that the user can do something about; ``str(error)`` is the whole message."""
+
+
+class InputError(NaskdError, ValueError):
+    """What was given is wrong: a study file, a space, images, a name. The command line ends with exit code 2.
+
+    Args:
+        problems: One line, or all that is wrong, a line each.
+    """
+
+    def __init__(self, problems: str | Iterable[object]) -> None:
+        super().__init__(problems if isinstance(problems, str) else "\n".join(map(str, problems)))
+
+
+class RunError(NaskdError, RuntimeError):
+    """What was given is right, and something went wrong while it ran. The command line ends with exit code 1."""
