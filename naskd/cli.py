@@ -21,7 +21,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -47,15 +46,13 @@ and the study file, as CONTRIBUTING.md says; no run is damaged by it."""
 class Commands(TyperGroup):
     """Turns what a command raises into one clear message and an exit code.
 
-    What is neither wrong input nor a known way to fail is a mistake in naskd, and keeps its traceback.
+    What is no :class:`~naskd.spec.errors.NaskdError` is a mistake in naskd, and keeps its traceback; see :func:`main`.
     """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort, click.ClickException):
-            raise
         except KeyboardInterrupt:
             _say("stopped by Ctrl-C")
             code = _INTERRUPTED
@@ -67,10 +64,6 @@ class Commands(TyperGroup):
                 raise
             place = f" ({error.filename})" if error.filename else ""
             _say(f"error: {error.strerror or error}{place}")
-            code = 1
-        except Exception:
-            traceback.print_exc()
-            _say(_OUR_MISTAKE)
             code = 1
         raise typer.Exit(code)
 
@@ -91,7 +84,12 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the ``naskd`` command."""
-    app(prog_name="naskd")
+    try:
+        app(prog_name="naskd")
+    except Exception:  # whatever is none of ours to know: said where to report it
+        traceback.print_exc()
+        _say(_OUR_MISTAKE)
+        sys.exit(1)
 
 
 # --- printing --------------------------------------------------------------------------------------------

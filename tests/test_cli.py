@@ -83,7 +83,7 @@ def test_a_search_prepares_its_executor_before_torch_is_imported(tmp_path: Path)
         "import sys\n"
         "from naskd import launch\n"
         "from pathlib import Path\n"
-        "from naskd.spec.study import parse_study\n"
+        "from naskd.spec.parse import parse_study\n"
         "from multiprocessing import forkserver\n"
         f"spec = parse_study(Path({str(write_tiny_study(tmp_path))!r}), ['execution.executor=processes'])\n"
         "launch.prepare(spec)\n"

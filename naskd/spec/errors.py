@@ -18,5 +18,9 @@ class InputError(NaskdError, ValueError):
         super().__init__(problems if isinstance(problems, str) else "\n".join(map(str, problems)))
 
 
+class UnknownNameError(InputError):
+    """A name that nothing is registered under: a mistake wherever it stands, and never a design among others."""
+
+
 class RunError(NaskdError, RuntimeError):
     """What was given is right, and something went wrong while it ran. The command line ends with exit code 1."""

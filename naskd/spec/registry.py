@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 
 
 class Card(Protocol):
@@ -71,7 +71,7 @@ class Registry(Generic[C]):
         try:
             return self._cards[name]
         except KeyError:
-            raise InputError(
+            raise UnknownNameError(
                 f"unknown {self.what} {name!r}; known: {', '.join(sorted(self._cards))}{nearest(name, self._cards)}"
             ) from None
 

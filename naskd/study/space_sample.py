@@ -13,10 +13,14 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.study import StudySpec
 from naskd.study.admission import problems, settle
 from naskd.study.study import Space
+
+
+class _NoDesignError(Exception):
+    """A space returned something else."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +85,18 @@ def sample_space(
         try:
             proposed = space(trial)
             if not isinstance(proposed, TrialConfig):
-                raise InputError(
-                    f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
-                )
+                raise _NoDesignError(f"returned {type(proposed).__name__}; it must return a TrialConfig")
             config = settle(proposed, spec)
             cost = design_cost(config)
             found = problems(config, cost, spec)
         except optuna.TrialPruned as pruned:
             found = [f"pruned by the space: {pruned}"]
-        except InputError:
-            raise
+        except UnknownNameError as error:
+            raise InputError(f"the search space {spec.space} names what is not there: {error}") from error
         except ValueError as error:
             found = [f"invalid: {str(error).splitlines()[0]}"]
+        except _NoDesignError as error:
+            raise InputError(f"the search space {spec.space} {error}") from None
         except Exception as error:  # a user's space may raise anything; the answer names it
             raise InputError(
                 f"the search space {spec.space} raised {type(error).__name__}: {error}"

@@ -230,7 +230,7 @@ def test_check_says_that_a_study_can_run_and_writes_no_run(tmp_path: Path, monke
     [
         ("return TrialConfig(", "return (", "returned tuple; it must return a TrialConfig"),
         ("width = ", "width = 1 / 0 + ", "raised ZeroDivisionError"),
-        ('"basic"', '"basics"', r"none of 256 .* can be trained: invalid \(256\)"),
+        ('"basic"', '"basics"', "names what is not there: unknown block 'basics'.*did you mean 'basic'"),
         ('"width"', '"stage/width"', "names parameters with a slash"),
     ],
 )
@@ -244,7 +244,7 @@ def test_check_finds_a_space_that_cannot_work(old, new, message, tmp_path: Path,
 
 def test_limits_that_admit_nothing_are_told(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match=r"can be trained: over max_macs \(256\)"):
+    with pytest.raises(InputError, match=r"can be trained: over max_macs \(256\)"):
         api.check(write_tiny_study(tmp_path), ["limits.max_macs=10"])
 
 

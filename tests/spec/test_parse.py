@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from naskd.spec import parse as studyfile
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import SamplerSpec, StudySpec, identity_difference
 from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
 
 ROOT = Path(__file__).parents[2]
-TEMPLATES = Path(studyfile.__file__).parent / "templates"
+TEMPLATES = ROOT / "naskd" / "templates"
 SPACE = "def joint(trial): ...\n"
 GOOD = """
 name = "good"
