@@ -7,7 +7,7 @@ describes. Listing and checking therefore cost nothing; only a trial pays for th
 import difflib
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from naskd.spec.errors import InputError, UnknownNameError
@@ -25,8 +25,8 @@ class Card(Protocol):
         """Authors, title, venue, year, arXiv number."""
 
     @property
-    def implementation(self) -> "str | type[Any]":
-        """``"package.module:attribute"``, imported on first use, or the class itself."""
+    def implementation(self) -> "str | Callable[..., Any]":
+        """``"package.module:attribute"``, imported on first use, or the class or function itself."""
 
 
 C = TypeVar("C", bound=Card)
@@ -36,6 +36,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A ``did you mean`` clause for `name`, or an empty string when nothing known is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def imported(implementation: "str | Callable[..., Any]") -> Any:
+    """What ``"package.module:attribute"`` names; anything else is itself."""
+    if not isinstance(implementation, str):
+        return implementation
+    module, _, attribute = implementation.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 class Registry(Generic[C]):
@@ -94,8 +102,4 @@ class Registry(Generic[C]):
         Raises:
             InputError: The name is not registered.
         """
-        implementation = self[name].implementation
-        if not isinstance(implementation, str):
-            return implementation
-        module, _, attribute = implementation.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return imported(self[name].implementation)

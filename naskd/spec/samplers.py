@@ -1,0 +1,86 @@
+"""Who proposes designs: cards of samplers. Whatever imports Optuna stands in :mod:`naskd.study.samplers`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from naskd.spec.option import Option
+from naskd.spec.registry import Registry
+
+
+@dataclass(frozen=True)
+class SamplerCard:
+    """The torch-free description of a sampler.
+
+    Args:
+        name: As studies say it.
+        title: One line for a listing.
+        paper: Authors, title, venue, year.
+        implementation: ``"module:function"``, or what is called: with ``seed`` (in [0, 2^32)) and the options by name;
+            it returns an ``optuna.samplers.BaseSampler`` for several objectives.
+        options: Settings, keys of a study's ``[sampler]``.
+    """
+
+    name: str
+    title: str
+    paper: str
+    implementation: str | Callable[..., Any]
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+SAMPLERS: Registry[SamplerCard] = Registry("sampler")
+
+_STARTUP = Option(10, "random designs before the model speaks", low=1)
+_POPULATION = Option(20, "designs of a generation", low=2)
+
+SAMPLERS.register(
+    SamplerCard(
+        name="tpe",
+        title="tree-structured Parzen estimator, for several objectives",
+        paper="Bergstra, Bardenet, Bengio, Kegl: Algorithms for hyper-parameter optimization. NeurIPS 2011; Ozaki, "
+        "Tanigaki, Watanabe, Onishi: Multiobjective tree-structured Parzen estimator. GECCO 2020",
+        implementation="naskd.study.samplers:tpe",
+        options={
+            "startup_trials": _STARTUP,
+            "multivariate": Option(True, "model parameters jointly rather than one by one"),
+        },
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="nsga2",
+        title="non-dominated sorting genetic algorithm II",
+        paper="Deb, Pratap, Agarwal, Meyarivan: A fast and elitist multiobjective genetic algorithm: NSGA-II. "
+        "IEEE TEVC 2002",
+        implementation="naskd.study.samplers:nsga2",
+        options={"population_size": _POPULATION},
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="nsga3",
+        title="non-dominated sorting genetic algorithm III",
+        paper="Deb, Jain: An evolutionary many-objective optimization algorithm using reference-point-based "
+        "nondominated sorting approach. IEEE TEVC 2014",
+        implementation="naskd.study.samplers:nsga3",
+        options={"population_size": _POPULATION},
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="gp",
+        title="Gaussian process with expected hypervolume improvement",
+        paper="Daulton, Balandat, Bakshy: Differentiable expected hypervolume improvement. NeurIPS 2020, "
+        "arXiv 2006.05078",
+        implementation="naskd.study.samplers:gp",
+        options={"startup_trials": _STARTUP},
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="random",
+        title="independent random designs",
+        paper="Bergstra, Bengio: Random search for hyper-parameter optimization. JMLR 2012",
+        implementation="naskd.study.samplers:random",
+    )
+)
