@@ -32,7 +32,7 @@ def positive(*size: int, seed: int = 0) -> Tensor:
 
 
 def loss(name: str, function: str | None = None) -> Callable[..., Tensor]:
-    module = importlib.import_module(f"naskd.knowledge.{name}")
+    module = importlib.import_module(MODULES[name])
     found: Callable[..., Tensor] = getattr(module, function or f"{name}_loss")
     return found
 

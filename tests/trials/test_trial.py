@@ -129,7 +129,7 @@ def test_bits_depend_on_nothing_that_ran_before(folder) -> None:
 def test_a_fresh_process_finds_the_same_bits(folder, context) -> None:
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import torch
 from pathlib import Path
 torch.set_num_threads(1)
