@@ -16,9 +16,10 @@ from naskd.spec.design import (
 from naskd.spec.study import BudgetSpec, ExecutionSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.run import run_job
+from naskd.trials.resources import open_resources
+from naskd.trials.steps import run_job
 
 TRAINING = TrainingSpec(epochs=3, batch_size=32, learning_rate=0.01)
 STUDENT = ArchitectureSpec(
@@ -51,9 +52,21 @@ def design(*terms: KnowledgeTerm, **changes: Any) -> TrialConfig:
     return TrialConfig(STUDENT, DistillationSpec(terms=terms), dataclasses.replace(TRAINING, **changes))
 
 
-def make(context: TrialContext, config: TrialConfig | None = None) -> list[TrialResult]:
+def open_context(
+    spec: StudySpec, store: ArtifactStore, cache: Path | None = None, **given: Any
+) -> StudyContext:
+    """The parts of a study in this process."""
+    return StudyContext.of(open_resources(spec, store, cache, **given))
+
+
+def given(context: StudyContext, **changes: Any) -> StudyContext:
+    """The same study with other resources."""
+    return StudyContext.of(dataclasses.replace(context.resources, **changes))
+
+
+def make(context: StudyContext, config: TrialConfig | None = None) -> list[TrialResult]:
     """Make what a design needs (None: the teacher), in order."""
-    recipes = [context.teacher_recipe()] if config is None else context.recipes(config)
+    recipes = context.designs.teachers() if config is None else context.designs.recipes(config)
     return [
         run_job(
             Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires),
@@ -64,9 +77,9 @@ def make(context: TrialContext, config: TrialConfig | None = None) -> list[Trial
     ]
 
 
-def small_context(folder: Path, **changes: Any) -> TrialContext:
+def small_context(folder: Path, **changes: Any) -> StudyContext:
     """The context of a :func:`study`, its teacher made."""
-    context = TrialContext(study(**changes), ArtifactStore(folder / "artifacts"))
-    if context.spec.teacher is not None:
+    context = open_context(study(**changes), ArtifactStore(folder / "artifacts"))
+    if context.resources.spec.teacher is not None:
         assert [result.status for result in make(context)] == ["complete"]
     return context

@@ -19,7 +19,7 @@ from naskd.spec.design import TrialConfig
 from naskd.spec.seeds import trial_seed
 from naskd.study.record import load_books
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.run import run_job
+from naskd.trials.steps import run_job
 
 N_KILLS = 20
 
@@ -141,12 +141,12 @@ def _check_books(trials: list[dict[str, Any]]) -> None:
 def _retrain_all(study: Path, trials: list[dict[str, Any]], runs: Path) -> dict[int, dict[str, Any]]:
     """The result of each trial, trained here without any interruption, with teachers made here."""
     context = open_study(study, runs=runs).context
-    context.compute.apply_threads()
+    context.resources.compute.apply_threads()
     go_on = lambda epoch, metrics: Decision.CONTINUE  # noqa: E731
     found = {}
     for trial in trials:
         config = TrialConfig.from_dict(trial["config"])
-        for recipe in context.recipes(config):
+        for recipe in context.designs.recipes(config):
             job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
             assert run_job(job, context, go_on).status == "complete"
         result = run_job(Job("0", "trial", config, trial["seed"], 2), context, go_on)

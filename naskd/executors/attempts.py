@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Protocol
 
 from naskd.spec.errors import RunError
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
-from naskd.trials.run import checkpoint_key
+from naskd.trials.outcome import checkpoint_key
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Attempts:
     """
 
     def __init__(
-        self, source: TrialSource, context: TrialContext, error: type[RuntimeError] = WorkerError
+        self, source: TrialSource, context: StudyContext, error: type[RuntimeError] = WorkerError
     ) -> None:
         self.source = source
         self.context = context
@@ -131,7 +131,7 @@ class Attempts:
         """
         self._nothing_until = 0.0
         deaths = attempt.deaths + 1
-        if deaths <= self.context.spec.execution.retries:
+        if deaths <= self.context.resources.spec.execution.retries:
             _LOG.warning("%s lost its worker (%s); it is taken up again", attempt.name, why)
             self._again.append(replace(attempt, number=attempt.number + 1, deaths=deaths, result=None))
             return
@@ -145,8 +145,8 @@ class Attempts:
 
     def _tell(self, job: Job, result: TrialResult) -> None:
         self.source.tell(job, result)
-        if self.context.checkpoints is not None:
-            self.context.checkpoints.remove(checkpoint_key(job))
+        if self.context.resources.checkpoints is not None:
+            self.context.resources.checkpoints.remove(checkpoint_key(job))
 
 
 class Stoppable(Protocol):

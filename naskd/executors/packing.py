@@ -23,10 +23,12 @@ from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
+from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
+from naskd.trials.resources import open_resources
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Parcel:
     Args:
         spec: The study as a dictionary, its paths those of `files`.
         files: Content by path, relative to the folder that they are unpacked into.
-        foreseen: See :class:`~naskd.trials.context.TrialContext`.
+        foreseen: See :class:`~naskd.trials.resources.Resources`.
         packages: Other modules that registered methods here, with the names of these by registry.
         facts: Of the data: ``class_names``, ``mean``, ``std``, ``data_hash``, ``split_hash``.
         versions: Of what must be equal on both sides.
@@ -59,13 +61,13 @@ Arrays = dict[str, NDArray[Any]]
 """Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
 
 
-def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
+def pack(context: StudyContext) -> tuple[Parcel, Arrays]:
     """A study as it travels.
 
     Raises:
         InputError: A file that the study names is missing or is not valid Python.
     """
-    spec, data = context.spec, context.data
+    spec, data = context.resources.spec, context.resources.data
     files: dict[str, bytes] = {}
     folders: dict[Path, str] = {}
 
@@ -85,18 +87,24 @@ def pack(context: TrialContext) -> tuple[Parcel, Arrays]:
         "modules": tuple(sent(name) for name in spec.modules),
         "space": f"{sent(space)}:{function}",
     }
+
+    def with_files(teacher: TeacherSpec) -> TeacherSpec:
+        """A teacher whose files are in the parcel."""
+        moved: dict[str, Any] = {}
+        if teacher.checkpoint is not None:
+            moved["checkpoint"] = sent(teacher.checkpoint)
+        if teacher.builder is not None:
+            name, _, function = teacher.builder.rpartition(":")
+            moved["builder"] = f"{sent(name)}:{function}"
+        return dataclasses.replace(teacher, **moved)
+
     if spec.teacher is not None:
-        teacher: dict[str, Any] = {}
-        if spec.teacher.checkpoint is not None:
-            teacher["checkpoint"] = sent(spec.teacher.checkpoint)
-        if spec.teacher.builder is not None:
-            name, _, function = spec.teacher.builder.rpartition(":")
-            teacher["builder"] = f"{sent(name)}:{function}"
-        changes["teacher"] = dataclasses.replace(spec.teacher, **teacher)
+        changes["teacher"] = with_files(spec.teacher)
+    changes["teachers"] = tuple(map(with_files, spec.teachers))
     parcel = Parcel(
         spec=dataclasses.replace(spec, **changes).to_dict(),
         files=files,
-        foreseen=context.foreseen,
+        foreseen=context.resources.foreseen,
         packages=_packages(),
         facts={
             name: getattr(data, name) for name in ("class_names", "mean", "std", "data_hash", "split_hash")
@@ -127,7 +135,7 @@ def versions() -> dict[str, str]:
 
 def unpack(
     parcel: Parcel, arrays: Arrays, store: ArtifactStore, checkpoints: Checkpoints | None, cache: Path | None
-) -> TrialContext:
+) -> StudyContext:
     """The study's context in this process.
 
     Args:
@@ -166,9 +174,9 @@ def unpack(
         part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
     }
     data = SearchData(train=images["train"], val=images["val"], **parcel.facts)
-    context = TrialContext(spec, store, cache, data=data, checkpoints=checkpoints)
-    context.foreseen = parcel.foreseen
-    return context
+    return StudyContext.of(
+        open_resources(spec, store, cache, data=data, checkpoints=checkpoints, foreseen=parcel.foreseen)
+    )
 
 
 def _packages() -> dict[str, list[tuple[str, str]]]:

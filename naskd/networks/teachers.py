@@ -6,8 +6,9 @@ study's classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from naskd.networks.student import Student, build_student
 from naskd.nn.taps import TappedNetwork, Taps
 from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
-from naskd.spec.teachers import TeacherSpec
+from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import load_function
 
 
@@ -106,32 +107,27 @@ def build_teacher_network(
         InputError: The builder, the model's name, its weights, its number of classes, its class names, its
             taps or `state` do not fit. The message says what was found and what was wanted.
     """
-    if spec.architecture is not None:
-        student = build_student(spec.architecture, in_channels, n_classes, mean, std)
+    given = TeacherInputs(
+        base, in_channels, n_classes, resolution, tuple(mean), tuple(std), tuple(class_names)
+    )
+    source: TeacherSource = TEACHER_SOURCES.load(spec.source_name)()
+    built = source.build(spec, given, fresh=state is None)
+    if not isinstance(built, Bare):
+        built = Bare(built)
+    if isinstance(built.network, Student):
         if state is not None:
-            try:
-                student.load_state_dict(dict(state))  # it reads what earlier versions wrote, too
-            except RuntimeError:
-                load_strictly(student, state)  # says what does not fit
-                raise
-        return student
-    if spec.builder is not None:
-        bare = _call_builder(spec.builder, base)
-        image_mean, image_std, side = spec.mean, spec.std, spec.resolution
-    else:
-        assert spec.torchvision is not None
-        weights = _torchvision_weights(spec.torchvision, spec.weights)
-        bare = _torchvision_network(spec.torchvision, weights if state is None else None, n_classes)
-        image_mean, image_std, side = spec.mean or tuple(mean), spec.std or tuple(std), spec.resolution
-        if weights is not None:
-            preset = weights.transforms()
-            image_mean, image_std = spec.mean or tuple(preset.mean), spec.std or tuple(preset.std)
-            side = spec.resolution or preset.crop_size[0]
+            _load_own(built.network, state)
+        return built.network
     if state is not None and spec.checkpoint is not None:
-        load_strictly(bare, state)
+        load_strictly(built.network, state)
     network = ForeignNetwork(
-        bare,
-        Preprocessing(side, _input_channels(bare, in_channels), image_mean, image_std),
+        built.network,
+        Preprocessing(
+            spec.resolution or built.resolution,
+            _input_channels(built.network, in_channels),
+            spec.mean or built.mean,
+            spec.std or built.std,
+        ),
         (in_channels, resolution, resolution),
         _class_order(spec.classes, class_names),
         spec.taps,
@@ -144,6 +140,103 @@ def build_teacher_network(
     if state is not None and spec.checkpoint is None:
         load_strictly(network, state)
     return network
+
+
+@dataclass(frozen=True)
+class TeacherInputs:
+    """What a teacher source may build from beside its own settings.
+
+    Args:
+        base: Folder of the study file, to which paths are relative.
+        in_channels, resolution: Of the study's images.
+        n_classes: ``K``.
+        mean, std: Of the study's images, per channel, on the [0, 1] scale.
+        class_names: In the study's order.
+    """
+
+    base: Path
+    in_channels: int
+    n_classes: int
+    resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A network as somebody else made it, ``(B, C, H, W)`` to logits ``(B, K)``, and what it expects.
+
+    Args:
+        network: On the CPU.
+        mean, std: Of its input, per channel, on the [0, 1] scale; None for images in [0, 1] as they are.
+        resolution: To which images are resized; None for none.
+    """
+
+    network: nn.Module
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resolution: int | None = None
+
+
+class TeacherSource(Protocol):
+    """Where a teacher's network comes from. Its `mean`, `std`, `resolution`, `classes` and `taps` hold for any."""
+
+    def build(self, spec: TeacherSpec, given: TeacherInputs, *, fresh: bool) -> nn.Module | Bare:
+        """The network, with the weights that training begins with, or with which the source says that it comes.
+
+        Args:
+            spec: The teacher; ``spec.option(name)`` is a setting of this source.
+            given: Of the study.
+            fresh: False where a stored state is loaded afterwards, so that weights need not be looked for.
+
+        Raises:
+            InputError: It cannot be built.
+        """
+
+
+class ArchitectureSource:
+    """A student's architecture, as a teacher."""
+
+    def build(self, spec: TeacherSpec, given: TeacherInputs, *, fresh: bool) -> nn.Module:
+        """See :class:`TeacherSource`."""
+        assert spec.architecture is not None
+        return build_student(spec.architecture, given.in_channels, given.n_classes, given.mean, given.std)
+
+
+class BuilderSource:
+    """A function of the user's. Without a `mean`, its network is given images in [0, 1]."""
+
+    def build(self, spec: TeacherSpec, given: TeacherInputs, *, fresh: bool) -> nn.Module:
+        """See :class:`TeacherSource`."""
+        assert spec.builder is not None
+        return _call_builder(spec.builder, given.base)
+
+
+class TorchvisionSource:
+    """A model of torchvision with a head of the study's classes.
+
+    Without a `mean` it is given the normalisation of its `weights`, or else the study's; without a `resolution`, images
+    are resized to that of the `weights`, or else not at all.
+    """
+
+    def build(self, spec: TeacherSpec, given: TeacherInputs, *, fresh: bool) -> Bare:
+        """See :class:`TeacherSource`."""
+        assert spec.torchvision is not None
+        weights = _torchvision_weights(spec.torchvision, spec.weights)
+        network = _torchvision_network(spec.torchvision, weights if fresh else None, given.n_classes)
+        if weights is None:
+            return Bare(network, given.mean, given.std)
+        preset = weights.transforms()
+        return Bare(network, tuple(preset.mean), tuple(preset.std), preset.crop_size[0])
+
+
+def _load_own(student: Student, state: Mapping[str, Tensor]) -> None:
+    try:
+        student.load_state_dict(dict(state))  # it reads what earlier versions wrote, too
+    except RuntimeError:
+        load_strictly(student, state)  # says what does not fit
+        raise
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,5 @@
 """What a search would cost, from a few timed steps, before anything starts."""
 
-import itertools
 import math
 import statistics
 import time
@@ -9,11 +8,11 @@ from typing import Any
 
 from naskd.executors.local.processes import devices_of
 from naskd.knowledge.source import OnlineSource
-from naskd.spec.design import DistillationSpec, TrialConfig
+from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
 from naskd.training.cuda_graph import TIMED
-from naskd.trials.context import TrialContext
-from naskd.trials.run import TrialRun, teacher_run
+from naskd.trials.context import StudyContext
+from naskd.trials.run import TrialRun, assistant_run, teacher_run
 
 WARM_UP = 2 + sum(TIMED.values())
 """Steps before those on a GPU that records: by then it is known whether steps are replayed."""
@@ -21,7 +20,7 @@ TIMED_STEPS = 4
 """Steps timed for each design, after one that is not counted."""
 
 
-def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> dict[str, Any]:
+def estimate_search(context: StudyContext, designs: Sequence[TrialConfig]) -> dict[str, Any]:
     """Time a few steps of some designs and scale up.
 
     Supervisors are stood in for by untrained networks of the same shape, which cost the same.
@@ -41,17 +40,17 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
     """
     if not designs:
         raise InputError("no design of the space was admitted: see the limits in the study file")
-    context.compute.apply_threads()
-    spec = context.spec
+    context.resources.compute.apply_threads()
+    spec = context.resources.spec
     seconds, macs = [], []
     for design in designs:
         run = TrialRun(
             design.distillation,
             design.training,
-            lambda design=design: context.build_student(design.architecture),  # type: ignore[misc]
+            lambda design=design: context.networks.student(design.architecture),  # type: ignore[misc]
             context,
             0,
-            context.views(design.training.augmentation),
+            context.images.views(design.training.augmentation),
             _stand_ins(context, design),
             design.architecture,
         )
@@ -60,19 +59,11 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
         macs.append(
             sum(
                 run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
-                + len(context.data.val) * run.cost.macs
+                + len(context.resources.data.val) * run.cost.macs
                 for epoch in range(run.total_epochs)
             )
         )
-    teacher_seconds = 0.0
-    if (
-        spec.teacher is not None
-        and context.trains_teacher
-        and not context.has_artifact(context.teacher_recipe().artifact_id)
-    ):
-        run = teacher_run(context)
-        per_step, steps = _time_steps(run)
-        teacher_seconds = per_step * steps
+    teacher_seconds = sum(_teacher_seconds(context), start=0.0)
     assistant_seconds = sum(_assistant_seconds(context, designs), start=0.0)
     mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
     budget = spec.budget
@@ -103,48 +94,43 @@ def estimate_search(context: TrialContext, designs: Sequence[TrialConfig]) -> di
     }
 
 
-def _trials_at_once(context: TrialContext) -> int:
-    execution = context.spec.execution
+def _trials_at_once(context: StudyContext) -> int:
+    execution = context.resources.spec.execution
     if execution.executor == "processes":
-        return sum(len(device.slots) for device in devices_of(execution, context.compute))
+        return sum(len(device.slots) for device in devices_of(execution, context.resources.compute))
     return 1 if execution.executor == "serial" else execution.workers or 1
 
 
-def _stand_ins(context: TrialContext, design: TrialConfig) -> tuple[OnlineSource, ...]:
-    chain = context.supervisors(design.distillation, context.recipes(design))
-    return tuple(context.stand_in(recipe) for recipe in chain)
+def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[OnlineSource, ...]:
+    return tuple(context.sources.stand_in(recipe) for recipe in context.prerequisites.of(design).heard)
 
 
-def _assistant_seconds(context: TrialContext, designs: Sequence[TrialConfig]) -> Iterator[float]:
+def _teacher_seconds(context: StudyContext) -> Iterator[float]:
+    """The time of each teacher that is trained here and is not there yet."""
+    for name, teacher in context.resources.spec.teacher_specs().items():
+        recipe = context.prerequisites.teacher(name)
+        if teacher.trained_here and not context.designs.has_artifact(recipe.artifact_id):
+            per_step, steps = _time_steps(teacher_run(context, recipe))
+            yield per_step * steps
+
+
+def _assistant_seconds(context: StudyContext, designs: Sequence[TrialConfig]) -> Iterator[float]:
     """The time of each assistant that the designs ask for and that is not there yet."""
     seen: set[str] = set()
     for design in designs:
-        chain = context.recipes(design)
-        for parent, recipe in itertools.pairwise(chain):
-            if (
-                recipe.assistant is None
-                or recipe.artifact_id in seen
-                or context.has_artifact(recipe.artifact_id)
-            ):
+        made = {recipe.artifact_id: recipe for recipe in context.prerequisites.of(design).made}
+        for artifact_id, recipe in made.items():
+            if recipe.assistant is None or artifact_id in seen or context.designs.has_artifact(artifact_id):
                 continue
-            seen.add(recipe.artifact_id)
-            assistant = recipe.assistant
-            run = TrialRun(
-                DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight).canonical(),
-                assistant.training,
-                lambda: context.build_student(assistant.architecture),  # noqa: B023 - called before the next one
-                context,
-                0,
-                context.views(assistant.training.augmentation),
-                (context.stand_in(parent),),
-            )
-            per_step, steps = _time_steps(run)
+            seen.add(artifact_id)
+            parent = context.sources.stand_in(made[recipe.requires[0]])
+            per_step, steps = _time_steps(assistant_run(recipe.assistant, 0, parent, context))
             yield per_step * steps
 
 
 def _time_steps(run: TrialRun) -> tuple[float, float]:
     """Seconds of one step, and the steps of the whole training, evaluation included as the steps it is worth."""
-    for _ in range(WARM_UP if run.context.compute.cuda_graphs else 1):
+    for _ in range(WARM_UP if run.context.resources.compute.cuda_graphs else 1):
         run.loop.run_epoch(max_steps=1)
         run.loop.epoch = 0  # the first epoch again: there may be only one
     started = time.perf_counter()

@@ -25,9 +25,10 @@ from naskd.spec.pareto import non_dominated, objective_space
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.run import run_job, start_run
+from naskd.trials.run import start_run
+from naskd.trials.steps import run_job
 
 RESULTS_FILE = "retrained.json"
 
@@ -52,7 +53,7 @@ class Retraining:
         epochs: Of the final schedule.
     """
 
-    def __init__(self, context: TrialContext, run_dir: Path, epochs: int) -> None:
+    def __init__(self, context: StudyContext, run_dir: Path, epochs: int) -> None:
         self.context = context
         self.run_dir = run_dir
         self.epochs = epochs
@@ -62,10 +63,10 @@ class Retraining:
     def test(self) -> ImageSet:
         """The test split, opened at the first use."""
         if self._test is None:
-            spec = self.context.spec
-            streamed = self.context.data.train.streamed
+            spec = self.context.resources.spec
+            streamed = self.context.resources.data.train.streamed
             test = load_test_split(spec.data, spec.base)
-            self._test = test.to(self.context.compute.device, streamed=streamed)
+            self._test = test.to(self.context.resources.compute.device, streamed=streamed)
         return self._test
 
     def run(
@@ -138,13 +139,13 @@ class Retraining:
 
     def _train(self, design: Design, replicate: int) -> dict[str, Any]:
         config = self._final(design)
-        for recipe in self.context.recipes(config):
-            if recipe.artifact_id not in self.context.store:
+        for recipe in self.context.designs.recipes(config):
+            if recipe.artifact_id not in self.context.resources.store:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
                 made = run_job(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
                 if made.status != "complete":
                     raise InputError(f"the {recipe.label} could not be made: {made.reason}")
-        seed = derive_seed("retrain", self.context.spec.seed, config.config_id, replicate)
+        seed = derive_seed("retrain", self.context.resources.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
         try:
             metrics = run.advance(run.total_epochs)
@@ -155,7 +156,9 @@ class Retraining:
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         if isinstance(student, Student | ProjectedStudent):
-            save_student(path, student, config.architecture, self.context.data.class_names, seed=seed)
+            save_student(
+                path, student, config.architecture, self.context.resources.data.class_names, seed=seed
+            )
         return {
             "seed": seed,
             "val_accuracy": metrics["val_accuracy"],
@@ -167,7 +170,7 @@ class Retraining:
         }
 
     def _test_accuracy(self, network: nn.Module) -> float:
-        return accuracy(predict(network, self.test.images, self.context.compute), self.test.labels)
+        return accuracy(predict(network, self.test.images, self.context.resources.compute), self.test.labels)
 
     def _summary(self, designs: Sequence[Design], seeds: int, trainings: dict[str, Any]) -> dict[str, Any]:
         rows = []
@@ -204,15 +207,15 @@ class Retraining:
             "matches_teacher": None,
         }
         if (
-            self.context.spec.teacher is not None
-            and self.context.teacher_recipe().artifact_id in self.context.store
+            self.context.resources.spec.teacher is not None
+            and self.context.prerequisites.teacher().artifact_id in self.context.resources.store
         ):
             self._compare_with_teacher(record)
         return record
 
     def _compare_with_teacher(self, record: dict[str, Any]) -> None:
         """Add the teacher's test accuracy, and the cheapest design whose mean is within its standard error."""
-        source = self.context.source(self.context.teacher_recipe())
+        source = self.context.sources.online(self.context.prerequisites.teacher())
         assert isinstance(source.network, nn.Module)
         found = self._test_accuracy(source.network)
         standard_error = math.sqrt(found * (1 - found) / len(self.test))

@@ -36,7 +36,8 @@ from naskd.study.space_sample import (
 )
 from naskd.study.storage import dashboard_target, open_storage, quiet
 from naskd.study.study import Snapshot, Space, Study
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
+from naskd.trials.resources import open_resources
 
 STUDY_FILE = "study.json"
 SAMPLE = 256
@@ -52,11 +53,16 @@ class OpenStudy:
 
     spec: StudySpec
     space: Space
-    context: TrialContext
+    context: StudyContext
 
     def sample(self, n: int = SAMPLE) -> SpaceSample:
         """Random designs of the space."""
-        return sample_space(self.space, self.spec, self.context.design_cost, n)
+        return sample_space(self.space, self.spec, self.context.designs.design_cost, n)
+
+    def given(self, **changes: Any) -> "OpenStudy":
+        """The same study with other resources; see :class:`~naskd.trials.resources.Resources`."""
+        resources = dataclasses.replace(self.context.resources, **changes)
+        return OpenStudy(resources.spec, self.space, StudyContext.of(resources))
 
 
 def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS) -> OpenStudy:
@@ -77,8 +83,8 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     for module in spec.modules:
         import_file(spec.resolve(module))
     space = load_function(spec.space, spec.base)
-    context = TrialContext(spec, ArtifactStore(runs / "artifacts"), cache=runs / "cache")
-    return OpenStudy(spec, space, context)
+    resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")
+    return OpenStudy(spec, space, StudyContext.of(resources))
 
 
 def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], None] = lambda _: None) -> "Run":
@@ -86,7 +92,7 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
     opened = open_study(spec, runs=run_dir.parent)
     sample = opened.sample()
     kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
-    opened.context.foreseen = tuple(sorted(kinds))
+    opened = opened.given(foreseen=tuple(sorted(kinds)))
     if mistakes := check_warm_start(opened.space, spec, sample.parameters):
         raise InputError("\n".join(mistakes))
     if EXECUTORS[spec.execution.executor].elsewhere and (left := methods_of_the_script(sample)):
@@ -97,14 +103,14 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
     with _locked(run_dir):
         shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
         storage = open_storage(spec.storage, run_dir, writing=True)
-        data = opened.context.data
+        data = opened.context.resources.data
         identity = _identity(opened)
-        opened.context.checkpoints = _checkpoints(spec, run_dir, identity)
+        opened = opened.given(checkpoints=_checkpoints(spec, run_dir, identity))
         source = Study(
             spec,
             opened.space,
             storage,
-            opened.context,
+            opened.context.designs,
             identity=identity,
             reference_point=random_reference_point(sample, spec, data.n_classes, len(data.train)),
             observe=observe,
@@ -143,15 +149,18 @@ def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) ->
 
 def _identity(opened: OpenStudy) -> dict[str, Any]:
     """What a resume must find unchanged."""
-    spec, data = opened.spec, opened.context.data
+    spec, data = opened.spec, opened.context.resources.data
     files = [spec.space.rpartition(":")[0], *spec.modules]
+    teachers = {recipe.teacher: recipe.artifact_id for recipe in opened.context.designs.teachers()}
     identity = {
         **spec.identity(),
         "files": {name: file_content_id(spec.resolve(name)) for name in files},
         "data_hash": data.data_hash,
         "split_hash": data.split_hash,
-        "teacher_hash": opened.context.teacher_recipe().artifact_id if spec.teacher is not None else None,
+        "teacher_hash": None if spec.teacher is None else teachers[spec.teacher.name],
     }
+    if spec.teachers:
+        identity["teacher_hashes"] = teachers
     return dict(json.loads(json.dumps(identity)))
 
 
@@ -198,21 +207,21 @@ class Run:
         context: Loaded data and networks; None loads them when a retraining or an export first needs them.
     """
 
-    def __init__(self, path: Path, spec: StudySpec, context: TrialContext | None = None) -> None:
+    def __init__(self, path: Path, spec: StudySpec, context: StudyContext | None = None) -> None:
         self.path = path
         self.spec = spec
         self.stop_reason = ""
         self._context = context
 
     @property
-    def context(self) -> TrialContext:
+    def context(self) -> StudyContext:
         """Data and networks of the study."""
         if self._context is None:
             for module in self.spec.modules:
                 import_file(self.spec.resolve(module))
-            self._context = TrialContext(
-                self.spec, ArtifactStore(self.path.parent / "artifacts"), cache=self.path.parent / "cache"
-            )
+            runs = self.path.parent
+            resources = open_resources(self.spec, ArtifactStore(runs / "artifacts"), runs / "cache")
+            self._context = StudyContext.of(resources)
         return self._context
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
@@ -365,7 +374,7 @@ class Run:
             InputError: A trial does not exist or is not complete.
         """
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
-        self.context.compute.apply_threads()
+        self.context.resources.compute.apply_threads()
         retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
         with _locked(self.path):
             found = retraining.run(
@@ -398,13 +407,13 @@ class Run:
         if format not in ("safetensors", "onnx"):
             raise InputError(f"unknown format {format!r}; known: safetensors, onnx")
         design = self._design(self.trial(trial))
-        self.context.compute.apply_threads()
+        self.context.resources.compute.apply_threads()
         with _locked(self.path):
             source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
         target = Path(path) if path is not None else self.path / "exported" / f"trial{trial}.{format}"
         if target.suffix != f".{format}":
             raise InputError(f"the file of format {format} must end in .{format}, got {target.name!r}")
-        return export_student(source, target, self.context.data.val.images[:256])
+        return export_student(source, target, self.context.resources.data.val.images[:256])
 
 
 def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
@@ -416,8 +425,6 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
     """
     opened = open_study(study, settings)
     sample = opened.sample()
-    kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
-    opened.context.foreseen = tuple(sorted(kinds))
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
         raise InputError("\n".join(mistakes))
     if not sample.designs:
@@ -457,6 +464,6 @@ def dry_run(
     spec = opened.spec
     given = {k: v for k, v in budget.items() if v is not None}
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
-    opened.context.spec = spec
+    opened = opened.given(spec=spec)
     sample = opened.sample()
     return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}

@@ -1,13 +1,18 @@
 """Schemes: which networks train together and who supervises whom. One file per scheme, registered here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from naskd.knowledge import needs_teacher
-from naskd.spec.design import DistillationSpec
+from naskd.knowledge import KNOWLEDGE, needs_teacher
+from naskd.schemes import prerequisites as needs
+from naskd.schemes.prerequisites import Prerequisites
+from naskd.spec.design import DistillationSpec, KnowledgeTerm
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
-from naskd.spec.registry import Registry
+from naskd.spec.registry import Registry, imported, nearest
+from naskd.spec.study import StudySpec
+
+NO_TEACHER = "the design asks for knowledge, but the study file has no [teacher]"
 
 
 @dataclass(frozen=True)
@@ -19,44 +24,114 @@ class SchemeCard:
         title: The field's name.
         paper: Authors, title, venue, year, arXiv number.
         implementation: ``"module:Class"`` of the :class:`~naskd.schemes.scheme.Scheme`, or the class.
+        supervisor: Who answers a design's knowledge terms: ``teacher`` (teachers of the study, or assistants below
+            them), ``trajectory`` (states of a teacher's own training, which must happen here), ``peers`` (networks that
+            train together), ``self`` (the student, earlier or elsewhere in itself), ``none``.
         needs_teacher: Without a term that asks a teacher it is offline training.
-        uses_trajectory: Its sources are states of the teacher's training; the teacher must be trained here, and no
-            assistant comes between.
         min_stages: Fewest stages of the student.
         options: Further settings.
+        requires: ``"module:function"``, or a function, from a design's distillation and the study to its
+            :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
     """
 
     name: str
     title: str
     paper: str
     implementation: str | type[Any]
+    supervisor: Literal["teacher", "trajectory", "peers", "self", "none"] = "teacher"
     needs_teacher: bool = False
-    uses_trajectory: bool = False
     min_stages: int = 1
     options: Mapping[str, Option] = field(default_factory=dict)
+    requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
 
     def option(self, distillation: DistillationSpec, name: str) -> OptionValue:
         """The value of option `name` in a design, or its default."""
         return dict(distillation.scheme_options).get(name, self.options[name].default)
 
+    def asks_teachers(self, distillation: DistillationSpec) -> bool:
+        """Whether a design listens to teachers of the study."""
+        return self.supervisor in ("teacher", "trajectory") and needs_teacher(distillation)
+
+    def prerequisites(self, distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
+        """What must exist before a design can be trained, and whom its student hears."""
+        if self.requires:
+            found: Prerequisites = imported(self.requires)(distillation, study)
+            return found
+        if self.supervisor == "trajectory":
+            return needs.trajectory(distillation, study, int(self.option(distillation, "anchors")))
+        of = needs.teachers if self.supervisor == "teacher" else needs.nothing
+        return of(distillation, study)
+
     def canonical(self, distillation: DistillationSpec) -> DistillationSpec:
         """The same training written in one way."""
         if self.needs_teacher and not needs_teacher(distillation):
-            return replace(distillation, scheme="offline", scheme_options=())
-        return replace(
-            distillation, scheme_options=canonical_options(self.options, distillation.scheme_options)
-        )
+            distillation = replace(distillation, scheme="offline", scheme_options=())
+            return SCHEMES["offline"].canonical(distillation)
+        options = canonical_options(self.options, distillation.scheme_options)
+        return _heard_only(replace(distillation, scheme_options=options), self.asks_teachers(distillation))
 
-    def problems(self, distillation: DistillationSpec, *, n_stages: int) -> list[str]:
-        """Why a design cannot be trained by this scheme; empty when it can."""
+    def problems(
+        self, distillation: DistillationSpec, *, n_stages: int, study: StudySpec | None = None
+    ) -> list[str]:
+        """Why a design cannot be trained by this scheme; empty when it can.
+
+        Args:
+            distillation: Of the design.
+            n_stages: Of its student.
+            study: Which teachers there are; None where that is not asked.
+        """
         found = option_problems(self.options, distillation.scheme_options, f"scheme {self.name!r}")
         if n_stages < self.min_stages:
             found.append(
                 f"scheme {self.name!r} needs students of at least {self.min_stages} stages, got {n_stages}"
             )
-        if self.uses_trajectory and distillation.assistants:
+        if self.supervisor == "trajectory" and distillation.assistants:
             found.append(f"scheme {self.name!r} follows the teacher's own training and takes no assistant")
+        return found + (self._teacher_problems(distillation, study) if study is not None else [])
+
+    def _teacher_problems(self, distillation: DistillationSpec, study: StudySpec) -> list[str]:
+        if not (self.asks_teachers(distillation) or self.needs_teacher):
+            return []
+        known = study.teacher_specs()
+        if not known:
+            return [NO_TEACHER]
+        found = [
+            f"unknown teacher: the design names {name!r}; known: {', '.join(known)}{nearest(name, known)}"
+            for name in dict.fromkeys(distillation.teachers)
+            if name not in known
+        ]
+        if self.supervisor == "trajectory" and not found and not known[distillation.teachers[0]].trained_here:
+            found.append(f"scheme {self.name!r} needs a teacher that naskd trains, from an architecture")
         return found
+
+
+def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
+    """Without the names of teachers that nobody hears; terms that ask nobody point to the first name."""
+    terms, names = distillation.terms, distillation.teachers
+    if not asks:
+        return replace(
+            distillation,
+            teachers=("teacher",),
+            terms=tuple(replace(term, source=0) for term in terms),
+            assistants=(),
+        )
+    asking = [term for term in terms if KNOWLEDGE[term.kind].needs_teacher]
+    if any(KNOWLEDGE[term.kind].several_teachers for term in asking):
+        heard = list(range(len(names)))
+    else:
+        heard = sorted({term.source for term in asking})
+    place = {source: position for position, source in enumerate(heard)}
+
+    def moved(term: KnowledgeTerm) -> KnowledgeTerm:
+        return replace(term, source=place[term.source] if term in asking else 0)
+
+    return replace(
+        distillation,
+        teachers=tuple(names[source] for source in heard),
+        terms=tuple(moved(term) for term in terms),
+        # The chain of assistants is below the first teacher.
+        assistants=distillation.assistants if 0 in heard else (),
+    )
 
 
 SCHEMES: Registry[SchemeCard] = Registry("scheme")
@@ -78,8 +153,8 @@ SCHEMES.register(
         paper="Jin, Peng, Wu, Liu, Liu, Liang, Yan, Hu: Knowledge distillation via route constrained optimization. "
         "ICCV 2019, arXiv 1904.09149",
         implementation="naskd.schemes.rco:RcoScheme",
+        supervisor="trajectory",
         needs_teacher=True,
-        uses_trajectory=True,
         options={
             "anchors": Option(
                 4, "states of the teacher, its last one included, at equal epoch intervals", 2, 16

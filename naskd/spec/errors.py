@@ -7,6 +7,12 @@ class NaskdError(Exception):
     """Something that the user can do something about; ``str(error)`` is the whole message."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in its first line; what is said on purpose needs no name of a class before it."""
+    said = str(error).splitlines() or ["no message"]
+    return said[0] if isinstance(error, NaskdError) else f"{type(error).__name__}: {said[0]}"
+
+
 class InputError(NaskdError, ValueError):
     """What was given is wrong: a study file, a space, images, a name. The command line ends with exit code 2.
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
-from naskd.spec.teachers import TeacherSpec
+from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
 
 Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
 CallbackName = Literal["tensorboard", "mlflow", "wandb"]
@@ -248,7 +248,8 @@ class StudyTable:
         space: ``"path/to/file.py:function"``, a search space.
         data: The images.
         budget: When the search ends.
-        teacher: None where designs are trained without distillation.
+        teacher: None where designs are trained without distillation, or by other teachers.
+        teachers: Further ones, each with a name of its own.
         seed: Of the sampler and of all trials.
         modules: User files that register blocks, knowledge or schemes; imported first.
         epochs: The schedule's horizon; overrides the space's.
@@ -264,6 +265,7 @@ class StudyTable:
     data: DataSpec
     budget: BudgetSpec
     teacher: TeacherSpec | None = None
+    teachers: tuple[TeacherSpec, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     modules: tuple[UserFile, ...] = ()
     epochs: PositiveInt = 20
@@ -283,7 +285,7 @@ class StudySpec(StudyTable):
 
     Args:
         base: Folder of the study file, to which its paths are relative.
-        name, space, data, budget, teacher, seed, modules, epochs, objectives, reference_point, storage:
+        name, space, data, budget, teacher, teachers, seed, modules, epochs, objectives, reference_point, storage:
             See the keys of a study file in docs/study_files.md, as for all that follow.
         sampler, limits, execution, retrain, warm_start: Likewise.
     """
@@ -291,6 +293,10 @@ class StudySpec(StudyTable):
     base: Path = Field(default=Path(), kw_only=True)
 
     def __post_init__(self) -> None:
+        given = [*([self.teacher] if self.teacher is not None else []), *self.teachers]
+        names = [teacher.name for teacher in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"teachers need distinct names, got {', '.join(twice)} more than once")
         outside = sorted(set(self.reference_point or ()) - set(self.objectives))
         if outside:
             raise InputError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
@@ -299,6 +305,11 @@ class StudySpec(StudyTable):
     def retrain_epochs(self) -> int:
         """Epochs of a final training."""
         return self.retrain.epochs or self.epochs
+
+    def teacher_specs(self) -> dict[str, TeacherSpec]:
+        """All teachers by name, that of ``[teacher]`` first."""
+        given = [*([self.teacher] if self.teacher is not None else []), *self.teachers]
+        return {teacher.name: teacher for teacher in given}
 
     def resolve(self, path: str | Path) -> Path:
         """A path of the study file as an absolute path."""
@@ -335,10 +346,17 @@ class StudySpec(StudyTable):
         for key in ("bank_bytes", "cuda_graphs"):
             kept += [key] if identity["execution"][key] != getattr(ExecutionSpec, key) else []
         identity["execution"] = {key: identity["execution"][key] for key in kept}
-        training = (identity["teacher"] or {}).get("training", {})
-        for key in ("mixing", "mixing_alpha"):
-            if training.get(key) == getattr(TrainingSpec, key):
-                del training[key]
+        for teacher in ([identity["teacher"]] if identity["teacher"] else []) + identity["teachers"]:
+            training = teacher.get("training", {})
+            for key in ("mixing", "mixing_alpha"):
+                if training.get(key) == getattr(TrainingSpec, key):
+                    del training[key]
+        for teacher in [identity["teacher"]] if identity["teacher"] else []:
+            for key, default in (("name", DEFAULT_NAME), ("source", None), ("options", [])):
+                if teacher.get(key) == default:
+                    del teacher[key]
+        if not identity["teachers"]:
+            del identity["teachers"]
         # Where the images lie may change; that they are the same images is seen by their hash.
         for key in ("root", "test_root", "download", "max_bytes"):
             del identity["data"][key]

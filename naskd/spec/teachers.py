@@ -1,20 +1,81 @@
-"""The teachers of a study."""
+"""The teachers of a study, and where they come from: cards of teacher sources."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, ArchitectureSpec, Positive, TrainingSpec
 from naskd.spec.errors import InputError
+from naskd.spec.option import Option, Options
+from naskd.spec.registry import Registry
+
+DEFAULT_NAME = "teacher"
+"""Of a teacher that the study file gives no name, and of the one that a design means which names none."""
+
+
+@plain_dataclass(frozen=True)
+class TeacherSourceCard:
+    """The torch-free description of a way to a teacher.
+
+    Args:
+        name: As ``source`` says it; those that come with naskd are chosen by the key of the same name.
+        title: One line for a listing.
+        paper: See :class:`~naskd.spec.registry.Card`.
+        implementation: ``"module:Class"`` of the :class:`~naskd.networks.teachers.TeacherSource`, or the class.
+        options: Settings, further keys of the teacher's table.
+        comes_trained: Its networks know the study's classes already; naskd trains nothing.
+    """
+
+    name: str
+    title: str
+    paper: str
+    implementation: str | Callable[..., Any]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    comes_trained: bool = False
+
+
+TEACHER_SOURCES: Registry[TeacherSourceCard] = Registry("teacher source")
+
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="architecture",
+        title="a network that naskd trains on the training split",
+        paper="",
+        implementation="naskd.networks.teachers:ArchitectureSource",
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="builder",
+        title="a function of your own that returns an nn.Module, with its checkpoint",
+        paper="",
+        implementation="naskd.networks.teachers:BuilderSource",
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="torchvision",
+        title="a classification model of torchvision, fine-tuned or with a checkpoint",
+        paper="",
+        implementation="naskd.networks.teachers:TorchvisionSource",
+    )
+)
+
+
+OWN_KEYS = ("architecture", "builder", "torchvision")
+"""Sources that have a key of their own."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class TeacherSpec:
-    """Where the teacher comes from: exactly one of `architecture`, `builder` and `torchvision`.
+    """A teacher: exactly one of `architecture`, `builder`, `torchvision` and `source` says where it comes from.
 
     Args:
+        name: By which designs mean it, distinct among the study's teachers.
         architecture: Trained by naskd on the training split alone, as `training` says.
         builder: ``"file.py:function"``; the function takes no argument and returns an ``nn.Module`` whose
             output is ``(B, K)`` logits.
@@ -31,8 +92,11 @@ class TeacherSpec:
         taps: Names of modules whose outputs are the stages; empty: found at each change of resolution.
         saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
             ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
+        source: Name of a registered teacher source, such as one of your own.
+        options: Settings of that source as (name, value) pairs, sorted by name; its card lists them.
     """
 
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = DEFAULT_NAME
     architecture: ArchitectureSpec | None = None
     builder: str | None = None
     torchvision: str | None = None
@@ -47,12 +111,14 @@ class TeacherSpec:
     classes: tuple[str, ...] | None = None
     taps: tuple[str, ...] = ()
     saw: Literal["train", "other", "train+val", "unknown"] = "unknown"
+    source: str | None = None
+    options: Options = ()
 
     def __post_init__(self) -> None:
-        given = [n for n in ("architecture", "builder", "torchvision") if getattr(self, n) is not None]
+        given = [n for n in (*OWN_KEYS, "source") if getattr(self, n) is not None]
         if len(given) != 1:
             raise InputError(
-                "a teacher needs exactly one of architecture, builder and torchvision, "
+                "a teacher needs exactly one of architecture, builder, torchvision and source, "
                 f"got {', '.join(given) or 'none'}"
             )
         if self.builder is not None and self.checkpoint is None:
@@ -69,6 +135,15 @@ class TeacherSpec:
             raise InputError("sha256 is the hash of checkpoint, which is missing")
 
     @property
+    def source_name(self) -> str:
+        """Under which its source is registered."""
+        return self.source or next(key for key in OWN_KEYS if getattr(self, key) is not None)
+
+    @property
     def trained_here(self) -> bool:
         """Whether naskd trains it (from scratch, or fine-tunes it) on the training split alone."""
-        return self.checkpoint is None
+        return self.checkpoint is None and not TEACHER_SOURCES[self.source_name].comes_trained
+
+    def option(self, name: str) -> Any:
+        """The value of an option of its source, or its default."""
+        return dict(self.options).get(name, TEACHER_SOURCES[self.source_name].options[name].default)

@@ -141,7 +141,7 @@ def file_content_id(path: Path) -> str:
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
 
 
-def foreign_code(implementations: Iterable[str | type[Any]]) -> list[str] | None:
+def foreign_code(implementations: Iterable[str | Callable[..., Any]]) -> list[str] | None:
     """The contents of the files that define what was registered from outside naskd, sorted.
 
     Args:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from naskd.knowledge import KNOWLEDGE, needs_teacher
+from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
 from naskd.schemes import SCHEMES
 from naskd.spaces import canonical
@@ -38,15 +38,9 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
 def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
     """Why a settled design cannot or must not be trained; empty when it can."""
     found = over_limits(cost, spec.limits)
-    if spec.teacher is None and (
-        needs_teacher(config.distillation) or SCHEMES[config.distillation.scheme].needs_teacher
-    ):
-        found.append("the design asks for knowledge, but the study file has no [teacher]")
     scheme = SCHEMES[config.distillation.scheme]
     n_stages = len(config.architecture.stages)
-    found += scheme.problems(config.distillation, n_stages=n_stages)
-    if scheme.uses_trajectory and spec.teacher is not None and not spec.teacher.trained_here:
-        found.append(f"scheme {scheme.name!r} needs a teacher that naskd trains, from an architecture")
+    found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)

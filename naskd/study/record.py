@@ -56,7 +56,9 @@ def run_record(
         trial["on_front"] = on_front
     artifacts = booked_artifacts(study.user_attrs)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
-    teachers = [{"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"]
+    teachers = [
+        {"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"
+    ]  # once nameless
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "study": study.study_name,
@@ -66,6 +68,7 @@ def run_record(
         "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
         "bank": _bank(trials),
         "teacher": teachers[0] if teachers else None,
+        "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": {
             "complete": len(complete),

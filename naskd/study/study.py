@@ -18,13 +18,14 @@ from naskd.spec.errors import InputError, RunError
 from naskd.spec.pareto import hypervolume, objective_space
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec, identity_difference
+from naskd.spec.teachers import DEFAULT_NAME
 from naskd.study.admission import count_kinds, problems, settle
 from naskd.study.leases import LEASE_SECONDS, owner_id
 from naskd.study.ledger import CHOOSING_SECONDS, Books, await_creation
 from naskd.study.samplers import build_sampler
 from naskd.study.storage import one_sync
-from naskd.trials.context import ArtifactRecipe
 from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.prerequisites import ArtifactRecipe
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ class Resources(Protocol):
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
 
-    def teacher_recipe(self) -> ArtifactRecipe:
-        """The study's teacher, which the study file names."""
+    def teachers(self) -> list[ArtifactRecipe]:
+        """All teachers of the study, which its file names."""
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether it is in the store."""
@@ -126,11 +127,11 @@ class Study:
         self._owner = owner_id()
         self._running: dict[str, Job] = {}
         self._blocked: deque[Job] = deque()
-        self._artifacts: dict[str, str] = {}
+        self._artifacts: dict[str, ArtifactRecipe] = {}
         self._unmade: dict[str, str] = {}
         self._looked = 0.0
         self._streak: list[str] = []
-        self._teacher_asked = False
+        self._teachers_to_ask: deque[ArtifactRecipe] | None = None
         # Of how many points, hypervolume, best accuracy: shown after every epoch, changed by complete trials alone.
         self._standing_of: tuple[int, float, float] = (0, 0.0, math.nan)
         self._artifact_seconds = 0.0
@@ -276,11 +277,13 @@ class Study:
         return job
 
     def _teacher_job(self) -> Job | None:
-        """The teacher before anything else: every report compares with it, and a broken one should be known at once."""
-        if self.spec.teacher is None or self._teacher_asked:
-            return None
-        self._teacher_asked = True
-        return self._missing([self.resources.teacher_recipe()], None)
+        """A teacher before anything else: reports compare with it, and a broken one should be known at once."""
+        if self._teachers_to_ask is None:
+            self._teachers_to_ask = deque(self.resources.teachers() if self.spec.teacher_specs() else ())
+        while self._teachers_to_ask:
+            if (job := self._missing([self._teachers_to_ask.popleft()], None)) is not None:
+                return job
+        return None
 
     def _next_blocked(self) -> Job | None:
         """A trial whose artifacts have become ready, or the next artifact that one of them needs."""
@@ -324,8 +327,9 @@ class Study:
         recipe = next((r for r in recipes if not self._is_made(r)), None)
         if recipe is None or recipe.artifact_id in self._artifacts:
             return None
-        self._artifacts[recipe.artifact_id] = recipe.label
-        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, recipe.label)
+        self._artifacts[recipe.artifact_id] = recipe
+        label = described(recipe)
+        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label)
 
     def _propose(self) -> Job | None:
         """One proposal of the sampler: a job, or None when it was turned away."""
@@ -488,17 +492,18 @@ class Study:
         _LOG.warning("trial %s is run again by another driver: its lease had ended", job.job_id)
 
     def _tell_artifact(self, job: Job, result: TrialResult) -> None:
-        label = self._artifacts.pop(job.job_id)
+        recipe = self._artifacts.pop(job.job_id)
         self._artifact_seconds += result.wall_seconds
         if result.status != "complete":
-            reason = f"the {label} could not be made: {result.reason}"
-            if label == "teacher":
+            reason = f"the {described(recipe)} could not be made: {result.reason}"
+            if recipe.label == "teacher":
                 raise RunError(reason)
             # An assistant is part of a design: the designs that want it are turned away, the others go on.
             self._unmade[job.job_id] = reason
             return
         cost = {key: getattr(result, key) for key in ("train_macs", "spent_macs", "wall_seconds")}
-        self._books.book_artifact(job.job_id, {"label": label, **cost, **result.metrics})
+        named = {"label": recipe.label, "name": recipe.teacher}
+        self._books.book_artifact(job.job_id, {**named, **cost, **result.metrics})
         self._show(None, 0)
 
     # --- looking -----------------------------------------------------------------------------------------------
@@ -539,9 +544,7 @@ class Study:
         fraction = min(1.0, max(fractions, default=0.0))
         running, epochs = "", 0
         if job is not None:
-            running = (
-                f"trial {job.job_id}" if job.kind == "trial" else self._artifacts.get(job.job_id, "artifact")
-            )
+            running = f"trial {job.job_id}" if job.kind == "trial" else job.label
             epochs = job.until_epoch
         found, best = self._standing()
         self.observe(
@@ -573,6 +576,11 @@ def study_hypervolume(
     maximise = [DIRECTIONS.get(name) == "maximize" for name in names]
     reference = objective_space([reference_point[name] for name in names], names)
     return hypervolume(objective_space(points, names), reference, maximise)
+
+
+def described(recipe: ArtifactRecipe) -> str:
+    """A shared network for people: ``teacher``, or ``teacher 'resnet'`` where it has a name of its own."""
+    return recipe.label if recipe.teacher == DEFAULT_NAME else f"{recipe.label} {recipe.teacher!r}"
 
 
 def _checked(result: TrialResult, objectives: tuple[str, ...]) -> TrialResult:

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Job, TrialResult
-from naskd.trials.run import Steps, job_steps
+from naskd.trials.outcome import Steps
+from naskd.trials.steps import job_steps
 
 MEET_SECONDS = 60.0
 
@@ -43,9 +44,9 @@ def await_notes(folder: Path, what: str, n: int) -> None:
         time.sleep(0.005)
 
 
-def work(job: Job, context: TrialContext) -> Steps:
+def work(job: Job, context: StudyContext) -> Steps:
     """As :func:`~naskd.trials.run.job_steps`, with the mishap of the job's label."""
-    folder = context.store.root
+    folder = context.resources.store.root
     folder.mkdir(parents=True, exist_ok=True)
     note(folder, "pids", f"{job.job_id} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     what, _, at = job.label.partition("@")
@@ -121,12 +122,12 @@ def mapped_file(address: int) -> str:
     return ""
 
 
-def look_at_memory(job: Job, context: TrialContext) -> Steps:
+def look_at_memory(job: Job, context: StudyContext) -> Steps:
     """Trains nothing; says where the images are and what the process is like."""
     found = {
-        "images": mapped_file(context.data.train.images.data_ptr()),
-        "sum": int(context.data.train.images.sum()),
-        "labels": context.data.val.labels.tolist(),
+        "images": mapped_file(context.resources.data.train.images.data_ptr()),
+        "sum": int(context.resources.data.train.images.sum()),
+        "labels": context.resources.data.val.labels.tolist(),
         "folder": os.getcwd(),
         "pid": os.getpid(),
         "pipes": os.environ.get("CUDA_MPS_PIPE_DIRECTORY"),

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from fixed_source import FixedSource
-from small_studies import STUDENT, TEACHER, design, small_context
+from small_studies import STUDENT, TEACHER, design, given, small_context
 
 from naskd.executors import EXECUTORS
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
 from naskd.store.checkpoints import CheckpointStore
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.run import run_job
+from naskd.trials.steps import run_job
 
 NAMES = EXECUTORS.names()
 LOGITS = KnowledgeTerm("logits")
@@ -30,8 +30,7 @@ def _trial(number: int, config: TrialConfig, requires: tuple[str, ...] = ()) -> 
 def context(tmp_path: Path) -> Any:
     (tmp_path / "space.py").write_text("")  # what workers are sent; the jobs here are given
     context = small_context(tmp_path, base=tmp_path)
-    context.checkpoints = CheckpointStore(tmp_path / "checkpoints")
-    return context
+    return given(context, checkpoints=CheckpointStore(tmp_path / "checkpoints"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def _jobs(context: Any) -> list[Job]:
         DistillationSpec((LOGITS,), assistants=(assistant,)),
         TrainingSpec(epochs=3, batch_size=32),
     )
-    teacher, recipe = context.recipes(aided)
+    teacher, recipe = context.designs.recipes(aided)
     impossible = design()
     stages = (dataclasses.replace(STUDENT.stages[0], block="no_such_block"),)
     impossible = dataclasses.replace(impossible, architecture=dataclasses.replace(STUDENT, stages=stages))
@@ -99,7 +98,7 @@ def test_a_fixed_list_of_jobs_gives_the_results_of_running_them_one_by_one(name,
             assert found[job.job_id].curve == alone.curve, "other bits than in this process"
             assert found[job.job_id].seed == job.seed
             assert found[job.job_id].train_macs == alone.train_macs
-        assert context.has_artifact(job.job_id) is (job.kind == "artifact")
+        assert context.designs.has_artifact(job.job_id) is (job.kind == "artifact")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_studies import small_context
+from small_studies import given, small_context
 
 from naskd.executors.packing import pack, unpack
 from naskd.networks import BLOCKS
@@ -29,9 +29,13 @@ def test_files_of_one_folder_stay_neighbours_and_each_travels_once_with_what_it_
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     context = small_context(tmp_path / "run", teacher=None)
-    context.spec = dataclasses.replace(
-        context.spec, base=tmp_path, space="space.py:joint", modules=("losses.py", "elsewhere/blocks.py")
+    spec = dataclasses.replace(
+        context.resources.spec,
+        base=tmp_path,
+        space="space.py:joint",
+        modules=("losses.py", "elsewhere/blocks.py"),
     )
+    context = given(context, spec=spec)
     parcel, _ = pack(context)
     spec = StudySpec.from_dict(parcel.spec)
     assert spec.space == "0/space.py:joint"

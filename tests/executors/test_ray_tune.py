@@ -110,7 +110,7 @@ class OneJob:
 def dispatching(source: OneJob, retries: int) -> Dispatch:
     resources = Mock(slots=lambda: 1, of=lambda attempt: {"CPU": 1.0}, shares_device=False)
     context = Mock()
-    context.spec = study(execution=ExecutionSpec(retries=retries))
+    context.resources.spec = study(execution=ExecutionSpec(retries=retries))
     return Dispatch(source, context, resources)
 
 

@@ -497,11 +497,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
-from small_studies import ALL_TERMS, design, small_context
+from small_studies import ALL_TERMS, design, given, small_context
 from naskd.trials.run import start_run
 torch.set_num_threads(1)
-context = small_context(Path({folder!r}))
-context.cache = Path({folder!r})
+context = given(small_context(Path({folder!r})), cache=Path({folder!r}))
 run, recipe = start_run(design(*ALL_TERMS), context, 7)
 run.advance(2)
 print(run.spent_macs, run.curve[-1]["loss"])
@@ -524,5 +523,7 @@ def test_processes_that_fill_at_once_fill_once(tmp_path) -> None:
     spent = [int(macs) for macs, _ in printed]
     assert len({loss for _, loss in printed}) == 1
     own = spent[2]
-    teacher = 120 * 2 * small_context(tmp_path).source(small_context(tmp_path).teacher_recipe()).macs
+    teacher = (
+        120 * 2 * small_context(tmp_path).sources.online(small_context(tmp_path).prerequisites.teacher()).macs
+    )
     assert sum(spent) - 3 * own == teacher

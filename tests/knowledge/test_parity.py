@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from naskd.knowledge import KNOWLEDGE
+
 from . import reference
 from .parity import assert_parity
 
@@ -32,7 +34,7 @@ def positive(*size: int, seed: int = 0) -> Tensor:
 
 
 def loss(name: str, function: str | None = None) -> Callable[..., Tensor]:
-    module = importlib.import_module(MODULES[name])
+    module = importlib.import_module(str(KNOWLEDGE[name].implementation).partition(":")[0])
     found: Callable[..., Tensor] = getattr(module, function or f"{name}_loss")
     return found
 
@@ -302,7 +304,6 @@ def test_the_margin_of_ofd_is_the_mean_of_what_is_negative(shift: float, scale: 
 
 
 def test_every_kind_has_a_case() -> None:
-    from naskd.knowledge import KNOWLEDGE
 
     elsewhere = {
         "logits",

@@ -15,9 +15,10 @@ from naskd.nn.projected import ProjectedStudent
 from naskd.runs.export import export_student
 from naskd.runs.retrain import Design, Retraining
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.run import TrialRun, run_job, start_run
+from naskd.trials.run import TrialRun, start_run
+from naskd.trials.steps import run_job
 
 from .fakes import given, random_taps, shapes
 
@@ -26,12 +27,12 @@ TEACHER = shapes((8, 8), (12, 4))
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("simkd"))
 
 
 @pytest.fixture(scope="module")
-def run(context: TrialContext) -> TrialRun:
+def run(context: StudyContext) -> TrialRun:
     """A student of one epoch."""
     found, _ = start_run(design(SIMKD), context, seed=1)
     found.advance(1)
@@ -73,8 +74,8 @@ def test_a_classifier_that_reads_something_else_is_refused() -> None:
 
 
 def test_projector_and_classifier_count_and_the_students_own_classifier_does_not(context, run) -> None:
-    plain = context.design_cost(design())
-    found = context.design_cost(design(SIMKD))
+    plain = context.designs.design_cost(design())
+    found = context.designs.design_cost(design(SIMKD))
     assert found == run.cost == network_cost(run.scheme.deployed, 1, 8)
     # Student: 6 channels on 4x4, 10 classes. Teacher: 8 channels. Projector 6 -> 4 -> 4 -> 8.
     projector = (6 * 4 + 4 * 4 * 9 + 4 * 8) * 16
@@ -86,7 +87,7 @@ def test_projector_and_classifier_count_and_the_students_own_classifier_does_not
 def test_the_classifier_stays_the_teachers_while_all_else_learns(context, run) -> None:
     deployed = run.scheme.deployed
     assert isinstance(deployed, ProjectedStudent)
-    network = context.source(context.teacher_recipe()).network
+    network = context.sources.online(context.prerequisites.teacher()).network
     assert torch.equal(deployed.classifier.weight, network.head.weight)
     before = {name: p.clone() for name, p in deployed.named_parameters()}
     run.advance(2)
@@ -104,13 +105,13 @@ def test_without_labels_a_student_learns_from_the_teacher_alone(context) -> None
 
 def test_two_that_stay_are_one_too_many(context) -> None:
     twice = design(SIMKD, replace(SIMKD, options=(("factor", 4),)))
-    assert "only one kind of knowledge may stay" in context.design_problems(twice)[0]
+    assert "only one kind of knowledge may stay" in context.designs.design_problems(twice)[0]
 
 
 def test_a_student_is_saved_loaded_and_exported_whole(context, run, tmp_path: Path) -> None:
     deployed = run.scheme.deployed.eval()
-    images = context.data.val.images
-    save_student(tmp_path / "x.safetensors", deployed, STUDENT, context.data.class_names)
+    images = context.resources.data.val.images
+    save_student(tmp_path / "x.safetensors", deployed, STUDENT, context.resources.data.class_names)
     loaded = load_student(tmp_path / "x.safetensors")
     assert isinstance(loaded, ProjectedStudent)
     with torch.no_grad():
@@ -127,7 +128,7 @@ def test_a_trial_and_its_retraining(context, tmp_path: Path) -> None:
     job = Job("0", "trial", config, 1, config.training.epochs)
     result = run_job(job, context, lambda epoch, metrics: Decision.CONTINUE)
     assert result.status == "complete", result.error
-    assert result.metrics["macs"] == context.design_cost(config).macs
+    assert result.metrics["macs"] == context.designs.design_cost(config).macs
     path = Retraining(context, tmp_path, 2).train(Design(0, config, None), 0)
     assert isinstance(load_student(path), ProjectedStudent)
 
@@ -137,6 +138,6 @@ def test_a_student_of_another_grid_is_pooled(context) -> None:
         stages = tuple(StageSpec("basic", 1, 4, stride=stride) for stride in side_strides)
         config = replace(design(SIMKD), architecture=ArchitectureSpec(stages, stem_width=4))
         found, _ = start_run(config, context, seed=0)
-        assert found.cost == context.design_cost(config)
+        assert found.cost == context.designs.design_cost(config)
         found.advance(1)
     assert dataclasses.asdict(found.scheme.deployed.projector.shape)["grid"] == (2, 2)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_studies import TEACHER, TRAINING, design, make, small_context
+from small_studies import TEACHER, TRAINING, design, make, open_context, small_context
 from torch import Tensor
 
 from naskd.knowledge.base import Lesson, LossInputs
@@ -11,7 +11,7 @@ from naskd.knowledge.relation.teacher_graph import TeacherGraphLoss, teacher_gra
 from naskd.knowledge.response.logits import logits_loss
 from naskd.nn.taps import Taps
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import start_run
 
 from .fakes import random_taps, shapes
@@ -161,7 +161,7 @@ ASSISTANT = AssistantSpec(replace(TEACHER, stem_width=5), replace(TRAINING, epoc
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("teacher_graph"))
 
 
@@ -170,25 +170,25 @@ def assisted(*assistants: AssistantSpec) -> TrialConfig:
     return replace(config, distillation=replace(config.distillation, assistants=assistants))
 
 
-def test_a_student_learns_from_the_teacher_and_its_assistant(context: TrialContext) -> None:
+def test_a_student_learns_from_the_teacher_and_its_assistant(context: StudyContext) -> None:
     config = assisted(ASSISTANT)
-    assert context.design_problems(config) == []
+    assert context.designs.design_problems(config) == []
     make(context, config)
     run, supervisor = start_run(config, context, seed=1)
-    teacher, assistant = context.recipes(config)
+    teacher, assistant = context.designs.recipes(config)
     assert supervisor == assistant
     networks = [source.source.network for source in run._sources]
-    assert networks == [context.source(assistant).network, context.source(teacher).network]
+    assert networks == [context.sources.online(assistant).network, context.sources.online(teacher).network]
     run.advance(2)
     first, second = run.curve
     assert 0 < second["teacher_graph"] < first["teacher_graph"]
 
     # A bank rounds what it remembers, so the networks are heard without one.
-    execution = replace(context.spec.execution, bank_bytes=0)
-    unrounded = TrialContext(replace(context.spec, execution=execution), context.store)
+    execution = replace(context.resources.spec.execution, bank_bytes=0)
+    unrounded = open_context(replace(context.resources.spec, execution=execution), context.resources.store)
     run, _ = start_run(config, unrounded, seed=1)
     networks = [source.source.network for source in run._sources]
-    images, index = unrounded.views("translate").batch(torch.arange(16), 0)[0], torch.arange(16)
+    images, index = unrounded.images.views("translate").batch(torch.arange(16), 0)[0], torch.arange(16)
     (heard,) = run.scheme.objective.summaries(images, index, epoch=0)
     assert len(heard) == 4
     for i, network in enumerate(networks):
@@ -198,10 +198,10 @@ def test_a_student_learns_from_the_teacher_and_its_assistant(context: TrialConte
         torch.testing.assert_close(heard[f"{i}/pooled"], taps.pooled)
 
 
-def test_without_an_assistant_there_is_no_training(context: TrialContext) -> None:
+def test_without_an_assistant_there_is_no_training(context: StudyContext) -> None:
     problem = (
         "knowledge 'teacher_graph' needs at least 2 teachers, got 1; add a teacher assistant to the design"
     )
-    assert context.design_problems(assisted()) == [problem]
+    assert context.designs.design_problems(assisted()) == [problem]
     with pytest.raises(ValueError, match=problem):
         start_run(assisted(), context, seed=1)

@@ -17,7 +17,7 @@ from naskd.runs import retrain as module
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.seeds import trial_seed
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import start_run
 
 EPOCHS = 2
@@ -26,7 +26,7 @@ PLAIN = Design(8, TrialConfig(replace(STUDENT, stem_width=3), design().distillat
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("context"))
 
 
@@ -51,7 +51,7 @@ def test_every_number_is_that_of_the_students_that_are_kept(context, tmp_path, t
     record = Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], seeds=3)
     assert (record["seeds"], record["epochs"]) == (3, EPOCHS)
     assert len(set(trained)) == 6
-    test = load_test_split(context.spec.data, context.spec.base)
+    test = load_test_split(context.resources.spec.data, context.resources.spec.base)
     assert record["n_test"] == len(test) == 359
     assert [row["number"] for row in record["designs"]] == [8, 3], "cheapest first"
     for row, wanted in zip(record["designs"], (PLAIN, TAUGHT), strict=True):
@@ -66,7 +66,7 @@ def test_every_number_is_that_of_the_students_that_are_kept(context, tmp_path, t
         assert row["test_accuracy_sd"] == pytest.approx(statistics.stdev(accuracies))
         assert row["n"] == 3
         assert row["val_accuracy_search"] == wanted.val_accuracy
-        cost = context.design_cost(wanted.config)
+        cost = context.designs.design_cost(wanted.config)
         assert (row["macs"], row["n_params"]) == (cost.macs, cost.n_params)
     assert {key: value for key, value in results(tmp_path).items() if key != "trainings"} == record
 
@@ -81,7 +81,7 @@ def test_seeds_are_none_that_the_search_has_used(context, tmp_path, trained) -> 
     """The winner of a search owes something to its seed."""
     Retraining(context, tmp_path, EPOCHS).run([TAUGHT, PLAIN], seeds=2)
     used = {
-        trial_seed(context.spec.seed, replace(d.config, training=training).config_id, replicate)
+        trial_seed(context.resources.spec.seed, replace(d.config, training=training).config_id, replicate)
         for d in (TAUGHT, PLAIN)
         for training in (d.config.training, replace(d.config.training, epochs=EPOCHS))
         for replicate in range(10)
@@ -189,8 +189,8 @@ def test_the_test_split_is_opened_by_the_first_finished_training_and_once(
 
 
 def test_no_image_of_it_is_among_those_that_the_search_saw(context) -> None:
-    test = load_test_split(context.spec.data, context.spec.base)
-    seen = torch.cat([context.data.train.images, context.data.val.images]).flatten(1)
+    test = load_test_split(context.resources.spec.data, context.resources.spec.base)
+    seen = torch.cat([context.resources.data.train.images, context.resources.data.val.images]).flatten(1)
     known = {bytes(image.numpy()) for image in seen}
     # Digits hold no two equal images across the splits.
     assert not known & {bytes(image.numpy()) for image in test.images.flatten(1)}
@@ -203,7 +203,7 @@ class Fixed(Retraining):
     """Trainings with given results."""
 
     def __init__(
-        self, context: TrialContext, run_dir: Path, accuracies: dict[int, list[float]], teacher: float
+        self, context: StudyContext, run_dir: Path, accuracies: dict[int, list[float]], teacher: float
     ) -> None:
         super().__init__(context, run_dir, EPOCHS)
         self.accuracies, self.teacher = accuracies, teacher
@@ -214,7 +214,7 @@ class Fixed(Retraining):
             "seed": 0,
             "val_accuracy": 0.5,
             "test_accuracy": self.accuracies[design.number][replicate],
-            "macs": self.context.design_cost(design.config).macs,
+            "macs": self.context.designs.design_cost(design.config).macs,
             "n_params": 1,
             "train_macs": 1,
             "file": "file",
@@ -237,8 +237,8 @@ def test_the_smallest_student_within_a_standard_error_of_the_teacher_is_named(co
     error = math.sqrt(0.9 * 0.1 / 359)
     found = {0: [0.99, 0.7], 1: [teacher - error - 1e-6] * 2, 2: [teacher - error + 1e-6] * 2, 3: [1.0, 1.0]}
     record = Fixed(context, tmp_path, found, teacher).run(list(reversed(designs(4))), 2)
-    macs = context.design_cost(designs(4)[2].config).macs
-    teacher_macs = context.source(context.teacher_recipe()).macs
+    macs = context.designs.design_cost(designs(4)[2].config).macs
+    teacher_macs = context.sources.online(context.prerequisites.teacher()).macs
     assert record["teacher_test_accuracy"] == teacher
     assert record["teacher_test_standard_error"] == pytest.approx(error)
     assert record["teacher_macs"] == teacher_macs
@@ -271,10 +271,10 @@ def test_an_assistant_that_is_missing_is_made_first(tmp_path) -> None:
     context = small_context(tmp_path)
     assistant = AssistantSpec(TEACHER, replace(PLAIN.config.training, epochs=1))
     config = replace(TAUGHT.config, distillation=replace(TAUGHT.config.distillation, assistants=(assistant,)))
-    recipes = context.recipes(config)
-    assert not context.has_artifact(recipes[1].artifact_id)
+    recipes = context.designs.recipes(config)
+    assert not context.designs.has_artifact(recipes[1].artifact_id)
     Retraining(context, tmp_path, 1).run([Design(0, config, None)], 1)
-    assert context.has_artifact(recipes[1].artifact_id)
+    assert context.designs.has_artifact(recipes[1].artifact_id)
 
 
 def test_a_training_that_diverges_is_one_clear_error_that_names_it(context, tmp_path) -> None:

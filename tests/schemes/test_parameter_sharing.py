@@ -10,7 +10,7 @@ from naskd.knowledge.base import Lesson
 from naskd.schemes.parameter_sharing import ParameterSharingScheme, boosted, rocket_loss
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec, TrialConfig
 from naskd.study.admission import problems
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
 
@@ -25,11 +25,11 @@ def shared(*terms: KnowledgeTerm, **options: float) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("rocket"))
 
 
-def start(context: TrialContext, *terms: KnowledgeTerm, **options: float) -> TrialRun:
+def start(context: StudyContext, *terms: KnowledgeTerm, **options: float) -> TrialRun:
     return start_run(shared(*terms, **options), context, seed=2)[0]
 
 
@@ -62,7 +62,7 @@ def test_the_student_alone_leaves_and_the_booster_shares_its_lower_layers(contex
     run = start(context)
     scheme = run.scheme
     assert isinstance(scheme, ParameterSharingScheme)
-    assert run.cost == context.design_cost(design())
+    assert run.cost == context.designs.design_cost(design())
     assert not set(scheme.booster.parameters()) & set(scheme.deployed.parameters())
     images = torch.rand(8, 1, 8, 8)
     scheme.booster(scheme.student.taps(images).stages[-2].tensor).square().sum().backward()
@@ -104,7 +104,7 @@ def test_without_a_hint_the_student_is_that_of_shared_layers_only(context) -> No
 
 def test_one_stage_is_too_few(context) -> None:
     config = replace(shared(), architecture=ArchitectureSpec((StageSpec("basic", 1, 4),)))
-    found = problems(config, context.design_cost(config), context.spec)
+    found = problems(config, context.designs.design_cost(config), context.resources.spec)
     assert "at least 2 stages, got 1" in found[0]
 
 

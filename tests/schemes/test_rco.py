@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_studies import STUDENT, TEACHER, TRAINING, design, make, small_context, study
+from small_studies import STUDENT, TEACHER, TRAINING, design, make, open_context, small_context, study
 
 from naskd.schemes import SCHEMES
 from naskd.schemes.rco import RcoScheme
@@ -11,9 +11,10 @@ from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import problems, settle
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.run import run_job, start_run, teacher_run
+from naskd.trials.run import start_run, teacher_run
+from naskd.trials.steps import run_job
 
 LOGITS = KnowledgeTerm("logits")
 EPOCHS = 8
@@ -26,7 +27,7 @@ def routed(*terms: KnowledgeTerm, anchors: int = 4, epochs: int = EPOCHS) -> Tri
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     training = replace(TRAINING, epochs=EPOCHS)
     folder = tmp_path_factory.mktemp("rco")
     return small_context(folder, teacher=TeacherSpec(architecture=TEACHER, training=training))
@@ -34,20 +35,20 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
 
 def test_anchors_are_the_teachers_own_states_at_equal_intervals(context) -> None:
     config = routed(LOGITS)
-    recipes = context.recipes(config)
+    recipes = context.designs.recipes(config)
     assert [recipe.epoch for recipe in recipes] == [6, 4, 2, 0], "the latest first, which makes the others"
     results = make(context, config)
     assert [result.status for result in results] == ["complete"] * 4
-    run = teacher_run(context)
+    run = teacher_run(context, recipes[-1])
     for recipe in sorted(recipes, key=lambda r: r.epoch or EPOCHS):
         run.advance(recipe.epoch or EPOCHS)
-        state, _ = context.store.load(recipe.artifact_id)
+        state, _ = context.resources.store.load(recipe.artifact_id)
         for name, value in run.scheme.deployed.state_dict().items():
             assert torch.equal(state[name], value), (recipe.label, name)
 
 
 def test_the_trajectory_costs_one_training_up_to_its_last_anchor(context, tmp_path: Path) -> None:
-    alone = TrialContext(context.spec, ArtifactStore(tmp_path), data=context.data)
+    alone = open_context(context.resources.spec, ArtifactStore(tmp_path), data=context.resources.data)
     results = make(alone, routed(LOGITS))
     assert [result.train_macs > 0 for result in results] == [True, False, False, True]
     assert results[0].train_macs == results[3].train_macs * 6 // 8
@@ -59,7 +60,7 @@ def test_each_state_teaches_its_part_of_the_training(context) -> None:
     scheme = run.scheme
     assert isinstance(scheme, RcoScheme)
     assert [scheme.anchor(epoch) for epoch in range(EPOCHS)] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert supervisor == context.teacher_recipe()
+    assert supervisor == context.prerequisites.teacher()
     asked = []
     for epoch in range(1, EPOCHS + 1):
         before = [source.forward_images for source in scheme.route]
@@ -90,20 +91,20 @@ def test_a_trial_is_booked_like_any_other(context) -> None:
 
 
 def test_what_cannot_work_is_turned_away(context) -> None:
-    cost = context.design_cost(design())
+    cost = context.designs.design_cost(design())
     assisted = routed(LOGITS)
     chain = (AssistantSpec(STUDENT),)
     assisted = replace(assisted, distillation=replace(assisted.distillation, assistants=chain))
-    assert "takes no assistant" in problems(assisted, cost, context.spec)[0]
+    assert "takes no assistant" in problems(assisted, cost, context.resources.spec)[0]
     foreign = replace(
-        context.spec, teacher=TeacherSpec(torchvision="resnet18", checkpoint="x.pt", saw="other")
+        context.resources.spec, teacher=TeacherSpec(torchvision="resnet18", checkpoint="x.pt", saw="other")
     )
     assert "needs a teacher that naskd trains" in problems(routed(LOGITS), cost, foreign)[0]
-    assert "option 'anchors'" in problems(routed(LOGITS, anchors=1), cost, context.spec)[0]
+    assert "option 'anchors'" in problems(routed(LOGITS, anchors=1), cost, context.resources.spec)[0]
 
 
 def test_without_knowledge_a_route_is_plain_training(context) -> None:
-    settled = settle(routed(), context.spec)
+    settled = settle(routed(), context.resources.spec)
     assert settled.distillation.scheme == "offline"
     assert settled.distillation.scheme_options == ()
     default = settle(routed(LOGITS, anchors=SCHEMES["rco"].options["anchors"].default), study())

@@ -13,7 +13,7 @@ from naskd.nn.taps import TappedNetwork
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Batch, Phase
 from naskd.spec.design import TrialConfig
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
 TEACHINGS = {"knowledge": ALL_TERMS, "labels": ()}
@@ -27,7 +27,7 @@ every_case = pytest.mark.parametrize(("name", "teaching"), CASES)
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("context"))
 
 
@@ -36,7 +36,7 @@ def config(name: str, teaching: str, **training: object) -> TrialConfig:
     return replace(found, distillation=replace(found.distillation, scheme=name))
 
 
-def start(context: TrialContext, name: str, teaching: str, **training: object) -> TrialRun:
+def start(context: StudyContext, name: str, teaching: str, **training: object) -> TrialRun:
     return start_run(config(name, teaching, **training), context, seed=5)[0]
 
 
@@ -44,20 +44,20 @@ def copied(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
-def teacher(context: TrialContext) -> nn.Module:
-    network = context.source(context.teacher_recipe()).network
+def teacher(context: StudyContext) -> nn.Module:
+    network = context.sources.online(context.prerequisites.teacher()).network
     assert isinstance(network, nn.Module)
     return network
 
 
-def batches(context: TrialContext, phase: Phase) -> Iterator[Batch]:
+def batches(context: StudyContext, phase: Phase) -> Iterator[Batch]:
     """Of a phase's first epoch."""
     if phase.batches is not None:
         yield from phase.batches(0)
         return
-    labels = context.data.train.labels
+    labels = context.resources.data.train.labels
     for index in epoch_batches(len(labels), 32, seed=0, epoch=0, min_batch=phase.min_batch):
-        images, view = context.views("translate").batch(index, 0)
+        images, view = context.images.views("translate").batch(index, 0)
         yield Batch(images, labels[index], index, view, epoch=0)
 
 
@@ -80,7 +80,7 @@ def test_the_deployed_network_is_a_fresh_one_of_the_design(name, teaching, conte
     assert deployed is not teacher(context)
     assert not set(deployed.parameters()) & set(teacher(context).parameters())
     assert any(module is deployed for module in run.scheme.modules())
-    assert run.cost == context.design_cost(config(name, teaching))
+    assert run.cost == context.designs.design_cost(config(name, teaching))
     assert all(p.requires_grad for p in deployed.parameters())
 
 
@@ -159,7 +159,7 @@ def test_a_training_changes_students_and_adapters_and_never_a_teacher(name, teac
     for key in trained:
         assert not torch.equal(found[key], before[key]), f"{key} has not changed"
     assert torch.equal(
-        run.scheme.deployed.mean, context.build_student(config(name, teaching).architecture).mean
+        run.scheme.deployed.mean, context.networks.student(config(name, teaching).architecture).mean
     )
 
 
@@ -185,9 +185,9 @@ def test_a_scheme_is_built_from_torchs_generator_alone(name, teaching, context) 
 def test_what_a_step_costs_is_said_before_it_is_taken(name, teaching, context) -> None:
     scheme = start(context, name, teaching).scheme
     trained, asked = scheme.step_macs(32, scheme.phases()[-1])
-    deployed = context.design_cost(config(name, teaching)).macs
+    deployed = context.designs.design_cost(config(name, teaching)).macs
     assert trained >= deployed
     if teaching == "knowledge":
-        assert asked >= context.source(context.teacher_recipe()).macs
+        assert asked >= context.sources.online(context.prerequisites.teacher()).macs
     else:
         assert asked == 0

@@ -10,7 +10,7 @@ from torch import nn
 from naskd.knowledge import KNOWLEDGE
 from naskd.spec.design import KnowledgeTerm, TrialConfig
 from naskd.study.admission import problems
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
 TERMS = tuple(card.name for card in KNOWLEDGE if card.initial_stage == "term")
@@ -19,7 +19,7 @@ every_kind = pytest.mark.parametrize("kind", TERMS + MODULES)
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("stages"))
 
 
@@ -28,7 +28,7 @@ def staged(kind: str, epochs: int = 4, share: float = 0.5, **settings: object) -
     return design(term, epochs=epochs)
 
 
-def start(context: TrialContext, config: TrialConfig) -> TrialRun:
+def start(context: StudyContext, config: TrialConfig) -> TrialRun:
     return start_run(config, context, seed=4)[0]
 
 
@@ -106,8 +106,8 @@ def test_its_steps_are_booked_as_what_they_are(kind, context) -> None:
         assert run.scheme.step_macs(32, main) == (macs, 0), "afterwards nobody asks the teacher"
     else:
         assert trained == run.scheme.objective.step_macs(run.scheme.shapes, 32, "initial") > 0
-    assert asked == context.source(context.teacher_recipe()).macs
-    n_val = len(context.data.val) * macs
+    assert asked == context.sources.online(context.prerequisites.teacher()).macs
+    n_val = len(context.resources.data.val) * macs
     run.advance(1)
     n = run.loop.images_per_epoch(0)
     assert run.train_macs == round(n * (3 * trained + asked)) + n_val
@@ -145,11 +145,11 @@ def test_a_stage_and_a_common_term_share_a_training(context) -> None:
 
 @every_kind
 def test_what_leaves_no_time_or_no_teaching_is_turned_away(kind, context) -> None:
-    cost = context.design_cost(design())
-    assert "at least 2 epochs" in problems(staged(kind, epochs=1), cost, context.spec)[0]
+    cost = context.designs.design_cost(design())
+    assert "at least 2 epochs" in problems(staged(kind, epochs=1), cost, context.resources.spec)[0]
     config = staged(kind)
     config = replace(config, distillation=replace(config.distillation, ce_weight=0.0))
-    found = problems(config, cost, context.spec)
+    found = problems(config, cost, context.resources.spec)
     assert bool(found) is (kind in TERMS)
     assert not found or "nothing teaches" in found[0]
 

@@ -21,8 +21,8 @@ from naskd.spec.design import (
 from naskd.spec.study import BudgetSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.study import Study
-from naskd.trials.context import ArtifactRecipe
 from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.prerequisites import ArtifactRecipe
 
 IDENTITY = {"epochs": 2, "files": {"space.py": "abc"}, "teacher_hash": "t1", "data_hash": "d1"}
 REFERENCE = {"val_accuracy": 0.1, "macs": 1e6, "n_params": 1e4}
@@ -97,13 +97,13 @@ class FakeWorld:
     def design_problems(self, config: TrialConfig) -> list[str]:
         return []
 
-    def teacher_recipe(self) -> ArtifactRecipe:
-        return ArtifactRecipe("teacher-id", None, (), 1, "teacher")
+    def teachers(self) -> list[ArtifactRecipe]:
+        return [ArtifactRecipe("teacher-id", None, (), 1, "teacher")]
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         if not config.distillation.terms:
             return []
-        chain = [self.teacher_recipe()]
+        chain = self.teachers()
         for assistant in config.distillation.assistants:
             parent = chain[-1].artifact_id
             artifact_id = content_id([assistant.architecture.stages[0].width, parent])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import TEACHER, design, small_context, study
+from small_studies import TEACHER, design, open_context, small_context, study
 from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE
@@ -18,7 +18,7 @@ from naskd.spec.study import ExecutionSpec
 from naskd.training import cuda_graph as replay
 from naskd.training import loop
 from naskd.training.cuda_graph import Replay, Row
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
 KINDS = KNOWLEDGE.names()
@@ -27,7 +27,7 @@ NEVER = {"information_flow", "svd", "mhgd"}
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("context"))
 
 
@@ -59,7 +59,7 @@ def test_code_from_elsewhere_is_replayed_only_if_it_says_so(module, expected, co
 
 
 def test_nothing_is_recorded_on_a_cpu(context) -> None:
-    assert not context.compute.cuda_graphs
+    assert not context.resources.compute.cuda_graphs
 
 
 # --- every call is one step ---------------------------------------------------------------------------------------
@@ -138,24 +138,24 @@ on_gpu = [
 ]
 
 
-def gpu_context(folder: Any, *, graphs: bool) -> TrialContext:
+def gpu_context(folder: Any, *, graphs: bool) -> StudyContext:
     execution = ExecutionSpec(device="cuda", precision="float32", cuda_graphs=graphs)
     return small_context(folder, **vars(study(execution=execution)) | {"base": study().base})
 
 
 @pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, TrialContext]:
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, StudyContext]:
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     first = gpu_context(tmp_path_factory.mktemp("first"), graphs=False)
     # The same teacher for both.
-    second = TrialContext(
+    second = open_context(
         replace(first.spec, execution=replace(first.spec.execution, cuda_graphs=True)), first.store
     )
     return {False: first, True: second}
 
 
-def trained(context: TrialContext, config: TrialConfig) -> tuple[TrialRun, dict[str, Tensor]]:
+def trained(context: StudyContext, config: TrialConfig) -> tuple[TrialRun, dict[str, Tensor]]:
     found, _ = start_run(config, context, 3)
     found.advance(found.total_epochs)
     return found, {
@@ -214,7 +214,7 @@ class Impatient:
         return self.now
 
 
-def same(config: TrialConfig, contexts: dict[bool, TrialContext], monkeypatch: pytest.MonkeyPatch) -> None:
+def same(config: TrialConfig, contexts: dict[bool, StudyContext], monkeypatch: pytest.MonkeyPatch) -> None:
     """Launched and replayed, a training ends at about the same place; and it was replayed."""
     from small_studies import make
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_studies import ALL_TERMS, TRAINING, design, small_context
+from small_studies import ALL_TERMS, TRAINING, design, open_context, small_context
 from torch import Tensor, nn
 
 from naskd.data.views import StreamedImages
@@ -18,7 +18,7 @@ from naskd.spec.design import DistillationSpec, TrainingSpec
 from naskd.training import loop as training_loop
 from naskd.training.loop import NonFiniteError, TrainingLoop
 from naskd.training.optimizers import learning_rate
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.run import start_run
 
 SGD = TrainingSpec(
@@ -35,7 +35,7 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("context"), teacher=None)
 
 
@@ -62,8 +62,15 @@ class Players(Scheme):
         return self._phases
 
 
-def loop(context: TrialContext, scheme: Scheme, spec: TrainingSpec = SGD, seed: int = 0) -> TrainingLoop:
-    return TrainingLoop(scheme, spec, context.data, context.views(spec.augmentation), seed, context.compute)
+def loop(context: StudyContext, scheme: Scheme, spec: TrainingSpec = SGD, seed: int = 0) -> TrainingLoop:
+    return TrainingLoop(
+        scheme,
+        spec,
+        context.resources.data,
+        context.images.views(spec.augmentation),
+        seed,
+        context.resources.compute,
+    )
 
 
 def run(found: TrainingLoop, epochs: int) -> list[dict[str, float]]:
@@ -235,14 +242,14 @@ def test_a_batch_gets_what_was_said_of_it_however_many_were_asked_about_at_once(
         def step(batch: Batch, asked: Asked) -> Iterator[Update]:
             assert asked[1] == {}
             assert torch.equal(asked[0]["index"], 2 * batch.index)
-            assert torch.equal(batch.labels, context.data.train.labels[batch.index])
+            assert torch.equal(batch.labels, context.resources.data.train.labels[batch.index])
             answered.append(len(batch.index))
             yield update("a", scheme.a.value * 1.0)
 
         return [Phase("asking", 1, {"a": (scheme.a,)}, step, ask=ask, ask_images=ask_images)]
 
     loop(context, Players(phases), replace(SGD, batch_size=size)).run_epoch(max_steps)
-    n = len(context.data.train)
+    n = len(context.resources.data.train)
     sizes = [min(size, n - start) for start in range(0, n, size)][:max_steps]
     assert answered == sizes
     assert sum(questions) == sum(sizes), "somebody was asked about what is not trained on"
@@ -272,7 +279,7 @@ def test_only_what_a_phase_trains_is_put_in_training_mode(context) -> None:
 
 
 def seen_in(
-    context: TrialContext, spec: TrainingSpec, min_batch: int = 2, seed: int = 0
+    context: StudyContext, spec: TrainingSpec, min_batch: int = 2, seed: int = 0
 ) -> list[list[Batch]]:
     """The batches of each of two epochs."""
     epochs: list[list[Batch]] = [[], []]
@@ -295,7 +302,7 @@ def seen_in(
 @pytest.mark.parametrize("min_batch", [2, 3, 5])
 @pytest.mark.parametrize("batch_size", [7, 17, 29, 58, 59, 64, 119, 120, 121, 1000])
 def test_a_batch_that_is_too_small_never_reaches_a_step(context, batch_size, min_batch) -> None:
-    n = len(context.data.train)
+    n = len(context.resources.data.train)
     assert {n % 7, n % 17, n % 119, n % 59, n % 58, n % 29} == {1, 2, 4}
     for batches in seen_in(context, replace(SGD, batch_size=batch_size), min_batch):
         sizes = [len(batch.labels) for batch in batches]
@@ -306,7 +313,7 @@ def test_a_batch_that_is_too_small_never_reaches_a_step(context, batch_size, min
 
 
 def test_a_batch_is_what_it_says(context) -> None:
-    data, views = context.data.train, context.views("translate")
+    data, views = context.resources.data.train, context.images.views("translate")
     for epoch, batches in enumerate(seen_in(context, TRAINING)):
         for batch in batches:
             assert torch.equal(batch.labels, data.labels[batch.index])
@@ -440,7 +447,7 @@ def test_an_epoch_can_be_broken_off_for_timing(context) -> None:
 # --- images that stay in the host's memory, and mixed images --------------------------------------------------------
 
 
-def ended(context: TrialContext, **changes: object) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+def ended(context: StudyContext, **changes: object) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     config = design(*ALL_TERMS, **changes)
     run, _ = start_run(config, context, 0)
     run.advance(run.total_epochs)
@@ -449,14 +456,14 @@ def ended(context: TrialContext, **changes: object) -> tuple[list[dict[str, floa
 
 
 @pytest.fixture(scope="module")
-def teaching(tmp_path_factory: pytest.TempPathFactory) -> TrialContext:
+def teaching(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
     return small_context(tmp_path_factory.mktemp("teaching"))
 
 
 def test_streamed_images_train_the_same_bits(teaching, monkeypatch) -> None:
-    monkeypatch.setattr(TrialContext, "_streams", lambda self, data: True)
-    streaming = TrialContext(teaching.spec, teaching.store)
-    assert isinstance(streaming.views("translate"), StreamedImages)
+    monkeypatch.setattr("naskd.trials.resources._streams", lambda *_: True)
+    streaming = open_context(teaching.resources.spec, teaching.resources.store)
+    assert isinstance(streaming.images.views("translate"), StreamedImages)
     curve, state = ended(streaming)
     expected, other = ended(teaching)
     assert curve == expected

@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 import torch
 from data.files import write_images
-from small_studies import ALL_TERMS, STUDENT, TEACHER, TRAINING, design, make, small_context, study
+from small_studies import (
+    ALL_TERMS,
+    STUDENT,
+    TEACHER,
+    TRAINING,
+    design,
+    given,
+    make,
+    open_context,
+    small_context,
+    study,
+)
 
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
@@ -20,21 +31,22 @@ from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore, file_hash
 from naskd.trials import run as trial_module
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.run import run_job, start_run
+from naskd.trials.run import start_run
+from naskd.trials.steps import run_job
 
 ONE_EPOCH = replace(TRAINING, epochs=1)
 LOGITS = KnowledgeTerm("logits")
 
 
-def context_of(folder: Path, **changes: object) -> TrialContext:
+def context_of(folder: Path, **changes: object) -> StudyContext:
     """A new one, as another process has it; nothing is made."""
-    return TrialContext(study(base=folder, **changes), ArtifactStore(folder / "artifacts"))
+    return open_context(study(base=folder, **changes), ArtifactStore(folder / "artifacts"))
 
 
-def network(context: TrialContext) -> Teacher:
-    found = context.source(context.teacher_recipe()).network
+def network(context: StudyContext) -> Teacher:
+    found = context.sources.online(context.prerequisites.teacher()).network
     assert isinstance(found, Teacher)
     return found
 
@@ -46,8 +58,8 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_module.TrialRun, "advance", fail)
 
 
-def logits(context: TrialContext) -> torch.Tensor:
-    return network(context)(context.data.val.images[:20].float() / 255)
+def logits(context: StudyContext) -> torch.Tensor:
+    return network(context)(context.resources.data.val.images[:20].float() / 255)
 
 
 # --- trained here -------------------------------------------------------------------------------------------------
@@ -55,16 +67,16 @@ def logits(context: TrialContext) -> torch.Tensor:
 
 def test_a_teacher_is_trained_once_and_then_read(tmp_path, monkeypatch) -> None:
     first = small_context(tmp_path)
-    manifest = first.store.manifest(first.teacher_recipe().artifact_id)
+    manifest = first.resources.store.manifest(first.prerequisites.teacher().artifact_id)
     forbid_training(monkeypatch)
     second = small_context(tmp_path)
-    assert second.teacher_recipe() == first.teacher_recipe()
+    assert second.prerequisites.teacher() == first.prerequisites.teacher()
     assert torch.equal(logits(first), logits(second))
     assert manifest["label"] == "teacher"
     assert manifest["train_macs"] == manifest["spent_macs"] > 0
     assert [point["epoch"] for point in manifest["curve"]] == [1]
     assert manifest["val_accuracy"] == manifest["curve"][-1]["val_accuracy"]
-    source = second.source(second.teacher_recipe())
+    source = second.sources.online(second.prerequisites.teacher())
     assert (manifest["macs"], manifest["n_params"]) == (
         source.macs,
         sum(p.numel() for p in network(second).parameters()),
@@ -74,7 +86,7 @@ def test_a_teacher_is_trained_once_and_then_read(tmp_path, monkeypatch) -> None:
 def test_the_teacher_is_that_of_its_recipe_whoever_makes_it(tmp_path) -> None:
     """Not of the study's seed, nor of what ran before in the process."""
     one, other = small_context(tmp_path / "a"), small_context(tmp_path / "b", seed=5, name="another")
-    assert one.teacher_recipe() == other.teacher_recipe()
+    assert one.prerequisites.teacher() == other.prerequisites.teacher()
     assert torch.equal(logits(one), logits(other))
 
 
@@ -96,7 +108,10 @@ def teacher(**changes: object) -> TeacherSpec:
 )
 def test_another_teacher_or_other_data_make_another_id(changes, tmp_path) -> None:
     """A teacher of another split may have seen this one's validation images."""
-    assert context_of(tmp_path, **changes).teacher_recipe() != context_of(tmp_path).teacher_recipe()
+    assert (
+        context_of(tmp_path, **changes).prerequisites.teacher()
+        != context_of(tmp_path).prerequisites.teacher()
+    )
 
 
 def test_a_teacher_is_frozen_whatever_is_done_with_it(tmp_path) -> None:
@@ -108,10 +123,9 @@ def test_a_teacher_is_frozen_whatever_is_done_with_it(tmp_path) -> None:
 
 def test_a_study_without_a_teacher_says_so_when_knowledge_is_wanted(tmp_path) -> None:
     context = context_of(tmp_path, teacher=None)
-    assert context.recipes(design()) == []
-    assert not context.trains_teacher
+    assert context.designs.recipes(design()) == []
     with pytest.raises(ValueError, match=r"asks for knowledge, but the study file has no \[teacher\]"):
-        context.recipes(design(LOGITS))
+        context.designs.recipes(design(LOGITS))
 
 
 # --- brought along ------------------------------------------------------------------------------------------------
@@ -153,10 +167,10 @@ def test_a_teacher_that_is_brought_along_is_stored_and_reused(tmp_path, monkeypa
     exec(BUILDER, scope)
     bare = scope["build"]()
     bare.load_state_dict(torch.load(tmp_path / "mine.pt", weights_only=True)["state_dict"])
-    images = context.data.val.images[:20].float() / 255
+    images = context.resources.data.val.images[:20].float() / 255
     expected = bare.eval()((images - 0.3) / 0.4)
     torch.testing.assert_close(logits(context), expected.detach())
-    again = TrialContext(context.spec, context.store)
+    again = open_context(context.resources.spec, context.resources.store)
     torch.testing.assert_close(logits(again), expected.detach())
 
 
@@ -176,26 +190,26 @@ def test_the_hash_that_the_study_names_is_checked(tmp_path) -> None:
     assert make(good)[0].status == "complete"
     wrong = context_of(tmp_path, teacher=replace(spec, sha256=hashlib.sha256(b"").hexdigest()))
     with pytest.raises(ValueError, match=f"has SHA-256 {right}, the study expects e3b0c44298fc"):
-        wrong.teacher_recipe()
+        wrong.prerequisites.teacher()
 
 
 def test_a_changed_file_is_another_teacher_and_never_stored_as_the_first(tmp_path) -> None:
     spec = bring(tmp_path, seed=0)
     context = context_of(tmp_path, teacher=spec)
-    first = context.teacher_recipe()
+    first = context.prerequisites.teacher()
     bring(tmp_path, seed=1)
     (result,) = make(context)
     assert result.status == "failed"
     assert "not the file that was meant" in result.reason
-    assert not context.has_artifact(first.artifact_id)
-    assert context_of(tmp_path, teacher=spec).teacher_recipe().artifact_id != first.artifact_id
+    assert not context.designs.has_artifact(first.artifact_id)
+    assert context_of(tmp_path, teacher=spec).prerequisites.teacher().artifact_id != first.artifact_id
 
 
 def test_changed_code_is_another_teacher(tmp_path) -> None:
     spec = bring(tmp_path)
-    first = context_of(tmp_path, teacher=spec).teacher_recipe()
+    first = context_of(tmp_path, teacher=spec).prerequisites.teacher()
     (tmp_path / "mine.py").write_text(BUILDER + "\n# retouched\n")
-    assert context_of(tmp_path, teacher=spec).teacher_recipe() != first
+    assert context_of(tmp_path, teacher=spec).prerequisites.teacher() != first
 
 
 @pytest.mark.parametrize(
@@ -219,13 +233,13 @@ def test_a_teacher_that_does_not_fit_is_a_failure_with_a_reason(change, reason, 
     (result,) = make(context)
     assert result.status == "failed"
     assert reason in result.reason
-    assert not context.has_artifact(context.teacher_recipe().artifact_id)
+    assert not context.designs.has_artifact(context.prerequisites.teacher().artifact_id)
 
 
 def test_a_checkpoint_that_is_not_there_is_said(tmp_path) -> None:
     context = context_of(tmp_path, teacher=replace(bring(tmp_path), checkpoint="yours.pt"))
     with pytest.raises(ValueError, match=r"teacher\.checkpoint .*yours\.pt does not exist"):
-        context.teacher_recipe()
+        context.prerequisites.teacher()
 
 
 def test_a_torchvision_network_is_adapted_trained_and_reused(tmp_path, monkeypatch) -> None:
@@ -242,7 +256,7 @@ def test_a_torchvision_network_is_adapted_trained_and_reused(tmp_path, monkeypat
         result.metrics["n_params"] == 11_177_538
     )  # torchvision's 11,689,512 with a head of 2 for one of 1,000
     said = logits(context)
-    assert said.shape == (len(context.data.val.images), 2)
+    assert said.shape == (len(context.resources.data.val.images), 2)
     forbid_training(monkeypatch)
     again = context_of(tmp_path, **settings)
     assert torch.equal(logits(again), said)
@@ -262,31 +276,33 @@ def assisted(*assistants: AssistantSpec, **training: object) -> TrialConfig:
 def test_a_chain_is_made_from_the_teacher_down(tmp_path) -> None:
     context = context_of(tmp_path)
     config = assisted(LARGE, SMALL)
-    recipes = context.recipes(config)
+    recipes = context.designs.recipes(config)
     assert [recipe.label for recipe in recipes] == ["teacher", "assistant", "assistant"]
     ids = [recipe.artifact_id for recipe in recipes]
     assert len(set(ids)) == 3
     assert [recipe.requires for recipe in recipes] == [(), (ids[0],), (ids[1],)]
     results = make(context, config)
     assert [result.status for result in results] == ["complete"] * 3
-    assert [context.store.manifest(i)["requires"] for i in ids] == [[], [ids[0]], [ids[1]]]
+    assert [context.resources.store.manifest(i)["requires"] for i in ids] == [[], [ids[0]], [ids[1]]]
     assert {"hint", "logits", "ce"} <= set(results[2].curve[0])
     # Asked is the network above: 120 images see it once, the assistant and its regressor (6 to 8 channels, 4x4) thrice.
-    above, own = (context.source(recipe).macs for recipe in recipes[1:])
-    assert above != context.source(recipes[0]).macs
+    above, own = (context.sources.online(recipe).macs for recipe in recipes[1:])
+    assert above != context.sources.online(recipes[0]).macs
     assert results[2].train_macs == 120 * (3 * (own + 6 * 8 * 16) + above) + 288 * own
 
     run, supervisor = start_run(config, context, 1)
     assert supervisor == recipes[-1]
     run.advance(1)
     (source,) = run._sources
-    assert source.macs == context.source(recipes[-1]).macs == context.design_cost(design()).macs
+    assert (
+        source.macs == context.sources.online(recipes[-1]).macs == context.designs.design_cost(design()).macs
+    )
     assert run.train_macs < start_and_advance(assisted(), context), (
         "the small assistant is cheaper than the teacher"
     )
 
 
-def start_and_advance(config: TrialConfig, context: TrialContext) -> int:
+def start_and_advance(config: TrialConfig, context: StudyContext) -> int:
     run, _ = start_run(config, context, 1)
     run.advance(1)
     return run.train_macs
@@ -309,7 +325,7 @@ def test_an_assistant_is_shared_by_all_that_mean_the_same(tmp_path, monkeypatch)
     context = small_context(tmp_path)
     config = assisted(LARGE)
     make(context, config)
-    first = context.recipes(config)[-1]
+    first = context.designs.recipes(config)[-1]
     others = [
         assisted(LARGE, learning_rate=0.5, batch_size=7, epochs=9),
         replace(config, architecture=TEACHER),
@@ -319,8 +335,8 @@ def test_an_assistant_is_shared_by_all_that_mean_the_same(tmp_path, monkeypatch)
     forbid_training(monkeypatch)
     second = context_of(tmp_path, name="another", seed=9, epochs=7)
     for other in others:
-        assert second.recipes(other)[1] == first
-    assert second.has_artifact(first.artifact_id)
+        assert second.designs.recipes(other)[1] == first
+    assert second.designs.has_artifact(first.artifact_id)
     assert all(result.status == "complete" for result in make(second, config))
 
 
@@ -345,14 +361,14 @@ def test_an_assistant_of_another_parent_is_another(tmp_path) -> None:
     assert last_id(context, LARGE) != last_id(other, LARGE)
 
 
-def last_id(context: TrialContext, *assistants: AssistantSpec) -> str:
-    return context.recipes(assisted(*assistants))[-1].artifact_id
+def last_id(context: StudyContext, *assistants: AssistantSpec) -> str:
+    return context.designs.recipes(assisted(*assistants))[-1].artifact_id
 
 
 def test_without_knowledge_nothing_has_to_be_made(tmp_path) -> None:
     context = context_of(tmp_path)
     config = replace(design(), distillation=replace(design().distillation, assistants=(LARGE,)))
-    assert context.recipes(config) == []
+    assert context.designs.recipes(config) == []
     assert start_run(design(), context, 1)[1] is None
 
 
@@ -370,8 +386,8 @@ def test_the_same_assistant_has_the_same_bits_whatever_ran_before(tmp_path) -> N
     start_and_advance(design(*ALL_TERMS), other)
     make(one, config)
     make(other, config)
-    artifact_id = one.recipes(config)[1].artifact_id
-    first, second = one.store.load(artifact_id)[0], other.store.load(artifact_id)[0]
+    artifact_id = one.designs.recipes(config)[1].artifact_id
+    first, second = one.resources.store.load(artifact_id)[0], other.resources.store.load(artifact_id)[0]
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -380,22 +396,24 @@ def test_the_same_assistant_has_the_same_bits_whatever_ran_before(tmp_path) -> N
 
 def test_views_are_the_same_for_every_training_on_a_split(tmp_path) -> None:
     one, other = context_of(tmp_path), context_of(tmp_path, seed=3, name="another")
-    assert torch.equal(one.views("translate").views.table, other.views("translate").views.table)
-    assert one.views("translate") is one.views("translate")
-    assert one.views("none") is not one.views("translate")
+    assert torch.equal(one.images.views("translate").views.table, other.images.views("translate").views.table)
+    assert one.images.views("translate") is one.images.views("translate")
+    assert one.images.views("none") is not one.images.views("translate")
     split = context_of(tmp_path, data=DataSpec("digits", max_train=120, split_seed=1))
-    assert not torch.equal(one.views("translate").views.table, split.views("translate").views.table)
+    assert not torch.equal(
+        one.images.views("translate").views.table, split.images.views("translate").views.table
+    )
 
 
 def test_networks_and_banks_are_loaded_once(tmp_path) -> None:
     context = small_context(tmp_path)
-    recipe = context.teacher_recipe()
-    assert context.source(recipe) is context.source(recipe)
-    assert context.banked_source(recipe, "none") is context.banked_source(recipe, "none")
-    assert context.banked_source(recipe, "none") is not context.banked_source(recipe, "translate")
-    said = context.val_predictions(recipe)
-    assert said is context.val_predictions(recipe)
-    assert torch.equal(said, network(context)(context.data.val.images.float() / 255).argmax(1))
+    recipe = context.prerequisites.teacher()
+    assert context.sources.online(recipe) is context.sources.online(recipe)
+    assert context.sources.banked(recipe, "none") is context.sources.banked(recipe, "none")
+    assert context.sources.banked(recipe, "none") is not context.sources.banked(recipe, "translate")
+    said = context.sources.val_predictions(recipe)
+    assert said is context.sources.val_predictions(recipe)
+    assert torch.equal(said, network(context)(context.resources.data.val.images.float() / 255).argmax(1))
 
 
 def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
@@ -403,8 +421,11 @@ def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
 
     def folder(augmentation: str = "none", name: str = "a", **changes: Any) -> Path:
         context = small_context(tmp_path / name, **changes)
-        context.cache = tmp_path
-        return context.banked_source(context.teacher_recipe(), augmentation).folder
+        return (
+            given(context, cache=tmp_path)
+            .sources.banked(context.prerequisites.teacher(), augmentation)
+            .folder
+        )
 
     one = folder()
     assert folder(name="b", seed=5) == one
@@ -419,59 +440,61 @@ def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
 
 def test_a_teacher_that_sees_images_otherwise_has_a_bank_of_its_own(tmp_path, monkeypatch) -> None:
     """Two recipes may end in one file of weights; and a loss of the user's may be another one today."""
-    context = small_context(tmp_path)
-    context.cache = tmp_path
-    recipe, views = context.teacher_recipe(), context.views("none")
-    one = context._bank_folder(recipe, views)
-    manifest = context.store.manifest(recipe.artifact_id)
-    monkeypatch.setattr(context.store, "manifest", lambda _: manifest)
-    assert context._bank_folder(dataclasses.replace(recipe, artifact_id="other"), views) != one
-    monkeypatch.setattr(context.store, "manifest", lambda _: {**manifest, "sha256": "other weights"})
-    assert context._bank_folder(recipe, views) != one
+    context = given(small_context(tmp_path), cache=tmp_path)
+    recipe, views = context.prerequisites.teacher(), context.images.views("none")
+    one = context.sources._bank_folder(recipe, views)
+    manifest = context.resources.store.manifest(recipe.artifact_id)
+    monkeypatch.setattr(context.resources.store, "manifest", lambda _: manifest)
+    assert context.sources._bank_folder(dataclasses.replace(recipe, artifact_id="other"), views) != one
+    monkeypatch.setattr(
+        context.resources.store, "manifest", lambda _: {**manifest, "sha256": "other weights"}
+    )
+    assert context.sources._bank_folder(recipe, views) != one
     monkeypatch.undo()
 
     def opened() -> Path | None:
-        other = TrialContext(context.spec, context.store, tmp_path)
-        return other._bank_folder(recipe, views)
+        other = open_context(context.resources.spec, context.resources.store, tmp_path)
+        return other.sources._bank_folder(recipe, views)
 
     assert opened() == one
-    monkeypatch.setattr("naskd.trials.context.foreign_code", lambda _: ["edited"])
+    monkeypatch.setattr("naskd.trials.resources.foreign_code", lambda _: ["edited"])
     assert opened() != one
-    assert context._bank_folder(recipe, views) == one, "what is edited while a search runs is not what runs"
-    monkeypatch.setattr("naskd.trials.context.foreign_code", lambda _: None)
+    assert context.sources._bank_folder(recipe, views) == one, (
+        "what is edited while a search runs is not what runs"
+    )
+    monkeypatch.setattr("naskd.trials.resources.foreign_code", lambda _: None)
     assert opened() is None, "what has no file cannot be told apart"
     monkeypatch.undo()
-    monkeypatch.setattr("naskd.trials.context.own_code", lambda: "another naskd")
+    monkeypatch.setattr("naskd.trials.resources.own_code", lambda: "another naskd")
     assert opened() != one
 
 
 def test_a_bank_foresees_what_the_study_may_ask_for(tmp_path) -> None:
     """A pass over the images for one kind is a pass for all of them; other kinds are not computed for nothing."""
-    context = small_context(tmp_path)
-    context.foreseen = ("hint", "rkd")
-    bank = context.banked_source(context.teacher_recipe(), "none")
+    context = given(small_context(tmp_path), foreseen=("hint", "rkd"))
+    bank = context.sources.banked(context.prerequisites.teacher(), "none")
     assert [loss.settings.kind for loss in bank.foreseen] == ["hint", "rkd"]
     assert len(bank.foreseen[0].pairs) == len(bank.shapes.stages)
 
 
 def test_a_stand_in_costs_what_the_real_one_costs(tmp_path) -> None:
     context = small_context(tmp_path)
-    for recipe in context.recipes(assisted(SMALL)):
-        stand_in = context.stand_in(recipe)
-        assert stand_in.macs == network_cost(stand_in.network, *context.input_shape).macs
+    for recipe in context.designs.recipes(assisted(SMALL)):
+        stand_in = context.sources.stand_in(recipe)
+        assert stand_in.macs == network_cost(stand_in.network, *context.resources.input_shape).macs
         if recipe.assistant is None:
             assert (stand_in.macs, stand_in.shapes) == (
-                context.source(recipe).macs,
-                context.source(recipe).shapes,
+                context.sources.online(recipe).macs,
+                context.sources.online(recipe).shapes,
             )
         else:
-            assert stand_in.macs == context.design_cost(design()).macs
+            assert stand_in.macs == context.designs.design_cost(design()).macs
 
 
 def test_only_one_makes_what_many_want(tmp_path) -> None:
     """A second driver that waited for the first finds the artifact made, and trains nothing."""
     context = context_of(tmp_path)
-    recipe = context.teacher_recipe()
+    recipe = context.prerequisites.teacher()
     job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 0)
     epochs: list[int] = []
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import ALL_TERMS, TEACHER, TRAINING, design, make, small_context, study
+from small_studies import (
+    ALL_TERMS,
+    TEACHER,
+    TRAINING,
+    design,
+    given,
+    make,
+    open_context,
+    small_context,
+    study,
+)
 from torch import Tensor
 
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
@@ -23,9 +33,11 @@ from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.run import TrialRun, checkpoint_key, run_job, start_run, trial_steps
+from naskd.trials.outcome import checkpoint_key
+from naskd.trials.run import TrialRun, start_run
+from naskd.trials.steps import run_job, trial_steps
 
 TAUGHT = design(*ALL_TERMS)
 PLAIN = design()
@@ -41,11 +53,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def context(folder: Path) -> TrialContext:
+def context(folder: Path) -> StudyContext:
     return small_context(folder)
 
 
-def start(context: TrialContext, config: TrialConfig = TAUGHT, seed: int = 7) -> TrialRun:
+def start(context: StudyContext, config: TrialConfig = TAUGHT, seed: int = 7) -> TrialRun:
     return start_run(config, context, seed)[0]
 
 
@@ -54,7 +66,7 @@ def on(epoch: int, metrics: object) -> Decision:
 
 
 def trial(
-    context: TrialContext, config: TrialConfig, report: Callable[..., Decision] = on, **settings: Any
+    context: StudyContext, config: TrialConfig, report: Callable[..., Decision] = on, **settings: Any
 ) -> TrialResult:
     job = Job("0", "trial", config, 7, settings.pop("until_epoch", EPOCHS), **settings)
     return run_job(job, context, report)
@@ -105,11 +117,11 @@ def test_a_seed_gives_another_beginning_and_another_order(context) -> None:
 
 def test_bits_depend_on_nothing_that_ran_before(folder) -> None:
     """Neither on random numbers drawn, nor on trials of other designs, nor on who filled the bank with what."""
-    first = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    first = open_context(study(), ArtifactStore(folder / "artifacts"))
     alone = start(first)
     alone.advance(EPOCHS)
 
-    second = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    second = open_context(study(), ArtifactStore(folder / "artifacts"))
     start(second, design(KnowledgeTerm("rkd")), seed=1).advance(2)
     start(second, design(KnowledgeTerm("hint", pairs="all"), batch_size=17), seed=2).advance(EPOCHS)
     start(second, seed=3).advance(2)
@@ -122,7 +134,7 @@ def test_bits_depend_on_nothing_that_ran_before(folder) -> None:
     assert alone.curve == late.curve
 
     assert late.train_macs == alone.train_macs, "what designs are compared by"
-    teacher = first.source(first.teacher_recipe()).macs
+    teacher = first.sources.online(first.prerequisites.teacher()).macs
     assert late.spent_macs == alone.spent_macs - 2 * N * teacher, "two epochs were remembered"
 
 
@@ -159,7 +171,7 @@ def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(config, stop, f
     stopped = start(context, config)
     if stop:
         stopped.advance(stop)
-    cold = TrialContext(study(), ArtifactStore(folder / "artifacts"))
+    cold = open_context(study(), ArtifactStore(folder / "artifacts"))
     resumed = start(cold, config)
     resumed.load_state_dict(through_a_file(stopped.state_dict()))
     assert resumed.epoch == stop
@@ -184,11 +196,10 @@ def interrupted_after(epoch: int) -> Callable[..., Decision]:
 
 
 @pytest.fixture
-def keeping(folder: Path, tmp_path: Path) -> TrialContext:
+def keeping(folder: Path, tmp_path: Path) -> StudyContext:
     """A context that keeps checkpoints after each epoch."""
     context = small_context(folder, execution=ExecutionSpec(device="cpu", checkpoint_every=1))
-    context.checkpoints = CheckpointStore(tmp_path / "checkpoints")
-    return context
+    return given(context, checkpoints=CheckpointStore(tmp_path / "checkpoints"))
 
 
 def test_a_trial_goes_on_from_its_checkpoint(context, keeping) -> None:
@@ -217,8 +228,8 @@ def test_a_checkpoint_is_of_one_training(keeping) -> None:
 def test_checkpoints_come_as_often_as_the_study_says(folder, tmp_path) -> None:
     for every, expected in ((0, None), (2, 2), (1, EPOCHS - 1)):
         context = small_context(folder, execution=ExecutionSpec(device="cpu", checkpoint_every=every))
-        context.checkpoints = store = CheckpointStore(tmp_path / str(every))
-        trial(context, PLAIN)
+        store = CheckpointStore(tmp_path / str(every))
+        trial(given(context, checkpoints=store), PLAIN)
         kept = sorted((tmp_path / str(every)).glob("*/*"))
         assert [int(path.stem) for path in kept] == ([] if expected is None else [expected])
         store.remove(checkpoint_key(Job("0", "trial", PLAIN, 7, EPOCHS)))
@@ -230,18 +241,18 @@ def test_a_teacher_goes_on_from_its_checkpoint(tmp_path) -> None:
     for name in ("straight", "interrupted"):
         teacher = TeacherSpec(architecture=TEACHER, training=TRAINING)
         execution = ExecutionSpec(device="cpu", checkpoint_every=1)
-        context = TrialContext(
+        context = open_context(
             study(teacher=teacher, execution=execution), ArtifactStore(tmp_path / name / "artifacts")
         )
-        context.checkpoints = CheckpointStore(tmp_path / name / "checkpoints")
-        recipe = context.teacher_recipe()
+        context = given(context, checkpoints=CheckpointStore(tmp_path / name / "checkpoints"))
+        recipe = context.prerequisites.teacher()
         job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 0)
         if name == "interrupted":
             with pytest.raises(KeyboardInterrupt):
                 run_job(job, context, interrupted_after(1))
         epochs = []
         result = run_job(job, context, lambda epoch, metrics, e=epochs: e.append(epoch) or Decision.CONTINUE)
-        made.append((context.store.load(recipe.artifact_id)[0], result.train_macs, epochs))
+        made.append((context.resources.store.load(recipe.artifact_id)[0], result.train_macs, epochs))
     (straight, macs, all_epochs), (resumed, resumed_macs, epochs) = made
     assert epochs == all_epochs[1:]
     assert resumed_macs == macs
@@ -259,20 +270,19 @@ class FullDisk:
 
 
 def test_a_full_disk_costs_the_checkpoint_and_not_the_trial(keeping, caplog) -> None:
-    keeping.checkpoints = FullDisk()
-    assert trial(keeping, PLAIN).status == "complete"
+    assert trial(given(keeping, checkpoints=FullDisk()), PLAIN).status == "complete"
     assert "No space left on device; the training goes on without" in caplog.text
 
 
 def test_whatever_breaks_the_making_of_a_teacher_is_its_reason(tmp_path, monkeypatch) -> None:
     """With what the training had cost."""
-    context = TrialContext(study(), ArtifactStore(tmp_path))
-    recipe = context.teacher_recipe()
+    context = open_context(study(), ArtifactStore(tmp_path))
+    recipe = context.prerequisites.teacher()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(context.store, "save", full)
+    monkeypatch.setattr(context.resources.store, "save", full)
     result = run_job(Job(recipe.artifact_id, "artifact", None, recipe.seed, 0), context, on)
     assert result.status == "failed"
     assert result.reason == "OSError: [Errno 28] No space left on device"
@@ -307,8 +317,8 @@ def test_advancing_in_steps_is_advancing(context) -> None:
 
 def test_the_cost_of_a_training_is_a_closed_form(context) -> None:
     """Three passes of the student for an image it trains on, one of the teacher, and one for each it is judged by."""
-    student = context.design_cost(PLAIN).macs
-    teacher = context.source(context.teacher_recipe()).macs
+    student = context.designs.design_cost(PLAIN).macs
+    teacher = context.sources.online(context.prerequisites.teacher()).macs
     plain, taught = start(context, PLAIN), start(context, design(KnowledgeTerm("logits")))
     plain.advance(2)
     taught.advance(2)
@@ -322,9 +332,9 @@ def test_the_cost_of_a_training_is_a_closed_form(context) -> None:
 
 
 def test_a_teacher_is_booked_where_it_was_really_run(folder) -> None:
-    context = TrialContext(study(), ArtifactStore(folder / "artifacts"))
-    student = context.design_cost(PLAIN).macs
-    teacher = context.source(context.teacher_recipe()).macs
+    context = open_context(study(), ArtifactStore(folder / "artifacts"))
+    student = context.designs.design_cost(PLAIN).macs
+    teacher = context.sources.online(context.prerequisites.teacher()).macs
     own = N * 3 * student + N_VAL * student
     config = design(KnowledgeTerm("logits"), batch_size=17)
     first, second = start(context, config), start(context, config, seed=8)
@@ -345,7 +355,7 @@ def test_the_crops_of_an_epoch_are_asked_about_once(folder) -> None:
     """All trials see the same, so that the second finds what the first asked; with the bits of the online teacher's."""
     online = study(execution=ExecutionSpec(device="cpu", bank_bytes=0))
     config = design(KnowledgeTerm("logits"), KnowledgeTerm("hint"), augmentation="resized_crop")
-    context, other = (TrialContext(s, ArtifactStore(folder / "artifacts")) for s in (study(), online))
+    context, other = (open_context(s, ArtifactStore(folder / "artifacts")) for s in (study(), online))
     first, second, alone = start(context, config), start(context, config), start(other, config)
     for run in (first, second, alone):
         run.advance(EPOCHS)
@@ -387,7 +397,7 @@ def test_a_result_carries_the_counts_through_the_books(context) -> None:
 def test_a_study_says_what_is_banked(folder) -> None:
     """Without a budget the teacher is asked at every step, once for all losses."""
     spec = study(execution=ExecutionSpec(device="cpu", bank_bytes=0))
-    context = TrialContext(spec, ArtifactStore(folder / "artifacts"))
+    context = open_context(spec, ArtifactStore(folder / "artifacts"))
     run = start(context)
     run.advance(2)
     assert run.forward_images == run.asked_images == 2 * N
@@ -403,7 +413,7 @@ def test_a_result_says_what_the_run_measured(context) -> None:
     assert result.seed == 7
     assert list(result.curve) == run.curve
     assert [point["epoch"] for point in result.curve] == [1, 2, 3]
-    cost = context.design_cost(TAUGHT)
+    cost = context.designs.design_cost(TAUGHT)
     assert result.metrics == {
         "val_accuracy": run.curve[-1]["val_accuracy"],
         "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
@@ -413,10 +423,12 @@ def test_a_result_says_what_the_run_measured(context) -> None:
         "train_macs": run.train_macs,
     }
     student = run.scheme.deployed.eval()
-    images, labels = context.data.val.images, context.data.val.labels
+    images, labels = context.resources.data.val.images, context.resources.data.val.labels
     with torch.no_grad():
         said = student(images.float() / 255).argmax(1)
-        taught = context.source(context.teacher_recipe()).network(images.float() / 255).argmax(1)
+        taught = (
+            context.sources.online(context.prerequisites.teacher()).network(images.float() / 255).argmax(1)
+        )
     assert result.metrics["val_accuracy"] == pytest.approx(float((said == labels).float().mean()))
     assert result.teacher_agreement == pytest.approx(float((said == taught).float().mean()))
     assert trial(context, PLAIN).teacher_agreement is None
@@ -517,7 +529,7 @@ def test_a_loss_that_is_not_finite_fails_the_trial_and_is_named(value, fake, con
     assert result.reason.endswith("from step 1 of epoch 2")
     assert [point["epoch"] for point in result.curve] == [1], "what was measured before is kept"
     assert result.metrics["val_accuracy"] == result.curve[0]["val_accuracy"]
-    assert result.metrics["macs"] == context.design_cost(WITH_FAKE).macs
+    assert result.metrics["macs"] == context.designs.design_cost(WITH_FAKE).macs
 
 
 def test_the_epoch_that_failed_is_paid_for(fake, context) -> None:
@@ -569,7 +581,7 @@ def test_a_failure_says_whether_its_device_is_to_blame(
     def act(term: Tensor) -> Tensor:
         raise error
 
-    monkeypatch.setattr(type(context.compute), "answers", lambda compute: answers)
+    monkeypatch.setattr(type(context.resources.compute), "answers", lambda compute: answers)
     fake.act = staticmethod(act)
     result = trial(context, WITH_FAKE)
     assert (result.status, result.out_of_memory, result.device_lost) == ("failed", full, lost)
@@ -579,9 +591,9 @@ def test_a_failure_says_whether_its_device_is_to_blame(
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (design(KnowledgeTerm("no such loss")), "ValueError: unknown knowledge loss 'no such loss'"),
-        (replace(PLAIN, distillation=DistillationSpec(scheme="online")), "ValueError: unknown scheme 'online'"),
-        (design(KnowledgeTerm("rkd"), batch_size=2), "ValueError: batch_size must be at least 3"),
+        (design(KnowledgeTerm("no such loss")), "unknown knowledge loss 'no such loss'"),
+        (replace(PLAIN, distillation=DistillationSpec(scheme="online")), "unknown scheme 'online'"),
+        (design(KnowledgeTerm("rkd"), batch_size=2), "batch_size must be at least 3"),
     ],
 )  # fmt: skip
 def test_a_design_that_cannot_be_built_is_a_result_too(config, reason, context) -> None:
@@ -594,7 +606,7 @@ def test_a_design_that_cannot_be_built_is_a_result_too(config, reason, context) 
 
 def test_a_damaged_teacher_is_a_result_too(tmp_path) -> None:
     context = small_context(tmp_path)
-    path = context.store.path(context.teacher_recipe().artifact_id) / "model.pt"
+    path = context.resources.store.path(context.prerequisites.teacher().artifact_id) / "model.pt"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert "not the file that was meant" in trial(context, TAUGHT).reason
 
@@ -613,8 +625,8 @@ def test_a_last_batch_of_one_sample_never_reaches_a_loss(batch_size, fake, conte
 
 def test_making_what_is_there_costs_nothing_and_says_what_it_cost(context) -> None:
     (result,) = make(context)
-    manifest = context.store.manifest(context.teacher_recipe().artifact_id)
+    manifest = context.resources.store.manifest(context.prerequisites.teacher().artifact_id)
     assert result.status == "complete"
     assert result.train_macs == manifest["train_macs"] > 0
     assert list(result.curve) == manifest["curve"]
-    assert result.metrics["macs"] == context.source(context.teacher_recipe()).macs
+    assert result.metrics["macs"] == context.sources.online(context.prerequisites.teacher()).macs

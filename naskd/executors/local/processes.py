@@ -30,9 +30,10 @@ from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore
 from naskd.training.compute import Compute
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import TrialResult, TrialSource
-from naskd.trials.run import Work, job_steps
+from naskd.trials.outcome import Work
+from naskd.trials.steps import job_steps
 
 
 @dataclass(eq=False)
@@ -137,7 +138,7 @@ class ProcessesExecutor:
         work: How a worker does a job.
     """
 
-    def __init__(self, context: TrialContext, folder: Path, work: Work = job_steps) -> None:
+    def __init__(self, context: StudyContext, folder: Path, work: Work = job_steps) -> None:
         self.context = context
         self.folder = folder
         self.work = work
@@ -149,27 +150,27 @@ class ProcessesExecutor:
             InputError: What is asked for does not go together; see :func:`devices_of`.
             WorkerError: No worker can begin.
         """
-        devices = devices_of(self.context.spec.execution, self.context.compute)
-        cache = (self.context.cache or self.folder).absolute()
+        devices = devices_of(self.context.resources.spec.execution, self.context.resources.compute)
+        cache = (self.context.resources.cache or self.folder).absolute()
         parcel, arrays = pack(self.context)
-        checkpoints = self.context.checkpoints
+        checkpoints = self.context.resources.checkpoints
         assert checkpoints is None or isinstance(checkpoints, CheckpointStore)
         with ExitStack() as cleanup:
             cache.mkdir(parents=True, exist_ok=True)
             shared = SharedArrays(arrays, cache)
             cleanup.callback(shared.close)
             files = Path(cleanup.enter_context(TemporaryDirectory(prefix="naskd-files-")))
-            sharing = self.context.spec.execution.mps and any(device.shared for device in devices)
+            sharing = self.context.resources.spec.execution.mps and any(device.shared for device in devices)
             variables = cleanup.enter_context(mps.service(sharing))
             environment = {**os.environ, **variables}
             outfit = Outfit(
                 deliver(parcel, files),
                 shared,
-                self.context.store.root.absolute(),
+                self.context.resources.store.root.absolute(),
                 None if checkpoints is None else checkpoints.root,
-                None if self.context.cache is None else cache,
+                None if self.context.resources.cache is None else cache,
                 self.work,
-                self.context.compute.device.type,
+                self.context.resources.compute.device.type,
                 environment=environment,
             )
             attempts = Attempts(source, self.context)

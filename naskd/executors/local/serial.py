@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from naskd.executors.attempts import POLL_SECONDS, WorkerError, interrupts
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialSource
-from naskd.trials.run import checkpoint_key, run_job
+from naskd.trials.outcome import checkpoint_key
+from naskd.trials.steps import run_job
 
 
 class SerialExecutor:
@@ -23,7 +24,7 @@ class SerialExecutor:
         folder: The run directory; nothing is written there.
     """
 
-    def __init__(self, context: TrialContext, folder: Path) -> None:
+    def __init__(self, context: StudyContext, folder: Path) -> None:
         self.context = context
         self.stop_requested = False
 
@@ -33,7 +34,7 @@ class SerialExecutor:
         Raises:
             WorkerError: A job has made the device unusable for this process.
         """
-        self.context.compute.apply_threads()
+        self.context.resources.compute.apply_threads()
         with interrupts(self, "the running trial"), _short_collections():
             while not self.stop_requested:
                 if (job := source.ask()) is None:
@@ -47,8 +48,8 @@ class SerialExecutor:
 
                 result = run_job(job, self.context, report)
                 source.tell(job, result)
-                if self.context.checkpoints is not None:
-                    self.context.checkpoints.remove(checkpoint_key(job))
+                if self.context.resources.checkpoints is not None:
+                    self.context.resources.checkpoints.remove(checkpoint_key(job))
                 if result.device_lost:
                     raise WorkerError(
                         f"{job.kind} {job.job_id} has ended with {result.reason!r}, and this process can use its GPU "

@@ -20,12 +20,12 @@ import naskd
 from naskd.executors.local.server import main_hidden, start_server
 from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.packing import Parcel, unpack
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, one_line
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.run import Progress, Work
+from naskd.trials.outcome import Progress, Work
 
 SERVER_SECONDS = 5.0
 """How long servers may die before no other is tried."""
@@ -188,9 +188,8 @@ def _live(connection: Connection, outfit: Outfit, gpu: str | None) -> None:
     try:
         context = _open(outfit, gpu)
     except Exception as error:  # whatever it is, the driver must be able to say it
-        said = str(error).splitlines() or ["no message"]
         # CUDA has two kinds of errors for it, of which that of a full device without a context has no type.
-        connection.send(CannotBegin(f"{type(error).__name__}: {said[0]}", "out of memory" in str(error)))
+        connection.send(CannotBegin(one_line(error), "out of memory" in str(error)))
         return
     try:
         connection.send(Begun())
@@ -200,7 +199,7 @@ def _live(connection: Connection, outfit: Outfit, gpu: str | None) -> None:
         return
 
 
-def _open(outfit: Outfit, gpu: str | None) -> TrialContext:
+def _open(outfit: Outfit, gpu: str | None) -> StudyContext:
     # Standard output is for results.
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
@@ -215,13 +214,13 @@ def _open(outfit: Outfit, gpu: str | None) -> TrialContext:
     checkpoints = None if outfit.checkpoints is None else CheckpointStore(outfit.checkpoints)
     arrays: Any = outfit.arrays  # they arrive as a dictionary
     context = unpack(outfit.parcel, arrays, ArtifactStore(outfit.artifacts), checkpoints, outfit.cache)
-    if context.compute.device.type != outfit.device:
+    if context.resources.compute.device.type != outfit.device:
         raise RuntimeError(f"torch sees no {outfit.device} device in this process, as the driver does")
-    context.compute.apply_threads()
+    context.resources.compute.apply_threads()
     return context
 
 
-def _do(job: Job, context: TrialContext, work: Work, connection: Connection) -> None:
+def _do(job: Job, context: StudyContext, work: Work, connection: Connection) -> None:
     steps = work(job, context)
     try:
         progress = next(steps)

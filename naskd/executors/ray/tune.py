@@ -38,9 +38,10 @@ from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
-from naskd.trials.run import Steps, Work, job_steps
+from naskd.trials.outcome import Steps, Work
+from naskd.trials.steps import job_steps
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Dispatch:
         resources: Of a Tune trial, by attempt; and how many of them may run at once now.
     """
 
-    def __init__(self, source: TrialSource, context: TrialContext, resources: "Resources") -> None:
+    def __init__(self, source: TrialSource, context: StudyContext, resources: "Resources") -> None:
         self.attempts = Attempts(source, context, ClusterError)
         self.resources = resources
         self._out: dict[str, Attempt] = {}
@@ -245,7 +246,7 @@ class StudyTrainable(tune.Trainable):
         self._context = unpack(
             parcel, arrays, DepotArtifacts(cache / "artifacts", depot), DepotCheckpoints(depot), cache
         )
-        self._context.compute.apply_threads()
+        self._context.resources.compute.apply_threads()
         gc.freeze()  # collections between trials need not walk over all that was imported
         self._work = work
         self._device_lost = False
@@ -409,7 +410,7 @@ class RayTuneExecutor:
         work: How a worker does a job.
     """
 
-    def __init__(self, context: TrialContext, folder: Path, work: Work = job_steps) -> None:
+    def __init__(self, context: StudyContext, folder: Path, work: Work = job_steps) -> None:
         self.context = context
         self.folder = folder
         self.work = work
@@ -421,17 +422,19 @@ class RayTuneExecutor:
             InputError: There is no such cluster, or it cannot hold a trial.
             ClusterError: It cannot be reached, or no worker can begin on one of its nodes.
         """
-        execution = self.context.spec.execution
-        callbacks = build_callbacks(execution.callbacks, folder=self.folder, study=self.context.spec.name)
+        execution = self.context.resources.spec.execution
+        callbacks = build_callbacks(
+            execution.callbacks, folder=self.folder, study=self.context.resources.spec.name
+        )
         with ExitStack() as cleanup:
             # Ray prints what it hears of lost workers to standard output, which is for results; until it is shut down.
             cleanup.enter_context(redirect_stdout(sys.stderr))
             own = cleanup.enter_context(_connected(execution.address))
             resources = Resources(execution, own)
             parcel, arrays = pack(self.context)
-            checkpoints = self.context.checkpoints
+            checkpoints = self.context.resources.checkpoints
             assert isinstance(checkpoints, CheckpointStore)
-            depot = start_depot(self.context.store.root, checkpoints.root)
+            depot = start_depot(self.context.resources.store.root, checkpoints.root)
             cleanup.callback(ray.kill, depot)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.

@@ -1,0 +1,96 @@
+"""What must exist before a design trains, and who then supervises it: said by its scheme, without torch.
+
+A scheme names networks by what they are; :mod:`naskd.trials.prerequisites` knows how each is made and kept.
+"""
+
+from dataclasses import dataclass
+
+from naskd.knowledge import KNOWLEDGE, needs_teacher
+from naskd.spec.design import AssistantSpec, DistillationSpec
+from naskd.spec.study import StudySpec
+
+
+@dataclass(frozen=True)
+class StudyTeacher:
+    """A teacher of the study, or a state that its training passes through.
+
+    Args:
+        name: In the study file.
+        epoch: After which of its training; 0 for the end.
+    """
+
+    name: str
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A teacher assistant.
+
+    Args:
+        spec: What it is and how it is trained.
+        parent: Who teaches it.
+    """
+
+    spec: AssistantSpec
+    parent: "StudyTeacher | Assistant"
+
+
+Supervisor = StudyTeacher | Assistant
+
+
+@dataclass(frozen=True)
+class Prerequisites:
+    """The networks that a design needs.
+
+    Args:
+        made: In the order in which they must be made; each after its parent.
+        heard: In the order of the student's sources of knowledge; some of `made`, or the same one twice.
+        compared: With whose answers the student's are compared in the end; None without one.
+    """
+
+    made: tuple[Supervisor, ...] = ()
+    heard: tuple[Supervisor, ...] = ()
+    compared: Supervisor | None = None
+
+
+def nothing(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
+    """For networks that teach each other, or themselves, or are trained with the labels."""
+    return Prerequisites()
+
+
+def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
+    """The design's teachers, the chain of assistants below the first of them, and who is heard.
+
+    The first source is the last of the chain, the others are the other teachers. A loss of several teachers hears the
+    rest of the chain too, the nearest first.
+    """
+    if not needs_teacher(distillation):
+        return Prerequisites()
+    chain: list[Supervisor] = [StudyTeacher(distillation.teachers[0])]
+    for spec in distillation.assistants:
+        chain.append(Assistant(spec, chain[-1]))
+    others = [StudyTeacher(name) for name in distillation.teachers[1:]]
+    heard = [chain[-1], *others]
+    if any(KNOWLEDGE[term.kind].several_teachers for term in distillation.terms):
+        heard += reversed(chain[:-1])
+    return Prerequisites(tuple(dict.fromkeys([*chain, *others])), tuple(heard), chain[-1])
+
+
+def trajectory(distillation: DistillationSpec, study: StudySpec, anchors: int) -> Prerequisites:
+    """States of the teacher's training at equal epoch intervals, early to late, the last of which is the teacher.
+
+    Args:
+        distillation: Of the design.
+        study: Whose teacher is trained here.
+        anchors: States, the last one included, at most.
+    """
+    if not needs_teacher(distillation):
+        return Prerequisites()
+    name = distillation.teachers[0]
+    epochs = study.teacher_specs()[name].training.epochs
+    reached = dict.fromkeys(max(1, round(epochs * i / anchors)) for i in range(1, anchors))
+    states = [StudyTeacher(name, epoch) for epoch in reached if epoch < epochs]
+    teacher = StudyTeacher(name)
+    # The latest first: making it stores the earlier ones on the way.
+    return Prerequisites((*reversed(states), teacher), (*states, teacher), teacher)

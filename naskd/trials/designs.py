@@ -1,0 +1,88 @@
+"""What a design costs and whether it can work, found out before anything trains."""
+
+import logging
+
+import torch
+
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks.student import design_cost, student_shapes
+from naskd.nn.cost import network_cost
+from naskd.schemes.objective import DistillationObjective
+from naskd.schemes.offline import deployed_network
+from naskd.spec.design import Cost, TrialConfig
+from naskd.trials.networks import Networks
+from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
+from naskd.trials.resources import Resources
+from naskd.trials.sources import KnowledgeSources
+
+_LOG = logging.getLogger(__name__)
+
+
+class Designs:
+    """Answers what a study asks about designs; nothing is trained, and no weight is allocated for a student.
+
+    Args:
+        resources: Of the study.
+        networks: Builds students.
+        prerequisites: Knows what designs need.
+        sources: Gives untrained stand-ins of it.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        networks: Networks,
+        prerequisites: PrerequisiteRecipes,
+        sources: KnowledgeSources,
+    ) -> None:
+        self._resources = resources
+        self._networks = networks
+        self._prerequisites = prerequisites
+        self._sources = sources
+
+    def design_cost(self, config: TrialConfig) -> Cost:
+        """Of a design's deployed network; nothing is built, unless a loss stays in the student.
+
+        Raises:
+            ValueError: That loss cannot be matched to the design's networks.
+        """
+        channels, resolution = self._resources.input_shape
+        if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
+            n_classes = self._resources.data.n_classes
+            return design_cost(config.architecture, channels, n_classes, resolution)
+        objective = self._objective(config)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network = deployed_network(self._networks.unplaced_student(config.architecture), objective)
+        return network_cost(network, channels, resolution)
+
+    def design_problems(self, config: TrialConfig) -> list[str]:
+        """Why a design's losses cannot be matched to its student and its teachers; empty when they can."""
+        try:
+            self._objective(config)
+        except ValueError as error:
+            return [str(error).splitlines()[0]]
+        except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
+            _LOG.warning(
+                "a loss cannot be built, and its trial will fail: %s: %s", type(error).__name__, error
+            )
+        return []
+
+    def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
+        """What must exist before the design can be trained, in order."""
+        return list(self._prerequisites.of(config).made)
+
+    def teachers(self) -> list[ArtifactRecipe]:
+        """All teachers of the study."""
+        return self._prerequisites.teachers()
+
+    def has_artifact(self, artifact_id: str) -> bool:
+        """Whether it is in the store."""
+        return artifact_id in self._resources.store
+
+    def _objective(self, config: TrialConfig) -> DistillationObjective:
+        """What a design's student minimises: without weights, and with untrained teachers in place of trained."""
+        distillation, data = config.distillation, self._resources.data
+        shapes = student_shapes(config.architecture, data.n_classes, data.resolution)
+        sources = [self._sources.stand_in(recipe) for recipe in self._prerequisites.of(config).heard]
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return DistillationObjective(distillation, shapes, sources, len(data.train))

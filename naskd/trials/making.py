@@ -1,0 +1,144 @@
+"""How a teacher or an assistant is made and stored, once for all trials that want it."""
+
+import dataclasses
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from naskd.nn.cost import network_cost
+from naskd.spec.errors import InputError
+from naskd.training.evaluation import accuracy, predict
+from naskd.training.loop import NonFiniteError
+from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
+from naskd.trials.prerequisites import ArtifactRecipe
+from naskd.trials.run import TrialRun, assistant_run, teacher_run
+
+
+def artifact_steps(job: Job, context: StudyContext) -> Steps:
+    """Make a teacher or an assistant and store it; at once when it is stored already. See :data:`Steps`.
+
+    The result carries what the making cost, whoever made it. A foreign teacher that does not fit its
+    checkpoint or the data, and a training that diverges, are failures with a reason.
+    """
+    started = time.perf_counter()
+    spent: list[TrialRun] = []
+    try:
+        prerequisites = context.prerequisites
+        chain = prerequisites.teachers() if job.config is None else prerequisites.of(job.config).made
+        known = {recipe.artifact_id: recipe for recipe in chain}
+        recipe = known[job.job_id]
+        with context.resources.store.claim(recipe.artifact_id) as wanted:
+            if wanted:
+                yield from _make(job, recipe, known, context, spent)
+            manifest = context.resources.store.manifest(recipe.artifact_id)
+    except (
+        Exception
+    ) as failure:  # as for a trial: a full disk or a lost connection is no reason to lose the books
+        expected = isinstance(failure, InputError | NonFiniteError)
+        return TrialResult(
+            "failed",
+            seed=job.seed,
+            train_macs=sum(run.train_macs for run in spent),
+            spent_macs=sum(run.spent_macs for run in spent),
+            wall_seconds=time.perf_counter() - started,
+            **({"reason": str(failure)} if expected else failure_facts(failure, context)),
+        )
+    finally:
+        spent.clear()
+        free_memory(context)
+    return TrialResult(
+        status="complete",
+        seed=recipe.seed,
+        metrics={k: manifest[k] for k in ("val_accuracy", "macs", "n_params", "size_bytes")},
+        curve=tuple(manifest["curve"]),
+        train_macs=manifest["train_macs"],
+        spent_macs=manifest["spent_macs"],
+        wall_seconds=time.perf_counter() - started,
+        environment=context.resources.compute.environment(),
+    )
+
+
+def _make(
+    job: Job,
+    recipe: ArtifactRecipe,
+    known: Mapping[str, ArtifactRecipe],
+    context: StudyContext,
+    spent: list[TrialRun],
+) -> Generator[Progress, Decision, None]:
+    """Make and store it; the training, if there is one, is noted in `spent`. Nobody stops an artifact.
+
+    States that the same training passes through, and that are among `known`, are stored on the way.
+    """
+    started = time.perf_counter()
+    run: TrialRun | None = None
+    if recipe.assistant is not None:
+        parent = context.sources.heard_in(known[recipe.requires[0]], recipe.assistant.training)
+        run = assistant_run(recipe.assistant, recipe.seed, parent, context)
+    elif context.resources.spec.teacher_specs()[recipe.teacher].trained_here:
+        run = teacher_run(context, recipe)
+    if run is not None:
+        spent.append(run)
+        take_up(run, job, context)
+        last = recipe.epoch or run.total_epochs
+        while run.epoch < last:
+            metrics = run.advance(run.epoch + 1)
+            yield Progress(run.epoch, metrics, run.epoch == last)
+            leave(run, job, context, last, started)
+            _keep_earlier(run, recipe, list(known.values()), context)
+        state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
+    else:
+        state = _brought_along(recipe, context)
+    seconds = (run.seconds if run is not None else 0.0) + time.perf_counter() - started
+    cost = {
+        "train_macs": run.train_macs if run is not None else 0,
+        "spent_macs": run.spent_macs if run is not None else 0,
+        "wall_seconds": seconds,
+        "curve": run.curve if run is not None else [],
+    }
+    _keep(recipe, state, context, cost)
+
+
+def _brought_along(recipe: ArtifactRecipe, context: StudyContext) -> dict[str, Tensor]:
+    """The state of a teacher that naskd does not train: its checkpoint, or what its source gives."""
+    if context.resources.spec.teacher_specs()[recipe.teacher].checkpoint is not None:
+        return context.prerequisites.checkpoint(recipe.teacher)
+    return {
+        name: x.detach().cpu() for name, x in context.networks.teacher(recipe.teacher).state_dict().items()
+    }
+
+
+def _keep_earlier(
+    run: TrialRun, recipe: ArtifactRecipe, others: Sequence[ArtifactRecipe], context: StudyContext
+) -> None:
+    """Store a state of a teacher that somebody will ask for; its cost is booked with the training that is going on."""
+    for other in others:
+        if other.epoch == run.epoch and other != recipe and other.artifact_id not in context.resources.store:
+            state = {name: x.detach().cpu().clone() for name, x in run.scheme.deployed.state_dict().items()}
+            free = {"train_macs": 0, "spent_macs": 0, "wall_seconds": 0.0, "curve": list(run.curve)}
+            _keep(other, state, context, free)
+
+
+def _keep(
+    recipe: ArtifactRecipe, state: Mapping[str, Tensor], context: StudyContext, cost: Mapping[str, Any]
+) -> None:
+    network = context.networks.frozen(recipe, state)
+    deployed = network_cost(network, *context.resources.input_shape)
+    predictions = predict(network, context.resources.data.val.images, context.resources.compute)
+    context.resources.store.save(
+        recipe.artifact_id,
+        state,
+        {
+            "label": recipe.label,
+            "name": recipe.teacher,
+            "requires": list(recipe.requires),
+            "seed": recipe.seed,
+            "val_accuracy": accuracy(predictions, context.resources.data.val.labels),
+            **dataclasses.asdict(deployed),
+            **cost,
+            "environment": context.resources.compute.environment(),
+        },
+    )

@@ -1,0 +1,99 @@
+"""The networks of a study: students from designs, teachers from the study file, and the views that they are shown."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from naskd.data.views import AnyViews, StreamedImages, ViewedImages, make_views
+from naskd.networks.student import build_student
+from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.spec.design import ArchitectureSpec
+from naskd.spec.seeds import derive_seed
+from naskd.trials.prerequisites import ArtifactRecipe
+from naskd.trials.resources import Resources
+
+
+class Networks:
+    """Builds networks for the study's images, on its device.
+
+    Args:
+        resources: Of the study.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def student(self, architecture: ArchitectureSpec) -> nn.Module:
+        """A fresh student on the device."""
+        return self._resources.compute.place(self.unplaced_student(architecture))
+
+    def unplaced_student(self, architecture: ArchitectureSpec) -> nn.Module:
+        """A fresh student where torch makes it: on the ``meta`` device, say."""
+        data = self._resources.data
+        return build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
+
+    def teacher(self, name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The network of a teacher of the study, on the device, trainable.
+
+        Args:
+            name: In the study file.
+            state: As stored; None: as it comes from its source.
+        """
+        resources, data = self._resources, self._resources.data
+        network = build_teacher_network(
+            resources.spec.teacher_specs()[name],
+            base=resources.spec.base,
+            in_channels=data.in_channels,
+            n_classes=data.n_classes,
+            resolution=data.resolution,
+            mean=data.mean,
+            std=data.std,
+            class_names=data.class_names,
+            state=state,
+        )
+        return resources.compute.place(network)
+
+    def frozen(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> Teacher:
+        """A shared network as its students see it, on the device.
+
+        Args:
+            recipe: Of a teacher or an assistant.
+            state: As stored; None leaves the weights untrained.
+        """
+        if recipe.assistant is None:
+            return Teacher(self.teacher(recipe.teacher, state))
+        network = self.student(recipe.assistant.architecture)
+        if state is not None:
+            network.load_state_dict(dict(state))
+        return Teacher(network)
+
+
+class TrainingImages:
+    """The training images with enumerated views; one padded copy serves all trainings.
+
+    Which view an epoch shows of a sample is the same in all trainings on this split, teachers, assistants and students
+    alike, so that they ask for the same knowledge. Their seeds differ in initialisation and order.
+
+    Args:
+        resources: Of the study.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._viewed: dict[str, ViewedImages | StreamedImages] = {}
+
+    def views(self, augmentation: str) -> ViewedImages | StreamedImages:
+        """Under an augmentation."""
+        if augmentation not in self._viewed:
+            data = self._resources.data
+            seed = derive_seed("views", self._resources.spec.data.split_seed)
+            self._viewed[augmentation] = self._show(
+                make_views(augmentation, len(data.train), seed, data.resolution)
+            )
+        return self._viewed[augmentation]
+
+    def _show(self, views: AnyViews) -> ViewedImages | StreamedImages:
+        train, compute = self._resources.data.train, self._resources.compute
+        if train.streamed:
+            return StreamedImages(train.images, views, compute.device, channels_last=compute.channels_last)
+        return ViewedImages(train.images, views, channels_last=compute.channels_last)

@@ -1,0 +1,206 @@
+"""What must exist before a design can be trained: the shared networks that its scheme names, and how they are made."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from naskd.schemes import NO_TEACHER, SCHEMES
+from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
+from naskd.spec.design import AssistantSpec, TrialConfig, content_id
+from naskd.spec.errors import InputError
+from naskd.spec.registry import nearest
+from naskd.spec.seeds import derive_seed
+from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
+from naskd.spec.userfile import file_content_id, foreign_code
+from naskd.store.artifacts import file_hash, load_checkpoint
+from naskd.trials.resources import Resources
+
+_TEACHER = TypeAdapter(TeacherSpec)
+_ASSISTANT = TypeAdapter(AssistantSpec)
+
+
+@dataclass(frozen=True)
+class ArtifactRecipe:
+    """How a shared network is made.
+
+    Args:
+        artifact_id: Content id: the recipe, its parent and the data.
+        assistant: What to distil; None for a teacher, which the study file describes.
+        requires: Ids of the artifacts that supervise it.
+        seed: Of its training.
+        label: For messages.
+        epoch: Of a teacher's training whose state it is; 0 for the end.
+        teacher: Name of the study's teacher that it is, or descends from.
+    """
+
+    artifact_id: str
+    assistant: AssistantSpec | None
+    requires: tuple[str, ...]
+    seed: int
+    label: str
+    epoch: int = 0
+    teacher: str = DEFAULT_NAME
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The shared networks of one design.
+
+    Args:
+        made: Everything that must exist before it can be trained, in the order in which it must be made.
+        heard: Whom the student hears, in the order of its sources.
+        compared: With whose answers the student's are compared in the end; None without a teacher.
+    """
+
+    made: tuple[ArtifactRecipe, ...] = ()
+    heard: tuple[ArtifactRecipe, ...] = ()
+    compared: ArtifactRecipe | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A teacher whose files have been looked at.
+
+    Args:
+        recipe: Of its final state.
+        identity: What names it: its description with its files by content.
+        checkpoint: SHA-256 of its checkpoint, where it has one.
+    """
+
+    recipe: ArtifactRecipe
+    identity: Any
+    checkpoint: str | None
+
+
+class PrerequisiteRecipes:
+    """Recipes of a study's shared networks; each teacher's files are hashed once.
+
+    Args:
+        resources: Of the study.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._teachers: dict[str, _Known] = {}
+
+    def of(self, config: TrialConfig) -> Supervision:
+        """What a design needs.
+
+        Raises:
+            InputError: It names a teacher that the study does not have, or one whose files are not what the study says.
+        """
+        scheme = SCHEMES[config.distillation.scheme]
+        named = scheme.prerequisites(config.distillation, self._resources.spec)
+        return Supervision(
+            tuple(map(self._recipe, named.made)),
+            tuple(map(self._recipe, named.heard)),
+            None if named.compared is None else self._recipe(named.compared),
+        )
+
+    def teachers(self) -> list[ArtifactRecipe]:
+        """All teachers of the study, in its order.
+
+        Raises:
+            InputError: Their files are not what the study says.
+        """
+        return [self.teacher(name) for name in self._resources.spec.teacher_specs()]
+
+    def teacher(self, name: str = DEFAULT_NAME) -> ArtifactRecipe:
+        """A teacher of the study.
+
+        Raises:
+            InputError: The study has none of that name, or its files are not what the study says.
+        """
+        return self._known(name).recipe
+
+    def checkpoint(self, name: str) -> dict[str, Tensor]:
+        """The state of a teacher that was brought along with a checkpoint.
+
+        Raises:
+            InputError: The file is missing, or not the one that the study names, or that gave the teacher its id.
+        """
+        spec = self._resources.spec
+        given = spec.teacher_specs()[name].checkpoint
+        assert given is not None
+        return load_checkpoint(spec.resolve(given), self._known(name).checkpoint)
+
+    def _recipe(self, supervisor: Supervisor) -> ArtifactRecipe:
+        if isinstance(supervisor, Assistant):
+            return self._assistant(supervisor)
+        return self._state(supervisor) if supervisor.epoch else self.teacher(supervisor.name)
+
+    def _assistant(self, assistant: Assistant) -> ArtifactRecipe:
+        parent = self._recipe(assistant.parent)
+        described = _ASSISTANT.dump_python(assistant.spec, mode="json", exclude_defaults=True)
+        artifact_id = self._artifact_id("assistant", [described, parent.artifact_id])
+        return ArtifactRecipe(
+            artifact_id=artifact_id,
+            assistant=assistant.spec,
+            requires=(parent.artifact_id,),
+            seed=derive_seed("assistant", artifact_id),
+            label="assistant",
+            teacher=parent.teacher,
+        )
+
+    def _state(self, state: StudyTeacher) -> ArtifactRecipe:
+        known = self._known(state.name)
+        epochs = self._resources.spec.teacher_specs()[state.name].training.epochs
+        return replace(
+            known.recipe,
+            artifact_id=self._artifact_id("teacher state", [known.identity, state.epoch]),
+            label=f"teacher after {state.epoch} of {epochs} epochs",
+            epoch=state.epoch,
+        )
+
+    def _artifact_id(self, kind: str, identity: Any) -> str:
+        data = self._resources.data
+        return content_id([kind, identity, data.data_hash, data.split_hash])
+
+    def _known(self, name: str) -> _Known:
+        if name not in self._teachers:
+            specs = self._resources.spec.teacher_specs()
+            if not specs:
+                raise InputError(NO_TEACHER)
+            if name not in specs:
+                raise InputError(
+                    f"the study has no teacher {name!r}; known: {', '.join(specs)}{nearest(name, specs)}"
+                )
+            self._teachers[name] = self._look_at(specs[name])
+        return self._teachers[name]
+
+    def _look_at(self, teacher: TeacherSpec) -> _Known:
+        spec = self._resources.spec
+        identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
+        identity.pop("name", None)  # what it is called is not what it is
+        checkpoint = None
+        if teacher.checkpoint is not None:
+            checkpoint = identity["checkpoint"] = _pinned(
+                spec.resolve(teacher.checkpoint), teacher.checkpoint, teacher.sha256
+            )
+        if teacher.builder is not None:
+            path, _, function = teacher.builder.rpartition(":")
+            identity["builder"] = [file_content_id(spec.resolve(path)), function]
+        if teacher.source is not None and teacher.source not in OWN_KEYS:
+            identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation])
+        recipe = ArtifactRecipe(
+            artifact_id=self._artifact_id("teacher", identity),
+            assistant=None,
+            requires=(),
+            seed=derive_seed("teacher", teacher.seed),
+            label="teacher",
+            teacher=teacher.name,
+        )
+        return _Known(recipe, identity, checkpoint)
+
+
+def _pinned(path: Path, given: str, sha256: str | None) -> str:
+    """The hash of a checkpoint, which is the expected one where one is."""
+    if not path.is_file():
+        raise InputError(f"teacher.checkpoint {path} does not exist")
+    found = file_hash(path)
+    if sha256 is not None and found != sha256.lower():
+        raise InputError(f"teacher.checkpoint {given} has SHA-256 {found}, the study expects {sha256}")
+    return found

@@ -1,0 +1,112 @@
+"""What all trials of a study are given in one process. Everything is there at construction, and nothing changes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from naskd.data.images import SearchData
+from naskd.data.load import load_search_data
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.spec.study import StudySpec
+from naskd.spec.userfile import foreign_code, own_code
+from naskd.store.artifacts import ArtifactStore
+from naskd.store.checkpoints import Checkpoints
+from naskd.training.compute import Compute
+
+DATA_SHARE = 0.1
+"""Of a device's free memory that images may take; beside them is a padded copy for each of up to four augmentations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Resources:
+    """A study with its images, what computes, and where things are kept.
+
+    Args:
+        spec: The study.
+        data: Its images: on the device, or in the host's memory where the device has no room for them.
+        compute: Device, precision, threads.
+        store: Of teachers and assistants.
+        checkpoints: Where running trainings leave their state; None where they leave none.
+        cache: Folder for decoded images and for what networks said of them; None keeps both in memory.
+        foreseen: Kinds of knowledge that trials of the study may ask for, so that a bank can remember them all in one
+            pass over the images. A kind that is not named costs a pass of its own when it first comes.
+        code: Hashes of the code that decides what networks say; None where some of it has no file, as in a notebook.
+    """
+
+    spec: StudySpec
+    data: SearchData
+    compute: Compute
+    store: ArtifactStore
+    checkpoints: Checkpoints | None = None
+    cache: Path | None = None
+    foreseen: tuple[str, ...] = ()
+    code: tuple[str, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Channels and resolution of the images."""
+        return self.data.in_channels, self.data.resolution
+
+
+def open_resources(
+    spec: StudySpec,
+    store: ArtifactStore,
+    cache: Path | None = None,
+    *,
+    data: SearchData | None = None,
+    checkpoints: Checkpoints | None = None,
+    foreseen: tuple[str, ...] = (),
+) -> Resources:
+    """Choose the device and load the images.
+
+    Args:
+        spec: The study.
+        store: Of teachers and assistants.
+        cache: See :class:`Resources`.
+        data: The images, where somebody has loaded them already.
+        checkpoints: See :class:`Resources`.
+        foreseen: Likewise.
+
+    Raises:
+        InputError: The images cannot be used, or the device is not there.
+    """
+    execution = spec.execution
+    compute = Compute.resolve(
+        execution.device,
+        execution.precision,
+        execution.channels_last,
+        execution.threads,
+        execution.cuda_graphs,
+    )
+    if data is None:
+        data = load_search_data(spec.data, spec.base, cache=cache)
+    return Resources(
+        spec,
+        data.to(compute.device, streamed=_streams(data, spec, compute)),
+        compute,
+        store,
+        checkpoints,
+        cache,
+        foreseen,
+        _code(),
+    )
+
+
+def _code() -> tuple[str, ...] | None:
+    """Now, since files may be edited while a search runs on what was imported."""
+    cards = [card.implementation for registry in (BLOCKS, KNOWLEDGE) for card in registry]
+    foreign = foreign_code(cards)
+    return None if foreign is None else (own_code(), *foreign)
+
+
+def _streams(data: SearchData, spec: StudySpec, compute: Compute) -> bool:
+    """Whether images stay in the host's memory, because the device has no room for them."""
+    if compute.device.type == "cpu":
+        return False
+    room = spec.execution.device_data_bytes
+    if room is None:
+        free, _ = torch.cuda.mem_get_info(compute.device)
+        room = int(free * DATA_SHARE)
+    return data.n_bytes > room

@@ -1,0 +1,174 @@
+"""Who answers the students of a study: its shared networks, and memories of what they said."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from naskd.data.views import StreamedImages, ViewedImages
+from naskd.knowledge import KNOWLEDGE
+from naskd.knowledge.bank import FILL_BATCH, BankedSource
+from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
+from naskd.knowledge.source import KnowledgeSource, OnlineSource
+from naskd.networks.student import design_cost
+from naskd.networks.teachers import Teacher
+from naskd.nn.cost import network_cost
+from naskd.nn.taps import tap_shapes
+from naskd.spec.design import KnowledgeTerm, TrainingSpec, content_id
+from naskd.store.cache import BANKS
+from naskd.store.columns import STORAGE, DeviceCopies
+from naskd.training.evaluation import predict
+from naskd.trials.networks import Networks, TrainingImages
+from naskd.trials.prerequisites import ArtifactRecipe
+from naskd.trials.resources import Resources
+
+
+class KnowledgeSources:
+    """Sources of knowledge by recipe, each made once a process.
+
+    Args:
+        resources: Of the study.
+        networks: Builds them.
+        images: Whose views are remembered.
+    """
+
+    def __init__(self, resources: Resources, networks: Networks, images: TrainingImages) -> None:
+        self._resources = resources
+        self._networks = networks
+        self._images = images
+        self._copies = DeviceCopies(resources.compute.device, resources.spec.execution.bank_device_bytes)
+        self._online: dict[str, OnlineSource] = {}
+        self._stand_ins: dict[str, OnlineSource] = {}
+        self._banks: dict[tuple[str, str], BankedSource] = {}
+        self._val_predictions: dict[str, Tensor] = {}
+
+    def stand_in(self, recipe: ArtifactRecipe) -> OnlineSource:
+        """An untrained network of the recipe's shape, which costs what the trained one costs."""
+        if recipe.artifact_id not in self._stand_ins:
+            self._stand_ins[recipe.artifact_id] = self._made(recipe, None)
+        return self._stand_ins[recipe.artifact_id]
+
+    def online(self, recipe: ArtifactRecipe) -> OnlineSource:
+        """The stored network of a recipe, run at every question.
+
+        Raises:
+            InputError: The stored file is not the one that was written.
+        """
+        if recipe.artifact_id not in self._online:
+            state, _ = self._resources.store.load(recipe.artifact_id)
+            self._online[recipe.artifact_id] = self._made(recipe, state)
+        return self._online[recipe.artifact_id]
+
+    def heard_in(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:
+        """Who answers in a training: a memory of its views, or the network itself where no image comes twice."""
+        if training.mixing != "none":
+            return self.online(recipe)
+        return self.banked(recipe, training.augmentation)
+
+    def banked(self, recipe: ArtifactRecipe, augmentation: str) -> BankedSource:
+        """A network whose answers on the views of an augmentation are remembered for all trials of this process."""
+        key = (recipe.artifact_id, augmentation)
+        if key not in self._banks:
+            self._banks[key] = self._bank(recipe, self._images.views(augmentation))
+        return self._banks[key]
+
+    def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
+        """What a shared network says of the validation images: ``(N,)`` class indices, computed once."""
+        if recipe.artifact_id not in self._val_predictions:
+            network = self.online(recipe).network
+            assert isinstance(network, nn.Module)
+            images = self._resources.data.val.images
+            self._val_predictions[recipe.artifact_id] = predict(network, images, self._resources.compute)
+        return self._val_predictions[recipe.artifact_id]
+
+    def _made(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> OnlineSource:
+        network = self._networks.frozen(recipe, state)
+        shapes = tap_shapes(network, *self._resources.input_shape)
+        return OnlineSource(network, shapes, self._macs(recipe, network), _parts(network))
+
+    def _macs(self, recipe: ArtifactRecipe, network: Teacher) -> int:
+        """Of one forward pass of a shared network."""
+        channels, resolution = self._resources.input_shape
+        if recipe.assistant is not None:
+            architecture = recipe.assistant.architecture
+        else:
+            described = self._resources.spec.teacher_specs()[recipe.teacher].architecture
+            if described is None:
+                return network_cost(network, channels, resolution).macs
+            architecture = described
+        # In closed form: for counting, torch imports its compiler, a second at the start of a search.
+        return design_cost(architecture, channels, self._resources.data.n_classes, resolution).macs
+
+    def _bank(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> BankedSource:
+        resources, source = self._resources, self.online(recipe)
+        n_train = len(resources.data.train)
+
+        def images(index: Tensor, epoch: int) -> Tensor:
+            return views.batch(index, epoch)[0]
+
+        return BankedSource(
+            source,
+            images,
+            n_train,
+            views.views.n_views,
+            resources.spec.epochs,  # of a retraining too: what is rounded must not depend on how long that is
+            resources.spec.execution.bank_bytes,
+            foreseen=[loss for kind in resources.foreseen for loss in _template(kind, source, n_train)],
+            folder=self._bank_folder(recipe, views),
+            copies=self._copies,
+        )
+
+    def _bank_folder(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> Path | None:
+        """Named by all that the bits of a bank depend on; None where nothing is shared.
+
+        That is the network (its recipe says how it sees an image, its file what it has learned), the images and their
+        views, what is asked, and what computes.
+        """
+        resources = self._resources
+        if resources.cache is None or resources.code is None:
+            return None
+        facts = {
+            "network": [recipe.artifact_id, resources.store.manifest(recipe.artifact_id)["sha256"]],
+            "images": [resources.data.data_hash, resources.data.split_hash],
+            "views": views.views.fingerprint,
+            "code": resources.code,
+            "compute": {
+                k: v for k, v in resources.compute.environment().items() if k not in ("host", "python")
+            },
+            "storage": [STORAGE, FILL_BATCH],
+        }
+        return resources.cache / BANKS / content_id(facts)
+
+
+def _parts(teacher: Teacher) -> TeacherParts:
+    """Copies of the weights that losses may read."""
+    head = teacher.head
+    return TeacherParts(
+        head=None
+        if head is None
+        else (
+            head.weight.detach().clone(),
+            (head.weight.new_zeros(head.out_features) if head.bias is None else head.bias.detach().clone()),
+        ),
+        norms=tuple(
+            None
+            if norm is None or norm.weight is None
+            else (norm.bias.detach().clone(), norm.weight.detach().clone())
+            for norm in teacher.pre_activation_norms()
+        ),
+    )
+
+
+def _template(kind: str, source: OnlineSource, n_samples: int) -> Iterator[KnowledgeLoss]:
+    """A loss of a kind that keeps all that any loss of it may keep: it pairs the teacher with itself.
+
+    Nothing for a kind that cannot be banked, or that needs more than the teacher shows.
+    """
+    card = KNOWLEDGE[kind]
+    if card.unbankable or not card.needs_teacher:
+        return
+    given = LossInputs(source.parts, n_samples, (source.shapes,) * 2)
+    with contextlib.suppress(ValueError), torch.random.fork_rng(devices=[]):
+        yield KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="all"), source.shapes, source.shapes, given)

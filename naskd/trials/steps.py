@@ -1,0 +1,103 @@
+"""A job, epoch by epoch: every outcome is data, whatever a design does."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+from naskd.training.loop import NonFiniteError
+from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.making import artifact_steps
+from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
+from naskd.trials.run import TrialRun, start_run
+
+Report = Callable[[int, Mapping[str, float]], Decision]
+
+
+def job_steps(job: Job, context: StudyContext) -> Steps:
+    """A job of either kind, epoch by epoch, for executors that are called back by an engine."""
+    return trial_steps(job, context) if job.kind == "trial" else artifact_steps(job, context)
+
+
+def run_job(job: Job, context: StudyContext, report: Report) -> TrialResult:
+    """Do a job to its end, or until the source says stop.
+
+    Args:
+        job: A trial or an artifact.
+        context: The study's, on this process.
+        report: Called after each epoch with the epoch (from 1) and its metrics.
+    """
+    steps = job_steps(job, context)
+    try:
+        progress = next(steps)
+        while True:
+            progress = steps.send(report(progress.epoch, progress.metrics))
+    except StopIteration as end:
+        return cast(TrialResult, end.value)
+
+
+def trial_steps(job: Job, context: StudyContext) -> Steps:
+    """Train a student; see :data:`Steps`.
+
+    Where the context keeps checkpoints, the training goes on from its newest one.
+    """
+    started = time.perf_counter()
+    environment = context.resources.compute.environment()
+    run: TrialRun | None = None
+
+    def result(
+        status: Literal["complete", "failed", "stopped"], reason: str = "", **more: Any
+    ) -> TrialResult:
+        return TrialResult(
+            status,
+            seed=job.seed,
+            reason=reason,
+            metrics=_metrics(run) if run is not None and run.curve else {},
+            curve=tuple(run.curve) if run is not None else (),
+            train_macs=run.train_macs if run is not None else 0,
+            spent_macs=run.spent_macs if run is not None else 0,
+            asked_images=run.asked_images if run is not None else 0,
+            forward_images=run.forward_images if run is not None else 0,
+            bank_bytes=run.bank_bytes() if run is not None else {},
+            wall_seconds=(run.seconds if run is not None else 0.0) + time.perf_counter() - started,
+            environment=environment,
+            **more,
+        )
+
+    try:
+        assert job.config is not None
+        run, recipe = start_run(job.config, context, job.seed)
+        take_up(run, job, context)
+        started = time.perf_counter()
+        last = min(job.until_epoch, run.total_epochs)
+        while run.epoch < last:
+            metrics = run.advance(run.epoch + 1)
+            reason = f"stopped by the stopping rule after epoch {run.epoch}"
+            so_far = result("stopped", reason)
+            waited = time.perf_counter()
+            decision = yield Progress(run.epoch, metrics, run.epoch == last, so_far)
+            started += time.perf_counter() - waited
+            if decision is not Decision.CONTINUE:
+                return so_far
+            leave(run, job, context, last, started)
+        agreement = run.agreement(recipe) if recipe is not None else None
+        return result("complete", teacher_agreement=agreement)
+    except NonFiniteError as failure:
+        return result("failed", str(failure))
+    except Exception as failure:  # the one broad except: whatever a design does, the study must go on
+        return result("failed", **failure_facts(failure, context))
+    finally:
+        # The traceback of a failure would keep the networks alive.
+        run = None
+        free_memory(context)
+
+
+def _metrics(run: TrialRun) -> dict[str, float]:
+    return {
+        "val_accuracy": run.curve[-1]["val_accuracy"],
+        "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
+        "macs": run.cost.macs,
+        "n_params": run.cost.n_params,
+        "size_bytes": run.cost.size_bytes,
+        "train_macs": run.train_macs,
+    }
