@@ -172,6 +172,7 @@ def suggest_distillation(
     assistants: Mapping[str, AssistantSpec] | None = None,
     schemes: Sequence[str] = ("offline",),
     ce_weight: float = 1.0,
+    teachers: Sequence[str] = ("teacher",),
 ) -> DistillationSpec:
     """Suggest how a student is taught: any subset of `kinds`, the empty one (no distillation) included.
 
@@ -190,13 +191,17 @@ def suggest_distillation(
         assistants: Intermediate networks by name.
         schemes: Names of registered schemes, to choose from.
         ce_weight: Of the cross-entropy with the labels; each kind has a weight of its own beside it.
+        teachers: Names of the study's teachers, to choose one from: ``kd.teacher``.
     """
     terms = _any_subset(trial, kinds) if slots is None else _some(trial, kinds, slots)
     named = dict(assistants or {})
     assistant = _choose(trial, "kd.assistant", ("none", *named))
     chain = () if assistant == "none" else (named[assistant],)
     scheme = _choose(trial, "kd.scheme", schemes)
-    spec = DistillationSpec(terms=tuple(terms), ce_weight=ce_weight, scheme=scheme, assistants=chain)
+    teacher = _choose(trial, "kd.teacher", teachers)
+    spec = DistillationSpec(
+        terms=tuple(terms), ce_weight=ce_weight, scheme=scheme, teachers=(teacher,), assistants=chain
+    )
     return spec.canonical()
 
 

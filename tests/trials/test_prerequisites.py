@@ -1,0 +1,187 @@
+"""Who must exist before a design trains, and whom its student hears: by name, as its scheme says."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_studies import STUDENT, TEACHER, TRAINING, design, make, open_context, study
+from torch import nn
+
+from naskd.networks.teachers import Bare, TeacherInputs
+from naskd.schemes import SCHEMES, SchemeCard
+from naskd.schemes.prerequisites import Prerequisites
+from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.errors import InputError
+from naskd.spec.option import Option
+from naskd.spec.study import StudySpec
+from naskd.spec.teachers import TEACHER_SOURCES, TeacherSourceCard, TeacherSpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.study.admission import problems, settle
+from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.run import start_run
+from naskd.trials.steps import run_job
+
+ONE_EPOCH = dataclasses.replace(TRAINING, epochs=1)
+SMALL = TeacherSpec(architecture=STUDENT, training=ONE_EPOCH, name="small")
+LARGE = TeacherSpec(architecture=TEACHER, training=ONE_EPOCH, name="large")
+ASSISTANT = AssistantSpec(STUDENT, ONE_EPOCH)
+
+
+def taught(*terms: KnowledgeTerm, **distillation: Any) -> TrialConfig:
+    return dataclasses.replace(design(), distillation=DistillationSpec(terms=terms, **distillation))
+
+
+def two_teachers(folder: Path, **changes: Any) -> StudyContext:
+    spec = study(teacher=None, teachers=(SMALL, LARGE), **changes)
+    return open_context(spec, ArtifactStore(folder / "artifacts"))
+
+
+def why_not(config: TrialConfig, spec: StudySpec, context: StudyContext) -> list[str]:
+    settled = settle(config, spec)
+    return problems(settled, context.designs.design_cost(settled), spec)
+
+
+def test_a_design_is_taught_by_the_teacher_that_it_names(tmp_path) -> None:
+    context = two_teachers(tmp_path)
+    assert [result.status for result in make(context)] == ["complete"] * 2
+    for name in ("small", "large"):
+        run, compared = start_run(taught(KnowledgeTerm("logits"), teachers=(name,)), context, 1)
+        assert compared is not None
+        assert compared == context.prerequisites.teacher(name)
+        assert context.resources.store.manifest(compared.artifact_id)["name"] == name
+        assert run.scheme.inputs.sources[0].macs == context.sources.stand_in(compared).macs
+    assert len({recipe.artifact_id for recipe in context.designs.teachers()}) == 2
+
+
+def test_two_teachers_of_one_design_are_heard_in_its_order(tmp_path) -> None:
+    context = two_teachers(tmp_path)
+    logits, hint = KnowledgeTerm("logits"), KnowledgeTerm("hint", source=1)
+    both = taught(logits, hint, teachers=("large", "small"), assistants=(ASSISTANT,))
+    found = context.prerequisites.of(both)
+    assert [(r.label, r.teacher) for r in found.made] == [
+        ("teacher", "large"),
+        ("assistant", "large"),
+        ("teacher", "small"),
+    ]
+    assert [(r.label, r.teacher) for r in found.heard] == [("assistant", "large"), ("teacher", "small")]
+    assert found.compared == found.heard[0]
+    assert found.made[1].requires == (found.made[0].artifact_id,)
+
+
+def test_a_teacher_that_the_study_does_not_have_is_told_with_those_it_has(tmp_path) -> None:
+    context = two_teachers(tmp_path)
+    spec = context.resources.spec
+    asked = taught(KnowledgeTerm("logits"), teachers=("larg",))
+    (why,) = why_not(asked, spec, context)
+    assert why == "unknown teacher: the design names 'larg'; known: small, large; did you mean 'large'?"
+    assert why_not(taught(KnowledgeTerm("logits")), spec, context), (
+        "the default name means a teacher of that name"
+    )
+    assert why_not(taught(), spec, context) == [], "labels ask nobody"
+    assert why_not(taught(KnowledgeTerm("label_smoothing")), spec, context) == []
+    with pytest.raises(InputError, match=r"no teacher 'larg'; known: small, large"):
+        context.prerequisites.of(asked)
+
+
+def test_what_a_teacher_is_called_is_not_what_it_is(tmp_path) -> None:
+    """A stored network serves every study that describes it, whatever it is called there."""
+    named = two_teachers(tmp_path).prerequisites.teacher("large").artifact_id
+    alone = study(teacher=dataclasses.replace(LARGE, name="teacher"))
+    assert (
+        open_context(alone, ArtifactStore(tmp_path / "artifacts")).prerequisites.teacher().artifact_id
+        == named
+    )
+
+
+def test_two_teachers_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="distinct names, got large more than once"):
+        study(teacher=LARGE, teachers=(LARGE,))
+
+
+def test_names_that_nobody_hears_are_left_out_of_a_design(tmp_path) -> None:
+    spec = two_teachers(tmp_path).resources.spec
+    logits, hint = KnowledgeTerm("logits"), KnowledgeTerm("hint")
+    plain = settle(taught(), spec)
+    assert settle(taught(teachers=("large",)), spec).config_id == plain.config_id
+    one = settle(taught(logits, hint, teachers=("large",)), spec)
+    moved = [dataclasses.replace(term, source=1) for term in (logits, hint)]
+    assert settle(taught(*moved, teachers=("small", "large")), spec).config_id == one.config_id
+    chain = settle(taught(*moved, teachers=("small", "large"), assistants=(ASSISTANT,)), spec)
+    assert chain.config_id == one.config_id, "the chain is below a teacher that nobody hears"
+
+
+def _own_needs(distillation: DistillationSpec, spec: StudySpec) -> Prerequisites:
+    return Prerequisites()
+
+
+@pytest.mark.parametrize("supervisor", ["peers", "self", "none"])
+def test_knowledge_between_peers_asks_for_no_teacher(supervisor, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(SCHEMES, "_cards", dict(SCHEMES._cards))
+    monkeypatch.setattr(SCHEMES, "_origins", dict(SCHEMES._origins))
+    SCHEMES.register(SchemeCard("mine", "t", "p", "nowhere:Nothing", supervisor=supervisor))
+    spec = study(teacher=None)
+    context = open_context(spec, ArtifactStore(tmp_path))
+    config = taught(KnowledgeTerm("logits"), scheme="mine")
+    assert why_not(config, spec, context) == []
+    assert context.prerequisites.of(settle(config, spec)).made == ()
+    assert why_not(dataclasses.replace(config, distillation=DistillationSpec(terms=(KnowledgeTerm("logits"),))),
+                   spec, context) == ["the design asks for knowledge, but the study file has no [teacher]"]  # fmt: skip
+
+
+class Stripes(nn.Module):
+    """A network that knows its classes without training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, width, 3, padding=1)
+        self.fc = nn.Linear(width, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(images).relu().mean((2, 3)))
+
+
+class StripesSource:
+    """A teacher source of a user's."""
+
+    def build(self, spec: TeacherSpec, given: TeacherInputs, *, fresh: bool) -> Bare:
+        torch.manual_seed(5)
+        return Bare(Stripes(spec.option("width")), mean=(0.5,), std=(0.5,))
+
+
+@pytest.fixture
+def stripes(monkeypatch) -> TeacherSpec:
+    monkeypatch.setattr(TEACHER_SOURCES, "_cards", dict(TEACHER_SOURCES._cards))
+    monkeypatch.setattr(TEACHER_SOURCES, "_origins", dict(TEACHER_SOURCES._origins))
+    TEACHER_SOURCES.register(
+        TeacherSourceCard(
+            "stripes", "t", "", StripesSource, {"width": Option(4, "channels", 1, 64)}, comes_trained=True
+        )
+    )
+    return TeacherSpec(source="stripes", options=(("width", 6),))
+
+
+def test_a_teacher_source_of_ones_own_is_one_registration(stripes, tmp_path) -> None:
+    context = open_context(study(teacher=stripes), ArtifactStore(tmp_path))
+    recipe = context.prerequisites.teacher()
+    job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 0)
+    made = run_job(job, context, lambda epoch, metrics: Decision.CONTINUE)
+    assert (made.status, made.train_macs) == ("complete", 0), made.reason
+    torch.manual_seed(5)
+    images = context.resources.data.val.images.float() / 255
+    wanted = Stripes(6)((images - 0.5) / 0.5)
+    network = context.sources.online(recipe).network
+    assert torch.allclose(network(images), wanted, atol=1e-6)
+    run, _ = start_run(design(KnowledgeTerm("logits")), context, 1)
+    assert run.advance(1)["logits"] > 0
+
+
+def test_another_setting_or_another_source_is_another_teacher(stripes, tmp_path) -> None:
+    def id_of(teacher: TeacherSpec) -> str:
+        context = open_context(study(teacher=teacher), ArtifactStore(tmp_path))
+        return context.prerequisites.teacher(teacher.name).artifact_id
+
+    other = dataclasses.replace(stripes, options=(("width", 8),))
+    assert len({id_of(stripes), id_of(other), id_of(LARGE)}) == 3
