@@ -110,6 +110,14 @@ def total(costs: Iterable[Cost]) -> Cost:
     )
 
 
+def _rename_convolutions(_: nn.Module, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+    """Files from before 2026-11-26 have 1x1 convolutions in the gate: the same numbers under other names."""
+    for old, new in (("gate.1", "reduce"), ("gate.3", "expand")):
+        if (weight := state_dict.pop(f"{prefix}{old}.weight", None)) is not None:
+            state_dict[f"{prefix}{new}.weight"] = weight.flatten(1)
+            state_dict[f"{prefix}{new}.bias"] = state_dict.pop(f"{prefix}{old}.bias")
+
+
 class SqueezeExcitation(nn.Module):
     """Each channel times a gate in (0, 1), computed from the means of all channels.
 
@@ -126,6 +134,7 @@ class SqueezeExcitation(nn.Module):
         reduced = self.reduced_width(channels)
         self.reduce = nn.Linear(channels, reduced)
         self.expand = nn.Linear(reduced, channels)
+        self.register_load_state_dict_pre_hook(_rename_convolutions)
 
     @staticmethod
     def reduced_width(channels: int) -> int:
@@ -137,14 +146,6 @@ class SqueezeExcitation(nn.Module):
         """Independent of the resolution: its products are of means."""
         reduced = cls.reduced_width(channels)
         return total((linear_cost(channels, reduced), linear_cost(reduced, channels)))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        # Files from before 2026-11-26 have 1x1 convolutions: the same numbers under other names.
-        for old, new in (("gate.1", "reduce"), ("gate.3", "expand")):
-            if (weight := state_dict.pop(f"{prefix}{old}.weight", None)) is not None:
-                state_dict[f"{prefix}{new}.weight"] = weight.flatten(1)
-                state_dict[f"{prefix}{new}.bias"] = state_dict.pop(f"{prefix}{old}.bias")
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from naskd.knowledge.base import Mixed
+from naskd.nn.torch_private import copy_all
 from naskd.schemes.scheme import Asked, Batch
 
 _LOG = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Replay:
             own.append(mine)
             new.append(given)
         for own, new in pairs.values():  # one launch for all tensors of a type
-            torch._foreach_copy_(own, new)
+            copy_all(own, new)
         self._graph.replay()
         names, values = self._row
         return names, values.clone()

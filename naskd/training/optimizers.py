@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from naskd.nn.torch_private import fused_adamw, fused_sgd, unwrapped
 from naskd.spec.design import TrainingSpec
 
 WARMUP_FRACTION = 0.3
@@ -54,6 +55,7 @@ class _Prepared(torch.optim.Optimizer):
     _counts: Tensor | None = None
     """Steps of each parameter, in one tensor, so that one addition counts all."""
 
+    @unwrapped
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update. With a closure, which is called for new gradients, it is torch's."""
@@ -69,10 +71,6 @@ class _Prepared(torch.optim.Optimizer):
         for group, grads, lists in zip(self.param_groups, gradients, self._lists, strict=True):
             self._update(group, cast(list[Tensor], grads), *lists)
         return None
-
-    # Else torch wraps it, to note a name for profilers and to call hooks, of which there are none: that takes longer
-    # than the update. For mypy a function has no such attribute.
-    step.hooked = True  # type: ignore[attr-defined]
 
     def _prepare(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"]]
@@ -112,11 +110,7 @@ class PreparedAdamW(_Prepared, torch.optim.AdamW):
 
     def _update(self, group: dict[str, Any], gradients: list[Tensor], *lists: list[Tensor]) -> None:
         means, squares, counts = lists
-        beta1, beta2 = group["betas"]
-        torch._fused_adamw_(
-            group["params"], gradients, means, squares, [], counts, amsgrad=False, maximize=False,
-            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
-        )  # fmt: skip
+        fused_adamw(group["params"], gradients, means, squares, counts, group)
 
 
 class PreparedSGD(_Prepared, torch.optim.SGD):
@@ -125,10 +119,8 @@ class PreparedSGD(_Prepared, torch.optim.SGD):
     _kept = ("momentum_buffer",)
 
     def _update(self, group: dict[str, Any], gradients: list[Tensor], *lists: list[Tensor]) -> None:
-        torch._fused_sgd_(
-            group["params"], gradients, *lists, weight_decay=group["weight_decay"], momentum=group["momentum"],
-            lr=group["lr"], dampening=0.0, nesterov=group["nesterov"], maximize=False, is_first_step=False,
-        )  # fmt: skip
+        (momenta,) = lists
+        fused_sgd(group["params"], gradients, momenta, group)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

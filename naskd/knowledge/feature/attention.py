@@ -18,6 +18,7 @@ from naskd.knowledge.base import Summary
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import scaled, widened, without_autocast
 from naskd.nn.taps import Tap, Taps, as_map
+from naskd.nn.torch_private import scale_all
 
 _SHORTEST = 1e-12
 
@@ -81,7 +82,7 @@ class _Differences(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         slope: Tensor = ctx.saved_tensors[0]
-        factors = torch._foreach_mul(gradient.unbind(), [2 / max(1, len(slope) * size) for size in ctx.sizes])
+        factors = scale_all(gradient.unbind(), [2 / max(1, len(slope) * size) for size in ctx.sizes])
         found = slope * _spread([factor[None] for factor in factors], ctx.sizes)
         return *torch.split(found, ctx.sizes, dim=1), *[None] * len(ctx.sizes)
 
