@@ -1,5 +1,4 @@
-// Elements, numbers, scales and charts. Joined with front.js and page.js into the one script of a report.
-const data = JSON.parse(document.getElementById("data").textContent);
+// Elements, scales and charts. Joined with the other files into the one script of a report (html.py).
 const tip = document.getElementById("tip");
 
 // ---- Elements: text always through textContent, so that no string of the record is ever markup.
@@ -16,32 +15,8 @@ function fill(node, attributes, children) {
 const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-// ---- Numbers
-const DASH = "–";
-const ok = (v) => typeof v === "number" && Number.isFinite(v);
-const positive = (v) => ok(v) && v > 0;
-const percent = (v, digits = 2) => (ok(v) ? (100 * v).toFixed(digits) + "%" : DASH);
+// ---- Words
 const choiceOf = (t, name) => { const v = t.choices[name]; return v === undefined ? DASH : Array.isArray(v) ? v.join(" + ") : v; };
-const points = (v) => (v >= 0 ? "+" : "−") + Math.abs(100 * v).toFixed(2);
-function withSd(mean, sd) { return ok(mean) && ok(sd) ? `${(100 * mean).toFixed(2)} ± ${(100 * sd).toFixed(2)}%` : percent(mean); }
-function count(v) {
-  if (!ok(v)) return DASH;
-  const prefixes = ["", "k", "M", "G", "T", "P", "E"];
-  if (Math.abs(v) < 1000) return Number.isInteger(v) ? String(v) : String(+v.toPrecision(3));
-  let power = Math.min(Math.floor(Math.log10(Math.abs(v)) / 3), 6), scaled = v / 1000 ** power;
-  if (Math.abs(scaled) >= 999.5 && power < 6) { power += 1; scaled /= 1000; }
-  const digits = Math.abs(scaled) < 9.995 ? 2 : Math.abs(scaled) < 99.95 ? 1 : 0;
-  return `${scaled.toFixed(digits)} ${prefixes[power]}`;
-}
-const short = (v) => { const [number, prefix] = count(v).split(" "); return (number.includes(".") ? number.replace(/\.?0+$/, "") : number) + (prefix ? " " + prefix : ""); };
-const bytes = (v) => (ok(v) ? count(v) + (Math.abs(v) >= 999.5 ? "B" : " B") : DASH);
-function seconds(v) {
-  if (!ok(v)) return DASH;
-  if (v < 59.95) return v.toFixed(1) + " s";
-  const minutes = Math.floor(Math.round(v) / 60);
-  return minutes < 60 ? `${minutes} min ${Math.round(v) % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-const plain = (v) => v === null || v === undefined ? "" : v === true ? "yes" : v === false ? "no" : typeof v === "number" && !Number.isInteger(v) ? String(+v.toPrecision(4)) : typeof v === "object" ? JSON.stringify(v) : String(v);
 const words = (name) => ({ n_params: "parameters", size_bytes: "size", macs: "MACs", val_accuracy: "validation accuracy" })[name] || String(name).replaceAll("_", " ");
 const costLabel = (name) => name === "macs" ? "MACs of one image, logarithmic (multiply-accumulates; FLOPs = 2 × MACs)" : name === "n_params" ? "parameters, logarithmic" : name === "size_bytes" ? "size in bytes (32 bits a weight), logarithmic" : words(name) + ", logarithmic";
 const costText = (name, v) => (name === "size_bytes" ? bytes(v) : count(v));
@@ -118,12 +93,6 @@ function frame(width, height, options) {
   const plot = s("g", { "clip-path": `url(#${clip})` }), over = s("g");
   svg.append(plot, over);
   return { svg, plot, over, x, y, box, width, height };
-}
-const tickText = (v) => plain(+v.toPrecision(6));
-// Ticks of accuracies: as few decimals as tell them apart.
-function percentTicks(v, ticks) {
-  const digits = [0, 1, 2].find((d) => new Set(ticks.map((t) => percent(t, d))).size === ticks.length) ?? 3;
-  return percent(v, digits);
 }
 const pathOf = (list, x, y) => list.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("");
 const stepPath = (list, x, y) => list.map((p, i) => (i ? `H${x(p[0]).toFixed(1)}V${y(p[1]).toFixed(1)}` : `M${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`)).join("");

@@ -53,8 +53,8 @@ function head() {
     teacher ? tile("Teacher", percent(teacher.val_accuracy), ok(teacher.macs) ? `validation, ${count(teacher.macs)} MACs` : teacher.name) : null,
     like && like.found ? tile("As good as the teacher", count(like.found.macs), `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs` : "")) : null,
     ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost") : null,
-    ok(data.train_macs) ? tile("Spent on the search", `${count(data.train_macs)}MACs`.replace(/(\d)MACs/, "$1 MACs"), "trainings and teachers") : null,
-    bank && positive(bank.asked_images) ? tile("From the bank", percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0), `of ${count(bank.asked_images)} answers of teachers` + (positive(bank.saved_macs) ? `, ${count(bank.saved_macs)}MACs saved`.replace(/(\d)MACs/, "$1 MACs") : "") + (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : "")) : null,
+    ok(data.train_macs) ? tile("Spent on the search", macs(data.train_macs), "trainings and teachers") : null,
+    bank && positive(bank.asked_images) ? tile("From the bank", percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0), `of ${count(bank.asked_images)} answers of teachers` + (positive(bank.saved_macs) ? `, ${macs(bank.saved_macs)} saved` : "") + (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : "")) : null,
     tile("Trials", String(counts.complete ?? complete.length), [counts.failed ? `${counts.failed} failed` : null, counts.turned_away ? `${counts.turned_away} turned away` : null].filter(Boolean).join(", ") || "none failed"),
   ];
   document.getElementById("head").append(
@@ -102,7 +102,7 @@ function frontSection() {
       title: "Accuracy against cost",
       x: (a, b) => log(...domain.x, a, b),
       y: (a, b) => (view.error ? logError(domain.y[0], Math.min(domain.y[1], 1), a, b, least) : linear(...domain.y, a, b)),
-      xText: short, yText: percentTicks, xLabel: costLabel(key), yLabel: view.error ? "validation accuracy (logarithmic error)" : "validation accuracy",
+      xText: countTick, yText: view.error ? percentTick : percentTicks, xLabel: costLabel(key), yLabel: view.error ? "validation accuracy (logarithmic error)" : "validation accuracy",
     });
     const g = groups();
     const cls = (t, base) => (g ? `${base} marked m${g.rank.get(choiceOf(t, view.by)) ?? 7}` : base);
@@ -204,7 +204,7 @@ function smallCurve(t, name, label, text) {
     const values = list.map((p) => p[1]), level = name === "val_accuracy" && teacher && ok(teacher.val_accuracy) ? [teacher.val_accuracy] : [];
     let low = Math.min(...values, ...level), high = Math.max(...values, ...level);
     const pad = (high - low || 0.01) * 0.08;
-    const f = frame(width, 165, { title: label, margin: { left: 50, bottom: 42, right: 8 }, x: (a, b) => linear(list[0][0], list[list.length - 1][0], a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: plain, yText: text, xLabel: `epoch: ${label}` });
+    const f = frame(width, 165, { title: label, margin: { left: 50, bottom: 42, right: 8 }, x: (a, b) => linear(list[0][0], list[list.length - 1][0], a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: tickText, yText: text, xLabel: `epoch: ${label}` });
     if (level.length) f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: f.y(level[0]), y2: f.y(level[0]) }));
     f.plot.append(s("path", { class: "curve plain", d: pathOf(list, f.x, f.y) }));
     return [f.svg];
@@ -219,14 +219,14 @@ function details(t) {
     h("div", { class: "spread" }, h("h2", {}, `Trial ${t.number}`, h("span", { class: "badge" + (t.on_front ? " on" : "") }, t.on_front ? "on the front" : t.state === "COMPLETE" ? "dominated" : t.state.toLowerCase()))),
     t.reason ? h("p", {}, t.reason) : null,
     h("div", { class: "pair" }, h("div", {}, h("div", { class: "big" }, percent(t.val_accuracy)), h("div", { class: "soft" }, "validation")),
-      test ? h("div", {}, h("div", { class: "big" }, percent(test.test_accuracy_mean)), h("div", { class: "soft" }, `test ± ${ok(test.test_accuracy_sd) ? (100 * test.test_accuracy_sd).toFixed(2) : DASH} (${test.n} seeds)`)) : null,
+      test ? h("div", {}, h("div", { class: "big" }, percent(test.test_accuracy_mean)), h("div", { class: "soft" }, `test ± ${ok(test.test_accuracy_sd) ? fixed(100 * test.test_accuracy_sd, formats.percent) : DASH} (${test.n} seeds)`)) : null,
       h("div", {}, h("div", { class: "big" }, count(t.macs)), h("div", { class: "soft" }, `MACs (${ok(t.macs) ? count(2 * t.macs) : DASH} FLOPs)`))),
     pairs([["parameters", ok(t.n_params) ? `${count(t.n_params)}${ok(t.size_bytes) ? `, ${bytes(t.size_bytes)}` : ""}` : ""],
       ...data.costs.filter((k) => !["macs", "n_params", "size_bytes"].includes(k)).map((k) => [words(k), plain(t[k])]),
       teacher && positive(teacher.macs) && positive(t.macs) ? ["of the teacher", `${short(teacher.macs / t.macs)}× fewer MACs`] : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
-      ["trained for", [ok(t.train_macs) ? `${count(t.train_macs)}MACs` : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null].filter(Boolean).join(", ")],
+      ["trained for", [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null].filter(Boolean).join(", ")],
       ["seed", plain(t.seed)], ["design", plain(t.config_id)]]),
     (arch.stages || []).length ? [h("h3", {}, "Student"), h("div", {}, t.student), listing(stageRows(arch.stages))] : null,
     t.config ? [h("h3", {}, "Taught by"), h("div", {}, t.taught_by), listing([...terms, { kind: "cross-entropy", weight: kd.ce_weight ?? 1 }]),

@@ -20,7 +20,7 @@ from typing import Any
 from naskd.report import summary
 from naskd.report.record import Record, Trial, cost_key, costs, front, is_complete, retrained, trials
 from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
-from naskd.report.units import finite
+from naskd.report.units import FORMATS, finite
 
 _KEPT = (
     "study",
@@ -39,6 +39,8 @@ _KEPT = (
     "counts",
     "environment",
 )
+SCRIPTS = ("numbers.js", "draw.js", "front.js", "page.js")
+"""Files of the page's one script, in their order; a name that one declares is known in all after it."""
 _EXACT = 2**53 - 1  # JavaScript's numbers are doubles
 
 
@@ -59,9 +61,7 @@ def page(record: Record) -> str:
     """The report as text."""
     here = files("naskd.report")
     style = (here / "page.css").read_text(encoding="utf-8")
-    sources = "\n".join(
-        (here / name).read_text(encoding="utf-8") for name in ("draw.js", "front.js", "page.js")
-    )
+    sources = "\n".join((here / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{sources}}})();\n'
     policy = f"default-src 'none'; script-src {_source_hash(script)}; style-src {_source_hash(style)}"
     parts = {
@@ -81,6 +81,7 @@ def page_data(record: Record) -> dict[str, Any]:
     on_front = [trial.get("number") for trial in front(record)]
     designs = retrained(record)
     data: dict[str, Any] = {name: record.get(name) for name in _KEPT}
+    data["formats"] = FORMATS
     data["cost"], data["costs"] = cost_key(record), costs(record)
     data["front"] = on_front
     data["trials"] = [_trial(trial, trial.get("number") in on_front) for trial in trials(record)]

@@ -34,7 +34,7 @@ function tableSection() {
     ...data.costs.filter((k) => !["macs", "n_params"].includes(k)).map((k) => col(words(k), k, (v) => costText(k, v))),
     { name: "student (width×depth)", value: (t) => t.student, text: (t) => t.student, last: (t) => plain(t.name) },
     { name: "taught by", value: (t) => t.taught_by, text: (t) => t.taught_by },
-    col("agreement", "teacher_agreement", (v) => percent(v, 1), { down: true, last: null }), col("seconds", "wall_seconds", (v) => (ok(v) ? v.toFixed(1) : DASH), { last: null }),
+    col("agreement", "teacher_agreement", (v) => percent(v, 1), { down: true, last: null }), col("seconds", "wall_seconds", (v) => (ok(v) ? fixed(v, 1) : DASH), { last: null }),
   ].filter(Boolean);
   return card("Designs on the front", front.length ? "Cheapest first; click a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images." : null, front.length || teacher ? sortable(columns, front, teacher) : empty("No trial is on the front yet."));
 }
@@ -52,7 +52,7 @@ function retrainedSection() {
     const ys = usable.flatMap((d) => [d.test_accuracy_mean - (d.test_accuracy_sd || 0), d.test_accuracy_mean + (d.test_accuracy_sd || 0), d.val_accuracy_search]).filter(ok);
     if (ok(r.teacher_test_accuracy)) ys.push(r.teacher_test_accuracy);
     const low = Math.min(...ys), high = Math.max(...ys), pad = Math.max(0.05 * (high - low), 0.004);
-    const f = frame(width, 340, { title: "Test accuracy after retraining", x: (a, b) => log(...padLog(usable.map((d) => d[key])), a, b), y: (a, b) => linear(low - pad, Math.min(high + pad, 1 + pad), a, b), xText: short, yText: percentTicks, xLabel: costLabel(key), yLabel: "accuracy" });
+    const f = frame(width, 340, { title: "Test accuracy after retraining", x: (a, b) => log(...padLog(usable.map((d) => d[key])), a, b), y: (a, b) => linear(low - pad, Math.min(high + pad, 1 + pad), a, b), xText: countTick, yText: percentTicks, xLabel: costLabel(key), yLabel: "accuracy" });
     if (ok(r.teacher_test_accuracy)) {
       const y = f.y(r.teacher_test_accuracy);
       f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: y, y2: y }), s("text", { class: "teacher-text", x: f.box.x0 + 6, y: y < f.box.y1 + 20 ? y + 15 : y - 6 }, `teacher ${percent(r.teacher_test_accuracy)}`));
@@ -74,7 +74,7 @@ function retrainedSection() {
   const num = (name, key2, text, extra = {}) => ({ name, num: true, value: (t) => t[key2], text: (t) => text(t[key2]), ...extra });
   const columns = [num("trial", "number", plain), num("MACs", "macs", count, { strong: true }), num("in the search", "val_accuracy_search", percent, { down: true }), { name: "test, mean ± sd", num: true, strong: true, down: true, value: (t) => t.test_accuracy_mean, text: (t) => withSd(t.test_accuracy_mean, t.sd) }, num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH)), num("n", "n", plain), { name: "on front", value: (t) => (t.on_front ? 0 : 1), text: (t) => (t.on_front ? "yes" : "no") }];
   const like = smallestLikeTeacher();
-  const verdict = like ? (like.found ? `The smallest student whose mean is within one standard error of the teacher (${(100 * like.error).toFixed(2)} points, binomial on ${r.teacher_test_n} test images) is trial ${like.found.number}: ${count(like.found.macs)} MACs` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer than the teacher.` : ".") : `No student's mean is within one standard error of the teacher (${(100 * like.error).toFixed(2)} points, binomial on ${r.teacher_test_n} test images).`) : null;
+  const verdict = like ? (like.found ? `The smallest student whose mean is within one standard error of the teacher (${fixed(100 * like.error, formats.percent)} points, binomial on ${r.teacher_test_n} test images) is trial ${like.found.number}: ${count(like.found.macs)} MACs` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer than the teacher.` : ".") : `No student's mean is within one standard error of the teacher (${fixed(100 * like.error, formats.percent)} points, binomial on ${r.teacher_test_n} test images).`) : null;
   return card("After retraining", `Fresh seeds${ok(r.seeds) ? ` (${r.seeds})` : ""}, the final schedule${ok(r.epochs) ? ` (${r.epochs} epochs)` : ""}, the sealed test split: the numbers to quote.`,
     verdict ? h("p", {}, verdict) : null,
     h("div", { class: "legend" }, h("span", {}, swatch(3, "test"), "test, mean ± sd over seeds"), h("span", {}, swatch(0, "ghost-dot", 4), "validation accuracy that the search saw")),
@@ -175,7 +175,7 @@ function marginalCard() {
       note.textContent = most.length > 14 ? `The 14 most frequent of ${most.length} values.` : "";
       const values = rows.map((r) => r.v), edge = Math.max(Math.abs(quantile(values, 0.03)), Math.abs(quantile(values, 0.97)), 0.002) * 1.1;
       const left = Math.min(190, Math.max(90, width * 0.32)), height = order.length * 30 + 50;
-      const f = frame(width, height, { title, margin: { left, right: 96, top: 4, bottom: 42 }, x: (a, b) => { const q = linear(-edge, edge, a, b), ticks = q.ticks; q.ticks = () => ticks(5); return q; }, y: (a, b) => { const q = linear(order.length - 0.5, -0.5, a, b); q.ticks = () => []; return q; }, xText: (v) => (v === 0 ? "0" : points(v).replace(/\.?0+$/, "")), yText: plain, xLabel: "accuracy points against designs of equal cost" });
+      const f = frame(width, height, { title, margin: { left, right: 96, top: 4, bottom: 42 }, x: (a, b) => { const q = linear(-edge, edge, a, b), ticks = q.ticks; q.ticks = () => ticks(5); return q; }, y: (a, b) => { const q = linear(order.length - 0.5, -0.5, a, b); q.ticks = () => []; return q; }, xText: pointsTick, yText: plain, xLabel: "accuracy points against designs of equal cost" });
       f.plot.append(s("line", { class: "zero", x1: f.x(0), x2: f.x(0), y1: f.box.y0, y2: f.box.y1 }));
       spots = [];
       order.forEach((g, i) => {
@@ -209,14 +209,14 @@ function progressCard() {
   let spots = [];
   mount(host, (width) => {
     const low = list[0].hypervolume, high = list[list.length - 1].hypervolume, pad = (high - low || 0.1) * 0.08;
-    const f = frame(width, 300, { title: "Hypervolume against compute", x: (a, b) => linear(0, list[list.length - 1].train_macs * 1.02, a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: short, yText: tickText, xLabel: "compute spent on training, MACs (teachers included)", yLabel: "hypervolume" });
+    const f = frame(width, 300, { title: "Hypervolume against compute", x: (a, b) => linear(0, list[list.length - 1].train_macs * 1.02, a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: countTick, yText: tickText, xLabel: "compute spent on training, MACs (teachers included)", yLabel: "hypervolume" });
     f.plot.append(s("path", { class: "stairs", d: stepPath(list.map((p) => [p.train_macs, p.hypervolume]), f.x, f.y) }));
     spots = list.map((p) => ({ p, px: f.x(p.train_macs), py: f.y(p.hypervolume) }));
     let previous = -Infinity;
     for (const { p, px, py } of spots) { if (p.hypervolume > previous + 1e-12) f.plot.append(s("circle", { class: "front", r: 3.6, cx: px, cy: py })); previous = Math.max(previous, p.hypervolume); }
     return [f.svg];
   });
-  host.addEventListener("pointermove", (event) => { const item = nearest(spots, event, host, 30); if (item) { const t = byNumber.get(item.p.trial); showTip(event, h("div", { class: "soft" }, `hypervolume ${item.p.hypervolume.toFixed(4)} after ${count(item.p.train_macs)}MACs`), ...(t ? trialTip(t) : [])); } else hideTip(); });
+  host.addEventListener("pointermove", (event) => { const item = nearest(spots, event, host, 30); if (item) { const t = byNumber.get(item.p.trial); showTip(event, h("div", { class: "soft" }, `hypervolume ${item.p.hypervolume.toFixed(4)} after ${macs(item.p.train_macs)}`), ...(t ? trialTip(t) : [])); } else hideTip(); });
   host.addEventListener("pointerleave", hideTip);
   host.addEventListener("click", (event) => { const item = nearest(spots, event, host, 30); if (item) select(item.p.trial); });
   return card("How the front grew", "Hypervolume of accuracy × log₁₀ cost; a dot is a trial that enlarged it.", host);

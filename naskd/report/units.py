@@ -4,7 +4,19 @@ import math
 from typing import Any
 
 DASH = "–"
-_PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+FORMATS: dict[str, Any] = {
+    "dash": DASH,
+    "percent": 2,
+    "prefixes": ["", "k", "M", "G", "T", "P", "E"],
+    "decimals": [[9.995, 2], [99.95, 1]],
+    "next": 999.5,
+    "seconds": 59.95,
+}
+"""What all numbers are written by, here and in ``numbers.js``, into whose page it is put.
+
+Decimals of percentages; prefixes of a thousand each; a scaled number that is less than the first of a pair has so many
+decimals, else none; from ``next`` on a number has the next prefix; from ``seconds`` on there are minutes.
+"""
 
 
 def finite(value: Any) -> float | None:
@@ -14,7 +26,7 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def percent(value: Any, digits: int = 2) -> str:
+def percent(value: Any, digits: int = FORMATS["percent"]) -> str:
     """A fraction in [0, 1] as a percentage with `digits` decimals: ``0.9722`` is ``97.22%``."""
     number = finite(value)
     return DASH if number is None else f"{100 * number:.{digits}f}%"
@@ -24,7 +36,8 @@ def percent_with_sd(mean: Any, sd: Any) -> str:
     """A mean and its standard deviation, both fractions, as ``97.22 ± 0.31%``."""
     if finite(sd) is None or finite(mean) is None:
         return percent(mean)
-    return f"{100 * mean:.2f} ± {100 * sd:.2f}%"
+    digits = FORMATS["percent"]
+    return f"{100 * mean:.{digits}f} ± {100 * sd:.{digits}f}%"
 
 
 def count(value: Any) -> str:
@@ -32,14 +45,15 @@ def count(value: Any) -> str:
     number = finite(value)
     if number is None:
         return DASH
-    if abs(number) < 1000:
-        return f"{number:.0f}" if number == int(number) else f"{number:.3g}"
-    power = min(int(math.log10(abs(number)) // 3), len(_PREFIXES) - 1)
+    prefixes, whole = FORMATS["prefixes"], number == int(number)
+    if abs(number) < (1000 if whole else FORMATS["next"]):
+        return f"{number:.0f}" if whole else f"{number:.3g}"
+    power = min(int(math.log10(abs(number)) // 3), len(prefixes) - 1)
+    if abs(number / 1000**power) >= FORMATS["next"] and power < len(prefixes) - 1:
+        power += 1
     scaled = number / 1000**power
-    if abs(scaled) >= 999.5 and power < len(_PREFIXES) - 1:
-        power, scaled = power + 1, scaled / 1000
-    digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-    return f"{scaled:.{digits}f} {_PREFIXES[power]}"
+    digits = next((digits for below, digits in FORMATS["decimals"] if abs(scaled) < below), 0)
+    return f"{scaled:.{digits}f} {prefixes[power]}"
 
 
 def flops(macs: Any) -> str:
@@ -50,7 +64,11 @@ def flops(macs: Any) -> str:
 
 def macs(value: Any) -> str:
     """Multiply-accumulates with their unit: ``12345`` is ``12.3 kMACs``."""
-    return DASH if finite(value) is None else count(value) + ("MACs" if abs(value) >= 999.5 else " MACs")
+    return (
+        DASH
+        if finite(value) is None
+        else count(value) + ("MACs" if abs(value) >= FORMATS["next"] else " MACs")
+    )
 
 
 def short(value: Any) -> str:
@@ -62,7 +80,7 @@ def short(value: Any) -> str:
 def size(value: Any) -> str:
     """Bytes with a decimal prefix: ``12345`` is ``12.3 kB``."""
     number = finite(value)
-    return DASH if number is None else count(number) + ("B" if abs(number) >= 999.5 else " B")
+    return DASH if number is None else count(number) + ("B" if abs(number) >= FORMATS["next"] else " B")
 
 
 def duration(value: Any) -> str:
@@ -70,7 +88,7 @@ def duration(value: Any) -> str:
     number = finite(value)
     if number is None:
         return DASH
-    if number < 59.95:
+    if number < FORMATS["seconds"]:
         return f"{number:.1f} s"
     minutes, seconds = divmod(round(number), 60)
     if minutes < 60:

@@ -237,7 +237,7 @@ def test_summaries_of_random_designs_name_every_block_and_kind():
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (999, "999"), (1000, "1.00 k"), (12345, "12.3 k"), (999_499, "999 k"), (999_500, "1.00 M"),
-     (4.2e6, "4.20 M"), (1.5e12, "1.50 T"), (0.25, "0.25"), (None, "–"), (math.nan, "–")],
+     (4.2e6, "4.20 M"), (1.5e12, "1.50 T"), (0.25, "0.25"), (999.7, "1.00 k"), (None, "–"), (math.nan, "–")],
 )  # fmt: skip
 def test_counts(value, text):
     assert units.count(value) == text
