@@ -51,7 +51,7 @@ function head() {
     tile("On the front", String(front.length), costed.length > 1 ? `${short(Math.max(...costed) / Math.min(...costed))}× between cheapest and dearest` : null),
     best ? tile("Most accurate", percent(best.val_accuracy), `validation, ${costText(data.cost, best[data.cost])} ${words(data.cost)}`) : null,
     teacher ? tile("Teacher", percent(teacher.val_accuracy), ok(teacher.macs) ? `validation, ${count(teacher.macs)} MACs` : teacher.name) : null,
-    like && like.found ? tile("As good as the teacher", count(like.found.macs), `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs` : "")) : null,
+    like?.found ? tile("As good as the teacher", count(like.found.macs), `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs` : "")) : null,
     ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost") : null,
     ok(data.train_macs) ? tile("Spent on the search", macs(data.train_macs), "trainings and teachers") : null,
     bank && positive(bank.asked_images) ? tile("From the bank", percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0), `of ${count(bank.asked_images)} answers of teachers` + (positive(bank.saved_macs) ? `, ${macs(bank.saved_macs)} saved` : "") + (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : "")) : null,
@@ -202,7 +202,7 @@ function smallCurve(t, name, label, text) {
   const host = h("div", { class: "chart" });
   mount(host, (width) => {
     const values = list.map((p) => p[1]), level = name === "val_accuracy" && teacher && ok(teacher.val_accuracy) ? [teacher.val_accuracy] : [];
-    let low = Math.min(...values, ...level), high = Math.max(...values, ...level);
+    const low = Math.min(...values, ...level), high = Math.max(...values, ...level);
     const pad = (high - low || 0.01) * 0.08;
     const f = frame(width, 165, { title: label, margin: { left: 50, bottom: 42, right: 8 }, x: (a, b) => linear(list[0][0], list[list.length - 1][0], a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: tickText, yText: text, xLabel: `epoch: ${label}` });
     if (level.length) f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: f.y(level[0]), y2: f.y(level[0]) }));
@@ -230,7 +230,7 @@ function details(t) {
       ["seed", plain(t.seed)], ["design", plain(t.config_id)]]),
     (arch.stages || []).length ? [h("h3", {}, "Student"), h("div", {}, t.student), listing(stageRows(arch.stages))] : null,
     t.config ? [h("h3", {}, "Taught by"), h("div", {}, t.taught_by), listing([...terms, { kind: "cross-entropy", weight: kd.ce_weight ?? 1 }]),
-      (kd.assistants || []).map((a, i) => h("div", { class: "note" }, `assistant ${i + 1}: `, ((a.architecture || {}).stages || []).map((q) => `${q.block} ${q.width}×${q.depth}`).join(" → ")))] : null,
+      (kd.assistants || []).map((a, i) => h("div", { class: "note" }, `assistant ${i + 1}: `, (a.architecture?.stages || []).map((q) => `${q.block} ${q.width}×${q.depth}`).join(" → ")))] : null,
     curveOf(t, "val_accuracy").length > 1 || curveOf(t, "loss").length > 1 ? [h("h3", {}, "Learning curve"), smallCurve(t, "val_accuracy", teacher ? "accuracy (dashed: teacher)" : "accuracy", percentTicks), smallCurve(t, "loss", "training loss", tickText)] : null,
     config.training ? [h("h3", {}, "Training"), h("div", {}, Object.entries(config.training).map(([k, v]) => `${k.replaceAll("_", " ")} ${plain(v)}`).join(" · "))] : null,
     t.error ? h("details", {}, h("summary", {}, "Error"), h("pre", {}, t.error)) : null,

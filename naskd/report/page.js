@@ -29,7 +29,7 @@ function tableSection() {
   const columns = [
     col("trial", "number", plain, { last: () => "teacher" }),
     { ...col("validation", "val_accuracy", percent, { strong: true, down: true }), text: (t) => (t.replicates && t.replicates.n > 1 ? `${withSd(t.replicates.mean, t.replicates.sd)} (${t.replicates.n})` : percent(t.val_accuracy)) },
-    tests.size ? { name: "test", num: true, down: true, value: (t) => (tests.get(t.number) || {}).test_accuracy_mean, text: (t) => { const d = tests.get(t.number) || {}; return withSd(d.test_accuracy_mean, d.test_accuracy_sd); }, last: () => percent(data.retrained.teacher_test_accuracy) } : null,
+    tests.size ? { name: "test", num: true, down: true, value: (t) => tests.get(t.number)?.test_accuracy_mean, text: (t) => { const d = tests.get(t.number) || {}; return withSd(d.test_accuracy_mean, d.test_accuracy_sd); }, last: () => percent(data.retrained.teacher_test_accuracy) } : null,
     col("MACs", "macs", count, { strong: true }), col("parameters", "n_params", count),
     ...data.costs.filter((k) => !["macs", "n_params"].includes(k)).map((k) => col(words(k), k, (v) => costText(k, v))),
     { name: "student (width×depth)", value: (t) => t.student, text: (t) => t.student, last: (t) => plain(t.name) },
@@ -42,7 +42,7 @@ function tableSection() {
 // ---- Retrained
 function retrainedSection() {
   const r = data.retrained;
-  if (!r || !r.designs.length) return null;
+  if (!r?.designs.length) return null;
   const key = r.designs.some((d) => positive(d[data.cost])) ? data.cost : "macs";
   const usable = r.designs.filter((d) => positive(d[key]) && ok(d.test_accuracy_mean)).sort((a, b) => a[key] - b[key]);
   const host = h("div", { class: "chart" });
@@ -96,7 +96,7 @@ function curvesSection() {
     const xs = some.flatMap((c) => c.list.map((p) => p[0])), ys = some.flatMap((c) => c.list.map((p) => p[1]));
     const accuracy = view.name === "val_accuracy";
     const level = accuracy && teacher && ok(teacher.val_accuracy) ? teacher.val_accuracy : null;
-    let low = Math.min(...ys), high = Math.max(...ys, level ?? -Infinity);
+    const low = Math.min(...ys), high = Math.max(...ys, level ?? -Infinity);
     const pad = (high - low || 0.01) * 0.04;
     const f = frame(width, 320, { title: "Learning curves", x: (a, b) => linear(Math.min(...xs), Math.max(...xs), a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: tickText, yText: accuracy ? percentTicks : tickText, xLabel: "epoch", yLabel: accuracy ? "validation accuracy" : "training loss" });
     if (level !== null) f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: f.y(level), y2: f.y(level) }));
