@@ -1,7 +1,7 @@
 """Gradients in the layout of the maps.
 
 Every operation of a channels_last network that meets a gradient in NCHW copies it first, back to the first layer. A
-layer takes about twice as long for it on a CPU (``scripts/bench_operators.py``).
+layer takes about twice as long for it on a CPU (``benchmarks/operators.py``).
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ from torch.nn import functional
 SMALL = 400_000
 """Multiply-accumulates of a batch up to which a matrix product is faster on a CPU.
 
-``scripts/bench_operators.py`` measures it: 0.3 to 0.8 of a convolution's time up to here, and up to twice above (one
+``benchmarks/operators.py`` measures it: 0.3 to 0.8 of a convolution's time up to here, and up to twice above (one
 core, oneDNN 3.13, 2026-11-26).
 """
 

@@ -32,7 +32,7 @@ def at_rest(column: Tensor) -> Tensor:
     """A column as it is stored: float16 where it holds the column, else float32; maps in channels_last.
 
     Integers, bools and float64 stay as they are. Students keep their maps in channels_last: to pool one of the
-    teacher's in NCHW takes ten times as long (``scripts/bench_operators.py``).
+    teacher's in NCHW takes ten times as long (``benchmarks/operators.py``).
 
     float16 holds a column whose values are finite and at most 65504, and of whose samples each is 0 everywhere or
     reaches 2^-14 somewhere: then no value is off by more than 2^-11 of the sample's largest. The losses ask for no

@@ -9,7 +9,7 @@ from naskd.training.compute import Compute
 EVALUATED = {"cpu": (2**18, 512), "cuda": (2**24, 4096)}
 """Numbers and images, at most at once.
 
-What a CPU's caches hold: larger batches take up to twice as long (``scripts/bench_operators.py``). And what fills a
+What a CPU's caches hold: larger batches take up to twice as long (``benchmarks/operators.py``). And what fills a
 GPU, where a batch costs its launches and not the images of a small student.
 """
 FEWEST = 16

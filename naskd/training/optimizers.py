@@ -47,7 +47,7 @@ def build_optimizer(
 class _Prepared(torch.optim.Optimizer):
     """Looks up its state once and not at every step, which takes longer than the update of a small student.
 
-    See ``scripts/bench_operators.py``. The same kernels do the same update as torch's own, which does every step in
+    See ``benchmarks/operators.py``. The same kernels do the same update as torch's own, which does every step in
     which a parameter has no gradient.
     """
 
