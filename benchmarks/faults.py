@@ -53,8 +53,9 @@ from naskd.store.cache import CACHE_VARIABLE
 from naskd.study.samplers import build_sampler
 from naskd.study.storage import open_storage, quiet
 from naskd.study.study import Study
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.run import Progress, Steps, checkpoint_key
+from naskd.trials.outcome import Progress, Steps, checkpoint_key
 
 SIDES = {"stock": "Ray Tune with OptunaSearch", "ours": "naskd"}
 FAULTS = {
@@ -204,12 +205,12 @@ class OurTraining:
 
     task: Task
 
-    def __call__(self, job: Job, context: Any) -> Steps:
+    def __call__(self, job: Job, context: StudyContext) -> Steps:
         assert job.config is not None
-        assert context.checkpoints is not None
+        assert context.resources.checkpoints is not None
         values = job.config.architecture.stages[0].width, job.config.training.learning_rate
-        every, name = context.spec.execution.checkpoint_every, checkpoint_key(job)
-        done = int(context.checkpoints.load(name) or 0) if every else 0
+        every, name = context.resources.spec.execution.checkpoint_every, checkpoint_key(job)
+        done = int(context.resources.checkpoints.load(name) or 0) if every else 0
         metrics: dict[str, float] = {}
         for epoch in range(done + 1, EPOCHS + 1):
             metrics = train_epoch(self.task, *values, epoch)
@@ -217,7 +218,7 @@ class OurTraining:
             if (yield Progress(epoch, metrics, epoch == EPOCHS, so_far)) is not Decision.CONTINUE:
                 return so_far
             if every and epoch < EPOCHS:
-                context.checkpoints.save(name, epoch, str(epoch).encode())
+                context.resources.checkpoints.save(name, epoch, str(epoch).encode())
         return TrialResult("complete", job.seed, metrics=metrics)
 
 
@@ -262,7 +263,7 @@ def run_ours(task: Task) -> None:
     )
     context = Setting(spec, folder, checkpoints=True).context
     reference = {"val_accuracy": 0.0, "macs": 1e7}
-    study = open_study(spec, task.space(design), folder, context, reference_point=reference)
+    study = open_study(spec, task.space(design), folder, context.designs, reference_point=reference)
     source = Halving(study) if task.fault == "stopped" else study
     RayTuneExecutor(context, folder, work=OurTraining(task)).run(source)
 

@@ -135,7 +135,7 @@ def held_out(run: TrialRun) -> float | None:
     """The term on the validation images, in batches of 64, in evaluation mode; None where there is no term."""
     scheme = run.scheme
     assert isinstance(scheme, OfflineScheme)
-    objective, data = scheme.objective, run.context.data
+    objective, data = scheme.objective, run.context.resources.data
     if not objective.names:
         return None
     (loss,) = objective._losses()
@@ -163,7 +163,7 @@ def loudness(run: TrialRun) -> float | None:
 
     On 64 validation images, in evaluation mode; None in a stage without the term. Balanced at weight 1 it begins at 1.
     """
-    scheme, data = run.scheme, run.context.data
+    scheme, data = run.scheme, run.context.resources.data
     assert isinstance(scheme, OfflineScheme)
     objective = scheme.objective
     # A loss on several teachers sees the nearest one here, and a scheme's own part of the loss has no term.

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.images import made_up_images
 from harness.made_up import eight, made_up, made_up_study, of_design
 from harness.results import Row, say
 from harness.setting import Setting, open_study
@@ -104,8 +105,8 @@ def run_ours(arm: Arm, folder: Path) -> list[Any]:
     from naskd.executors.ray.tune import RayTuneExecutor
 
     spec = made_up_study(arm.trials, arm.sampler, folder)
-    context = Setting(spec, folder, checkpoints=True).context
-    study = open_study(spec, eight, folder, context, storage=arm.storage)
+    context = Setting(spec, folder, data=made_up_images(32, 16, 8), checkpoints=True).context
+    study = open_study(spec, eight, folder, context.designs, storage=arm.storage)
     RayTuneExecutor(context, folder, work_of_ours).run(study)
     return study.optuna_study.get_trials(deepcopy=False)
 

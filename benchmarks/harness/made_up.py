@@ -22,6 +22,9 @@ class NoResources:
     def recipes(self, config: TrialConfig) -> list[Any]:
         return []
 
+    def teachers(self) -> list[Any]:
+        return []
+
     def has_artifact(self, artifact_id: str) -> bool:
         return False
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from naskd.data.images import SearchData
+from naskd.knowledge.source import OnlineSource
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import (
     ArchitectureSpec,
@@ -28,9 +29,11 @@ from naskd.store.checkpoints import CheckpointStore
 from naskd.study.storage import open_storage
 from naskd.study.study import Study
 from naskd.training.compute import Compute
-from naskd.trials.context import TrialContext
+from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.run import TrialRun, run_job, start_run
+from naskd.trials.resources import open_resources
+from naskd.trials.run import TrialRun, start_run
+from naskd.trials.steps import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGITS = (KnowledgeTerm("logits", weighting="balanced"),)
@@ -111,7 +114,7 @@ def open_study(
         spec: The study.
         space: Of designs.
         folder: Of its storage.
-        resources: What the study asks of designs: a :attr:`Setting.context`, or one without data.
+        resources: What the study asks of designs: those of a setting, or made-up ones.
         storage: Kind of storage, or one that is open.
         reference_point: Of hypervolumes.
     """
@@ -127,7 +130,7 @@ class Setting:
         spec: The study.
         folder: Of artifacts, and of checkpoints where there are.
         cache: Folder of banks; None keeps them in memory.
-        data: Images; None reads those of the study when they are asked for.
+        data: Images; None reads those of the study.
         foreseen: Kinds of knowledge that trials will ask for.
         checkpoints: Whether trials write any.
     """
@@ -143,20 +146,20 @@ class Setting:
         checkpoints: bool = False,
     ) -> None:
         self.spec = spec
-        store = CheckpointStore(folder / "checkpoints") if checkpoints else None
-        self.context = TrialContext(
-            spec, ArtifactStore(folder / "artifacts"), checkpoints=store, cache=cache, data=data
+        store = ArtifactStore(folder / "artifacts")
+        left = CheckpointStore(folder / "checkpoints") if checkpoints else None
+        self.context = StudyContext.of(
+            open_resources(spec, store, cache, data=data, checkpoints=left, foreseen=tuple(foreseen))
         )
-        self.context.foreseen = tuple(foreseen)
 
     @property
     def compute(self) -> Compute:
-        return self.context.compute
+        return self.context.resources.compute
 
     @property
     def data(self) -> SearchData:
         """On the device."""
-        return self.context.data
+        return self.context.resources.data
 
     # --- artifacts
 
@@ -166,35 +169,40 @@ class Setting:
         Raises:
             RuntimeError: A training failed.
         """
-        recipes = [self.context.teacher_recipe()] if config is None else self.context.recipes(config)
-        for recipe in recipes:
-            if not self.context.has_artifact(recipe.artifact_id):
+        designs = self.context.designs
+        for recipe in designs.teachers() if config is None else designs.recipes(config):
+            if not designs.has_artifact(recipe.artifact_id):
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
                 self._done(job)
 
     @property
     def teacher_accuracy(self) -> float:
         """On the validation images."""
-        return float(self.context.store.manifest(self.context.teacher_recipe().artifact_id)["val_accuracy"])
+        recipe = self.context.prerequisites.teacher()
+        return float(self.context.resources.store.manifest(recipe.artifact_id)["val_accuracy"])
 
     @property
     def teacher_macs(self) -> int:
         """Of one image."""
-        return self.context.source(self.context.teacher_recipe()).macs
+        return self._online().macs
 
     @property
     def asked_images(self) -> int:
         """Images that the teacher was really run on so far."""
-        return self.context.source(self.context.teacher_recipe()).forward_images
+        return self._online().forward_images
 
     def teacher(self) -> nn.Module:
         """A new copy of the trained teacher."""
-        recipe = self.context.teacher_recipe()
-        return self.context.frozen_network(recipe, self.context.store.load(recipe.artifact_id)[0])
+        recipe = self.context.prerequisites.teacher()
+        state = self.context.resources.store.load(recipe.artifact_id)[0]
+        return self.context.networks.frozen(recipe, state)
 
     def student(self, architecture: ArchitectureSpec) -> nn.Module:
         """A new student."""
-        return self.context.build_student(architecture)
+        return self.context.networks.student(architecture)
+
+    def _online(self) -> OnlineSource:
+        return self.context.sources.online(self.context.prerequisites.teacher())
 
     # --- trainings
 
@@ -218,11 +226,11 @@ class Setting:
         return TrialRun(
             config.distillation,
             training,
-            lambda: self.context.build_student(student),
+            lambda: self.student(student),
             self.context,
             seed,
-            self.context.views(training.augmentation),
-            (self.context.source(self.context.teacher_recipe()),),
+            self.context.images.views(training.augmentation),
+            (self._online(),),
             architecture=student,
         )
 

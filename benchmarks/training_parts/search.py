@@ -101,7 +101,7 @@ def search(
     began = time.perf_counter()
     foreseen = ("attention", "hint", "logits") if distilled else ()
     setting = Setting(spec, shared, home / "cache", data, foreseen)
-    source = open_study(spec, space(path, distilled), home, setting.context)
+    source = open_study(spec, space(path, distilled), home, setting.context.designs)
     try:
         with renewing(source.renew):
             SerialExecutor(setting.context, home).run(source)

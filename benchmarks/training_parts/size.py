@@ -63,7 +63,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         macs = run.cost.macs
         rows.append(
             {"repetition": number, "student": name, "data": data_name, "arm": taught, "macs": macs,
-             "seconds": seconds, "images": images, "steps": steps, "n": len(run.context.data.train)}
+             "seconds": seconds, "images": images, "steps": steps, "n": len(run.context.resources.data.train)}
         )  # fmt: skip
         say("size", rows[-1])
     arms.clear()
@@ -109,7 +109,7 @@ def ledger(
         changed = TrainingSpec(epochs=training.epochs, batch_size=training.batch_size, learning_rate=rate)
         return TrialConfig(design, DistillationSpec(), changed)
 
-    source = open_study(setting.spec, space, folder, setting.context)
+    source = open_study(setting.spec, space, folder, setting.context.designs)
     found: dict[str, list[float]] = {"ask": [], "report": [], "tell": []}
     metrics = {"val_accuracy": 0.5, "macs": 1e6, "n_params": 1.0, "size_bytes": 4.0, "train_macs": 1.0}
     for _ in range(20):
