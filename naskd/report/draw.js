@@ -13,12 +13,25 @@ function fill(node, attributes, children) {
   return node;
 }
 const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
-const s = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+const s = (tag, attributes = {}, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
 
 // ---- Words
-const choiceOf = (t, name) => { const v = t.choices[name]; return v === undefined ? DASH : Array.isArray(v) ? v.join(" + ") : v; };
-const words = (name) => ({ n_params: "parameters", size_bytes: "size", macs: "MACs", val_accuracy: "validation accuracy" })[name] || String(name).replaceAll("_", " ");
-const costLabel = (name) => name === "macs" ? "MACs of one image, logarithmic (multiply-accumulates; FLOPs = 2 × MACs)" : name === "n_params" ? "parameters, logarithmic" : name === "size_bytes" ? "size in bytes (32 bits a weight), logarithmic" : words(name) + ", logarithmic";
+const choiceOf = (t, name) => {
+  const v = t.choices[name];
+  return v === undefined ? DASH : Array.isArray(v) ? v.join(" + ") : v;
+};
+const words = (name) =>
+  ({ n_params: "parameters", size_bytes: "size", macs: "MACs", val_accuracy: "validation accuracy" })[name] ||
+  String(name).replaceAll("_", " ");
+const costLabel = (name) =>
+  name === "macs"
+    ? "MACs of one image, logarithmic (multiply-accumulates; FLOPs = 2 × MACs)"
+    : name === "n_params"
+      ? "parameters, logarithmic"
+      : name === "size_bytes"
+        ? "size in bytes (32 bits a weight), logarithmic"
+        : words(name) + ", logarithmic";
 const costText = (name, v) => (name === "size_bytes" ? bytes(v) : count(v));
 
 function showTip(event, ...content) {
@@ -26,20 +39,25 @@ function showTip(event, ...content) {
   tip.hidden = false;
   const box = tip.getBoundingClientRect();
   const x = event.clientX + 16 + box.width > innerWidth ? event.clientX - box.width - 14 : event.clientX + 16;
-  const y = event.clientY + 16 + box.height > innerHeight ? event.clientY - box.height - 12 : event.clientY + 16;
+  const y =
+    event.clientY + 16 + box.height > innerHeight ? event.clientY - box.height - 12 : event.clientY + 16;
   tip.style.left = Math.max(4, x) + "px";
   tip.style.top = Math.max(4, y) + "px";
 }
-const hideTip = () => { tip.hidden = true; };
+const hideTip = () => {
+  tip.hidden = true;
+};
 // ---- Scales and frames
 function linear(low, high, from, to) {
   const scale = (v) => from + ((v - low) / (high - low)) * (to - from);
   scale.invert = (p) => low + ((p - from) / (to - from)) * (high - low);
   scale.ticks = (n) => {
-    const raw = (high - low) / n, power = 10 ** Math.floor(Math.log10(raw));
+    const raw = (high - low) / n,
+      power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((m) => m >= raw * 0.999);
     const out = [];
-    for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+    for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step)
+      out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
     return out;
   };
   scale.domain = [low, high];
@@ -52,9 +70,15 @@ function log(low, high, from, to) {
   scale.ticks = (n) => {
     const span = Math.log10(high / low);
     if (span < 0.5) return linear(low, high, 0, 1).ticks(n);
-    const steps = span > n ? [1] : span * 2 > n * 0.8 ? [1, 3] : [1, 2, 5], out = [];
+    const steps = span > n ? [1] : span * 2 > n * 0.8 ? [1, 3] : [1, 2, 5],
+      out = [];
     const every = Math.max(1, Math.ceil(span / n));
-    for (let p = Math.floor(Math.log10(low)); p <= Math.log10(high); p++) if (p % every === 0) for (const m of steps) { const v = m * 10 ** p; if (v >= low * 0.999 && v <= high * 1.001) out.push(v); }
+    for (let p = Math.floor(Math.log10(low)); p <= Math.log10(high); p++)
+      if (p % every === 0)
+        for (const m of steps) {
+          const v = m * 10 ** p;
+          if (v >= low * 0.999 && v <= high * 1.001) out.push(v);
+        }
     return out;
   };
   scale.domain = [low, high];
@@ -74,9 +98,17 @@ let frames = 0;
 function frame(width, height, options) {
   const m = { top: 12, right: 16, bottom: 44, left: 66, ...options.margin };
   const box = { x0: m.left, x1: Math.max(width - m.right, m.left + 40), y0: height - m.bottom, y1: m.top };
-  const x = options.x(box.x0, box.x1), y = options.y(box.y0, box.y1);
-  const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": options.title });
-  const across = x.ticks(Math.max(3, Math.floor((box.x1 - box.x0) / 80))), up = y.ticks(Math.max(3, Math.floor((box.y0 - box.y1) / 48)));
+  const x = options.x(box.x0, box.x1),
+    y = options.y(box.y0, box.y1);
+  const svg = s("svg", {
+    width,
+    height,
+    viewBox: `0 0 ${width} ${height}`,
+    role: "img",
+    "aria-label": options.title,
+  });
+  const across = x.ticks(Math.max(3, Math.floor((box.x1 - box.x0) / 80))),
+    up = y.ticks(Math.max(3, Math.floor((box.y0 - box.y1) / 48)));
   for (const v of across) {
     svg.append(s("line", { class: "gridline", x1: x(v), x2: x(v), y1: box.y0, y2: box.y1 }));
     svg.append(s("text", { x: x(v), y: box.y0 + 17, "text-anchor": "middle" }, options.xText(v, across)));
@@ -86,57 +118,136 @@ function frame(width, height, options) {
     svg.append(s("text", { x: box.x0 - 8, y: y(v) + 4, "text-anchor": "end" }, options.yText(v, up)));
   }
   svg.append(s("line", { class: "axis", x1: box.x0, x2: box.x1, y1: box.y0, y2: box.y0 }));
-  if (options.xLabel) svg.append(s("text", { class: "label", x: (box.x0 + box.x1) / 2, y: height - 8, "text-anchor": "middle" }, options.xLabel));
-  if (options.yLabel) svg.append(s("text", { class: "label", x: -(box.y0 + box.y1) / 2, y: 14, transform: "rotate(-90)", "text-anchor": "middle" }, options.yLabel));
+  if (options.xLabel)
+    svg.append(
+      s(
+        "text",
+        { class: "label", x: (box.x0 + box.x1) / 2, y: height - 8, "text-anchor": "middle" },
+        options.xLabel,
+      ),
+    );
+  if (options.yLabel)
+    svg.append(
+      s(
+        "text",
+        {
+          class: "label",
+          x: -(box.y0 + box.y1) / 2,
+          y: 14,
+          transform: "rotate(-90)",
+          "text-anchor": "middle",
+        },
+        options.yLabel,
+      ),
+    );
   const clip = "clip" + frames++;
-  svg.append(s("clipPath", { id: clip }, s("rect", { x: box.x0 - 1, y: box.y1 - 1, width: box.x1 - box.x0 + 2, height: box.y0 - box.y1 + 2 })));
-  const plot = s("g", { "clip-path": `url(#${clip})` }), over = s("g");
+  svg.append(
+    s(
+      "clipPath",
+      { id: clip },
+      s("rect", { x: box.x0 - 1, y: box.y1 - 1, width: box.x1 - box.x0 + 2, height: box.y0 - box.y1 + 2 }),
+    ),
+  );
+  const plot = s("g", { "clip-path": `url(#${clip})` }),
+    over = s("g");
   svg.append(plot, over);
   return { svg, plot, over, x, y, box, width, height };
 }
-const pathOf = (list, x, y) => list.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("");
-const stepPath = (list, x, y) => list.map((p, i) => (i ? `H${x(p[0]).toFixed(1)}V${y(p[1]).toFixed(1)}` : `M${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`)).join("");
-function polygon(n, r, turn) { return Array.from({ length: n }, (_, i) => { const a = turn + (i * 2 * Math.PI) / n; return `${i ? "L" : "M"}${(r * Math.cos(a)).toFixed(2)},${(r * Math.sin(a)).toFixed(2)}`; }).join("") + "Z"; }
+const pathOf = (list, x, y) =>
+  list.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join("");
+const stepPath = (list, x, y) =>
+  list
+    .map((p, i) =>
+      i ? `H${x(p[0]).toFixed(1)}V${y(p[1]).toFixed(1)}` : `M${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`,
+    )
+    .join("");
+function polygon(n, r, turn) {
+  return (
+    Array.from({ length: n }, (_, i) => {
+      const a = turn + (i * 2 * Math.PI) / n;
+      return `${i ? "L" : "M"}${(r * Math.cos(a)).toFixed(2)},${(r * Math.sin(a)).toFixed(2)}`;
+    }).join("") + "Z"
+  );
+}
 function symbol(kind, r) {
   const up = -Math.PI / 2;
-  if (kind === "star") return Array.from({ length: 10 }, (_, i) => { const a = up + (i * Math.PI) / 5, q = i % 2 ? r * 0.45 : r; return `${i ? "L" : "M"}${(q * Math.cos(a)).toFixed(2)},${(q * Math.sin(a)).toFixed(2)}`; }).join("") + "Z";
+  if (kind === "star")
+    return (
+      Array.from({ length: 10 }, (_, i) => {
+        const a = up + (i * Math.PI) / 5,
+          q = i % 2 ? r * 0.45 : r;
+        return `${i ? "L" : "M"}${(q * Math.cos(a)).toFixed(2)},${(q * Math.sin(a)).toFixed(2)}`;
+      }).join("") + "Z"
+    );
   if (kind === 1) return polygon(4, r * 1.2, Math.PI / 4);
   if (kind === 2) return polygon(3, r * 1.35, up);
   if (kind === 3) return polygon(4, r * 1.3, 0);
   if (kind === 4) return polygon(3, r * 1.35, -up);
-  if (kind === 5) { const a = r * 1.2, b = r * 0.42; return `M${-b},${-a}H${b}V${-b}H${a}V${b}H${b}V${a}H${-b}V${b}H${-a}V${-b}H${-b}Z`; }
+  if (kind === 5) {
+    const a = r * 1.2,
+      b = r * 0.42;
+    return `M${-b},${-a}H${b}V${-b}H${a}V${b}H${b}V${a}H${-b}V${b}H${-a}V${-b}H${-b}Z`;
+  }
   if (kind === 6) return polygon(6, r * 1.1, 0);
   if (kind === 7) return polygon(5, r * 1.15, up);
   return `M${-r},0A${r},${r} 0 1 1 ${r},0A${r},${r} 0 1 1 ${-r},0Z`;
 }
-const mark = (kind, r, cls, px, py) => s("path", { d: symbol(kind, r), class: cls, transform: `translate(${px.toFixed(1)},${py.toFixed(1)})` });
-const swatch = (kind, cls, r = 5) => s("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, s("path", { d: symbol(kind, r), class: cls }));
+const mark = (kind, r, cls, px, py) =>
+  s("path", { d: symbol(kind, r), class: cls, transform: `translate(${px.toFixed(1)},${py.toFixed(1)})` });
+const swatch = (kind, cls, r = 5) =>
+  s("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, s("path", { d: symbol(kind, r), class: cls }));
 
 // Redraw at the width there is, so that letters keep their size.
 function mount(host, draw) {
   let last = 0;
-  const redraw = () => { if (host.clientWidth) host.replaceChildren(...draw(host.clientWidth).filter(Boolean)); };
-  new ResizeObserver(() => { if (host.clientWidth !== last) { last = host.clientWidth; redraw(); } }).observe(host);
+  const redraw = () => {
+    if (host.clientWidth) host.replaceChildren(...draw(host.clientWidth).filter(Boolean));
+  };
+  new ResizeObserver(() => {
+    if (host.clientWidth !== last) {
+      last = host.clientWidth;
+      redraw();
+    }
+  }).observe(host);
   return redraw;
 }
 function nearest(list, event, host, reach) {
-  const box = host.getBoundingClientRect(), px = event.clientX - box.left, py = event.clientY - box.top;
-  let best = null, least = reach * reach;
-  for (const item of list) { const d = (item.px - px) ** 2 + (item.py - py) ** 2; if (d <= least) { least = d; best = item; } }
+  const box = host.getBoundingClientRect(),
+    px = event.clientX - box.left,
+    py = event.clientY - box.top;
+  let best = null,
+    least = reach * reach;
+  for (const item of list) {
+    const d = (item.px - px) ** 2 + (item.py - py) ** 2;
+    if (d <= least) {
+      least = d;
+      best = item;
+    }
+  }
   return best;
 }
-const quantile = (values, q) => { const v = [...values].sort((a, b) => a - b); return v.length ? v[Math.round((v.length - 1) * q)] : 0; };
+const quantile = (values, q) => {
+  const v = [...values].sort((a, b) => a - b);
+  return v.length ? v[Math.round((v.length - 1) * q)] : 0;
+};
 function staircase(list) {
   const out = [];
-  for (const p of [...list].sort((a, b) => a[0] - b[0] || b[1] - a[1])) if (!out.length || p[1] > out[out.length - 1][1]) out.push(p);
+  for (const p of [...list].sort((a, b) => a[0] - b[0] || b[1] - a[1]))
+    if (!out.length || p[1] > out[out.length - 1][1]) out.push(p);
   return out;
 }
 function padLog(values) {
-  const low = Math.min(...values), high = Math.max(...values), pad = Math.max((high / low) ** 0.05, 1.12);
+  const low = Math.min(...values),
+    high = Math.max(...values),
+    pad = Math.max((high / low) ** 0.05, 1.12);
   return [low / pad, high * pad];
 }
 function choice(label, options, value, change) {
-  const node = h("select", { onchange: () => change(node.value) }, options.map(([v, text]) => h("option", { value: v, selected: v === value }, text)));
+  const node = h(
+    "select",
+    { onchange: () => change(node.value) },
+    options.map(([v, text]) => h("option", { value: v, selected: v === value }, text)),
+  );
   return h("label", {}, label, node);
 }
 function check(label, value, change) {
@@ -144,5 +255,6 @@ function check(label, value, change) {
   node.checked = value;
   return h("label", {}, node, label);
 }
-const card = (title, note, ...content) => h("section", { class: "card" }, h("h2", {}, title), note ? h("p", { class: "note" }, note) : null, content);
+const card = (title, note, ...content) =>
+  h("section", { class: "card" }, h("h2", {}, title), note ? h("p", { class: "note" }, note) : null, content);
 const empty = (text) => h("div", { class: "empty" }, text);

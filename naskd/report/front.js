@@ -6,7 +6,10 @@ const front = data.front.map((n) => byNumber.get(n)).filter(Boolean);
 const complete = trials.filter((t) => t.state === "COMPLETE");
 const teacher = data.teacher;
 const tests = new Map((data.retrained ? data.retrained.designs : []).map((d) => [d.number, d]));
-const curveOf = (t, name) => { const c = t.curve || {}; return (c.epoch || []).map((e, i) => [e, (c[name] || [])[i]]).filter((p) => ok(p[0]) && ok(p[1])); };
+const curveOf = (t, name) => {
+  const c = t.curve || {};
+  return (c.epoch || []).map((e, i) => [e, (c[name] || [])[i]]).filter((p) => ok(p[0]) && ok(p[1]));
+};
 
 // ---- State: one selected trial, and those who want to know.
 const listeners = [];
@@ -14,7 +17,11 @@ let selected = null;
 function select(number) {
   if (!byNumber.has(number)) return;
   selected = number;
-  try { history.replaceState(null, "", "#trial-" + number); } catch { /* some browsers refuse on file: pages */ }
+  try {
+    history.replaceState(null, "", "#trial-" + number);
+  } catch {
+    /* some browsers refuse on file: pages */
+  }
   for (const listener of listeners) listener();
 }
 const onSelect = (listener) => listeners.push(listener);
@@ -22,25 +29,45 @@ const onSelect = (listener) => listeners.push(listener);
 function trialTip(t) {
   const test = tests.get(t.number);
   return [
-    h("div", {}, h("b", {}, percent(t.val_accuracy)), `  trial ${t.number}${t.on_front ? ", on the front" : ""}`),
+    h(
+      "div",
+      {},
+      h("b", {}, percent(t.val_accuracy)),
+      `  trial ${t.number}${t.on_front ? ", on the front" : ""}`,
+    ),
     h("div", {}, `${count(t.macs)} MACs · ${count(t.n_params)} parameters`),
-    test ? h("div", {}, `test ${withSd(test.test_accuracy_mean, test.test_accuracy_sd)} over ${test.n} seeds`) : null,
+    test
+      ? h("div", {}, `test ${withSd(test.test_accuracy_mean, test.test_accuracy_sd)} over ${test.n} seeds`)
+      : null,
     t.student ? h("div", {}, t.student) : null,
     t.taught_by ? h("div", { class: "soft" }, "taught by ", t.taught_by) : null,
   ].filter(Boolean);
 }
 
 // ---- Head
-function tile(name, value, more) { return h("div", { class: "tile" }, h("div", { class: "name" }, name), h("div", { class: "value" }, value), more ? h("div", { class: "more" }, more) : null); }
+function tile(name, value, more) {
+  return h(
+    "div",
+    { class: "tile" },
+    h("div", { class: "name" }, name),
+    h("div", { class: "value" }, value),
+    more ? h("div", { class: "more" }, more) : null,
+  );
+}
 function smallestLikeTeacher() {
   const r = data.retrained;
   if (!r || !ok(r.teacher_test_accuracy) || !(r.teacher_test_n > 0)) return null;
-  const p = r.teacher_test_accuracy, error = Math.sqrt((p * (1 - p)) / r.teacher_test_n);
-  const found = r.designs.filter((d) => ok(d.test_accuracy_mean) && ok(d.macs) && d.test_accuracy_mean >= p - error).sort((a, b) => a.macs - b.macs)[0];
+  const p = r.teacher_test_accuracy,
+    error = Math.sqrt((p * (1 - p)) / r.teacher_test_n);
+  const found = r.designs
+    .filter((d) => ok(d.test_accuracy_mean) && ok(d.macs) && d.test_accuracy_mean >= p - error)
+    .sort((a, b) => a.macs - b.macs)[0];
   return { found, error };
 }
 function head() {
-  const objectives = (data.objectives || []).map((o) => `${o.direction === "maximize" ? "more" : "less"} ${words(o.name)}`).join(", ");
+  const objectives = (data.objectives || [])
+    .map((o) => `${o.direction === "maximize" ? "more" : "less"} ${words(o.name)}`)
+    .join(", ");
   const measured = front.filter((t) => ok(t.val_accuracy));
   const best = measured.reduce((a, t) => (!a || t.val_accuracy > a.val_accuracy ? t : a), null);
   const costed = front.map((t) => t[data.cost]).filter(positive);
@@ -48,131 +75,331 @@ function head() {
   const like = smallestLikeTeacher();
   const bank = data.bank;
   const tiles = [
-    tile("On the front", String(front.length), costed.length > 1 ? `${short(Math.max(...costed) / Math.min(...costed))}× between cheapest and dearest` : null),
-    best ? tile("Most accurate", percent(best.val_accuracy), `validation, ${costText(data.cost, best[data.cost])} ${words(data.cost)}`) : null,
-    teacher ? tile("Teacher", percent(teacher.val_accuracy), ok(teacher.macs) ? `validation, ${count(teacher.macs)} MACs` : teacher.name) : null,
-    like?.found ? tile("As good as the teacher", count(like.found.macs), `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` + (teacher && positive(teacher.macs) ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs` : "")) : null,
-    ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost") : null,
+    tile(
+      "On the front",
+      String(front.length),
+      costed.length > 1
+        ? `${short(Math.max(...costed) / Math.min(...costed))}× between cheapest and dearest`
+        : null,
+    ),
+    best
+      ? tile(
+          "Most accurate",
+          percent(best.val_accuracy),
+          `validation, ${costText(data.cost, best[data.cost])} ${words(data.cost)}`,
+        )
+      : null,
+    teacher
+      ? tile(
+          "Teacher",
+          percent(teacher.val_accuracy),
+          ok(teacher.macs) ? `validation, ${count(teacher.macs)} MACs` : teacher.name,
+        )
+      : null,
+    like?.found
+      ? tile(
+          "As good as the teacher",
+          count(like.found.macs),
+          `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` +
+            (teacher && positive(teacher.macs)
+              ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs`
+              : ""),
+        )
+      : null,
+    ok(data.hypervolume)
+      ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost")
+      : null,
     ok(data.train_macs) ? tile("Spent on the search", macs(data.train_macs), "trainings and teachers") : null,
-    bank && positive(bank.asked_images) ? tile("From the bank", percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0), `of ${count(bank.asked_images)} answers of teachers` + (positive(bank.saved_macs) ? `, ${macs(bank.saved_macs)} saved` : "") + (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : "")) : null,
-    tile("Trials", String(counts.complete ?? complete.length), [counts.failed ? `${counts.failed} failed` : null, counts.turned_away ? `${counts.turned_away} turned away` : null].filter(Boolean).join(", ") || "none failed"),
+    bank && positive(bank.asked_images)
+      ? tile(
+          "From the bank",
+          percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0),
+          `of ${count(bank.asked_images)} answers of teachers` +
+            (positive(bank.saved_macs) ? `, ${macs(bank.saved_macs)} saved` : "") +
+            (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : ""),
+        )
+      : null,
+    tile(
+      "Trials",
+      String(counts.complete ?? complete.length),
+      [
+        counts.failed ? `${counts.failed} failed` : null,
+        counts.turned_away ? `${counts.turned_away} turned away` : null,
+      ]
+        .filter(Boolean)
+        .join(", ") || "none failed",
+    ),
   ];
-  document.getElementById("head").append(
-    h("h1", {}, data.study ?? "study"),
-    h("div", { class: "soft" }, "Students, distilled: accuracy against cost", objectives ? ` · searched for ${objectives}` : ""),
-    h("div", { class: "tiles" }, tiles));
-  if ((data.warnings || []).length) document.getElementById("head").append(
-    h("div", { class: "warnings", role: "note" }, h("strong", {}, data.warnings.length > 1 ? "Read these first" : "Read this first"), h("ul", {}, data.warnings.map((w) => h("li", {}, String(w))))));
+  document
+    .getElementById("head")
+    .append(
+      h("h1", {}, data.study ?? "study"),
+      h(
+        "div",
+        { class: "soft" },
+        "Students, distilled: accuracy against cost",
+        objectives ? ` · searched for ${objectives}` : "",
+      ),
+      h("div", { class: "tiles" }, tiles),
+    );
+  if ((data.warnings || []).length)
+    document.getElementById("head").append(
+      h(
+        "div",
+        { class: "warnings", role: "note" },
+        h("strong", {}, data.warnings.length > 1 ? "Read these first" : "Read this first"),
+        h(
+          "ul",
+          {},
+          data.warnings.map((w) => h("li", {}, String(w))),
+        ),
+      ),
+    );
 }
 
 // ---- The front
 function frontSection() {
-  const keys = [...new Set([data.cost, ...data.costs, "macs", "n_params", "size_bytes"])].filter((k) => complete.some((t) => positive(t[k])));
-  const names = [...new Set(complete.flatMap((t) => Object.keys(t.choices)))].filter((n) => new Set(complete.map((t) => choiceOf(t, n))).size > 1);
+  const keys = [...new Set([data.cost, ...data.costs, "macs", "n_params", "size_bytes"])].filter((k) =>
+    complete.some((t) => positive(t[k])),
+  );
+  const names = [...new Set(complete.flatMap((t) => Object.keys(t.choices)))].filter(
+    (n) => new Set(complete.map((t) => choiceOf(t, n))).size > 1,
+  );
   const view = { key: keys[0] || data.cost, dominated: true, by: "", error: false, zoom: null };
-  const host = h("div", { class: "chart", tabindex: "0", "aria-label": "The front. Arrow keys walk along it." });
-  const legend = h("div", { class: "legend" }), note = h("p", { class: "note" }), reset = h("button", { type: "button", disabled: true, onclick: () => { view.zoom = null; redraw(); } }, "Reset zoom");
-  let shown = [], current = null, hover = null, drag = null;
+  const host = h("div", {
+    class: "chart",
+    tabindex: "0",
+    "aria-label": "The front. Arrow keys walk along it.",
+  });
+  const legend = h("div", { class: "legend" }),
+    note = h("p", { class: "note" }),
+    reset = h(
+      "button",
+      {
+        type: "button",
+        disabled: true,
+        onclick: () => {
+          view.zoom = null;
+          redraw();
+        },
+      },
+      "Reset zoom",
+    );
+  let shown = [],
+    current = null,
+    hover = null,
+    drag = null;
 
   const groups = () => {
     if (!view.by) return null;
     const tally = new Map();
-    for (const t of complete) { const v = choiceOf(t, view.by); tally.set(v, (tally.get(v) || 0) + 1); }
+    for (const t of complete) {
+      const v = choiceOf(t, view.by);
+      tally.set(v, (tally.get(v) || 0) + 1);
+    }
     const order = [...tally].sort((a, b) => b[1] - a[1]).map((p) => p[0]);
     const rank = new Map(order.map((v, i) => [v, order.length > 8 && i >= 7 ? 7 : i]));
-    return { rank, label: (i) => (order.length > 8 && i === 7 ? `${order.length - 7} others` : order[i]), n: Math.min(order.length, 8) };
+    return {
+      rank,
+      label: (i) => (order.length > 8 && i === 7 ? `${order.length - 7} others` : order[i]),
+      n: Math.min(order.length, 8),
+    };
   };
 
   function draw(width) {
-    const key = view.key, usable = (t) => positive(t[key]) && ok(t.val_accuracy);
-    const stars = front.filter(usable), rest = view.dominated ? complete.filter((t) => !t.on_front && usable(t)) : [];
+    const key = view.key,
+      usable = (t) => positive(t[key]) && ok(t.val_accuracy);
+    const stars = front.filter(usable),
+      rest = view.dominated ? complete.filter((t) => !t.on_front && usable(t)) : [];
     const mine = teacher && ok(teacher.val_accuracy) ? teacher : null;
-    legend.replaceChildren(); note.textContent = "";
-    if (!stars.length && !rest.length) { shown = []; return [empty("No complete trial to draw yet.")]; }
+    legend.replaceChildren();
+    note.textContent = "";
+    if (!stars.length && !rest.length) {
+      shown = [];
+      return [empty("No complete trial to draw yet.")];
+    }
     const xs = [...stars, ...rest].map((t) => t[key]);
     if (mine && positive(mine[key])) xs.push(mine[key]);
     const ys = [...(stars.length ? stars : rest).map((t) => t.val_accuracy)];
     // One collapsed trial must not flatten all others into a line: the axis starts near the worst of the bulk.
-    if (rest.length) ys.push(quantile(rest.map((t) => t.val_accuracy), 0.12));
+    if (rest.length)
+      ys.push(
+        quantile(
+          rest.map((t) => t.val_accuracy),
+          0.12,
+        ),
+      );
     if (mine) ys.push(mine.val_accuracy);
-    const low = Math.min(...ys), high = Math.max(...ys), pad = Math.max(0.04 * (high - low), high > low ? 0.004 : 0.02);
-    const domain = view.zoom || { x: padLog(xs), y: [Math.max(low - pad, -0.01), view.error ? 1 - 0.75 * (1 - high) : Math.min(high + pad, 1 + pad)] };
-    const least = Math.min(...[...stars, ...rest, ...(mine ? [mine] : [])].map((t) => 1 - t.val_accuracy).filter((e) => e > 1e-6), 0.5) / 2;
+    const low = Math.min(...ys),
+      high = Math.max(...ys),
+      pad = Math.max(0.04 * (high - low), high > low ? 0.004 : 0.02);
+    const domain = view.zoom || {
+      x: padLog(xs),
+      y: [Math.max(low - pad, -0.01), view.error ? 1 - 0.75 * (1 - high) : Math.min(high + pad, 1 + pad)],
+    };
+    const least =
+      Math.min(
+        ...[...stars, ...rest, ...(mine ? [mine] : [])]
+          .map((t) => 1 - t.val_accuracy)
+          .filter((e) => e > 1e-6),
+        0.5,
+      ) / 2;
     const f = frame(width, width > 620 ? 640 : 400, {
       title: "Accuracy against cost",
       x: (a, b) => log(...domain.x, a, b),
-      y: (a, b) => (view.error ? logError(domain.y[0], Math.min(domain.y[1], 1), a, b, least) : linear(...domain.y, a, b)),
-      xText: countTick, yText: view.error ? percentTick : percentTicks, xLabel: costLabel(key), yLabel: view.error ? "validation accuracy (logarithmic error)" : "validation accuracy",
+      y: (a, b) =>
+        view.error ? logError(domain.y[0], Math.min(domain.y[1], 1), a, b, least) : linear(...domain.y, a, b),
+      xText: countTick,
+      yText: view.error ? percentTick : percentTicks,
+      xLabel: costLabel(key),
+      yLabel: view.error ? "validation accuracy (logarithmic error)" : "validation accuracy",
     });
     const g = groups();
     const cls = (t, base) => (g ? `${base} marked m${g.rank.get(choiceOf(t, view.by)) ?? 7}` : base);
-    const kind = (t) => (g ? g.rank.get(choiceOf(t, view.by)) ?? 7 : 0);
+    const kind = (t) => (g ? (g.rank.get(choiceOf(t, view.by)) ?? 7) : 0);
     const stairs = staircase(stars.map((t) => [t[key], t.val_accuracy]));
     if (stairs.length) {
       const end = Math.max(domain.x[1], stairs[stairs.length - 1][0]);
       const line = stepPath([...stairs, [end, stairs[stairs.length - 1][1]]], f.x, f.y);
-      f.plot.append(s("path", { class: "under", d: `${line}V${f.box.y0}H${f.x(stairs[0][0])}Z` }), s("path", { class: "stairs", d: line }));
+      f.plot.append(
+        s("path", { class: "under", d: `${line}V${f.box.y0}H${f.x(stairs[0][0])}Z` }),
+        s("path", { class: "stairs", d: line }),
+      );
     }
     if (mine) {
       const y = f.y(mine.val_accuracy);
       f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: y, y2: y }));
-      f.plot.append(s("text", { class: "teacher-text", x: f.box.x0 + 6, y: y < f.box.y1 + 20 ? y + 15 : y - 6 }, `teacher ${percent(mine.val_accuracy)}` + (positive(mine[key]) ? `, ${costText(key, mine[key])}` : "")));
+      f.plot.append(
+        s(
+          "text",
+          { class: "teacher-text", x: f.box.x0 + 6, y: y < f.box.y1 + 20 ? y + 15 : y - 6 },
+          `teacher ${percent(mine.val_accuracy)}` +
+            (positive(mine[key]) ? `, ${costText(key, mine[key])}` : ""),
+        ),
+      );
       if (positive(mine[key])) f.plot.append(mark("star", 9, "teacher", f.x(mine[key]), y));
     }
     shown = [];
     for (const t of [...rest, ...stars]) {
-      const px = f.x(t[key]), py = f.y(t.val_accuracy);
-      f.plot.append(mark(kind(t), t.on_front ? 5.2 : 3.4, cls(t, t.on_front ? "front" : "dominated"), px, py));
-      if (px >= f.box.x0 - 2 && px <= f.box.x1 + 2 && py <= f.box.y0 + 2 && py >= f.box.y1 - 2) shown.push({ t, px, py });
+      const px = f.x(t[key]),
+        py = f.y(t.val_accuracy);
+      f.plot.append(
+        mark(kind(t), t.on_front ? 5.2 : 3.4, cls(t, t.on_front ? "front" : "dominated"), px, py),
+      );
+      if (px >= f.box.x0 - 2 && px <= f.box.x1 + 2 && py <= f.box.y0 + 2 && py >= f.box.y1 - 2)
+        shown.push({ t, px, py });
     }
-    const ring = s("circle", { class: "ring", r: 10 }), halo = s("circle", { class: "hover-ring", r: 8 }), rect = s("rect", { class: "zoom" });
+    const ring = s("circle", { class: "ring", r: 10 }),
+      halo = s("circle", { class: "hover-ring", r: 8 }),
+      rect = s("rect", { class: "zoom" });
     f.over.append(ring, halo, rect);
     current = { f, ring, halo, rect };
-    if (g) for (let i = 0; i < g.n; i++) legend.append(h("span", {}, swatch(i, `front marked m${i}`), g.label(i)));
-    else fill(legend, {}, [h("span", {}, swatch(0, "front"), data.costs.length > 1 ? "front (in all objectives)" : "front"), rest.length ? h("span", {}, swatch(0, "dominated", 3.6), "dominated") : null, mine ? h("span", {}, swatch("star", "teacher", 7), "teacher") : null]);
-    const outside = stars.length + rest.length - shown.length, texts = [];
-    if (outside) texts.push(view.zoom ? `${outside} trials lie outside this view.` : `${outside} of the weakest trials lie below the axis.`);
-    if (stairs.length < new Set(stars.map((t) => t[key] + "/" + t.val_accuracy)).size) texts.push("The study has other objectives than these two: points beneath the line are on the front because of those.");
+    if (g)
+      for (let i = 0; i < g.n; i++) legend.append(h("span", {}, swatch(i, `front marked m${i}`), g.label(i)));
+    else
+      fill(legend, {}, [
+        h("span", {}, swatch(0, "front"), data.costs.length > 1 ? "front (in all objectives)" : "front"),
+        rest.length ? h("span", {}, swatch(0, "dominated", 3.6), "dominated") : null,
+        mine ? h("span", {}, swatch("star", "teacher", 7), "teacher") : null,
+      ]);
+    const outside = stars.length + rest.length - shown.length,
+      texts = [];
+    if (outside)
+      texts.push(
+        view.zoom
+          ? `${outside} trials lie outside this view.`
+          : `${outside} of the weakest trials lie below the axis.`,
+      );
+    if (stairs.length < new Set(stars.map((t) => t[key] + "/" + t.val_accuracy)).size)
+      texts.push(
+        "The study has other objectives than these two: points beneath the line are on the front because of those.",
+      );
     texts.push("Hover for the design, click for its details, drag to zoom.");
     note.textContent = texts.join(" ");
     reset.disabled = !view.zoom;
     rings();
     return [f.svg];
   }
-  function place(node, item) { if (!node) return; node.setAttribute("visibility", item ? "visible" : "hidden"); if (item) { node.setAttribute("cx", item.px); node.setAttribute("cy", item.py); } }
-  function rings() { if (!current) return; place(current.ring, shown.find((i) => i.t.number === selected)); place(current.halo, hover); }
+  function place(node, item) {
+    if (!node) return;
+    node.setAttribute("visibility", item ? "visible" : "hidden");
+    if (item) {
+      node.setAttribute("cx", item.px);
+      node.setAttribute("cy", item.py);
+    }
+  }
+  function rings() {
+    if (!current) return;
+    place(
+      current.ring,
+      shown.find((i) => i.t.number === selected),
+    );
+    place(current.halo, hover);
+  }
   const redraw = mount(host, draw);
   onSelect(rings);
-  const at = (event) => { const b = host.getBoundingClientRect(); return [event.clientX - b.left, event.clientY - b.top]; };
+  const at = (event) => {
+    const b = host.getBoundingClientRect();
+    return [event.clientX - b.left, event.clientY - b.top];
+  };
   host.addEventListener("pointermove", (event) => {
     if (!current) return;
     if (drag) {
       drag.to = at(event);
-      const [x0, y0] = drag.from, [x1, y1] = drag.to;
-      for (const [name, v] of Object.entries({ x: Math.min(x0, x1), y: Math.min(y0, y1), width: Math.abs(x1 - x0), height: Math.abs(y1 - y0) })) current.rect.setAttribute(name, v);
+      const [x0, y0] = drag.from,
+        [x1, y1] = drag.to;
+      for (const [name, v] of Object.entries({
+        x: Math.min(x0, x1),
+        y: Math.min(y0, y1),
+        width: Math.abs(x1 - x0),
+        height: Math.abs(y1 - y0),
+      }))
+        current.rect.setAttribute(name, v);
       hideTip();
       return;
     }
     hover = nearest(shown, event, host, 28);
     host.style.cursor = hover ? "pointer" : "crosshair";
     rings();
-    if (hover) showTip(event, ...trialTip(hover.t)); else hideTip();
+    if (hover) showTip(event, ...trialTip(hover.t));
+    else hideTip();
   });
-  host.addEventListener("pointerleave", () => { hover = null; rings(); hideTip(); });
-  host.addEventListener("pointerdown", (event) => { if (event.button === 0 && current && event.pointerType === "mouse") { drag = { from: at(event), to: at(event) }; host.setPointerCapture(event.pointerId); } });
+  host.addEventListener("pointerleave", () => {
+    hover = null;
+    rings();
+    hideTip();
+  });
+  host.addEventListener("pointerdown", (event) => {
+    if (event.button === 0 && current && event.pointerType === "mouse") {
+      drag = { from: at(event), to: at(event) };
+      host.setPointerCapture(event.pointerId);
+    }
+  });
   host.addEventListener("pointerup", () => {
     if (!drag || !current) return;
-    const { from, to } = drag, { f } = current;
+    const { from, to } = drag,
+      { f } = current;
     drag = null;
     for (const name of ["width", "height"]) current.rect.setAttribute(name, 0);
     if (Math.abs(from[0] - to[0]) > 12 && Math.abs(from[1] - to[1]) > 12) {
       const clamp = (v, a, b) => Math.min(Math.max(v, a), b);
-      const px = [from[0], to[0]].map((v) => clamp(v, f.box.x0, f.box.x1)).sort((a, b) => a - b), py = [from[1], to[1]].map((v) => clamp(v, f.box.y1, f.box.y0)).sort((a, b) => b - a);
-      if (px[1] - px[0] > 4 && py[0] - py[1] > 4) { view.zoom = { x: px.map(f.x.invert), y: py.map(f.y.invert) }; hover = null; redraw(); }
+      const px = [from[0], to[0]].map((v) => clamp(v, f.box.x0, f.box.x1)).sort((a, b) => a - b),
+        py = [from[1], to[1]].map((v) => clamp(v, f.box.y1, f.box.y0)).sort((a, b) => b - a);
+      if (px[1] - px[0] > 4 && py[0] - py[1] > 4) {
+        view.zoom = { x: px.map(f.x.invert), y: py.map(f.y.invert) };
+        hover = null;
+        redraw();
+      }
     }
   });
-  host.addEventListener("click", (event) => { const item = nearest(shown, event, host, 28); if (item) select(item.t.number); });
-  host.addEventListener("dblclick", () => { view.zoom = null; redraw(); });
+  host.addEventListener("click", (event) => {
+    const item = nearest(shown, event, host, 28);
+    if (item) select(item.t.number);
+  });
+  host.addEventListener("dblclick", () => {
+    view.zoom = null;
+    redraw();
+  });
   host.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step || !front.length) return;
@@ -180,69 +407,272 @@ function frontSection() {
     const index = front.findIndex((t) => t.number === selected);
     select(front[Math.min(Math.max(index + step, 0), front.length - 1)].number);
   });
-  const bar = h("div", { class: "bar" },
-    check("dominated trials", true, (v) => { view.dominated = v; view.zoom = null; redraw(); }),
-    check("log error", false, (v) => { view.error = v; redraw(); }),
-    keys.length > 1 ? choice("cost", keys.map((k) => [k, words(k)]), view.key, (v) => { view.key = v; view.zoom = null; redraw(); }) : null,
-    names.length ? choice("mark by", [["", "nothing"], ...names.map((n) => [n, n])], "", (v) => { view.by = v; redraw(); }) : null,
-    reset);
-  return h("div", { class: "row wide" }, h("section", { class: "card", id: "front" }, h("h2", {}, "The front"), bar, host, legend, note), detailsCard());
+  const bar = h(
+    "div",
+    { class: "bar" },
+    check("dominated trials", true, (v) => {
+      view.dominated = v;
+      view.zoom = null;
+      redraw();
+    }),
+    check("log error", false, (v) => {
+      view.error = v;
+      redraw();
+    }),
+    keys.length > 1
+      ? choice(
+          "cost",
+          keys.map((k) => [k, words(k)]),
+          view.key,
+          (v) => {
+            view.key = v;
+            view.zoom = null;
+            redraw();
+          },
+        )
+      : null,
+    names.length
+      ? choice("mark by", [["", "nothing"], ...names.map((n) => [n, n])], "", (v) => {
+          view.by = v;
+          redraw();
+        })
+      : null,
+    reset,
+  );
+  return h(
+    "div",
+    { class: "row wide" },
+    h("section", { class: "card", id: "front" }, h("h2", {}, "The front"), bar, host, legend, note),
+    detailsCard(),
+  );
 }
 
 // ---- One design
-function pairs(rows) { return h("dl", {}, rows.filter((r) => r && r[1] !== "" && r[1] !== DASH).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])); }
-function listing(rows) {
-  const names = [...new Set(rows.flatMap((r) => Object.keys(r)))].filter((n) => rows.some((r) => plain(r[n]) !== ""));
-  return h("table", {}, h("thead", {}, h("tr", {}, names.map((n) => h("th", {}, n.replaceAll("_", " "))))), h("tbody", {}, rows.map((r) => h("tr", {}, names.map((n) => h("td", {}, plain(r[n])))))));
+function pairs(rows) {
+  return h(
+    "dl",
+    {},
+    rows.filter((r) => r && r[1] !== "" && r[1] !== DASH).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]),
+  );
 }
-const stageRows = (stages) => stages.map((q) => ({ block: q.block, "w × d": `${q.width} × ${q.depth}`, kernel: q.kernel, expand: q.expansion, stride: q.stride, SE: q.squeeze_excitation }));
+function listing(rows) {
+  const names = [...new Set(rows.flatMap((r) => Object.keys(r)))].filter((n) =>
+    rows.some((r) => plain(r[n]) !== ""),
+  );
+  return h(
+    "table",
+    {},
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        names.map((n) => h("th", {}, n.replaceAll("_", " "))),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((r) =>
+        h(
+          "tr",
+          {},
+          names.map((n) => h("td", {}, plain(r[n]))),
+        ),
+      ),
+    ),
+  );
+}
+const stageRows = (stages) =>
+  stages.map((q) => ({
+    block: q.block,
+    "w × d": `${q.width} × ${q.depth}`,
+    kernel: q.kernel,
+    expand: q.expansion,
+    stride: q.stride,
+    SE: q.squeeze_excitation,
+  }));
 function smallCurve(t, name, label, text) {
   const list = curveOf(t, name);
   if (list.length < 2) return null;
   const host = h("div", { class: "chart" });
   mount(host, (width) => {
-    const values = list.map((p) => p[1]), level = name === "val_accuracy" && teacher && ok(teacher.val_accuracy) ? [teacher.val_accuracy] : [];
-    const low = Math.min(...values, ...level), high = Math.max(...values, ...level);
+    const values = list.map((p) => p[1]),
+      level = name === "val_accuracy" && teacher && ok(teacher.val_accuracy) ? [teacher.val_accuracy] : [];
+    const low = Math.min(...values, ...level),
+      high = Math.max(...values, ...level);
     const pad = (high - low || 0.01) * 0.08;
-    const f = frame(width, 165, { title: label, margin: { left: 50, bottom: 42, right: 8 }, x: (a, b) => linear(list[0][0], list[list.length - 1][0], a, b), y: (a, b) => linear(low - pad, high + pad, a, b), xText: tickText, yText: text, xLabel: `epoch: ${label}` });
-    if (level.length) f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: f.y(level[0]), y2: f.y(level[0]) }));
+    const f = frame(width, 165, {
+      title: label,
+      margin: { left: 50, bottom: 42, right: 8 },
+      x: (a, b) => linear(list[0][0], list[list.length - 1][0], a, b),
+      y: (a, b) => linear(low - pad, high + pad, a, b),
+      xText: tickText,
+      yText: text,
+      xLabel: `epoch: ${label}`,
+    });
+    if (level.length)
+      f.plot.append(
+        s("line", {
+          class: "teacher-line",
+          x1: f.box.x0,
+          x2: f.box.x1,
+          y1: f.y(level[0]),
+          y2: f.y(level[0]),
+        }),
+      );
     f.plot.append(s("path", { class: "curve plain", d: pathOf(list, f.x, f.y) }));
     return [f.svg];
   });
   return host;
 }
 function details(t) {
-  const config = t.config || {}, arch = config.architecture || {}, kd = config.distillation || {}, test = tests.get(t.number), rep = t.replicates || {};
-  const terms = (kd.terms || []).map((q) => ({ kind: q.kind, weight: q.weight, weighting: q.weighting, T: q.temperature, pairs: q.pairs, options: (q.options || []).map(([k, v]) => `${k}=${plain(v)}`).join(", ") }));
+  const config = t.config || {},
+    arch = config.architecture || {},
+    kd = config.distillation || {},
+    test = tests.get(t.number),
+    rep = t.replicates || {};
+  const terms = (kd.terms || []).map((q) => ({
+    kind: q.kind,
+    weight: q.weight,
+    weighting: q.weighting,
+    T: q.temperature,
+    pairs: q.pairs,
+    options: (q.options || []).map(([k, v]) => `${k}=${plain(v)}`).join(", "),
+  }));
   const run = data.run || "RUN";
   return [
-    h("div", { class: "spread" }, h("h2", {}, `Trial ${t.number}`, h("span", { class: "badge" + (t.on_front ? " on" : "") }, t.on_front ? "on the front" : t.state === "COMPLETE" ? "dominated" : t.state.toLowerCase()))),
+    h(
+      "div",
+      { class: "spread" },
+      h(
+        "h2",
+        {},
+        `Trial ${t.number}`,
+        h(
+          "span",
+          { class: "badge" + (t.on_front ? " on" : "") },
+          t.on_front ? "on the front" : t.state === "COMPLETE" ? "dominated" : t.state.toLowerCase(),
+        ),
+      ),
+    ),
     t.reason ? h("p", {}, t.reason) : null,
-    h("div", { class: "pair" }, h("div", {}, h("div", { class: "big" }, percent(t.val_accuracy)), h("div", { class: "soft" }, "validation")),
-      test ? h("div", {}, h("div", { class: "big" }, percent(test.test_accuracy_mean)), h("div", { class: "soft" }, `test ± ${ok(test.test_accuracy_sd) ? fixed(100 * test.test_accuracy_sd, formats.percent) : DASH} (${test.n} seeds)`)) : null,
-      h("div", {}, h("div", { class: "big" }, count(t.macs)), h("div", { class: "soft" }, `MACs (${ok(t.macs) ? count(2 * t.macs) : DASH} FLOPs)`))),
-    pairs([["parameters", ok(t.n_params) ? `${count(t.n_params)}${ok(t.size_bytes) ? `, ${bytes(t.size_bytes)}` : ""}` : ""],
-      ...data.costs.filter((k) => !["macs", "n_params", "size_bytes"].includes(k)).map((k) => [words(k), plain(t[k])]),
-      teacher && positive(teacher.macs) && positive(t.macs) ? ["of the teacher", `${short(teacher.macs / t.macs)}× fewer MACs`] : null,
+    h(
+      "div",
+      { class: "pair" },
+      h(
+        "div",
+        {},
+        h("div", { class: "big" }, percent(t.val_accuracy)),
+        h("div", { class: "soft" }, "validation"),
+      ),
+      test
+        ? h(
+            "div",
+            {},
+            h("div", { class: "big" }, percent(test.test_accuracy_mean)),
+            h(
+              "div",
+              { class: "soft" },
+              `test ± ${ok(test.test_accuracy_sd) ? fixed(100 * test.test_accuracy_sd, formats.percent) : DASH} (${test.n} seeds)`,
+            ),
+          )
+        : null,
+      h(
+        "div",
+        {},
+        h("div", { class: "big" }, count(t.macs)),
+        h("div", { class: "soft" }, `MACs (${ok(t.macs) ? count(2 * t.macs) : DASH} FLOPs)`),
+      ),
+    ),
+    pairs([
+      [
+        "parameters",
+        ok(t.n_params) ? `${count(t.n_params)}${ok(t.size_bytes) ? `, ${bytes(t.size_bytes)}` : ""}` : "",
+      ],
+      ...data.costs
+        .filter((k) => !["macs", "n_params", "size_bytes"].includes(k))
+        .map((k) => [words(k), plain(t[k])]),
+      teacher && positive(teacher.macs) && positive(t.macs)
+        ? ["of the teacher", `${short(teacher.macs / t.macs)}× fewer MACs`]
+        : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
-      ["trained for", [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null].filter(Boolean).join(", ")],
-      ["seed", plain(t.seed)], ["design", plain(t.config_id)]]),
-    (arch.stages || []).length ? [h("h3", {}, "Student"), h("div", {}, t.student), listing(stageRows(arch.stages))] : null,
-    t.config ? [h("h3", {}, "Taught by"), h("div", {}, t.taught_by), listing([...terms, { kind: "cross-entropy", weight: kd.ce_weight ?? 1 }]),
-      (kd.assistants || []).map((a, i) => h("div", { class: "note" }, `assistant ${i + 1}: `, (a.architecture?.stages || []).map((q) => `${q.block} ${q.width}×${q.depth}`).join(" → ")))] : null,
-    curveOf(t, "val_accuracy").length > 1 || curveOf(t, "loss").length > 1 ? [h("h3", {}, "Learning curve"), smallCurve(t, "val_accuracy", teacher ? "accuracy (dashed: teacher)" : "accuracy", percentTicks), smallCurve(t, "loss", "training loss", tickText)] : null,
-    config.training ? [h("h3", {}, "Training"), h("div", {}, Object.entries(config.training).map(([k, v]) => `${k.replaceAll("_", " ")} ${plain(v)}`).join(" · "))] : null,
+      [
+        "trained for",
+        [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null]
+          .filter(Boolean)
+          .join(", "),
+      ],
+      ["seed", plain(t.seed)],
+      ["design", plain(t.config_id)],
+    ]),
+    (arch.stages || []).length
+      ? [h("h3", {}, "Student"), h("div", {}, t.student), listing(stageRows(arch.stages))]
+      : null,
+    t.config
+      ? [
+          h("h3", {}, "Taught by"),
+          h("div", {}, t.taught_by),
+          listing([...terms, { kind: "cross-entropy", weight: kd.ce_weight ?? 1 }]),
+          (kd.assistants || []).map((a, i) =>
+            h(
+              "div",
+              { class: "note" },
+              `assistant ${i + 1}: `,
+              (a.architecture?.stages || []).map((q) => `${q.block} ${q.width}×${q.depth}`).join(" → "),
+            ),
+          ),
+        ]
+      : null,
+    curveOf(t, "val_accuracy").length > 1 || curveOf(t, "loss").length > 1
+      ? [
+          h("h3", {}, "Learning curve"),
+          smallCurve(t, "val_accuracy", teacher ? "accuracy (dashed: teacher)" : "accuracy", percentTicks),
+          smallCurve(t, "loss", "training loss", tickText),
+        ]
+      : null,
+    config.training
+      ? [
+          h("h3", {}, "Training"),
+          h(
+            "div",
+            {},
+            Object.entries(config.training)
+              .map(([k, v]) => `${k.replaceAll("_", " ")} ${plain(v)}`)
+              .join(" · "),
+          ),
+        ]
+      : null,
     t.error ? h("details", {}, h("summary", {}, "Error"), h("pre", {}, t.error)) : null,
-    t.config ? [h("h3", {}, "Take it away"), h("pre", {}, `naskd show ${run} ${t.number}\nnaskd retrain ${run} ${t.number} --seeds 5\nnaskd export ${run} ${t.number} --format onnx`),
-      h("details", {}, h("summary", {}, "Whole design as JSON"), h("pre", {}, JSON.stringify(t.config, null, 1)))] : null,
+    t.config
+      ? [
+          h("h3", {}, "Take it away"),
+          h(
+            "pre",
+            {},
+            `naskd show ${run} ${t.number}\nnaskd retrain ${run} ${t.number} --seeds 5\nnaskd export ${run} ${t.number} --format onnx`,
+          ),
+          h(
+            "details",
+            {},
+            h("summary", {}, "Whole design as JSON"),
+            h("pre", {}, JSON.stringify(t.config, null, 1)),
+          ),
+        ]
+      : null,
   ];
 }
 function detailsCard() {
   const node = h("section", { class: "card details", id: "details", "aria-live": "polite" });
   const show = () => {
     const t = byNumber.get(selected);
-    node.replaceChildren(...(t ? details(t) : [h("h2", {}, "Details"), empty("Click a point to see its design.")]).flat(3).filter(Boolean));
+    node.replaceChildren(
+      ...(t ? details(t) : [h("h2", {}, "Details"), empty("Click a point to see its design.")])
+        .flat(3)
+        .filter(Boolean),
+    );
     node.scrollTop = 0;
   };
   onSelect(show);

@@ -20,7 +20,9 @@ function significant(v, digits) {
 const percent = (v, digits = formats.percent) => (ok(v) ? `${fixed(100 * v, digits)}%` : DASH);
 const points = (v) => (v >= 0 ? "+" : "−") + fixed(Math.abs(100 * v), formats.percent);
 const withSd = (mean, sd) =>
-  ok(mean) && ok(sd) ? `${fixed(100 * mean, formats.percent)} ± ${fixed(100 * sd, formats.percent)}%` : percent(mean);
+  ok(mean) && ok(sd)
+    ? `${fixed(100 * mean, formats.percent)} ± ${fixed(100 * sd, formats.percent)}%`
+    : percent(mean);
 function prefixed(v) {
   let power = Math.min(Math.floor(Math.log10(Math.abs(v)) / 3), formats.prefixes.length - 1);
   if (Math.abs(v / 1000 ** power) >= formats.next && power < formats.prefixes.length - 1) power += 1;
@@ -28,7 +30,8 @@ function prefixed(v) {
 }
 function count(v) {
   if (!ok(v)) return DASH;
-  if (Math.abs(v) < formats.next || (Number.isInteger(v) && Math.abs(v) < 1000)) return Number.isInteger(v) ? String(v) : significant(v, 3);
+  if (Math.abs(v) < formats.next || (Number.isInteger(v) && Math.abs(v) < 1000))
+    return Number.isInteger(v) ? String(v) : significant(v, 3);
   const [scaled, prefix] = prefixed(v);
   const [, digits] = formats.decimals.find(([below]) => Math.abs(scaled) < below) ?? [0, 0];
   return `${fixed(scaled, digits)} ${prefix}`;
@@ -45,7 +48,9 @@ function seconds(v) {
   if (v < formats.seconds) return `${fixed(v, 1)} s`;
   const whole = Number(fixed(v, 0));
   const minutes = Math.floor(whole / 60);
-  return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return minutes < 60
+    ? `${minutes} min ${whole % 60} s`
+    : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 function plain(v) {
   if (v === null || v === undefined) return "";
@@ -64,6 +69,7 @@ function countTick(v) {
 }
 const decimals = (v) => (String(exact(v)).split(".")[1] ?? "").length;
 // On an even scale all have the digits of the one that needs most, so that they line up.
-const percentTicks = (v, ticks) => `${exact(100 * v).toFixed(Math.max(...ticks.map((t) => decimals(100 * t))))}%`;
+const percentTicks = (v, ticks) =>
+  `${exact(100 * v).toFixed(Math.max(...ticks.map((t) => decimals(100 * t))))}%`;
 const pointsTick = (v) => (exact(v) === 0 ? "0" : (v > 0 ? "+" : "−") + tickText(Math.abs(100 * v)));
 const percentTick = (v) => `${tickText(100 * v)}%`;
