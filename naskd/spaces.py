@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from naskd.spec.design import (
+    FIRST_FAMILY,
     ArchitectureSpec,
     AssistantSpec,
     DistillationSpec,
@@ -313,31 +314,38 @@ def suggest_training(
 
 
 class KnowledgeFacts(Protocol):
-    """What :func:`canonical` reads of the card of a knowledge loss."""
-
-    @property
-    def uses_temperature(self) -> bool:
-        """Whether the temperature of a term means anything."""
-
-    @property
-    def uses_pairs(self) -> bool:
-        """Whether the pairs of a term mean anything."""
+    """What :func:`canonical` asks of the card of a knowledge loss."""
 
     @property
     def needs_teacher(self) -> bool:
         """Whether a trained network is asked."""
 
+    def canonical(self, term: KnowledgeTerm, *, n_stages: int | None) -> KnowledgeTerm:
+        """The same term written in one way, on a student of `n_stages`; None where that is not known."""
+
 
 class BlockFacts(Protocol):
-    """What :func:`canonical` reads of the card of a block."""
+    """What :func:`canonical` asks of the card of a block."""
 
-    @property
-    def uses_expansion(self) -> bool:
-        """Whether the expansion of a stage means anything."""
+    def canonical(self, stage: StageSpec) -> StageSpec:
+        """The same stage written in one way."""
 
-    @property
-    def uses_squeeze_excitation(self) -> bool:
-        """Whether squeeze-excitation of a stage means anything."""
+
+class FamilyFacts(Protocol):
+    """What :func:`canonical` asks of the card of a network family."""
+
+    def n_stages(self, architecture: ArchitectureSpec) -> int:
+        """How many stages the network shows."""
+
+    def canonical(self, architecture: ArchitectureSpec) -> ArchitectureSpec:
+        """The same network written in one way."""
+
+
+class SchemeFacts(Protocol):
+    """What :func:`canonical` asks of the card of a scheme."""
+
+    def canonical(self, distillation: DistillationSpec) -> DistillationSpec:
+        """The same teaching written in one way."""
 
 
 class Cards(Protocol[T_co]):
@@ -353,60 +361,83 @@ def canonical(
     *,
     knowledge: Cards[KnowledgeFacts] | None = None,
     blocks: Cards[BlockFacts] | None = None,
+    families: Cards[FamilyFacts] | None = None,
+    schemes: Cards[SchemeFacts] | None = None,
 ) -> TrialConfig:
     """The same training written in one way, so that ``config_id`` finds duplicates.
 
     Beyond :meth:`~naskd.spec.design.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
-    two, the middle one is the first. With cards also: temperature, pairs, expansion and squeeze-excitation
-    are at their defaults where the loss or block does not read them, and there is no assistant where no loss asks a
-    teacher. Names without a card stay as they are.
+    two, the middle one is the first. With cards also what they say: settings that a method does not read, and options
+    at their default, are left out; there is no assistant where no loss asks a teacher. What has no card stays as it is.
 
     Args:
         config: A design from any search space.
         knowledge: Cards of knowledge losses, the registry for instance.
         blocks: Cards of blocks.
+        families: Cards of network families.
+        schemes: Cards of schemes.
     """
-    stages = tuple(_canonical_stage(stage, blocks) for stage in config.architecture.stages)
-    n_stages = len(stages)
-    terms = tuple(_canonical_term(term, n_stages, knowledge) for term in config.distillation.terms)
-    distillation = replace(config.distillation, terms=terms)
-    if knowledge is not None and not any(
-        term.kind not in knowledge or knowledge[term.kind].needs_teacher for term in terms
-    ):
+    cards = _Cards(knowledge, blocks, families)
+    architecture = cards.network(config.architecture)
+    given = config.distillation
+    distillation = replace(
+        given,
+        terms=cards.terms(given.terms, architecture),
+        assistants=tuple(cards.assistant(assistant) for assistant in given.assistants),
+    ).canonical()
+    if not cards.ask_a_teacher(distillation.terms):
         distillation = replace(distillation, assistants=())
-    return replace(
-        config,
-        architecture=replace(config.architecture, stages=stages),
-        distillation=distillation.canonical(),
-        training=config.training.canonical(),
-    )
+    if schemes is not None and distillation.scheme in schemes:
+        distillation = schemes[distillation.scheme].canonical(distillation)
+    return TrialConfig(architecture, distillation, config.training.canonical())
 
 
-def _canonical_stage(stage: StageSpec, blocks: Cards[BlockFacts] | None) -> StageSpec:
-    if blocks is None or stage.block not in blocks:
-        return stage
-    card = blocks[stage.block]
-    return replace(
-        stage,
-        expansion=stage.expansion if card.uses_expansion else StageSpec.expansion,
-        squeeze_excitation=stage.squeeze_excitation and card.uses_squeeze_excitation,
-    )
+@dataclass(frozen=True)
+class _Cards:
+    """The parts of a design as the cards write them; what has no card stays as it is."""
 
+    knowledge: Cards[KnowledgeFacts] | None
+    blocks: Cards[BlockFacts] | None
+    families: Cards[FamilyFacts] | None
 
-def _canonical_term(term: KnowledgeTerm, n_stages: int, cards: Cards[KnowledgeFacts] | None) -> KnowledgeTerm:
-    pairs: Pairs = term.pairs
-    if n_stages == 1 and pairs != "learned":
-        pairs = "last"
-    elif n_stages == 2 and pairs == "middle":
-        pairs = "first"
-    if cards is None or term.kind not in cards:
-        return replace(term, pairs=pairs)
-    card = cards[term.kind]
-    return replace(
-        term,
-        pairs=pairs if card.uses_pairs else KnowledgeTerm.pairs,
-        temperature=term.temperature if card.uses_temperature else KnowledgeTerm.temperature,
-    )
+    def network(self, architecture: ArchitectureSpec) -> ArchitectureSpec:
+        if self.blocks is not None:
+            stages = tuple(
+                self.blocks[stage.block].canonical(stage) if stage.block in self.blocks else stage
+                for stage in architecture.stages
+            )
+            architecture = replace(architecture, stages=stages)
+        if self.families is not None and architecture.family in self.families:
+            return self.families[architecture.family].canonical(architecture)
+        return architecture
+
+    def n_stages(self, architecture: ArchitectureSpec) -> int | None:
+        if self.families is not None and architecture.family in self.families:
+            return self.families[architecture.family].n_stages(architecture)
+        return len(architecture.stages) if architecture.family == FIRST_FAMILY else None
+
+    def terms(self, terms: tuple[KnowledgeTerm, ...], student: ArchitectureSpec) -> tuple[KnowledgeTerm, ...]:
+        n_stages = self.n_stages(student)
+        return tuple(
+            self.knowledge[term.kind].canonical(term, n_stages=n_stages)
+            if self.knowledge is not None and term.kind in self.knowledge
+            else term.canonical(n_stages)
+            for term in terms
+        )
+
+    def assistant(self, assistant: AssistantSpec) -> AssistantSpec:
+        architecture = self.network(assistant.architecture)
+        return replace(
+            assistant, architecture=architecture, terms=self.terms(assistant.terms, architecture)
+        ).canonical()
+
+    def ask_a_teacher(self, terms: tuple[KnowledgeTerm, ...]) -> bool:
+        """Whether one of the terms does, or may."""
+        if self.knowledge is None:
+            return True
+        return any(
+            term.kind not in self.knowledge or self.knowledge[term.kind].needs_teacher for term in terms
+        )
 
 
 def _suggest_block(
