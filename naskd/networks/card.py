@@ -100,8 +100,8 @@ class FamilyCard:
             architecture: As plain data, of any age: keys may be missing.
         """
         parts = [self.name] if self.name != FIRST_FAMILY else []
-        if self.uses_stages:
-            parts.append(_stages_in_words(architecture.get("stages") or ()))
+        if self.uses_stages and architecture.get("stages"):
+            parts.append(_stages_in_words(architecture["stages"]))
         given = dict(architecture.get("options") or ())
         values = {name: given.pop(name, option.default) for name, option in self.options.items()}
         parts += [f"{name}={_plain(value)}" for name, value in (*values.items(), *given.items())]
