@@ -41,7 +41,7 @@ class SchemeCard:
     implementation: str | type[Any]
     supervisor: Literal["teacher", "trajectory", "peers", "self", "none"] = "teacher"
     needs_teacher: bool = False
-    min_stages: int = 1
+    min_stages: int = 0
     families: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
