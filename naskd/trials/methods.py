@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from naskd import spaces
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import SCHEMES
+from naskd.spec import canonical as by_cards
 from naskd.spec.design import TrialConfig
 from naskd.spec.registry import Registry
 
@@ -26,5 +26,5 @@ def methods_of(config: TrialConfig) -> Iterator[tuple[Registry[Any], str]]:
 
 
 def canonical(config: TrialConfig) -> TrialConfig:
-    """The same training written in one way, by the cards of all methods; see :func:`naskd.spaces.canonical`."""
-    return spaces.canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS, families=FAMILIES, schemes=SCHEMES)
+    """The same training written in one way, by the cards of all methods; see :func:`naskd.spec.canonical.canonical`."""
+    return by_cards.canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS, families=FAMILIES, schemes=SCHEMES)
