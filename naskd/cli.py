@@ -501,10 +501,16 @@ def methods(
 def _registries() -> dict[str, Any]:
     from naskd.executors import EXECUTORS
     from naskd.knowledge import KNOWLEDGE
-    from naskd.networks import BLOCKS
+    from naskd.networks import BLOCKS, FAMILIES
     from naskd.schemes import SCHEMES
 
-    return {"block": BLOCKS, "knowledge": KNOWLEDGE, "scheme": SCHEMES, "executor": EXECUTORS}
+    return {
+        "family": FAMILIES,
+        "block": BLOCKS,
+        "knowledge": KNOWLEDGE,
+        "scheme": SCHEMES,
+        "executor": EXECUTORS,
+    }
 
 
 # --- taking away -----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
+from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
     ArchitectureSpec,
     AssistantSpec,
@@ -33,7 +34,6 @@ from naskd.spec.option import Options
 Stride = Literal[1, 2]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 Range = tuple[int, int]
 """Closed range of whole numbers."""
@@ -310,103 +310,6 @@ def suggest_training(
     if mixings:
         changes["mixing"] = _choose(trial, "train.mixing", mixings)
     return replace(base, **changes)
-
-
-class KnowledgeFacts(Protocol):
-    """What :func:`canonical` reads of the card of a knowledge loss."""
-
-    @property
-    def uses_temperature(self) -> bool:
-        """Whether the temperature of a term means anything."""
-
-    @property
-    def uses_pairs(self) -> bool:
-        """Whether the pairs of a term mean anything."""
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether a trained network is asked."""
-
-
-class BlockFacts(Protocol):
-    """What :func:`canonical` reads of the card of a block."""
-
-    @property
-    def uses_expansion(self) -> bool:
-        """Whether the expansion of a stage means anything."""
-
-    @property
-    def uses_squeeze_excitation(self) -> bool:
-        """Whether squeeze-excitation of a stage means anything."""
-
-
-class Cards(Protocol[T_co]):
-    """Cards by name, as a registry has them."""
-
-    def __contains__(self, name: object) -> bool: ...
-
-    def __getitem__(self, name: str) -> T_co: ...
-
-
-def canonical(
-    config: TrialConfig,
-    *,
-    knowledge: Cards[KnowledgeFacts] | None = None,
-    blocks: Cards[BlockFacts] | None = None,
-) -> TrialConfig:
-    """The same training written in one way, so that ``config_id`` finds duplicates.
-
-    Beyond :meth:`~naskd.spec.design.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
-    two, the middle one is the first. With cards also: temperature, pairs, expansion and squeeze-excitation
-    are at their defaults where the loss or block does not read them, and there is no assistant where no loss asks a
-    teacher. Names without a card stay as they are.
-
-    Args:
-        config: A design from any search space.
-        knowledge: Cards of knowledge losses, the registry for instance.
-        blocks: Cards of blocks.
-    """
-    stages = tuple(_canonical_stage(stage, blocks) for stage in config.architecture.stages)
-    n_stages = len(stages)
-    terms = tuple(_canonical_term(term, n_stages, knowledge) for term in config.distillation.terms)
-    distillation = replace(config.distillation, terms=terms)
-    if knowledge is not None and not any(
-        term.kind not in knowledge or knowledge[term.kind].needs_teacher for term in terms
-    ):
-        distillation = replace(distillation, assistants=())
-    return replace(
-        config,
-        architecture=replace(config.architecture, stages=stages),
-        distillation=distillation.canonical(),
-        training=config.training.canonical(),
-    )
-
-
-def _canonical_stage(stage: StageSpec, blocks: Cards[BlockFacts] | None) -> StageSpec:
-    if blocks is None or stage.block not in blocks:
-        return stage
-    card = blocks[stage.block]
-    return replace(
-        stage,
-        expansion=stage.expansion if card.uses_expansion else StageSpec.expansion,
-        squeeze_excitation=stage.squeeze_excitation and card.uses_squeeze_excitation,
-    )
-
-
-def _canonical_term(term: KnowledgeTerm, n_stages: int, cards: Cards[KnowledgeFacts] | None) -> KnowledgeTerm:
-    pairs: Pairs = term.pairs
-    if n_stages == 1 and pairs != "learned":
-        pairs = "last"
-    elif n_stages == 2 and pairs == "middle":
-        pairs = "first"
-    if cards is None or term.kind not in cards:
-        return replace(term, pairs=pairs)
-    card = cards[term.kind]
-    return replace(
-        term,
-        pairs=pairs if card.uses_pairs else KnowledgeTerm.pairs,
-        temperature=term.temperature if card.uses_temperature else KnowledgeTerm.temperature,
-    )
 
 
 def _suggest_block(

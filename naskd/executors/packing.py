@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 
 import naskd
 from naskd.data.images import ImageSet, SearchData
-from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
-from naskd.schemes import SCHEMES
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
-from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
 from naskd.trials.context import StudyContext
+from naskd.trials.methods import METHODS
 from naskd.trials.resources import open_resources
 
 _LOG = logging.getLogger(__name__)
@@ -53,9 +50,6 @@ class Parcel:
     facts: dict[str, Any]
     versions: dict[str, str]
 
-
-METHODS: tuple[Registry[Any], ...] = (BLOCKS, KNOWLEDGE, SCHEMES)
-"""What users may add to, and designs are made of."""
 
 Arrays = dict[str, NDArray[Any]]
 """Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""

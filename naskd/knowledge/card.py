@@ -84,21 +84,21 @@ class KnowledgeCard:
         """The value of option `name` in `term`, or its default."""
         return dict(term.options).get(name, self.options[name].default)
 
-    def canonical(self, term: KnowledgeTerm, *, n_stages: int) -> KnowledgeTerm:
+    def canonical(self, term: KnowledgeTerm, *, n_stages: int | None) -> KnowledgeTerm:
         """The same training written in one way, so that equal designs are found to be equal.
 
         Settings that this loss ignores and options at their default go back to their defaults, options are
-        sorted, and of choices of pairs that mean the same on a student of `n_stages` one is taken.
+        sorted, and of choices of pairs that mean the same one is taken.
+
+        Args:
+            term: The settings.
+            n_stages: Of the student; None where it is not known.
         """
-        pairs = term.pairs
-        if not self.uses_pairs or (n_stages <= 1 and pairs != "learned"):
-            pairs = "last"
-        elif n_stages == 2 and pairs == "middle":
-            pairs = "first"
+        term = term.canonical(n_stages)
         return replace(
             term,
-            temperature=term.temperature if self.uses_temperature else KnowledgeTerm(term.kind).temperature,
-            pairs=pairs,
+            temperature=term.temperature if self.uses_temperature else KnowledgeTerm.temperature,
+            pairs=term.pairs if self.uses_pairs else KnowledgeTerm.pairs,
             options=canonical_options(self.options, term.options),
         )
 

@@ -1,10 +1,10 @@
 """Students and teachers: what is searched, and what it learns from.
 
-One file per block, its card registered here. The cards are torch-free, so that a search space or a study
-check can turn away what cannot work without importing torch.
+One file per block and per family of students, its card registered here. The cards are torch-free, so that a search
+space or a study check can turn away what cannot work without importing torch.
 """
 
-from naskd.networks.card import BlockCard
+from naskd.networks.card import BlockCard, FamilyCard
 from naskd.spec.registry import Registry
 
 _RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, arXiv 1512.03385"
@@ -58,4 +58,18 @@ BLOCKS.register(
     )
 )
 
-__all__ = ["BLOCKS", "BlockCard"]
+FAMILIES: Registry[FamilyCard] = Registry("network family")
+"""Of the students; the first one is what an architecture means that names none."""
+
+FAMILIES.register(
+    FamilyCard(
+        name="cnn",
+        title="convolutional network: a stem, stages of blocks, global average pooling, a linear classifier",
+        paper=_RESIDUAL,
+        implementation="naskd.networks.cnn:ConvStudent",
+        uses_stages=True,
+        uses_stem=True,
+    )
+)
+
+__all__ = ["BLOCKS", "FAMILIES", "BlockCard", "FamilyCard"]

@@ -1,7 +1,11 @@
-"""The torch-free description of a block."""
+"""The torch-free descriptions of a block and of a family of networks."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from naskd.spec.design import FIRST_FAMILY, ArchitectureSpec, StageSpec
+from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 
 
 @dataclass(frozen=True)
@@ -13,8 +17,7 @@ class BlockCard:
         title: The field's name of the block.
         paper: Authors, title, venue, year, arXiv number.
         implementation: ``"module:Class"`` of the :class:`~naskd.networks.block.Block`, or the class.
-        uses_expansion: Whether ``StageSpec.expansion`` changes the block; where not, a space can set it to
-            1.0, so that equal networks have equal designs.
+        uses_expansion: Whether ``StageSpec.expansion`` changes the block.
         uses_squeeze_excitation: Whether ``StageSpec.squeeze_excitation`` changes the block.
     """
 
@@ -24,3 +27,102 @@ class BlockCard:
     implementation: str | type[Any]
     uses_expansion: bool
     uses_squeeze_excitation: bool
+
+    def canonical(self, stage: StageSpec) -> StageSpec:
+        """The same stage written in one way: what this block does not read is at its default."""
+        return replace(
+            stage,
+            expansion=stage.expansion if self.uses_expansion else StageSpec.expansion,
+            squeeze_excitation=stage.squeeze_excitation and self.uses_squeeze_excitation,
+        )
+
+
+@dataclass(frozen=True)
+class FamilyCard:
+    """What a family of networks is and which fields of an architecture mean anything to it.
+
+    A family whose settings follow other rules overrides :meth:`n_stages`, :meth:`canonical`, :meth:`problems` or
+    :meth:`summary` in a subclass of its own.
+
+    Args:
+        name: Name in ``ArchitectureSpec.family``.
+        title: The field's name of the family.
+        paper: Authors, title, venue, year, arXiv number.
+        implementation: ``"module:Class"`` of the :class:`~naskd.networks.student.Student`, or the class.
+        uses_stages: Whether it is made of ``ArchitectureSpec.stages``, of which it then needs at least one.
+        uses_stem: Whether the fields ``stem_...`` change the network.
+        options: Further settings.
+    """
+
+    name: str
+    title: str
+    paper: str
+    implementation: str | type[Any]
+    uses_stages: bool = False
+    uses_stem: bool = False
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def option(self, architecture: ArchitectureSpec, name: str) -> OptionValue:
+        """The value of option `name` in `architecture`, or its default."""
+        return dict(architecture.options).get(name, self.options[name].default)
+
+    def n_stages(self, architecture: ArchitectureSpec) -> int:
+        """How many stages the network shows in its :class:`~naskd.nn.taps.Taps`; without stages here, none."""
+        return len(architecture.stages) if self.uses_stages else 0
+
+    def canonical(self, architecture: ArchitectureSpec) -> ArchitectureSpec:
+        """The same network written in one way: what this family does not read is at its default; options sorted."""
+        plain = ArchitectureSpec
+        return replace(
+            architecture,
+            stages=architecture.stages if self.uses_stages else (),
+            stem_width=architecture.stem_width if self.uses_stem else plain.stem_width,
+            stem_kernel=architecture.stem_kernel if self.uses_stem else plain.stem_kernel,
+            stem_stride=architecture.stem_stride if self.uses_stem else plain.stem_stride,
+            options=canonical_options(self.options, architecture.options),
+        )
+
+    def problems(self, architecture: ArchitectureSpec) -> list[str]:
+        """Why the network cannot be built; empty when it can."""
+        found = [f"network family {self.name!r} needs at least one stage"]
+        if architecture.stages or not self.uses_stages:
+            found = []
+        return found + option_problems(self.options, architecture.options, f"network family {self.name!r}")
+
+    def summary(self, architecture: Mapping[str, Any]) -> str:
+        """The network in one line, for reports.
+
+        Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``. A block's name is
+        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation. Other families say
+        their name first, and options follow: ``vit depth=4 patch=4``.
+
+        Args:
+            architecture: As plain data, of any age: keys may be missing.
+        """
+        parts = [self.name] if self.name != FIRST_FAMILY else []
+        if self.uses_stages and architecture.get("stages"):
+            parts.append(_stages_in_words(architecture["stages"]))
+        given = dict(architecture.get("options") or ())
+        values = {name: given.pop(name, option.default) for name, option in self.options.items()}
+        parts += [f"{name}={_plain(value)}" for name, value in (*values.items(), *given.items())]
+        return " ".join(parts)
+
+
+def _stages_in_words(stages: Any) -> str:
+    parts, previous = [], None
+    for stage in stages:
+        block = stage.get("block")
+        text = f"{stage.get('width')}×{stage.get('depth')}"
+        if block != previous:
+            text = f"{block} {text}"
+        if stage.get("kernel", 3) != 3:
+            text += f" k{stage['kernel']}"
+        if stage.get("squeeze_excitation"):
+            text += " se"
+        parts.append(text)
+        previous = block
+    return " → ".join(parts)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -4,29 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
+from naskd.networks import FAMILIES, FamilyCard
+from naskd.spec.design import FIRST_FAMILY
 
 Config = Mapping[str, Any]
 
 
 def student(config: Config | None) -> str:
-    """Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``.
-
-    A block's name is said once for a run of stages; ``k5`` marks a kernel other than 3, ``se``
-    squeeze-excitation.
-    """
-    parts, previous = [], None
-    for stage in _stages(config):
-        block = stage.get("block")
-        text = f"{stage.get('width')}×{stage.get('depth')}"
-        if block != previous:
-            text = f"{block} {text}"
-        if stage.get("kernel", 3) != 3:
-            text += f" k{stage['kernel']}"
-        if stage.get("squeeze_excitation"):
-            text += " se"
-        parts.append(text)
-        previous = block
-    return " → ".join(parts)
+    """The network as its family says it: ``basic 16×2 → 32×1 → bottleneck 64×1``; see :meth:`FamilyCard.summary`."""
+    architecture = (config or {}).get("architecture") or {}
+    name = architecture.get("family", FIRST_FAMILY)
+    # A page may be made where the user's family is not registered.
+    card = FAMILIES[name] if name in FAMILIES else FamilyCard(name, "", "", "", uses_stages=True)
+    return card.summary(architecture)
 
 
 def taught_by(config: Config | None) -> str:
@@ -70,10 +60,11 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
         else "no labels",
         "scheme": str(distillation.get("scheme", "")),
         "teacher": _distinct(distillation.get("teachers") or ()),
+        "network family": str((config.get("architecture") or {}).get("family", FIRST_FAMILY)),
         "blocks": _distinct(stage.get("block") for stage in stages),
         "last block": str(stages[-1].get("block")) if stages else "",
-        "stages": str(len(stages)),
-        "squeeze-excitation": "yes" if any(stage.get("squeeze_excitation") for stage in stages) else "no",
+        "stages": str(len(stages)) if stages else "",
+        "squeeze-excitation": _squeeze_excitation(stages),
         "largest kernel": str(max((stage.get("kernel", 3) for stage in stages), default="")),
         "optimizer": str(training.get("optimizer", "")),
         "schedule": str(training.get("schedule", "")),
@@ -102,6 +93,12 @@ def _term(term: Mapping[str, Any], teachers: Sequence[str]) -> str:
     if len(teachers) > 1 and source < len(teachers):
         text += f" from {teachers[source]}"
     return text
+
+
+def _squeeze_excitation(stages: Sequence[Mapping[str, Any]]) -> str:
+    if not stages:
+        return ""
+    return "yes" if any(stage.get("squeeze_excitation") for stage in stages) else "no"
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

@@ -29,6 +29,7 @@ class SchemeCard:
             train together), ``self`` (the student, earlier or elsewhere in itself), ``none``.
         needs_teacher: Without a term that asks a teacher it is offline training.
         min_stages: Fewest stages of the student.
+        families: Network families of its students, where it reads their design; empty for all.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
             :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
@@ -40,7 +41,8 @@ class SchemeCard:
     implementation: str | type[Any]
     supervisor: Literal["teacher", "trajectory", "peers", "self", "none"] = "teacher"
     needs_teacher: bool = False
-    min_stages: int = 1
+    min_stages: int = 0
+    families: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
 
@@ -170,6 +172,7 @@ SCHEMES.register(
         "well-performing light net. AAAI 2018, arXiv 1708.04106",
         implementation="naskd.schemes.parameter_sharing:ParameterSharingScheme",
         min_stages=2,
+        families=("cnn",),
         options={
             "hint": Option(0.03, "weight of the squared distance between the two networks' logits", low=0.0),
             "depth": Option(3, "blocks of a booster's own stage for each block of the student's", 1, 16),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from naskd.knowledge.base import Lesson
-from naskd.networks.student import Student
+from naskd.networks.cnn import ConvStudent
 from naskd.nn.cost import network_cost
 from naskd.nn.layout import spatial_mean
 from naskd.schemes.offline import OfflineScheme
@@ -29,7 +29,7 @@ class Booster(nn.Module):
         network: A whole network with the booster's stages; its last one and its classifier are taken.
     """
 
-    def __init__(self, network: Student) -> None:
+    def __init__(self, network: ConvStudent) -> None:
         super().__init__()
         self.stage = network.stages[-1]
         self.head = network.head
@@ -67,7 +67,7 @@ class ParameterSharingScheme(OfflineScheme):
         assert inputs.architecture is not None, "boosters are for students"
         self.hint = float(inputs.option("hint"))
         variant = inputs.build_variant(boosted(inputs.architecture, int(inputs.option("depth"))))
-        assert isinstance(variant, Student)
+        assert isinstance(variant, ConvStudent)
         self.booster = Booster(variant)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -76,7 +76,7 @@ class ParameterSharingScheme(OfflineScheme):
         return (*initial, replace(main, trained={"student": (*main.trained["student"], self.booster)}))
 
     def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
-        assert isinstance(self.student, Student)
+        assert isinstance(self.student, ConvStudent)
         taps = self.student.taps(batch.images)
         lesson = self.lesson(batch)
         loss, terms = self.objective(taps, asked, lesson)

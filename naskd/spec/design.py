@@ -25,6 +25,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
 
+FIRST_FAMILY = "cnn"
+"""The family of networks of an architecture that names none."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class StageSpec:
@@ -58,19 +61,30 @@ class StageSpec:
 
 @dataclass(frozen=True, config=STRICT)
 class ArchitectureSpec:
-    """A convolutional classifier: a stem, stages, global average pooling and a linear classifier.
+    """A classifier of a family of networks.
+
+    The first family is ``cnn``: a stem, stages, global average pooling and a linear classifier.
 
     Args:
-        stages: Shallow to deep, at least one.
+        stages: Shallow to deep; ``cnn`` needs at least one, other families as their card says.
         stem_width: Channels after the stem's convolution.
         stem_kernel: Side of the stem's kernel, odd.
         stem_stride: 1 or 2.
+        family: Name of a registered network family.
+        options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
     """
 
-    stages: Annotated[tuple[StageSpec, ...], Field(min_length=1)]
+    stages: tuple[StageSpec, ...] = ()
     stem_width: PositiveInt = 16
     stem_kernel: Literal[1, 3, 5, 7] = 3
     stem_stride: Literal[1, 2] = 1
+    # Written only where they say something: what was written before there were families is still what is written.
+    family: Annotated[str, Field(exclude_if=lambda name: name == FIRST_FAMILY)] = FIRST_FAMILY
+    options: Annotated[Options, Field(exclude_if=lambda options: not options)] = ()
+
+    def __post_init__(self) -> None:
+        if self.family == FIRST_FAMILY and not self.stages:
+            raise InputError(f"an architecture of the family {FIRST_FAMILY!r} needs stages, at least one")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -97,6 +111,14 @@ class KnowledgeTerm:
     pairs: Pairs = "last"
     source: Annotated[int, Field(ge=0)] = 0
     options: Options = ()
+
+    def canonical(self, n_stages: int | None) -> "KnowledgeTerm":
+        """Of pairs that mean the same on a network of `n_stages` (None: not known), one."""
+        if n_stages is None or self.pairs == "learned":
+            return self
+        if n_stages <= 1:
+            return replace(self, pairs=KnowledgeTerm.pairs)
+        return replace(self, pairs="first") if n_stages == 2 and self.pairs == "middle" else self
 
 
 def _check_terms(terms: tuple[KnowledgeTerm, ...], ce_weight: float, n_teachers: int) -> None:

@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
+from naskd.networks import FAMILIES
 from naskd.schemes import SCHEMES
-from naskd.spaces import canonical
-from naskd.spec.design import Cost, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.errors import InputError
+from naskd.spec.seeds import trial_seed
 from naskd.spec.study import LimitsSpec, StudySpec
+from naskd.trials.methods import canonical, methods_of
 
 
 def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
@@ -18,35 +21,56 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     defaults, so that designs that train equally have one ``config_id``.
 
     Raises:
-        InputError: A block, knowledge loss or scheme is unknown.
+        UnknownNameError: A network family, block, knowledge loss or scheme is unknown.
     """
-    for stage in config.architecture.stages:
-        BLOCKS[stage.block]
-    for term in config.distillation.terms:
-        KNOWLEDGE[term.kind]
-    SCHEMES[config.distillation.scheme]
+    for registry, name in methods_of(config):
+        registry[name]
     training = dataclasses.replace(config.training, epochs=spec.epochs)
-    settled = canonical(
-        dataclasses.replace(config, training=training),
-        knowledge={card.name: card for card in KNOWLEDGE},
-        blocks={card.name: card for card in BLOCKS},
-    )
-    distillation = SCHEMES[settled.distillation.scheme].canonical(settled.distillation)
-    return dataclasses.replace(settled, distillation=distillation)
+    return canonical(dataclasses.replace(config, training=training))
+
+
+def design_today(stored: Mapping[str, Any], study_seed: int) -> tuple[str, int] | None:
+    """The ``config_id`` and the seed that a design of a run would have today; None where it cannot be read any more.
+
+    They differ from those of a run that began before cards or defaults were what they are now.
+
+    Args:
+        stored: As :meth:`~naskd.spec.design.TrialConfig.to_dict` wrote it.
+        study_seed: Of the study.
+    """
+    try:
+        name = canonical(TrialConfig.from_dict(dict(stored))).config_id
+    except InputError:
+        return None
+    return name, trial_seed(study_seed, name)
 
 
 def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
     """Why a settled design cannot or must not be trained; empty when it can."""
-    found = over_limits(cost, spec.limits)
+    found = FAMILIES[config.architecture.family].problems(config.architecture)
+    found += over_limits(cost, spec.limits)
     scheme = SCHEMES[config.distillation.scheme]
-    n_stages = len(config.architecture.stages)
+    n_stages = _n_stages(config.architecture)
+    if scheme.families and config.architecture.family not in scheme.families:
+        found.append(
+            f"scheme {scheme.name!r} trains students of {' or '.join(map(repr, scheme.families))}, "
+            f"not of the network family {config.architecture.family!r}"
+        )
     found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
-        stages = len(assistant.architecture.stages)
+        found += [
+            f"assistant: {p}"
+            for p in FAMILIES[assistant.architecture.family].problems(assistant.architecture)
+        ]
+        stages = _n_stages(assistant.architecture)
         found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training)]
     return found
+
+
+def _n_stages(architecture: ArchitectureSpec) -> int:
+    return FAMILIES[architecture.family].n_stages(architecture)
 
 
 def over_limits(cost: Cost, limits: LimitsSpec) -> list[str]:

@@ -10,7 +10,7 @@ Several drivers on one storage agree without talking to each other, by three rul
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -58,6 +58,7 @@ class Books:
     Args:
         study: Of which this is kept.
         objectives: Names, in the study's order.
+        design_today: What a stored ``config`` would be named today, where names have changed since a run began.
 
     Attributes:
         held: Numbers of the running trials of this driver.
@@ -69,8 +70,14 @@ class Books:
         wall_seconds: Of all finished trainings.
     """
 
-    def __init__(self, study: optuna.Study, objectives: Sequence[str]) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        objectives: Sequence[str],
+        design_today: Callable[[Mapping[str, Any]], Design | None] = lambda _: None,
+    ) -> None:
         self._study = study
+        self._design_today = design_today
         self._objectives = tuple(objectives)
         self.held: set[int] = set()
         self.alone = True
@@ -122,7 +129,10 @@ class Books:
         self._open.pop(trial.number, None)
         self._unsigned.pop(trial.number, None)
         if "result" in attrs:
+            known = trial.number in self._booked
             self.book(trial.number, attrs.get("config_id", ""), TrialResult.from_dict(attrs["result"]))
+            if not known and (today := self._design_today(attrs.get("config", {}))) is not None:
+                self._trained.setdefault(today, trial.number)
         elif trial.state is TrialState.PRUNED:
             self.turned_away[trial.number] = attrs.get("reason", "")
 

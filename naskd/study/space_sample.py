@@ -9,14 +9,12 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
-from naskd.schemes import SCHEMES
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.study import StudySpec
 from naskd.study.admission import problems, settle
 from naskd.study.study import Space
+from naskd.trials.methods import methods_of
 
 
 class _NoDesignError(Exception):
@@ -116,19 +114,15 @@ def sample_space(
 
 
 def methods_of_the_script(sample: SpaceSample) -> list[str]:
-    """Blocks, kinds of knowledge and schemes of the designs that the running script itself defines.
+    """Methods of the designs that the running script itself defines.
 
     Other processes do not run it, and so do not know them.
     """
-    used: dict[str, str | type[Any]] = {}
-    for design, _ in sample.designs:
-        taught = design.distillation
-        networks = [design.architecture, *(assistant.architecture for assistant in taught.assistants)]
-        terms = [*taught.terms, *(term for assistant in taught.assistants for term in assistant.terms)]
-        for stage in (stage for network in networks for stage in network.stages):
-            used[f"block {stage.block!r}"] = BLOCKS[stage.block].implementation
-        used.update({f"knowledge {term.kind!r}": KNOWLEDGE[term.kind].implementation for term in terms})
-        used[f"scheme {taught.scheme!r}"] = SCHEMES[taught.scheme].implementation
+    used = {
+        f"{registry.what} {name!r}": registry[name].implementation
+        for design, _ in sample.designs
+        for registry, name in methods_of(design)
+    }
     return sorted(name for name, implementation in used.items() if _module_of(implementation) == "__main__")
 
 

@@ -19,7 +19,7 @@ from naskd.spec.pareto import hypervolume, objective_space
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec, identity_difference
 from naskd.spec.teachers import DEFAULT_NAME
-from naskd.study.admission import count_kinds, problems, settle
+from naskd.study.admission import count_kinds, design_today, problems, settle
 from naskd.study.leases import LEASE_SECONDS, owner_id
 from naskd.study.ledger import CHOOSING_SECONDS, Books, await_creation
 from naskd.study.samplers import build_sampler
@@ -136,7 +136,7 @@ class Study:
         self._standing_of: tuple[int, float, float] = (0, 0.0, math.nan)
         self._artifact_seconds = 0.0
         self._study = self._open(storage, identity, reference_point)
-        self._books = Books(self._study, spec.objectives)
+        self._books = Books(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
         self._recover()
         self._seconds_before = self._books.wall_seconds
         self._started = time.monotonic()

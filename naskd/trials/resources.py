@@ -8,7 +8,7 @@ import torch
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
+from naskd.networks import BLOCKS, FAMILIES
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import foreign_code, own_code
 from naskd.store.artifacts import ArtifactStore
@@ -96,7 +96,7 @@ def open_resources(
 
 def _code() -> tuple[str, ...] | None:
     """Now, since files may be edited while a search runs on what was imported."""
-    cards = [card.implementation for registry in (BLOCKS, KNOWLEDGE) for card in registry]
+    cards = [card.implementation for registry in (BLOCKS, FAMILIES, KNOWLEDGE) for card in registry]
     foreign = foreign_code(cards)
     return None if foreign is None else (own_code(), *foreign)
 

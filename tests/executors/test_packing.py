@@ -10,7 +10,7 @@ import pytest
 from small_studies import given, small_context
 
 from naskd.executors.packing import pack, unpack
-from naskd.networks import BLOCKS
+from naskd.networks import BLOCKS, FAMILIES
 from naskd.spec.study import StudySpec
 from naskd.store.artifacts import ArtifactStore
 
@@ -49,8 +49,9 @@ def test_files_of_one_folder_stay_neighbours_and_each_travels_once_with_what_it_
 
 LIBRARY = """
 import dataclasses
-from naskd.networks import BLOCKS
+from naskd.networks import BLOCKS, FAMILIES
 BLOCKS.register(dataclasses.replace(BLOCKS["basic"], name="of a library"))
+FAMILIES.register(dataclasses.replace(FAMILIES["cnn"], name="of a library"))
 """
 
 
@@ -65,7 +66,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     importlib.import_module("library.blocks")
 
     def forget() -> None:
-        for kept in (BLOCKS._cards, BLOCKS._origins):
+        for kept in (BLOCKS._cards, BLOCKS._origins, FAMILIES._cards, FAMILIES._origins):
             kept.pop("of a library", None)
         for name in ("library", "library.blocks"):
             sys.modules.pop(name, None)
@@ -77,10 +78,13 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 def test_a_worker_knows_what_a_package_of_the_driver_registered(library, tmp_path: Path):
     context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
     parcel, arrays = pack(context)
-    assert parcel.packages == {"library.blocks": [("block", "of a library")]}
+    assert parcel.packages == {
+        "library.blocks": [("network family", "of a library"), ("block", "of a library")]
+    }
     library()
     unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert "of a library" in BLOCKS
+    assert "of a library" in FAMILIES
 
 
 def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_path: Path, caplog):
@@ -92,8 +96,8 @@ def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_pa
     importlib.invalidate_caches()
     unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert (
-        "does not know block 'of a library': library.blocks cannot be imported: ModuleNotFoundError"
-        in caplog.text
+        "does not know network family 'of a library', block 'of a library': library.blocks cannot be "
+        "imported: ModuleNotFoundError" in caplog.text
     )
 
 
@@ -105,4 +109,7 @@ def test_a_package_that_registers_only_when_it_is_told_to_is_named(library, tmp_
     (tmp_path / "library" / "blocks.py").write_text("def setup(): ...\n")
     importlib.invalidate_caches()
     unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
-    assert "does not know block 'of a library': importing library.blocks does not register it" in caplog.text
+    assert (
+        "does not know network family 'of a library', block 'of a library': importing library.blocks does not "
+        "register it" in caplog.text
+    )

@@ -10,8 +10,8 @@ from torch import nn
 
 from naskd.networks import BLOCKS, BlockCard
 from naskd.networks.block import Block
+from naskd.networks.cnn import block_type
 from naskd.networks.layers import SqueezeExcitation, scaled_width
-from naskd.networks.student import block_type
 from naskd.nn.cost import network_cost
 from naskd.spec.design import StageSpec
 

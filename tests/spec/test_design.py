@@ -167,7 +167,7 @@ def test_a_design_cannot_be_changed() -> None:
         (lambda: StageSpec("basic", 1, 8, kernel=17), "less than or equal to 15"),
         (lambda: StageSpec("basic", 1, 8, expansion=0.0), "greater than 0"),
         (lambda: StageSpec("basic", 1, 8, stride=3), "1 or 2"),
-        (lambda: ArchitectureSpec(stages=()), "at least 1 item"),
+        (lambda: ArchitectureSpec(stages=()), "needs stages, at least one"),
         (lambda: ArchitectureSpec(ARCHITECTURE.stages, stem_kernel=2), "1, 3, 5 or 7"),
         (lambda: KnowledgeTerm("logits", weight=-1.0), "greater than or equal to 0"),
         (lambda: KnowledgeTerm("logits", weight=float("inf")), "finite"),

@@ -7,11 +7,13 @@ from naskd.executors import EXECUTORS
 from naskd.executors.local.serial import SerialExecutor
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import KnowledgeLoss
-from naskd.networks import BLOCKS
+from naskd.networks import BLOCKS, FAMILIES
 from naskd.networks.block import Block
+from naskd.networks.student import Student
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme
 from naskd.spec.registry import Registry, nearest
+from naskd.trials.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def test_what_a_card_names_is_imported_on_demand_and_a_class_is_taken_as_it_is(
 
 @pytest.mark.parametrize(
     ("registry", "base"),
-    [(BLOCKS, Block), (KNOWLEDGE, KnowledgeLoss), (SCHEMES, Scheme), (EXECUTORS, None)],
+    [(BLOCKS, Block), (FAMILIES, Student), (KNOWLEDGE, KnowledgeLoss), (SCHEMES, Scheme), (EXECUTORS, None)],
     ids=lambda value: getattr(value, "what", ""),
 )
 def test_everything_that_is_shipped_loads(registry, base) -> None:
@@ -93,7 +95,7 @@ def test_everything_that_is_shipped_loads(registry, base) -> None:
         assert registry.load("serial") is SerialExecutor
 
 
-@pytest.mark.parametrize("registry", [BLOCKS, KNOWLEDGE, SCHEMES], ids=lambda registry: registry.what)
+@pytest.mark.parametrize("registry", METHODS, ids=lambda registry: registry.what)
 def test_every_method_names_its_paper(registry) -> None:
     for card in registry:
         assert "arXiv" in card.paper or "20" in card.paper, card.name

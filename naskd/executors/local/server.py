@@ -41,11 +41,9 @@ def start_server() -> None:
 
 def _preloaded() -> list[str]:
     """Modules that trials import sooner or later: all registered methods that come with naskd."""
-    from naskd.knowledge import KNOWLEDGE
-    from naskd.networks import BLOCKS
-    from naskd.schemes import SCHEMES
+    from naskd.trials.methods import METHODS
 
-    cards = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES) for card in registry]
+    cards = [card for registry in METHODS for card in registry]
     methods = {c.implementation.partition(":")[0] for c in cards if isinstance(c.implementation, str)}
     ours = sorted(name for name in methods if name.startswith(f"{naskd.__name__}."))
     return [*PRELOADED, *ours]

@@ -1,0 +1,30 @@
+"""What designs are made of: the registries that users add to, and the one way in which a design is written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS, FAMILIES
+from naskd.schemes import SCHEMES
+from naskd.spec import canonical as by_cards
+from naskd.spec.design import TrialConfig
+from naskd.spec.registry import Registry
+
+METHODS: tuple[Registry[Any], ...] = (FAMILIES, BLOCKS, KNOWLEDGE, SCHEMES)
+"""What users may add to, and designs are made of. Workers know of each what the driver knows."""
+
+
+def methods_of(config: TrialConfig) -> Iterator[tuple[Registry[Any], str]]:
+    """Each name of a method in a design, assistants included, with the registry that it is looked up in."""
+    taught = config.distillation
+    yield SCHEMES, taught.scheme
+    for network in (config.architecture, *(assistant.architecture for assistant in taught.assistants)):
+        yield FAMILIES, network.family
+        yield from ((BLOCKS, stage.block) for stage in network.stages)
+    for terms in (taught.terms, *(assistant.terms for assistant in taught.assistants)):
+        yield from ((KNOWLEDGE, term.kind) for term in terms)
+
+
+def canonical(config: TrialConfig) -> TrialConfig:
+    """The same training written in one way, by the cards of all methods; see :func:`naskd.spec.canonical.canonical`."""
+    return by_cards.canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS, families=FAMILIES, schemes=SCHEMES)
