@@ -37,7 +37,7 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that goes on only when somebody sleeps.
+    """A clock that goes on only when it is told to.
 
     Args:
         start: What :meth:`time` says at first, seconds; :meth:`monotonic` begins at 0.
@@ -64,3 +64,7 @@ class FakeClock:
         if seconds < 0:
             raise ValueError(f"a clock cannot go back: sleep({seconds!r})")
         self._passed += seconds
+
+    def advance_to(self, moment: float) -> None:
+        """Go on until :meth:`monotonic` says `moment`; nothing happens where that is over."""
+        self._passed = max(self._passed, moment)
