@@ -22,6 +22,7 @@ from conftest import write_tiny_study
 from small_studies import STUDENT, TEACHER, TRAINING, design
 
 import naskd
+from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers, check_loggers, thread
 from naskd.loggers.thread import JobLogger, flat_design
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
@@ -126,7 +127,8 @@ def test_what_is_no_observer_is_refused(tmp_path, monkeypatch):
 
 def test_no_logger_is_imported_before_a_search_begins():
     code = (
-        "import sys; from pathlib import Path; from naskd.loggers import build_loggers; "
+        "import sys; from pathlib import Path; from naskd.executors import EXECUTORS
+from naskd.loggers import build_loggers; "
         f"build_loggers({INSTALLED!r}, folder=Path('x'), study='s'); "
         "print([name for name in ('mlflow', 'wandb', 'tensorboardX') if name in sys.modules])"
     )
@@ -569,10 +571,23 @@ def test_a_search_ends_well_with_three_broken_loggers(tmp_path, monkeypatch, cap
     assert any(line.startswith("mlflow did nothing for 5 s") for line in lines)
 
 
-@pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_loggers_follow_a_search_under_every_executor(executor, tmp_path):
-    """Ray's is in tests/ray."""
+@pytest.fixture
+def private_ray() -> Iterator[None]:
+    """A cluster of one core: the executor leaves a connection that it found as it was."""
+    import ray
+
+    from naskd.executors.ray.connect import connect
+
+    connect("local", num_cpus=1)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS.names())
+def test_loggers_follow_a_search_under_every_executor(executor, tmp_path, request):
     settings = [f"execution.executor='{executor}'", "execution.callbacks=['tensorboard']"]
+    if executor == "ray":
+        request.getfixturevalue("private_ray")
     run = naskd.search(write_tiny_study(tmp_path), out=tmp_path / "run", trials=1, settings=settings)
     (found,) = (t for t in run.trials() if t["state"] == "COMPLETE")
     values = scalars(event_file(tmp_path / "run" / "tensorboard" / f"trial-{found['number']}"))
