@@ -127,8 +127,7 @@ def test_what_is_no_observer_is_refused(tmp_path, monkeypatch):
 
 def test_no_logger_is_imported_before_a_search_begins():
     code = (
-        "import sys; from pathlib import Path; from naskd.executors import EXECUTORS
-from naskd.loggers import build_loggers; "
+        "import sys; from pathlib import Path; from naskd.loggers import build_loggers; "
         f"build_loggers({INSTALLED!r}, folder=Path('x'), study='s'); "
         "print([name for name in ('mlflow', 'wandb', 'tensorboardX') if name in sys.modules])"
     )

@@ -12,8 +12,8 @@ from naskd.executors.attempts import POLL_SECONDS
 from naskd.spec.clock import FakeClock
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import RunError
-from naskd.trials.context import ArtifactRecipe
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
+from naskd.trials.prerequisites import ArtifactRecipe
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class ReplayFacts:
         """None: what was trained had its teacher."""
         return []
 
-    def teacher_recipe(self) -> ArtifactRecipe:
-        """A name; nothing is made under it."""
-        return ArtifactRecipe("teacher", None, (), 0, "teacher")
+    def teachers(self) -> list[ArtifactRecipe]:
+        """None: likewise."""
+        return []
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Always."""
@@ -97,7 +97,7 @@ class ReplayExecutor:
     """Runs a study against a table, with as many workers as wanted; see :class:`~naskd.executors.Executor`.
 
     Every epoch is reported, and results are told, in the order of the clock; of two at the same moment the job that
-    was asked for first comes first. Teachers and assistants take no time and cost nothing.
+    was asked for first comes first. Shared networks, if the study's facts know of any, take no time and cost nothing.
 
     Args:
         table: What was recorded.
