@@ -264,7 +264,7 @@ def search(
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
         with _writing_to(run_dir), progress, _notices(progress.notice):
-            run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observe=progress.observe)
+            run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
         _say(f"the running trial is run again by: {_command('search', study, out=out, settings=settings)}")
         raise

@@ -15,7 +15,8 @@ from naskd.spec.study import RUNS, StudySpec
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
-    from naskd.study.study import Snapshot
+    from naskd.study.observer import StudyObserver
+    from naskd.study.snapshot import Snapshot
 
 
 def search(
@@ -26,6 +27,7 @@ def search(
     out: str | Path | None = None,
     settings: Sequence[str] = (),
     observe: "Callable[[Snapshot], None]" = lambda _: None,
+    observers: "Sequence[StudyObserver]" = (),
 ) -> "Run":
     """Run a study, or go on with it where it stopped.
 
@@ -36,6 +38,7 @@ def search(
         out: Run directory; default ``runs/<name>``.
         settings: ``key=value`` overrides, as ``--set`` takes them.
         observe: Called with a snapshot whenever something has changed.
+        observers: Follow the search more closely: jobs, epochs, results (:mod:`naskd.study.observer`).
 
     Returns:
         The run, with its report written.
@@ -54,7 +57,7 @@ def search(
     prepare(spec)
     from naskd.runs.run import run_search
 
-    return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe)
+    return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe, observers)
 
 
 def prepare(spec: StudySpec) -> None:

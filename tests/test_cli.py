@@ -30,7 +30,7 @@ from naskd.runs.export import ExportError
 from naskd.schemes import SCHEMES
 from naskd.spec.errors import RunError
 from naskd.study import record
-from naskd.study.study import Snapshot
+from naskd.study.snapshot import Snapshot
 
 CARDS = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES, EXECUTORS) for card in registry]
 
@@ -467,11 +467,11 @@ def snapshots(n: int) -> list[Snapshot]:
 def test_plain_progress_is_a_line_now_and_then() -> None:
     out, now = io.StringIO(), [0.0]
     with SearchProgress(Console(file=out, width=200), 100, clock=lambda: now[0]) as progress:
-        progress.observe(Snapshot(running="teacher"))
+        progress.looked(Snapshot(running="teacher"))
         for snapshot in snapshots(100):
             now[0] = snapshot.seconds
-            progress.observe(snapshot)
-        progress.observe(Snapshot(complete=100, fraction=1.0, seconds=100))
+            progress.looked(snapshot)
+        progress.looked(Snapshot(complete=100, fraction=1.0, seconds=100))
     lines = out.getvalue().splitlines()
     assert lines[0] == "training the teacher"
     assert "\x1b" not in out.getvalue()
@@ -483,7 +483,7 @@ def test_terminal_progress_says_what_runs_and_what_is_left() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True, color_system=None)
     with SearchProgress(console, 10, clock=lambda: 0.0) as progress:
-        progress.observe(Snapshot(3, 1, 2, "trial 6", 4, 20, 0.75, 0.9722, 0, 0.4, 8.0, 12.0))
+        progress.looked(Snapshot(3, 1, 2, "trial 6", 4, 20, 0.75, 0.9722, 0, 0.4, 8.0, 12.0))
         progress.notice("finishing the running trial")
         console.print(progress.render())
     shown = out.getvalue()
@@ -503,12 +503,12 @@ def test_progress_says_when_a_search_only_waits_for_other_drivers() -> None:
     out, shown = io.StringIO(), io.StringIO()
     with SearchProgress(Console(file=out, width=200), 10, clock=lambda: 0.0) as progress:
         for snapshot in (waiting, waiting, waiting):
-            progress.observe(snapshot)
+            progress.looked(snapshot)
     assert out.getvalue().count("\n") == 1, "said once"
     assert out.getvalue().startswith("waiting for 2 trials of other drivers")
     console = Console(file=shown, width=100, force_terminal=True, color_system=None)
     with SearchProgress(console, 10, clock=lambda: 0.0) as progress:
-        progress.observe(Snapshot(complete=3, seconds=5.0, waiting_for=1))
+        progress.looked(Snapshot(complete=3, seconds=5.0, waiting_for=1))
         console.print(progress.render())
     assert "waiting for 1 trial of other drivers" in shown.getvalue()
 
@@ -529,7 +529,7 @@ def test_progress_says_when_a_search_only_waits_for_other_drivers() -> None:
 def test_progress_says_how_many_train_at_once(snapshot: Snapshot, said: str) -> None:
     console = Console(file=(out := io.StringIO()), width=100, force_terminal=True, color_system=None)
     progress = SearchProgress(console, 10, clock=lambda: 0.0)
-    progress.observe(snapshot)
+    progress.looked(snapshot)
     console.print(progress.render())
     assert said in [line.strip() for line in out.getvalue().splitlines()]
 

@@ -1,4 +1,4 @@
-"""Searches that are killed and interrupted, for real: their books are checked after each death and each resume."""
+"""Searches that are killed and interrupted, for real: their ledgers are checked after each death and each resume."""
 
 import json
 import math
@@ -17,7 +17,7 @@ import pytest
 from naskd.runs.run import Run, open_run, open_study
 from naskd.spec.design import TrialConfig
 from naskd.spec.seeds import trial_seed
-from naskd.study.record import load_books
+from naskd.study.record import load_ledger
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.steps import run_job
 
@@ -119,14 +119,14 @@ def _write_study(folder: Path, **values: object) -> Path:
 
 
 def _trials(run: Path) -> list[dict[str, Any]]:
-    """All trials in the books; none where the run has not begun."""
+    """All trials in the ledger; none where the run has not begun."""
     try:
         return open_run(run).trials()
     except ValueError:
         return []
 
 
-def _check_books(trials: list[dict[str, Any]]) -> None:
+def _check_ledger(trials: list[dict[str, Any]]) -> None:
     """What holds at every moment, whoever has died."""
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     assert len({(t["config_id"], t["seed"]) for t in complete}) == len(complete), "a design is COMPLETE twice"
@@ -186,7 +186,7 @@ def test_twenty_kills_lose_nothing(forker: Forker, tmp_path: Path):
         if recovered.exists():
             states = json.loads(recovered.read_text())
             assert "RUNNING" not in states, "a trial of a dead process was left running"
-        _check_books(_trials(run))
+        _check_ledger(_trials(run))
     assert kills == N_KILLS
     assert longest_recovery < 6.5, "a resume waited for a dead process's lock"
 
@@ -194,7 +194,7 @@ def test_twenty_kills_lose_nothing(forker: Forker, tmp_path: Path):
     argv = ["search", str(study), "--out", str(run), "--trials", str(n_trials)]
     assert forker.wait(forker.start(argv, log)) == 0, log.read_text()[-2000:]
     trials = _trials(run)
-    _check_books(trials)
+    _check_ledger(trials)
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     failed = [t for t in trials if t["state"] == "FAIL" and not t["retried"]]
     assert len(complete) + len(failed) == n_trials
@@ -295,7 +295,7 @@ def _runs_a_trial(run: Path, pid: int) -> bool:
     """Whether a driver has chosen a design and trains it now."""
     if not (run / "study.json").exists():
         return False
-    trials = load_books(open_run(run).spec, run).get_trials(deepcopy=False)
+    trials = load_ledger(open_run(run).spec, run).get_trials(deepcopy=False)
     running = [t.user_attrs for t in trials if t.state.name == "RUNNING" and "config_id" in t.user_attrs]
     return any(f":{pid}:" in attrs["owner"] and not attrs.get("blocked") for attrs in running)
 
@@ -333,8 +333,8 @@ def test_three_drivers_on_one_storage_of_which_one_is_killed_and_one_interrupted
     again = {t["retry_of"]: t for t in complete if t["retry_of"] is not None}
     assert sorted(again) == lost, "each is run again"
     assert all(again[number]["config"] == trials[number]["config"] for number in lost)
-    books = load_books(open_run(runs[0]).spec, runs[0]).trials
-    owners = {t.user_attrs["owner"].split(":")[1] for t in books if t.state.name == "COMPLETE"}
+    trials = load_ledger(open_run(runs[0]).spec, runs[0]).trials
+    owners = {t.user_attrs["owner"].split(":")[1] for t in trials if t.state.name == "COMPLETE"}
     assert {str(pids[0]), str(pids[2])} <= owners, "a driver has done nothing"
     made = sorted(p.parent.name for p in (tmp_path / "runs" / "artifacts").glob("*/manifest.json"))
     record = open_run(runs[0]).to_dict(everything=True)

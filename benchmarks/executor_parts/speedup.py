@@ -62,9 +62,9 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def optuna_trials(run: Any) -> list[Any]:
-    from naskd.study.record import load_books
+    from naskd.study.record import load_ledger
 
-    return load_books(run.spec, run.path).get_trials(deepcopy=False)
+    return load_ledger(run.spec, run.path).get_trials(deepcopy=False)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from naskd.spec.parse import parse_study
 from naskd.spec.study import BudgetSpec, LimitsSpec, SamplerSpec, StudySpec
 from naskd.spec.userfile import import_file
 from naskd.study.leases import renewing
-from naskd.study.record import load_books, run_record
+from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import quiet
 
 ARMS = ("undistilled", "distilled")
@@ -108,7 +108,7 @@ def search(
     finally:
         source.release()
     seconds = time.perf_counter() - began
-    trials = run_record(load_books(spec, home), spec.objectives, everything=True)["trials"]
+    trials = run_record(load_ledger(spec, home), spec.objectives, everything=True)["trials"]
     trained = [trial for trial in trials if trial["state"] in ("COMPLETE", "FAIL")]
     failed = [trial["reason"] for trial in trained if trial["state"] == "FAIL"]
     return {

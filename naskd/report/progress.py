@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report.units import duration, finite, percent
-from naskd.study.study import Snapshot
+from naskd.study.observer import StudyObserver
+from naskd.study.snapshot import Snapshot
 
 LINE_SECONDS = 10.0
 """Least time between two plain lines, so that a log file of a long search stays readable."""
@@ -80,8 +81,8 @@ class Progress(ABC):
         self.console.print(Text(line), soft_wrap=True)
 
 
-class SearchProgress(Progress):
-    """Of a search: pass :meth:`observe` to :func:`naskd.search`.
+class SearchProgress(Progress, StudyObserver):
+    """Of a search: one of the observers of :func:`naskd.search`.
 
     Args:
         console: See :class:`Progress`.
@@ -98,7 +99,7 @@ class SearchProgress(Progress):
         self._artifact = ""
         super().__init__(console, clock)
 
-    def observe(self, snapshot: Snapshot) -> None:
+    def looked(self, snapshot: Snapshot) -> None:
         """Take in where the study stands."""
         self.snapshot, self._seen = snapshot, self._clock()
         # Teachers and assistants are rare and long: their start is worth a line of its own.

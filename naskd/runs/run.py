@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from naskd import report
 from naskd.executors import EXECUTORS
+from naskd.loggers import build_loggers, check_loggers
 from naskd.networks.student_file import load_student
 from naskd.runs.estimate import estimate_search
 from naskd.runs.export import Format, export_student
@@ -19,13 +20,17 @@ from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.spec.design import TrialConfig, content_id
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.parse import parse_study
+from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import RUNS, StudySpec
 from naskd.spec.userfile import file_content_id, import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
+from naskd.study.facts import Space
 from naskd.study.leases import renewing
-from naskd.study.record import load_books, run_record
+from naskd.study.observer import SnapshotObserver, StudyObserver
+from naskd.study.record import load_ledger, run_record
+from naskd.study.snapshot import Snapshot
 from naskd.study.space_sample import (
     SpaceSample,
     check_warm_start,
@@ -34,8 +39,9 @@ from naskd.study.space_sample import (
     random_reference_point,
     sample_space,
 )
+from naskd.study.stopping import StoppingRule
 from naskd.study.storage import dashboard_target, open_storage, quiet
-from naskd.study.study import Snapshot, Space, Study
+from naskd.study.study import Study
 from naskd.trials.context import StudyContext
 from naskd.trials.resources import open_resources
 
@@ -82,12 +88,18 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     EXECUTORS[spec.execution.executor]
     for module in spec.modules:
         import_file(spec.resolve(module))
+    check_loggers(spec.execution.callbacks)
     space = load_function(spec.space, spec.base)
     resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")
     return OpenStudy(spec, space, StudyContext.of(resources))
 
 
-def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], None] = lambda _: None) -> "Run":
+def run_search(
+    spec: StudySpec,
+    run_dir: Path,
+    observe: Callable[[Snapshot], None] = lambda _: None,
+    observers: Sequence[StudyObserver] = (),
+) -> "Run":
     """Run a study, or go on with it where it stopped; see :func:`naskd.launch.search`."""
     opened = open_study(spec, runs=run_dir.parent)
     sample = opened.sample()
@@ -106,6 +118,7 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
         data = opened.context.resources.data
         identity = _identity(opened)
         opened = opened.given(checkpoints=_checkpoints(spec, run_dir, identity))
+        loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
         source = Study(
             spec,
             opened.space,
@@ -113,7 +126,8 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
             opened.context.designs,
             identity=identity,
             reference_point=random_reference_point(sample, spec, data.n_classes, len(data.train)),
-            observe=observe,
+            observers=(SnapshotObserver(observe), *observers, *loggers),
+            stopping=_stopping_rule(spec),
         )
         partial = run_dir / f".{STUDY_FILE}.partial"
         partial.write_text(shown)
@@ -129,6 +143,12 @@ def run_search(spec: StudySpec, run_dir: Path, observe: Callable[[Snapshot], Non
     run.stop_reason = source.end_reason
     run.write_html()
     return run
+
+
+def _stopping_rule(spec: StudySpec) -> StoppingRule | None:
+    """What the study file names; None where it names nothing."""
+    chosen = getattr(spec, "stopping", None)
+    return None if chosen is None else STOPPING_RULES.load(chosen.name)(**dict(chosen.options))
 
 
 def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) -> CheckpointStore:
@@ -199,7 +219,7 @@ def open_run(path: str | Path) -> "Run":
 
 
 class Run:
-    """A run directory: its books, its front, and what can be done with it.
+    """A run directory: its ledger, its front, and what can be done with it.
 
     Args:
         path: Of the directory.
@@ -225,8 +245,10 @@ class Run:
         return self._context
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
-        books = load_books(self.spec, self.path)
-        return run_record(books, self.spec.objectives, everything=everything, with_importance=with_importance)
+        ledger = load_ledger(self.spec, self.path)
+        return run_record(
+            ledger, self.spec.objectives, everything=everything, with_importance=with_importance
+        )
 
     @property
     def storage_url(self) -> str:

@@ -37,35 +37,6 @@ def non_dominated(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.boo
     return mask
 
 
-def non_dominated_ranks(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.int64]:
-    """The front each point is on when fronts are peeled off one after the other.
-
-    Non-dominated sorting as in NSGA-II (Deb et al., IEEE TEC 6(2), 2002).
-
-    Args:
-        points: ``(N, M)``.
-        maximise: For each objective, whether more is better.
-
-    Returns:
-        Ranks ``(N,)``: 0 on the front of all points, 1 on the front of what is left, ... Points with a NaN
-        share one rank behind all others, so that sorting by rank puts them last.
-
-    Raises:
-        ValueError: The shapes do not agree.
-    """
-    costs = _as_costs(points, maximise)
-    ranks = np.zeros(len(costs), dtype=np.int64)
-    left = np.flatnonzero(~np.isnan(costs).any(axis=1))
-    rank = 0
-    while len(left):
-        front = _minimal(costs[left])
-        ranks[left[front]] = rank
-        left = left[~front]
-        rank += 1
-    ranks[np.isnan(costs).any(axis=1)] = rank
-    return ranks
-
-
 def hypervolume(points: ArrayLike, reference_point: ArrayLike, maximise: Sequence[bool]) -> float:
     """The volume that the points dominate and the reference point bounds.
 

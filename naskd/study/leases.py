@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,22 +25,26 @@ def owner_id() -> str:
     return f"{_host()}:{os.getpid()}:{_start_time(os.getpid())}"
 
 
-def is_alive(owner: str, expires: float) -> bool:
+def is_alive(owner: str, expires: float, now: float) -> bool:
     """Whether the owner of a running trial may still finish it.
 
     Args:
         owner: From :func:`owner_id`.
         expires: Seconds since the epoch at which the lease ends unless it is renewed.
+        now: Seconds since the epoch, by this host's clock.
     """
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     if host == _host() and rest.isdigit():
         return _start_time(int(rest)) == owner.rpartition(":")[2]
-    return time.time() < expires
+    return now < expires
 
 
 @contextmanager
 def renewing(renew: Callable[[], None]) -> Iterator[None]:
-    """Call `renew` now and then while inside, in a thread of its own: an epoch may take longer than a lease."""
+    """Call `renew` now and then while inside, in a thread of its own: an epoch may take longer than a lease.
+
+    Now and then is in real time, whatever clock the study has: other drivers are real.
+    """
     ended = threading.Event()
 
     def keep() -> None:

@@ -1,4 +1,4 @@
-"""The run record: all that a study's books say, as plain data. Reports and scripts read nothing else."""
+"""The run record: all that a study's ledger says, as plain data. Reports and scripts read nothing else."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,14 @@ from naskd.spec.errors import InputError
 from naskd.spec.pareto import non_dominated, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
+from naskd.study.opening import SCHEMA_VERSION
+from naskd.study.snapshot import DIRECTIONS, study_hypervolume
 from naskd.study.storage import open_storage
-from naskd.study.study import DIRECTIONS, SCHEMA_VERSION, study_hypervolume
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 
 
-def load_books(spec: StudySpec, run_dir: Path) -> optuna.Study:
+def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
     """A run's study, for reading.
 
     Raises:
@@ -124,7 +125,7 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """What the banks saved, over all trials; None where no trial asked a teacher, or the books are too old to say."""
+    """What the banks saved, over all trials; None where no trial asked a teacher, or the ledger is too old to say."""
     heard = [t for t in trials if t["asked_images"]]
     if not heard:
         return None

@@ -1,39 +1,96 @@
-"""Samplers by name, with their settings from the study file."""
+"""Samplers: one function each, named by the cards of :mod:`naskd.spec.samplers`."""
 
 import warnings
+from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 
 from naskd.spec.errors import InputError
+from naskd.spec.samplers import SAMPLERS
 from naskd.spec.seeds import derive_seed
 from naskd.spec.study import SamplerSpec
 
 
-def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> optuna.samplers.BaseSampler:
+def tpe(seed: int, startup_trials: int = 10, multivariate: bool = True) -> BaseSampler:
+    """Tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011; Ozaki et al., GECCO 2020).
+
+    Args:
+        seed: In [0, 2^32).
+        startup_trials: Random designs before the model speaks, at least 1.
+        multivariate: Model parameters jointly rather than one by one.
+    """
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=startup_trials, multivariate=multivariate, constant_liar=True
+    )
+
+
+def nsga2(seed: int, population_size: int = 20) -> BaseSampler:
+    """NSGA-II (Deb et al., IEEE TEVC 2002).
+
+    Args:
+        seed: In [0, 2^32).
+        population_size: Designs of a generation, at least 2.
+    """
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=population_size)
+
+
+def nsga3(seed: int, population_size: int = 20) -> BaseSampler:
+    """NSGA-III (Deb & Jain, IEEE TEVC 2014).
+
+    Args:
+        seed: In [0, 2^32).
+        population_size: Designs of a generation, at least 2.
+    """
+    return optuna.samplers.NSGAIIISampler(seed=seed, population_size=population_size)
+
+
+def gp(seed: int, startup_trials: int = 10) -> BaseSampler:
+    """Gaussian process with expected hypervolume improvement (Daulton et al., NeurIPS 2020).
+
+    Args:
+        seed: In [0, 2^32).
+        startup_trials: Random designs before the model speaks, at least 1.
+    """
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup_trials)
+
+
+def random(seed: int) -> BaseSampler:
+    """Independent random designs (Bergstra & Bengio, JMLR 2012).
+
+    Args:
+        seed: In [0, 2^32).
+    """
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSampler:
     """The sampler of a study.
 
     Args:
-        spec: Name and settings.
+        spec: Name and options.
         study_seed: Of the study.
         n_trials: Already in the storage. A resumed study must not replay the random numbers of its beginning.
+
+    Raises:
+        InputError: The name is not registered, or its implementation returns something else than a sampler.
     """
     seed = derive_seed("sampler", study_seed, n_trials) % 2**32
     with warnings.catch_warnings():
         # Optuna marks multivariate TPE and GP as experimental; the study file chose them by name.
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        if spec.name == "tpe":
-            return optuna.samplers.TPESampler(
-                seed=seed,
-                n_startup_trials=spec.startup_trials,
-                multivariate=spec.multivariate,
-                constant_liar=True,
-            )
-        if spec.name == "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=spec.startup_trials)
-        if spec.name == "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=spec.population_size)
-        if spec.name == "nsga3":
-            return optuna.samplers.NSGAIIISampler(seed=seed, population_size=spec.population_size)
-        if spec.name == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-    raise InputError(f"unknown sampler {spec.name!r}; known: tpe, nsga2, nsga3, gp, random")
+        sampler = SAMPLERS.load(spec.name)(seed=seed, **_options(spec))
+    if not isinstance(sampler, BaseSampler):
+        raise InputError(
+            f"sampler {spec.name!r} returned {type(sampler).__name__}; it must return an "
+            "optuna.samplers.BaseSampler"
+        )
+    return sampler
+
+
+def _options(spec: SamplerSpec) -> dict[str, Any]:
+    """What the sampler is called with beside its seed: options, or the fields of before that its card has."""
+    options = getattr(spec, "options", None)
+    if options is not None:
+        return dict(options)
+    return {name: getattr(spec, name) for name in SAMPLERS[spec.name].options}

@@ -12,8 +12,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.study import StudySpec
+from naskd.study import optuna_private
 from naskd.study.admission import problems, settle
-from naskd.study.study import Space
+from naskd.study.facts import Space
 from naskd.trials.methods import methods_of
 
 
@@ -156,7 +157,7 @@ def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDi
 
 def _in_range(distribution: BaseDistribution, value: Any) -> bool:
     try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
+        return optuna_private.contains(distribution, value)
     except (ValueError, TypeError):
         return False
 

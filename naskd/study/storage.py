@@ -1,4 +1,4 @@
-"""Where a study keeps its books."""
+"""Where a study keeps its ledger."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.storages.journal._file import get_lock_file
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from naskd.spec.errors import InputError
+from naskd.study import optuna_private
 
 LOCK_GRACE_SECONDS = 5
 """A killed writer often leaves the journal's lock behind; the next one waits this long before it breaks it."""
@@ -45,24 +45,25 @@ class WholeLineJournal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._gathering: set[int] = set()
-        super().__init__(str(path), lock_obj=JournalFileSymlinkLock(str(path), LOCK_GRACE_SECONDS))
+        self.lock = JournalFileSymlinkLock(str(path), LOCK_GRACE_SECONDS)
+        super().__init__(str(path), lock_obj=self.lock)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write entries, whole or not at all, and wait for the disk unless inside of :meth:`one_sync`.
+        """Write entries, whole or not at all, and wait for the disk unless inside of :meth:`gathering`.
 
         Raises:
             OSError: They cannot be written, most often because the disk is full.
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._told(), get_lock_file(self._lock), open(self._path, "ab") as file:
+        with self._told(), self._locked(), open(self._path, "ab") as file:
             file.write(lines.encode())
             file.flush()
             if threading.get_ident() not in self._gathering:
                 os.fsync(file.fileno())
 
     @contextmanager
-    def one_sync(self) -> Iterator[None]:
-        """See :func:`naskd.study.storage.one_sync`; for the thread that calls it."""
+    def gathering(self, *, sync: bool) -> Iterator[None]:
+        """Inside, the thread that calls it waits for the disk after no entry; at the end once, if `sync`."""
         me = threading.get_ident()
         if me in self._gathering:
             yield
@@ -72,8 +73,17 @@ class WholeLineJournal(JournalFileBackend):
             yield
         finally:
             self._gathering.remove(me)
-            with self._told(), open(self._path, "rb") as file:
-                os.fsync(file.fileno())
+            if sync:
+                with self._told(), open(self._path, "rb") as file:
+                    os.fsync(file.fileno())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -83,7 +93,7 @@ class WholeLineJournal(JournalFileBackend):
         except OSError as error:
             self.cut_partial_line()
             what = (
-                f"the run's books cannot be written ({error.strerror}); mend that and search again to go on"
+                f"the run's ledger cannot be written ({error.strerror}); mend that and search again to go on"
             )
             raise OSError(error.errno, what, str(self._path)) from error
 
@@ -190,11 +200,24 @@ def one_sync(storage: BaseStorage) -> Iterator[None]:
     The wait is most of what an entry costs. Each entry is in the file at once all the same, so that a process that is
     killed loses none: only a power cut can take what was written since the beginning. Other storages wait each time.
     """
-    journal = getattr(storage, "_backend", None)
+    with _gathering(storage, sync=True):
+        yield
+
+
+@contextmanager
+def unsynced(storage: BaseStorage) -> Iterator[None]:
+    """Never wait for the disk inside, for what a power cut may take. Only a journal leaves the choice."""
+    with _gathering(storage, sync=False):
+        yield
+
+
+@contextmanager
+def _gathering(storage: BaseStorage, *, sync: bool) -> Iterator[None]:
+    journal = optuna_private.journal_of(storage)
     if not isinstance(journal, WholeLineJournal):
         yield
         return
-    with journal.one_sync():
+    with journal.gathering(sync=sync):
         yield
 
 

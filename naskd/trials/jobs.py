@@ -13,7 +13,6 @@ class Decision(Enum):
 
     CONTINUE = "continue"
     STOP = "stop"
-    PAUSE = "pause"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from naskd.spec.pareto import hypervolume, non_dominated, non_dominated_ranks, objective_space
+from naskd.spec.pareto import hypervolume, non_dominated, objective_space
 
 SENSES = [(True, False), (False, False), (True, True), (True, False, False), (False, True, False)]
 
@@ -31,18 +31,6 @@ def test_front_equals_brute_force_on_integers_with_ties(maximise, seed):
     assert non_dominated(points, maximise).tolist() == brute_force(points.tolist(), maximise)
 
 
-@pytest.mark.parametrize("maximise", SENSES)
-def test_ranks_equal_peeling_by_brute_force(maximise):
-    points = np.random.default_rng(3).integers(0, 6, size=(50, len(maximise))).tolist()
-    ranks = non_dominated_ranks(points, maximise)
-    left = list(range(50))
-    for rank in range(ranks.max() + 1):
-        front = brute_force([points[i] for i in left], maximise)
-        assert [i for i, on in zip(left, front, strict=True) if on] == np.flatnonzero(ranks == rank).tolist()
-        left = [i for i, on in zip(left, front, strict=True) if not on]
-    assert not left
-
-
 def test_all_copies_of_a_tied_point_are_kept():
     assert non_dominated([[0.9, 10], [0.9, 10], [0.9, 11], [0.8, 10]], (True, False)).tolist() == [
         True,
@@ -56,7 +44,6 @@ def test_all_copies_of_a_tied_point_are_kept():
 def test_nan_is_never_on_the_front_and_dominates_nothing():
     points = [[np.nan, 1], [0.5, 5], [0.99, np.nan], [0.4, 6]]
     assert non_dominated(points, (True, False)).tolist() == [False, True, False, False]
-    assert non_dominated_ranks(points, (True, False)).tolist() == [2, 0, 2, 1]
     assert hypervolume(points, [0, 10], (True, False)) == pytest.approx(2.5)
 
 
@@ -71,7 +58,6 @@ def test_infinities_are_values():
 @pytest.mark.parametrize("maximise", SENSES)
 def test_nothing_is_a_front_too(maximise):
     assert non_dominated([], maximise).shape == (0,)
-    assert non_dominated_ranks([], maximise).shape == (0,)
     assert hypervolume([], [1.0] * len(maximise), maximise) == 0
 
 
@@ -133,10 +119,6 @@ def test_order_and_copies_do_not_matter(points, random):
     mask = non_dominated(points, maximise)
     volume = hypervolume(points, reference, maximise)
     assert non_dominated(points[order], maximise).tolist() == mask[order].tolist()
-    assert (
-        non_dominated_ranks(points[order], maximise).tolist()
-        == non_dominated_ranks(points, maximise)[order].tolist()
-    )
     assert hypervolume(points[order], reference, maximise) == pytest.approx(volume, abs=1e-9)
     # The front alone has the volume of all points, and each of its distinct points a share of it.
     assert hypervolume(points[mask], reference, maximise) == pytest.approx(volume, abs=1e-9)

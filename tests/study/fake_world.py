@@ -168,7 +168,7 @@ def drive(study: Study, jobs: int | None = None) -> None:
     """What the serial executor does, `jobs` jobs at most."""
     done = 0
     while (jobs is None or done < jobs) and (job := study.ask()) is not None:
-        study.tell(job, study.resources.work(job))
+        study.tell(job, study.facts.work(job))
         done += 1
 
 
@@ -182,7 +182,7 @@ def drive_in_parallel(study: Study, workers: int) -> None:
             assert study.finished, "no job is running, none is to be had, and the study is not finished"
             return
         job = running.pop(0)
-        study.tell(job, study.resources.work(job))
+        study.tell(job, study.facts.work(job))
 
 
 def states(study: Study) -> list[str]:

@@ -1,4 +1,4 @@
-"""A study that dies at each of its writes, and again while it recovers, ends with the same books as one that lives."""
+"""A study that dies at each of its writes, and again while it recovers, ends with the same ledger as one that lives."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FixedTrial, TrialState
 
-from naskd.study import ledger as books
+from naskd.study import drivers as drivers_module
 from naskd.study import study as study_module
 from naskd.study.leases import owner_id
 from naskd.study.ledger import booked_artifacts
@@ -52,7 +52,7 @@ class MortalJournal(BaseJournalBackend):
 def _live(entries: list[dict[str, Any]], world: FakeWorld, monkeypatch, writes: int | None):
     """One life of a study; None when it died."""
     monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
-    monkeypatch.setattr(books, "CLAIM_SECONDS", 0.0)
+    monkeypatch.setattr(drivers_module, "CLAIM_SECONDS", 0.0)
     try:
         study = make_study(SPEC, JournalStorage(MortalJournal(entries, writes)), world)
         drive(study)

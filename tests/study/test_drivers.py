@@ -26,15 +26,20 @@ from fake_world import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from naskd.spec.clock import FakeClock, SystemClock
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.study import BudgetSpec, LimitsSpec
-from naskd.study import ledger as books_module
+from naskd.study import drivers as drivers_module
 from naskd.study import study as study_module
+from naskd.study.leases import LEASE_SECONDS
 from naskd.study.ledger import booked_artifacts
+from naskd.study.observer import SnapshotObserver
 from naskd.study.record import run_record
+from naskd.study.shared_networks import MAX_BLOCKED
+from naskd.study.snapshot import Snapshot
 from naskd.study.storage import open_storage
-from naskd.study.study import Snapshot, Study
+from naskd.study.study import Study
 
 
 class Place:
@@ -50,7 +55,7 @@ class Place:
         self.dead: set[str] = set()
         self._monkeypatch = monkeypatch
         self._names = iter("ABCDEFGH")
-        monkeypatch.setattr(books_module, "is_alive", lambda owner, lease: owner not in self.dead)
+        monkeypatch.setattr(drivers_module, "is_alive", lambda owner, lease, now: owner not in self.dead)
 
     def storage(self) -> optuna.storages.BaseStorage:
         if self.kind == "memory":
@@ -82,7 +87,7 @@ def memory(tmp_path, monkeypatch) -> Place:
 
 
 def _work(study: Study, job) -> None:
-    study.tell(job, study.resources.work(job))
+    study.tell(job, study.facts.work(job))
 
 
 def _drive_in_turns(drivers: list[Study], seed: int = 0, at_once: int = 2) -> None:
@@ -101,7 +106,7 @@ def _drive_in_turns(drivers: list[Study], seed: int = 0, at_once: int = 2) -> No
 
 
 def _check(study: Study, n: int) -> None:
-    """The books of a study that has ended, whoever has died."""
+    """The ledger of a study that has ended, whoever has died."""
     trials = study.optuna_study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state is TrialState.COMPLETE]
     assert len(complete) == n, states(study)
@@ -157,7 +162,7 @@ def test_drivers_share_the_budget_of_training_macs(place):
 
 
 def _meanwhile(study: Study, action: Callable[[], object]) -> None:
-    """Let something happen between the look that `study` takes at the books and its next proposal."""
+    """Let something happen between the look that `study` takes at the ledger and its next proposal."""
     ask = study.optuna_study.ask
 
     def asked():
@@ -186,8 +191,7 @@ def test_when_two_drivers_take_the_last_place_together_the_lower_number_has_it(p
 
 def _nobody_waits_for_others_to_choose(place: Place) -> None:
     """Where tests put one driver's proposal inside of another's, the other one cannot go on meanwhile."""
-    for module in (books_module, study_module):
-        place._monkeypatch.setattr(module, "CHOOSING_SECONDS", 0.0)
+    place._monkeypatch.setattr(drivers_module, "CHOOSING_SECONDS", 0.0)
 
 
 def test_first_designs_beyond_the_budget_wait_for_a_larger_one(place):
@@ -225,21 +229,20 @@ def test_of_two_drivers_that_choose_the_same_at_the_same_moment_the_lower_number
         assert chosen.wait(30)
         return same(trial)
 
+    class Waiting(SystemClock):
+        def sleep(self, seconds):
+            chosen.set()
+            super().sleep(seconds)
+
     spec = make_spec(2, teacher=None)
-    first, second = place.driver(spec, space=slow), place.driver(spec, space=same)
-    sleep = time.sleep
-
-    def while_waiting(seconds):
-        chosen.set()
-        sleep(seconds)
-
-    place._monkeypatch.setattr(books_module.time, "sleep", while_waiting)
+    first = place.driver(spec, space=slow)
+    few = make_spec(2, teacher=None, budget=BudgetSpec(trials=2, max_turned_away=1))
+    second = place.driver(few, space=same, clock=Waiting())
     thread = threading.Thread(target=lambda: first_jobs.append(first.ask()))
     first_jobs: list = []
     thread.start()
     while not states(first):
-        sleep(0.01)
-    second.spec = make_spec(2, teacher=None, budget=BudgetSpec(trials=2, max_turned_away=1))
+        time.sleep(0.01)
     assert second.ask() is None
     thread.join()
     assert [job.job_id for job in first_jobs] == ["0"]
@@ -263,7 +266,7 @@ def test_a_design_that_two_drivers_train_all_the_same_is_complete_once(memory, s
         fast_jobs.append(fast.ask())
         return same(trial)
 
-    slow.space = while_choosing
+    slow._asking.space = while_choosing
     slow_job = slow.ask()
     assert slow_job.config == fast_jobs[0].config
     told = [(slow, slow_job), (fast, fast_jobs[0])]
@@ -285,7 +288,7 @@ def test_who_took_so_long_to_choose_that_another_has_trained_the_same_does_not_t
         _work(fast, fast.ask())
         return same(trial)
 
-    slow.space = while_choosing
+    slow._asking.space = while_choosing
     assert slow.ask() is None
     assert states(slow) == ["PRUNED", "COMPLETE"]
 
@@ -406,7 +409,7 @@ def test_two_drivers_that_find_the_same_dead_one_run_its_trial_once(place):
 def test_a_driver_waits_for_the_others_last_trials_and_runs_what_they_lose(place):
     seen: list[Snapshot] = []
     first = place.driver(make_spec(2, teacher=None))
-    second = place.driver(make_spec(2, teacher=None), observe=seen.append)
+    second = place.driver(make_spec(2, teacher=None), observers=[SnapshotObserver(seen.append)])
     lost = first.ask()
     _work(second, second.ask())
     assert second.ask() is None
@@ -474,27 +477,26 @@ def test_a_driver_that_loses_a_trial_while_it_chooses_goes_on(memory):
         memory.kill(first)
         second._look()
         memory.dead.clear()
-        first.space = second.space = lambda t: TrialConfig(student(t.suggest_int("width", 9, 9)))
+        first._asking.space = second._asking.space = lambda t: TrialConfig(
+            student(t.suggest_int("width", 9, 9))
+        )
         return TrialConfig(student(trial.suggest_int("other", 1, 5)))
 
-    first.space = asleep
+    first._asking.space = asleep
     job = first.ask()
     assert states(first) == ["FAIL", "RUNNING"]
     _work(first, job)
     _check(first, 1)
 
 
-def test_the_dead_are_told_from_those_who_have_not_signed_yet_by_this_machines_clock(memory, monkeypatch):
+def test_the_dead_are_told_from_those_who_have_not_signed_yet_by_this_machines_clock(memory):
     """The clock of another host may be wrong."""
-    now = [50.0]
-    first, second = memory.driver(), memory.driver()
-    monkeypatch.setattr(books_module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(books_module.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    first, second = memory.driver(), memory.driver(clock=(clock := FakeClock()))
     unsigned = first.optuna_study.ask()
     second.optuna_study._storage.get_trial(unsigned._trial_id).datetime_start = None
     second._look()
     assert states(second) == ["RUNNING"]
-    now[0] += books_module.CLAIM_SECONDS
+    clock.sleep(drivers_module.CLAIM_SECONDS)
     second._look()
     assert states(second) == ["FAIL"]
 
@@ -507,11 +509,15 @@ def _created_by_two(place: Place, spec, second_identity=IDENTITY) -> list:
     opened: list = []
     created = threading.Event()
     waiting = threading.Event()
-    sleep = time.sleep
+
+    class Waiting(SystemClock):
+        def sleep(self, seconds):
+            waiting.set()
+            assert created.wait(30)
 
     def join() -> None:
         try:
-            opened.append(place.driver(spec, identity=second_identity))
+            opened.append(place.driver(spec, identity=second_identity, clock=Waiting()))
         except InputError as error:
             opened.append(error)
 
@@ -524,13 +530,7 @@ def _created_by_two(place: Place, spec, second_identity=IDENTITY) -> list:
             assert waiting.wait(30)
         enqueue(self, *args, **kwargs)
 
-    def while_waiting(seconds):
-        waiting.set()
-        assert created.wait(30)
-        sleep(0)
-
     place._monkeypatch.setattr(optuna.Study, "enqueue_trial", in_the_middle)
-    place._monkeypatch.setattr(books_module.time, "sleep", while_waiting)
     opened.append(place.driver(spec))
     created.set()
     thread.join()
@@ -624,7 +624,7 @@ def test_two_networks_booked_at_the_same_moment_are_both_kept(memory):
     write = first.optuna_study.set_user_attr
 
     def at_the_same_moment(key, value):
-        second._books.book_artifact("other", {"label": "assistant", "spent_macs": 7})
+        second._ledger.book_artifact("other", {"label": "assistant", "spent_macs": 7})
         write(key, value)
 
     first.optuna_study.set_user_attr = at_the_same_moment
@@ -652,11 +652,11 @@ def test_what_a_dead_driver_was_making_is_made_by_another(place):
 def test_snapshots_tell_of_all_drivers(place):
     seen: list[Snapshot] = []
     first = place.driver(make_spec(6, teacher=None))
-    second = place.driver(make_spec(6, teacher=None), observe=seen.append)
+    second = place.driver(make_spec(6, teacher=None), observers=[SnapshotObserver(seen.append)])
     for _ in range(3):
         _work(first, first.ask())
     job = second.ask()
-    result = made_up(job, second.resources.design_cost(job.config))
+    result = made_up(job, second.facts.design_cost(job.config))
     second.tell(job, result)
     assert (seen[-1].complete, seen[-1].train_macs) == (4, 4 * TRIAL_MACS)
     record = run_record(first.optuna_study, first.spec.objectives)
@@ -664,15 +664,14 @@ def test_snapshots_tell_of_all_drivers(place):
     assert seen[-1].fraction == pytest.approx(4 / 6)
 
 
-def test_leases_are_renewed_for_running_and_for_waiting_trials(memory, monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(study_module.time, "time", lambda: now[0])
-    study = memory.driver(make_spec(100), space=assisted)
+def test_leases_are_renewed_for_running_and_for_waiting_trials(memory):
+    clock = FakeClock(1000.0)
+    study = memory.driver(make_spec(100), space=assisted, clock=clock)
     study.ask()
     study.ask()
     leases: Callable[[], set[float]] = lambda: {t.user_attrs["lease"] for t in study.optuna_study.trials}  # noqa: E731
-    assert leases() == {1000.0 + study_module.LEASE_SECONDS}
-    now[0] += 30.0
+    assert leases() == {1000.0 + LEASE_SECONDS}
+    clock.sleep(30.0)
     study.renew()
-    assert leases() == {1030.0 + study_module.LEASE_SECONDS}
-    assert len(study.optuna_study.trials) == study_module.MAX_BLOCKED
+    assert leases() == {1030.0 + LEASE_SECONDS}
+    assert len(study.optuna_study.trials) == MAX_BLOCKED

@@ -8,7 +8,7 @@ import pytest
 from fake_world import ASSISTANT_MACS, REFERENCE, TRIAL_MACS, drive, joint, make_spec, make_study, plain
 from optuna.storages import InMemoryStorage
 
-from naskd.study.record import importance, load_books, run_record
+from naskd.study.record import importance, load_ledger, run_record
 from naskd.study.storage import open_storage
 from naskd.trials.jobs import TrialResult
 
@@ -22,7 +22,7 @@ def _searched(trials=24, *, space=joint, fail=(), **changes):
     study = make_study(make_spec(trials, **changes), InMemoryStorage(), space=space)
     done = 0
     while (job := study.ask()) is not None:
-        result = study.resources.work(job)
+        result = study.facts.work(job)
         if job.kind == "trial":
             done += 1
             if done in fail:
@@ -110,7 +110,7 @@ def test_a_trial_that_was_run_again_is_no_failure():
     drive(study, 2)
     study.ask()
     study.release()
-    again = make_study(make_spec(3), study.optuna_study._storage, study.resources, space=plain)
+    again = make_study(make_spec(3), study.optuna_study._storage, study.facts, space=plain)
     drive(again)
     record = run_record(again.optuna_study, study.spec.objectives)
     assert record["counts"]["failed"] == 0
@@ -128,11 +128,11 @@ def test_the_ledger_books_trials_and_assistants(study):
 
 
 def test_the_bank_is_summed_over_trials(study):
-    assert run_record(study.optuna_study, study.spec.objectives)["bank"] is None, "books of before"
+    assert run_record(study.optuna_study, study.spec.objectives)["bank"] is None, "a ledger of before"
     other = make_study(make_spec(4), InMemoryStorage(), space=plain)
     counts = iter([(100, 120, {"a": 50}), (100, 0, {"a": 40, "b": 7}), (0, 0, {}), (100, 100, {"c": 1})])
     while (job := other.ask()) is not None:
-        result = other.resources.work(job)
+        result = other.facts.work(job)
         if job.kind == "trial":
             asked, forward, sizes = next(counts)
             result = replace(result, asked_images=asked, forward_images=forward, bank_bytes=sizes)
@@ -201,7 +201,7 @@ def test_designs_worse_than_the_reference_add_nothing():
     assert run_record(study.optuna_study, study.spec.objectives)["hypervolume"] == 0.0
 
 
-def test_loading_books_that_are_not_there(tmp_path):
+def test_loading_a_ledger_that_is_not_there(tmp_path):
     open_storage("journal", tmp_path)
     with pytest.raises(ValueError, match="holds no study named 'fake'"):
-        load_books(make_spec(), tmp_path)
+        load_ledger(make_spec(), tmp_path)

@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_designs_and_another_seed_others(name):
 def test_a_resumed_sampler_replays_nothing(name):
     storage = InMemoryStorage()
     drive(first := make_study(_spec(name, 5), storage))
-    drive(second := make_study(_spec(name, 8), storage, first.resources))
+    drive(second := make_study(_spec(name, 8), storage, first.facts))
     trials = second.optuna_study.trials
     repeated = [t for t in trials if "duplicate" in t.user_attrs.get("reason", "")]
     assert len(repeated) <= 1, "a sampler that begins anew proposes its first designs again"
@@ -68,7 +68,9 @@ def test_settings_reach_the_sampler():
 def test_an_unknown_sampler_is_refused():
     spec = SamplerSpec()
     object.__setattr__(spec, "name", "tpee")
-    with pytest.raises(ValueError, match="unknown sampler 'tpee'; known: tpe, nsga2, nsga3, gp, random"):
+    with pytest.raises(
+        ValueError, match="unknown sampler 'tpee'; known: gp, nsga2, nsga3, random, tpe; did you mean 'tpe'"
+    ):
         build_sampler(spec, 0, 0)
 
 
@@ -78,7 +80,7 @@ def test_tpe_finds_a_better_front_than_random_search():
     def volume(name: str, seed: int) -> float:
         study = make_study(replace(_spec(name, 60, seed=seed), sampler=SamplerSpec(name=name)))
         while (job := study.ask()) is not None:
-            result = study.resources.work(job)
+            result = study.facts.work(job)
             if job.kind == "trial":
                 good = (job.config.training.learning_rate == 5e-3) + bool(job.config.distillation.terms)
                 accuracy = result.metrics["val_accuracy"] * (0.4 + 0.3 * good)

@@ -40,7 +40,7 @@ def _lines(folder):
 # --- a last line without its end -------------------------------------------------------------------------------
 
 
-def test_optuna_alone_loses_the_books_after_a_partial_line(tmp_path):
+def test_optuna_alone_loses_the_ledger_after_a_partial_line(tmp_path):
     """Why there is a WholeLineJournal. When this fails, Optuna has mended it, and the class can go."""
     _searched(tmp_path)
     path = tmp_path / JOURNAL_FILE
@@ -70,7 +70,7 @@ def test_a_partial_last_line_is_cut_and_nothing_else_is_lost(tmp_path, tail):
     assert states(again).count("COMPLETE") == 5
 
 
-def test_cut_anywhere_the_books_open(tmp_path):
+def test_cut_anywhere_the_ledger_open(tmp_path):
     _searched(tmp_path)
     whole = (tmp_path / JOURNAL_FILE).read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
@@ -139,12 +139,12 @@ class _Disk:
 
 
 @pytest.mark.parametrize("left", [0, 7, 300, 1500, 2100])
-def test_a_full_disk_is_told_and_the_books_go_on_when_there_is_space(tmp_path, monkeypatch, left):
+def test_a_full_disk_is_told_and_the_ledger_go_on_when_there_is_space(tmp_path, monkeypatch, left):
     world = _searched(tmp_path)
     study = make_study(make_spec(4), open_storage("journal", tmp_path, writing=True), world, space=plain)
     with monkeypatch.context() as patch:
         patch.setattr(storage_module, "open", _Disk(left), raising=False)
-        with pytest.raises(OSError, match=r"books cannot be written \(No space left on device\)") as caught:
+        with pytest.raises(OSError, match=r"ledger cannot be written \(No space left on device\)") as caught:
             drive(study)
         assert caught.value.errno == errno.ENOSPC
         assert caught.value.filename == str(tmp_path / JOURNAL_FILE)
@@ -209,7 +209,7 @@ def test_a_disk_that_fails_while_it_is_waited_for_is_told(tmp_path, monkeypatch)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match=r"books cannot be written \(Input/output error\)"), one_sync(storage):
+    with pytest.raises(OSError, match=r"ledger cannot be written \(Input/output error\)"), one_sync(storage):
         study.set_user_attr("a", 1)
 
 
@@ -236,13 +236,13 @@ def test_a_lock_that_a_dashboard_holds_for_a_moment_is_respected(tmp_path, monke
     _searched(tmp_path)
     journal = WholeLineJournal(tmp_path / JOURNAL_FILE)
     lock = tmp_path / f"{JOURNAL_FILE}.lock"
-    journal._lock.acquire()
+    journal.lock.acquire()
     waited = []
 
     def sleep(seconds):
         waited.append(seconds)
         if len(waited) == 3:
-            journal._lock.release()
+            journal.lock.release()
 
     monkeypatch.setattr(storage_module.time, "sleep", sleep)
     journal.break_stale_lock()
@@ -254,11 +254,11 @@ def test_the_lock_points_to_the_journal_so_that_its_age_can_be_told(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     journal = open_storage("journal", Path("run"))._backend
-    assert journal._lock.grace_period == LOCK_GRACE_SECONDS
-    journal._lock.acquire()
+    assert journal.lock.grace_period == LOCK_GRACE_SECONDS
+    journal.lock.acquire()
     lock = tmp_path / "run" / f"{JOURNAL_FILE}.lock"
     assert lock.resolve(strict=True) == tmp_path / "run" / JOURNAL_FILE
-    journal._lock.release()
+    journal.lock.release()
 
 
 # --- places ----------------------------------------------------------------------------------------------------

@@ -28,16 +28,20 @@ from fake_world import (
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from naskd.spec.clock import FakeClock
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.study import BudgetSpec, LimitsSpec
-from naskd.study import leases
-from naskd.study import ledger as books
+from naskd.study import drivers as drivers_module
 from naskd.study import study as study_module
+from naskd.study.drivers import MAX_RETRIES
 from naskd.study.leases import owner_id
-from naskd.study.ledger import MAX_RETRIES, booked_artifacts
+from naskd.study.ledger import booked_artifacts
+from naskd.study.observer import SnapshotObserver
+from naskd.study.shared_networks import MAX_BLOCKED
+from naskd.study.snapshot import Snapshot
 from naskd.study.storage import open_storage
-from naskd.study.study import MAX_BLOCKED, Snapshot, Study
+from naskd.study.study import Study
 from naskd.trials.jobs import TrialResult
 
 DEAD = owner_id().rsplit(":", 2)[0] + ":4194999:1"
@@ -51,7 +55,7 @@ def _no_waiting_for_the_disk(monkeypatch):
 
 @pytest.fixture(params=["memory", "journal"])
 def reopen(request, tmp_path):
-    """A function that opens the books as a new process would; in memory they are the same object."""
+    """A function that opens the ledger as a new process would; in memory they are the same object."""
     if request.param == "memory":
         storage = InMemoryStorage()
         return lambda: storage
@@ -68,7 +72,7 @@ def test_the_budget_counts_what_was_trained_whether_it_succeeded_or_not(reopen):
     while (job := study.ask()) is not None:
         if job.kind == "trial":
             trained += 1
-        result = study.resources.work(job)
+        result = study.facts.work(job)
         if job.kind == "trial" and trained % 3 == 0:
             result = TrialResult("failed", job.seed, reason="loss is not finite", spent_macs=TRIAL_MACS)
         study.tell(job, result)
@@ -91,20 +95,19 @@ def test_the_budget_of_training_macs_counts_trials_and_assistants_but_not_the_te
     assert "training MACs are spent" in study.end_reason
 
 
-def test_the_budget_of_seconds_covers_all_sessions(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(study_module.time, "monotonic", lambda: now[0])
+def test_the_budget_of_seconds_covers_all_sessions():
+    clock = FakeClock()
     storage, world = InMemoryStorage(), FakeWorld()
     spec = make_spec(budget=BudgetSpec(seconds=10))
-    first = make_study(spec, storage, world)
+    first = make_study(spec, storage, world, clock=clock)
     drive(first, 5)
     assert not first.finished
-    now[0] += 9000.0
+    clock.sleep(9000.0)
     # 4 trials of 0.5 s so far; a new session has 8 s left.
-    second = make_study(spec, storage, world)
-    now[0] += 7.5
+    second = make_study(spec, storage, world, clock=clock)
+    clock.sleep(7.5)
     assert not second.finished
-    now[0] += 1.0
+    clock.sleep(1.0)
     assert second.finished
     assert second.ask() is None
     assert "10 s are over" in second.end_reason
@@ -113,9 +116,9 @@ def test_the_budget_of_seconds_covers_all_sessions(monkeypatch):
 @pytest.mark.parametrize("status", ["complete", "failed", "stopped"])
 def test_states_of_told_trials(status):
     study = make_study(space=plain)
-    study.tell(job := study.ask(), study.resources.work(job))
+    study.tell(job := study.ask(), study.facts.work(job))
     job = study.ask()
-    result = replace(made_up(job, study.resources.design_cost(job.config)), status=status, reason="why")
+    result = replace(made_up(job, study.facts.design_cost(job.config)), status=status, reason="why")
     study.tell(job, result)
     trial = study.optuna_study.get_trials(deepcopy=False)[int(job.job_id)]
     assert trial.state.name == {"complete": "COMPLETE", "failed": "FAIL", "stopped": "PRUNED"}[status]
@@ -135,27 +138,27 @@ def test_states_of_told_trials(status):
 )
 def test_a_result_without_a_finite_value_fails_with_a_reason_and_the_study_goes_on(metrics, reopen):
     study = make_study(make_spec(3), reopen(), space=plain)
-    study.tell(job := study.ask(), study.resources.work(job))
+    study.tell(job := study.ask(), study.facts.work(job))
     job = study.ask()
     study.tell(job, TrialResult("complete", job.seed, metrics=metrics))
     drive(study)
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
     assert "no finite value for val_accuracy" in reasons(study)[0]
-    again = make_study(make_spec(3), reopen(), study.resources, space=plain)
+    again = make_study(make_spec(3), reopen(), study.facts, space=plain)
     assert again.finished
 
 
 def test_telling_twice_or_what_was_never_asked_raises():
     study = make_study(space=plain)
     teacher = study.ask()
-    result = study.resources.work(teacher)
+    result = study.facts.work(teacher)
     study.tell(teacher, result)
     with pytest.raises(ValueError, match="told already"):
         study.tell(teacher, result)
     job = study.ask()
-    study.tell(job, study.resources.work(job))
+    study.tell(job, study.facts.work(job))
     with pytest.raises(ValueError, match=f"job {job.job_id} is not running"):
-        study.tell(job, study.resources.work(job))
+        study.tell(job, study.facts.work(job))
 
 
 def test_jobs_carry_the_horizon_and_a_seed_that_depends_on_the_design_alone():
@@ -391,11 +394,11 @@ def test_while_an_artifact_is_made_only_a_few_designs_wait_for_it():
     assert [study.ask() for _ in range(5)] == [None] * 5, "they all wait for the teacher"
     assert not study.finished
     assert states(study) == ["RUNNING"] * MAX_BLOCKED
-    study.tell(teacher, study.resources.work(teacher))
+    study.tell(teacher, study.facts.work(teacher))
     assistant = study.ask()
     assert assistant.kind == "artifact"
     assert study.ask() is None
-    study.tell(assistant, study.resources.work(assistant))
+    study.tell(assistant, study.facts.work(assistant))
     released = {study.ask().job_id for _ in range(MAX_BLOCKED)}
     assert released == {str(n) for n in range(MAX_BLOCKED)}, "all are released, and before anything new"
 
@@ -403,15 +406,15 @@ def test_while_an_artifact_is_made_only_a_few_designs_wait_for_it():
 def test_with_the_budget_spent_on_waiting_designs_nothing_more_is_proposed():
     study = make_study(make_spec(1), space=assisted)
     teacher = study.ask()
-    study.tell(teacher, study.resources.work(teacher))
+    study.tell(teacher, study.facts.work(teacher))
     assistant = study.ask()
     assert study.ask() is None
     assert states(study) == ["RUNNING"]
     assert not study.finished, "the waiting design is still to come"
-    study.tell(assistant, study.resources.work(assistant))
+    study.tell(assistant, study.facts.work(assistant))
     job = study.ask()
     assert job.job_id == "0"
-    study.tell(job, study.resources.work(job))
+    study.tell(job, study.facts.work(job))
     assert study.finished
 
 
@@ -478,7 +481,7 @@ def test_a_duplicate_of_an_earlier_session_is_turned_away(reopen):
     spec = make_spec(2, warm_start=({"width": 5, "depth": 2},))
     drive(study := make_study(spec, reopen(), space=plain))
     study.optuna_study.enqueue_trial({"width": 5, "depth": 2})
-    resumed = make_study(replace(spec, budget=BudgetSpec(trials=3)), reopen(), study.resources, space=plain)
+    resumed = make_study(replace(spec, budget=BudgetSpec(trials=3)), reopen(), study.facts, space=plain)
     drive(resumed)
     assert states(resumed) == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]
     assert "is trial 0" in reasons(resumed)[2]
@@ -510,7 +513,7 @@ def test_the_reference_point_is_fixed_when_the_study_is_created(reopen):
         spec,
         joint,
         reopen(),
-        study.resources,
+        study.facts,
         identity=IDENTITY,
         reference_point={"val_accuracy": 0, "macs": 9e9},
     )
@@ -586,8 +589,7 @@ def test_a_driver_on_another_host_is_dead_when_its_lease_has_expired(age, state,
     study, job = _orphan(storage, world, owner="elsewhere:1:1", monkeypatch=monkeypatch)
     lease = study.optuna_study.trials[1].user_attrs["lease"]
     assert lease > time.time() + 60
-    monkeypatch.setattr(leases.time, "time", lambda: lease - 1 + age)
-    resumed = make_study(make_spec(4), storage, world, space=plain)
+    resumed = make_study(make_spec(4), storage, world, space=plain, clock=FakeClock(lease - 1 + age))
     assert states(resumed)[1] == state
     assert job.job_id == "1"
 
@@ -629,7 +631,7 @@ def test_a_running_trial_with_a_result_is_completed_on_resume(reopen, monkeypatc
     world = FakeWorld()
     study, job = _orphan(reopen(), world, monkeypatch=monkeypatch)
     result = made_up(job, world.design_cost(job.config))
-    study._books.write(1, "result", result.to_dict())
+    study._ledger.write(1, "result", result.to_dict())
     resumed = make_study(make_spec(2), reopen(), world, space=plain)
     assert states(resumed) == ["COMPLETE", "COMPLETE"]
     assert resumed.optuna_study.trials[1].values == [result.metrics["val_accuracy"], result.metrics["macs"]]
@@ -658,20 +660,20 @@ def test_a_warm_start_that_died_inside_its_space_keeps_all_its_values(monkeypatc
     assert states(final) == ["FAIL", "COMPLETE"]
 
 
-def test_a_trial_that_its_driver_has_not_signed_yet_is_given_time(monkeypatch):
+def test_a_trial_that_its_driver_has_not_signed_yet_is_given_time():
     storage, world = InMemoryStorage(), FakeWorld()
     first = make_study(make_spec(4), storage, world, space=plain)
     drive(first, 2)
     trial = first.optuna_study.ask()
-    slept = []
 
-    def sign(seconds):
-        slept.append(seconds)
-        trial.set_user_attr("owner", study_module.owner_id())
+    class Signing(FakeClock):
+        def sleep(self, seconds):
+            super().sleep(seconds)
+            trial.set_user_attr("owner", study_module.owner_id())
 
-    monkeypatch.setattr(study_module.time, "sleep", sign)
-    second = make_study(make_spec(4), storage, world, space=plain)
-    assert slept == [books.CLAIM_SECONDS]
+    clock = Signing(time.time())
+    second = make_study(make_spec(4), storage, world, space=plain, clock=clock)
+    assert clock.monotonic() == drivers_module.CLAIM_SECONDS
     assert states(second)[trial.number] == "RUNNING"
 
 
@@ -707,12 +709,12 @@ def test_release_gives_back_what_was_not_told():
 
 def test_snapshots_tell_where_the_study_stands():
     seen: list[Snapshot] = []
-    study = make_study(make_spec(5), observe=seen.append)
+    study = make_study(make_spec(5), observers=[SnapshotObserver(seen.append)])
     while (job := study.ask()) is not None:
         study.report(job, 1, {})
         assert seen[-1].epoch == 1
         assert seen[-1].running in ("teacher", "assistant", f"trial {job.job_id}")
-        study.tell(job, study.resources.work(job))
+        study.tell(job, study.facts.work(job))
     last = seen[-1]
     assert (last.complete, last.failed, last.fraction) == (5, 0, 1.0)
     assert last.train_macs == study.train_macs
@@ -724,7 +726,7 @@ def test_snapshots_tell_where_the_study_stands():
     assert volumes == sorted(volumes)
 
 
-def test_the_books_hold_what_a_dashboard_shows():
+def test_the_ledger_holds_what_a_dashboard_shows():
     drive(study := make_study(make_spec(2), space=plain))
     trial = study.optuna_study.trials[0]
     assert study.optuna_study.metric_names == ["val_accuracy", "macs"]
@@ -733,7 +735,7 @@ def test_the_books_hold_what_a_dashboard_shows():
     assert [d.name for d in study.optuna_study.directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
-def test_the_same_books_whatever_the_storage(tmp_path: Path):
+def test_the_same_ledger_whatever_the_storage(tmp_path: Path):
     found = []
     for kind in ("memory", "journal", "sqlite"):
         storage = InMemoryStorage() if kind == "memory" else open_storage(kind, tmp_path, writing=True)

@@ -1,9 +1,9 @@
-"""The loggers of a search on Ray: what they wrote is read back, and nothing that breaks one of them is noticed."""
+"""The loggers of a search: what they wrote is read back, and nothing that breaks one of them is noticed."""
 
+import importlib.util
 import json
 import logging
 import os
-import signal
 import socket
 import sqlite3
 import struct
@@ -18,17 +18,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import write_tiny_study
 from small_studies import STUDENT, TEACHER, TRAINING, design
 
-from naskd.executors.ray import callbacks as ray_callbacks
-from naskd.executors.ray.callbacks import JobLogger, build_callbacks, flat_design
+import naskd
+from naskd.executors import EXECUTORS
+from naskd.loggers import build_loggers, check_loggers, thread
+from naskd.loggers.thread import JobLogger, flat_design
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
-from naskd.trials.jobs import TrialResult
+from naskd.spec.errors import InputError
+from naskd.spec.loggers import LOGGERS, LoggerCard
+from naskd.study.observer import StudyObserver
+from naskd.trials.jobs import Job, TrialResult
 
 NAMES = ("tensorboard", "mlflow", "wandb")
-INSTALLED = [name for name in NAMES if ray_callbacks._installed(ray_callbacks._PACKAGES[name][0])]
+INSTALLED = [name for name in NAMES if importlib.util.find_spec(LOGGERS[name].package) is not None]
 SERVICES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT")
-DESIGN = {**flat_design(design(KnowledgeTerm("logits"))), "number": 1, "config_id": "0123456789ab"}
+CONFIG = design(KnowledgeTerm("logits"))
+DESIGN = {**flat_design(CONFIG), "number": 1, "seed": 7, "config_id": CONFIG.config_id}
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +60,7 @@ def test_a_flat_design_has_a_short_name_and_a_plain_value_for_everything():
     assert flat["training.learning_rate"] == 0.01
     assert flat["architecture.stages.0.squeeze_excitation"] is False
     assert all(isinstance(value, str | int | float | bool) for value in flat.values())
-    assert all("/" not in name and len(name) < 100 for name in flat), "Ray Tune unflattens slashes"
+    assert all("/" not in name and len(name) < 100 for name in flat)
 
 
 def test_designs_that_differ_differ_when_flat():
@@ -70,37 +77,59 @@ def test_designs_that_differ_differ_when_flat():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_package_that_is_missing_is_said_before_anything_starts(name, tmp_path, monkeypatch):
-    package = {"tensorboard": "tensorboardX"}.get(name, name)
-    extra = {"tensorboard": r"ray\[tune\]"}.get(name, rf"naskd\[{name}\]")
+    package = LOGGERS[name].package
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"callbacks names {name}.*{package}.*pip install '{extra}'"):
-        build_callbacks([name], folder=tmp_path, study="s")
+    with pytest.raises(
+        InputError, match=rf"callbacks names {name}.*{package} cannot.*pip install {package}, or"
+    ):
+        build_loggers([name], folder=tmp_path, study="s")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_missing_packages_are_said_at_once_with_one_command(monkeypatch):
+    for package in ("mlflow", "wandb"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match="pip install mlflow wandb, or leave it out"):
+        check_loggers(["mlflow", "wandb"])
+
+
+def test_a_search_says_that_a_package_is_missing_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match="pip install wandb"):
+        naskd.search(
+            write_tiny_study(tmp_path), out=tmp_path / "run", settings=["execution.callbacks=['wandb']"]
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_of_the_name_of_a_package_is_not_the_package(tmp_path, monkeypatch):
     (tmp_path / "no_such_package").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(ray_callbacks._PACKAGES, "wandb", ("no_such_package", "x"))
-    with pytest.raises(ValueError, match="cannot be imported"):
-        build_callbacks(["wandb"], folder=tmp_path, study="s")
+    monkeypatch.setitem(LOGGERS._cards, "wandb", replace(LOGGERS["wandb"], package="no_such_package"))
+    with pytest.raises(InputError, match="cannot be imported"):
+        check_loggers(["wandb"])
 
 
 def test_names_are_checked_without_a_study_file_too(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"unknown 'mlfow'; allowed: tensorboard, mlflow, wandb; did you mean"
-    ):
-        build_callbacks(["mlfow"], folder=tmp_path, study="s")
-    with pytest.raises(ValueError, match="each name once"):
-        build_callbacks(["mlflow", "mlflow"], folder=tmp_path, study="s")
-    assert build_callbacks([], folder=tmp_path, study="s") == []
+    with pytest.raises(InputError, match=r"unknown logger 'mlfow'; known: mlflow, .*; did you mean 'mlflow'"):
+        check_loggers(["mlfow"])
+    with pytest.raises(InputError, match="each name once"):
+        check_loggers(["tensorboard", "tensorboard"])
+    assert build_loggers([], folder=tmp_path, study="s") == []
+
+
+def test_what_is_no_observer_is_refused(tmp_path, monkeypatch):
+    card = LoggerCard("mine", "a list", "", lambda folder, study: [folder, study])
+    monkeypatch.setitem(LOGGERS._cards, "mine", card)
+    with pytest.raises(InputError, match="logger 'mine' returned list; it must return a"):
+        build_loggers(["mine"], folder=tmp_path, study="s")
 
 
 def test_no_logger_is_imported_before_a_search_begins():
     code = (
-        "import sys; from pathlib import Path; from naskd.executors.ray.callbacks import build_callbacks; "
-        f"build_callbacks({INSTALLED!r}, folder=Path('x'), study='s'); "
-        "print([name for name in ('mlflow', 'wandb') if name in sys.modules])"
+        "import sys; from pathlib import Path; from naskd.loggers import build_loggers; "
+        f"build_loggers({INSTALLED!r}, folder=Path('x'), study='s'); "
+        "print([name for name in ('mlflow', 'wandb', 'tensorboardX') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -136,100 +165,62 @@ class Notebook:
         return SimpleNamespace(log=log, close=close)
 
 
-class Events:
-    """Calls a logger as Tune would."""
-
-    def __init__(self, logger: JobLogger) -> None:
-        self.logger = logger
-        logger.setup()
-
-    def __call__(self, event: str, number: int = 1, attempt: int = 1, **result: Any) -> None:
-        trial = SimpleNamespace(config=config(number, attempt))
-        more = {"result": result} if event == "result" else {}
-        getattr(self.logger, f"on_trial_{event}")(iteration=0, trials=[], trial=trial, **more)
-
-    def end(self) -> None:
-        self.logger.on_experiment_end(trials=[])
+def trial(number: int = 1) -> Job:
+    return Job(str(number), "trial", CONFIG, 7, 3)
 
 
-def config(number: int, attempt: int = 1, **job: Any) -> dict[str, Any]:
-    return {
-        "resources": {"CPU": 1.0, "GPU": 0.5 if attempt == 1 and number != 3 else 1.0},
-        "attempt": attempt,
-        "job": {"job_id": str(number), "kind": "trial", "seed": 7, **job},
-        "design": {**DESIGN, "number": number},
-    }
+TEACHER_JOB = Job("c0ffee", "artifact", CONFIG, 1, 0, label="teacher")
 
 
-def end(status: str, reason: str = "", **metrics: float) -> dict[str, Any]:
-    found = TrialResult(status, 7, reason, metrics, ({"epoch": 1},), error="x" * 999)  # type: ignore[arg-type]
-    return {"done": True, "trial_result": found}
+def ended(status: str, reason: str = "", **metrics: float) -> TrialResult:
+    return TrialResult(status, 7, reason, metrics, ({"epoch": 1},), error="x" * 999)  # type: ignore[arg-type]
 
 
 def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
-    events = Events(JobLogger("note", lambda: notebook))
     notebook = Notebook()
-    events("start")
-    events("result", epoch=1, val_accuracy=0.1)
-    events("result", epoch=2, val_accuracy=0.2)
-    events("error")
-    events("start", attempt=2)
-    events("result", attempt=2, epoch=2, val_accuracy=0.2)
-    events("result", attempt=2, epoch=3, val_accuracy=0.3, **end("complete", macs=5))
-    events("complete")
-    events.end()
+    logger = JobLogger("note", lambda: notebook)
+    logger.asked(trial())
+    logger.epoch(trial(), 1, {"epoch": 1, "val_accuracy": 0.1})
+    logger.epoch(trial(), 2, {"epoch": 2, "val_accuracy": 0.2})
+    logger.epoch(
+        trial(), 2, {"epoch": 2, "val_accuracy": 0.2}
+    )  # another worker, from the checkpoint of epoch 1
+    logger.epoch(trial(), 3, {"epoch": 3, "val_accuracy": 0.3})
+    logger.told(trial(), ended("complete", macs=5))
+    logger.closed()
     assert [run.name for run in notebook.runs] == ["trial-1"]
+    assert notebook.runs[0].design == DESIGN
     assert notebook.notes == [
-        ("trial-1", 1, {"val_accuracy": 0.1, "attempt": 1}),
-        ("trial-1", 2, {"val_accuracy": 0.2, "attempt": 1}),
-        ("trial-1", 3, {"val_accuracy": 0.3, "attempt": 2}),
-        ("trial-1", "complete", "", {"val_accuracy": 0.3, "attempt": 2, "macs": 5}),
-    ]
-
-
-def test_a_job_that_was_out_of_memory_goes_on_in_its_run_when_it_is_alone():
-    events = Events(JobLogger("note", lambda: notebook))
-    notebook = Notebook()
-    for number in (1, 2, 3):
-        events("start", number)
-        full = SimpleNamespace(status="failed", reason="out of memory", metrics={}, blames_device=True)
-        events("result", number, done=True, trial_result=full)
-        events("complete", number)
-    events("start", attempt=2)
-    events("result", attempt=2, epoch=1, **end("complete"))
-    events("complete", attempt=2)
-    events.end()
-    assert [run.name for run in notebook.runs] == ["trial-1", "trial-2", "trial-3"]
-    assert notebook.notes == [
-        ("trial-3", "failed", "out of memory", {}),  # at once: it had a device of its own
-        ("trial-1", 1, {"attempt": 2}),
-        ("trial-1", "complete", "", {"attempt": 2}),
-        ("trial-2", "failed", "out of memory", {}),
+        ("trial-1", 1, {"val_accuracy": 0.1}),
+        ("trial-1", 2, {"val_accuracy": 0.2}),
+        ("trial-1", 3, {"val_accuracy": 0.3}),
+        ("trial-1", "complete", "", {"val_accuracy": 0.3, "macs": 5, "train_macs": 0}),
     ]
 
 
 def test_how_jobs_end():
-    events = Events(JobLogger("note", lambda: notebook))
     notebook = Notebook()
-    for number in range(5):
-        events("start", number)
-        so_far = TrialResult("stopped", 7, "as it stands")
-        events("result", number, epoch=1, trial_result=so_far)
-    events("result", 0, epoch=2, **end("failed", "non-finite loss"))
-    events("complete", 0)
-    events("complete", 1)  # a scheduler stopped it, and its result never came
-    events("error", 2)
-    events("error", 3)
-    events("start", 3)
-    events.end()  # with 3 and 4 running
+    logger = JobLogger("note", lambda: notebook)
+    for number in range(4):
+        logger.asked(trial(number))
+        logger.epoch(trial(number), 1, {"val_accuracy": 0.5})
+    logger.told(trial(0), ended("failed", "non-finite loss"))
+    logger.told(trial(1), ended("stopped", "stopped by rule 'median' after epoch 1"))
+    logger.told(trial(2), ended("complete"))
+    logger.closed()  # with 3 running
     ends = {note[0]: note[1:3] for note in notebook.notes if len(note) == 4}
     assert ends == {
         "trial-0": ("failed", "non-finite loss"),
-        "trial-1": ("stopped", ""),
-        "trial-2": ("failed", "its worker died"),
+        "trial-1": ("stopped", "stopped by rule 'median' after epoch 1"),
+        "trial-2": ("complete", ""),
         "trial-3": ("interrupted", ""),
-        "trial-4": ("interrupted", ""),
     }
+
+
+def test_a_search_without_a_job_starts_no_thread_and_connects_to_nothing():
+    logger = JobLogger("note", lambda: pytest.fail("nothing was to be logged"))
+    logger.closed()
+    assert logger._thread is None
 
 
 def test_only_numbers_of_the_trial_pass_as_they_were_at_the_time():
@@ -239,31 +230,27 @@ def test_only_numbers_of_the_trial_pass_as_they_were_at_the_time():
         with hold:
             return notebook
 
-    events = Events(JobLogger("note", connect))
-    result = {
-        "epoch": 1, "metrics": (("loss", 0.5),), "val_accuracy": 0.5,
-        "macs": 3_000_000_000, "rung": 0, "logits#2": 0.25,
-        "done": False, "training_iteration": 9, "time_total_s": 3.0, "pid": 3, "timestamp": 1, "node_ip": "1.2.3.4",
-        "iterations_since_restore": 3, "config": {"job": {}}, "text": "no", "nothing": None, "trial_id": "ab",
+    logger = JobLogger("note", connect)
+    metrics: dict[str, Any] = {
+        "epoch": 1, "val_accuracy": 0.5, "macs": 3_000_000_000, "logits#2": 0.25, "text": "no", "nothing": None,
+        "flag": True,
     }  # fmt: skip
     with hold:
-        events("start")
-        trial = SimpleNamespace(config=config(1))
-        events.logger.on_trial_result(iteration=0, trials=[], trial=trial, result=result)
-        result["val_accuracy"] = 0.0  # Tune goes on with the same dictionary
-    events.end()
+        logger.asked(trial())
+        logger.epoch(trial(), 1, metrics)
+        metrics["val_accuracy"] = 0.0  # whoever reports may go on with the same dictionary
+    logger.closed()
     _, epoch, values = notebook.notes[0]
-    assert (epoch, values) == (
-        1,
-        {"val_accuracy": 0.5, "macs": 3_000_000_000, "rung": 0, "logits_2": 0.25, "attempt": 1},
-    )
+    assert (epoch, values) == (1, {"val_accuracy": 0.5, "macs": 3_000_000_000, "logits_2": 0.25})
 
 
 # --- loggers that break -------------------------------------------------------------------------------------------
 
+VALUES = {"val_accuracy": 0.5}
+
 
 def test_a_logger_that_breaks_warns_once_and_goes_on_when_it_can(caplog, monkeypatch):
-    monkeypatch.setattr(ray_callbacks, "REST", 0.0)
+    monkeypatch.setattr(thread, "REST", 0.0)
 
     def breaks(word: str) -> None:
         calls.append(word)
@@ -272,13 +259,12 @@ def test_a_logger_that_breaks_warns_once_and_goes_on_when_it_can(caplog, monkeyp
 
     calls: list[str] = []
     notebook = Notebook(breaks)
-    events = Events(JobLogger("note", lambda: notebook))
-    events("start")
+    logger = JobLogger("note", lambda: notebook)
+    logger.asked(trial())
     for epoch in range(1, 6):
-        events("result", epoch=epoch)
-    events("result", **end("complete"))
-    events("complete")
-    events.end()
+        logger.epoch(trial(), epoch, VALUES)
+    logger.told(trial(), ended("complete"))
+    logger.closed()
     assert [note[1] for note in notebook.notes] == [3, 4, 5, "complete"]
     assert [record.getMessage() for record in caplog.records] == [
         "note failed (OSError: No space left); the search goes on, and values may be missing there"
@@ -293,21 +279,20 @@ def test_a_logger_that_broke_is_left_alone_for_a_while_and_hears_how_the_jobs_en
 
     calls: list[str] = []
     notebook = Notebook(breaks)
-    events = Events(JobLogger("note", lambda: notebook))
+    logger = JobLogger("note", lambda: notebook)
     for number in (1, 2):
-        events("start", number)
+        logger.asked(trial(number))
         for epoch in range(1, 50):
-            events("result", number, epoch=epoch)
-        events("result", number, **end("complete", macs=number))
-        events("complete", number)
-    events.end()
+            logger.epoch(trial(number), epoch, VALUES)
+        logger.told(trial(number), ended("complete", macs=number))
+    logger.closed()
     assert calls == ["open", "log", "log", "close", "open", "close"]
     assert [(note[0], note[1]) for note in notebook.notes] == [
         ("trial-1", 1),
         ("trial-1", "complete"),
         ("trial-2", "complete"),
     ]
-    assert notebook.notes[-1][3] == {"attempt": 1, "macs": 2}
+    assert notebook.notes[-1][3] == {**VALUES, "macs": 2, "train_macs": 0}
 
 
 def test_a_run_that_could_not_be_closed_is_closed_at_the_end():
@@ -318,16 +303,16 @@ def test_a_run_that_could_not_be_closed_is_closed_at_the_end():
 
     calls: list[str] = []
     notebook = Notebook(breaks)
-    events = Events(JobLogger("note", lambda: notebook))
-    events("start")
-    events("result", epoch=1, **end("complete"))
-    events("complete")
-    events.end()
+    logger = JobLogger("note", lambda: notebook)
+    logger.asked(trial())
+    logger.epoch(trial(), 1, VALUES)
+    logger.told(trial(), ended("complete"))
+    logger.closed()
     assert [note[1] for note in notebook.notes] == [1, "complete"]
 
 
 def test_a_package_that_cannot_be_used_is_tried_again(caplog, monkeypatch):
-    monkeypatch.setattr(ray_callbacks, "REST", 0.0)
+    monkeypatch.setattr(thread, "REST", 0.0)
 
     def connect() -> Any:
         attempts.append(1)
@@ -337,150 +322,74 @@ def test_a_package_that_cannot_be_used_is_tried_again(caplog, monkeypatch):
 
     attempts: list[int] = []
     notebook = Notebook()
-    events = Events(JobLogger("note", connect))
-    events("start")
+    logger = JobLogger("note", connect)
+    logger.asked(trial())
     for epoch in (1, 2, 3):
-        events("result", epoch=epoch)
-    events.end()
+        logger.epoch(trial(), epoch, VALUES)
+    logger.closed()
     assert [note[1] for note in notebook.notes] == [2, 3, "interrupted"]
     assert len(caplog.records) == 1
 
 
 def test_a_logger_that_hangs_holds_up_nothing(caplog, monkeypatch):
-    monkeypatch.setattr(ray_callbacks, "BACKLOG", 10)
-    monkeypatch.setattr(ray_callbacks, "PATIENCE", 0.2)
+    monkeypatch.setattr(thread, "BACKLOG", 10)
+    monkeypatch.setattr(thread, "PATIENCE", 0.2)
     release = threading.Event()
     notebook = Notebook(lambda word: release.wait(60) and None)
-    events = Events(JobLogger("note", lambda: notebook))
+    logger = JobLogger("note", lambda: notebook)
     began = time.monotonic()
-    events("start")
+    logger.asked(trial())
     for epoch in range(1, 200):
-        events("result", epoch=epoch)
-    events("result", epoch=200, **end("complete"))
-    events("complete")
-    assert events.logger._events.qsize() <= 13, "results wait without bound"
-    events.end()
+        logger.epoch(trial(), epoch, VALUES)
+    logger.epoch(trial(), 200, VALUES)
+    logger.told(trial(), ended("complete"))
+    assert logger._events.qsize() <= 13, "results wait without bound"
+    logger.closed()
     assert time.monotonic() - began < 10
     release.set()
-    events.logger._thread.join(60)
+    logger._thread.join(60)
     assert notebook.notes[-1][1] == "complete", "how a job ended is never left out"
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
-    assert "note has 10 results waiting" in messages[0]
+    assert "note has 10 epochs waiting" in messages[0]
     assert "note did nothing for 0.2 s; the search ends without its last values" in messages[1]
 
 
 def test_a_logger_that_is_slow_is_waited_for(monkeypatch):
-    monkeypatch.setattr(ray_callbacks, "PATIENCE", 0.2)
+    monkeypatch.setattr(thread, "PATIENCE", 0.2)
     notebook = Notebook(lambda word: time.sleep(0.05))
-    events = Events(JobLogger("note", lambda: notebook))
+    logger = JobLogger("note", lambda: notebook)
+    logger.asked(trial())
     for epoch in range(1, 11):
-        events("result", epoch=epoch)
-    events.end()
+        logger.epoch(trial(), epoch, VALUES)
+    logger.closed()
     assert len(notebook.notes) == 11
 
 
-def test_a_job_without_what_a_job_has_is_a_warning_too(caplog):
-    logger = JobLogger("note", Notebook)
-    logger.setup()
-    logger.on_trial_start(iteration=0, trials=[], trial=SimpleNamespace(config={}))
-    logger.on_experiment_end(trials=[])
-    assert "KeyError" in caplog.text
+# --- what they write ----------------------------------------------------------------------------------------------
 
 
-# --- a real Tuner -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A private cluster of one core."""
-    import ray
-
-    before = os.environ.get("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS")
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        if before is None:
-            del os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"]
-        else:
-            os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = before
-
-
-JOBS = [
-    {"job": {"job_id": "c0ffee", "kind": "artifact", "label": "teacher", "epochs": 2}, "design": {}},
-    config(0, epochs=3),
-    config(1, epochs=3, dies_at=3),
-    config(1, 2, epochs=3, start=1),  # from the checkpoint of epoch 1: epoch 2 comes twice
-    config(2, epochs=1, status="failed", reason="non-finite loss of epoch 2"),
-]
-
-
-def search(jobs: list[dict[str, Any]], folder: Path, callbacks: list[Any]) -> Any:
-    """Run jobs one after another on Tune."""
-    from ray import cloudpickle, tune
-    from ray.tune.search import Searcher
-
-    class Jobs(Searcher):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(metric="epoch", mode="max")
-            self.waiting, self.running = list(jobs), 0
-
-        def suggest(self, trial_id: str) -> Any:
-            if self.running or not self.waiting:
-                return None if self.running else Searcher.FINISHED
-            self.running += 1
-            return self.waiting.pop(0)
-
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            self.running -= 1
-
-        def save(self, checkpoint_path: str) -> None: ...
-
-        def restore(self, checkpoint_path: str) -> None: ...
-
-    class Training(tune.Trainable):  # type: ignore[misc]
-        def setup(self, config: dict[str, Any]) -> None:
-            self.job, self.epoch = config["job"], config["job"].get("start", 0)
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.setup(new_config)
-            return True
-
-        def step(self) -> dict[str, Any]:
-            self.epoch += 1
-            if self.epoch == self.job.get("dies_at"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = {
-                "epoch": self.epoch, "val_accuracy": self.epoch / 4, "macs": 123_456, "n_params": 789,
-                "train_macs": 10**9 * self.epoch, "rung": self.epoch // 2, "loss": 1.5, "logits#2": 0.5,
-                "trial_result": TrialResult("stopped", 7, "as it stands"),
-            }  # fmt: skip
-            if self.epoch == self.job["epochs"]:
-                status, reason = self.job.get("status", "complete"), self.job.get("reason", "")
-                metrics = {"val_accuracy": self.epoch / 4, "macs": 123_456, "size_bytes": 4096}
-                result |= end(status, reason, **metrics)
-            return result
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker cannot import a test
-    tuner = tune.Tuner(
-        tune.with_resources(Training, {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=Jobs(), num_samples=len(jobs), reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            callbacks=callbacks,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            verbose=0,
-        ),
-    )
-    return tuner.fit()
+def log_four_jobs(loggers: list[StudyObserver]) -> None:
+    """A teacher, a trial, one whose worker was lost after epoch 2, and one that failed."""
+    for job, epochs, status, reason in (
+        (TEACHER_JOB, (1, 2), "complete", ""),
+        (trial(0), (1, 2, 3), "complete", ""),
+        (trial(1), (1, 2, 2, 3), "complete", ""),
+        (trial(2), (1,), "failed", "non-finite loss of epoch 2"),
+    ):
+        for logger in loggers:
+            logger.asked(job)
+            for epoch in epochs:
+                metrics = {"epoch": epoch, "val_accuracy": epoch / 4, "loss": 1.5, "logits#2": 0.5}
+                logger.epoch(job, epoch, metrics)
+            final = {"val_accuracy": epochs[-1] / 4, "macs": 123_456, "size_bytes": 4096}
+            logger.told(job, TrialResult(status, 7, reason, final, train_macs=10**9))  # type: ignore[arg-type]
+    for logger in loggers:
+        logger.closed()
 
 
 @pytest.fixture(scope="module")
-def logged(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that all loggers followed, while the working folder was another one."""
     folder, elsewhere = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("elsewhere")
     with pytest.MonkeyPatch.context() as patch:
@@ -488,10 +397,8 @@ def logged(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.delenv(variable, raising=False)
         patch.chdir(elsewhere)
         environment = dict(os.environ)
-        results = search(JOBS, folder, build_callbacks(INSTALLED, folder=folder, study="study"))
+        log_four_jobs(build_loggers(INSTALLED, folder=folder, study="study"))
         changed = {k for k, v in os.environ.items() if environment.get(k) != v}
-    assert len(results) == len(JOBS)
-    assert len(results.errors) == 1, "the worker that was killed"
     assert list(elsewhere.iterdir()) == []
     assert not {name for name in changed if name in SERVICES}, "the next search would log to this one's"
     return folder
@@ -526,12 +433,10 @@ def test_tensorboard_has_a_folder_for_each_job(logged):
         values = scalars(event_file(logged / "tensorboard" / name))
         every = range(1, epochs + 1)
         assert values["val_accuracy"] == {epoch: epoch / 4 for epoch in every}
-        assert values["macs"] == dict.fromkeys(every, 123_456)
-        assert values["rung"] == {epoch: epoch // 2 for epoch in every}
+        assert values["macs"] == {epochs: 123_456}
         assert values["logits_2"] == dict.fromkeys(every, 0.5)
         assert values["size_bytes"] == {epochs: 4096}
-        assert not {"pid", "epoch", "training_iteration"} & set(values)
-        assert not [tag for tag in values if "trial_result" in tag or "/" in tag]
+        assert not [tag for tag in values if tag == "epoch" or "/" in tag]
 
 
 def test_tensorboard_has_hparams_with_the_final_accuracy_and_macs(logged):
@@ -547,7 +452,7 @@ def test_tensorboard_has_hparams_with_the_final_accuracy_and_macs(logged):
     assert hparams["architecture.stages.0.block"].string_value == "basic"
     assert hparams["distillation.terms.0.kind"].string_value == "logits"
     assert hparams["training.learning_rate"].number_value == 0.01
-    assert hparams["config_id"].string_value == "0123456789ab"
+    assert hparams["config_id"].string_value == CONFIG.config_id
     assert hparams["status"].string_value == "complete"
     metrics = {info.name.tag for info in data["experiment"].experiment.metric_infos}
     assert {"val_accuracy", "macs", "train_macs"} <= metrics
@@ -578,12 +483,9 @@ def test_mlflow_has_one_run_for_each_job(logged):
     for name, epochs in (("trial-0", 3), ("trial-1", 3), ("trial-2", 1), ("teacher-c0ffee", 2)):
         for epoch in range(1, epochs + 1):
             assert curve[name, "val_accuracy", epoch] == epoch / 4
-            assert curve[name, "macs", epoch] == 123_456
-            assert curve[name, "rung", epoch] == epoch // 2
-        assert curve[name, "size_bytes", epochs] == 4096
+        assert (curve[name, "size_bytes", epochs], curve[name, "macs", epochs]) == (4096, 123_456)
         assert (name, "val_accuracy", epochs + 1) not in curve
-    assert [curve["trial-1", "attempt", epoch] for epoch in (1, 2, 3)] == [1, 1, 2]
-    assert not {key for _, key, _ in curve} & {"pid", "epoch", "timestamp", "training_iteration"}
+    assert "epoch" not in {key for _, key, _ in curve}
     design_of = {name: {k: v for run, k, v in params if runs[run] == name} for name in status}
     assert design_of["trial-1"] == {k: str(v) for k, v in DESIGN.items()}
     assert design_of["trial-2"]["number"] == "2"
@@ -640,35 +542,57 @@ def test_wandb_has_one_offline_run_for_each_job(logged):
         assert run["project"] == "study"
         assert [point["_step"] for point in history] == list(range(1, epochs + 1))
         assert [point["val_accuracy"] for point in history] == [e / 4 for e in range(1, epochs + 1)]
-        assert [point["rung"] for point in history] == [e // 2 for e in range(1, epochs + 1)]
-        assert {point["macs"] for point in history} == {123_456}
-        assert not {"pid", "epoch", "trial_result"} & set(history[0])
+        assert "epoch" not in history[0]
         assert run["exit"] == [1 if name == "trial-2" else 0]
         assert run["output"] == [], "the driver's output and load are not the trial's"
         assert (run["summary"]["size_bytes"], run["summary"]["macs"]) == (4096, 123_456)
     assert {k: v for k, v in runs["trial-1"]["config"].items() if k in DESIGN} == DESIGN
-    assert [point["attempt"] for point in runs["trial-1"]["history"]] == [1, 1, 2]
     assert runs["trial-2"]["summary"]["reason"] == "non-finite loss of epoch 2"
     assert runs["teacher-c0ffee"]["kind"] == "artifact"
 
 
-def test_a_search_ends_well_with_three_broken_loggers(cluster, tmp_path, monkeypatch, caplog):
+def test_a_search_ends_well_with_three_broken_loggers(tmp_path, monkeypatch, caplog):
     """TensorBoard's folder is a file, MLflow's server takes calls and never answers, W&B cannot write."""
     pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
-    monkeypatch.setattr(ray_callbacks, "PATIENCE", 5.0)
+    monkeypatch.setattr(thread, "PATIENCE", 5.0)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").touch()
     monkeypatch.setattr("wandb.init", lambda **_: (_ for _ in ()).throw(OSError("No space left on device")))
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
-        callbacks = build_callbacks(NAMES, folder=tmp_path / "run", study="study")
         with caplog.at_level(logging.WARNING, logger="naskd"):
-            results = search([config(0, epochs=2), config(1, epochs=2)], tmp_path, callbacks)
-    assert len(results) == 2
-    assert not results.errors
+            log_four_jobs(build_loggers(NAMES, folder=tmp_path / "run", study="study"))
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("naskd")]
     assert len(lines) == 3, lines
     assert "tensorboard failed (" in lines[0] + lines[1] + lines[2]
     assert any(line.startswith("wandb failed (OSError: No space left on device)") for line in lines)
     assert any(line.startswith("mlflow did nothing for 5 s") for line in lines)
+
+
+@pytest.fixture
+def private_ray() -> Iterator[None]:
+    """A cluster of one core: the executor leaves a connection that it found as it was."""
+    import ray
+
+    from naskd.executors.ray.connect import connect
+
+    connect("local", num_cpus=1)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.parametrize("executor", EXECUTORS.names())
+def test_loggers_follow_a_search_under_every_executor(executor, tmp_path, request):
+    settings = [f"execution.executor='{executor}'", "execution.callbacks=['tensorboard']"]
+    if executor == "ray":
+        request.getfixturevalue("private_ray")
+    run = naskd.search(write_tiny_study(tmp_path), out=tmp_path / "run", trials=1, settings=settings)
+    (found,) = (t for t in run.trials() if t["state"] == "COMPLETE")
+    values = scalars(event_file(tmp_path / "run" / "tensorboard" / f"trial-{found['number']}"))
+    assert values["val_accuracy"] == {
+        point["epoch"]: pytest.approx(point["val_accuracy"]) for point in found["curve"]
+    }
+    assert list(values["macs"].values()) == [pytest.approx(found["macs"])]
+    (teacher,) = (p for p in (tmp_path / "run" / "tensorboard").iterdir() if p.name.startswith("teacher-"))
+    assert scalars(event_file(teacher))["val_accuracy"]

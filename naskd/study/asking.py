@@ -1,0 +1,173 @@
+"""From a proposal of the sampler to a job: the design is settled, checked, and compared with what others train."""
+
+import warnings
+from collections.abc import Callable
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from naskd.spec.clock import Clock
+from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
+from naskd.spec.seeds import trial_seed
+from naskd.spec.study import StudySpec
+from naskd.study import optuna_private
+from naskd.study.admission import count_kinds, problems, settle
+from naskd.study.drivers import Drivers
+from naskd.study.facts import DesignFacts, Space
+from naskd.study.ledger import Design, Ledger
+from naskd.study.samplers import build_sampler
+from naskd.study.shared_networks import SharedNetworks
+from naskd.trials.jobs import Job
+
+
+class Asking:
+    """Asks the sampler, and turns away what is not worth training.
+
+    Args:
+        spec: The study.
+        space: Proposes designs.
+        facts: Of designs.
+        study: Whose sampler is asked; it is set here.
+        ledger, drivers, networks: Of the study.
+        clock: Of this host.
+        owner: Who this driver is.
+        looked: Called after a design was turned away.
+
+    Attributes:
+        stop_reason: Why the space has nothing more to give; empty while it may have.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        space: Space,
+        facts: DesignFacts,
+        study: optuna.Study,
+        ledger: Ledger,
+        drivers: Drivers,
+        networks: SharedNetworks,
+        clock: Clock,
+        owner: str,
+        looked: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self.space = space
+        self.stop_reason = ""
+        self._facts = facts
+        self._study = study
+        self._ledger = ledger
+        self._drivers = drivers
+        self._networks = networks
+        self._clock = clock
+        self._owner = owner
+        self._looked = looked
+        self._streak: list[str] = []
+        self._sampler_from: int | None = len(ledger.trials())
+        study.sampler = build_sampler(spec.sampler, spec.seed, self._sampler_from)
+
+    def propose(self) -> Job | None:
+        """One proposal of the sampler: a job, or None when it was turned away or has to wait."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            trial = self._study.ask()
+        has_rivals = self._drivers.hold(trial.number)
+        try:
+            return self._admit(trial, has_rivals)
+        except UpdateFinishedTrialError:
+            # Another driver took it for one that a dead driver has left.
+            self._ledger.held.discard(trial.number)
+            return None
+
+    def turn_away(self, number: int, reason: str) -> None:
+        """End a trial that is not trained; many in a row end the search."""
+        self._ledger.turn_away(number, reason)
+        self._streak.append(reason)
+        n = len(self._streak)
+        if n >= self.spec.budget.max_turned_away:
+            kinds = count_kinds(dict(enumerate(self._streak)))
+            counts = ", ".join(f"{kind} ({k})" for kind, k in kinds.items())
+            self.stop_reason = f"{n} designs in a row were turned away: {counts}; last: {reason}"
+        self._looked()
+
+    def _admit(self, trial: optuna.Trial, has_rivals: bool) -> Job | None:
+        """Choose the design of a trial: a job, or None when it is turned away or has to wait."""
+        began = self._clock.monotonic()
+        if self._sampler_from is not None and self._sampler_from != trial.number:
+            # Drivers that begin together would propose the same: the first own number is nobody else's.
+            self._study.sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
+        self._sampler_from = None
+        trial.set_user_attr("owner", self._owner)
+        trial.set_user_attr("lease", self._drivers.lease())
+        config, reason = self._design(trial)
+        if config is None:
+            self.turn_away(trial.number, reason)
+            return None
+        seed = trial_seed(self.spec.seed, config.config_id)
+        trial.set_user_attr("config", config.to_dict())
+        trial.set_user_attr("seed", seed)
+        # The last of the three: from here on, others know what this trial trains.
+        trial.set_user_attr("config_id", config.config_id)
+        # Who has taken long may have been given up by others, who then know nothing of this design.
+        has_rivals = has_rivals or self._drivers.were_slow(began)
+        if has_rivals and not self._is_ours(trial.number, (config.config_id, seed)):
+            return None
+        self._streak.clear()
+        requires = tuple(recipe.artifact_id for recipe in self._facts.recipes(config))
+        job = Job(str(trial.number), "trial", config, seed, config.training.epochs, requires=requires)
+        return self._networks.begin(job)
+
+    def _is_ours(self, number: int, design: Design) -> bool:
+        """Whether a trial keeps its design and its place in the budget next to those of other drivers."""
+        drivers, budget = self._drivers, self.spec.budget
+        drivers.await_earlier(number)
+        if (earlier := drivers.same_design(design, number)) is not None:
+            self.turn_away(number, f"duplicate: design {design[0]} is trial {earlier}")
+            return False
+        if budget.trials is not None and drivers.turn(number) >= budget.trials:
+            drivers.give_up(number, "trials of other drivers fill the budget")
+            return False
+        return True
+
+    def _design(self, trial: optuna.Trial) -> tuple[TrialConfig | None, str]:
+        """The settled design of a proposal, or why it is turned away."""
+        try:
+            with warnings.catch_warnings():
+                # An enqueued value out of range only warns; it is turned away below.
+                warnings.simplefilter("ignore")
+                proposed = self.space(trial)
+        except optuna.TrialPruned as pruned:
+            return None, f"pruned by the space: {pruned}"
+        except ValueError as error:
+            return None, f"invalid: {str(error).splitlines()[0]}"
+        except UpdateFinishedTrialError:
+            raise
+        except Exception as error:  # a user's space may raise anything; the answer names it
+            raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
+        if not isinstance(proposed, TrialConfig):
+            what = f"returned {type(proposed).__name__}; it must return a TrialConfig"
+            raise self._broken_space(trial, what)
+        for name, distribution in trial.distributions.items():
+            if not optuna_private.contains(distribution, trial.params[name]):
+                return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
+        try:
+            config = settle(proposed, self.spec)
+            found = problems(config, self._facts.design_cost(config), self.spec)
+            found = found or self._facts.design_problems(config)
+        except ValueError as error:
+            return None, f"invalid: {str(error).splitlines()[0]}"
+        if found:
+            return None, found[0]
+        design = config.config_id, trial_seed(self.spec.seed, config.config_id)
+        if (earlier := self._drivers.same_design(design, trial.number)) is not None:
+            return None, f"duplicate: design {config.config_id} is trial {earlier}"
+        needs = [recipe.artifact_id for recipe in self._facts.recipes(config)]
+        if reason := self._networks.unmade_reason(needs):
+            return None, reason
+        return config, ""
+
+    def _broken_space(self, trial: optuna.Trial, what: str) -> InputError:
+        message = f"the search space {self.spec.space} {what}"
+        self._ledger.end(trial.number, TrialState.FAIL, message)
+        return InputError(message)

@@ -1,0 +1,117 @@
+"""What trainings have reported so far, epoch by epoch, whoever trains them."""
+
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from naskd.spec.design import TrialConfig
+from naskd.study.drivers import Drivers
+from naskd.study.ledger import Ledger, reported_epochs
+from naskd.study.stopping import Curve, TrialView
+from naskd.trials.jobs import Job, TrialResult
+
+Epochs = dict[int, dict[str, float]]
+
+
+class Curves:
+    """The curves of a study's trials; a :class:`~naskd.study.stopping.LedgerView`.
+
+    Own trials are as they are now, those of other drivers as of the last look at the ledger.
+
+    Args:
+        ledger: In which the epochs of running trials are noted.
+        drivers: Who knows which of them are still to give a result.
+    """
+
+    def __init__(self, ledger: Ledger, drivers: Drivers) -> None:
+        self._ledger = ledger
+        self._drivers = drivers
+        self._own: dict[int, tuple[Job, Epochs]] = {}
+        self._finished: dict[int, TrialView | None] = {}
+
+    def begin(self, job: Job) -> None:
+        """A trial of this driver is taken up, perhaps from a checkpoint of an earlier one."""
+        number = int(job.job_id)
+        self._own[number] = job, self._noted(self._ledger.trials()[number], self._ledger.trials())
+
+    def add(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> TrialView:
+        """Note an epoch of a trial of this driver; what it is by now.
+
+        Raises:
+            UpdateFinishedTrialError: Another driver has closed the trial.
+        """
+        number = int(job.job_id)
+        _, epochs = self._own.setdefault(number, (job, {}))
+        if epoch not in epochs:  # what is repeated after a lost worker has the same values
+            epochs[epoch] = {"epoch": epoch, **metrics}
+            self._ledger.write_epoch(number, epoch, metrics)
+        return self._running(number, job, epochs, until=epoch)
+
+    def end(self, job: Job) -> None:
+        """A trial of this driver has ended; the ledger has its curve."""
+        self._own.pop(int(job.job_id), None)
+
+    @property
+    def finished(self) -> Sequence[TrialView]:
+        """See :class:`~naskd.study.stopping.LedgerView`."""
+        booked = self._ledger.booked
+        if len(self._finished) < len(booked):
+            trials = self._ledger.trials()
+            for number in booked[len(self._finished) :]:
+                self._finished[number] = _finished(trials[number])
+        return [view for view in self._finished.values() if view is not None]
+
+    @property
+    def running(self) -> Sequence[TrialView]:
+        """See :class:`~naskd.study.stopping.LedgerView`."""
+        views = {number: self._running(number, job, epochs) for number, (job, epochs) in self._own.items()}
+        for number, trial in self._ledger.open_trials.items():
+            attrs = trial.user_attrs
+            if (
+                number not in self._own
+                and trial.state is TrialState.RUNNING
+                and "config_id" in attrs
+                and self._drivers.is_wanted(trial)
+            ):
+                epochs = self._noted(trial, self._ledger.trials())
+                views[number] = TrialView(
+                    number,
+                    TrialConfig.from_dict(attrs["config"]),
+                    attrs["seed"],
+                    "running",
+                    _curve(epochs),
+                )
+        return [views[number] for number in sorted(views)]
+
+    @staticmethod
+    def _running(number: int, job: Job, epochs: Epochs, until: int | None = None) -> TrialView:
+        assert job.config is not None
+        known = epochs if until is None else {e: m for e, m in epochs.items() if e <= until}
+        return TrialView(number, job.config, job.seed, "running", _curve(known))
+
+    def _noted(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Epochs:
+        """Epochs of a training, those before it was interrupted included."""
+        orphan = trial.user_attrs.get("retry_of")
+        before = self._noted(trials[orphan], trials) if orphan is not None else {}
+        own = reported_epochs(trial.user_attrs)
+        return {**before, **{epoch: {"epoch": epoch, **metrics} for epoch, metrics in own.items()}}
+
+
+def _curve(epochs: Epochs) -> Curve:
+    return tuple(epochs[epoch] for epoch in sorted(epochs))
+
+
+def _finished(trial: FrozenTrial) -> TrialView | None:
+    attrs = trial.user_attrs
+    if "config" not in attrs:
+        return None  # its process died each time before it had a design
+    result = TrialResult.from_dict(attrs["result"])
+    return TrialView(
+        trial.number,
+        TrialConfig.from_dict(attrs["config"]),
+        result.seed,
+        result.status,
+        result.curve,
+        result.metrics,
+        result.train_macs,
+    )

@@ -1,0 +1,79 @@
+"""Creating a study in its storage, and opening it again: only as what it was."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+
+from naskd.spec.clock import Clock
+from naskd.spec.errors import InputError, RunError
+from naskd.spec.study import StudySpec, identity_difference
+from naskd.study.drivers import CLAIM_SECONDS
+from naskd.study.snapshot import DIRECTIONS
+
+SCHEMA_VERSION = 1
+
+
+def open_study(
+    spec: StudySpec,
+    storage: optuna.storages.BaseStorage,
+    identity: Mapping[str, Any],
+    reference_point: Mapping[str, float] | None,
+    clock: Clock,
+) -> optuna.Study:
+    """Create the study that a storage does not hold, or load the one that it holds.
+
+    Args:
+        spec: The study.
+        storage: Holds the ledger.
+        identity: What a resume must find unchanged.
+        reference_point: Of the hypervolume, one value an objective; None where the study must be there.
+        clock: While another driver creates the study, it is waited for.
+
+    Raises:
+        InputError: The storage holds a study of another identity.
+        RunError: It holds none, and no reference point is given.
+    """
+    names: list[str] = list(spec.objectives)
+    try:
+        study = optuna.create_study(
+            storage=storage,
+            study_name=spec.name,
+            directions=[DIRECTIONS.get(name, "minimize") for name in names],
+        )
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+        _await_creation(study, clock)
+    known = study.user_attrs.get("identity")
+    if known is None:
+        if reference_point is None:
+            raise RunError(f"the run holds no study named {spec.name!r}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(names)
+        study.set_user_attr("schema_version", SCHEMA_VERSION)
+        study.set_user_attr("reference_point", dict(reference_point))
+        # A study without its identity was never completely created: creating it goes on from there.
+        for parameters in spec.warm_start[len(study.get_trials(deepcopy=False)) :]:
+            study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})
+        study.set_user_attr("identity", dict(identity))
+    elif difference := identity_difference(known, dict(identity)):
+        lines = "\n  ".join(difference)
+        raise InputError(
+            f"run {spec.name!r} was started differently and cannot be resumed:\n  {lines}\n"
+            "undo the change, or start a new run with another name or --out"
+        )
+    return study
+
+
+def _await_creation(study: optuna.Study, clock: Clock) -> None:
+    """Let another driver finish creating a study; return at once when it is created, and when nobody does."""
+    before: tuple[int, int] | None = None
+    while "identity" not in (attrs := study.user_attrs):
+        now = len(attrs), len(study.get_trials(deepcopy=False))
+        if now == before:
+            return
+        before = now
+        clock.sleep(CLAIM_SECONDS)

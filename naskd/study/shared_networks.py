@@ -1,0 +1,143 @@
+"""Teachers and assistants: made before the trials that need them, once for all of them."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from optuna.exceptions import UpdateFinishedTrialError
+
+from naskd.spec.design import TrialConfig
+from naskd.spec.errors import RunError
+from naskd.spec.teachers import DEFAULT_NAME
+from naskd.study.facts import DesignFacts
+from naskd.study.ledger import Ledger
+from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.prerequisites import ArtifactRecipe
+
+MAX_BLOCKED = 8
+"""Designs that wait for a shared network at once; more would be proposed without having learned anything."""
+
+
+class SharedNetworks:
+    """Which shared networks are there, are being made or cannot be made, and which trials wait for them.
+
+    Args:
+        facts: What designs need, and what there is.
+        ledger: Of the study.
+        has_teachers: Whether the study file names any; they come before anything else.
+    """
+
+    def __init__(self, facts: DesignFacts, ledger: Ledger, *, has_teachers: bool) -> None:
+        self._facts = facts
+        self._ledger = ledger
+        self._has_teachers = has_teachers
+        self._teachers: deque[ArtifactRecipe] | None = None
+        self._making: dict[str, ArtifactRecipe] = {}
+        self._unmade: dict[str, str] = {}
+        self._waiting: deque[Job] = deque()
+        self.seconds = 0.0
+        """That making them has taken in this session."""
+
+    @property
+    def waiting(self) -> int:
+        """Trials that wait."""
+        return len(self._waiting)
+
+    def forget(self) -> None:
+        """Nobody waits any more: the session is over."""
+        self._waiting.clear()
+
+    def teacher_job(self) -> Job | None:
+        """A teacher before anything else: reports compare with it, and a broken one should be known at once."""
+        if self._teachers is None:
+            self._teachers = deque(self._facts.teachers() if self._has_teachers else ())
+        while self._teachers:
+            if (job := self._missing([self._teachers.popleft()], None)) is not None:
+                return job
+        return None
+
+    def next_waiting(
+        self, turn_away: Callable[[int, str], None], lost: Callable[[Job], object]
+    ) -> Job | None:
+        """A trial whose networks have become ready, or the next network that one of them needs.
+
+        Args:
+            turn_away: Called with a trial whose network cannot be made, and why.
+            lost: Called with a trial that another driver has taken.
+        """
+        for _ in range(len(self._waiting)):
+            job = self._waiting.popleft()
+            if reason := self.unmade_reason(job.requires):
+                turn_away(int(job.job_id), reason)
+                continue
+            found = self._ready(job)
+            if found is not job:
+                self._waiting.append(job)
+            else:
+                try:
+                    self._ledger.write(int(job.job_id), "blocked", False)
+                except UpdateFinishedTrialError:
+                    lost(job)
+                    continue
+            if found is not None:
+                return found
+        return None
+
+    def begin(self, job: Job) -> Job | None:
+        """A new trial: itself, or the network to make for it first, or None while somebody makes that network.
+
+        Raises:
+            UpdateFinishedTrialError: Another driver has taken the trial.
+        """
+        found = self._ready(job)
+        if found is not job:
+            self._ledger.write(int(job.job_id), "blocked", True)
+            self._waiting.append(job)
+        return found
+
+    def unmade_reason(self, requires: Sequence[str]) -> str:
+        """Why one of these networks cannot be made; empty when all can."""
+        return next((self._unmade[a] for a in requires if a in self._unmade), "")
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        """Book a network that was made.
+
+        Raises:
+            RunError: A teacher could not be made.
+        """
+        recipe = self._making.pop(job.job_id)
+        self.seconds += result.wall_seconds
+        if result.status != "complete":
+            reason = f"the {described(recipe)} could not be made: {result.reason}"
+            if recipe.label == "teacher":
+                raise RunError(reason)
+            # An assistant is part of a design: the designs that want it are turned away, the others go on.
+            self._unmade[job.job_id] = reason
+            return
+        cost = {key: getattr(result, key) for key in ("train_macs", "spent_macs", "wall_seconds")}
+        named = {"label": recipe.label, "name": recipe.teacher}
+        self._ledger.book_artifact(job.job_id, {**named, **cost, **result.metrics})
+
+    def _ready(self, trial: Job) -> Job | None:
+        """The trial itself, a job that makes what it waits for, or None while somebody makes that."""
+        assert trial.config is not None
+        recipes = self._facts.recipes(trial.config)
+        if all(self._is_made(recipe) for recipe in recipes):
+            return trial
+        return self._missing(recipes, trial.config)
+
+    def _is_made(self, recipe: ArtifactRecipe) -> bool:
+        return self._facts.has_artifact(recipe.artifact_id) and self._ledger.has_artifact(recipe.artifact_id)
+
+    def _missing(self, recipes: list[ArtifactRecipe], config: TrialConfig | None) -> Job | None:
+        """A job for the first network that is not there; None when all are, or when that one is being made."""
+        recipe = next((r for r in recipes if not self._is_made(r)), None)
+        if recipe is None or recipe.artifact_id in self._making:
+            return None
+        self._making[recipe.artifact_id] = recipe
+        label = described(recipe)
+        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label)
+
+
+def described(recipe: ArtifactRecipe) -> str:
+    """A shared network for people: ``teacher``, or ``teacher 'resnet'`` where it has a name of its own."""
+    return recipe.label if recipe.teacher == DEFAULT_NAME else f"{recipe.label} {recipe.teacher!r}"

@@ -1,0 +1,154 @@
+"""Where a study stands, in numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from naskd.spec.pareto import hypervolume, objective_space
+from naskd.spec.study import BudgetSpec
+from naskd.study.ledger import Ledger
+from naskd.trials.jobs import Job
+
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"val_accuracy": "maximize"}
+"""Of each objective; whatever is not named here is a cost and minimised."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a study stands, for a progress display.
+
+    Args:
+        complete, failed, turned_away: Trials.
+        running: The job that began or reported last; empty when there is nothing to tell of one.
+        epoch, epochs: Of that job: done, and in all where that is known.
+        hypervolume, best_accuracy: Of the complete trials.
+        train_macs: Spent so far.
+        fraction: Of the budget.
+        seconds, seconds_left: Of the search.
+        waiting_for: So many trials of other drivers, with no own work.
+        others: How many more jobs run here.
+    """
+
+    complete: int = 0
+    failed: int = 0
+    turned_away: int = 0
+    running: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    hypervolume: float = 0.0
+    best_accuracy: float = math.nan
+    train_macs: int = 0
+    fraction: float = 0.0
+    seconds: float = 0.0
+    seconds_left: float = math.nan
+    waiting_for: int = 0
+    others: int = 0
+
+
+class Standing:
+    """Makes the snapshots of a study.
+
+    Args:
+        ledger: Of the study.
+        objectives: Names, in the study's order.
+        reference_point: Of the hypervolume, in raw units.
+        budget: Of the study.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        objectives: Sequence[str],
+        reference_point: Mapping[str, float],
+        budget: BudgetSpec,
+    ) -> None:
+        self._ledger = ledger
+        self._objectives = tuple(objectives)
+        self._reference_point = dict(reference_point)
+        self._budget = budget
+        # Of how many points, hypervolume, best accuracy: shown after every epoch, changed by complete trials alone.
+        self._known: tuple[int, float, float] = (0, 0.0, math.nan)
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the complete trials, on accuracy and the logarithms of costs."""
+        return self._measures()[0]
+
+    def snapshot(
+        self,
+        job: Job | None,
+        label: str,
+        epoch: int,
+        *,
+        elapsed: float,
+        apart: float,
+        waiting_for: int,
+        jobs: int,
+    ) -> Snapshot:
+        """Where the study stands.
+
+        Args:
+            job: What began or reported last, if it is to be told of.
+            label: What that is, for people.
+            epoch: That it has done.
+            elapsed: Seconds of search.
+            apart: Of these, for teachers and assistants, which are not made again.
+            waiting_for: See :class:`Snapshot`.
+            jobs: That run here, `job` among them.
+        """
+        ledger, fraction = self._ledger, self._fraction(elapsed)
+        volume, best = self._measures()
+        return Snapshot(
+            complete=ledger.complete,
+            failed=ledger.failed,
+            turned_away=len(ledger.turned_away),
+            running=label if job is not None else "",
+            epoch=epoch,
+            epochs=job.until_epoch if job is not None else 0,
+            hypervolume=volume,
+            best_accuracy=best,
+            train_macs=ledger.train_macs,
+            fraction=fraction,
+            seconds=elapsed,
+            seconds_left=self._seconds_left(elapsed, apart, fraction),
+            waiting_for=waiting_for,
+            others=jobs - (job is not None),
+        )
+
+    def _measures(self) -> tuple[float, float]:
+        """Hypervolume and best accuracy of the complete trials."""
+        points, names = self._ledger.points, self._objectives
+        if self._known[0] != len(points):
+            found = study_hypervolume(points, names, self._reference_point)
+            best = max(point[names.index("val_accuracy")] for point in points)
+            self._known = (len(points), found, best)
+        return self._known[1:]
+
+    def _fraction(self, elapsed: float) -> float:
+        """Of the budget that is spent, at most 1."""
+        parts = (
+            (self._ledger.trained, self._budget.trials),
+            (elapsed, self._budget.seconds),
+            (self._ledger.train_macs, self._budget.train_macs),
+        )
+        return min(1.0, max((spent / limit for spent, limit in parts if limit), default=0.0))
+
+    def _seconds_left(self, elapsed: float, apart: float, fraction: float) -> float:
+        """By the time that trials took."""
+        if fraction <= 0:
+            return math.nan
+        left = (elapsed - apart) * (1 - fraction) / fraction
+        limit = self._budget.seconds
+        return left if limit is None else min(left, max(0.0, limit - elapsed))
+
+
+def study_hypervolume(
+    points: list[tuple[float, ...]], names: tuple[str, ...], reference_point: Mapping[str, float]
+) -> float:
+    """Hypervolume of objective values against a study's reference point, both in raw units."""
+    if not points:
+        return 0.0
+    maximise = [DIRECTIONS.get(name) == "maximize" for name in names]
+    reference = objective_space([reference_point[name] for name in names], names)
+    return hypervolume(objective_space(points, names), reference, maximise)

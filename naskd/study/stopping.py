@@ -1,0 +1,73 @@
+"""When a trial is stopped before its end: what a rule is asked, and what it may look at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from naskd.spec.design import TrialConfig
+from naskd.trials.jobs import Decision
+
+Curve = Sequence[Mapping[str, float]]
+"""One mapping for each finished epoch, in order: ``epoch`` (from 1), ``val_accuracy``, losses."""
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A training as a stopping rule sees it.
+
+    Args:
+        number: Of its trial.
+        config: The design; ``config.training.epochs`` is the horizon of its schedule.
+        seed: Of the training.
+        status: ``running``, or how it ended.
+        curve: So far. Of another driver's trial that runs, as of a few seconds ago.
+        metrics: Of a finished one: objectives and costs by name, as of its end; empty while it runs.
+        train_macs: Of a finished one, as for ``TrialResult``.
+    """
+
+    number: int
+    config: TrialConfig
+    seed: int
+    status: Literal["running", "complete", "failed", "stopped"]
+    curve: Curve = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    train_macs: int = 0
+
+
+class LedgerView(Protocol):
+    """All trainings of a study, those of other drivers too; for reading."""
+
+    @property
+    def finished(self) -> Sequence[TrialView]:
+        """Complete, failed and stopped ones, in the order in which this driver heard of their ends."""
+
+    @property
+    def running(self) -> Sequence[TrialView]:
+        """By number; the one that is decided about is among them."""
+
+
+class StoppingRule(Protocol):
+    """Decides after each epoch whether a trial goes on.
+
+    A trial that is stopped is PRUNED, and counts for the budget. What was spent on it is booked.
+    """
+
+    def decide(self, trial: TrialView, curve: Curve, ledger: LedgerView) -> Decision:
+        """Whether a trial goes on.
+
+        Called once for each finished epoch, the last one too, where stopping means nothing. A training that lost its
+        worker repeats epochs since its checkpoint, with the same values. What is raised ends the search.
+
+        Args:
+            trial: That has finished an epoch.
+            curve: Up to and with this epoch, those before a resume included.
+            ledger: Everything else.
+        """
+
+
+class NeverStop:
+    """Every trial is trained to its end."""
+
+    def decide(self, trial: TrialView, curve: Curve, ledger: LedgerView) -> Decision:
+        """See :class:`StoppingRule`."""
+        return Decision.CONTINUE
