@@ -39,7 +39,17 @@ _KEPT = (
     "counts",
     "environment",
 )
-SCRIPTS = ("numbers.js", "draw.js", "front.js", "page.js")
+SCRIPTS = (
+    "numbers.js",
+    "draw.js",
+    "record.js",
+    "front.js",
+    "details.js",
+    "tables.js",
+    "curves.js",
+    "choices.js",
+    "page.js",
+)
 """Files of the page's one script, in their order; a name that one declares is known in all after it."""
 _EXACT = 2**53 - 1  # JavaScript's numbers are doubles
 

@@ -1,0 +1,233 @@
+// The details of one design.
+// ---- One design
+function pairs(rows) {
+  return h(
+    "dl",
+    {},
+    rows.filter((r) => r && r[1] !== "" && r[1] !== DASH).map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]),
+  );
+}
+function listing(rows) {
+  const names = [...new Set(rows.flatMap((r) => Object.keys(r)))].filter((n) =>
+    rows.some((r) => plain(r[n]) !== ""),
+  );
+  return h(
+    "table",
+    {},
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        names.map((n) => h("th", {}, n.replaceAll("_", " "))),
+      ),
+    ),
+    h(
+      "tbody",
+      {},
+      rows.map((r) =>
+        h(
+          "tr",
+          {},
+          names.map((n) => h("td", {}, plain(r[n]))),
+        ),
+      ),
+    ),
+  );
+}
+const stageRows = (stages) =>
+  stages.map((q) => ({
+    block: q.block,
+    "w × d": `${q.width} × ${q.depth}`,
+    kernel: q.kernel,
+    expand: q.expansion,
+    stride: q.stride,
+    SE: q.squeeze_excitation,
+  }));
+function smallCurve(t, name, label, text) {
+  const list = curveOf(t, name);
+  if (list.length < 2) return null;
+  const host = h("div", { class: "chart" });
+  mount(host, (width) => {
+    const values = list.map((p) => p[1]),
+      level = name === "val_accuracy" && teacher && ok(teacher.val_accuracy) ? [teacher.val_accuracy] : [];
+    const low = Math.min(...values, ...level),
+      high = Math.max(...values, ...level);
+    const pad = (high - low || 0.01) * 0.08;
+    const f = frame(width, 165, {
+      title: label,
+      margin: { left: 50, bottom: 42, right: 8 },
+      x: (a, b) => linear(list[0][0], list[list.length - 1][0], a, b),
+      y: (a, b) => linear(low - pad, high + pad, a, b),
+      xText: tickText,
+      yText: text,
+      xLabel: `epoch: ${label}`,
+    });
+    if (level.length)
+      f.plot.append(
+        s("line", {
+          class: "teacher-line",
+          x1: f.box.x0,
+          x2: f.box.x1,
+          y1: f.y(level[0]),
+          y2: f.y(level[0]),
+        }),
+      );
+    f.plot.append(s("path", { class: "curve plain", d: pathOf(list, f.x, f.y) }));
+    return [f.svg];
+  });
+  return host;
+}
+function details(t) {
+  const config = t.config || {},
+    arch = config.architecture || {},
+    kd = config.distillation || {},
+    test = tests.get(t.number),
+    rep = t.replicates || {};
+  const terms = (kd.terms || []).map((q) => ({
+    kind: q.kind,
+    weight: q.weight,
+    weighting: q.weighting,
+    T: q.temperature,
+    pairs: q.pairs,
+    options: (q.options || []).map(([k, v]) => `${k}=${plain(v)}`).join(", "),
+  }));
+  const run = data.run || "RUN";
+  return [
+    h(
+      "div",
+      { class: "spread" },
+      h(
+        "h2",
+        {},
+        `Trial ${t.number}`,
+        h(
+          "span",
+          { class: "badge" + (t.on_front ? " on" : "") },
+          t.on_front ? "on the front" : t.state === "COMPLETE" ? "dominated" : t.state.toLowerCase(),
+        ),
+      ),
+    ),
+    t.reason ? h("p", {}, t.reason) : null,
+    h(
+      "div",
+      { class: "pair" },
+      h(
+        "div",
+        {},
+        h("div", { class: "big" }, percent(t.val_accuracy)),
+        h("div", { class: "soft" }, "validation"),
+      ),
+      test
+        ? h(
+            "div",
+            {},
+            h("div", { class: "big" }, percent(test.test_accuracy_mean)),
+            h(
+              "div",
+              { class: "soft" },
+              `test ± ${ok(test.test_accuracy_sd) ? fixed(100 * test.test_accuracy_sd, formats.percent) : DASH} (${test.n} seeds)`,
+            ),
+          )
+        : null,
+      h(
+        "div",
+        {},
+        h("div", { class: "big" }, count(t.macs)),
+        h("div", { class: "soft" }, `MACs (${ok(t.macs) ? count(2 * t.macs) : DASH} FLOPs)`),
+      ),
+    ),
+    pairs([
+      [
+        "parameters",
+        ok(t.n_params) ? `${count(t.n_params)}${ok(t.size_bytes) ? `, ${bytes(t.size_bytes)}` : ""}` : "",
+      ],
+      ...data.costs
+        .filter((k) => !["macs", "n_params", "size_bytes"].includes(k))
+        .map((k) => [words(k), plain(t[k])]),
+      teacher && positive(teacher.macs) && positive(t.macs)
+        ? ["of the teacher", `${short(teacher.macs / t.macs)}× fewer MACs`]
+        : null,
+      rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
+      ["agrees with teacher", percent(t.teacher_agreement)],
+      [
+        "trained for",
+        [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null]
+          .filter(Boolean)
+          .join(", "),
+      ],
+      ["seed", plain(t.seed)],
+      ["design", plain(t.config_id)],
+    ]),
+    (arch.stages || []).length
+      ? [h("h3", {}, "Student"), h("div", {}, t.student), listing(stageRows(arch.stages))]
+      : null,
+    t.config
+      ? [
+          h("h3", {}, "Taught by"),
+          h("div", {}, t.taught_by),
+          listing([...terms, { kind: "cross-entropy", weight: kd.ce_weight ?? 1 }]),
+          (kd.assistants || []).map((a, i) =>
+            h(
+              "div",
+              { class: "note" },
+              `assistant ${i + 1}: `,
+              (a.architecture?.stages || []).map((q) => `${q.block} ${q.width}×${q.depth}`).join(" → "),
+            ),
+          ),
+        ]
+      : null,
+    curveOf(t, "val_accuracy").length > 1 || curveOf(t, "loss").length > 1
+      ? [
+          h("h3", {}, "Learning curve"),
+          smallCurve(t, "val_accuracy", teacher ? "accuracy (dashed: teacher)" : "accuracy", percentTicks),
+          smallCurve(t, "loss", "training loss", tickText),
+        ]
+      : null,
+    config.training
+      ? [
+          h("h3", {}, "Training"),
+          h(
+            "div",
+            {},
+            Object.entries(config.training)
+              .map(([k, v]) => `${k.replaceAll("_", " ")} ${plain(v)}`)
+              .join(" · "),
+          ),
+        ]
+      : null,
+    t.error ? h("details", {}, h("summary", {}, "Error"), h("pre", {}, t.error)) : null,
+    t.config
+      ? [
+          h("h3", {}, "Take it away"),
+          h(
+            "pre",
+            {},
+            `naskd show ${run} ${t.number}\nnaskd retrain ${run} ${t.number} --seeds 5\nnaskd export ${run} ${t.number} --format onnx`,
+          ),
+          h(
+            "details",
+            {},
+            h("summary", {}, "Whole design as JSON"),
+            h("pre", {}, JSON.stringify(t.config, null, 1)),
+          ),
+        ]
+      : null,
+  ];
+}
+function detailsCard() {
+  const node = h("section", { class: "card details", id: "details", "aria-live": "polite" });
+  const show = () => {
+    const t = byNumber.get(selected);
+    node.replaceChildren(
+      ...(t ? details(t) : [h("h2", {}, "Details"), empty("Click a point to see its design.")])
+        .flat(3)
+        .filter(Boolean),
+    );
+    node.scrollTop = 0;
+  };
+  onSelect(show);
+  show();
+  return node;
+}

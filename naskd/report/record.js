@@ -1,0 +1,158 @@
+// The record, the selected trial, and the head of a report.
+// ---- The record
+const trials = data.trials;
+const byNumber = new Map(trials.map((t) => [t.number, t]));
+const front = data.front.map((n) => byNumber.get(n)).filter(Boolean);
+const complete = trials.filter((t) => t.state === "COMPLETE");
+const teacher = data.teacher;
+const tests = new Map((data.retrained ? data.retrained.designs : []).map((d) => [d.number, d]));
+const curveOf = (t, name) => {
+  const c = t.curve || {};
+  return (c.epoch || []).map((e, i) => [e, (c[name] || [])[i]]).filter((p) => ok(p[0]) && ok(p[1]));
+};
+
+// ---- State: one selected trial, and those who want to know.
+const listeners = [];
+let selected = null;
+function select(number) {
+  if (!byNumber.has(number)) return;
+  selected = number;
+  try {
+    history.replaceState(null, "", "#trial-" + number);
+  } catch {
+    /* some browsers refuse on file: pages */
+  }
+  for (const listener of listeners) listener();
+}
+const onSelect = (listener) => listeners.push(listener);
+
+function trialTip(t) {
+  const test = tests.get(t.number);
+  return [
+    h(
+      "div",
+      {},
+      h("b", {}, percent(t.val_accuracy)),
+      `  trial ${t.number}${t.on_front ? ", on the front" : ""}`,
+    ),
+    h("div", {}, `${count(t.macs)} MACs · ${count(t.n_params)} parameters`),
+    test
+      ? h("div", {}, `test ${withSd(test.test_accuracy_mean, test.test_accuracy_sd)} over ${test.n} seeds`)
+      : null,
+    t.student ? h("div", {}, t.student) : null,
+    t.taught_by ? h("div", { class: "soft" }, "taught by ", t.taught_by) : null,
+  ].filter(Boolean);
+}
+
+// ---- Head
+function tile(name, value, more) {
+  return h(
+    "div",
+    { class: "tile" },
+    h("div", { class: "name" }, name),
+    h("div", { class: "value" }, value),
+    more ? h("div", { class: "more" }, more) : null,
+  );
+}
+function smallestLikeTeacher() {
+  const r = data.retrained;
+  if (!r || !ok(r.teacher_test_accuracy) || !(r.teacher_test_n > 0)) return null;
+  const p = r.teacher_test_accuracy,
+    error = Math.sqrt((p * (1 - p)) / r.teacher_test_n);
+  const found = r.designs
+    .filter((d) => ok(d.test_accuracy_mean) && ok(d.macs) && d.test_accuracy_mean >= p - error)
+    .sort((a, b) => a.macs - b.macs)[0];
+  return { found, error };
+}
+function head() {
+  const objectives = (data.objectives || [])
+    .map((o) => `${o.direction === "maximize" ? "more" : "less"} ${words(o.name)}`)
+    .join(", ");
+  const measured = front.filter((t) => ok(t.val_accuracy));
+  const best = measured.reduce((a, t) => (!a || t.val_accuracy > a.val_accuracy ? t : a), null);
+  const costed = front.map((t) => t[data.cost]).filter(positive);
+  const counts = data.counts || {};
+  const like = smallestLikeTeacher();
+  const bank = data.bank;
+  const tiles = [
+    tile(
+      "On the front",
+      String(front.length),
+      costed.length > 1
+        ? `${short(Math.max(...costed) / Math.min(...costed))}× between cheapest and dearest`
+        : null,
+    ),
+    best
+      ? tile(
+          "Most accurate",
+          percent(best.val_accuracy),
+          `validation, ${costText(data.cost, best[data.cost])} ${words(data.cost)}`,
+        )
+      : null,
+    teacher
+      ? tile(
+          "Teacher",
+          percent(teacher.val_accuracy),
+          ok(teacher.macs) ? `validation, ${count(teacher.macs)} MACs` : teacher.name,
+        )
+      : null,
+    like?.found
+      ? tile(
+          "As good as the teacher",
+          count(like.found.macs),
+          `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` +
+            (teacher && positive(teacher.macs)
+              ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs`
+              : ""),
+        )
+      : null,
+    ok(data.hypervolume)
+      ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost")
+      : null,
+    ok(data.train_macs) ? tile("Spent on the search", macs(data.train_macs), "trainings and teachers") : null,
+    bank && positive(bank.asked_images)
+      ? tile(
+          "From the bank",
+          percent(Math.max(0, 1 - bank.forward_images / bank.asked_images), 0),
+          `of ${count(bank.asked_images)} answers of teachers` +
+            (positive(bank.saved_macs) ? `, ${macs(bank.saved_macs)} saved` : "") +
+            (positive(bank.size_bytes) ? `, ${bytes(bank.size_bytes)} kept` : ""),
+        )
+      : null,
+    tile(
+      "Trials",
+      String(counts.complete ?? complete.length),
+      [
+        counts.failed ? `${counts.failed} failed` : null,
+        counts.turned_away ? `${counts.turned_away} turned away` : null,
+      ]
+        .filter(Boolean)
+        .join(", ") || "none failed",
+    ),
+  ];
+  document
+    .getElementById("head")
+    .append(
+      h("h1", {}, data.study ?? "study"),
+      h(
+        "div",
+        { class: "soft" },
+        "Students, distilled: accuracy against cost",
+        objectives ? ` · searched for ${objectives}` : "",
+      ),
+      h("div", { class: "tiles" }, tiles),
+    );
+  if ((data.warnings || []).length)
+    document.getElementById("head").append(
+      h(
+        "div",
+        { class: "warnings", role: "note" },
+        h("strong", {}, data.warnings.length > 1 ? "Read these first" : "Read this first"),
+        h(
+          "ul",
+          {},
+          data.warnings.map((w) => h("li", {}, String(w))),
+        ),
+      ),
+    );
+}
