@@ -1,17 +1,22 @@
 """The student: what an :class:`~naskd.spec.design.ArchitectureSpec` describes, and what it costs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from naskd.networks import BLOCKS
 from naskd.networks.block import Block
 from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, strided, total
+from naskd.nn.deployed import Description
 from naskd.nn.layout import keep_layout, spatial_mean
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
+
+_ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 
 
 class Student(nn.Module):
@@ -50,6 +55,7 @@ class Student(nn.Module):
                 f"got {tuple(mean)} and {tuple(std)}"
             )
         self.spec = spec
+        self.n_classes = n_classes
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
@@ -121,6 +127,32 @@ class Student(nn.Module):
         """For each stage, the BatchNorm that ends its last main branch; None without one."""
         lasts = [stage[-1] for stage in self.stages if isinstance(stage, nn.Sequential)]
         return tuple(last.last_norm for last in lasts if isinstance(last, Block))
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`~naskd.nn.deployed.DeployedNetwork`."""
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return describe_student(self.spec, self.n_classes, mean, std)
+
+
+def describe_student(
+    spec: ArchitectureSpec, n_classes: int, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """What :func:`build_student` needs to build a network again, as a :data:`~naskd.nn.deployed.Description`."""
+    architecture = _ARCHITECTURE.dump_python(spec, mode="json")
+    return {
+        "kind": "student",
+        "architecture": architecture,
+        "n_classes": n_classes,
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
+def rebuild_student(description: Description) -> nn.Module:
+    """The inverse of :func:`describe_student`."""
+    spec = _ARCHITECTURE.validate_python(description["architecture"])
+    mean, std = description["mean"], description["std"]
+    return build_student(spec, len(mean), description["n_classes"], mean, std)
 
 
 def build_student(

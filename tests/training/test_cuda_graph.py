@@ -54,7 +54,7 @@ class Promised(Foreign):
 @pytest.mark.parametrize(("module", "expected"), [(Foreign(), False), (Promised(), True)])
 def test_code_from_elsewhere_is_replayed_only_if_it_says_so(module, expected, context) -> None:
     run, _ = start_run(taught("logits"), context, 0)
-    run.scheme.student.extra = module
+    run.scheme.taught.network.extra = module
     assert [phase.repeats for phase in run.scheme.phases()] == [expected]
 
 
