@@ -82,6 +82,10 @@ class DistilledStudent(nn.Module):
         """Those that it has, in order."""
         return ("initial", "main") if self.initial_epochs else ("main",)
 
+    def epochs_of(self, stage: Stage) -> int:
+        """Of the schedule."""
+        return self.initial_epochs if stage == "initial" else self.inputs.epochs - self.initial_epochs
+
     def learns_in(self, stage: Stage) -> bool:
         """Whether the student itself is trained in a stage, or parts of its losses alone."""
         return stage == "main" or self.objective.initial_teaches_student
@@ -126,7 +130,7 @@ class DistilledStudent(nn.Module):
         """What a batch teaches beyond its images; progress is that of the training proper in the main stage."""
         epochs, done = self.inputs.epochs, batch.epoch
         if stage == "main":
-            epochs, done = epochs - self.initial_epochs, done - self.initial_epochs
+            epochs, done = self.epochs_of(stage), done - self.initial_epochs
         return Lesson(batch.labels, batch.index, done / epochs, batch.mixed)
 
     def learn(self, batch: Batch, asked: Asked, stage: Stage = "main", taps: Taps | None = None) -> Learned:
@@ -138,7 +142,9 @@ class DistilledStudent(nn.Module):
             stage: Which objective.
             taps: Of the student and this batch, where somebody has them already.
         """
-        if taps is None and self.learns_in(stage):
+        if not self.learns_in(stage):
+            taps = None
+        elif taps is None:
             taps = self.taps(batch.images)
         if stage == "initial":
             return self.objective.initial(taps, asked, self.lesson(batch, stage))
@@ -183,7 +189,7 @@ class DistilledStudent(nn.Module):
         step = step if step is not None else partial(self._step, stage)
         return Phase(
             name=name,
-            epochs=self.initial_epochs if stage == "initial" else self.inputs.epochs - self.initial_epochs,
+            epochs=self.epochs_of(stage),
             trained={"student": (*self.trained_in(stage), *beside)},
             step=step,
             ask=ask if ask is not None else partial(self.ask, stage=stage),

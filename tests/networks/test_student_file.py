@@ -135,7 +135,13 @@ def net():
 def test_a_foreign_network_comes_back_if_its_maker_is_known(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "mine.py").write_text(BUILDER)
     spec = TeacherSpec(
-        builder="mine.py:net", resolution=12, mean=(0.5,), classes=("dog", "eel", "cat"), saw="other"
+        builder="mine.py:net",
+        checkpoint="x.pt",
+        resolution=12,
+        mean=(0.5,),
+        std=(0.5,),
+        classes=("dog", "eel", "cat"),
+        saw="other",
     )
     given = {"in_channels": 3, "n_classes": 3, "resolution": 16, "mean": (0.1,) * 3, "std": (0.2,) * 3}
     network = build_teacher_network(spec, base=tmp_path, class_names=CLASSES, **given).eval()
