@@ -67,6 +67,7 @@ class BankedSource:
         self.shapes = source.shapes
         self.macs = source.macs
         self.parts = source.parts
+        self.learns = source.learns
         self.images = images
         self.n_samples = n_samples
         self.n_views = n_views

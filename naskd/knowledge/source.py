@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
-from naskd.nn.deployed import DeployedNetwork, linear_head
+from naskd.nn.deployed import DeployedNetwork, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes, tap_shapes
 
 
@@ -29,7 +29,11 @@ class KnowledgeSource(Protocol):
 
     @property
     def parts(self) -> TeacherParts:
-        """Weights of the teacher that some losses read."""
+        """Weights of the teacher that some losses read, as they are now."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether they move while the student trains."""
 
     @property
     def macs(self) -> int:
@@ -93,6 +97,7 @@ class OnlineSource:
         self.macs = macs
         self.parts = parts
         self.forward_images = 0
+        self.learns = False
         self.bank_id = ""
         self.size_bytes = 0
         self.device = next(network.parameters()).device
@@ -130,8 +135,6 @@ class TapsSource:
     Args:
         network: The peer.
         shapes: Of its taps.
-        parts: Of its weights that a loss may read. They are copied, and a peer that learns leaves them behind: without
-            them, losses that need its classifier say so.
         shown: Taps of the batch; None before there is one.
         detached: What the student minimises does not reach the peer. Otherwise it does, through losses whose summary
             keeps its gradient; those of the catalogue do not.
@@ -139,9 +142,9 @@ class TapsSource:
 
     network: TappedNetwork
     shapes: TapShapes
-    parts: TeacherParts = NO_PARTS
     shown: Taps | None = None
     detached: bool = True
+    learns: bool = True
     macs: int = 0
     asked_images: int = 0
     forward_images: int = 0
@@ -154,6 +157,12 @@ class TapsSource:
         shapes = tap_shapes(network, in_channels, resolution)
         assert isinstance(network, TappedNetwork)
         return TapsSource(network, shapes)
+
+    @property
+    def parts(self) -> TeacherParts:
+        """Of the peer as it is now."""
+        assert isinstance(self.network, nn.Module)
+        return teacher_parts(as_deployed(self.network))
 
     def of(self, taps: Taps) -> "TapsSource":
         """The same peer, and what it showed of a batch."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH
-from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary, TeacherParts
+from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Lesson, LossInputs, Summary
 from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
 from naskd.knowledge.source import KnowledgeSource
 from naskd.nn.cost import count_macs, on_meta
@@ -148,11 +148,21 @@ class DistillationObjective(nn.Module):
             asking = [i for i in positions if i in self.of_stage[stage]]
             if not asking:
                 continue
+            if source.learns:
+                self._renew(source, asking)
             answers = source.summaries(images, index, epoch, [losses[i] for i in asking])
             for i, answer in zip(asking, answers, strict=True):
                 prefix = f"{number}/" if losses[i].card.several_teachers else ""
                 found[i].update((prefix + name, tensor) for name, tensor in answer.items())
         return list(found)
+
+    def _renew(self, source: KnowledgeSource, asking: Sequence[int]) -> None:
+        """Give losses the weights of a teacher that has moved."""
+        reading = [self._losses()[i] for i in asking]
+        reading = [loss for loss in reading if loss.card.needs_teacher_head or loss.card.needs_teacher_norms]
+        parts = source.parts if reading else NO_PARTS
+        for loss in reading:
+            loss.renew(parts)
 
     def check_images(self, stage: Stage, *, labelled: bool) -> None:
         """Whether a stage can be taught with images that are not those of the training split.
@@ -284,7 +294,7 @@ def build_losses(
     """
     losses: list[KnowledgeLoss] = []
     for term in terms:
-        shapes, parts = student, TeacherParts()
+        shapes, parts = student, NO_PARTS
         if KNOWLEDGE[term.kind].needs_teacher:
             shapes, parts = sources[term.source].shapes, sources[term.source].parts
         given = LossInputs(parts, n_samples, tuple(source.shapes for source in sources))

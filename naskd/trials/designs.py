@@ -7,8 +7,8 @@ import torch
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks.student import design_cost, student_shapes
 from naskd.nn.cost import network_cost
-from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.distilled import deployed_network
+from naskd.schemes.objective import DistillationObjective
 from naskd.spec.design import Cost, TrialConfig
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes

@@ -85,5 +85,6 @@ SCHEMES.register(
         title="Deep mutual learning: two peers teach each other",
         paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
         implementation=MutualScheme,
+        supervisor="peers",
     )
 )
