@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_studies import STUDENT, TRAINING, small_context
+from small_studies import STUDENT, TRAINING, design, small_context
 from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
@@ -20,6 +20,8 @@ from naskd.spec.errors import InputError
 from naskd.spec.userfile import import_file
 from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job
+from naskd.trials.steps import run_job
 
 MUTUAL = Path(__file__).parents[1] / "extension" / "mutual.py"
 LOGITS = KnowledgeTerm("logits", weight=1 / KNOWLEDGE["logits"].paper_weight, temperature=1.0)
@@ -146,6 +148,16 @@ def test_both_are_paid_for_and_heard_for_nothing(context) -> None:
     scheme = start(context)
     (phase,) = scheme.phases()
     assert scheme.step_macs(32, phase) == (2 * scheme.cost.macs, 0)
+
+
+def test_a_trial_needs_no_teacher_and_books_both(context) -> None:
+    config = design(LOGITS)
+    config = replace(config, distillation=replace(config.distillation, scheme="mutual"))
+    result = run_job(Job("0", "trial", config, 1, 3), context, lambda epoch, metrics: Decision.CONTINUE)
+    assert result.status == "complete", result.error
+    macs, n_val = context.designs.design_cost(config).macs, len(context.resources.data.val)
+    assert result.train_macs == result.spent_macs == 3 * (120 * 3 * 2 * macs + n_val * macs)
+    assert result.forward_images == 0
 
 
 def test_one_peer_leaves(context, tmp_path: Path) -> None:
