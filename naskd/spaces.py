@@ -41,8 +41,8 @@ Range = tuple[int, int]
 RealRange = tuple[float, float]
 """Closed range of real numbers; bounds of at most three significant digits."""
 OptionRange = Range | RealRange | Sequence[OptionValue]
-"""What an option may be: a pair of numbers is a closed range, of whole numbers, or of real ones above 0 on a logarithmic
-scale; anything else lists what there is to choose from."""
+"""What an option may be: a pair of numbers is a closed range, of whole numbers, or of real ones above 0 on a
+logarithmic scale; anything else lists what there is to choose from."""
 
 
 class Trial(Protocol):

@@ -296,6 +296,8 @@ def build_losses(
     for term in terms:
         shapes, parts = student, NO_PARTS
         if KNOWLEDGE[term.kind].needs_teacher:
+            if term.source >= len(sources):
+                raise InputError(f"knowledge {term.kind!r} asks a teacher, and there is none for it")
             shapes, parts = sources[term.source].shapes, sources[term.source].parts
         given = LossInputs(parts, n_samples, tuple(source.shapes for source in sources))
         losses.append(KNOWLEDGE.load(term.kind)(term, student, shapes, given))

@@ -15,7 +15,7 @@ from naskd.knowledge.feature.ofd import negative_mean
 from naskd.networks.student_file import load_student, save_student
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Batch, Scheme, SchemeInputs
-from naskd.spec.design import DistillationSpec, KnowledgeTerm
+from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.userfile import import_file
 from naskd.training.loop import TrainingLoop
@@ -151,13 +151,25 @@ def test_both_are_paid_for_and_heard_for_nothing(context) -> None:
 
 
 def test_a_trial_needs_no_teacher_and_books_both(context) -> None:
-    config = design(LOGITS)
-    config = replace(config, distillation=replace(config.distillation, scheme="mutual"))
+    config = mutual_design(LOGITS)
     result = run_job(Job("0", "trial", config, 1, 3), context, lambda epoch, metrics: Decision.CONTINUE)
     assert result.status == "complete", result.error
     macs, n_val = context.designs.design_cost(config).macs, len(context.resources.data.val)
     assert result.train_macs == result.spent_macs == 3 * (120 * 3 * 2 * macs + n_val * macs)
     assert result.forward_images == 0
+
+
+def mutual_design(*terms: KnowledgeTerm) -> TrialConfig:
+    config = design(*terms)
+    return replace(config, distillation=replace(config.distillation, scheme="mutual"))
+
+
+def test_what_peers_cannot_teach_is_found_before_a_trial(context, caplog) -> None:
+    assert context.designs.design_problems(mutual_design(LOGITS)) == []
+    assert context.designs.design_cost(mutual_design(LOGITS)) == context.designs.design_cost(design())
+    (found,) = context.designs.design_problems(mutual_design(KnowledgeTerm("teacher_graph")))
+    assert "needs at least 2 teachers" in found
+    assert not caplog.records
 
 
 def test_one_peer_leaves(context, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a phase may say beyond its step: settings of players, batches and images of its own, what comes before an epoch."""
+"""What a phase may say beyond its step: settings of players, batches and images of its own, a word before an epoch."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
