@@ -27,8 +27,8 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson
 from naskd.nn.taps import evaluation_mode
 from naskd.schemes import SCHEMES
+from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.objective import _gradient_norm as gradient_norm
-from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import (
     ArchitectureSpec,
     DistillationSpec,
@@ -127,15 +127,15 @@ def train(kind: str, seed: int, args: argparse.Namespace, setting: Setting) -> R
 
 
 def trained_adapters(run: TrialRun) -> dict[str, torch.nn.Parameter]:
-    assert isinstance(run.scheme, OfflineScheme)
-    return {name: p for name, p in run.scheme.objective.named_parameters() if p.requires_grad}
+    assert isinstance(run.scheme.taught, DistilledStudent)
+    return {name: p for name, p in run.scheme.taught.objective.named_parameters() if p.requires_grad}
 
 
 def held_out(run: TrialRun) -> float | None:
     """The term on the validation images, in batches of 64, in evaluation mode; None where there is no term."""
     scheme = run.scheme
-    assert isinstance(scheme, OfflineScheme)
-    objective, data = scheme.objective, run.context.resources.data
+    assert isinstance(scheme.taught, DistilledStudent)
+    objective, data = scheme.taught.objective, run.context.resources.data
     if not objective.names:
         return None
     (loss,) = objective._losses()
@@ -154,7 +154,7 @@ def held_out(run: TrialRun) -> float | None:
             # No sample of the validation split is one of the training split: places beyond those that memories know
             # would be out of range, so that all are the first one.
             lesson = Lesson(labels, torch.zeros(64, dtype=torch.long), 0.5)
-            values.append(float(loss(scheme.student.taps(images), summary, lesson).term))
+            values.append(float(loss(scheme.taught.network.taps(images), summary, lesson).term))
     return statistics.fmean(values)
 
 
@@ -164,8 +164,8 @@ def loudness(run: TrialRun) -> float | None:
     On 64 validation images, in evaluation mode; None in a stage without the term. Balanced at weight 1 it begins at 1.
     """
     scheme, data = run.scheme, run.context.resources.data
-    assert isinstance(scheme, OfflineScheme)
-    objective = scheme.objective
+    assert isinstance(scheme.taught, DistilledStudent)
+    objective = scheme.taught.objective
     # A loss on several teachers sees the nearest one here, and a scheme's own part of the loss has no term.
     if not objective.of_stage["main"] or run.loop.phase_of(run.epoch - 1).name == "initial":
         return None
@@ -179,7 +179,7 @@ def loudness(run: TrialRun) -> float | None:
     with evaluation_mode(scheme):
         with torch.no_grad():
             summary = loss.summarise(network[0].taps(images)) if network else {}
-        taps = scheme.student.taps(images)
+        taps = scheme.taught.network.taps(images)
         lesson = Lesson(labels, torch.zeros(64, dtype=torch.long), 0.5)
         term = objective.weights[0] * loss(loss.deployed_taps(taps), summary, lesson).term
         read = loss.student_tensors(taps)

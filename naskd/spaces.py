@@ -13,7 +13,7 @@ Parameter names have dots (``stage1.width``, ``kd.logits.temperature``), never s
 value is a constant and no parameter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -29,7 +29,8 @@ from naskd.spec.design import (
     TrialConfig,
     Weighting,
 )
-from naskd.spec.option import Options
+from naskd.spec.errors import InputError
+from naskd.spec.option import Options, OptionValue
 
 Stride = Literal[1, 2]
 
@@ -39,6 +40,9 @@ Range = tuple[int, int]
 """Closed range of whole numbers."""
 RealRange = tuple[float, float]
 """Closed range of real numbers; bounds of at most three significant digits."""
+OptionRange = Range | RealRange | Sequence[OptionValue]
+"""What an option may be: a pair of numbers is a closed range, of whole numbers, or of real ones above 0 on a
+logarithmic scale; anything else lists what there is to choose from."""
 
 
 class Trial(Protocol):
@@ -173,11 +177,13 @@ def suggest_distillation(
     schemes: Sequence[str] = ("offline",),
     ce_weight: float = 1.0,
     teachers: Sequence[str] = ("teacher",),
+    scheme_options: Mapping[str, Mapping[str, OptionRange]] | None = None,
 ) -> DistillationSpec:
     """Suggest how a student is taught: any subset of `kinds`, the empty one (no distillation) included.
 
     Parameters: for each kind ``kd.<kind>.use``, ``.weight``, ``.temperature`` and ``.pairs``; ``kd.assistant``,
-    ``none`` or a key of `assistants`; ``kd.scheme``; and ``kd.<kind>.<option>`` for each of a kind's `ranges`.
+    ``none`` or a key of `assistants`; ``kd.scheme``; ``kd.<kind>.<option>`` for each of a kind's `ranges`; and
+    ``kd.<scheme>.<option>`` for each of `scheme_options`.
 
     With `slots`, at most that many kinds, for long lists of them: for each slot i from 1 ``kd.<i>.kind`` (``none`` or a
     kind), ``.weight``, ``.temperature`` and ``.pairs``. A slot's ranges are those of all kinds together; a weight or
@@ -192,6 +198,11 @@ def suggest_distillation(
         schemes: Names of registered schemes, to choose from.
         ce_weight: Of the cross-entropy with the labels; each kind has a weight of its own beside it.
         teachers: Names of the study's teachers, to choose one from: ``kd.teacher``.
+        scheme_options: For each scheme, settings that are searched: by name, what each may be. A design keeps those of
+            its own scheme.
+
+    Raises:
+        InputError: `scheme_options` names a scheme that is no choice, or a kind of knowledge has such a parameter.
     """
     terms = _any_subset(trial, kinds) if slots is None else _some(trial, kinds, slots)
     named = dict(assistants or {})
@@ -199,10 +210,51 @@ def suggest_distillation(
     chain = () if assistant == "none" else (named[assistant],)
     scheme = _choose(trial, "kd.scheme", schemes)
     teacher = _choose(trial, "kd.teacher", teachers)
+    taken = {f"{choice.kind}.{name}" for choice in kinds for name in _settings_of(choice)}
+    settings = _suggest_scheme_options(trial, scheme_options or {}, schemes, taken)
     spec = DistillationSpec(
-        terms=tuple(terms), ce_weight=ce_weight, scheme=scheme, teachers=(teacher,), assistants=chain
+        terms=tuple(terms),
+        ce_weight=ce_weight,
+        scheme=scheme,
+        teachers=(teacher,),
+        assistants=chain,
+        scheme_options=settings.get(scheme, ()),
     )
     return spec.canonical()
+
+
+def _settings_of(choice: KnowledgeChoice) -> tuple[str, ...]:
+    return ("use", "weight", "temperature", "pairs", *(name for name, _ in choice.ranges))
+
+
+def _suggest_scheme_options(
+    trial: Trial,
+    searched: Mapping[str, Mapping[str, OptionRange]],
+    schemes: Sequence[str],
+    taken: Set[str],
+) -> dict[str, Options]:
+    """Of each scheme, whichever is chosen, so that all trials have the same parameters."""
+    found: dict[str, Options] = {}
+    for scheme, options in searched.items():
+        if scheme not in schemes:
+            raise InputError(
+                f"scheme_options names {scheme!r}; the schemes to choose from are {', '.join(schemes)}"
+            )
+        if clash := sorted(name for name in options if f"{scheme}.{name}" in taken):
+            raise InputError(f"kd.{scheme}.{clash[0]} is a parameter of the knowledge {scheme!r} already")
+        found[scheme] = tuple(
+            (name, _suggest_option(trial, f"kd.{scheme}.{name}", options[name])) for name in sorted(options)
+        )
+    return found
+
+
+def _suggest_option(trial: Trial, name: str, may_be: OptionRange) -> OptionValue:
+    if len(may_be) == 2 and not any(isinstance(bound, bool | str) for bound in may_be):
+        low, high = may_be
+        if isinstance(low, int) and isinstance(high, int):
+            return _suggest_int(trial, name, (low, high))
+        return _suggest_log(trial, name, (float(low), float(high)))
+    return _choose(trial, name, tuple(may_be))
 
 
 def _any_subset(trial: Trial, kinds: Sequence[KnowledgeChoice]) -> list[KnowledgeTerm]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -36,6 +36,7 @@ from naskd.spec.design import (
     TrainingSpec,
     TrialConfig,
 )
+from naskd.spec.errors import InputError
 from naskd.spec.userfile import import_file
 
 ROOT = Path(__file__).parents[1]
@@ -446,6 +447,56 @@ class TestSlots:
         }
         (term,) = self.teach(optuna.trial.FixedTrial(params)).terms
         assert (term.weight, term.options) == (1.0, (("epsilon", 0.12),))
+
+
+class TestSchemeOptions:
+    KINDS = (KnowledgeChoice("logits", temperature=(2.0, 4.0)),)
+    SCHEMES = ("offline", "rco", "parameter_sharing")
+    OPTIONS: ClassVar = {
+        "rco": {"anchors": (2, 8)},
+        "parameter_sharing": {"hint": (0.01, 0.1), "depth": (1, 2, 4)},
+    }
+
+    def teach(self, trial: Trial, **changes: Any) -> DistillationSpec:
+        given = {"schemes": self.SCHEMES, "scheme_options": self.OPTIONS} | changes
+        return suggest_distillation(trial, self.KINDS, **given)
+
+    def trials(self, n: int = 50, **changes: Any) -> list[tuple[optuna.Trial, DistillationSpec]]:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        return [(trial, self.teach(trial, **changes)) for trial in (study.ask() for _ in range(n))]
+
+    def test_they_are_suggested_always_and_kept_for_their_scheme(self) -> None:
+        found = self.trials()
+        assert all(trial.distributions == found[0][0].distributions for trial, _ in found)
+        assert {spec.scheme for _, spec in found} == set(self.SCHEMES)
+        for trial, spec in found:
+            expected = self.OPTIONS.get(spec.scheme, {})
+            assert dict(spec.scheme_options).keys() == expected.keys()
+            for name, value in spec.scheme_options:
+                assert value == pytest.approx(trial.params[f"kd.{spec.scheme}.{name}"], rel=1e-2)
+            assert not SCHEMES[spec.scheme].problems(spec, n_stages=2)
+
+    def test_ranges_and_choices(self) -> None:
+        distributions = self.trials(1)[0][0].distributions
+        anchors, hint = distributions["kd.rco.anchors"], distributions["kd.parameter_sharing.hint"]
+        assert (anchors.low, anchors.high, anchors.log) == (2, 8, False)
+        assert (hint.low, hint.high, hint.log) == (0.01, 0.1, True)
+        assert distributions["kd.parameter_sharing.depth"].choices == (1, 2, 4)
+
+    def test_without_them_a_space_is_what_it_was(self) -> None:
+        ((trial, spec),) = self.trials(1, scheme_options=None)
+        names = ["kd.logits.use", "kd.logits.weight", "kd.logits.temperature", "kd.scheme"]
+        assert list(trial.distributions) == names
+        assert spec.scheme_options == ()
+
+    def test_what_cannot_be_meant_is_refused(self) -> None:
+        with pytest.raises(InputError, match="names 'rcoo'; the schemes to choose from are offline, rco"):
+            self.trials(1, scheme_options={"rcoo": {"anchors": (2, 8)}})
+        with pytest.raises(
+            InputError, match=r"kd\.logits\.weight is a parameter of the knowledge 'logits' already"
+        ):
+            self.trials(1, schemes=("offline", "logits"), scheme_options={"logits": {"weight": (0.1, 1.0)}})
 
 
 def test_the_catalogue_offers_every_kind_and_scheme() -> None:

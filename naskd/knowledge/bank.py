@@ -21,7 +21,7 @@ from torch import Tensor
 
 from naskd.knowledge.base import KnowledgeLoss, Summary
 from naskd.knowledge.source import OnlineSource
-from naskd.nn.taps import taps_like
+from naskd.nn.taps import TappedNetwork, Taps, taps_like
 from naskd.store.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
 
 _LOG = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class BankedSource:
         self.shapes = source.shapes
         self.macs = source.macs
         self.parts = source.parts
+        self.learns = source.learns
         self.images = images
         self.n_samples = n_samples
         self.n_views = n_views
@@ -82,6 +83,11 @@ class BankedSource:
         self._like: dict[str, Likeness] = {}
         self._fits: dict[str, bool] = {}
         self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
+
+    @property
+    def network(self) -> TappedNetwork:
+        """Who answers what is not remembered."""
+        return self.source.network
 
     @property
     def device(self) -> torch.device:
@@ -103,10 +109,12 @@ class BankedSource:
         return all(self._fits[name] for loss in losses for name in self._names(loss))
 
     def summaries(
-        self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
+        self, images: Tensor, index: Tensor | None, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
-        self.asked_images += len(index) if losses else 0
+        self.asked_images += len(images) if losses else 0
+        if index is None:
+            return self.source.summaries(images, None, epoch, losses) if losses else []
         names = [self._names(loss) for loss in losses]
         is_banked = [all(self._fits[name] for name in wanted) for wanted in names]
         online = [loss for loss, banked in zip(losses, is_banked, strict=True) if not banked]
@@ -126,6 +134,11 @@ class BankedSource:
             {name: found[name] for name in mine} if banked else next(asked)
             for mine, banked in zip(names, is_banked, strict=True)
         ]
+
+    def taps(self, images: Tensor) -> Taps:
+        """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
+        self.asked_images += len(images)
+        return self.source.taps(images)
 
     def _names(self, loss: KnowledgeLoss) -> list[str]:
         """Names of a loss's summary tensors; notes on the way what they look like, and which of them fit."""

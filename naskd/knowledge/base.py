@@ -24,7 +24,7 @@ names are kept may depend on the student.
 
 @dataclass(frozen=True)
 class TeacherParts:
-    """Weights of a teacher that some losses read; copied, never trained.
+    """Weights of a teacher that some losses read; copied, never trained by them.
 
     Args:
         head: Weight ``(K, D)`` and bias ``(K,)`` of the classifier that turns the pooled features into the logits;
@@ -183,6 +183,12 @@ class KnowledgeLoss(nn.Module):
             Finite, with finite gradients, for every ``B >= 1``; below ``card.min_batch`` the term is 0.
         """
         raise NotImplementedError
+
+    def renew(self, parts: TeacherParts) -> None:
+        """Take over what the loss copied of a teacher's weights, from a teacher that has learned since.
+
+        For a loss whose card says that it needs the teacher's head or norms; the others copy nothing.
+        """
 
     # --- of a loss with an initial stage -----------------------------------------------------------------------
 

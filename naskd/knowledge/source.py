@@ -1,17 +1,27 @@
 """Where knowledge comes from during a training: a network, asked once a batch for all losses together."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
-from naskd.nn.taps import TappedNetwork, TapShapes
+from naskd.nn.deployed import DeployedNetwork, as_deployed, linear_head
+from naskd.nn.taps import TappedNetwork, Taps, TapShapes, tap_shapes
 
 
 class KnowledgeSource(Protocol):
-    """Answers what the losses keep of a teacher. A bank answers from memory, a network by a forward pass."""
+    """Answers what the losses keep of a teacher.
+
+    A bank answers from memory, a network by a forward pass, a peer from the pass that it was trained in.
+    """
+
+    @property
+    def network(self) -> TappedNetwork:
+        """Who teaches."""
 
     @property
     def shapes(self) -> TapShapes:
@@ -19,7 +29,11 @@ class KnowledgeSource(Protocol):
 
     @property
     def parts(self) -> TeacherParts:
-        """Weights of the teacher that some losses read."""
+        """Weights of the teacher that some losses read, as they are now."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether they move while the student trains."""
 
     @property
     def macs(self) -> int:
@@ -45,15 +59,22 @@ class KnowledgeSource(Protocol):
         """Whether all answers for `losses` come from memory, once they were given."""
 
     def summaries(
-        self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
+        self, images: Tensor, index: Tensor | None, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
-        """One summary a loss, for the same batch.
+        """One summary a loss, for the same batch; without gradients.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1], as the student sees them.
-            index: ``(B,)`` positions in the training split.
+            index: ``(B,)`` positions in the training split; None for images that are not of it, of which nothing is
+                remembered.
             epoch: From 0; with the index it says which views the images are, so that an answer can be remembered.
             losses: Whom the answers are for.
+        """
+
+    def taps(self, images: Tensor) -> Taps:
+        """All that the teacher shows of any images, from a forward pass of now, which is counted.
+
+        Gradients reach the images, and what made them: a generator learns so from a fixed teacher.
         """
 
 
@@ -76,6 +97,7 @@ class OnlineSource:
         self.macs = macs
         self.parts = parts
         self.forward_images = 0
+        self.learns = False
         self.bank_id = ""
         self.size_bytes = 0
         self.device = next(network.parameters()).device
@@ -90,10 +112,94 @@ class OnlineSource:
         return not losses
 
     def summaries(
-        self, images: Tensor, index: Tensor, epoch: int, losses: Sequence[KnowledgeLoss]
+        self, images: Tensor, index: Tensor | None, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> list[Summary]:
         """See :class:`KnowledgeSource`."""
-        self.forward_images += len(images)
         with torch.no_grad():
-            taps = self.network.taps(images)
+            taps = self.taps(images)
             return [loss.summarise(taps) for loss in losses]
+
+    def taps(self, images: Tensor) -> Taps:
+        """See :class:`KnowledgeSource`."""
+        self.forward_images += len(images)
+        return self.network.taps(images)
+
+
+@dataclass(frozen=True)
+class TapsSource:
+    """A network that trains beside the student, heard through taps that are computed already.
+
+    Losses are built for it before there are any; in each step, what it showed of the batch is given by :meth:`of`. Its
+    forward pass belongs to its own training, and costs nothing here.
+
+    Args:
+        network: The peer.
+        shapes: Of its taps.
+        shown: Taps of the batch; None before there is one.
+        detached: What the student minimises does not reach the peer. Otherwise it does, through losses whose summary
+            keeps its gradient; those of the catalogue do not.
+    """
+
+    network: TappedNetwork
+    shapes: TapShapes
+    shown: Taps | None = None
+    detached: bool = True
+    learns: bool = True
+    macs: int = 0
+    asked_images: int = 0
+    forward_images: int = 0
+    bank_id: str = ""
+    size_bytes: int = 0
+
+    @staticmethod
+    def beside(network: nn.Module, in_channels: int, resolution: int) -> "TapsSource":
+        """Of a network on images of that size; nothing is trained, drawn or kept."""
+        shapes = tap_shapes(network, in_channels, resolution)
+        assert isinstance(network, TappedNetwork)
+        return TapsSource(network, shapes)
+
+    @property
+    def parts(self) -> TeacherParts:
+        """Of the peer as it is now."""
+        assert isinstance(self.network, nn.Module)
+        return teacher_parts(as_deployed(self.network))
+
+    def of(self, taps: Taps) -> "TapsSource":
+        """The same peer, and what it showed of a batch."""
+        return replace(self, shown=taps)
+
+    def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
+        """Not if anything is asked."""
+        return not losses
+
+    def summaries(
+        self, images: Tensor, index: Tensor | None, epoch: int, losses: Sequence[KnowledgeLoss]
+    ) -> list[Summary]:
+        """See :class:`KnowledgeSource`; of the taps that were given, whatever the images."""
+        if self.shown is None:
+            raise ValueError("a peer is heard through the taps of its own step: give them with TapsSource.of")
+        with torch.no_grad() if self.detached else nullcontext():
+            return [loss.summarise(self.shown) for loss in losses]
+
+    def taps(self, images: Tensor) -> Taps:
+        """A forward pass of its own, which whoever asks for it counts."""
+        return self.network.taps(images)
+
+
+def teacher_parts(network: DeployedNetwork) -> TeacherParts:
+    """Copies of the weights that losses may read, as they are now."""
+    head = linear_head(network)
+    return TeacherParts(
+        head=None
+        if head is None
+        else (
+            head.weight.detach().clone(),
+            (head.weight.new_zeros(head.out_features) if head.bias is None else head.bias.detach().clone()),
+        ),
+        norms=tuple(
+            None
+            if norm is None or norm.weight is None
+            else (norm.bias.detach().clone(), norm.weight.detach().clone())
+            for norm in network.pre_activation_norms()
+        ),
+    )

@@ -1,6 +1,7 @@
 """A classifier that was not made by naskd, shown as a tapped network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ class ForeignNetwork(nn.Module):
         class_order: Position, among the network's outputs, of each of the study's classes; None where they
             agree.
         taps: Names of modules that are the stages; empty: found.
+        origin: What made it, for :func:`naskd.networks.teachers.rebuild_foreign`; None for a network that came as an
+            object.
 
     Raises:
         InputError: The network fails on such images, has another number of outputs than `class_order`, or
@@ -90,9 +93,11 @@ class ForeignNetwork(nn.Module):
         image_shape: tuple[int, int, int],
         class_order: Sequence[int] | None = None,
         taps: Sequence[str] = (),
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.origin = origin
         self.preprocessing = preprocessing
         parameter = next(network.parameters(), None)
         device = parameter.device if parameter is not None else torch.device("cpu")
@@ -171,6 +176,19 @@ class ForeignNetwork(nn.Module):
     def pre_activation_norms(self) -> tuple[None, ...]:
         """Nothing: which BatchNorm describes a foreign pre-activation cannot be told from outside."""
         return (None,) * len(self.points.stages)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`~naskd.nn.deployed.DeployedNetwork`; :func:`naskd.networks.teachers.rebuild_foreign` reads it.
+
+        Raises:
+            InputError: It came as an object, and nobody knows how to make another.
+        """
+        if self.origin is None:
+            raise InputError(
+                f"a {type(self.network).__name__} that came as an object cannot be built again from a file; "
+                "name its builder, or torchvision's model"
+            )
+        return {"kind": "foreign", **self.origin}
 
 
 def _tap(tensor: Tensor, layout: str, position: float) -> Tap:

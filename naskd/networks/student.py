@@ -1,15 +1,20 @@
 """The student: what an :class:`~naskd.spec.design.ArchitectureSpec` of any family describes, and what it costs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from naskd.networks import FAMILIES
 from naskd.nn.cost import network_cost
+from naskd.nn.deployed import Description
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
+
+_ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 
 
 class Student(nn.Module):
@@ -54,6 +59,7 @@ class Student(nn.Module):
                 f"got {tuple(mean)} and {tuple(std)}"
             )
         self.spec = spec
+        self.n_classes = n_classes
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
@@ -91,6 +97,32 @@ class Student(nn.Module):
     def _on_meta(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int) -> "Student":
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return cls(spec, in_channels, n_classes, (0.0,) * in_channels, (1.0,) * in_channels)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`~naskd.nn.deployed.DeployedNetwork`."""
+        mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
+        return describe_student(self.spec, self.n_classes, mean, std)
+
+
+def describe_student(
+    spec: ArchitectureSpec, n_classes: int, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """What :func:`build_student` needs to build a network again, as a :data:`~naskd.nn.deployed.Description`."""
+    architecture = _ARCHITECTURE.dump_python(spec, mode="json")
+    return {
+        "kind": "student",
+        "architecture": architecture,
+        "n_classes": n_classes,
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
+def rebuild_student(description: Description) -> nn.Module:
+    """The inverse of :func:`describe_student`."""
+    spec = _ARCHITECTURE.validate_python(description["architecture"])
+    mean, std = description["mean"], description["std"]
+    return build_student(spec, len(mean), description["n_classes"], mean, std)
 
 
 def build_student(

@@ -5,57 +5,52 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
-from naskd.networks.student import Student, build_student
-from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
-from naskd.spec.design import ArchitectureSpec
+from naskd.nn.deployed import DEPLOYED, DeployedCard, as_deployed, rebuild
+from naskd.spec.compat import STUDENT_FORMAT_1, description_of_format_1
 from naskd.spec.errors import InputError
 
-_ARCHITECTURE = TypeAdapter(ArchitectureSpec)
-_PROJECTOR = TypeAdapter(ProjectorShape)
-FORMAT = "naskd-student-1"
+FORMAT = "naskd-student-2"
+
+for _card in (
+    DeployedCard("student", "naskd.networks.student:rebuild_student"),
+    DeployedCard(
+        "projected", "naskd.nn.projected:rebuild_projected", "Chen et al., CVPR 2022, arXiv 2203.14001"
+    ),
+    DeployedCard("foreign", "naskd.networks.teachers:rebuild_foreign"),
+):
+    DEPLOYED.register(_card)
 
 
-Deployed = Student | ProjectedStudent
-"""What a training leaves: a student, or one that uses its teacher's classifier."""
-
-
-def save_student(
-    path: Path, student: Deployed, architecture: ArchitectureSpec, class_names: tuple[str, ...], **extra: Any
-) -> None:
+def save_student(path: Path, student: nn.Module, class_names: tuple[str, ...], **extra: Any) -> None:
     """Write a ``.safetensors`` file whose metadata holds the design; whole or not at all.
 
     Args:
         path: Parent folders are made.
-        student: On any device.
-        architecture: Of the student.
+        student: A :class:`~naskd.nn.deployed.DeployedNetwork`, on any device.
         class_names: In the order of its outputs.
         extra: Anything JSON can hold, such as the seed.
+
+    Raises:
+        InputError: Nobody could build the network again; the message names its class.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    own = student.student if isinstance(student, ProjectedStudent) else student
-    assert isinstance(own, Student)
     metadata = {
         "format": FORMAT,
-        "architecture": _ARCHITECTURE.dump_json(architecture).decode(),
+        "network": json.dumps(as_deployed(student).describe()),
         "class_names": json.dumps(class_names),
-        "mean": json.dumps(own.mean.flatten().tolist()),
-        "std": json.dumps(own.std.flatten().tolist()),
         "extra": json.dumps(extra),
     }
-    if isinstance(student, ProjectedStudent):
-        metadata["projector"] = _PROJECTOR.dump_json(student.projector.shape).decode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
     partial = path.with_name(f".{path.name}.partial")
     save_file(state, partial, metadata=metadata)
     partial.replace(path)
 
 
-def load_student(path: Path) -> Deployed:
+def load_student(path: Path) -> nn.Module:
     """The network of a file that :func:`save_student` wrote, in evaluation mode, on the CPU.
 
     Takes images ``(B, C, H, W)`` in [0, 1] and returns logits ``(B, K)``.
@@ -64,20 +59,8 @@ def load_student(path: Path) -> Deployed:
         InputError: The file is missing, was not written by naskd, or names a block that is not registered.
     """
     metadata = student_metadata(path)
-    mean = tuple(json.loads(metadata["mean"]))
-    bare = build_student(
-        _ARCHITECTURE.validate_json(metadata["architecture"]),
-        len(mean),
-        len(json.loads(metadata["class_names"])),
-        mean,
-        tuple(json.loads(metadata["std"])),
-    )
-    student: Deployed = bare
-    if "projector" in metadata:
-        shape = _PROJECTOR.validate_json(metadata["projector"])
-        bare.remove_classifier()
-        weight = torch.zeros(shape.n_classes, shape.teacher)
-        student = ProjectedStudent(bare, Projector(shape), ReusedClassifier(weight, weight[:, 0]))
+    old = metadata["format"] == STUDENT_FORMAT_1
+    student = rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
@@ -100,7 +83,7 @@ def student_metadata(path: Path) -> Mapping[str, str]:
             metadata = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kinds
         raise InputError(f"{path} is no safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, STUDENT_FORMAT_1):
         raise InputError(
             f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}"
         )

@@ -6,15 +6,16 @@ study's classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
-from naskd.networks.student import Student, build_student
+from naskd.networks.student import build_student
+from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
 from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
@@ -23,10 +24,11 @@ from naskd.spec.userfile import load_function
 
 
 class Teacher(nn.Module):
-    """A network that teaches and never learns: evaluation mode, no gradients, whatever is called on it.
+    """A network that teaches and never learns: evaluation mode, its parameters fixed, whatever is called on it.
 
-    Teachers in training mode would drift: BatchNorm would follow the student's batches (OFD's published
-    code does this).
+    Gradients pass through it to the images that it is given, where whoever asks wants them; see
+    :meth:`naskd.knowledge.source.KnowledgeSource.taps`. Teachers in training mode would drift: BatchNorm would
+    follow the student's batches (OFD's published code does this).
 
     Args:
         network: A tapped network; it is frozen in place, not copied.
@@ -50,28 +52,28 @@ class Teacher(nn.Module):
         """Stay without gradients; the argument is ignored."""
         return super().requires_grad_(False)
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` in the study's class order, of images in [0, 1]."""
         logits: Tensor = self.network(images)
         return logits
 
-    @torch.no_grad()
     def taps(self, images: Tensor) -> Taps:
-        """Logits and stages, without gradients."""
+        """Logits and stages."""
         assert isinstance(self.network, TappedNetwork)
         return self.network.taps(images)
 
     @property
     def head(self) -> nn.Linear | None:
         """The classifier that turns `pooled` into the logits; None where the network ends otherwise."""
-        assert isinstance(self.network, Student | ForeignNetwork)
-        return self.network.head
+        return linear_head(as_deployed(self.network))
 
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm before its pre-activation; None where it is not known."""
-        assert isinstance(self.network, Student | ForeignNetwork)
-        return self.network.pre_activation_norms()
+        return as_deployed(self.network).pre_activation_norms()
+
+    def describe(self) -> dict[str, Any]:
+        """Of the network; that it is frozen is no part of it."""
+        return as_deployed(self.network).describe()
 
 
 def build_teacher_network(
@@ -85,7 +87,7 @@ def build_teacher_network(
     std: Sequence[float],
     class_names: Sequence[str],
     state: Mapping[str, Tensor] | None = None,
-) -> Student | ForeignNetwork:
+) -> nn.Module:
     """The teacher's network on the CPU, tapped and trainable; :class:`Teacher` freezes it.
 
     Args:
@@ -110,36 +112,60 @@ def build_teacher_network(
     given = TeacherInputs(
         base, in_channels, n_classes, resolution, tuple(mean), tuple(std), tuple(class_names)
     )
-    source: TeacherSource = TEACHER_SOURCES.load(spec.source_name)()
-    built = source.build(spec, given, fresh=state is None)
-    if not isinstance(built, Bare):
-        built = Bare(built)
-    if isinstance(built.network, Student):
+    built = _built(spec, given, fresh=state is None)
+    if isinstance(built.network, TappedNetwork):
         if state is not None:
             _load_own(built.network, state)
         return built.network
     if state is not None and spec.checkpoint is not None:
         load_strictly(built.network, state)
+    network = _tapped(built, spec, given)
+    if state is not None and spec.checkpoint is None:
+        load_strictly(network, state)
+    return network
+
+
+def _built(spec: TeacherSpec, given: "TeacherInputs", *, fresh: bool) -> "Bare":
+    source: TeacherSource = TEACHER_SOURCES.load(spec.source_name)()
+    built = source.build(spec, given, fresh=fresh)
+    return built if isinstance(built, Bare) else Bare(built)
+
+
+def _tapped(built: "Bare", spec: TeacherSpec, given: "TeacherInputs") -> ForeignNetwork:
+    """A network that does not show its taps, with what it wants of an image."""
     network = ForeignNetwork(
         built.network,
         Preprocessing(
             spec.resolution or built.resolution,
-            _input_channels(built.network, in_channels),
+            _input_channels(built.network, given.in_channels),
             spec.mean or built.mean,
             spec.std or built.std,
         ),
-        (in_channels, resolution, resolution),
-        _class_order(spec.classes, class_names),
+        (given.in_channels, given.resolution, given.resolution),
+        _class_order(spec.classes, given.class_names),
         spec.taps,
+        origin={
+            "teacher": _TEACHER.dump_python(spec, mode="json", exclude_defaults=True),
+            "given": {**asdict(given), "base": str(given.base.resolve())},
+        },
     )
-    if network.n_classes != n_classes:
+    if network.n_classes != given.n_classes:
         raise InputError(
-            f"the teacher has {network.n_classes} outputs, the study has {n_classes} classes; "
-            f"wanted: one output for each of {_shortened(class_names)}"
+            f"the teacher has {network.n_classes} outputs, the study has {given.n_classes} classes; "
+            f"wanted: one output for each of {_shortened(given.class_names)}"
         )
-    if state is not None and spec.checkpoint is None:
-        load_strictly(network, state)
     return network
+
+
+def rebuild_foreign(description: Description) -> ForeignNetwork:
+    """The inverse of :meth:`ForeignNetwork.describe`; no weights are looked for.
+
+    Raises:
+        InputError: What made the network is no longer there, or makes another.
+    """
+    spec = _TEACHER.validate_python(description["teacher"])
+    given = _GIVEN.validate_python(description["given"])
+    return _tapped(_built(spec, given, fresh=False), spec, given)
 
 
 @dataclass(frozen=True)
@@ -177,6 +203,10 @@ class Bare:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resolution: int | None = None
+
+
+_TEACHER = TypeAdapter(TeacherSpec)
+_GIVEN = TypeAdapter(TeacherInputs)
 
 
 class TeacherSource(Protocol):
@@ -231,7 +261,7 @@ class TorchvisionSource:
         return Bare(network, tuple(preset.mean), tuple(preset.std), preset.crop_size[0])
 
 
-def _load_own(student: Student, state: Mapping[str, Tensor]) -> None:
+def _load_own(student: nn.Module, state: Mapping[str, Tensor]) -> None:
     try:
         student.load_state_dict(dict(state))  # it reads what earlier versions wrote, too
     except RuntimeError:

@@ -5,9 +5,13 @@ Chen, Mei, Zhang, Wang, Feng, Chen: Knowledge Distillation with the Reused Teach
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from naskd.nn.deployed import Description, as_deployed, rebuild, without_classifier
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import TappedNetwork, Taps, as_map
 
@@ -30,9 +34,8 @@ class ProjectorShape:
     grid: tuple[int, int]
     n_classes: int
 
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON types."""
-        return asdict(self)
+
+_SHAPE = TypeAdapter(ProjectorShape)
 
 
 class Projector(nn.Module):
@@ -106,6 +109,35 @@ class ProjectedStudent(nn.Module):
     def taps(self, images: Tensor) -> Taps:
         """The student's, but for logits and pooled features, which are those that the classifier has."""
         return with_classifier(self.student.taps(images), self.projector, self.classifier)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The teacher's classifier, its weights shared."""
+        n_classes, n_features = self.classifier.weight.shape
+        head: nn.Linear = nn.utils.skip_init(nn.Linear, n_features, n_classes)  # type: ignore[no-untyped-call]
+        head.weight, head.bias = self.classifier.weight, self.classifier.bias
+        return head
+
+    def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """The student's."""
+        return as_deployed(self._student()).pre_activation_norms()
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`~naskd.nn.deployed.DeployedNetwork`."""
+        student = as_deployed(self._student()).describe()
+        return {"kind": "projected", "student": student, "projector": asdict(self.projector.shape)}
+
+    def _student(self) -> nn.Module:
+        return self.get_submodule("student")
+
+
+def rebuild_projected(description: Description) -> ProjectedStudent:
+    """The inverse of :meth:`ProjectedStudent.describe`."""
+    shape = _SHAPE.validate_python(description["projector"])
+    student = rebuild(description["student"])
+    without_classifier(student, "a projected student")
+    weight = torch.zeros(shape.n_classes, shape.teacher)
+    return ProjectedStudent(student, Projector(shape), ReusedClassifier(weight, weight[:, 0]))
 
 
 def with_classifier(taps: Taps, projector: nn.Module, classifier: nn.Module) -> Taps:

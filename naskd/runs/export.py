@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from naskd.networks.student_file import Deployed, load_student
+from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
 
 Format = Literal["safetensors", "onnx"]
@@ -73,14 +73,13 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
     }
 
 
-def _write_onnx(student: Deployed, path: Path, example: Tensor) -> None:
+def _write_onnx(student: nn.Module, path: Path, example: Tensor) -> None:
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it and says so only deep inside
     except ImportError as error:
         raise ExportError("ONNX export needs more packages: pip install 'naskd[onnx]'") from error
-    wrapped: nn.Module = student
     torch.onnx.export(
-        wrapped,
+        student,
         (example,),
         path,
         dynamo=True,

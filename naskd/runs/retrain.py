@@ -16,9 +16,8 @@ from torch import nn
 
 from naskd.data.images import ImageSet
 from naskd.data.sealed import load_test_split
-from naskd.networks.student import Student
 from naskd.networks.student_file import save_student
-from naskd.nn.projected import ProjectedStudent
+from naskd.nn.deployed import as_deployed
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.pareto import non_dominated, objective_space
@@ -86,7 +85,8 @@ class Retraining:
             The content of ``retrained.json``: see docs/record.md.
 
         Raises:
-            InputError: `seeds` is below 1, there is no design, or a training diverged.
+            InputError: `seeds` is below 1, there is no design, a training diverged, or what a scheme deploys cannot be
+                saved.
         """
         if seeds < 1:
             raise InputError(f"seeds is {seeds}; at least 1 is needed")
@@ -111,7 +111,7 @@ class Retraining:
             The student's file.
 
         Raises:
-            InputError: The training diverged.
+            InputError: The training diverged, or what the scheme deploys cannot be saved.
         """
         record = self._load()
         trainings = record.setdefault("trainings", {})
@@ -147,6 +147,7 @@ class Retraining:
                     raise InputError(f"the {recipe.label} could not be made: {made.reason}")
         seed = derive_seed("retrain", self.context.resources.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
+        as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained
         try:
             metrics = run.advance(run.total_epochs)
         except NonFiniteError as failure:
@@ -155,10 +156,7 @@ class Retraining:
             ) from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
-        if isinstance(student, Student | ProjectedStudent):
-            save_student(
-                path, student, config.architecture, self.context.resources.data.class_names, seed=seed
-            )
+        save_student(path, student, self.context.resources.data.class_names, seed=seed)
         return {
             "seed": seed,
             "val_accuracy": metrics["val_accuracy"],

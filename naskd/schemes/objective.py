@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH
-from naskd.knowledge.base import KnowledgeLoss, Lesson, LossInputs, Summary, TeacherParts
+from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Lesson, LossInputs, Summary
 from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
 from naskd.knowledge.source import KnowledgeSource
 from naskd.nn.cost import count_macs, on_meta
@@ -121,19 +121,67 @@ class DistillationObjective(nn.Module):
         """See :meth:`get_extra_state`."""
         self.calibrated = set(state)
 
-    def summaries(self, images: Tensor, index: Tensor, epoch: int, stage: Stage = "main") -> list[Summary]:
-        """What each term of a stage keeps of its teachers, empty for the others; every teacher is asked once."""
+    def summaries(
+        self,
+        images: Tensor,
+        index: Tensor | None,
+        epoch: int,
+        stage: Stage = "main",
+        sources: Sequence[KnowledgeSource] | None = None,
+    ) -> list[Summary]:
+        """What each term of a stage keeps of its teachers, empty for the others; every teacher is asked once.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], as the student sees them.
+            index: ``(B,)`` positions in the training split; None for images that are not of it.
+            epoch: From 0.
+            stage: Whose terms.
+            sources: Who answers this time, one for each that the objective was built for and of the same shapes; None:
+                those themselves.
+        """
         losses = self._losses()
         found: list[dict[str, Tensor]] = [{} for _ in losses]
-        for number, (source, positions) in enumerate(self.by_source):
+        asked = self.by_source
+        if sources is not None:
+            asked = tuple((source, positions) for source, (_, positions) in zip(sources, asked, strict=True))
+        for number, (source, positions) in enumerate(asked):
             asking = [i for i in positions if i in self.of_stage[stage]]
             if not asking:
                 continue
+            if source.learns:
+                self._renew(source, asking)
             answers = source.summaries(images, index, epoch, [losses[i] for i in asking])
             for i, answer in zip(asking, answers, strict=True):
                 prefix = f"{number}/" if losses[i].card.several_teachers else ""
                 found[i].update((prefix + name, tensor) for name, tensor in answer.items())
         return list(found)
+
+    def _renew(self, source: KnowledgeSource, asking: Sequence[int]) -> None:
+        """Give losses the weights of a teacher that has moved."""
+        reading = [self._losses()[i] for i in asking]
+        reading = [loss for loss in reading if loss.card.needs_teacher_head or loss.card.needs_teacher_norms]
+        parts = source.parts if reading else NO_PARTS
+        for loss in reading:
+            loss.renew(parts)
+
+    def check_images(self, stage: Stage, *, labelled: bool) -> None:
+        """Whether a stage can be taught with images that are not those of the training split.
+
+        Args:
+            stage: Whose terms.
+            labelled: Whether anybody says what is on them.
+
+        Raises:
+            InputError: A term remembers samples by their place in the split, or needs labels that are not there.
+        """
+        for i in self.of_stage[stage]:
+            card = self._losses()[i].card
+            if card.needs_index:
+                raise InputError(
+                    f"knowledge {card.name!r} knows the training images alone, and is shown others"
+                )
+            if card.needs_labels and not labelled:
+                raise InputError(f"knowledge {card.name!r} needs labels, and is shown images without")
 
     def ask_images(self, stage: Stage) -> int:
         """Images that a stage's teachers may be asked about at once, see ``Phase.ask_images``."""
@@ -246,8 +294,10 @@ def build_losses(
     """
     losses: list[KnowledgeLoss] = []
     for term in terms:
-        shapes, parts = student, TeacherParts()
+        shapes, parts = student, NO_PARTS
         if KNOWLEDGE[term.kind].needs_teacher:
+            if term.source >= len(sources):
+                raise InputError(f"knowledge {term.kind!r} asks a teacher, and there is none for it")
             shapes, parts = sources[term.source].shapes, sources[term.source].parts
         given = LossInputs(parts, n_samples, tuple(source.shapes for source in sources))
         losses.append(KNOWLEDGE.load(term.kind)(term, student, shapes, given))

@@ -14,25 +14,35 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from naskd.knowledge.base import Lesson
-from naskd.networks.cnn import ConvStudent
 from naskd.nn.cost import network_cost
 from naskd.nn.layout import spatial_mean
-from naskd.schemes.offline import OfflineScheme
-from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
-from naskd.spec.design import ArchitectureSpec
+from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.spec.compat import DISTILLED_STUDENT
+from naskd.spec.design import ArchitectureSpec, Cost
+from naskd.spec.errors import InputError
 
 
 class Booster(nn.Module):
     """The booster's own part: features ``(B, C, H, W)`` of the student's last shared stage to logits ``(B, K)``.
 
     Args:
-        network: A whole network with the booster's stages; its last one and its classifier are taken.
+        network: A whole network with the booster's ``stages`` and a ``head``; its last stage and its classifier are
+            taken.
+
+    Raises:
+        InputError: It is not made of stages.
     """
 
-    def __init__(self, network: ConvStudent) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.stage = network.stages[-1]
-        self.head = network.head
+        stages, head = getattr(network, "stages", None), getattr(network, "head", None)
+        if not (isinstance(stages, nn.ModuleList) and len(stages) > 1 and isinstance(head, nn.Module)):
+            raise InputError(
+                f"a booster needs a network of at least 2 stages and a head, got a {type(network).__name__}"
+            )
+        self.stage = stages[-1]
+        self.head = head
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
@@ -59,35 +69,47 @@ def rocket_loss(booster: Tensor, student: Tensor, lesson: Lesson, hint: float) -
     return lesson.cross_entropy(booster.float()).mean() + hint * apart
 
 
-class ParameterSharingScheme(OfflineScheme):
+class ParameterSharingScheme(Scheme):
     """A student and its booster, trained together by one optimizer."""
+
+    earlier_names = DISTILLED_STUDENT
 
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__(inputs)
         assert inputs.architecture is not None, "boosters are for students"
+        self.taught = DistilledStudent(inputs)
         self.hint = float(inputs.option("hint"))
-        variant = inputs.build_variant(boosted(inputs.architecture, int(inputs.option("depth"))))
-        assert isinstance(variant, ConvStudent)
-        self.booster = Booster(variant)
+        depth = int(inputs.option("depth"))
+        self.booster = Booster(inputs.build_variant(boosted(inputs.architecture, depth)))
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The student; the booster stays behind."""
+        return self.taught.deployed
+
+    @property
+    def cost(self) -> Cost:
+        """See :attr:`Scheme.cost`."""
+        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, the booster beside the student in the last one."""
-        *initial, main = super().phases()
-        return (*initial, replace(main, trained={"student": (*main.trained["student"], self.booster)}))
+        taught = self.taught
+        main = taught.phase("main", step=self._step, beside=(self.booster,))
+        return (*(taught.phase(stage) for stage in taught.stages[:-1]), main)
 
     def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
-        assert isinstance(self.student, ConvStudent)
-        taps = self.student.taps(batch.images)
-        lesson = self.lesson(batch)
-        loss, terms = self.objective(taps, asked, lesson)
-        logits = self.deployed_logits(taps)
-        rocket = rocket_loss(self.booster(taps.stages[-2].tensor), logits, lesson, self.hint)
+        taught = self.taught
+        taps = taught.taps(batch.images)
+        loss, terms = taught.learn(batch, asked, taps=taps)
+        boosted_logits = self.booster(taps.stages[-2].tensor)
+        rocket = rocket_loss(boosted_logits, taught.logits(taps), taught.lesson(batch), self.hint)
         yield Update("student", loss + rocket, {**terms, "booster": rocket.detach()})
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """With the booster's own part."""
-        trained, asked = super().step_macs(batch_size, phase)
         if phase.name == "initial":
-            return trained, asked
-        below = self.shapes.stages[-2]
+            return self.taught.step_macs(batch_size, "initial")
+        trained, asked = self.taught.step_macs(batch_size)
+        below = self.taught.shapes.stages[-2]
         return trained + network_cost(self.booster, below.channels, below.grid).macs, asked

@@ -8,33 +8,51 @@ schedule of the learning rate over all of them, so that trials with and without 
 """
 
 from dataclasses import replace
+from functools import partial
 
-from naskd.schemes.offline import OfflineScheme
-from naskd.schemes.scheme import Asked, Batch, SchemeInputs
+from torch import nn
+
+from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.objective import Stage
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs
+from naskd.spec.compat import DISTILLED_STUDENT
+from naskd.spec.design import Cost
 
 
-class RcoScheme(OfflineScheme):
-    """Offline distillation whose teacher changes: source ``i`` of ``n`` in the ``i``-th of ``n`` equal parts.
+class RcoScheme(Scheme):
+    """One student whose teacher changes: source ``i`` of ``n`` in the ``i``-th of ``n`` equal parts.
 
     Sources are states of one network, early to late; losses are built for the last one.
     """
 
+    earlier_names = DISTILLED_STUDENT
+
     def __init__(self, inputs: SchemeInputs) -> None:
+        super().__init__(inputs)
         self.route = inputs.sources
-        super().__init__(replace(inputs, sources=inputs.sources[-1:]))
+        self.taught = DistilledStudent(replace(inputs, sources=inputs.sources[-1:]))
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The student."""
+        return self.taught.deployed
+
+    @property
+    def cost(self) -> Cost:
+        """See :attr:`Scheme.cost`."""
+        return self.taught.cost
 
     def anchor(self, epoch: int) -> int:
         """Which source teaches in an epoch (from 0)."""
         return epoch * len(self.route) // self.inputs.epochs
 
-    def _listen(self, epoch: int) -> None:
-        source = self.route[self.anchor(epoch)]
-        self.objective.by_source = tuple((source, positions) for _, positions in self.objective.by_source)
+    def phases(self) -> tuple[Phase, ...]:
+        """As offline, but for who is asked."""
+        return tuple(self.taught.phase(stage, ask=partial(self._ask, stage)) for stage in self.taught.stages)
 
-    def _ask(self, batch: Batch) -> Asked:
-        self._listen(batch.epoch)
-        return super()._ask(batch)
+    def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
+        """See :meth:`Scheme.step_macs`."""
+        return self.taught.step_macs(batch_size, "initial" if phase.name == "initial" else "main")
 
-    def _ask_initially(self, batch: Batch) -> Asked:
-        self._listen(batch.epoch)
-        return super()._ask_initially(batch)
+    def _ask(self, stage: Stage, batch: Batch) -> Asked:
+        return self.taught.ask(batch, stage, [self.route[self.anchor(batch.epoch)]])

@@ -1,15 +1,27 @@
 """The contract of a scheme, and the phases that a training loop executes without knowing any scheme."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from naskd.data.images import SearchData
 from naskd.knowledge.base import Mixed, Summary
 from naskd.knowledge.source import KnowledgeSource
 from naskd.schemes import SCHEMES
-from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec
+from naskd.spec.compat import renamed
+from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, TrainingSpec
+from naskd.spec.errors import InputError
 from naskd.spec.option import OptionValue
+
+UNLABELLED = -100
+"""The label of an image of which nobody says what is on it: cross-entropy is 0 there, and has no gradient."""
+
+OF_A_PLAYER = ("optimizer", "learning_rate", "weight_decay", "momentum", "schedule")
+"""Fields of a :class:`~naskd.spec.design.TrainingSpec` that players of one phase may have different."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +30,12 @@ class Batch:
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], augmented.
-        labels: ``(B,)`` class indices.
-        index: ``(B,)`` positions in the training split.
+        labels: ``(B,)`` class indices, or :data:`UNLABELLED`.
+        index: ``(B,)`` positions in the set that the images are of.
         view: ``(B,)`` identities of the views drawn.
         epoch: From 0.
         mixed: Where each image is made of two.
+        known: Whether the set is the training split. Of other images nothing is remembered between trainings.
     """
 
     images: Tensor
@@ -31,6 +44,15 @@ class Batch:
     view: Tensor
     epoch: int
     mixed: Mixed | None = None
+    known: bool = True
+
+    @staticmethod
+    def made(images: Tensor, epoch: int, labels: Tensor | None = None) -> "Batch":
+        """Of images that a scheme made itself, ``(B, C, H, W)`` in [0, 1], with labels or without."""
+        index = torch.arange(len(images), device=images.device)
+        if labels is None:
+            labels = torch.full_like(index, UNLABELLED)
+        return Batch(images, labels, index, torch.zeros_like(index), epoch, known=False)
 
 
 @dataclass(frozen=True)
@@ -51,10 +73,38 @@ class Update:
 Asked = Sequence[Summary]
 """What teachers said of a batch."""
 
+Step = Callable[[Batch, Asked], Iterator[Update]]
+"""Turns a batch, and what was asked for it, into updates."""
+
+Ask = Callable[[Batch], Asked]
+
 
 def ask_nobody(batch: Batch) -> Asked:
     """For a phase without teachers."""
     return ()
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseData:
+    """Images that a phase trains on in place of the training split; they are augmented as the design says.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8 of the size of the study's, N at least ``Phase.min_batch``.
+        labels: ``(N,)`` class indices, or :data:`UNLABELLED`, on the device; None: nobody says what any image shows.
+        streamed: Images stay in the host's memory.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    streamed: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def all_labelled(self) -> bool:
+        """Whether somebody says of every image what is on it."""
+        return self.labels is not None and bool((self.labels != UNLABELLED).all())
 
 
 @dataclass(frozen=True)
@@ -62,7 +112,8 @@ class Phase:
     """A stretch of training.
 
     A step is a generator of updates: alternating players (mutual learning, a generator against its student)
-    yield in turn, and each sees what the other's step has changed. Nothing in the loop depends on how many there are.
+    yield in turn, and each sees what the other's step has changed. Nothing in the loop depends on how many there are,
+    or on how often a player moves in one batch.
 
     Args:
         name: For curves and messages.
@@ -74,20 +125,75 @@ class Phase:
         ask_images: At least 1. Several batches of up to so many images together may be asked about at once, before
             their steps: a question costs its launches. Every tensor of the answer has one row a sample then.
         min_batch: Smallest batch that `step` can take.
-        batches: Where batches come from: called with the epoch from 0; None: the training split.
+        batches: Where batches come from: called with the epoch from 0; None: the training split, or `data`.
         repeats: Every `step` on batches of one size does the same operations on the device: none depends on a value, on
             the epoch or on anything that Python counts. A GPU then replays a recording of one.
+        settings: What an optimizer has different from the design's training, by its name: values of
+            :data:`OF_A_PLAYER`.
+        steps_per_epoch: Of a phase with its own `batches`, each of the design's batch size: as many are taken, and
+            schedules and costs follow from it. None: as many as the training split has.
+        data: Images in place of the training split; None: the split.
+        before_epoch: Called before each epoch with its number within the phase, from 0. Here stale copies of a peer are
+            refreshed, or a student becomes its successor's teacher. What it sets must be in the scheme's state.
+
+    Raises:
+        InputError: These do not fit each other.
     """
 
     name: str
     epochs: int
     trained: Mapping[str, Sequence[nn.Module]]
-    step: Callable[[Batch, Asked], Iterator[Update]]
-    ask: Callable[[Batch], Asked] = ask_nobody
+    step: Step
+    ask: Ask = ask_nobody
     ask_images: int = 1
     min_batch: int = 2
     batches: Callable[[int], Iterator[Batch]] | None = None
     repeats: bool = False
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    steps_per_epoch: int | None = None
+    data: PhaseData | None = None
+    before_epoch: Callable[[int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batches is not None and self.data is not None:
+            raise InputError(f"phase {self.name!r} has both batches and data; give one of them")
+        if self.steps_per_epoch is not None and (self.batches is None or self.steps_per_epoch < 1):
+            raise InputError(
+                f"phase {self.name!r} has steps_per_epoch = {self.steps_per_epoch}; "
+                "allowed: at least 1, of a phase that brings its own batches"
+            )
+        for player, changes in self.settings.items():
+            if player not in self.trained:
+                raise InputError(f"phase {self.name!r} has settings for {player!r}, which it does not train")
+            if strange := sorted(set(changes) - set(OF_A_PLAYER)):
+                raise InputError(
+                    f"phase {self.name!r} changes {', '.join(strange)} of {player!r}; allowed: {', '.join(OF_A_PLAYER)}"
+                )
+
+    def training_of(self, player: str, design: TrainingSpec) -> TrainingSpec:
+        """How a player is trained.
+
+        Args:
+            player: A key of `trained`.
+            design: How the whole is.
+        """
+        return replace(design, **self.settings.get(player, {}))
+
+
+def recordable(step: Step, modules: Sequence[nn.Module]) -> bool:
+    """Whether all that a step executes is known to do the same each time.
+
+    Of code from elsewhere nobody knows, unless its class, or the step's, says ``repeats = True``.
+    """
+    call: Any = step
+    while isinstance(call, partial):
+        call = call.func
+    owner = getattr(call, "__self__", None)
+    found: set[Any] = {type(part) for module in modules for part in module.modules()}
+    found.add(call if owner is None else type(owner))
+    return all(
+        getattr(kind, "repeats", kind.__module__.partition(".")[0] in ("naskd", "torch")) for kind in found
+    )
 
 
 @dataclass(frozen=True)
@@ -104,6 +210,7 @@ class SchemeInputs:
         n_samples: Of the training split.
         architecture: Of what `build` makes; None for a network that no architecture describes.
         variant: Makes a fresh network of another architecture on the same images.
+        data: The images of the search; None where there are none, as in a check.
     """
 
     distillation: DistillationSpec
@@ -115,6 +222,7 @@ class SchemeInputs:
     n_samples: int = 0
     architecture: ArchitectureSpec | None = None
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
+    data: SearchData | None = None
 
     def option(self, name: str) -> OptionValue:
         """The value of an option of the design's scheme, or its default."""
@@ -132,9 +240,14 @@ class Scheme(nn.Module):
     Frozen teachers are no part of it: they are stored once, elsewhere.
     """
 
+    earlier_names: ClassVar[Mapping[str, str]] = {}
+    """How names in states that earlier versions wrote begin, and how they begin now."""
+
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__()
         self.inputs = inputs
+        if self.earlier_names:
+            self.register_load_state_dict_pre_hook(_read_earlier_names)  # type: ignore[no-untyped-call]
 
     @property
     def deployed(self) -> nn.Module:
@@ -157,3 +270,8 @@ class Scheme(nn.Module):
             Of what is trained (its backward pass costs twice that again), and of what is only asked.
         """
         raise NotImplementedError
+
+
+def _read_earlier_names(scheme: nn.Module, state: dict[str, Any], *_: Any) -> None:
+    assert isinstance(scheme, Scheme)
+    renamed(scheme.earlier_names, state)

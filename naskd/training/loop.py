@@ -1,9 +1,7 @@
 """The one training loop: it runs phases, epoch by epoch, and can stop and go on at any epoch."""
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,21 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from naskd.data.batches import epoch_batches, steps_per_epoch
 from naskd.data.images import SearchData
-from naskd.data.mixing import cutmix, mixup, shares
 from naskd.data.views import StreamedImages, ViewedImages
-from naskd.knowledge.base import Mixed
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
 from naskd.spec.design import TrainingSpec
 from naskd.spec.seeds import derive_seed
 from naskd.training.compute import Compute
 from naskd.training.cuda_graph import FEWEST, Replay, Row
+from naskd.training.feeding import Feeding
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
-
-GATHERED = {"cpu": (2**18, 1024), "cuda": (2**24, 1024)}
-"""Numbers and images that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
-
 
 PLACED = ("lr", "capturable")
 """Settings of an optimizer that follow from the device and the schedule, not from its history."""
@@ -65,13 +57,15 @@ class TrainingLoop:
     ) -> None:
         self.scheme = scheme
         self.spec = spec
-        self.data = data
-        self.views = views
         self.seed = seed
         self.compute = compute
         self.phases = scheme.phases()
+        self._feeding = {
+            phase.name: Feeding(phase, spec, data, views, seed, compute) for phase in self.phases
+        }
         self.epoch = 0
         self._phase: Phase | None = None
+        self._players: dict[str, TrainingSpec] = {}
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._replay: Replay | None = None
 
@@ -82,10 +76,7 @@ class TrainingLoop:
 
     def images_per_epoch(self, epoch: int) -> int:
         """How many images the epoch `epoch` (from 0) trains on."""
-        phase, _ = self._locate(epoch)
-        n = len(self.data.train)
-        size = min(self.spec.batch_size, n)
-        return min(n, steps_per_epoch(n, self.spec.batch_size, min_batch=phase.min_batch) * size)
+        return self._feeding[self.phase_of(epoch).name].images_per_epoch
 
     def phase_of(self, epoch: int) -> Phase:
         """The phase that the epoch `epoch` (from 0) is in."""
@@ -104,72 +95,14 @@ class TrainingLoop:
     def _enter(self, phase: Phase) -> None:
         if self._phase is not phase:
             self._phase = phase
+            self._players = {name: phase.training_of(name, self.spec) for name in phase.trained}
             recordable = phase.repeats and self.compute.cuda_graphs
             self._optimizers = {
-                name: build_optimizer(self.spec, modules, recordable=recordable)
+                name: build_optimizer(self._players[name], modules, recordable=recordable)
                 for name, modules in phase.trained.items()
             }
-            worth = recordable and self._steps_per_epoch(phase) * phase.epochs >= FEWEST
+            worth = recordable and self._feeding[phase.name].steps_per_epoch * phase.epochs >= FEWEST
             self._replay = Replay(partial(self._update, phase), self.compute.device) if worth else None
-
-    def _steps_per_epoch(self, phase: Phase) -> int:
-        return steps_per_epoch(len(self.data.train), self.spec.batch_size, min_batch=phase.min_batch)
-
-    def _lessons(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
-        """The batches of the epoch, each with what frozen networks say of it; nothing is asked about others."""
-        if phase.batches is None and self.spec.mixing == "none":
-            for group, size in self._groups(phase, max_steps):
-                for part in _split(group, max(1, phase.ask_images // size) * size):
-                    asked = self._ask(phase, part)
-                    for batch, said in zip(
-                        _split(part, size), _split_answers(asked, size, len(part.labels)), strict=True
-                    ):
-                        yield batch, said
-                    del asked, said  # they may be large, and the next ones are asked for now
-            return
-        batches: Iterator[Batch]
-        if phase.batches is not None:
-            batches = itertools.islice(phase.batches(self.epoch), max_steps)
-        else:
-            own = (batch for group, size in self._groups(phase, max_steps) for batch in _split(group, size))
-            batches = self._mixed(own, self._steps_per_epoch(phase))
-        for batch in batches:
-            yield batch, self._ask(phase, batch)
-
-    def _ask(self, phase: Phase, batch: Batch) -> Asked:
-        with self.compute.autocast():
-            return phase.ask(batch)
-
-    def _groups(self, phase: Phase, max_steps: int | None) -> Iterator[tuple[Batch, int]]:
-        """The training split in the order of the epoch, several small batches at once, and the size of one.
-
-        To take them out of the images costs its launches and not its numbers.
-        """
-        labels, size = self.data.train.labels, min(self.spec.batch_size, len(self.data.train))
-        batches = epoch_batches(
-            len(labels), self.spec.batch_size, seed=self.seed, epoch=self.epoch, min_batch=phase.min_batch
-        )[:max_steps]
-        numbers, most = GATHERED[self.compute.device.type]
-        together = max(1, min(most, numbers // self.data.train.images[0].numel()) // size) * size
-        order = torch.cat(batches)
-        here = order.to(self.compute.device)  # all at once: each transfer waits until the device is idle
-        wanted = order if self.views.index_device.type == "cpu" else here
-        found = self.views.batches(torch.split(wanted, together), self.epoch)
-        for index, (images, view) in zip(torch.split(here, together), found, strict=True):
-            yield Batch(images, labels[index], index, view, self.epoch), size
-
-    def _mixed(self, batches: Iterator[Batch], n: int) -> Iterator[Batch]:
-        """The same batches with each image mixed with another, as the design says."""
-        kind, seed = self.spec.mixing, self.seed
-        drawn = shares(n, self.spec.mixing_alpha, seed=seed, epoch=self.epoch)
-        for step, (batch, share) in enumerate(zip(batches, drawn, strict=False)):
-            if kind == "mixup":
-                images = mixup(batch.images, share)
-            else:
-                box = derive_seed("box", seed, self.epoch, step)
-                images, share = cutmix(batch.images, share, seed=box)
-            given = Mixed(batch.labels.roll(1, 0), torch.full((), share, device=batch.images.device))
-            yield replace(batch, images=images, mixed=given)
 
     def run_epoch(self, max_steps: int | None = None) -> dict[str, float]:
         """Train one epoch.
@@ -183,7 +116,7 @@ class TrainingLoop:
         Raises:
             NonFiniteError: Naming the term or the parameter.
         """
-        phase, _ = self._locate(self.epoch)
+        phase, epoch = self._locate(self.epoch)
         self._enter(phase)
         self.scheme.eval()
         for modules in phase.trained.values():
@@ -191,7 +124,9 @@ class TrainingLoop:
                 module.train()
         rows: list[Row] = []
         with self.compute.drawing(derive_seed("epoch", self.seed, self.epoch)):
-            for batch, asked in self._lessons(phase, max_steps):
+            if phase.before_epoch is not None:
+                phase.before_epoch(epoch)
+            for batch, asked in self._feeding[phase.name].lessons(self.epoch, max_steps):
                 rows.append(self._step(phase, batch, asked, len(rows)))
                 del batch, asked  # before others are asked for
         self.epoch += 1
@@ -206,9 +141,9 @@ class TrainingLoop:
     def _step(self, phase: Phase, batch: Batch, asked: Asked, step: int) -> Row:
         """Execute the updates of one batch, recorded or not."""
         _, epoch = self._locate(self.epoch)
-        per_epoch = self._steps_per_epoch(phase)
-        rate = learning_rate(self.spec, epoch * per_epoch + step, phase.epochs * per_epoch)
-        for optimizer in self._optimizers.values():
+        per_epoch = self._feeding[phase.name].steps_per_epoch
+        for name, optimizer in self._optimizers.items():
+            rate = learning_rate(self._players[name], epoch * per_epoch + step, phase.epochs * per_epoch)
             set_rate(optimizer, rate)
         if self._replay is not None and len(batch.index) == self.spec.batch_size:
             return self._replay(batch, asked)
@@ -267,20 +202,6 @@ class TrainingLoop:
                 optimizer.load_state_dict(state["optimizers"][name])
                 for group, own in zip(optimizer.param_groups, here, strict=True):
                     group.update(own)
-
-
-def _split(batch: Batch, size: int) -> Iterator[Batch]:
-    """The same in pieces of `size`, the last of what is left."""
-    parts = (torch.split(part, size) for part in (batch.images, batch.labels, batch.index, batch.view))
-    for images, labels, index, view in zip(*parts, strict=True):
-        yield Batch(images, labels, index, view, batch.epoch)
-
-
-def _split_answers(asked: Asked, size: int, n: int) -> Iterator[Asked]:
-    """What was said of `n` samples in the same pieces."""
-    parts = [{name: torch.split(tensor, size) for name, tensor in summary.items()} for summary in asked]
-    for i in range(-(-n // size)):
-        yield [{name: pieces[i] for name, pieces in part.items()} for part in parts]
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:

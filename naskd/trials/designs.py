@@ -7,8 +7,10 @@ import torch
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks.student import design_cost, student_shapes
 from naskd.nn.cost import network_cost
+from naskd.schemes import SCHEMES
+from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
-from naskd.schemes.offline import deployed_network
+from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
@@ -47,6 +49,15 @@ class Designs:
             ValueError: That loss cannot be matched to the design's networks.
         """
         channels, resolution = self._resources.input_shape
+        if self._teaches_itself(config):
+            try:
+                return self._scheme(config).cost
+            except ValueError:
+                raise
+            except (
+                Exception
+            ) as error:  # a user's scheme may raise anything: its trial fails, with the traceback
+                _LOG.warning("a scheme cannot be built: %s: %s", type(error).__name__, error)
         if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
             n_classes = self._resources.data.n_classes
             return design_cost(config.architecture, channels, n_classes, resolution)
@@ -58,7 +69,10 @@ class Designs:
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's losses cannot be matched to its student and its teachers; empty when they can."""
         try:
-            self._objective(config)
+            if self._teaches_itself(config):
+                self._scheme(config)
+            else:
+                self._objective(config)
         except ValueError as error:
             return [str(error).splitlines()[0]]
         except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
@@ -78,6 +92,30 @@ class Designs:
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether it is in the store."""
         return artifact_id in self._resources.store
+
+    @staticmethod
+    def _teaches_itself(config: TrialConfig) -> bool:
+        """Whether only the scheme knows who answers the student, and what leaves."""
+        return SCHEMES[config.distillation.scheme].supervisor in ("peers", "self")
+
+    def _scheme(self, config: TrialConfig) -> Scheme:
+        """The networks of a design, without weights and without images."""
+        distillation, data = config.distillation, self._resources.data
+        heard = self._prerequisites.of(config).heard
+        inputs = SchemeInputs(
+            distillation,
+            config.training.epochs,
+            lambda: self._networks.unplaced_student(config.architecture),
+            tuple(self._sources.stand_in(recipe) for recipe in heard),
+            data.in_channels,
+            data.resolution,
+            n_samples=len(data.train),
+            architecture=config.architecture,
+            variant=self._networks.unplaced_student,
+        )
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+            return scheme
 
     def _objective(self, config: TrialConfig) -> DistillationObjective:
         """What a design's student minimises: without weights, and with untrained teachers in place of trained."""

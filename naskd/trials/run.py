@@ -63,6 +63,7 @@ class TrialRun:
             n_samples=len(context.resources.data.train),
             architecture=architecture,
             variant=context.networks.student,
+            data=context.resources.data,
         )
         with context.resources.compute.drawing(derive_seed("initialisation", seed)):
             self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from naskd.data.views import StreamedImages, ViewedImages
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
-from naskd.knowledge.base import KnowledgeLoss, LossInputs, TeacherParts
-from naskd.knowledge.source import KnowledgeSource, OnlineSource
+from naskd.knowledge.base import KnowledgeLoss, LossInputs
+from naskd.knowledge.source import KnowledgeSource, OnlineSource, teacher_parts
 from naskd.networks.student import design_cost
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
@@ -86,7 +86,7 @@ class KnowledgeSources:
     def _made(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> OnlineSource:
         network = self._networks.frozen(recipe, state)
         shapes = tap_shapes(network, *self._resources.input_shape)
-        return OnlineSource(network, shapes, self._macs(recipe, network), _parts(network))
+        return OnlineSource(network, shapes, self._macs(recipe, network), teacher_parts(network))
 
     def _macs(self, recipe: ArtifactRecipe, network: Teacher) -> int:
         """Of one forward pass of a shared network."""
@@ -140,25 +140,6 @@ class KnowledgeSources:
             "storage": [STORAGE, FILL_BATCH],
         }
         return resources.cache / BANKS / content_id(facts)
-
-
-def _parts(teacher: Teacher) -> TeacherParts:
-    """Copies of the weights that losses may read."""
-    head = teacher.head
-    return TeacherParts(
-        head=None
-        if head is None
-        else (
-            head.weight.detach().clone(),
-            (head.weight.new_zeros(head.out_features) if head.bias is None else head.bias.detach().clone()),
-        ),
-        norms=tuple(
-            None
-            if norm is None or norm.weight is None
-            else (norm.bias.detach().clone(), norm.weight.detach().clone())
-            for norm in teacher.pre_activation_norms()
-        ),
-    )
 
 
 def _template(kind: str, source: OnlineSource, n_samples: int) -> Iterator[KnowledgeLoss]:

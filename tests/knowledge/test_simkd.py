@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_studies import STUDENT, design, small_context
+from small_studies import design, small_context
 
 from naskd.knowledge.base import LossInputs, TeacherParts
 from naskd.knowledge.feature.simkd import SimkdLoss
@@ -111,7 +111,7 @@ def test_two_that_stay_are_one_too_many(context) -> None:
 def test_a_student_is_saved_loaded_and_exported_whole(context, run, tmp_path: Path) -> None:
     deployed = run.scheme.deployed.eval()
     images = context.resources.data.val.images
-    save_student(tmp_path / "x.safetensors", deployed, STUDENT, context.resources.data.class_names)
+    save_student(tmp_path / "x.safetensors", deployed, context.resources.data.class_names)
     loaded = load_student(tmp_path / "x.safetensors")
     assert isinstance(loaded, ProjectedStudent)
     with torch.no_grad():

@@ -189,7 +189,7 @@ def test_a_student_learns_from_the_teacher_and_its_assistant(context: StudyConte
     run, _ = start_run(config, unrounded, seed=1)
     networks = [source.source.network for source in run._sources]
     images, index = unrounded.images.views("translate").batch(torch.arange(16), 0)[0], torch.arange(16)
-    (heard,) = run.scheme.objective.summaries(images, index, epoch=0)
+    (heard,) = run.scheme.taught.objective.summaries(images, index, epoch=0)
     assert len(heard) == 4
     for i, network in enumerate(networks):
         with torch.no_grad():

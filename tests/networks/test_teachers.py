@@ -136,10 +136,17 @@ def test_every_source_gives_a_tapped_network_that_can_be_trained_and_frozen(spec
 
 
 @each_source
-def test_a_teachers_taps_carry_no_gradients(spec, base):
-    taps = Teacher(build(spec, base)).taps(torch.rand(2, 3, 16, 16, requires_grad=True))
-    tensors = [taps.logits, taps.pooled, *(t.tensor for t in (*taps.stages, *taps.pre_activations))]
-    assert not any(t.requires_grad for t in tensors)
+def test_a_teachers_taps_carry_gradients_to_images_that_want_them_and_to_nothing_else(spec, base):
+    teacher = Teacher(build(spec, base))
+    for wanted in (False, True):
+        images = torch.rand(2, 3, 16, 16, requires_grad=wanted)
+        taps = teacher.taps(images)
+        tensors = [taps.logits, taps.pooled, *(t.tensor for t in (*taps.stages, *taps.pre_activations))]
+        assert all(t.requires_grad is wanted for t in tensors)
+    taps.logits.square().sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+    assert all(p.grad is None for p in teacher.parameters())
 
 
 @each_source

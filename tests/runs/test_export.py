@@ -32,7 +32,7 @@ def student_file(folder: Path, *blocks: str) -> Path:
     spec = ArchitectureSpec(stages, stem_width=4)
     student = build_student(spec, 1, 3, (0.3,), (0.2,))
     student(torch.rand(16, 1, 8, 8))
-    save_student(folder / "source.safetensors", student, spec, CLASSES)
+    save_student(folder / "source.safetensors", student, CLASSES)
     return folder / "source.safetensors"
 
 

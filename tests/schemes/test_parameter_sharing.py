@@ -65,9 +65,9 @@ def test_the_student_alone_leaves_and_the_booster_shares_its_lower_layers(contex
     assert run.cost == context.designs.design_cost(design())
     assert not set(scheme.booster.parameters()) & set(scheme.deployed.parameters())
     images = torch.rand(8, 1, 8, 8)
-    scheme.booster(scheme.student.taps(images).stages[-2].tensor).square().sum().backward()
-    lower = [*scheme.student.stem.parameters(), *scheme.student.stages[0].parameters()]
-    upper = [*scheme.student.stages[1].parameters(), *scheme.student.head.parameters()]
+    scheme.booster(scheme.taught.network.taps(images).stages[-2].tensor).square().sum().backward()
+    lower = [*scheme.taught.network.stem.parameters(), *scheme.taught.network.stages[0].parameters()]
+    upper = [*scheme.taught.network.stages[1].parameters(), *scheme.taught.network.head.parameters()]
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in lower)
     assert all(p.grad is None for p in upper)
 

@@ -57,7 +57,7 @@ def test_its_epochs_are_taken_from_the_designs(kind, epochs, share, initial, con
 @pytest.mark.parametrize("kind", TERMS)
 def test_a_term_teaches_alone_and_then_no_more(kind, context) -> None:
     run = start(context, staged(kind))
-    objective, student = run.scheme.objective, run.scheme.student
+    objective, student = run.scheme.taught.objective, run.scheme.taught.network
     before = copied(student)
     first = run.advance(1)
     assert kind in first
@@ -75,8 +75,8 @@ def test_a_term_teaches_alone_and_then_no_more(kind, context) -> None:
 @pytest.mark.parametrize("kind", MODULES)
 def test_modules_learn_first_and_the_student_waits(kind, context) -> None:
     run = start(context, staged(kind))
-    (loss,) = run.scheme.objective.losses
-    student = run.scheme.student
+    (loss,) = run.scheme.taught.objective.losses
+    student = run.scheme.taught.network
     before = {name: x.clone() for name, x in student.state_dict().items()}
     first = run.advance(1)
     assert f"{kind}.initial" in first
@@ -105,7 +105,7 @@ def test_its_steps_are_booked_as_what_they_are(kind, context) -> None:
         assert trained >= macs
         assert run.scheme.step_macs(32, main) == (macs, 0), "afterwards nobody asks the teacher"
     else:
-        assert trained == run.scheme.objective.step_macs(run.scheme.shapes, 32, "initial") > 0
+        assert trained == run.scheme.taught.objective.step_macs(run.scheme.taught.shapes, 32, "initial") > 0
     assert asked == context.sources.online(context.prerequisites.teacher()).macs
     n_val = len(context.resources.data.val) * macs
     run.advance(1)
@@ -126,10 +126,10 @@ def test_a_checkpoint_within_the_stage_goes_on_with_the_same_bits(kind, context,
 @pytest.mark.parametrize("kind", TERMS)
 def test_a_balanced_term_pulls_as_hard_as_the_labels_would(kind, context) -> None:
     run = start(context, staged(kind, weighting="balanced"))
-    assert float(run.scheme.objective.weights[0]) == 1
+    assert float(run.scheme.taught.objective.weights[0]) == 1
     run.advance(1)
-    assert run.scheme.objective.calibrated == {"initial"}
-    assert float(run.scheme.objective.weights[0]) != 1
+    assert run.scheme.taught.objective.calibrated == {"initial"}
+    assert float(run.scheme.taught.objective.weights[0]) != 1
 
 
 def test_a_stage_and_a_common_term_share_a_training(context) -> None:
@@ -157,10 +157,10 @@ def test_what_leaves_no_time_or_no_teaching_is_turned_away(kind, context) -> Non
 @pytest.mark.parametrize("kind", MODULES)
 def test_what_a_stage_does_not_train_is_in_evaluation_mode(kind, context) -> None:
     run = start(context, staged(kind))
-    (loss,) = run.scheme.objective.losses
+    (loss,) = run.scheme.taught.objective.losses
     run.advance(1)
     assert all(module.training for module in loss.initial_modules())
-    assert not run.scheme.student.training
+    assert not run.scheme.taught.network.training
     run.advance(3)
     assert not any(module.training for module in loss.initial_modules())
-    assert run.scheme.student.training
+    assert run.scheme.taught.network.training

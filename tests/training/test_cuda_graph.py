@@ -16,7 +16,7 @@ from naskd.schemes.scheme import Asked, Batch
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.study import ExecutionSpec
 from naskd.training import cuda_graph as replay
-from naskd.training import loop
+from naskd.training import feeding
 from naskd.training.cuda_graph import Replay, Row
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
@@ -54,7 +54,7 @@ class Promised(Foreign):
 @pytest.mark.parametrize(("module", "expected"), [(Foreign(), False), (Promised(), True)])
 def test_code_from_elsewhere_is_replayed_only_if_it_says_so(module, expected, context) -> None:
     run, _ = start_run(taught("logits"), context, 0)
-    run.scheme.student.extra = module
+    run.scheme.taught.network.extra = module
     assert [phase.repeats for phase in run.scheme.phases()] == [expected]
 
 
@@ -184,7 +184,7 @@ def test_every_kind_trains_alike_on_a_gpu(kind, contexts, monkeypatch) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_waited_for_as_often_in_a_long_epoch_as_in_a_short_one(contexts, monkeypatch) -> None:
-    monkeypatch.setitem(loop.GATHERED, "cuda", (2**24, 8))
+    monkeypatch.setitem(feeding.GATHERED, "cuda", (2**24, 8))
     found, _ = start_run(taught("logits", epochs=8, batch_size=4), contexts[True], 3)
     for _ in range(4):
         found.loop.run_epoch()

@@ -15,7 +15,7 @@ from naskd.knowledge.source import OnlineSource
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spaces import canonical
 from naskd.spec.design import DistillationSpec, TrainingSpec
-from naskd.training import loop as training_loop
+from naskd.training import feeding
 from naskd.training.loop import NonFiniteError, TrainingLoop
 from naskd.training.optimizers import learning_rate
 from naskd.trials.context import StudyContext
@@ -232,7 +232,7 @@ def test_a_batch_gets_what_was_said_of_it_however_many_were_asked_about_at_once(
     ask_images, asked, max_steps, context, monkeypatch
 ) -> None:
     size, questions, answered = 16, [], []
-    monkeypatch.setitem(training_loop.GATHERED, "cpu", (2**24, 4 * size))
+    monkeypatch.setitem(feeding.GATHERED, "cpu", (2**24, 4 * size))
 
     def ask(batch: Batch) -> Asked:
         questions.append(len(batch.index))

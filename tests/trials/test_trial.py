@@ -179,9 +179,9 @@ def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(config, stop, f
     assert same_bits(resumed.state_dict()["loop"], straight.state_dict()["loop"])
     assert resumed.curve == straight.curve
     assert resumed.train_macs == straight.train_macs
-    weights = resumed.scheme.objective.weights
-    assert torch.equal(weights, straight.scheme.objective.weights)
-    assert not torch.equal(weights, start(cold, config).scheme.objective.weights)
+    weights = resumed.scheme.taught.objective.weights
+    assert torch.equal(weights, straight.scheme.taught.objective.weights)
+    assert not torch.equal(weights, start(cold, config).scheme.taught.objective.weights)
 
 
 def interrupted_after(epoch: int) -> Callable[..., Decision]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
-from naskd.knowledge.base import NOTHING_MORE, LossInputs
+from naskd.knowledge.base import NOTHING_MORE, LossInputs, TeacherParts
 from naskd.knowledge.paired import PairedLoss
 from naskd.knowledge.precision import widened
 from naskd.nn.taps import Tap, TapShape, TapShapes, as_map
@@ -95,6 +95,14 @@ class OfdLoss(PairedLoss):
             )
         for t in chosen:
             self.register_buffer(f"margin_{t}", negative_mean(*norms[t]))
+
+    @torch.no_grad()
+    def renew(self, parts: TeacherParts) -> None:
+        """The margins of the teacher's normalisation as it is now."""
+        for t in dict.fromkeys(t for _, t in self.pairs):
+            norm = parts.norms[t]
+            assert norm is not None
+            self.get_buffer(f"margin_{t}").copy_(negative_mean(*norm))
 
     def pair_adapter(self, student: TapShape, teacher: TapShape) -> nn.Module:
         """The connector."""

@@ -8,9 +8,18 @@ of one. Both errors are averaged over all elements, as in the authors' code. The
 teacher; the student keeps its own classifier, which learns from the labels.
 """
 
+import torch
 from torch import Tensor, nn
 
-from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
+from naskd.knowledge.base import (
+    NOTHING_MORE,
+    KnowledgeLoss,
+    KnowledgeOutput,
+    Lesson,
+    LossInputs,
+    Summary,
+    TeacherParts,
+)
 from naskd.knowledge.precision import mean_square, product, widened
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
@@ -72,6 +81,13 @@ class SrrlLoss(KnowledgeLoss):
         self.connector = nn.Linear(student.n_features, teacher.n_features)
         self.register_buffer("weight", weight.detach().clone())
         self.register_buffer("bias", bias.detach().clone())
+
+    @torch.no_grad()
+    def renew(self, parts: TeacherParts) -> None:
+        """The teacher's classifier as it is now."""
+        assert parts.head is not None
+        self.weight.copy_(parts.head[0])
+        self.bias.copy_(parts.head[1])
 
     def summarise(self, teacher: Taps) -> Summary:
         """What the teacher's classifier sees, and what it says."""
