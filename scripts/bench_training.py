@@ -157,9 +157,7 @@ def main() -> int:
             try:
                 result["rows"] = part.measure(args, home)
                 lines = part.table(result["rows"])
-            except (
-                Exception
-            ) as error:  # a GPU is lent for minutes: the other parts must not be lost with this one
+            except Exception as error:  # the other parts must not be lost with this one
                 result["error"] = traceback.format_exc()
                 say(result["error"])
                 lines = [f"failed: {type(error).__name__}: {error}"]
