@@ -1,4 +1,4 @@
-"""docs/notebook.md is run as a user would run it."""
+"""docs/guides/notebook.md is run as a user would run it."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-PAGE = Path(__file__).parents[1] / "docs" / "notebook.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "notebook.md"
 
 
 def _blocks() -> list[str]:

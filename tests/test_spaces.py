@@ -299,7 +299,7 @@ class TestCanonical:
 
 
 def test_the_documented_example_runs(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "search_spaces.md").read_text()
+    text = (ROOT / "docs" / "guides" / "own-space.md").read_text()
     (tmp_path / "space.py").write_text(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
     space = import_file(tmp_path / "space.py").joint
     assert len({config.config_id for _, config in draws(space, 10)}) == 10

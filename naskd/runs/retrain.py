@@ -82,7 +82,7 @@ class Retraining:
             observe: Called with trainings done, trainings in all, and what comes next.
 
         Returns:
-            The content of ``retrained.json``: see docs/record.md.
+            The content of ``retrained.json``: see docs/reference/record.md.
 
         Raises:
             InputError: `seeds` is below 1, there is no design, a training diverged, or what a scheme deploys cannot be

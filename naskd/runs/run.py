@@ -256,7 +256,7 @@ class Run:
         return dashboard_target(self.spec.storage, self.path)
 
     def to_dict(self, everything: bool = False, *, with_importance: bool = True) -> dict[str, Any]:
-        """The run record (docs/record.md): the front's trials, or with `everything` all trials and extras.
+        """The run record (docs/reference/record.md): the front's trials, or with `everything` all trials and extras.
 
         Args:
             everything: See there.
@@ -390,7 +390,7 @@ class Run:
 
         Returns:
             Mean and standard deviation of the test accuracy of each design, cheapest first, the front again,
-            and the teacher's (docs/record.md). Students are kept in ``retrained/``.
+            and the teacher's (docs/reference/record.md). Students are kept in ``retrained/``.
 
         Raises:
             InputError: A trial does not exist or is not complete.

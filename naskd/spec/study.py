@@ -286,7 +286,7 @@ class StudySpec(StudyTable):
     Args:
         base: Folder of the study file, to which its paths are relative.
         name, space, data, budget, teacher, teachers, seed, modules, epochs, objectives, reference_point, storage:
-            See the keys of a study file in docs/study_files.md, as for all that follow.
+            See the keys of a study file in docs/reference/study-file.md, as for all that follow.
         sampler, limits, execution, retrain, warm_start: Likewise.
     """
 

@@ -43,7 +43,7 @@ def run_record(
         with_importance: False leaves that out, which takes seconds, and is on the page alone.
 
     Returns:
-        A mapping as documented in docs/record.md; trials by number, the front alone by rising cost.
+        A mapping as documented in docs/reference/record.md; trials by number, the front alone by rising cost.
     """
     names = tuple(objectives)
     reference_point = study.user_attrs["reference_point"]

@@ -1,6 +1,6 @@
 """Values and gradients of all losses against plain loops in float64 that were written from the equations.
 
-The loops in :mod:`reference` were written from the cards and papers by somebody who had not read the implementations.
+The loops in :mod:`reference` are written from the cards and papers alone, not from the implementations.
 Each
 parity here was seen to fail: see `test_a_slightly_wrong_loss_is_noticed`, which runs every case with the loss 1e-5 too
 large and, apart from that, with the gradient of one element off.

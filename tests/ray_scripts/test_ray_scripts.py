@@ -288,7 +288,7 @@ def refused(address: str, env: dict[str, str]) -> str:
 
 
 def test_the_page_on_clusters_names_files_that_exist() -> None:
-    page = (REPOSITORY / "docs" / "cluster.md").read_text()
+    page = (REPOSITORY / "docs" / "guides" / "cluster.md").read_text()
     named = set(re.findall(r"\b(?:scripts|studies)/[\w./]*\w", page))
     assert {"scripts/ray/cluster.yaml", "scripts/ray/submit_job", "scripts/ray/search.sbatch"} <= named
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []

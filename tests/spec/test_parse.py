@@ -1,5 +1,4 @@
 import json
-import re
 import shutil
 import sys
 from dataclasses import replace
@@ -7,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
 
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import SamplerSpec, StudySpec, identity_difference
@@ -450,32 +448,6 @@ class TestShippedStudies:
         )
         assert replace(template, name=digits.name, space=digits.space, base=digits.base) == digits
         assert (TEMPLATES / "space.py").read_bytes() == (ROOT / "search_spaces" / "digits.py").read_bytes()
-
-
-class TestDocumentation:
-    TEXT = (ROOT / "docs" / "study_files.md").read_text()
-
-    def test_every_key_is_described(self) -> None:
-        data = TypeAdapter(StudySpec).json_schema()
-        definitions = data["$defs"]
-        keys = set(data["properties"]) - {"base"}
-        for table in (
-            "DataSpec",
-            "TeacherSpec",
-            "SamplerSpec",
-            "BudgetSpec",
-            "LimitsSpec",
-            "ExecutionSpec",
-            "RetrainSpec",
-        ):
-            keys |= set(definitions[table]["properties"])
-        for table in ("ArchitectureSpec", "StageSpec", "TrainingSpec"):
-            keys |= set(definitions[table]["properties"])
-        assert {k for k in keys if not re.search(rf"[`\[.]{k}[`\]]", self.TEXT)} == set()
-
-    def test_the_example_parses(self, folder: Path) -> None:
-        example = re.findall(r"```toml\n(.*?)```", self.TEXT, re.DOTALL)[0]
-        assert parse(folder, example, "space=space.py:joint").budget.trials == 60
 
 
 class TestUserFiles:

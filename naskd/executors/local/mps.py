@@ -1,8 +1,8 @@
 """NVIDIA's Multi-Process Service (MPS): students in several processes compute on one GPU at the same time.
 
 Without it a GPU serves its processes in turns, and a student that fills a hundredth of it keeps the others waiting.
-With it their kernels run beside each other (``docs/performance.md``). It comes with the driver, needs no rights, and
-changes no setting of the GPU.
+With it their kernels run beside each other (``docs/results/performance.md``). It comes with the driver, needs no
+rights, and changes no setting of the GPU.
 
 Differs from processes without it: a fault on the GPU, an index beyond a tensor, say, ends the work of all who share it.
 A trial that loses its device so runs again alone; see :mod:`naskd.executors.attempts`. And NVIDIA warns that a process

@@ -1,0 +1,52 @@
+"""What the guides show can be used as it stands."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from naskd.spec.study import StudySpec
+
+from .prose import PAGES, ROOT
+
+SMALLEST = {"name": "x", "space": "space.py:joint", "data": {"kind": "digits"}, "budget": {"trials": 1}}
+
+CHECK = """
+import torch
+from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
+from naskd.spec.design import StageSpec
+
+block = BLOCKS.load("plain")
+stage = StageSpec("plain", depth=1, width=8, stride=2)
+assert block.cost(4, stage, 2, 9, 9).macs == 8 * 4 * 3 * 3 * 5 * 5
+assert block(4, stage, 2)(torch.ones(2, 4, 9, 9)).shape == (2, 8, 5, 5)
+
+loss = KNOWLEDGE.load("cosine")
+taps = type("Taps", (), {"logits": torch.eye(4)})()
+same = loss.forward(loss, taps, loss.summarise(loss, taps), None)
+assert same.term.abs() < 1e-6
+"""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize(
+    "page", [page.relative_to(ROOT).as_posix() for page in PAGES if "```toml" in page.read_text()]
+)
+def test_tables_of_a_study_file_are_valid(page: str) -> None:
+    for block in blocks(page, "toml"):
+        StudySpec.from_dict({**SMALLEST, **tomllib.loads(block)})
+
+
+def test_parts_of_ones_own_work() -> None:
+    code = "\n".join(
+        [*blocks("docs/guides/own-loss.md", "python"), *blocks("docs/guides/own-parts.md", "python"), CHECK]
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
