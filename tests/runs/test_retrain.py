@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 from small_studies import STUDENT, TEACHER, design, small_context
+from torch import nn
 
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import load_student, student_metadata
 from naskd.runs import retrain as module
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import trial_seed
 from naskd.trials.context import StudyContext
-from naskd.trials.run import start_run
+from naskd.trials.run import TrialRun, start_run
 
 EPOCHS = 2
 TAUGHT = Design(3, design(KnowledgeTerm("logits", weighting="balanced")), 0.5)
@@ -154,6 +157,21 @@ def test_a_student_that_was_deleted_is_trained_again_to_the_same_bits(context, t
     assert len(trained) == 2
     assert trained[0] == trained[1]
     assert int(json.loads(student_metadata(path)["extra"])["seed"]) == trained[0]
+
+
+class Unknown(nn.Module):
+    """What a scheme may deploy that no file can hold."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :10]
+
+
+def test_what_could_not_be_saved_is_not_trained(context, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(OfflineScheme, "deployed", property(lambda self: Unknown()))
+    monkeypatch.setattr(TrialRun, "advance", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(InputError, match="Unknown cannot be deployed: it has no taps, head"):
+        Retraining(context, tmp_path, EPOCHS).train(PLAIN, 0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_was_found_before_stays_until_there_is_something_newer(context, tmp_path) -> None:
