@@ -153,7 +153,7 @@ def test_counting_a_design_leaves_random_numbers_alone(patch_mlp):
 def test_a_student_of_a_users_family_is_kept_in_one_file(patch_mlp, tmp_path):
     spec = mlp(depth=3)
     student = build(spec).eval()
-    save_student(tmp_path / "x.safetensors", student, spec, tuple("0123456789"))
+    save_student(tmp_path / "x.safetensors", student, tuple("0123456789"))
     loaded = load_student(tmp_path / "x.safetensors")
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(loaded(images), student(images))
