@@ -164,13 +164,13 @@ def judge(runs: list[Any], seeds: int, reference_point: dict[str, float]) -> dic
     """Retrain the front of all runs together; hypervolume of the test means."""
     from naskd.runs.retrain import Design, Retraining
     from naskd.spec.design import TrialConfig
-    from naskd.spec.pareto import non_dominated, objective_space
-    from naskd.study.study import study_hypervolume
+    from naskd.spec.objectives import OBJECTIVES
+    from naskd.spec.pareto import front_mask, front_volume
 
-    names = ("val_accuracy", "macs")
+    axes = [OBJECTIVES[name] for name in ("val_accuracy", "macs")]
     trials = [t for run in runs for t in run.trials() if t["state"] == "COMPLETE"]
     points = [(t["val_accuracy"], t["macs"]) for t in trials]
-    front = non_dominated(objective_space(points, names), [True, False])
+    front = front_mask(points, axes)
     chosen = [t for t, keep in zip(trials, front, strict=True) if keep]
     # Equal points are one place on the front; one of them is enough to train.
     chosen = list({(t["val_accuracy"], t["macs"]): t for t in chosen}.values())
@@ -188,8 +188,8 @@ def judge(runs: list[Any], seeds: int, reference_point: dict[str, float]) -> dic
         "train_macs_as_if_unbanked": sum(t["train_macs"] for t in trials),
         "front_size": len(rows),
         "distilled_on_front": sum(bool(t["config"]["distillation"]["terms"]) for t in chosen),
-        "val_hypervolume": study_hypervolume(points, names, reference_point),
-        "test_hypervolume": study_hypervolume(test, names, reference_point),
+        "val_hypervolume": front_volume(points, axes, reference_point),
+        "test_hypervolume": front_volume(test, axes, reference_point),
         "best_test_accuracy": max(row["test_accuracy_mean"] for row in rows),
         "teacher_test_accuracy": record["teacher_test_accuracy"],
         "front": [{k: row[k] for k in ("macs", "test_accuracy_mean", "test_accuracy_sd")} for row in rows],

@@ -233,15 +233,12 @@ def options(place: str, besides: str) -> str:
 
 
 def objectives() -> str:
-    """The table of the objectives, from their registry, or from the study's directions where that is empty."""
+    """The table of the objectives, from their registry."""
     rows = [
-        (f"`{card.name}`", card.title, card.direction, card.unit, f"{card.known} training")
+        (f"`{card.name}`", card.title, card.direction, card.unit, card.scale, f"{card.known} training")
         for card in named("naskd.spec.objectives:OBJECTIVES")
     ]
-    if rows:
-        return table(("name", "title", "better", "unit", "known"), rows)
-    directions = named("naskd.spec.study:DIRECTIONS")
-    return table(("name", "better"), ((f"`{name}`", direction) for name, direction in directions.items()))
+    return table(("name", "title", "better", "unit", "scale", "known"), rows)
 
 
 def floors() -> str:

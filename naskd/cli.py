@@ -535,13 +535,14 @@ def retrain(
     interrupted goes on where it stopped.
     """
     from naskd.report.progress import RetrainProgress
+    from naskd.report.record import other_costs
     from naskd.report.retrained_table import retrained_table
     from naskd.runs.run import open_run
 
     opened = open_run(run)
     with _writing_to(opened.path), RetrainProgress(_console(stderr=True)) as progress:
         found = opened.retrain(trials or None, seeds=seeds, epochs=epochs, observe=progress.observe)
-    _show(retrained_table(found))
+    _show(retrained_table(found, other_costs(opened.to_dict())))
     _say(f"report: {opened.path / 'report.html'}")
 
 

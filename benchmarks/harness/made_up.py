@@ -8,6 +8,7 @@ from typing import Any
 from naskd.networks.student import design_cost
 from naskd.spec.design import ArchitectureSpec, Cost, StageSpec, TrainingSpec, TrialConfig
 from naskd.spec.study import StudySpec
+from naskd.trials.measures import Measured
 
 
 class NoResources:
@@ -15,6 +16,9 @@ class NoResources:
 
     def design_cost(self, config: TrialConfig) -> Cost:
         return design_cost(config.architecture, 1, 10, 8)
+
+    def measured(self, config: TrialConfig) -> Measured:
+        return Measured(config, self.design_cost(config), 1, 8, 10)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         return []

@@ -18,6 +18,8 @@ import naskd
 from naskd.data.images import ImageSet, SearchData
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
@@ -28,6 +30,10 @@ from naskd.trials.methods import METHODS
 from naskd.trials.resources import open_resources
 
 _LOG = logging.getLogger(__name__)
+
+
+REGISTRIES: tuple[Registry[Any], ...] = (*METHODS, OBJECTIVES)
+"""What users may add to and trials need: workers know of each what the driver knows."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def unpack(
 def _packages() -> dict[str, list[tuple[str, str]]]:
     """Modules that registered methods and are neither naskd's, nor files that travel, nor the driver's script."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for registry in METHODS:
+    for registry in REGISTRIES:
         for name in registry.names():
             module = registry.origin(name)
             if module.partition(".")[0] not in ("naskd", "__main__") and not is_user_file(module):
@@ -186,7 +192,7 @@ def _packages() -> dict[str, list[tuple[str, str]]]:
 
 def _import_packages(packages: dict[str, list[tuple[str, str]]], *, last: bool) -> None:
     """Have them register here what is not known yet; warn, in the end, of what still is not: it may never be wanted."""
-    registries = {registry.what: registry for registry in METHODS}
+    registries = {registry.what: registry for registry in REGISTRIES}
     for module, methods in packages.items():
         if all(name in registries[what] for what, name in methods):
             continue

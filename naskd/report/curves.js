@@ -9,8 +9,9 @@ function curvesSection() {
   let lines = [],
     spots = [],
     hot = null;
-  const costs = front.map((t) => t[data.cost]).filter(positive),
-    span = costs.length ? [Math.log(Math.min(...costs)), Math.log(Math.max(...costs))] : [0, 1];
+  const place = (t) => (isLog(data.cost) ? Math.log(t[data.cost]) : t[data.cost]);
+  const costs = front.filter((t) => usable(data.cost, t[data.cost])).map(place),
+    span = costs.length ? [Math.min(...costs), Math.max(...costs)] : [0, 1];
   const redraw = mount(host, (width) => {
     const some = all
       .filter((t) => t.on_front || view.all || t.number === selected)
@@ -41,8 +42,8 @@ function curvesSection() {
     spots = [];
     lines = some.map((c) => {
       const path = s("path", { d: pathOf(c.list, f.x, f.y) });
-      if (c.t.on_front && positive(c.t[data.cost])) {
-        const share = span[1] > span[0] ? (Math.log(c.t[data.cost]) - span[0]) / (span[1] - span[0]) : 0.5;
+      if (c.t.on_front && usable(data.cost, c.t[data.cost])) {
+        const share = span[1] > span[0] ? (place(c.t) - span[0]) / (span[1] - span[0]) : 0.5;
         path.style.stroke = `color-mix(in oklab, var(--cheap), var(--dear) ${(100 * share).toFixed(0)}%)`;
       }
       f.plot.append(path);
@@ -117,9 +118,9 @@ function curvesSection() {
       h(
         "span",
         { class: "soft" },
-        "front, cheap ",
+        moreIsBetter(data.cost) ? "front, low " : "front, cheap ",
         h("span", { class: "gradient", "aria-hidden": "true" }),
-        " dear",
+        moreIsBetter(data.cost) ? " high" : " dear",
       ),
     ),
     host,

@@ -143,9 +143,7 @@ function details(t) {
         "parameters",
         ok(t.n_params) ? `${count(t.n_params)}${ok(t.size_bytes) ? `, ${bytes(t.size_bytes)}` : ""}` : "",
       ],
-      ...data.costs
-        .filter((k) => !["macs", "n_params", "size_bytes"].includes(k))
-        .map((k) => [words(k), plain(t[k])]),
+      ...otherCosts.filter((k) => k !== "size_bytes").map((k) => [words(k), costText(k, t[k])]),
       teacher && positive(teacher.macs) && positive(t.macs)
         ? ["of the teacher", `${short(teacher.macs / t.macs)}× fewer MACs`]
         : null,

@@ -21,18 +21,32 @@ const choiceOf = (t, name) => {
   const v = t.choices[name];
   return v === undefined ? DASH : Array.isArray(v) ? v.join(" + ") : v;
 };
-const words = (name) =>
-  ({ n_params: "parameters", size_bytes: "size", macs: "MACs", val_accuracy: "validation accuracy" })[name] ||
-  String(name).replaceAll("_", " ");
-const costLabel = (name) =>
-  name === "macs"
-    ? "MACs of one image, logarithmic (multiply-accumulates; FLOPs = 2 × MACs)"
-    : name === "n_params"
-      ? "parameters, logarithmic"
-      : name === "size_bytes"
-        ? "size in bytes (32 bits a weight), logarithmic"
-        : words(name) + ", logarithmic";
-const costText = (name, v) => (name === "size_bytes" ? bytes(v) : count(v));
+// ---- Objectives: titles, units, directions and scales are the record's.
+const measure = (name) =>
+  data.measures[name] || {
+    title: String(name).replaceAll("_", " "),
+    label: String(name),
+    unit: "",
+    direction: "minimize",
+    scale: "linear",
+  };
+const words = (name) => measure(name).title;
+const isLog = (name) => measure(name).scale === "log";
+const moreIsBetter = (name) => measure(name).direction === "maximize";
+const usable = (name, v) => (isLog(name) ? positive(v) : ok(v));
+const costLabel = (name) => measure(name).label + (isLog(name) ? ", logarithmic" : "");
+const costText = (name, v) => inUnit(v, measure(name).unit);
+// With the name, after the number where it is also the unit.
+const costPhrase = (name, v) =>
+  measure(name).unit === words(name)
+    ? `${costText(name, v)} ${words(name)}`
+    : `${words(name)} ${costText(name, v)}`;
+const costTicks = (name) => (measure(name).unit === "fraction" ? percentTicks : countTick);
+const costScale = (name, domain, from, to) => (isLog(name) ? log : linear)(...domain, from, to);
+const padCost = (name, values) => (isLog(name) ? padLog : padLinear)(values);
+const volumeOf = () =>
+  (data.objectives || []).map((o) => (isLog(o.name) ? "log₁₀ " : "") + words(o.name)).join(" × ") ||
+  "accuracy × log₁₀ cost";
 
 function showTip(event, ...content) {
   tip.replaceChildren(...content);
@@ -230,9 +244,9 @@ const quantile = (values, q) => {
   const v = [...values].sort((a, b) => a - b);
   return v.length ? v[Math.round((v.length - 1) * q)] : 0;
 };
-function staircase(list) {
+function staircase(list, more) {
   const out = [];
-  for (const p of [...list].sort((a, b) => a[0] - b[0] || b[1] - a[1]))
+  for (const p of [...list].sort((a, b) => (more ? b[0] - a[0] : a[0] - b[0]) || b[1] - a[1]))
     if (!out.length || p[1] > out[out.length - 1][1]) out.push(p);
   return out;
 }
@@ -241,6 +255,12 @@ function padLog(values) {
     high = Math.max(...values),
     pad = Math.max((high / low) ** 0.05, 1.12);
   return [low / pad, high * pad];
+}
+function padLinear(values) {
+  const low = Math.min(...values),
+    high = Math.max(...values),
+    pad = 0.05 * (high - low) || 0.05 * Math.abs(high) || 1;
+  return [low - pad, high + pad];
 }
 function choice(label, options, value, change) {
   const node = h(

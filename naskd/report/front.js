@@ -2,7 +2,7 @@
 // ---- The front
 function frontSection() {
   const keys = [...new Set([data.cost, ...data.costs, "macs", "n_params", "size_bytes"])].filter((k) =>
-    complete.some((t) => positive(t[k])),
+    complete.some((t) => usable(k, t[k])),
   );
   const names = [...new Set(complete.flatMap((t) => Object.keys(t.choices)))].filter(
     (n) => new Set(complete.map((t) => choiceOf(t, n))).size > 1,
@@ -50,9 +50,9 @@ function frontSection() {
 
   function draw(width) {
     const key = view.key,
-      usable = (t) => positive(t[key]) && ok(t.val_accuracy);
-    const stars = front.filter(usable),
-      rest = view.dominated ? complete.filter((t) => !t.on_front && usable(t)) : [];
+      shows = (t) => usable(key, t[key]) && ok(t.val_accuracy);
+    const stars = front.filter(shows),
+      rest = view.dominated ? complete.filter((t) => !t.on_front && shows(t)) : [];
     const mine = teacher && ok(teacher.val_accuracy) ? teacher : null;
     legend.replaceChildren();
     note.textContent = "";
@@ -61,7 +61,7 @@ function frontSection() {
       return [empty("No complete trial to draw yet.")];
     }
     const xs = [...stars, ...rest].map((t) => t[key]);
-    if (mine && positive(mine[key])) xs.push(mine[key]);
+    if (mine && usable(key, mine[key])) xs.push(mine[key]);
     const ys = [...(stars.length ? stars : rest).map((t) => t.val_accuracy)];
     // One collapsed trial must not flatten all others into a line: the axis starts near the worst of the bulk.
     if (rest.length)
@@ -76,7 +76,7 @@ function frontSection() {
       high = Math.max(...ys),
       pad = Math.max(0.04 * (high - low), high > low ? 0.004 : 0.02);
     const domain = view.zoom || {
-      x: padLog(xs),
+      x: padCost(key, xs),
       y: [Math.max(low - pad, -0.01), view.error ? 1 - 0.75 * (1 - high) : Math.min(high + pad, 1 + pad)],
     };
     const least =
@@ -88,10 +88,10 @@ function frontSection() {
       ) / 2;
     const f = frame(width, width > 620 ? 640 : 400, {
       title: "Accuracy against cost",
-      x: (a, b) => log(...domain.x, a, b),
+      x: (a, b) => costScale(key, domain.x, a, b),
       y: (a, b) =>
         view.error ? logError(domain.y[0], Math.min(domain.y[1], 1), a, b, least) : linear(...domain.y, a, b),
-      xText: countTick,
+      xText: costTicks(key),
       yText: view.error ? percentTick : percentTicks,
       xLabel: costLabel(key),
       yLabel: view.error ? "validation accuracy (logarithmic error)" : "validation accuracy",
@@ -99,9 +99,12 @@ function frontSection() {
     const g = groups();
     const cls = (t, base) => (g ? `${base} marked m${g.rank.get(choiceOf(t, view.by)) ?? 7}` : base);
     const kind = (t) => (g ? (g.rank.get(choiceOf(t, view.by)) ?? 7) : 0);
-    const stairs = staircase(stars.map((t) => [t[key], t.val_accuracy]));
+    const more = moreIsBetter(key),
+      starred = stars.map((t) => [t[key], t.val_accuracy]),
+      stairs = staircase(starred, more);
     if (stairs.length) {
-      const end = Math.max(domain.x[1], stairs[stairs.length - 1][0]);
+      const reach = stairs[stairs.length - 1][0],
+        end = more ? Math.min(domain.x[0], reach) : Math.max(domain.x[1], reach);
       const line = stepPath([...stairs, [end, stairs[stairs.length - 1][1]]], f.x, f.y);
       f.plot.append(
         s("path", { class: "under", d: `${line}V${f.box.y0}H${f.x(stairs[0][0])}Z` }),
@@ -116,10 +119,10 @@ function frontSection() {
           "text",
           { class: "teacher-text", x: f.box.x0 + 6, y: y < f.box.y1 + 20 ? y + 15 : y - 6 },
           `teacher ${percent(mine.val_accuracy)}` +
-            (positive(mine[key]) ? `, ${costText(key, mine[key])}` : ""),
+            (usable(key, mine[key]) ? `, ${costText(key, mine[key])}` : ""),
         ),
       );
-      if (positive(mine[key])) f.plot.append(mark("star", 9, "teacher", f.x(mine[key]), y));
+      if (usable(key, mine[key])) f.plot.append(mark("star", 9, "teacher", f.x(mine[key]), y));
     }
     shown = [];
     for (const t of [...rest, ...stars]) {

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from naskd.report import summary
-from naskd.report.record import Record, front, retrained, trials
+from naskd.report.record import Record, front, objectives, retrained, trials
 from naskd.report.units import finite
 
 _METRICS = ("val_accuracy", "macs", "n_params", "size_bytes")
@@ -23,13 +23,12 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
         record: A run record.
         all_trials: Every trial with its state, by number, instead of the front.
     """
-    objectives = [str(objective.get("name")) for objective in record.get("objectives") or ()]
-    metrics = [*_METRICS, *(name for name in objectives if name not in _METRICS)]
+    metrics = list(dict.fromkeys([*_METRICS, *(objective.name for objective in objectives(record))]))
     columns = [
         "number",
         *(("state", "reason", "on_front") if all_trials else ()),
         *metrics,
-        *_REST,
+        *(name for name in _REST if name not in metrics),
         "replicates",
         "replicate_mean",
         "replicate_sd",

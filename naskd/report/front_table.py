@@ -5,10 +5,10 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report import summary
-from naskd.report.record import Record, Trial, cost_key, costs, front, is_complete, retrained, trials
-from naskd.report.units import count, finite, flops, macs, percent, percent_with_sd, size
+from naskd.report.record import Record, Trial, cost, front, is_complete, other_costs, retrained, trials
+from naskd.report.units import count, finite, flops, macs, measure, percent, percent_with_sd
+from naskd.spec.objectives import Objective
 
-_TITLES = {"n_params": "params", "size_bytes": "size"}
 _WIDE = 118
 
 
@@ -41,7 +41,7 @@ class FrontTable:
     def _table(self, wide: bool) -> RenderableType:
         record, designs = self.record, retrained(self.record)
         chosen = front(record)
-        extra = [name for name in costs(record) if name not in ("macs", "n_params")]
+        extra = other_costs(record)
         table = Table(
             title=Text(f"Front of {record.get('study', 'the study')}", style="bold"),
             caption=Text(self._caption()),
@@ -56,7 +56,7 @@ class FrontTable:
             table.add_column(title, justify="right", no_wrap=True)
         if wide:
             table.add_column("FLOPs", justify="right", no_wrap=True)
-        for title in ("params", *(_TITLES.get(name, name) for name in extra)):
+        for title in ("params", *(objective.title for objective in extra)):
             table.add_column(title, justify="right", no_wrap=True)
         for title in ("student", "taught by") if wide else ("student ← taught by",):
             table.add_column(title, ratio=1, overflow="fold")
@@ -72,8 +72,10 @@ class FrontTable:
             )
         return table
 
-    def _row(self, trial: Trial, extra: list[str], wide: bool, teacher: str | None = None) -> list[Text]:
-        record, designs, cost = self.record, retrained(self.record), trial.get("macs")
+    def _row(
+        self, trial: Trial, extra: list[Objective], wide: bool, teacher: str | None = None
+    ) -> list[Text]:
+        record, designs, one_image = self.record, retrained(self.record), trial.get("macs")
         replicates = trial.get("replicates") or {}
         accuracy = (
             percent_with_sd(replicates.get("mean"), replicates.get("sd"))
@@ -89,11 +91,11 @@ class FrontTable:
                 )
             else:
                 cells.append(Text(percent((record.get("retrained") or {}).get("teacher_test_accuracy"))))
-        cells.append(Text(count(cost), style="bold"))
+        cells.append(Text(count(one_image), style="bold"))
         if wide:
-            cells.append(Text(flops(cost)))
+            cells.append(Text(flops(one_image)))
         cells.append(Text(count(trial.get("n_params"))))
-        cells += [Text((size if name == "size_bytes" else count)(trial.get(name))) for name in extra]
+        cells += [Text(measure(trial.get(objective.name), objective.unit)) for objective in extra]
         if teacher is not None:
             return [
                 *cells,
@@ -123,8 +125,8 @@ class FrontTable:
         told = [(counts.get("complete"), "trials"), (counts.get("failed"), "failed")]
         told.append((counts.get("turned_away"), "turned away"))
         parts += [f"{number} {what}" for number, what in told if number]
-        if cost_key(record) != "macs":
-            parts.append(f"cheapest by {cost_key(record)}")
+        if (first := cost(record)).name != "macs":
+            parts.append(f"{'best' if first.maximise else 'cheapest'} by {first.title}")
         return " · ".join(parts)
 
     def _below(self) -> RenderResult:

@@ -18,9 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from naskd.report import summary
-from naskd.report.record import Record, Trial, cost_key, costs, front, is_complete, retrained, trials
+from naskd.report.record import (
+    Record,
+    Trial,
+    cost,
+    costs,
+    front,
+    is_complete,
+    objectives,
+    retrained,
+    trials,
+    usable,
+)
 from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
-from naskd.report.units import FORMATS, finite
+from naskd.report.units import FORMATS, axis_label, finite
+from naskd.spec.objectives import OBJECTIVES
 
 _KEPT = (
     "study",
@@ -98,7 +110,12 @@ def page_data(record: Record) -> dict[str, Any]:
     designs = retrained(record)
     data: dict[str, Any] = {name: record.get(name) for name in _KEPT}
     data["formats"] = FORMATS
-    data["cost"], data["costs"] = cost_key(record), costs(record)
+    data["cost"], data["costs"] = cost(record).name, [objective.name for objective in costs(record)]
+    # Of the objectives, and of what every trial has: all that the script knows of either.
+    data["measures"] = {
+        objective.name: {**objective.describe(), "label": axis_label(objective.title, objective.unit)}
+        for objective in (*OBJECTIVES, *objectives(record))
+    }
     data["front"] = on_front
     data["trials"] = [_trial(trial, trial.get("number") in on_front) for trial in trials(record)]
     data["residuals"], data["min_trials"] = _residuals(record), MIN_TRIALS
@@ -136,16 +153,17 @@ def _columns(curve: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _residuals(record: Record) -> dict[str, Any] | None:
     """Residuals of accuracy at equal cost by trial, or None where too few trials tell a trend."""
-    key = cost_key(record)
+    first = cost(record)
     rows = [
-        (trial.get("number"), cost, accuracy)
+        (trial.get("number"), value, accuracy)
         for trial in trials(record)
         if is_complete(trial)
-        and (cost := finite(trial.get(key))) is not None
+        and (value := usable(first, trial.get(first.name))) is not None
         and (accuracy := finite(trial.get("val_accuracy"))) is not None
-        and cost > 0
     ]
-    values = accuracy_residuals([row[1] for row in rows], [row[2] for row in rows])
+    values = accuracy_residuals(
+        [row[1] for row in rows], [row[2] for row in rows], logarithmic=first.scale == "log"
+    )
     return None if values is None else {"number": [row[0] for row in rows], "value": values.round(6).tolist()}
 
 

@@ -43,6 +43,15 @@ function short(v) {
 const withUnit = (v, unit) => (ok(v) ? count(v) + (Math.abs(v) >= formats.next ? unit : ` ${unit}`) : DASH);
 const macs = (v) => withUnit(v, "MACs");
 const bytes = (v) => withUnit(v, "B");
+// A value of an objective.
+function inUnit(v, unit) {
+  if (!ok(v)) return DASH;
+  if (unit === "fraction") return percent(v);
+  if (unit === "bytes") return bytes(v);
+  if (unit === "MACs" || unit === "parameters") return count(v);
+  const text = Math.abs(v) >= formats.next ? fixed(v, 0).replace(/\B(?=(\d{3})+$)/g, ",") : significant(v, 3);
+  return unit ? `${text} ${unit}` : text;
+}
 function seconds(v) {
   if (!ok(v)) return DASH;
   if (v < formats.seconds) return `${fixed(v, 1)} s`;

@@ -60,11 +60,7 @@ function progressCard() {
     const item = nearest(spots, event, host, 30);
     if (item) select(item.p.trial);
   });
-  return card(
-    "How the front grew",
-    "Hypervolume of accuracy × log₁₀ cost; a dot is a trial that enlarged it.",
-    host,
-  );
+  return card("How the front grew", `Hypervolume of ${volumeOf()}; a dot is a trial that enlarged it.`, host);
 }
 function booksCard() {
   const others = trials.filter((t) => t.state !== "COMPLETE"),

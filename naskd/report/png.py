@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from naskd.report.record import Record, Trial, cost_key, front, is_complete, trials
-from naskd.report.units import finite, short
+from naskd.report.record import Record, Trial, cost, front, is_complete, trials, usable
+from naskd.report.units import axis_label, finite, percent, short
+from naskd.spec.objectives import Objective
 from naskd.spec.pareto import non_dominated
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
@@ -25,21 +26,22 @@ def write_png(record: Record, path: str | Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-    key = cost_key(record)
+    key = cost(record)
     figure = Figure(figsize=(8, 5), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     chosen = front(record)
     on_front = {id(trial) for trial in chosen}
     others = [trial for trial in trials(record) if is_complete(trial) and id(trial) not in on_front]
-    _draw_trials(axes, _points(chosen, key), _points(others, key))
+    _draw_trials(axes, _points(chosen, key), _points(others, key), key.maximise)
     _draw_retrained(axes, record, key)
     _draw_teacher(axes, record.get("teacher") or {}, key)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: _minor(axes, value)))
+    axes.set_xscale(key.scale)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, key)))
+    if key.scale == "log":
+        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: _minor(axes, value)))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel("MACs of one image (FLOPs = 2 × MACs)" if key == "macs" else key)
+    axes.set_xlabel(axis_label(key.title, key.unit), parse_math=False)
     axes.set_ylabel("accuracy" if record.get("retrained") else "validation accuracy")
     # A study's name may hold dollars, which matplotlib would read as mathematics.
     axes.set_title(str(record.get("study", "")), loc="left", fontsize=11, fontweight="bold", parse_math=False)
@@ -48,7 +50,7 @@ def write_png(record: Record, path: str | Path) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        axes.legend(frameon=False, fontsize=9, loc="lower left" if key.maximise else "lower right")
     else:
         axes.text(0.5, 0.5, "no trial to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
         axes.set_xlim(1e3, 1e6)
@@ -56,13 +58,15 @@ def write_png(record: Record, path: str | Path) -> None:
     figure.savefig(Path(path), format="png")
 
 
-def _points(some: Iterable[Trial], key: str) -> list[tuple[float, float]]:
-    """Finite (cost, accuracy) pairs with a positive cost, cheapest first."""
-    pairs = ((finite(trial.get(key)), finite(trial.get("val_accuracy"))) for trial in some)
-    return sorted((x, y) for x, y in pairs if x is not None and y is not None and x > 0)
+def _points(some: Iterable[Trial], key: Objective) -> list[tuple[float, float]]:
+    """(cost, accuracy) pairs that can be shown, by rising cost."""
+    pairs = ((usable(key, trial.get(key.name)), finite(trial.get("val_accuracy"))) for trial in some)
+    return sorted((x, y) for x, y in pairs if x is not None and y is not None)
 
 
-def _draw_trials(axes: Any, chosen: list[tuple[float, float]], others: list[tuple[float, float]]) -> None:
+def _draw_trials(
+    axes: Any, chosen: list[tuple[float, float]], others: list[tuple[float, float]], more: bool
+) -> None:
     if others:
         axes.scatter(*zip(*others, strict=True), s=14, facecolors="none", edgecolors=_DOMINATED, alpha=0.55,
                      linewidths=0.9, label="dominated", zorder=2)  # fmt: skip
@@ -70,12 +74,14 @@ def _draw_trials(axes: Any, chosen: list[tuple[float, float]], others: list[tupl
         axes.scatter(*zip(*chosen, strict=True), s=34, color=_FRONT, label="front, validation", zorder=4)
         # With a third objective the front need not be a staircase in these two: the line joins the points
         # that are.
-        stairs = np.array(chosen)[non_dominated(chosen, (False, True))]
-        axes.step(stairs[:, 0], stairs[:, 1], where="post", color=_FRONT, linewidth=1.5, zorder=3)
+        stairs = np.array(chosen)[non_dominated(chosen, (more, True))]
+        axes.step(
+            stairs[:, 0], stairs[:, 1], where="pre" if more else "post", color=_FRONT, linewidth=1.5, zorder=3
+        )
 
 
-def _draw_retrained(axes: Any, record: Record, key: str) -> None:
-    fields = (key, "test_accuracy_mean", "test_accuracy_sd")
+def _draw_retrained(axes: Any, record: Record, key: Objective) -> None:
+    fields = (key.name, "test_accuracy_mean", "test_accuracy_sd")
     rows = [
         [finite(design.get(name)) for name in fields]
         for design in (record.get("retrained") or {}).get("designs") or ()
@@ -87,12 +93,12 @@ def _draw_retrained(axes: Any, record: Record, key: str) -> None:
                       label="retrained, test (mean ± sd)", zorder=5)  # fmt: skip
 
 
-def _draw_teacher(axes: Any, teacher: Trial, key: str) -> None:
-    accuracy, cost = finite(teacher.get("val_accuracy")), finite(teacher.get(key))
+def _draw_teacher(axes: Any, teacher: Trial, key: Objective) -> None:
+    accuracy, value = finite(teacher.get("val_accuracy")), usable(key, teacher.get(key.name))
     if accuracy is None:
         return
     label = f"teacher {100 * accuracy:.2f}%"
-    has_cost = cost is not None and cost > 0
+    has_cost = value is not None
     axes.axhline(
         accuracy,
         color=_TEACHER,
@@ -102,7 +108,7 @@ def _draw_teacher(axes: Any, teacher: Trial, key: str) -> None:
         label=None if has_cost else label,
     )
     if has_cost:
-        axes.scatter([cost], [accuracy], marker="*", s=170, color=_TEACHER, zorder=6, label=label)
+        axes.scatter([value], [accuracy], marker="*", s=170, color=_TEACHER, zorder=6, label=label)
 
 
 def _focus(axes: Any, chosen: Sequence[tuple[float, float]], record: Record) -> None:
@@ -115,6 +121,12 @@ def _focus(axes: Any, chosen: Sequence[tuple[float, float]], record: Record) -> 
         low, high = min(values), max(values)
         margin = max(0.01, 0.12 * (high - low))
         axes.set_ylim(max(-0.02, low - 2 * margin), min(1.02, high + margin))
+
+
+def _tick(value: float, key: Objective) -> str:
+    if key.unit == "fraction":
+        return percent(value, 0 if round(100 * value, 6).is_integer() else 1)
+    return short(value) if key.scale == "log" or abs(value) >= 1e4 else f"{value:.6g}"
 
 
 def _minor(axes: Any, value: float) -> str:

@@ -6,6 +6,8 @@ const front = data.front.map((n) => byNumber.get(n)).filter(Boolean);
 const complete = trials.filter((t) => t.state === "COMPLETE");
 const teacher = data.teacher;
 const tests = new Map((data.retrained ? data.retrained.designs : []).map((d) => [d.number, d]));
+// Costs that tables do not show anyway.
+const otherCosts = data.costs.filter((k) => !["macs", "n_params"].includes(k));
 const curveOf = (t, name) => {
   const c = t.curve || {};
   return (c.epoch || []).map((e, i) => [e, (c[name] || [])[i]]).filter((p) => ok(p[0]) && ok(p[1]));
@@ -36,6 +38,7 @@ function trialTip(t) {
       `  trial ${t.number}${t.on_front ? ", on the front" : ""}`,
     ),
     h("div", {}, `${count(t.macs)} MACs · ${count(t.n_params)} parameters`),
+    ...otherCosts.filter((k) => ok(t[k])).map((k) => h("div", {}, costPhrase(k, t[k]))),
     test
       ? h("div", {}, `test ${withSd(test.test_accuracy_mean, test.test_accuracy_sd)} over ${test.n} seeds`)
       : null,
@@ -70,7 +73,7 @@ function head() {
     .join(", ");
   const measured = front.filter((t) => ok(t.val_accuracy));
   const best = measured.reduce((a, t) => (!a || t.val_accuracy > a.val_accuracy ? t : a), null);
-  const costed = front.map((t) => t[data.cost]).filter(positive);
+  const costed = isLog(data.cost) ? front.map((t) => t[data.cost]).filter(positive) : [];
   const counts = data.counts || {};
   const like = smallestLikeTeacher();
   const bank = data.bank;
@@ -86,7 +89,7 @@ function head() {
       ? tile(
           "Most accurate",
           percent(best.val_accuracy),
-          `validation, ${costText(data.cost, best[data.cost])} ${words(data.cost)}`,
+          `validation, ${costPhrase(data.cost, best[data.cost])}`,
         )
       : null,
     teacher
@@ -106,9 +109,7 @@ function head() {
               : ""),
         )
       : null,
-    ok(data.hypervolume)
-      ? tile("Hypervolume", data.hypervolume.toFixed(4), "of accuracy × log₁₀ cost")
-      : null,
+    ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), `of ${volumeOf()}`) : null,
     ok(data.train_macs) ? tile("Spent on the search", macs(data.train_macs), "trainings and teachers") : null,
     bank && positive(bank.asked_images)
       ? tile(
@@ -137,7 +138,7 @@ function head() {
       h(
         "div",
         { class: "soft" },
-        "Students, distilled: accuracy against cost",
+        `Students, distilled: accuracy against ${moreIsBetter(data.cost) ? words(data.cost) : "cost"}`,
         objectives ? ` · searched for ${objectives}` : "",
       ),
       h("div", { class: "tiles" }, tiles),

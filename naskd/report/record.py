@@ -6,6 +6,7 @@ from typing import Any
 
 from naskd.report.units import finite
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, cost_of, described
 from naskd.spec.pareto import non_dominated
 
 Record = Mapping[str, Any]
@@ -17,20 +18,35 @@ def trials(record: Record) -> list[Trial]:
     return list(record.get("trials") or ())
 
 
-def costs(record: Record) -> list[str]:
-    """Names of the objectives that are costs, in the study's order; ``macs`` when the record names none."""
-    names = [objective.get("name") for objective in record.get("objectives") or ()]
-    return [str(name) for name in names if name and name != "val_accuracy"] or ["macs"]
+def objectives(record: Record) -> list[Objective]:
+    """The objectives as the record describes them, in the study's order; accuracy and MACs when it names none."""
+    found = [described(data) for data in record.get("objectives") or () if data.get("name")]
+    return found if any(o.name != ACCURACY for o in found) else [OBJECTIVES[ACCURACY], OBJECTIVES["macs"]]
 
 
-def cost_key(record: Record) -> str:
-    """The cost that reports draw first: ``macs`` where it is an objective, else the first cost."""
-    names = costs(record)
-    return "macs" if "macs" in names else names[0]
+def costs(record: Record) -> list[Objective]:
+    """The objectives beside accuracy, in the study's order."""
+    return [objective for objective in objectives(record) if objective.name != ACCURACY]
+
+
+def other_costs(record: Record) -> list[Objective]:
+    """Those that tables do not show anyway, as they do MACs and parameters."""
+    return [objective for objective in costs(record) if objective.name not in ("macs", "n_params")]
+
+
+def cost(record: Record) -> Objective:
+    """The one that reports set against accuracy; see :func:`~naskd.spec.objectives.cost_of`."""
+    return cost_of(objectives(record))
+
+
+def usable(objective: Objective, value: Any) -> float | None:
+    """A trial's value of an objective as a float, or None where it has none that its scale can show."""
+    number = finite(value)
+    return None if number is None or (objective.scale == "log" and number <= 0) else number
 
 
 def front(record: Record) -> list[Trial]:
-    """The trials on the front, cheapest first.
+    """The trials on the front, cheapest first (or best, where the objective beside accuracy is maximised).
 
     A record of the front only has neither marks nor states: all its trials are the front. Where there are
     states but no marks, the front is found among the complete trials.
@@ -39,21 +55,21 @@ def front(record: Record) -> list[Trial]:
     if any("on_front" in trial for trial in everything):
         chosen = [trial for trial in everything if trial.get("on_front")]
     elif any("state" in trial for trial in everything):
-        names = ["val_accuracy", *costs(record)]
+        axes = [OBJECTIVES[ACCURACY], *costs(record)]
         complete = [trial for trial in everything if is_complete(trial)]
         points = [
-            [math.nan if (value := finite(trial.get(name))) is None else value for name in names]
+            [math.nan if (value := finite(trial.get(axis.name))) is None else value for axis in axes]
             for trial in complete
         ]
-        mask = non_dominated(points, [name == "val_accuracy" for name in names])
+        mask = non_dominated(points, [axis.maximise for axis in axes])
         chosen = [trial for trial, on_front in zip(complete, mask, strict=True) if on_front]
     else:
         chosen = everything
-    key = cost_key(record)
+    first = cost(record)
 
     def order(trial: Trial) -> tuple[float, float]:
-        cost, accuracy = finite(trial.get(key)), finite(trial.get("val_accuracy"))
-        return (math.inf if cost is None else cost, 0.0 if accuracy is None else -accuracy)
+        value, accuracy = finite(trial.get(first.name)), finite(trial.get(ACCURACY))
+        return (math.inf if value is None else first.sign * value, 0.0 if accuracy is None else -accuracy)
 
     return sorted(chosen, key=order)
 

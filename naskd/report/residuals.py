@@ -9,21 +9,25 @@ MIN_TRIALS = 10
 _SHARE = 0.5
 
 
-def accuracy_residuals(costs: Sequence[float], accuracies: Sequence[float]) -> NDArray[np.float64] | None:
+def accuracy_residuals(
+    costs: Sequence[float], accuracies: Sequence[float], *, logarithmic: bool = True
+) -> NDArray[np.float64] | None:
     """Accuracy minus what the other trials of a similar cost lead one to expect.
 
-    The expectation is a local linear fit in log cost (tricube weights over the nearest half of the trials;
+    The expectation is a local linear fit in (log) cost (tricube weights over the nearest half of the trials;
     Cleveland, "Robust locally weighted regression", JASA 74, 1979, without its robustness steps) that leaves
     the trial itself out, since a fit that has seen a point explains part of it away.
 
     Args:
-        costs: Positive, one a trial.
+        costs: One a trial; positive where `logarithmic`.
         accuracies: Fractions, one a trial.
+        logarithmic: Whether costs are compared by their logarithms.
 
     Returns:
         Residuals, in fractions; None with fewer than `MIN_TRIALS` trials, which support no trend.
     """
-    x, y = np.log10(np.asarray(costs, dtype=np.float64)), np.asarray(accuracies, dtype=np.float64)
+    x, y = np.asarray(costs, dtype=np.float64), np.asarray(accuracies, dtype=np.float64)
+    x = np.log10(x) if logarithmic else x
     n = len(x)
     if n < MIN_TRIALS:
         return None

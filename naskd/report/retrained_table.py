@@ -1,20 +1,22 @@
 """What a retraining found, in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from naskd.report.units import count, percent, percent_with_sd
+from naskd.report.units import count, measure, percent, percent_with_sd
+from naskd.spec.objectives import Objective
 
 
-def retrained_table(retrained: Mapping[str, Any]) -> Group:
+def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = ()) -> Group:
     """Test accuracy of each retrained design, cheapest first, and what it takes to match the teacher.
 
     Args:
         retrained: The ``retrained`` part of a run record, as :meth:`naskd.runs.run.Run.retrain` returns it.
+        extra: Objectives to show beside accuracy, MACs and parameters.
     """
     seeds, epochs = retrained.get("seeds"), retrained.get("epochs")
     table = Table(
@@ -28,7 +30,16 @@ def retrained_table(retrained: Mapping[str, Any]) -> Group:
         pad_edge=False,
         header_style="bold",
     )
-    for title in ("trial", "test acc", "val acc", "val acc in search", "MACs", "params", "front"):
+    for title in (
+        "trial",
+        "test acc",
+        "val acc",
+        "val acc in search",
+        "MACs",
+        "params",
+        *(o.title for o in extra),
+        "front",
+    ):
         table.add_column(title, justify="right", no_wrap=True)
     for design in retrained.get("designs") or ():
         table.add_row(
@@ -41,6 +52,7 @@ def retrained_table(retrained: Mapping[str, Any]) -> Group:
             percent(design.get("val_accuracy_search")),
             count(design.get("macs")),
             count(design.get("n_params")),
+            *(measure(design.get(objective.name), objective.unit) for objective in extra),
             "yes" if design.get("on_front") else "",
         )
     if retrained.get("teacher_test_accuracy") is not None:

@@ -132,9 +132,7 @@ function tableSection() {
       : null,
     col("MACs", "macs", count, { strong: true }),
     col("parameters", "n_params", count),
-    ...data.costs
-      .filter((k) => !["macs", "n_params"].includes(k))
-      .map((k) => col(words(k), k, (v) => costText(k, v))),
+    ...otherCosts.map((k) => col(words(k), k, (v) => costText(k, v))),
     {
       name: "student (width×depth)",
       value: (t) => t.student,
@@ -148,7 +146,7 @@ function tableSection() {
   return card(
     "Designs on the front",
     front.length
-      ? "Cheapest first; click a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images."
+      ? `${moreIsBetter(data.cost) ? "Best" : "Cheapest"} first; click a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images.`
       : null,
     front.length || teacher ? sortable(columns, front, teacher) : empty("No trial is on the front yet."),
   );
@@ -158,15 +156,16 @@ function tableSection() {
 function retrainedSection() {
   const r = data.retrained;
   if (!r?.designs.length) return null;
-  const key = r.designs.some((d) => positive(d[data.cost])) ? data.cost : "macs";
-  const usable = r.designs
-    .filter((d) => positive(d[key]) && ok(d.test_accuracy_mean))
-    .sort((a, b) => a[key] - b[key]);
+  const key = r.designs.some((d) => usable(data.cost, d[data.cost])) ? data.cost : "macs",
+    more = moreIsBetter(key);
+  const drawn = r.designs
+    .filter((d) => usable(key, d[key]) && ok(d.test_accuracy_mean))
+    .sort((a, b) => (more ? b[key] - a[key] : a[key] - b[key]));
   const host = h("div", { class: "chart" });
   let shown = [];
   mount(host, (width) => {
-    if (!usable.length) return [empty("No retrained design has a test accuracy.")];
-    const ys = usable
+    if (!drawn.length) return [empty("No retrained design has a test accuracy.")];
+    const ys = drawn
       .flatMap((d) => [
         d.test_accuracy_mean - (d.test_accuracy_sd || 0),
         d.test_accuracy_mean + (d.test_accuracy_sd || 0),
@@ -179,9 +178,12 @@ function retrainedSection() {
       pad = Math.max(0.05 * (high - low), 0.004);
     const f = frame(width, 340, {
       title: "Test accuracy after retraining",
-      x: (a, b) => log(...padLog(usable.map((d) => d[key])), a, b),
+      x: (a, b) => {
+        const values = drawn.map((d) => d[key]);
+        return costScale(key, padCost(key, values), a, b);
+      },
       y: (a, b) => linear(low - pad, Math.min(high + pad, 1 + pad), a, b),
-      xText: countTick,
+      xText: costTicks(key),
       yText: percentTicks,
       xLabel: costLabel(key),
       yLabel: "accuracy",
@@ -197,14 +199,15 @@ function retrainedSection() {
         ),
       );
     }
-    const stairs = staircase(usable.map((d) => [d[key], d.test_accuracy_mean]));
+    const means = drawn.map((d) => [d[key], d.test_accuracy_mean]),
+      stairs = staircase(means, more);
     f.plot.append(
       s("path", {
         class: "test-line",
-        d: stepPath([...stairs, [f.x.domain[1], stairs[stairs.length - 1][1]]], f.x, f.y),
+        d: stepPath([...stairs, [f.x.domain[more ? 0 : 1], stairs[stairs.length - 1][1]]], f.x, f.y),
       }),
     );
-    shown = usable.map((d) => {
+    shown = drawn.map((d) => {
       const px = f.x(d[key]),
         py = f.y(d.test_accuracy_mean),
         sd = d.test_accuracy_sd || 0,
@@ -233,7 +236,7 @@ function retrainedSection() {
     const item = nearest(shown, event, host, 26);
     if (item) select(item.d.number);
   });
-  const rows = usable.map((d) => ({
+  const rows = drawn.map((d) => ({
     ...d,
     sd: d.test_accuracy_sd,
     loss: ok(d.val_accuracy_search) ? d.test_accuracy_mean - d.val_accuracy_search : null,
@@ -248,6 +251,7 @@ function retrainedSection() {
   const columns = [
     num("trial", "number", plain),
     num("MACs", "macs", count, { strong: true }),
+    ...otherCosts.map((k) => num(words(k), k, (v) => costText(k, v))),
     num("in the search", "val_accuracy_search", percent, { down: true }),
     {
       name: "test, mean ± sd",

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.bank import answers
-from naskd.report.record import Record, retrained, trial_by_number
-from naskd.report.units import count, duration, finite, flops, macs, percent, percent_with_sd, size
+from naskd.report.record import Record, other_costs, retrained, trial_by_number
+from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
 
 # What is left of a row when all of its values are missing.
 _GAP = "–,() MACs"
@@ -98,8 +98,13 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
     yield "agrees with the teacher", percent(trial.get("teacher_agreement"))
     yield "MACs (FLOPs)", f"{count(trial.get('macs'))} ({flops(trial.get('macs'))})"
     yield "parameters", f"{count(trial.get('n_params'))}, {size(trial.get('size_bytes'))}"
+    shown = [
+        objective for objective in other_costs(record) if objective.name not in ("size_bytes", "train_macs")
+    ]
+    for objective in shown:
+        yield objective.title, measure(trial.get(objective.name), objective.unit)
     for name, value in trial.items():
-        if name not in _KNOWN and finite(value) is not None:
+        if name not in _KNOWN | {objective.name for objective in shown} and finite(value) is not None:
             yield name, f"{value:.4g}"
     yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
     yield "executed, with what is remembered", macs(trial.get("spent_macs"))

@@ -4,8 +4,8 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report import summary
-from naskd.report.record import Record, trials
-from naskd.report.units import count, percent
+from naskd.report.record import Record, other_costs, trials
+from naskd.report.units import count, measure, percent
 
 
 def trials_table(record: Record) -> Table:
@@ -21,7 +21,8 @@ def trials_table(record: Record) -> Table:
         pad_edge=False,
         header_style="bold",
     )
-    for title in ("trial", "val acc", "MACs"):
+    extra = other_costs(record)
+    for title in ("trial", "val acc", "MACs", *(objective.title for objective in extra)):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("design or reason", ratio=1, overflow="fold")
@@ -32,6 +33,7 @@ def trials_table(record: Record) -> Table:
             Text(("* " if on_front else "") + str(trial.get("number", ""))),
             Text(percent(trial.get("val_accuracy"))),
             Text(count(trial.get("macs"))),
+            *(Text(measure(trial.get(objective.name), objective.unit)) for objective in extra),
             Text(str(trial.get("state", ""))),
             Text(str(trial.get("reason") or design)),
             style="bold" if on_front else "",

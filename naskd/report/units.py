@@ -95,3 +95,28 @@ def duration(value: Any) -> str:
         return f"{minutes} min {seconds} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def measure(value: Any, unit: str) -> str:
+    """A value of an objective in its unit: ``97.22%``, ``12.3 k`` of what is counted, ``12.3 kB``, ``4.25 ms``."""
+    number = finite(value)
+    if number is None:
+        return DASH
+    if unit == "fraction":
+        return percent(number)
+    if unit == "bytes":
+        return size(number)
+    if unit in ("MACs", "parameters"):
+        return count(number)
+    return (
+        f"{number:,.0f} {unit}".rstrip()
+        if abs(number) >= FORMATS["next"]
+        else f"{number:.3g} {unit}".rstrip()
+    )
+
+
+def axis_label(title: str, unit: str) -> str:
+    """What an axis is titled: ``MACs (FLOPs = 2 × MACs)``, ``size in bytes``, ``latency in ms``."""
+    if unit == "MACs":
+        return f"{title} (FLOPs = 2 × MACs)"
+    return title if unit in ("", "fraction", title) else f"{title} in {unit}"

@@ -20,12 +20,14 @@ from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
-from naskd.spec.pareto import non_dominated, objective_space
+from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
+from naskd.spec.pareto import front_mask
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
+from naskd.trials.measures import ObjectiveError, objective_value, trial_metrics
 from naskd.trials.run import start_run
 from naskd.trials.steps import run_job
 
@@ -149,8 +151,14 @@ class Retraining:
         run, _ = start_run(config, self.context, seed)
         as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained
         try:
-            metrics = run.advance(run.total_epochs)
-        except NonFiniteError as failure:
+            reached = run.advance(run.total_epochs)
+            known = {
+                ACCURACY: reached["val_accuracy"],
+                **dataclasses.asdict(run.cost),
+                "train_macs": run.train_macs,
+            }
+            metrics = trial_metrics(run, config, known, self.context.resources.spec.objectives, seed)
+        except (NonFiniteError, ObjectiveError) as failure:
             raise InputError(
                 f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {failure}; leave it out"
             ) from failure
@@ -158,12 +166,9 @@ class Retraining:
         path = self.student_path(design, replicate)
         save_student(path, student, self.context.resources.data.class_names, seed=seed)
         return {
+            **metrics,
             "seed": seed,
-            "val_accuracy": metrics["val_accuracy"],
             "test_accuracy": self._test_accuracy(student),
-            "macs": run.cost.macs,
-            "n_params": run.cost.n_params,
-            "train_macs": run.train_macs,
             "file": str(path.relative_to(self.run_dir)),
         }
 
@@ -180,6 +185,7 @@ class Retraining:
                     "number": design.number,
                     "macs": results[0]["macs"],
                     "n_params": results[0]["n_params"],
+                    **self._values(design, results),
                     "val_accuracy_search": design.val_accuracy,
                     "val_accuracy_mean": statistics.fmean(r["val_accuracy"] for r in results),
                     "test_accuracy_mean": statistics.fmean(accuracies),
@@ -189,12 +195,17 @@ class Retraining:
                     "files": [r["file"] for r in results],
                 }
             )
-        rows.sort(key=lambda row: (row["macs"], -row["test_accuracy_mean"]))
-        names = ("val_accuracy", "macs")
-        points = [(row["test_accuracy_mean"], row["macs"]) for row in rows]
-        for row, on_front in zip(
-            rows, non_dominated(objective_space(points, names), [True, False]), strict=True
-        ):
+        objectives = [OBJECTIVES[name] for name in self.context.resources.spec.objectives]
+        cost = cost_of(objectives)
+        rows.sort(key=lambda row: (_last(row[cost.name], cost.sign), -row["test_accuracy_mean"]))
+        points = [
+            [
+                row["test_accuracy_mean"] if name == ACCURACY else row[name]
+                for name in self.context.resources.spec.objectives
+            ]
+            for row in rows
+        ]
+        for row, on_front in zip(rows, front_mask(points, objectives), strict=True):
             row["on_front"] = bool(on_front)
         record: dict[str, Any] = {
             "seeds": seeds,
@@ -211,6 +222,20 @@ class Retraining:
             self._compare_with_teacher(record)
         return record
 
+    def _values(self, design: Design, results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+        """The study's objectives but accuracy; None for one that trainings of before did not compute."""
+        values: dict[str, float | None] = {}
+        for name in self.context.resources.spec.objectives:
+            known = [result[name] for result in results if name in result]
+            if OBJECTIVES[name].known == "before" and not known:
+                values[name] = objective_value(
+                    OBJECTIVES[name], self.context.designs.measured(self._final(design))
+                )
+            elif name != ACCURACY:
+                same = len(set(known)) == 1  # counts stay whole numbers
+                values[name] = (known[0] if same else statistics.fmean(known)) if known else None
+        return values
+
     def _compare_with_teacher(self, record: dict[str, Any]) -> None:
         """Add the teacher's test accuracy, and the cheapest design whose mean is within its standard error."""
         source = self.context.sources.online(self.context.prerequisites.teacher())
@@ -220,14 +245,14 @@ class Retraining:
         record.update(
             teacher_test_accuracy=found, teacher_test_standard_error=standard_error, teacher_macs=source.macs
         )
-        for row in record["designs"]:
-            if row["test_accuracy_mean"] >= found - standard_error:
-                record["matches_teacher"] = {
-                    "number": row["number"],
-                    "macs": row["macs"],
-                    "times_cheaper": source.macs / row["macs"],
-                }
-                break
+        good = [row for row in record["designs"] if row["test_accuracy_mean"] >= found - standard_error]
+        if good:
+            row = min(good, key=lambda row: row["macs"])
+            record["matches_teacher"] = {
+                "number": row["number"],
+                "macs": row["macs"],
+                "times_cheaper": source.macs / row["macs"],
+            }
 
     def _load(self) -> dict[str, Any]:
         path = self.run_dir / RESULTS_FILE
@@ -241,3 +266,8 @@ class Retraining:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(record, indent=1))
         partial.replace(path)
+
+
+def _last(value: float | None, sign: int) -> float:
+    """A key by which the best value comes first, and one that is not known last."""
+    return math.inf if value is None else sign * value

@@ -14,11 +14,13 @@ from naskd import report
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers, check_loggers
 from naskd.networks.student_file import load_student
+from naskd.runs.choose import choose
 from naskd.runs.estimate import estimate_search
 from naskd.runs.export import Format, export_student
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.spec.design import TrialConfig, content_id
 from naskd.spec.errors import InputError, RunError
+from naskd.spec.objectives import OBJECTIVES, described
 from naskd.spec.parse import parse_study
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import RUNS, StudySpec
@@ -63,7 +65,7 @@ class OpenStudy:
 
     def sample(self, n: int = SAMPLE) -> SpaceSample:
         """Random designs of the space."""
-        return sample_space(self.space, self.spec, self.context.designs.design_cost, n)
+        return sample_space(self.space, self.spec, self.context.designs.measured, n)
 
     def given(self, **changes: Any) -> "OpenStudy":
         """The same study with other resources; see :class:`~naskd.trials.resources.Resources`."""
@@ -89,6 +91,8 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     for module in spec.modules:
         import_file(spec.resolve(module))
     check_loggers(spec.execution.callbacks)
+    for name in spec.objectives:
+        OBJECTIVES[name]
     space = load_function(spec.space, spec.base)
     resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")
     return OpenStudy(spec, space, StudyContext.of(resources))
@@ -107,7 +111,9 @@ def run_search(
     opened = opened.given(foreseen=tuple(sorted(kinds)))
     if mistakes := check_warm_start(opened.space, spec, sample.parameters):
         raise InputError("\n".join(mistakes))
-    if EXECUTORS[spec.execution.executor].elsewhere and (left := methods_of_the_script(sample)):
+    if EXECUTORS[spec.execution.executor].elsewhere and (
+        left := methods_of_the_script(sample, spec.objectives)
+    ):
         raise InputError(
             f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
             f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
@@ -288,35 +294,27 @@ class Run:
             raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
         return trials[number]
 
-    def best(self, *, max_macs: int | None = None, min_accuracy: float | None = None) -> dict[str, Any]:
-        """The one to take.
+    def best(
+        self,
+        *,
+        max_macs: float | None = None,
+        min_accuracy: float | None = None,
+        limits: Mapping[str, float] | None = None,
+    ) -> dict[str, Any]:
+        """The one to take: within limits on costs the most accurate, with a limit on accuracy the cheapest.
 
-        With `max_macs` the most accurate within it, with `min_accuracy` the cheapest that reaches it, with neither
-        the most accurate.
+        Args:
+            max_macs: Multiply-accumulates of one image, at most.
+            min_accuracy: On the validation images, at least; a fraction.
+            limits: By the name of an objective: at most this where it is minimised, at least where it is maximised.
 
         Raises:
             InputError: Nothing on the front qualifies; the message says what comes nearest.
         """
-        front = self.front()
-        if not front:
-            raise InputError("the run has no complete trial yet")
-        found = [
-            t
-            for t in front
-            if (max_macs is None or t["macs"] <= max_macs)
-            and (min_accuracy is None or t["val_accuracy"] >= min_accuracy)
-        ]
-        if not found:
-            low, high = min(t["macs"] for t in front), max(t["val_accuracy"] for t in front)
-            wanted = [f"macs <= {max_macs}"] if max_macs is not None else []
-            wanted += [f"val_accuracy >= {min_accuracy}"] if min_accuracy is not None else []
-            raise InputError(
-                f"nothing on the front has {' and '.join(wanted)}; "
-                f"the front starts at {low} MACs and reaches val_accuracy {high:.4f}"
-            )
-        if min_accuracy is not None:
-            return min(found, key=lambda t: (t["macs"], -t["val_accuracy"]))
-        return max(found, key=lambda t: (t["val_accuracy"], -t["macs"]))
+        record = self.to_dict()
+        given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
+        wanted = {name: bound for name, bound in given.items() if bound is not None}
+        return dict(choose(record["trials"], [described(o) for o in record["objectives"]], wanted))
 
     # --- reports -----------------------------------------------------------------------------------------------
 

@@ -1,10 +1,31 @@
-"""What a search makes better: the objectives of a study."""
+"""What a search makes better: the objectives of a study, and what a study file may say of them."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from naskd.spec.registry import Registry
+from naskd.spec.errors import InputError
+from naskd.spec.registry import Registry, nearest
+from naskd.spec.validation import Problem, format_value
+
+Direction = Literal["maximize", "minimize"]
+Scale = Literal["linear", "log"]
+Known = Literal["before", "after"]
+
+ACCURACY = "val_accuracy"
+"""The objective that every study has."""
+
+_TAKEN = """
+number state reason config config_id seed wall_seconds spent_macs asked_images forward_images bank_bytes
+teacher_agreement curve environment error retry_of retried parameters on_front best_val_accuracy replicates
+replicate_mean replicate_sd student taught_by choices n file files epoch loss ce val_accuracy_search val_accuracy_mean
+test_accuracy test_accuracy_mean test_accuracy_sd test_accuracies test_seeds objectives
+"""
+RESERVED = frozenset(_TAKEN.split())
+"""Names that a trial's or a retrained design's entry in the record has for something else."""
+
+_DESCRIBED = ("name", "title", "direction", "unit", "scale", "known")
 
 
 @dataclass(frozen=True)
@@ -12,10 +33,11 @@ class Objective:
     """Something that trials are judged by. It is all that reports, admission and the search know of it.
 
     Args:
-        name: As studies, records and columns say it.
+        name: As studies, records and columns say it: letters, digits and ``_``.
         title: For people, such as ``MACs``.
         direction: What better means.
-        unit: ``fraction`` (in [0, 1], shown as a percentage), ``MACs``, ``parameters``, ``bytes``, ``ms``, or any word.
+        unit: ``fraction`` (in [0, 1], shown as a percentage), ``MACs``, ``parameters``, ``bytes``, ``ms``, or any word;
+            empty for a bare number.
         scale: On which hypervolume and axes are measured: ``linear``, or ``log`` for costs that span orders of
             magnitude, which must be positive.
         known: ``before`` a training, from the design and its cost alone, so that designs outside of limits are turned
@@ -24,21 +46,195 @@ class Objective:
             :class:`~naskd.trials.measures.Measured`; after: with a :class:`~naskd.trials.measures.Trained`. Returns a
             finite number.
         paper: See :class:`~naskd.spec.registry.Card`.
+        reference: ``"module:function"``, or a function, of a
+            :class:`~naskd.trials.measures.Outlook`: the value that no design should be worse than, for an objective
+            known after training. Empty where there is none; then a study must give its ``reference_point``.
+
+    Raises:
+        InputError: One of them is not of these, or the name is taken by another entry of the record.
     """
 
     name: str
     title: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     unit: str
-    scale: Literal["linear", "log"]
-    known: Literal["before", "after"]
+    scale: Scale
+    known: Known
     implementation: str | Callable[..., Any]
     paper: str = ""
+    reference: str | Callable[..., Any] = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_]\w*", self.name):
+            raise InputError(f"objective {self.name!r}: a name is letters, digits and '_'")
+        if self.name in RESERVED:
+            raise InputError(f"objective {self.name!r}: records have that name for something else")
+        for what, choices in (("direction", Direction), ("scale", Scale), ("known", Known)):
+            allowed = get_args(choices)
+            if (value := getattr(self, what)) not in allowed:
+                raise InputError(
+                    f"objective {self.name!r}: {what} is {value!r}; allowed: {', '.join(allowed)}"
+                )
 
     @property
     def maximise(self) -> bool:
         """Whether more is better."""
         return self.direction == "maximize"
 
+    @property
+    def sign(self) -> int:
+        """What a value is multiplied by so that less is better."""
+        return -1 if self.maximise else 1
+
+    def describe(self) -> dict[str, str]:
+        """What the record says of it; :func:`described` reads it."""
+        return {key: getattr(self, key) for key in _DESCRIBED}
+
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
+
+OBJECTIVES.register(
+    Objective(
+        name=ACCURACY,
+        title="validation accuracy",
+        direction="maximize",
+        unit="fraction",
+        scale="linear",
+        known="after",
+        implementation="naskd.trials.measures:val_accuracy",
+        reference="naskd.trials.measures:chance",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="macs",
+        title="MACs",
+        direction="minimize",
+        unit="MACs",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:macs",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="n_params",
+        title="parameters",
+        direction="minimize",
+        unit="parameters",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:n_params",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="size_bytes",
+        title="size",
+        direction="minimize",
+        unit="bytes",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:size_bytes",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="train_macs",
+        title="training MACs",
+        direction="minimize",
+        unit="MACs",
+        scale="log",
+        known="after",
+        implementation="naskd.trials.measures:train_macs",
+        reference="naskd.trials.measures:most_train_macs",
+    )
+)
+
+
+def described(data: Mapping[str, Any]) -> Objective:
+    """The objective that a record describes, whether it is registered here or not; it cannot be computed.
+
+    Args:
+        data: As :meth:`Objective.describe` gives it; records of before have name and direction alone.
+    """
+    name = str(data["name"])
+    if name in OBJECTIVES:
+        data = {**OBJECTIVES[name].describe(), **data}
+    plain = {
+        "title": name.replace("_", " "),
+        "direction": "minimize",
+        "unit": "",
+        "scale": "linear",
+        "known": "after",
+    }
+    known = {key: data.get(key) or plain.get(key, "") for key in _DESCRIBED}
+    return Objective(**known, implementation="")  # type: ignore[arg-type]
+
+
+def cost_of(objectives: Sequence[Objective]) -> Objective:
+    """The objective that reports set against accuracy: ``macs`` where it is one, else the first beside accuracy."""
+    costs = [objective for objective in objectives if objective.name != ACCURACY]
+    return next((objective for objective in costs if objective.name == "macs"), costs[0])
+
+
+def needs_reference(name: str) -> str:
+    """Why a study must give the reference point of an objective; empty when it need not."""
+    if name not in OBJECTIVES or OBJECTIVES[name].known == "before" or OBJECTIVES[name].reference:
+        return ""
+    return (
+        f"a number that no design should be worse than: objective {name!r} is known after training alone, so that "
+        "none can be derived"
+    )
+
+
+def objective_problems(names: Sequence[str], key: str = "objectives") -> list[Problem]:
+    """Names that are not registered. A user's own objectives must be registered first, by the study's `modules`."""
+    return [
+        Problem(
+            f"{key}[{index}]",
+            format_value(name),
+            f"registered objectives: {', '.join(map(format_value, OBJECTIVES.names()))}",
+            _nearest(name, OBJECTIVES.names()),
+        )
+        for index, name in enumerate(names)
+        if name not in OBJECTIVES
+    ]
+
+
+def reference_problems(point: Mapping[str, float], objectives: Sequence[str]) -> list[Problem]:
+    """What is wrong with a study's `reference_point`: names, values, and values that are missing."""
+    problems = []
+    for name, value in point.items():
+        key, got = f"reference_point.{name}", format_value(value)
+        if name not in OBJECTIVES:
+            known = OBJECTIVES.names()
+            problems.append(Problem(key, got, f"objectives: {', '.join(known)}", _nearest(name, known)))
+        elif name not in objectives:
+            problems.append(Problem(key, got, f"objectives of the study: {', '.join(objectives)}"))
+        elif OBJECTIVES[name].scale == "log" and value <= 0:
+            problems.append(Problem(key, got, "a number above 0, since its scale is logarithmic"))
+    for name in objectives:
+        if name not in point and (allowed := needs_reference(name)):
+            problems.append(Problem(f"reference_point.{name}", "nothing", allowed))
+    return problems
+
+
+def limit_problems(limits: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the tables ``[limits.max]`` and ``[limits.min]``: names, and what is known too late."""
+    before = [objective.name for objective in OBJECTIVES if objective.known == "before"]
+    return [
+        Problem(
+            f"limits.{side}.{name}",
+            format_value(value),
+            f"objectives known before training: {', '.join(before)}",
+            _nearest(name, before),
+        )
+        for side in ("max", "min")
+        for name, value in (limits.get(side) or {}).items()
+        if name not in before
+    ]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    return nearest(name, known).removeprefix("; ")

@@ -6,12 +6,27 @@ hypervolume is
 defined too). Here `N` is the number of points, `M` the number of objectives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-ACCURACY = "val_accuracy"
+
+class Axis(Protocol):
+    """What this module asks of an objective; :class:`~naskd.spec.objectives.Objective` is one."""
+
+    @property
+    def name(self) -> str:
+        """For messages and reference points."""
+
+    @property
+    def scale(self) -> str:
+        """``linear``, or ``log`` for values that must be positive."""
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more is better."""
 
 
 def non_dominated(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.bool_]:
@@ -75,37 +90,61 @@ def hypervolume(points: ArrayLike, reference_point: ArrayLike, maximise: Sequenc
     return float(moocore.hypervolume(costs, ref=reference))
 
 
-def objective_space(values: ArrayLike, names: Sequence[str]) -> NDArray[np.float64]:
-    """The space in which hypervolume is measured: accuracy as it is, every cost as its decimal logarithm.
+def objective_space(values: ArrayLike, axes: Sequence[Axis]) -> NDArray[np.float64]:
+    """The space in which hypervolume is measured: on each axis the value as it is, or its decimal logarithm.
 
     Costs of students span orders of magnitude; without the logarithm the volume would be that of the most
     expensive student alone.
 
     Args:
         values: ``(..., M)``: points, or one reference point.
-        names: Of the objectives; all but ``val_accuracy`` are costs.
+        axes: The ``M`` objectives.
 
     Returns:
         Array of the same shape. NaN stays NaN.
 
     Raises:
-        ValueError: The shapes do not agree, or a cost is not positive.
+        ValueError: The shapes do not agree, or a value on a logarithmic axis is not positive.
     """
     space = np.array(values, dtype=np.float64)
     if space.size == 0:
-        return space.reshape(-1, len(names))
-    if space.shape[-1] != len(names):
-        raise ValueError(
-            f"values must end in {len(names)} objectives ({', '.join(names)}), got shape {space.shape}"
-        )
-    for index, name in enumerate(names):
-        if name == ACCURACY:
+        return space.reshape(-1, len(axes))
+    if space.shape[-1] != len(axes):
+        names = ", ".join(axis.name for axis in axes)
+        raise ValueError(f"values must end in {len(axes)} objectives ({names}), got shape {space.shape}")
+    for index, axis in enumerate(axes):
+        if axis.scale == "linear":
             continue
-        cost = space[..., index]
-        if (cost <= 0).any():
-            raise ValueError(f"{name} must be positive to have a logarithm, got {cost.min():g}")
-        space[..., index] = np.log10(cost)
+        values = space[..., index]
+        if (values <= 0).any():
+            raise ValueError(f"{axis.name} must be positive to have a logarithm, got {values.min():g}")
+        space[..., index] = np.log10(values)
     return space
+
+
+def front_mask(points: ArrayLike, axes: Sequence[Axis]) -> NDArray[np.bool_]:
+    """Which points no other point dominates, in :func:`objective_space`.
+
+    Args:
+        points: ``(N, M)``, raw values.
+        axes: The ``M`` objectives.
+
+    Returns:
+        Mask ``(N,)``; see :func:`non_dominated`.
+    """
+    return non_dominated(objective_space(points, axes), [axis.maximise for axis in axes])
+
+
+def front_volume(points: ArrayLike, axes: Sequence[Axis], reference_point: Mapping[str, float]) -> float:
+    """The :func:`hypervolume` of points in :func:`objective_space`.
+
+    Args:
+        points: ``(N, M)``, raw values.
+        axes: The ``M`` objectives.
+        reference_point: A raw value for each objective, by name.
+    """
+    reference = objective_space([reference_point[axis.name] for axis in axes], axes)
+    return hypervolume(objective_space(points, axes), reference, [axis.maximise for axis in axes])
 
 
 def _as_costs(points: ArrayLike, maximise: Sequence[bool]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
 from naskd.spec.registry import nearest
 from naskd.spec.study import SAMPLER_SETTINGS, STUDY_TYPE, SamplerSpec, StudySpec, StudyTable, absolute
 from naskd.spec.userfile import defined_functions, may_define, split_reference
@@ -77,10 +78,9 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
             got = f"{format_value(sampler[key])} with sampler.name = {format_value(name)}"
             problems.append(Problem(f"sampler.{key}", got, f"only with {' or '.join(map(repr, samplers))}"))
     objectives = data.get("objectives", StudySpec.objectives)
-    for objective, value in (data.get("reference_point") or {}).items():
-        if objective not in objectives:
-            got, allowed = format_value(value), f"objectives of the study: {', '.join(objectives)}"
-            problems.append(Problem(f"reference_point.{objective}", got, allowed))
+    problems += objective_problems(objectives)
+    problems += reference_problems(data.get("reference_point") or {}, objectives)
+    problems += limit_problems(data.get("limits") or {})
     return problems + _teacher_problems(data.get("teacher") or {}, data.get("data") or {})
 
 

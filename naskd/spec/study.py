@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -12,19 +12,10 @@ from pydantic.dataclasses import dataclass
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import ACCURACY
 from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
 
-Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
 CallbackName = Literal["tensorboard", "mlflow", "wandb"]
-
-DIRECTIONS: Mapping[Objective, Literal["maximize", "minimize"]] = {
-    "val_accuracy": "maximize",
-    "macs": "minimize",
-    "n_params": "minimize",
-    "size_bytes": "minimize",
-    "train_macs": "minimize",
-}
-"""What better means for each objective."""
 
 RUNS = Path("runs")
 """Folder of all runs, where nothing else is said."""
@@ -37,11 +28,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _check_objectives(names: tuple[Objective, ...]) -> tuple[Objective, ...]:
+def _check_objectives(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise InputError("objectives must be distinct")
-    if "val_accuracy" not in names:
-        raise InputError("'val_accuracy' must be among the objectives")
+    if ACCURACY not in names:
+        raise InputError(f"{ACCURACY!r} must be among the objectives")
     return names
 
 
@@ -56,6 +47,8 @@ def _check_storage(storage: str) -> str:
         raise InputError("'journal', 'sqlite' or an Optuna storage URL such as 'sqlite:///study.db'")
     return storage
 
+
+Finite = Annotated[float, Field(allow_inf_nan=False, description="a finite number")]
 
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
 """A positive whole number that may be written as 2e6."""
@@ -80,11 +73,11 @@ UserFile = Annotated[
     str, Field(pattern=r"^.+\.py$", description="path of a .py file, relative to the study file")
 ]
 Objectives = Annotated[
-    tuple[Objective, ...],
+    tuple[str, ...],
     Field(
         min_length=2,
         max_length=3,
-        description="two or three distinct ones of " + ", ".join(DIRECTIONS) + "; 'val_accuracy' among them",
+        description=f"two or three distinct names of objectives, {ACCURACY!r} among them",
     ),
     AfterValidator(_check_objectives),
 ]
@@ -149,6 +142,22 @@ class BudgetSpec:
             raise InputError("a budget needs at least one of trials, seconds and train_macs")
 
 
+class Limit(NamedTuple):
+    """One bound on an objective that is known before training.
+
+    Args:
+        key: As the study file says it, below ``[limits]``.
+        objective: Its name.
+        bound: At most, or at least, this.
+        at_most: Which of the two.
+    """
+
+    key: str
+    objective: str
+    bound: float
+    at_most: bool
+
+
 @dataclass(frozen=True, config=_FROZEN)
 class LimitsSpec:
     """Designs outside are turned away before anything is trained, and cost no trial.
@@ -157,15 +166,33 @@ class LimitsSpec:
         max_macs: Multiply-accumulates of one image, at most.
         min_macs: At least; below `max_macs`.
         max_params: Trainable parameters, at most.
+        max: By the name of an objective known before training: its value, at most.
+        min: At least; below what it is at most.
     """
 
     max_macs: Count | None = None
     min_macs: Count | None = None
     max_params: Count | None = None
+    max: Mapping[str, Finite] = Field(default_factory=dict)
+    min: Mapping[str, Finite] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.max_macs is not None and self.min_macs is not None and self.min_macs >= self.max_macs:
-            raise InputError("min_macs must be below max_macs")
+        limits = self.all()
+        for low in (limit for limit in limits if not limit.at_most):
+            for high in (limit for limit in limits if limit.at_most and limit.objective == low.objective):
+                if low.bound >= high.bound:
+                    raise InputError(f"{low.key} must be below {high.key}")
+
+    def all(self) -> list[Limit]:
+        """Every limit that is given, the short forms first."""
+        short = (("max_macs", "macs"), ("min_macs", "macs"), ("max_params", "n_params"))
+        limits = [
+            Limit(key, name, bound, key.startswith("max"))
+            for key, name in short
+            if (bound := getattr(self, key)) is not None
+        ]
+        limits += [Limit(f"max.{name}", name, bound, True) for name, bound in self.max.items()]
+        return limits + [Limit(f"min.{name}", name, bound, False) for name, bound in self.min.items()]
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -253,7 +280,7 @@ class StudyTable:
         seed: Of the sampler and of all trials.
         modules: User files that register blocks, knowledge or schemes; imported first.
         epochs: The schedule's horizon; overrides the space's.
-        objectives: Two or three, ``val_accuracy`` among them; see :data:`DIRECTIONS`.
+        objectives: Names of two or three, ``val_accuracy`` among them; see :mod:`naskd.spec.objectives`.
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
         storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
         sampler, limits, execution, retrain: See their types.
@@ -270,7 +297,7 @@ class StudyTable:
     modules: tuple[UserFile, ...] = ()
     epochs: PositiveInt = 20
     objectives: Objectives = ("val_accuracy", "macs")
-    reference_point: Mapping[Objective, NonNegative] | None = None
+    reference_point: Mapping[str, Finite] | None = None
     storage: Storage = "journal"
     sampler: SamplerSpec = Field(default_factory=SamplerSpec)
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
@@ -346,6 +373,9 @@ class StudySpec(StudyTable):
         for key in ("bank_bytes", "cuda_graphs"):
             kept += [key] if identity["execution"][key] != getattr(ExecutionSpec, key) else []
         identity["execution"] = {key: identity["execution"][key] for key in kept}
+        for key in ("max", "min"):
+            if not identity["limits"][key]:
+                del identity["limits"][key]
         for teacher in ([identity["teacher"]] if identity["teacher"] else []) + identity["teachers"]:
             training = teacher.get("training", {})
             for key in ("mixing", "mixing_alpha"):

@@ -7,10 +7,12 @@ from typing import Any
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
 from naskd.schemes import SCHEMES
-from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import trial_seed
-from naskd.spec.study import LimitsSpec, StudySpec
+from naskd.spec.study import StudySpec
+from naskd.trials.measures import Measured, ObjectiveError, objective_value
 from naskd.trials.methods import canonical, methods_of
 
 
@@ -45,10 +47,11 @@ def design_today(stored: Mapping[str, Any], study_seed: int) -> tuple[str, int] 
     return name, trial_seed(study_seed, name)
 
 
-def problems(config: TrialConfig, cost: Cost, spec: StudySpec) -> list[str]:
+def problems(measured: Measured, spec: StudySpec) -> list[str]:
     """Why a settled design cannot or must not be trained; empty when it can."""
+    config = measured.config
     found = FAMILIES[config.architecture.family].problems(config.architecture)
-    found += over_limits(cost, spec.limits)
+    found += outside(measured, spec)
     scheme = SCHEMES[config.distillation.scheme]
     n_stages = _n_stages(config.architecture)
     if scheme.families and config.architecture.family not in scheme.families:
@@ -73,16 +76,32 @@ def _n_stages(architecture: ArchitectureSpec) -> int:
     return FAMILIES[architecture.family].n_stages(architecture)
 
 
-def over_limits(cost: Cost, limits: LimitsSpec) -> list[str]:
-    """Which of the study's limits a design breaks."""
-    found = []
-    if limits.max_macs is not None and cost.macs > limits.max_macs:
-        found.append(f"over max_macs: {cost.macs} > {limits.max_macs}")
-    if limits.min_macs is not None and cost.macs < limits.min_macs:
-        found.append(f"under min_macs: {cost.macs} < {limits.min_macs}")
-    if limits.max_params is not None and cost.n_params > limits.max_params:
-        found.append(f"over max_params: {cost.n_params} > {limits.max_params}")
+def outside(measured: Measured, spec: StudySpec) -> list[str]:
+    """Which of the study's limits a design breaks, and which objectives it has no value of.
+
+    Objectives that are known before training are computed here, those of the limits and those of the study.
+    """
+    limits, found = spec.limits.all(), []
+    values: dict[str, float] = {}
+    for name in dict.fromkeys([*(limit.objective for limit in limits), *spec.objectives]):
+        if OBJECTIVES[name].known == "before":
+            try:
+                values[name] = objective_value(OBJECTIVES[name], measured)
+            except ObjectiveError as error:
+                found.append(str(error))
+    for limit in limits:
+        value = values.get(limit.objective)
+        if value is None:
+            continue
+        if limit.at_most and value > limit.bound:
+            found.append(f"over {limit.key}: {_number(value)} > {_number(limit.bound)}")
+        elif not limit.at_most and value < limit.bound:
+            found.append(f"under {limit.key}: {_number(value)} < {_number(limit.bound)}")
     return found
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
 
 
 def _knowledge_problems(spec: DistillationSpec, n_stages: int, training: TrainingSpec) -> list[str]:

@@ -153,7 +153,7 @@ class Asking:
                 return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
         try:
             config = settle(proposed, self.spec)
-            found = problems(config, self._facts.design_cost(config), self.spec)
+            found = problems(self._facts.measured(config), self.spec)
             found = found or self._facts.design_problems(config)
         except ValueError as error:
             return None, f"invalid: {str(error).splitlines()[0]}"

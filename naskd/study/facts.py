@@ -5,7 +5,8 @@ from typing import Protocol
 
 import optuna
 
-from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.design import TrialConfig
+from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
 
 Space = Callable[[optuna.Trial], TrialConfig]
@@ -15,8 +16,8 @@ Space = Callable[[optuna.Trial], TrialConfig]
 class DesignFacts(Protocol):
     """Facts of designs and of the networks that they share. A trial's context has them; a recorded table may, too."""
 
-    def design_cost(self, config: TrialConfig) -> Cost:
-        """Of the deployed network, without building it."""
+    def measured(self, config: TrialConfig) -> Measured:
+        """A design with its cost and the images' shape; its network is not built."""
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why its losses cannot be matched to its networks; empty when they can."""

@@ -9,9 +9,9 @@ from optuna.exceptions import DuplicatedStudyError
 
 from naskd.spec.clock import Clock
 from naskd.spec.errors import InputError, RunError
+from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.study import StudySpec, identity_difference
 from naskd.study.drivers import CLAIM_SECONDS
-from naskd.study.snapshot import DIRECTIONS
 
 SCHEMA_VERSION = 1
 
@@ -33,15 +33,15 @@ def open_study(
         clock: While another driver creates the study, it is waited for.
 
     Raises:
-        InputError: The storage holds a study of another identity.
+        InputError: The storage holds a study of another identity, or an objective is unknown.
         RunError: It holds none, and no reference point is given.
     """
-    names: list[str] = list(spec.objectives)
+    objectives = [OBJECTIVES[name] for name in spec.objectives]
     try:
         study = optuna.create_study(
             storage=storage,
             study_name=spec.name,
-            directions=[DIRECTIONS.get(name, "minimize") for name in names],
+            directions=[objective.direction for objective in objectives],
         )
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=spec.name, storage=storage)
@@ -52,9 +52,11 @@ def open_study(
             raise RunError(f"the run holds no study named {spec.name!r}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(names)
+            study.set_metric_names(list(spec.objectives))
         study.set_user_attr("schema_version", SCHEMA_VERSION)
         study.set_user_attr("reference_point", dict(reference_point))
+        # So that whoever looks later need not know a user's own objectives.
+        study.set_user_attr("objectives", [objective.describe() for objective in objectives])
         # A study without its identity was never completely created: creating it goes on from there.
         for parameters in spec.warm_start[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})

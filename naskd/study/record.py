@@ -9,14 +9,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from naskd.spec.errors import InputError
-from naskd.spec.pareto import non_dominated, objective_space
+from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
+from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import SCHEMA_VERSION
-from naskd.study.snapshot import DIRECTIONS, study_hypervolume
 from naskd.study.storage import open_storage
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
+"""Metrics of a trial that every record has, whatever the objectives."""
 
 
 def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
@@ -29,6 +30,16 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
         return optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
     except KeyError:
         raise InputError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
+
+
+def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objective]:
+    """The objectives of a study as they were when it was created, whether they are registered here or not.
+
+    Raises:
+        InputError: The study was created before it kept them, and one is unknown.
+    """
+    kept = {data["name"]: data for data in study.user_attrs.get("objectives", ())}
+    return [described(kept[name]) if name in kept else OBJECTIVES[name] for name in names]
 
 
 def run_record(
@@ -45,12 +56,12 @@ def run_record(
     Returns:
         A mapping as documented in docs/reference/record.md; trials by number, the front alone by rising cost.
     """
-    names = tuple(objectives)
+    axes = study_objectives(study, objectives)
     reference_point = study.user_attrs["reference_point"]
-    trials = [_trial(t) for t in study.get_trials(deepcopy=False)]
+    trials = [_trial(t, objectives) for t in study.get_trials(deepcopy=False)]
     complete = [t for t in trials if t["state"] == "COMPLETE"]
-    points = [tuple(t[name] for name in names) for t in complete]
-    front = non_dominated(objective_space(points, names), [DIRECTIONS.get(n) == "maximize" for n in names])
+    points = [tuple(t[name] for name in objectives) for t in complete]
+    front = front_mask(points, axes)
     for trial in trials:
         trial["on_front"] = False
     for trial, on_front in zip(complete, front.tolist(), strict=True):
@@ -63,9 +74,9 @@ def run_record(
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "study": study.study_name,
-        "objectives": [{"name": n, "direction": DIRECTIONS.get(n, "minimize")} for n in names],
+        "objectives": [axis.describe() for axis in axes],
         "reference_point": reference_point,
-        "hypervolume": study_hypervolume(points, names, reference_point),
+        "hypervolume": front_volume(points, axes, reference_point),
         "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
         "bank": _bank(trials),
         "teacher": teachers[0] if teachers else None,
@@ -80,22 +91,26 @@ def run_record(
         },
         "trials": trials
         if everything
-        else sorted((t for t in complete if t["on_front"]), key=_by_cost(names)),
+        else sorted((t for t in complete if t["on_front"]), key=_by_cost(axes)),
     }
     if everything:
-        record["progress"] = _progress(trials, names, reference_point)
+        record["progress"] = _progress(trials, axes, reference_point)
         if with_importance:
-            record["importance"] = importance(study, names)
+            record["importance"] = importance(study, axes)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
 
 
-def _by_cost(names: Sequence[str]) -> Any:
-    costs = [name for name in names if DIRECTIONS.get(name) != "maximize"]
-    return lambda trial: (*(trial[name] for name in costs), -trial["val_accuracy"], trial["number"])
+def _by_cost(axes: Sequence[Objective]) -> Any:
+    costs = [axis for axis in axes if axis.name != ACCURACY]
+    return lambda trial: (
+        *(axis.sign * trial[axis.name] for axis in costs),
+        -trial[ACCURACY],
+        trial["number"],
+    )
 
 
-def _trial(trial: FrozenTrial) -> dict[str, Any]:
+def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
     attrs = trial.user_attrs
     result: Mapping[str, Any] = attrs.get("result") or {}
     metrics = result.get("metrics", {})
@@ -104,7 +119,7 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state.name,
         "reason": reason,
-        **{key: metrics.get(key) for key in TRIAL_KEYS},
+        **{key: metrics.get(key) for key in dict.fromkeys([*TRIAL_KEYS, *objectives])},
         "config": attrs.get("config"),
         "config_id": attrs.get("config_id"),
         "seed": attrs.get("seed"),
@@ -145,7 +160,7 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
 
 
 def _progress(
-    trials: Sequence[Mapping[str, Any]], names: tuple[str, ...], reference_point: Mapping[str, float]
+    trials: Sequence[Mapping[str, Any]], axes: Sequence[Objective], reference_point: Mapping[str, float]
 ) -> list[dict[str, float]]:
     """Hypervolume after each complete trial, against the training MACs spent on trials up to then."""
     spent, points, progress = 0, [], []
@@ -153,31 +168,33 @@ def _progress(
         spent += trial["spent_macs"]
         if trial["state"] != "COMPLETE":
             continue
-        points.append(tuple(trial[name] for name in names))
+        points.append(tuple(trial[axis.name] for axis in axes))
         progress.append(
             {
                 "train_macs": spent,
                 "trial": trial["number"],
-                "hypervolume": study_hypervolume(points, names, reference_point),
+                "hypervolume": front_volume(points, axes, reference_point),
             }
         )
     return progress
 
 
-def importance(study: optuna.Study, names: Sequence[str], *, most: int = 12) -> dict[str, dict[str, float]]:
+def importance(
+    study: optuna.Study, axes: Sequence[Objective], *, most: int = 12
+) -> dict[str, dict[str, float]]:
     """Which parameters mattered for each objective: the share of its variance that each explains.
 
-    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over all complete trials, as Optuna computes it; costs on a
-    logarithmic scale. Empty with fewer than ten complete trials, where the numbers would be noise.
+    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over all complete trials, as Optuna computes it; each
+    objective on its scale. Empty with fewer than ten complete trials, where the numbers would be noise.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 10:
         return {}
     found: dict[str, dict[str, float]] = {}
-    for position, name in enumerate(names):
+    for position, axis in enumerate(axes):
 
-        def target(trial: FrozenTrial, position: int = position, name: str = name) -> float:
-            return float(objective_space([[trial.values[position]]], [name])[0][0])
+        def target(trial: FrozenTrial, position: int = position, axis: Objective = axis) -> float:
+            return float(objective_space([[trial.values[position]]], [axis])[0][0])
 
         if len({target(t) for t in complete}) < 2:
             continue
@@ -192,5 +209,5 @@ def importance(study: optuna.Study, names: Sequence[str], *, most: int = 12) -> 
             except (ValueError, RuntimeError):
                 # A space without a parameter that every trial shares has no such decomposition.
                 continue
-        found[name] = dict(list(values.items())[:most])
+        found[axis.name] = dict(list(values.items())[:most])
     return found

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from naskd.spec.pareto import hypervolume, objective_space
+from naskd.spec.objectives import ACCURACY, Objective
+from naskd.spec.pareto import front_volume
 from naskd.spec.study import BudgetSpec
 from naskd.study.ledger import Ledger
 from naskd.trials.jobs import Job
-
-DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"val_accuracy": "maximize"}
-"""Of each objective; whatever is not named here is a cost and minimised."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Standing:
 
     Args:
         ledger: Of the study.
-        objectives: Names, in the study's order.
+        objectives: In the study's order.
         reference_point: Of the hypervolume, in raw units.
         budget: Of the study.
     """
@@ -59,7 +56,7 @@ class Standing:
     def __init__(
         self,
         ledger: Ledger,
-        objectives: Sequence[str],
+        objectives: Sequence[Objective],
         reference_point: Mapping[str, float],
         budget: BudgetSpec,
     ) -> None:
@@ -72,7 +69,7 @@ class Standing:
 
     @property
     def hypervolume(self) -> float:
-        """Of the complete trials, on accuracy and the logarithms of costs."""
+        """Of the complete trials, each objective on its scale."""
         return self._measures()[0]
 
     def snapshot(
@@ -118,10 +115,11 @@ class Standing:
 
     def _measures(self) -> tuple[float, float]:
         """Hypervolume and best accuracy of the complete trials."""
-        points, names = self._ledger.points, self._objectives
+        points = self._ledger.points
         if self._known[0] != len(points):
-            found = study_hypervolume(points, names, self._reference_point)
-            best = max(point[names.index("val_accuracy")] for point in points)
+            found = front_volume(points, self._objectives, self._reference_point)
+            accuracy = [objective.name for objective in self._objectives].index(ACCURACY)
+            best = max(point[accuracy] for point in points)
             self._known = (len(points), found, best)
         return self._known[1:]
 
@@ -141,14 +139,3 @@ class Standing:
         left = (elapsed - apart) * (1 - fraction) / fraction
         limit = self._budget.seconds
         return left if limit is None else min(left, max(0.0, limit - elapsed))
-
-
-def study_hypervolume(
-    points: list[tuple[float, ...]], names: tuple[str, ...], reference_point: Mapping[str, float]
-) -> float:
-    """Hypervolume of objective values against a study's reference point, both in raw units."""
-    if not points:
-        return 0.0
-    maximise = [DIRECTIONS.get(name) == "maximize" for name in names]
-    reference = objective_space([reference_point[name] for name in names], names)
-    return hypervolume(objective_space(points, names), reference, maximise)

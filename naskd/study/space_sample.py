@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
+from naskd.spec.objectives import OBJECTIVES, Objective, needs_reference
+from naskd.spec.registry import imported
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import problems, settle
 from naskd.study.facts import Space
+from naskd.trials.measures import Measured, Outlook, objective_value
 from naskd.trials.methods import methods_of
 
 
@@ -27,16 +30,21 @@ class SpaceSample:
     """What a number of random draws showed of a space.
 
     Args:
-        designs: The admitted designs with their costs, distinct, in the order drawn.
+        measured: The admitted designs, distinct, in the order drawn, with what is known of them before training.
         turned_away: Reason of each draw that was not admitted.
         parameters: All parameters seen, with their ranges.
         n_drawn: Draws in all.
     """
 
-    designs: list[tuple[TrialConfig, Cost]]
+    measured: list[Measured]
     turned_away: list[str]
     parameters: dict[str, BaseDistribution]
     n_drawn: int
+
+    @property
+    def designs(self) -> list[tuple[TrialConfig, Cost]]:
+        """The admitted designs with their costs."""
+        return [(design.config, design.cost) for design in self.measured]
 
     @property
     def log10_size(self) -> float:
@@ -68,15 +76,22 @@ def describe_range(distribution: BaseDistribution) -> str:
 
 
 def sample_space(
-    space: Space, spec: StudySpec, design_cost: Callable[[TrialConfig], Cost], n: int, seed: int = 0
+    space: Space, spec: StudySpec, measure: Callable[[TrialConfig], Measured], n: int, seed: int = 0
 ) -> SpaceSample:
     """Draw `n` designs uniformly.
+
+    Args:
+        space: Gives designs.
+        spec: The study, whose limits they must keep.
+        measure: What is known of a design before training.
+        n: Draws.
+        seed: Of the draws.
 
     Raises:
         InputError: The space raises, returns something else than a design, or names a parameter with a slash.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    designs: dict[str, tuple[TrialConfig, Cost]] = {}
+    designs: dict[str, Measured] = {}
     turned_away: list[str] = []
     parameters: dict[str, BaseDistribution] = {}
     for _ in range(n):
@@ -86,8 +101,8 @@ def sample_space(
             if not isinstance(proposed, TrialConfig):
                 raise _NoDesignError(f"returned {type(proposed).__name__}; it must return a TrialConfig")
             config = settle(proposed, spec)
-            cost = design_cost(config)
-            found = problems(config, cost, spec)
+            measured = measure(config)
+            found = problems(measured, spec)
         except optuna.TrialPruned as pruned:
             found = [f"pruned by the space: {pruned}"]
         except UnknownNameError as error:
@@ -104,7 +119,7 @@ def sample_space(
         if found:
             turned_away.append(found[0])
         else:
-            designs.setdefault(config.config_id, (config, cost))
+            designs.setdefault(config.config_id, measured)
     slashes = sorted(name for name in parameters if "/" in name)
     if slashes:
         raise InputError(
@@ -114,8 +129,8 @@ def sample_space(
     return SpaceSample(list(designs.values()), turned_away, parameters, n)
 
 
-def methods_of_the_script(sample: SpaceSample) -> list[str]:
-    """Methods of the designs that the running script itself defines.
+def methods_of_the_script(sample: SpaceSample, objectives: Sequence[str] = ()) -> list[str]:
+    """Methods of the designs, and objectives, that the running script itself defines.
 
     Other processes do not run it, and so do not know them.
     """
@@ -124,10 +139,11 @@ def methods_of_the_script(sample: SpaceSample) -> list[str]:
         for design, _ in sample.designs
         for registry, name in methods_of(design)
     }
+    used.update({f"objective {name!r}": OBJECTIVES[name].implementation for name in objectives})
     return sorted(name for name, implementation in used.items() if _module_of(implementation) == "__main__")
 
 
-def _module_of(implementation: str | type[Any]) -> str:
+def _module_of(implementation: str | Callable[..., Any]) -> str:
     if isinstance(implementation, str):
         return implementation.partition(":")[0]
     return implementation.__module__
@@ -165,22 +181,37 @@ def _in_range(distribution: BaseDistribution, value: Any) -> bool:
 def random_reference_point(
     sample: SpaceSample, spec: StudySpec, n_classes: int, n_train: int
 ) -> dict[str, float]:
-    """A reference point where the study file gives none.
+    """A reference point: what the study file gives, else a value that no design should be worse than.
 
-    Chance accuracy, and for each cost the study's limit, or the largest among the sampled designs.
+    For an objective known before training that is the study's limit, or the worst among the sampled designs. For one
+    known after it that is its own ``reference``, such as chance accuracy.
+
+    Raises:
+        InputError: An objective is known after training, has no ``reference``, and the study file gives no value.
     """
-    costs = [cost for _, cost in sample.designs]
-    limits = {"macs": spec.limits.max_macs, "n_params": spec.limits.max_params}
-    point: dict[str, float] = {}
-    for name in spec.objectives:
-        if name == "val_accuracy":
-            point[name] = 1.0 / n_classes
-        elif limits.get(name):
-            point[name] = float(limits[name] or 0)
-        elif hasattr(Cost, name) or (costs and hasattr(costs[0], name)):
-            point[name] = float(max((getattr(cost, name) for cost in costs), default=1.0))
-        else:
-            # Training MACs are three passes over the data an epoch; a third more for teacher and evaluation.
-            point[name] = float(max((cost.macs for cost in costs), default=1)) * spec.epochs * n_train * 4
-    point.update({str(name): value for name, value in (spec.reference_point or {}).items()})
-    return point
+    given = spec.reference_point or {}
+    if missing := [
+        reason for name in spec.objectives if name not in given and (reason := needs_reference(name))
+    ]:
+        raise InputError("\n".join(f"reference_point needs {reason}" for reason in missing))
+    outlook = Outlook(sample.measured, n_classes, n_train, spec.epochs)
+    return {
+        name: given[name] if name in given else _reference(OBJECTIVES[name], outlook, spec)
+        for name in spec.objectives
+    }
+
+
+def _reference(objective: Objective, outlook: Outlook, spec: StudySpec) -> float:
+    if objective.known == "after":
+        return float(imported(objective.reference)(outlook))
+    limits = [
+        limit.bound
+        for limit in spec.limits.all()
+        if limit.objective == objective.name and limit.at_most is not objective.maximise
+    ]
+    # The tightest limit, else the worst design; 1 has a logarithm, where no design was admitted.
+    values = [objective.sign * objective_value(objective, design) for design in outlook.designs]
+    signed = min(
+        (objective.sign * bound for bound in limits), default=max(values, default=objective.sign * 1.0)
+    )
+    return float(objective.sign * signed)

@@ -11,6 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from naskd.spec.clock import Clock, SystemClock
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import StudySpec
 from naskd.study.admission import design_today
 from naskd.study.asking import Asking
@@ -25,6 +26,7 @@ from naskd.study.shared_networks import MAX_BLOCKED, SharedNetworks
 from naskd.study.snapshot import Standing
 from naskd.study.stopping import NeverStop, StoppingRule
 from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.measures import value_problem
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ class Study:
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
         self._drivers = Drivers(self._ledger, self._clock)
         self._curves = Curves(self._ledger, self._drivers)
-        self._standing = Standing(self._ledger, spec.objectives, self.reference_point, spec.budget)
+        self._objectives = [OBJECTIVES[name] for name in spec.objectives]
+        self._standing = Standing(self._ledger, self._objectives, self.reference_point, spec.budget)
         self._networks = SharedNetworks(facts, self._ledger, has_teachers=bool(spec.teacher_specs()))
         self._asking = Asking(
             spec,
@@ -271,7 +274,7 @@ class Study:
                 return replace(result, status="failed", reason=duplicate)
         if result.status == "stopped" and reason:
             result = replace(result, reason=reason)
-        result = _checked(result, self.spec.objectives)
+        result = _checked(result, self._objectives)
         try:
             ledger.write_result(number, result)
             closed = ledger.close(number, result)
@@ -308,9 +311,13 @@ class Study:
         )
 
 
-def _checked(result: TrialResult, objectives: tuple[str, ...]) -> TrialResult:
-    """A complete result without a finite value for each objective is a failure."""
+def _checked(result: TrialResult, objectives: Sequence[Objective]) -> TrialResult:
+    """A complete result without a usable value for each objective is a failure."""
     if result.status != "complete":
         return result
-    bad = [name for name in objectives if not math.isfinite(result.metrics.get(name, math.nan))]
-    return replace(result, status="failed", reason=f"no finite value for {', '.join(bad)}") if bad else result
+    bad = [
+        f"objective {objective.name}: {problem}"
+        for objective in objectives
+        if (problem := value_problem(objective, result.metrics.get(objective.name, math.nan)))
+    ]
+    return replace(result, status="failed", reason="; ".join(bad)) if bad else result

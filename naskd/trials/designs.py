@@ -12,6 +12,7 @@ from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
+from naskd.trials.measures import Measured
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
 from naskd.trials.resources import Resources
@@ -65,6 +66,16 @@ class Designs:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             network = deployed_network(self._networks.unplaced_student(config.architecture), objective)
         return network_cost(network, channels, resolution)
+
+    def measured(self, config: TrialConfig) -> Measured:
+        """A design as objectives that are known before training see it.
+
+        Raises:
+            ValueError: See :meth:`design_cost`.
+        """
+        channels, resolution = self._resources.input_shape
+        n_classes = self._resources.data.n_classes
+        return Measured(config, self.design_cost(config), channels, resolution, n_classes)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's losses cannot be matched to its student and its teachers; empty when they can."""

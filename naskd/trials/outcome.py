@@ -15,6 +15,7 @@ import torch
 from naskd.spec.errors import one_line
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.measures import ObjectiveError
 from naskd.trials.run import TrialRun
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def checkpoint_key(job: Job) -> str:
 
 def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
     """What a result says of an exception: its reason in a line, its traceback, and whether the device is to blame."""
-    full = isinstance(failure, torch.cuda.OutOfMemoryError)
+    cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
+    full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
         "reason": one_line(failure),
         "error": traceback.format_exc(),

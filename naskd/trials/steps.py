@@ -1,5 +1,6 @@
 """A job, epoch by epoch: every outcome is data, whatever a design does."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
@@ -8,6 +9,7 @@ from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.making import artifact_steps
+from naskd.trials.measures import trial_metrics
 from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
 from naskd.trials.run import TrialRun, start_run
 
@@ -81,7 +83,9 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
                 return so_far
             leave(run, job, context, last, started)
         agreement = run.agreement(recipe) if recipe is not None else None
-        return result("complete", teacher_agreement=agreement)
+        done = result("complete", teacher_agreement=agreement)
+        metrics = trial_metrics(run, job.config, done.metrics, context.resources.spec.objectives, job.seed)
+        return dataclasses.replace(done, metrics=metrics)
     except NonFiniteError as failure:
         return result("failed", str(failure))
     except Exception as failure:  # the one broad except: whatever a design does, the study must go on

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from naskd.spec.design import TrialConfig
-from naskd.spec.pareto import hypervolume, non_dominated, objective_space
+from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.spec.pareto import front_mask, front_volume, non_dominated
 
 BLOCKS = ("basic", "bottleneck", "inverted_residual", "depthwise_separable")
 KINDS = ("logits", "hint", "attention", "rkd")
@@ -132,17 +133,16 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
         for item in trials:
             if item.get("n_params"):
                 item["n_params"] = int(item["n_params"] * rng.lognormvariate(0, 0.6)) + 10
-    maximise = [name == "val_accuracy" for name in names]
+    axes = [OBJECTIVES[name] for name in names]
     reference = {"val_accuracy": 0.0, "macs": 1e7, "n_params": 1e6}
-    bound = objective_space([reference[name] for name in names], names)
     complete = trials[:n]
     values = [[item[name] for name in names] for item in complete]
-    for item, on_front in zip(complete, non_dominated(values, maximise), strict=True):
+    for item, on_front in zip(complete, front_mask(values, axes), strict=True):
         item["on_front"] = bool(on_front)
     spent, progress = 4e10, []
     for index, item in enumerate(complete):
         spent += item["train_macs"]
-        volume = hypervolume(objective_space(values[: index + 1], names), bound, maximise)
+        volume = front_volume(values[: index + 1], axes, reference)
         progress.append({"train_macs": spent, "trial": index, "hypervolume": volume})
     front = sorted((item for item in complete if item["on_front"]), key=lambda item: item["macs"])
     result = {
@@ -216,6 +216,39 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
     return result
 
 
+def own_objective(direction="minimize", n=40):
+    """A record whose cost is no cost that naskd knows: milliseconds, or a margin that is better when larger."""
+    least = direction == "minimize"
+    described = {
+        "name": "latency" if least else "margin",
+        "title": "latency" if least else "robust margin",
+        "direction": direction,
+        "unit": "ms" if least else "",
+        "scale": "linear",
+        "known": "before" if least else "after",
+    }
+    name, found = described["name"], record(n, seed=4, retrained=True)
+    axes = [OBJECTIVES["val_accuracy"], Objective(**described, implementation="")]
+    complete = found["trials"][:n]
+    for item in complete:
+        item[name] = round(0.5 + item["macs"] / 2e4, 3) if least else round(40 / item["macs"] ** 0.5 - 0.1, 4)
+    points = [[item["val_accuracy"], item[name]] for item in complete]
+    for item, on_front in zip(complete, front_mask(points, axes), strict=True):
+        item["on_front"] = bool(on_front)
+    by_number = {item["number"]: item for item in complete}
+    for row in found["retrained"]["designs"]:
+        row[name] = by_number[row["number"]][name]
+    return found | {
+        "study": f"own {name}",
+        "objectives": [OBJECTIVES["val_accuracy"].describe(), described],
+        "reference_point": {"val_accuracy": 0.1, name: 40.0 if least else -1.0},
+        "importance": {
+            "val_accuracy": found["importance"]["val_accuracy"],
+            name: found["importance"]["macs"],
+        },
+    }
+
+
 def odd_records():
     """Records at the edges, by name."""
     nothing = record(0)
@@ -252,6 +285,8 @@ def odd_records():
         "empty": {},
         "failed_only": record(20) | {"trials": [t for t in record(20)["trials"] if t["state"] != "COMPLETE"]},
         "retrained": record(80, seed=1, retrained=True),
+        "own_cost": own_objective(),
+        "own_gain": own_objective("maximize"),
     }
 
 

@@ -62,6 +62,14 @@ def test_a_number_is_written_as_in_a_terminal(script, python):
     assert different == []
 
 
+@pytest.mark.parametrize("unit", ["fraction", "bytes", "MACs", "parameters", "ms", ""])
+def test_objectives_are_written_as_in_a_terminal(unit):
+    given = [value for value in values() if abs(value) < 1e9]
+    found = run(f"{json.dumps(given)}.map((v) => inUnit(v, {json.dumps(unit)}))")[0]
+    python = [units.measure(value, unit) for value in given]
+    assert [(v, a, b) for v, a, b in zip(given, found, python, strict=True) if a != b] == []
+
+
 def test_durations_and_means_are_written_as_in_a_terminal():
     given = [abs(value) for value in values() if abs(value) < 1e7]
     seconds, means = run(

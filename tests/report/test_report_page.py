@@ -169,7 +169,7 @@ def test_few_trials_have_no_trend():
 
 # ---- In a browser
 
-DRAWN = ("hostile", "nothing", "holes")
+DRAWN = ("hostile", "nothing", "holes", "own_cost", "own_gain")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,21 @@ def test_a_browser_draws_every_point_and_every_section(drawn, name):
     assert "undefined" not in text.split("<script")[0]
     assert ">null" not in text.split("<script")[0]
     assert "NaN" not in text.split("<script")[0]
+
+
+def test_a_browser_draws_objectives_as_the_record_describes_them(drawn):
+    for name, label, volume, rightwards in (
+        ("own_cost", "latency in ms", "validation accuracy × latency", True),
+        ("own_gain", "robust margin", "validation accuracy × robust margin", False),
+    ):
+        text = drawn[name]
+        assert f">{label}</text>" in text, "no word of a logarithm, which this axis is not"
+        assert f"of {volume}" in text
+        # From the best value the line rises towards the worse ones: to the right, or to the left.
+        line = re.search(r'class="stairs" d="M([\d.]+)([^"]+)', text)
+        steps = [float(x) for x in re.findall(r"H([\d.]+)", line[2])]
+        assert len(steps) == sum(bool(t.get("on_front")) for t in ODD[name]["trials"])
+        assert steps == sorted(steps, reverse=not rightwards)
 
 
 def test_a_browser_runs_no_script_of_the_record(drawn):

@@ -23,7 +23,10 @@ from naskd.report import (
     write_png,
 )
 from naskd.report.bank import bank_line
+from naskd.report.record import other_costs
+from naskd.report.retrained_table import retrained_table
 from naskd.report.summary import choices, student, taught_by
+from naskd.report.trials_table import trials_table
 
 ODD = odd_records()
 
@@ -252,6 +255,44 @@ def test_units():
     assert (units.size(500), units.size(12_345)) == ("500 B", "12.3 kB")
     assert [units.duration(s) for s in (1.24, 200, 7500)] == ["1.2 s", "3 min 20 s", "2 h 5 min"]
     assert [units.short(v) for v in (10_000, 12_500, 100, 1e6)] == ["10 k", "12.5 k", "100", "1 M"]
+
+
+def test_objectives_are_shown_in_their_units():
+    shown_as = {
+        ("fraction", 0.97216): "97.22%",
+        ("bytes", 12_345): "12.3 kB",
+        ("MACs", 12_345): "12.3 k",
+        ("ms", 4.2543): "4.25 ms",
+        ("ms", 12_345.6): "12,346 ms",
+        ("", -0.5): "-0.5",
+        ("ms", None): "–",
+        ("ms", math.nan): "–",
+    }
+    assert {key: units.measure(key[1], key[0]) for key in shown_as} == shown_as
+    assert units.axis_label("MACs", "MACs") == "MACs (FLOPs = 2 × MACs)"
+    assert units.axis_label("latency", "ms") == "latency in ms"
+    assert units.axis_label("parameters", "parameters") == "parameters"
+
+
+@pytest.mark.parametrize(("name", "value"), [("own_cost", "0.86 ms"), ("own_gain", "0.371")])
+def test_tables_show_objectives_of_ones_own(name, value):
+    data = odd_records()[name]
+    title = data["objectives"][1]["title"]
+    by = f"{'best' if name == 'own_gain' else 'cheapest'} by {title}"
+    for table, told in (
+        (front_table(data), (title, value, by)),
+        (trials_table(data), (title, value)),
+        (trial_table(data, 29), (title, value)),
+        (retrained_table(data["retrained"] | {"seeds": 5}, other_costs(data)), (title, value)),
+    ):
+        text = shown(table, 160)
+        for part in told:
+            assert part in text
+    rows = list(csv.DictReader(io.StringIO(front_csv(data))))
+    assert [float(row["margin" if name == "own_gain" else "latency"]) for row in rows] == sorted(
+        (t[data["objectives"][1]["name"]] for t in data["trials"] if t.get("on_front")),
+        reverse=name == "own_gain",
+    )
 
 
 def test_listings_show_every_value_with_its_unit():

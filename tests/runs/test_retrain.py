@@ -19,6 +19,7 @@ from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.seeds import trial_seed
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
@@ -273,6 +274,24 @@ def test_the_front_is_drawn_again_from_the_means(context, tmp_path) -> None:
     found = {0: [0.5, 0.7], 1: [0.9, 0.1], 2: [0.6, 0.61], 3: [0.6, 0.6]}
     record = Fixed(context, tmp_path, found, 0.9).run(designs(4), 2)
     assert [row["on_front"] for row in record["designs"]] == [True, False, True, False]
+
+
+def test_the_front_is_over_the_objectives_of_the_study(tmp_path) -> None:
+    """Trainings of before did not keep the size; it is known without them. What only training tells is not."""
+    names = ("val_accuracy", "size_bytes")
+    context = small_context(tmp_path, teacher=None, objectives=names)
+    rows = Fixed(context, tmp_path, {0: [0.5], 1: [0.4], 2: [0.6]}, 0.9).run(designs(3), 1)["designs"]
+    sizes = [context.designs.design_cost(design.config).size_bytes for design in designs(3)]
+    assert [row["size_bytes"] for row in rows] == sizes == sorted(sizes)
+    assert [row["on_front"] for row in rows] == [True, False, True]
+    (tmp_path / "retrained.json").unlink()
+    late = Objective("gain", "gain", "maximize", "", "linear", "after", lambda trained: 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OBJECTIVES._cards, "gain", late)
+        context = small_context(tmp_path, teacher=None, objectives=("val_accuracy", "gain"))
+        (row,) = Fixed(context, tmp_path, {0: [0.5]}, 0.9).run(designs(1), 1)["designs"]
+    assert row["gain"] is None
+    assert not row["on_front"]
 
 
 def test_without_a_teacher_there_is_nothing_to_compare_with(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import naskd
 from naskd import launch
 from naskd.runs import run as api
 from naskd.spec.errors import InputError, RunError
+from naskd.spec.objectives import OBJECTIVES
 
 
 @pytest.fixture
@@ -191,7 +193,8 @@ def test_trials_by_number(tiny_run: Path):
 def _with_front(monkeypatch, points: list[tuple[int, float]]) -> api.Run:
     run = api.Run(Path("nowhere"), None)
     front = [{"number": i, "macs": macs, "val_accuracy": a} for i, (macs, a) in enumerate(points)]
-    monkeypatch.setattr(run, "front", lambda: front)
+    objectives = [OBJECTIVES[name].describe() for name in ("val_accuracy", "macs")]
+    monkeypatch.setattr(run, "to_dict", lambda: {"trials": front, "objectives": objectives})
     return run
 
 
@@ -203,9 +206,33 @@ def test_the_best_one_to_take(monkeypatch):
     assert run.best(min_accuracy=0.6)["number"] == 1
     assert run.best(min_accuracy=0.5)["number"] == 0
     assert run.best(max_macs=1000, min_accuracy=0.85)["number"] == 2
-    for bounds in ({"max_macs": 9}, {"min_accuracy": 0.91}, {"max_macs": 99, "min_accuracy": 0.6}):
-        with pytest.raises(ValueError, match=r"starts at 10 MACs and reaches val_accuracy 0\.9000"):
-            run.best(**bounds)
+    assert run.best(limits={"macs": 999})["number"] == 1
+    assert run.best(limits={"val_accuracy": 0.6})["number"] == 1
+
+
+@pytest.mark.parametrize(
+    ("bounds", "says"),
+    [
+        (
+            {"max_macs": 9},
+            "macs <= 9; the front reaches macs 10; nearest: trial 0 with val_accuracy 0.5, macs 10",
+        ),
+        (
+            {"min_accuracy": 0.91},
+            "val_accuracy >= 0.91; the front reaches val_accuracy 0.9; nearest: trial 2",
+        ),
+        (
+            {"max_macs": 99, "min_accuracy": 0.6},
+            "macs <= 99 and val_accuracy >= 0.6; the front reaches macs 10 and val_accuracy 0.9; nearest: trial 1",
+        ),
+        ({"limits": {"mac": 9}}, "no limit on 'mac'; trials have val_accuracy, macs; did you mean 'macs'?"),
+        ({"max_macs": "100k"}, "the limit on macs is '100k'; it must be a finite number"),
+    ],
+)
+def test_where_nothing_qualifies_the_nearest_is_named(monkeypatch, bounds, says):
+    run = _with_front(monkeypatch, [(10, 0.5), (100, 0.8), (1000, 0.9)])
+    with pytest.raises(InputError, match=re.escape(says)):
+        run.best(**bounds)
 
 
 def test_the_best_of_a_real_run_is_on_its_front(tiny_run: Path):

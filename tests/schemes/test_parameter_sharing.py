@@ -104,7 +104,7 @@ def test_without_a_hint_the_student_is_that_of_shared_layers_only(context) -> No
 
 def test_one_stage_is_too_few(context) -> None:
     config = replace(shared(), architecture=ArchitectureSpec((StageSpec("basic", 1, 4),)))
-    found = problems(config, context.designs.design_cost(config), context.resources.spec)
+    found = problems(context.designs.measured(config), context.resources.spec)
     assert "at least 2 stages, got 1" in found[0]
 
 

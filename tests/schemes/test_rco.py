@@ -91,16 +91,20 @@ def test_a_trial_is_booked_like_any_other(context) -> None:
 
 
 def test_what_cannot_work_is_turned_away(context) -> None:
-    cost = context.designs.design_cost(design())
     assisted = routed(LOGITS)
     chain = (AssistantSpec(STUDENT),)
     assisted = replace(assisted, distillation=replace(assisted.distillation, assistants=chain))
-    assert "takes no assistant" in problems(assisted, cost, context.resources.spec)[0]
+    assert "takes no assistant" in problems(context.designs.measured(assisted), context.resources.spec)[0]
     foreign = replace(
         context.resources.spec, teacher=TeacherSpec(torchvision="resnet18", checkpoint="x.pt", saw="other")
     )
-    assert "needs a teacher that naskd trains" in problems(routed(LOGITS), cost, foreign)[0]
-    assert "option 'anchors'" in problems(routed(LOGITS, anchors=1), cost, context.resources.spec)[0]
+    assert (
+        "needs a teacher that naskd trains" in problems(context.designs.measured(routed(LOGITS)), foreign)[0]
+    )
+    assert (
+        "option 'anchors'"
+        in problems(context.designs.measured(routed(LOGITS, anchors=1)), context.resources.spec)[0]
+    )
 
 
 def test_without_knowledge_a_route_is_plain_training(context) -> None:

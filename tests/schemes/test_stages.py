@@ -145,11 +145,13 @@ def test_a_stage_and_a_common_term_share_a_training(context) -> None:
 
 @every_kind
 def test_what_leaves_no_time_or_no_teaching_is_turned_away(kind, context) -> None:
-    cost = context.designs.design_cost(design())
-    assert "at least 2 epochs" in problems(staged(kind, epochs=1), cost, context.resources.spec)[0]
+    assert (
+        "at least 2 epochs"
+        in problems(context.designs.measured(staged(kind, epochs=1)), context.resources.spec)[0]
+    )
     config = staged(kind)
     config = replace(config, distillation=replace(config.distillation, ce_weight=0.0))
-    found = problems(config, cost, context.resources.spec)
+    found = problems(context.designs.measured(config), context.resources.spec)
     assert bool(found) is (kind in TERMS)
     assert not found or "nothing teaches" in found[0]
 

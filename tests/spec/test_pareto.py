@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from naskd.spec.pareto import hypervolume, non_dominated, objective_space
+from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.spec.pareto import front_mask, front_volume, hypervolume, non_dominated, objective_space
 
 SENSES = [(True, False), (False, False), (True, True), (True, False, False), (False, True, False)]
 
@@ -127,11 +128,40 @@ def test_order_and_copies_do_not_matter(points, random):
         assert hypervolume(others, reference, maximise) < volume - 1e-9
 
 
-def test_objective_space_takes_the_logarithm_of_costs_alone():
-    space = objective_space([[0.9, 1000, 10], [np.nan, 1e6, np.nan]], ("val_accuracy", "macs", "n_params"))
+def axes(*names):
+    return [OBJECTIVES[name] for name in names]
+
+
+def a_cost(name="energy", **changes):
+    """A linear cost, unless told otherwise."""
+    given = {"title": name, "direction": "minimize", "unit": "", "scale": "linear", "known": "before"}
+    return Objective(name, implementation=len, **(given | changes))
+
+
+def test_objective_space_takes_the_logarithm_where_the_scale_says_so():
+    space = objective_space(
+        [[0.9, 1000, 10], [np.nan, 1e6, np.nan]], axes("val_accuracy", "macs", "n_params")
+    )
     np.testing.assert_allclose(space, [[0.9, 3, 1], [np.nan, 6, np.nan]])
-    np.testing.assert_allclose(objective_space([100, 0.5], ("macs", "val_accuracy")), [2, 0.5])
-    assert objective_space([], ("val_accuracy", "macs")).shape == (0, 2)
+    np.testing.assert_allclose(objective_space([100, 0.5], axes("macs", "val_accuracy")), [2, 0.5])
+    np.testing.assert_allclose(objective_space([[-3.0], [0.0]], [a_cost()]), [[-3], [0]])
+    assert objective_space([], axes("val_accuracy", "macs")).shape == (0, 2)
+
+
+def test_front_and_volume_follow_direction_and_scale():
+    points = [[0.5, 100.0], [0.9, 1000.0], [0.4, 1000.0]]
+    by_log = axes("val_accuracy", "macs")
+    assert front_mask(points, by_log).tolist() == [True, True, False]
+    assert front_volume(points, by_log, {"macs": 1e4, "val_accuracy": 0.0}) == pytest.approx(
+        0.5 * 1 + 0.9 * 1
+    )
+    linear = [by_log[0], a_cost()]
+    assert front_mask(points, linear).tolist() == [True, True, False]
+    volume = front_volume(points, linear, {"energy": 2000.0, "val_accuracy": 0.0})
+    assert volume == pytest.approx(0.5 * 900 + 0.9 * 1000)
+    more = [by_log[0], a_cost(direction="maximize")]
+    assert front_mask(points, more).tolist() == [False, True, False]
+    assert front_volume(points, more, {"energy": 0.0, "val_accuracy": 0.0}) == pytest.approx(0.9 * 1000)
 
 
 def test_errors_name_what_is_wrong():
@@ -140,9 +170,9 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="reference_point must be 2 finite numbers"):
         hypervolume([[1, 2]], [1, np.nan], (True, False))
     with pytest.raises(ValueError, match="macs must be positive"):
-        objective_space([[0.5, 0]], ("val_accuracy", "macs"))
+        objective_space([[0.5, 0]], axes("val_accuracy", "macs"))
     with pytest.raises(ValueError, match="end in 2 objectives"):
-        objective_space([0.5], ("val_accuracy", "macs"))
+        objective_space([0.5], axes("val_accuracy", "macs"))
     with pytest.raises(ValueError, match="maximise is empty"):
         non_dominated([], ())
 

@@ -22,6 +22,7 @@ from naskd.spec.study import BudgetSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.study import Study
 from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
 
 IDENTITY = {"epochs": 2, "files": {"space.py": "abc"}, "teacher_hash": "t1", "data_hash": "d1"}
@@ -93,6 +94,9 @@ class FakeWorld:
     def design_cost(self, config: TrialConfig) -> Cost:
         macs = sum(s.width**2 * s.depth * 10 for s in config.architecture.stages)
         return Cost(macs=macs, n_params=macs // 10 + 1, size_bytes=4 * macs)
+
+    def measured(self, config: TrialConfig) -> Measured:
+        return Measured(config, self.design_cost(config), 1, 8, 10)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         return []

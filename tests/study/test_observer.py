@@ -45,7 +45,7 @@ def test_an_observer_is_told_what_the_ledger_holds():
     notes = Notes()
     study = make_study(make_spec(2, teacher=None), space=plain, observers=[notes])
     study.tell(job := study.ask(), TrialResult("complete", job.seed, metrics={"macs": 1}))
-    assert notes.lines[-1] == ("told", "0", "failed", "no finite value for val_accuracy")
+    assert notes.lines[-1] == ("told", "0", "failed", "objective val_accuracy: nan is no finite number")
     assert states(study) == ["FAIL"]
 
 

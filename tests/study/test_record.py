@@ -8,7 +8,9 @@ import pytest
 from fake_world import ASSISTANT_MACS, REFERENCE, TRIAL_MACS, drive, joint, make_spec, make_study, plain
 from optuna.storages import InMemoryStorage
 
-from naskd.study.record import importance, load_ledger, run_record
+from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
 from naskd.trials.jobs import TrialResult
 
@@ -50,8 +52,22 @@ def test_the_front_record_is_what_scripts_rely_on(study):
     assert set(record) >= TOP
     assert (record["study"], record["schema_version"]) == ("fake", 1)
     assert record["objectives"] == [
-        {"name": "val_accuracy", "direction": "maximize"},
-        {"name": "macs", "direction": "minimize"},
+        {
+            "name": "val_accuracy",
+            "title": "validation accuracy",
+            "direction": "maximize",
+            "unit": "fraction",
+            "scale": "linear",
+            "known": "after",
+        },
+        {
+            "name": "macs",
+            "title": "MACs",
+            "direction": "minimize",
+            "unit": "MACs",
+            "scale": "log",
+            "known": "before",
+        },
     ]
     assert all(set(t) >= TRIAL for t in record["trials"])
     assert all(set(t["config"]) >= {"architecture", "distillation", "training"} for t in record["trials"])
@@ -163,7 +179,7 @@ def test_progress_never_falls_and_ends_at_the_hypervolume(study):
 
 
 def test_importance_shares_sum_to_one_and_find_what_matters(study):
-    found = importance(study.optuna_study, study.spec.objectives)
+    found = importance(study.optuna_study, study_objectives(study.optuna_study, study.spec.objectives))
     assert set(found) == {"val_accuracy", "macs"}
     for shares in found.values():
         assert sum(shares.values()) == pytest.approx(1.0)
@@ -173,12 +189,14 @@ def test_importance_shares_sum_to_one_and_find_what_matters(study):
 
 
 def test_with_few_trials_importance_is_not_told():
-    assert importance(_searched(9).optuna_study, ("val_accuracy", "macs")) == {}
+    few = _searched(9).optuna_study
+    axes = study_objectives(few, ("val_accuracy", "macs"))
+    assert importance(few, axes) == {}
     constant = _searched(12, space=plain)
     for trial in constant.optuna_study._storage.get_all_trials(0, deepcopy=False):
         if trial.values:
             trial.values[0] = 0.5
-    assert set(importance(constant.optuna_study, ("val_accuracy", "macs"))) == {"macs"}
+    assert set(importance(constant.optuna_study, axes)) == {"macs"}
 
 
 def test_a_study_without_a_complete_trial_has_an_empty_front():
@@ -205,3 +223,38 @@ def test_loading_a_ledger_that_is_not_there(tmp_path):
     open_storage("journal", tmp_path)
     with pytest.raises(ValueError, match="holds no study named 'fake'"):
         load_ledger(make_spec(), tmp_path)
+
+
+def test_a_study_keeps_what_its_objectives_are(monkeypatch):
+    """Whoever looks need not know a user's own objectives."""
+    energy = Objective(
+        "energy", "energy", "minimize", "mJ", "linear", "before", lambda measured: measured.cost.macs
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(OBJECTIVES, "_cards", dict(OBJECTIVES._cards))
+        OBJECTIVES.register(energy)
+        patch.setitem(REFERENCE, "energy", 1e6)
+        names = ("val_accuracy", "energy")
+        study = make_study(make_spec(3, objectives=names), InMemoryStorage(), space=plain)
+        while (job := study.ask()) is not None:
+            result = study.facts.work(job)
+            if job.kind == "trial" and job.job_id != "2":
+                result = replace(result, metrics={**result.metrics, "energy": 40.0 + int(job.job_id)})
+            study.tell(job, result)
+    assert "energy" not in OBJECTIVES
+    record = run_record(study.optuna_study, names)
+    assert record["objectives"][1] == energy.describe()
+    assert [t["energy"] for t in record["trials"]] == [40.0, 41.0, None]
+    assert record["trials"][2]["reason"] == "objective energy: nan is no finite number"
+    assert record["hypervolume"] > 0
+
+
+def test_a_study_of_before_is_described_by_what_is_registered(study):
+    attributes = study.optuna_study._storage.get_study_user_attrs(study.optuna_study._study_id)
+    kept = attributes.pop("objectives")
+    try:
+        assert run_record(study.optuna_study, study.spec.objectives)["objectives"] == kept
+        with pytest.raises(InputError, match="unknown objective 'enery'"):
+            study_objectives(study.optuna_study, ("val_accuracy", "enery"))
+    finally:
+        attributes["objectives"] = kept

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import optuna
@@ -6,26 +7,34 @@ from fake_world import FakeWorld, joint, make_spec, plain, student
 
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import LimitsSpec
-from naskd.study.space_sample import check_warm_start, describe_range, random_reference_point, sample_space
+from naskd.study.space_sample import (
+    check_warm_start,
+    describe_range,
+    methods_of_the_script,
+    random_reference_point,
+    sample_space,
+)
 
 COST = FakeWorld().design_cost
+MEASURE = FakeWorld().measured
 
 
 def test_a_sample_knows_parameters_size_and_costs():
-    sample = sample_space(joint, make_spec(), COST, 100)
+    sample = sample_space(joint, make_spec(), MEASURE, 100)
     assert sample.log10_size == pytest.approx(math.log10(64 * 4 * 4 * 2 * 8 * 3))
     assert set(sample.parameters) == {"width", "depth", "rate", "kd.use", "kd.temperature", "kd.assistant"}
     ids = [config.config_id for config, _ in sample.designs]
     assert len(ids) == len(set(ids)) > 50
     assert all(cost == COST(config) for config, cost in sample.designs)
     assert all(config.training.epochs == 2 for config, _ in sample.designs), "the study's epochs"
-    again = sample_space(joint, make_spec(), COST, 100)
+    again = sample_space(joint, make_spec(), MEASURE, 100)
     assert [c.config_id for c, _ in again.designs] == ids
 
 
 def test_designs_outside_the_limits_are_told_apart():
-    sample = sample_space(plain, make_spec(limits=LimitsSpec(max_macs=10_000)), COST, 80)
+    sample = sample_space(plain, make_spec(limits=LimitsSpec(max_macs=10_000)), MEASURE, 80)
     assert sample.designs
     assert sample.turned_away
     assert all(cost.macs <= 10_000 for _, cost in sample.designs)
@@ -45,7 +54,7 @@ def _invalid(trial):
     ("space", "reason"), [(_pruned, "pruned by the space: odd"), (_invalid, "invalid: first line")]
 )
 def test_what_a_space_refuses_is_turned_away(space, reason):
-    assert sample_space(space, make_spec(), COST, 3).turned_away == [reason] * 3
+    assert sample_space(space, make_spec(), MEASURE, 3).turned_away == [reason] * 3
 
 
 def _slashes(trial):
@@ -63,7 +72,7 @@ def _slashes(trial):
 )
 def test_a_broken_space_is_told(space, message):
     with pytest.raises(InputError, match=message):
-        sample_space(space, make_spec(), COST, 4)
+        sample_space(space, make_spec(), MEASURE, 4)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +88,14 @@ def test_a_broken_space_is_told(space, message):
 )
 def test_warm_starts_are_checked_before_anything_starts(given, found):
     spec = make_spec(warm_start=(given,))
-    parameters = sample_space(joint, spec, COST, 20).parameters
+    parameters = sample_space(joint, spec, MEASURE, 20).parameters
     mistakes = check_warm_start(joint, spec, parameters)
     assert [m.startswith(found) for m in mistakes] == ([True] if found else [])
 
 
 def test_all_mistakes_of_a_warm_start_are_told_at_once():
     spec = make_spec(warm_start=({"width": 65, "widht": 1}, {"depth": 9}))
-    mistakes = check_warm_start(joint, spec, sample_space(joint, spec, COST, 20).parameters)
+    mistakes = check_warm_start(joint, spec, sample_space(joint, spec, MEASURE, 20).parameters)
     assert len(mistakes) == 3
     assert mistakes[-1].startswith("warm_start[1]: depth = 9")
 
@@ -96,7 +105,7 @@ def test_a_warm_start_that_its_space_refuses_is_told():
         return TrialConfig(student(trial.suggest_int("width", -2, 4)))
 
     spec = make_spec(warm_start=({"width": 2}, {"width": -1}))
-    parameters = sample_space(space, spec, COST, 20).parameters
+    parameters = sample_space(space, spec, MEASURE, 20).parameters
     (mistake,) = check_warm_start(space, spec, parameters)
     assert mistake.startswith("warm_start[1]: ")
 
@@ -116,7 +125,7 @@ def test_ranges_in_words():
 def test_the_reference_point_lies_behind_all_designs():
     objectives = ("val_accuracy", "macs", "n_params")
     spec = make_spec(objectives=objectives)
-    sample = sample_space(joint, spec, COST, 50)
+    sample = sample_space(joint, spec, MEASURE, 50)
     point = random_reference_point(sample, spec, n_classes=10, n_train=100)
     assert point["val_accuracy"] == 0.1
     assert point["macs"] == max(cost.macs for _, cost in sample.designs)
@@ -125,14 +134,60 @@ def test_the_reference_point_lies_behind_all_designs():
 
 def test_the_reference_point_is_the_limit_or_what_the_file_says():
     spec = make_spec(limits=LimitsSpec(max_macs=5_000), reference_point={"val_accuracy": 0.5})
-    sample = sample_space(joint, spec, COST, 50)
+    sample = sample_space(joint, spec, MEASURE, 50)
     assert random_reference_point(sample, spec, 10, 100) == {"val_accuracy": 0.5, "macs": 5_000.0}
 
 
 def test_the_reference_point_of_training_macs_grows_with_data_and_epochs():
     spec = make_spec(objectives=("val_accuracy", "train_macs"))
-    sample = sample_space(joint, spec, COST, 50)
+    sample = sample_space(joint, spec, MEASURE, 50)
     largest = max(cost.macs for _, cost in sample.designs)
     point = random_reference_point(sample, spec, 10, n_train=1000)
     assert point["train_macs"] >= 3 * largest * 1000 * spec.epochs
     assert random_reference_point(sample, spec, 10, n_train=2000)["train_macs"] == 2 * point["train_macs"]
+
+
+@pytest.fixture
+def gain(monkeypatch):
+    """An objective known before training of which more is better, down to below 0."""
+    card = Objective(
+        "gain", "gain", "maximize", "", "linear", "before", lambda measured: 1e4 - measured.cost.macs
+    )
+    monkeypatch.setattr(OBJECTIVES, "_cards", {**OBJECTIVES._cards, "gain": card})
+    return card
+
+
+def test_the_reference_point_of_what_is_maximised_is_its_least_or_its_lower_limit(gain):
+    spec = make_spec(objectives=("val_accuracy", "gain"))
+    sample = sample_space(joint, spec, MEASURE, 50)
+    least = min(1e4 - cost.macs for _, cost in sample.designs)
+    assert least < 0
+    assert random_reference_point(sample, spec, 10, 100)["gain"] == least
+    limited = make_spec(objectives=("val_accuracy", "gain"), limits=LimitsSpec(min={"gain": 10}))
+    sample = sample_space(joint, limited, MEASURE, 50)
+    assert all(cost.macs <= 1e4 - 10 for _, cost in sample.designs)
+    assert any(reason.startswith("under min.gain: ") for reason in sample.turned_away)
+    assert random_reference_point(sample, limited, 10, 100)["gain"] == 10
+
+
+def test_a_reference_point_that_nothing_gives_is_asked_for(monkeypatch, gain):
+    late = dataclasses.replace(gain, known="after")
+    monkeypatch.setitem(OBJECTIVES._cards, "gain", late)
+    spec = make_spec(objectives=("val_accuracy", "gain"))
+    sample = sample_space(joint, spec, MEASURE, 5)
+    with pytest.raises(
+        InputError, match=r"reference_point needs a number .*'gain' is known after training alone"
+    ):
+        random_reference_point(sample, spec, 10, 100)
+    given = make_spec(objectives=("val_accuracy", "gain"), reference_point={"gain": -3.0})
+    assert random_reference_point(sample, given, 10, 100) == {"val_accuracy": 0.1, "gain": -3.0}
+    own = dataclasses.replace(late, reference=lambda outlook: -float(outlook.n_train))
+    monkeypatch.setitem(OBJECTIVES._cards, "gain", own)
+    assert random_reference_point(sample, spec, 10, 100)["gain"] == -100
+
+
+def test_objectives_of_the_running_script_are_told(monkeypatch, gain):
+    assert methods_of_the_script(sample_space(joint, make_spec(), MEASURE, 3), ("macs", "gain")) == []
+    monkeypatch.setattr(gain.implementation, "__module__", "__main__")
+    sample = sample_space(joint, make_spec(), MEASURE, 3)
+    assert methods_of_the_script(sample, ("macs", "gain")) == ["objective 'gain'"]

@@ -143,7 +143,8 @@ def test_a_result_without_a_finite_value_fails_with_a_reason_and_the_study_goes_
     study.tell(job, TrialResult("complete", job.seed, metrics=metrics))
     drive(study)
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert "no finite value for val_accuracy" in reasons(study)[0]
+    assert "objective val_accuracy: " in reasons(study)[0]
+    assert "no finite number" in reasons(study)[0]
     again = make_study(make_spec(3), reopen(), study.facts, space=plain)
     assert again.finished
 

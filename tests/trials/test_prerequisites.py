@@ -41,7 +41,7 @@ def two_teachers(folder: Path, **changes: Any) -> StudyContext:
 
 def why_not(config: TrialConfig, spec: StudySpec, context: StudyContext) -> list[str]:
     settled = settle(config, spec)
-    return problems(settled, context.designs.design_cost(settled), spec)
+    return problems(context.designs.measured(settled), spec)
 
 
 def test_a_design_is_taught_by_the_teacher_that_it_names(tmp_path) -> None:

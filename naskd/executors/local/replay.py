@@ -13,6 +13,7 @@ from naskd.spec.clock import FakeClock
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import RunError
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
+from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
 
 
@@ -42,10 +43,23 @@ class ReplayFacts:
 
     Args:
         cost: Of a design.
+        in_channels, resolution, n_classes: Of the images; see :class:`~naskd.trials.measures.Measured`.
     """
 
-    def __init__(self, cost: Callable[[TrialConfig], Cost]) -> None:
+    def __init__(
+        self,
+        cost: Callable[[TrialConfig], Cost],
+        *,
+        in_channels: int = 3,
+        resolution: int = 32,
+        n_classes: int = 10,
+    ) -> None:
         self.design_cost = cost
+        self._shape = (in_channels, resolution, n_classes)
+
+    def measured(self, config: TrialConfig) -> Measured:
+        """See :class:`~naskd.study.facts.DesignFacts`."""
+        return Measured(config, self.design_cost(config), *self._shape)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """None: the table has its design."""

@@ -1,0 +1,74 @@
+"""Which trial of a front to take."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from naskd.spec.errors import InputError
+from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, cost_of
+from naskd.spec.registry import nearest
+
+Trial = Mapping[str, Any]
+
+
+def choose(front: Sequence[Trial], objectives: Sequence[Objective], limits: Mapping[str, float]) -> Trial:
+    """The one to take.
+
+    Within limits on costs alone that is the most accurate; with a limit on accuracy the cheapest that reaches it.
+
+    Args:
+        front: Trials of a record's front.
+        objectives: Of the study, as the record describes them.
+        limits: By name: what is minimised is at most this, what is maximised at least.
+
+    Raises:
+        InputError: The front is empty, a limit is of nothing that trials have, or none keeps the limits.
+    """
+    if not front:
+        raise InputError("the run has no complete trial yet")
+    bounds = [(_objective(name, front, objectives), _number(name, bound)) for name, bound in limits.items()]
+    cost, accuracy = cost_of(objectives), next(o for o in objectives if o.name == ACCURACY)
+
+    def excess(trial: Trial) -> float:
+        return sum((_excess(trial, objective, bound, front) for objective, bound in bounds), start=0.0)
+
+    found = [trial for trial in front if excess(trial) == 0]
+    if not found:
+        wanted = " and ".join(f"{o.name} {'>=' if o.maximise else '<='} {bound:g}" for o, bound in bounds)
+        ends = " and ".join(f"{o.name} {_best(front, o):g}" for o, _ in bounds)
+        near = min(front, key=excess)
+        shown = ", ".join(
+            f"{o.name} {near[o.name]:g}" for o in dict.fromkeys([*objectives, *(o for o, _ in bounds)])
+        )
+        raise InputError(
+            f"nothing on the front has {wanted}; the front reaches {ends}; nearest: trial {near['number']} with {shown}"
+        )
+    order = (cost, accuracy) if ACCURACY in limits else (accuracy, cost)
+    return min(found, key=lambda trial: tuple(o.sign * trial[o.name] for o in order))
+
+
+def _objective(name: str, front: Sequence[Trial], objectives: Sequence[Objective]) -> Objective:
+    known = {
+        objective.name: objective for objective in OBJECTIVES if front[0].get(objective.name) is not None
+    }
+    known |= {objective.name: objective for objective in objectives}
+    if name not in known:
+        raise InputError(f"no limit on {name!r}; trials have {', '.join(known)}{nearest(name, known)}")
+    return known[name]
+
+
+def _number(name: str, bound: Any) -> float:
+    if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+        raise InputError(f"the limit on {name} is {bound!r}; it must be a finite number")
+    return float(bound)
+
+
+def _best(front: Sequence[Trial], objective: Objective) -> float:
+    return objective.sign * min(objective.sign * float(trial[objective.name]) for trial in front)
+
+
+def _excess(trial: Trial, objective: Objective, bound: float, front: Sequence[Trial]) -> float:
+    """By how much a trial breaks a limit, as a share of what the front spans beyond it; 0 within."""
+    over = objective.sign * (trial[objective.name] - bound)
+    most = max(objective.sign * (other[objective.name] - bound) for other in front)
+    return float(over / most) if over > 0 else 0.0

@@ -1,0 +1,190 @@
+"""What objectives are computed from, and the objectives that naskd brings.
+
+Importing this imports neither torch nor data: objectives known before training are for those who train nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.spec.registry import imported
+from naskd.spec.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from naskd.data.images import SearchData
+    from naskd.training.compute import Compute
+    from naskd.trials.run import TrialRun
+
+
+class ObjectiveError(InputError):
+    """An objective raised, or its value is none: not finite, or not positive on a logarithmic scale."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of a design before its training.
+
+    Args:
+        config: The design.
+        cost: Of its deployed network.
+        in_channels: Of the images, 1 or 3.
+        resolution: Height and width of the images, in pixels.
+        n_classes: Number of classes.
+    """
+
+    config: TrialConfig
+    cost: Cost
+    in_channels: int
+    resolution: int
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class Trained(Measured):
+    """What is known of a design after its training, beside what was known before.
+
+    Args:
+        config, cost, in_channels, resolution, n_classes: See :class:`Measured`.
+        network: What is deployed, on the device and in evaluation mode. To be left as it is.
+        data: Images; judge by ``data.val``, which the training has not seen.
+        compute: Device, precision and memory layout.
+        metrics: By name: ``val_accuracy``, ``train_macs``, ..., and the study's objectives up to this one.
+        curve: One mapping an epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
+    """
+
+    network: "nn.Module"
+    data: "SearchData"
+    compute: "Compute"
+    metrics: Mapping[str, float]
+    curve: Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of a study before its first training, for reference points.
+
+    Args:
+        designs: Random ones of the space that may be trained.
+        n_classes: Number of classes.
+        n_train: Number of training images.
+        epochs: Of each training.
+    """
+
+    designs: Sequence[Measured]
+    n_classes: int
+    n_train: int
+    epochs: int
+
+
+# --- the objectives that naskd brings ------------------------------------------------------------------------------
+
+
+def val_accuracy(trained: Trained) -> float:
+    """Fraction of the validation images that are named right, after the last epoch."""
+    return trained.metrics["val_accuracy"]
+
+
+def macs(measured: Measured) -> float:
+    """Multiply-accumulates of one image."""
+    return measured.cost.macs
+
+
+def n_params(measured: Measured) -> float:
+    """Trainable parameters of the deployed network."""
+    return measured.cost.n_params
+
+
+def size_bytes(measured: Measured) -> float:
+    """Bytes of the deployed network's weights."""
+    return measured.cost.size_bytes
+
+
+def train_macs(trained: Trained) -> float:
+    """Multiply-accumulates of the training, as if no teacher output were remembered."""
+    return trained.metrics["train_macs"]
+
+
+def chance(outlook: Outlook) -> float:
+    """Accuracy of who guesses."""
+    return 1.0 / outlook.n_classes
+
+
+def most_train_macs(outlook: Outlook) -> float:
+    """Three passes over the data an epoch by the largest design; a third more for teacher and evaluation."""
+    largest = max((design.cost.macs for design in outlook.designs), default=1)
+    return float(largest) * outlook.epochs * outlook.n_train * 4
+
+
+# --- computing them ------------------------------------------------------------------------------------------------
+
+
+def objective_value(objective: Objective, measured: Measured) -> float:
+    """The value of an objective.
+
+    Args:
+        objective: A registered one.
+        measured: A :class:`Trained` where the objective is known after training.
+
+    Raises:
+        ObjectiveError: It raises, or its value cannot stand; the message begins with its name.
+    """
+    try:
+        value = float(imported(objective.implementation)(measured))
+    except Exception as error:  # a user's objective may raise anything; the answer names it
+        said = str(error).splitlines()
+        what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+        raise ObjectiveError(f"objective {objective.name}: {what}") from error
+    if problem := value_problem(objective, value):
+        raise ObjectiveError(f"objective {objective.name}: {problem}")
+    return value
+
+
+def value_problem(objective: Objective, value: float) -> str:
+    """Why a number cannot be a value of an objective; empty when it can."""
+    if not math.isfinite(value):
+        return f"{value} is no finite number"
+    if objective.scale == "log" and value <= 0:
+        return f"{value:g} has no logarithm, and its scale is log"
+    return ""
+
+
+def trial_metrics(
+    run: "TrialRun", config: TrialConfig, metrics: Mapping[str, float], objectives: Sequence[str], seed: int
+) -> dict[str, float]:
+    """The metrics of a finished training with all objectives of a study among them.
+
+    Args:
+        run: Of the training.
+        config: Its design.
+        metrics: What is known of it already; not computed again.
+        objectives: Names, in the study's order.
+        seed: Of the training: what an objective draws at random depends on it alone.
+
+    Raises:
+        ObjectiveError: See :func:`objective_value`.
+    """
+    found, resources = dict(metrics), run.context.resources
+    missing = [name for name in objectives if name not in found]
+    if not missing:
+        return found
+    measured = run.context.designs.measured(config)
+    trained = Trained(
+        **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
+        network=run.scheme.deployed.eval(),
+        data=resources.data,
+        compute=resources.compute,
+        metrics=found,
+        curve=tuple(run.curve),
+    )
+    with resources.compute.drawing(derive_seed("objectives", seed)):
+        for name in missing:
+            known = dataclasses.replace(trained, metrics=dict(found))
+            found[name] = objective_value(OBJECTIVES[name], known)
+    return found
