@@ -21,8 +21,16 @@ from naskd.spec.option import Option
 from naskd.spec.seeds import trial_seed
 from naskd.study import admission
 from naskd.study.admission import design_today, problems, settle
+from naskd.trials.measures import Measured
 
 COST = Cost(1000, 100, 400)
+
+
+def measured(config: TrialConfig) -> Measured:
+    """What a design costs does not matter here."""
+    return Measured(config, COST, 1, 8, 10)
+
+
 ODD = ArchitectureSpec((StageSpec("basicc", 1, 8),))
 
 
@@ -65,10 +73,10 @@ def test_unknown_names_are_unknown_wherever_they_stand(config: TrialConfig, what
 
 def test_a_card_of_a_family_turns_designs_and_assistants_away(family: FamilyCard) -> None:
     wrong = ArchitectureSpec(family="plain", options=(("depth", 9),))
-    (found,) = problems(settle(TrialConfig(wrong), make_spec()), COST, make_spec())
+    (found,) = problems(measured(settle(TrialConfig(wrong), make_spec())), make_spec())
     assert found.startswith("option 'depth' of network family 'plain' is 9; allowed:")
     taught = DistillationSpec((KnowledgeTerm("logits"),), assistants=(AssistantSpec(wrong),))
-    (found,) = problems(settle(TrialConfig(student(8), taught), make_spec()), COST, make_spec())
+    (found,) = problems(measured(settle(TrialConfig(student(8), taught), make_spec())), make_spec())
     assert found.startswith("assistant: option 'depth' of network family 'plain' is 9")
 
 
@@ -76,10 +84,10 @@ def test_stages_are_counted_by_the_familys_card(family: FamilyCard, monkeypatch:
     config = TrialConfig(
         ArchitectureSpec(family="plain"), DistillationSpec((KnowledgeTerm("fsp", weighting="balanced"),))
     )
-    (found,) = problems(settle(config, make_spec()), COST, make_spec())
+    (found,) = problems(measured(settle(config, make_spec())), make_spec())
     assert "at least 2 stages, got 0" in found
     monkeypatch.setattr(FamilyCard, "n_stages", lambda self, architecture: 4)
-    assert problems(settle(config, make_spec()), COST, make_spec()) == []
+    assert problems(measured(settle(config, make_spec())), make_spec()) == []
     pairs = DistillationSpec((KnowledgeTerm("hint", pairs="middle"),))
     assert (
         settle(TrialConfig(config.architecture, pairs), make_spec()).distillation.terms[0].pairs == "middle"
@@ -88,12 +96,12 @@ def test_stages_are_counted_by_the_familys_card(family: FamilyCard, monkeypatch:
 
 def test_a_scheme_that_reads_the_design_takes_the_families_that_it_knows(family: FamilyCard) -> None:
     config = TrialConfig(ArchitectureSpec(family="plain"), DistillationSpec(scheme="parameter_sharing"))
-    found = problems(settle(config, make_spec()), COST, make_spec())
+    found = problems(measured(settle(config, make_spec())), make_spec())
     assert "trains students of 'cnn', not of the network family 'plain'" in found[0]
     config = TrialConfig(
         ArchitectureSpec((StageSpec("basic", 1, 8),) * 2), DistillationSpec(scheme="parameter_sharing")
     )
-    assert problems(settle(config, make_spec()), COST, make_spec()) == []
+    assert problems(measured(settle(config, make_spec())), make_spec()) == []
 
 
 def test_a_design_written_in_two_ways_is_trained_once() -> None:
