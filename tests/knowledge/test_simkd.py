@@ -20,7 +20,7 @@ from naskd.trials.jobs import Decision, Job
 from naskd.trials.run import TrialRun, start_run
 from naskd.trials.steps import run_job
 
-from .fakes import given, random_taps, shapes
+from naskd.testing.taps import given, random_taps, shapes
 
 SIMKD = KnowledgeTerm("simkd")
 TEACHER = shapes((8, 8), (12, 4))

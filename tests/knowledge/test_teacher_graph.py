@@ -14,7 +14,7 @@ from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.trials.context import StudyContext
 from naskd.trials.run import start_run
 
-from .fakes import random_taps, shapes
+from naskd.testing.taps import random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation
 from .test_similarity import vectors
 
