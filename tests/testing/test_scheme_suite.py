@@ -161,7 +161,10 @@ def card(implementation: type[Scheme], **changes: object) -> SchemeCard:
 
 @pytest.fixture(autouse=True)
 def cards() -> Iterator[None]:
-    with registered(SCHEMES, *map(card, (Good, Peers, *BROKEN)), card(Good, name="Titleless", title="")):
+    alone = card(Good, name="Alone", supervisor="peers")
+    with registered(
+        SCHEMES, *map(card, (Good, Peers, *BROKEN)), card(Good, name="Titleless", title=""), alone
+    ):
         yield
 
 
@@ -192,6 +195,10 @@ def test_a_broken_scheme_is_caught(bad: str, check: str, others: tuple[object, .
 def test_peers_that_are_not_detached_are_caught(context) -> None:
     check = SchemeSuite().test_a_step_moves_what_its_optimizer_trains
     assert_caught(check, "Peers", "Entangled", "labels", context)
+
+
+def test_a_card_that_denies_its_teacher_is_caught(tmp_path) -> None:
+    assert_caught(SchemeSuite().test_a_teacher_is_needed_as_the_card_says, "Good", "Alone", tmp_path)
 
 
 def test_a_card_that_says_nothing_is_caught() -> None:
