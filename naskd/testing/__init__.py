@@ -28,5 +28,13 @@ from naskd.testing.executors import ExecutorSuite  # noqa: E402
 from naskd.testing.knowledge import KnowledgeLossSuite  # noqa: E402
 from naskd.testing.samplers import SamplerSuite  # noqa: E402
 from naskd.testing.schemes import SchemeSuite  # noqa: E402
+from naskd.testing.teachers import TeacherSourceSuite  # noqa: E402
 
-__all__ = ["BlockSuite", "ExecutorSuite", "KnowledgeLossSuite", "SamplerSuite", "SchemeSuite"]
+__all__ = [
+    "BlockSuite",
+    "ExecutorSuite",
+    "KnowledgeLossSuite",
+    "SamplerSuite",
+    "SchemeSuite",
+    "TeacherSourceSuite",
+]
