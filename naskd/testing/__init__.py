@@ -25,16 +25,22 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgut
 
 from naskd.testing.blocks import BlockSuite  # noqa: E402
 from naskd.testing.executors import ExecutorSuite  # noqa: E402
+from naskd.testing.families import FamilySuite  # noqa: E402
 from naskd.testing.knowledge import KnowledgeLossSuite  # noqa: E402
+from naskd.testing.loggers import LoggerSuite  # noqa: E402
 from naskd.testing.samplers import SamplerSuite  # noqa: E402
 from naskd.testing.schemes import SchemeSuite  # noqa: E402
+from naskd.testing.stopping import StoppingRuleSuite  # noqa: E402
 from naskd.testing.teachers import TeacherSourceSuite  # noqa: E402
 
 __all__ = [
     "BlockSuite",
     "ExecutorSuite",
+    "FamilySuite",
     "KnowledgeLossSuite",
+    "LoggerSuite",
     "SamplerSuite",
     "SchemeSuite",
+    "StoppingRuleSuite",
     "TeacherSourceSuite",
 ]

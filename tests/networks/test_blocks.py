@@ -9,8 +9,8 @@ from torch import nn
 
 from naskd.networks import BLOCKS, BlockCard
 from naskd.networks.block import Block
-from naskd.networks.layers import SqueezeExcitation, scaled_width
 from naskd.networks.cnn import block_type
+from naskd.networks.layers import SqueezeExcitation, scaled_width
 from naskd.spec.design import StageSpec
 from naskd.testing import BlockSuite
 from naskd.testing.blocks import make
