@@ -16,7 +16,6 @@ from typing import Any
 import mishaps
 import pytest
 import torch
-from fixed_source import FixedSource
 from mishaps import notes
 from small_studies import design, given, small_context
 
@@ -26,6 +25,7 @@ from naskd.executors.local.processes import Device, ProcessesExecutor, Slot, dev
 from naskd.runs.run import open_run
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore
+from naskd.testing.fixed_source import FixedSource
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.steps import run_job
 

@@ -7,9 +7,9 @@ from torch import Tensor
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.feature.attention import AttentionLoss, attention_loss, attention_map
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import TEACHERS, random_taps, shapes
 
 from . import reference
-from .fakes import TEACHERS, random_taps, shapes
 from .parity import assert_parity
 
 

@@ -23,8 +23,7 @@ from naskd.networks.teachers import Teacher
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
 from naskd.store.columns import DeviceCopies, at_rest, in_use
-
-from .fakes import changed
+from naskd.testing.taps import changed
 
 TESTS = str(Path(__file__).parents[1])
 N = FILL_BATCH + 70

@@ -6,8 +6,8 @@ import torch
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.relation.cc import CcLoss, cc_loss, gaussian_kernel
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import random_taps, shapes
 
-from .fakes import random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation
 from .test_similarity import vectors
 

@@ -11,8 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from naskd.knowledge.base import Lesson, LossInputs
 from naskd.knowledge.relation.crd import CrdLoss, crd_loss
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import STUDENTS, TEACHERS, random_taps
+from naskd.testing.taps import STUDENTS, TEACHERS, random_taps
 
 STUDENT, TEACHER = STUDENTS["two stages"], TEACHERS["three stages"]
 

@@ -5,8 +5,7 @@ from torch import Tensor
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.relation.fsp import FspLoss, fsp_loss, fsp_matrix
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import STUDENTS, TEACHERS, random_taps
+from naskd.testing.taps import STUDENTS, TEACHERS, random_taps
 
 
 def maps(*size: int, seed: int = 0) -> Tensor:

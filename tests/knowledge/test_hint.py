@@ -6,9 +6,9 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.feature.hint import HintLoss, hint_loss
 from naskd.nn.taps import Tap, Taps
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import random_taps, shapes
 
 from . import reference
-from .fakes import random_taps, shapes
 from .parity import assert_parity
 
 

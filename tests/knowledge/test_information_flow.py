@@ -9,8 +9,8 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.relation.information_flow import InformationFlowLoss, flow_divergence
 from naskd.nn.taps import Taps
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import changed, random_taps, shapes
 
-from .fakes import changed, random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation
 from .test_similarity import vectors
 

@@ -6,8 +6,8 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.relation.irg import IrgLoss, edges, irg_loss
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import changed, random_taps, shapes
 
-from .fakes import changed, random_taps, shapes
 from .test_pkt import rotation
 from .test_similarity import vectors
 

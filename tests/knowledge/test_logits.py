@@ -6,9 +6,9 @@ import torch
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.response.logits import LogitsLoss, logits_loss
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import STUDENTS, TEACHERS, random_taps, shapes
 
 from . import reference
-from .fakes import STUDENTS, TEACHERS, random_taps, shapes
 from .parity import assert_parity
 from .responses import random_logits
 

@@ -9,8 +9,7 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.relation.mhgd import AttentionGraph, MhgdLoss, Standardized, mhgd_loss
 from naskd.knowledge.relation.singular import signed, singular_vectors
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import STUDENTS, TEACHERS, random_taps
+from naskd.testing.taps import STUDENTS, TEACHERS, random_taps
 
 INDEX = torch.arange(6)
 LESSON = Lesson(INDEX, INDEX)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
 from naskd.knowledge.pairing import pair_stages
 from naskd.nn.taps import Tap, TapShape, TapShapes, as_map
-
-from .fakes import shapes
+from naskd.testing.taps import shapes
 
 
 def test_equal_grids_meet() -> None:

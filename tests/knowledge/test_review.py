@@ -8,8 +8,7 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.feature.review import Fusion, ReviewLoss, hcl_loss
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import random_taps, shapes
+from naskd.testing.taps import random_taps, shapes
 
 STUDENT, TEACHER = shapes((4, 8), (6, 4), (5, 1)), shapes((8, 8), (12, 4), (16, 2))
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from naskd.knowledge.relation.rkd import RkdLoss, rkd_loss
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import STUDENTS, TEACHERS
 
 from . import reference
-from .fakes import STUDENTS, TEACHERS
 from .parity import assert_parity
 
 

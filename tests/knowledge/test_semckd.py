@@ -9,8 +9,8 @@ from naskd.knowledge.feature.hint import hint_loss
 from naskd.knowledge.feature.semckd import SemckdLoss, association, semckd_loss
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import changed, random_taps, shapes
 
-from .fakes import changed, random_taps, shapes
 from .test_similarity import vectors
 
 STUDENT, TEACHER = shapes((4, 8), (6, 4)), shapes((8, 8), (12, 4), (16, 2))

@@ -15,12 +15,11 @@ from naskd.nn.projected import ProjectedStudent
 from naskd.runs.export import export_student
 from naskd.runs.retrain import Design, Retraining
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.testing.taps import given, random_taps, shapes
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.run import TrialRun, start_run
 from naskd.trials.steps import run_job
-
-from .fakes import given, random_taps, shapes
 
 SIMKD = KnowledgeTerm("simkd")
 TEACHER = shapes((8, 8), (12, 4))

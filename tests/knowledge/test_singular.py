@@ -6,8 +6,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import KnowledgeLoss
 from naskd.knowledge.relation.singular import KEPT, aligned, leading, signed, singular_vectors
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import STUDENTS, TEACHERS, random_taps
+from naskd.testing.taps import STUDENTS, TEACHERS, random_taps
 
 GRIDS = {"more places than channels": (3, 4, 3, 3), "more channels than places": (3, 7, 2, 2)}
 

@@ -6,8 +6,7 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.feature.srrl import SrrlLoss, srrl_loss
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import given, random_taps, shapes
+from naskd.testing.taps import given, random_taps, shapes
 
 STUDENT, TEACHER = shapes((4, 4), (6, 2)), shapes((8, 4), (9, 2))
 WEIGHT, BIAS = given(TEACHER).parts.head

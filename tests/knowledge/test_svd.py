@@ -8,8 +8,7 @@ from naskd.knowledge.base import Lesson
 from naskd.knowledge.relation.singular import aligned, singular_vectors
 from naskd.knowledge.relation.svd import SvdLoss, correlation, svd_loss
 from naskd.spec.design import KnowledgeTerm
-
-from .fakes import STUDENTS, TEACHERS, random_taps
+from naskd.testing.taps import STUDENTS, TEACHERS, random_taps
 
 
 def vectors(*size: int, seed: int = 0) -> Tensor:

@@ -11,10 +11,10 @@ from naskd.knowledge.relation.teacher_graph import TeacherGraphLoss, teacher_gra
 from naskd.knowledge.response.logits import logits_loss
 from naskd.nn.taps import Taps
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
+from naskd.testing.taps import random_taps, shapes
 from naskd.trials.context import StudyContext
 from naskd.trials.run import start_run
 
-from .fakes import random_taps, shapes
 from .test_pkt import EQUAL, ORTHOGONAL, rotation
 from .test_similarity import vectors
 

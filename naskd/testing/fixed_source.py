@@ -23,9 +23,11 @@ class FixedSource:
 
     @property
     def finished(self) -> bool:
+        """See :class:`~naskd.trials.jobs.TrialSource`."""
         return not self.waiting
 
     def ask(self) -> Job | None:
+        """The next job, if what it requires was told."""
         if not self.waiting or not all(self._is_made(r) for r in self.waiting[0].requires):
             return None
         job = self.waiting.popleft()
@@ -36,12 +38,14 @@ class FixedSource:
         return artifact in self.results or artifact not in self.reports
 
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        """Note an epoch; nothing may be reported before it was asked for or after it was told."""
         assert job.job_id in self.asked
         assert job.job_id not in self.results, "a report after the result"
         self.reports[job.job_id].append((epoch, dict(metrics)))
         return Decision.STOP if self.stop_at == (job.job_id, epoch) else Decision.CONTINUE
 
     def tell(self, job: Job, result: TrialResult) -> None:
+        """Note a result; a second one of a job is an error."""
         assert job.job_id in self.asked
         assert job.job_id not in self.results, "told twice"
         self.results[job.job_id] = result

@@ -1,7 +1,8 @@
-"""Taps of imaginary networks."""
+"""Taps of imaginary networks, for tests of knowledge losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -95,8 +96,13 @@ def given(teacher: TapShapes, n_samples: int = N_SAMPLES, *, norms: bool = True)
 
 
 def changed(taps: Taps, change: Callable[[Tensor], Tensor], *, logits: bool = True) -> Taps:
-    """The same taps with `change` applied to every tensor (a new leaf each); `logits` False leaves those
-    alone."""
+    """The same taps with `change` applied to every tensor, a new leaf each.
+
+    Args:
+        taps: Left as they are.
+        change: Of a copy of a tensor.
+        logits: False leaves those alone.
+    """
 
     def leaf(x: Tensor) -> Tensor:
         return change(x.detach().clone()).requires_grad_(x.requires_grad)
@@ -115,3 +121,62 @@ def tensors(taps: Taps) -> dict[str, Tensor]:
     for field in ("stages", "pre_activations"):
         found.update((f"{field}.{i}", tap.tensor) for i, tap in enumerate(getattr(taps, field)))
     return found
+
+
+def gradient(x: Tensor) -> Tensor:
+    """Of a tensor that a loss must have reached."""
+    assert x.grad is not None, "no gradient has arrived"
+    return x.grad
+
+
+def hard_cases(student: Taps, teacher: Taps) -> Iterator[tuple[str, Taps, Taps]]:
+    """Students and teachers as they come in bad moments of a training, by name.
+
+    Args:
+        student: Taps of 6 samples and 5 classes, on which the cases are built.
+        teacher: Likewise.
+    """
+    batch = len(student.logits)
+    zeros, twins = torch.zeros_like, torch.tensor([0, 0, 2, 3, 3, 3])
+
+    def dead(x: Tensor) -> Tensor:
+        x[:, 1:] = 0
+        return x
+
+    yield "zero student", changed(student, zeros), teacher
+    yield "zero teacher", student, changed(teacher, zeros)
+    yield "both zero", changed(student, zeros), changed(teacher, zeros)
+    yield (
+        "one zero sample",
+        changed(student, lambda x: x * (torch.arange(batch) > 0).view(-1, *[1] * (x.ndim - 1))),
+        teacher,
+    )
+    yield "equal samples", changed(student, lambda x: x[twins]), changed(teacher, lambda x: x[twins])
+    yield "equal samples in the student", changed(student, lambda x: x[twins]), teacher
+    yield "equal samples in the teacher", student, changed(teacher, lambda x: x[twins])
+    yield "all samples equal", changed(student, lambda x: x[:1].expand_as(x).clone()), teacher
+    yield (
+        "all samples almost equal and large",
+        changed(student, lambda x: 1e4 * x[:1] + 1e-3 * x),
+        teacher,
+    )
+    yield "constant student", changed(student, lambda x: torch.full_like(x, 0.3)), teacher
+    yield "dead channels", changed(student, dead, logits=False), changed(teacher, dead, logits=False)
+    yield "student equal to itself", student, changed(student, lambda x: x)
+    for scale in (1e-8, 1e-4, 1e4):
+        yield f"student scaled by {scale}", changed(student, partial(torch.mul, other=scale)), teacher
+        yield f"teacher scaled by {scale}", student, changed(teacher, partial(torch.mul, other=scale))
+    right = torch.nn.functional.one_hot(torch.arange(batch) % N_CLASSES, N_CLASSES).float()
+    for gap in (50.0, 1e4):
+        signed = (2 * right - 1) * gap
+        yield (
+            f"right student, logits of +-{gap:g}",
+            replace(student, logits=signed.clone().requires_grad_()),
+            teacher,
+        )
+        yield f"right teacher, logits of +-{gap:g}", student, replace(teacher, logits=signed)
+        yield (
+            f"wrong student, right teacher, logits of +-{gap:g}",
+            replace(student, logits=(-signed).requires_grad_()),
+            replace(teacher, logits=signed),
+        )

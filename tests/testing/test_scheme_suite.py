@@ -1,0 +1,205 @@
+"""The suite of schemes fails for schemes that are wrong in one way each."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from naskd.knowledge.base import Lesson
+from naskd.nn.cost import network_cost
+from naskd.schemes import SCHEMES, SchemeCard
+from naskd.schemes.offline import OfflineScheme
+from naskd.schemes.scheme import Phase, Scheme, Update
+from naskd.testing import SchemeSuite
+from naskd.testing.studies import small_context
+from naskd.trials.context import StudyContext
+
+from .broken import assert_caught, registered
+
+
+class Good(OfflineScheme):
+    """Offline distillation under another name."""
+
+
+class ShortOfAnEpoch(Good):
+    def phases(self):
+        *before, last = super().phases()
+        return (*before, replace(last, epochs=last.epochs - 1))
+
+
+class Cheap(Good):
+    def step_macs(self, batch_size, phase):
+        trained, asked = super().step_macs(batch_size, phase)
+        return trained / 2, asked
+
+
+class Dear(Good):
+    def step_macs(self, batch_size, phase):
+        trained, asked = super().step_macs(batch_size, phase)
+        return trained * 2, asked
+
+
+class Counting(Good):
+    """Has a state that no checkpoint knows."""
+
+    steps = 0
+
+    def phases(self):
+        *before, last = super().phases()
+
+        def step(batch, asked):
+            self.steps += 1
+            for update in last.step(batch, asked):
+                yield replace(update, loss=update.loss * (1 + self.steps))
+
+        return (*before, replace(last, step=step))
+
+
+class OwnRandomness(Good):
+    def __init__(self, inputs):
+        super().__init__(inputs)
+        generator = torch.Generator()
+        generator.seed()
+        with torch.no_grad():
+            next(self.parameters()).normal_(generator=generator)
+
+
+class OtherNetwork(Good):
+    @property
+    def deployed(self):
+        return self.inputs.build()
+
+
+class Undetached(Good):
+    """Its terms hold the graph."""
+
+    def phases(self):
+        def step(phase, batch, asked):
+            for update in phase.step(batch, asked):
+                yield replace(update, terms={"loss": update.loss})
+
+        return tuple(replace(phase, step=partial(step, phase)) for phase in super().phases())
+
+
+class Untrained(Good):
+    """Something is trainable and no optimizer trains it."""
+
+    def __init__(self, inputs):
+        super().__init__(inputs)
+        self.more = nn.Linear(2, 2)
+
+
+class Forgetful(Good):
+    """What it trains is in no checkpoint."""
+
+    def state_dict(self, *args, **kwargs):
+        return {}
+
+
+class Peers(Scheme):
+    """Two students that learn from each other; ``detached`` says whether each keeps to itself."""
+
+    detached = True
+
+    def __init__(self, inputs):
+        super().__init__(inputs)
+        self.one, self.two = inputs.build(), inputs.build()
+
+    @property
+    def deployed(self):
+        return self.one
+
+    @property
+    def cost(self):
+        return network_cost(self.one, self.inputs.in_channels, self.inputs.resolution)
+
+    def step_macs(self, batch_size, phase):
+        return 2.0 * self.cost.macs, 0.0
+
+    def phases(self):
+        trained = {"one": (self.one,), "two": (self.two,)}
+        return (Phase("mutual", self.inputs.epochs, trained, self.step),)
+
+    def step(self, batch, asked):
+        logits = {"one": self.one(batch.images), "two": self.two(batch.images)}
+        lesson = Lesson(batch.labels, batch.index)
+        for own, other in (("one", "two"), ("two", "one")):
+            target = logits[other].detach() if self.detached else logits[other]
+            loss = lesson.cross_entropy(logits[own]).mean() + (logits[own] - target).square().mean()
+            yield Update(own, loss, {own: loss.detach()})
+            if own == "one":
+                logits = {"one": self.one(batch.images), "two": logits["two"]}
+
+
+class Entangled(Peers):
+    detached = False
+
+
+BROKEN = (
+    ShortOfAnEpoch,
+    Cheap,
+    Dear,
+    Counting,
+    OwnRandomness,
+    OtherNetwork,
+    Undetached,
+    Untrained,
+    Forgetful,
+    Entangled,
+)
+
+
+def card(implementation: type[Scheme], **changes: object) -> SchemeCard:
+    name = implementation.__name__
+    return replace(
+        SchemeCard(name=name, title="of this test", paper="", implementation=implementation), **changes
+    )
+
+
+@pytest.fixture(autouse=True)
+def cards() -> Iterator[None]:
+    alone = card(Good, name="Alone", supervisor="peers")
+    with registered(
+        SCHEMES, *map(card, (Good, Peers, *BROKEN)), card(Good, name="Titleless", title=""), alone
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
+    return small_context(tmp_path_factory.mktemp("context"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "check", "others"),
+    [
+        ("ShortOfAnEpoch", "test_the_phases_fill_the_schedule", (5,)),
+        ("Cheap", "test_what_a_step_costs_is_said_before_it_is_taken", ()),
+        ("Cheap", "test_what_is_booked_is_what_a_step_computes", ()),
+        ("Dear", "test_what_is_booked_is_what_a_step_computes", ()),
+        ("Counting", "test_a_training_goes_on_from_a_checkpoint_with_the_same_bits", (1,)),
+        ("OwnRandomness", "test_a_scheme_is_built_from_torchs_generator_alone", ()),
+        ("OtherNetwork", "test_the_deployed_network_is_a_fresh_one_of_the_design", ()),
+        ("Undetached", "test_a_step_moves_what_its_optimizer_trains", ()),
+        ("Untrained", "test_everything_trainable_is_trained_in_some_phase", ()),
+        ("Forgetful", "test_a_checkpoint_holds_what_is_trained_and_no_teacher", ()),
+    ],
+)
+def test_a_broken_scheme_is_caught(bad: str, check: str, others: tuple[object, ...], context) -> None:
+    assert_caught(getattr(SchemeSuite(), check), "Good", bad, "labels", *others, context)
+
+
+def test_peers_that_are_not_detached_are_caught(context) -> None:
+    check = SchemeSuite().test_a_step_moves_what_its_optimizer_trains
+    assert_caught(check, "Peers", "Entangled", "labels", context)
+
+
+def test_a_card_that_denies_its_teacher_is_caught(tmp_path) -> None:
+    assert_caught(SchemeSuite().test_a_teacher_is_needed_as_the_card_says, "Good", "Alone", tmp_path)
+
+
+def test_a_card_that_says_nothing_is_caught() -> None:
+    assert_caught(SchemeSuite().test_the_card_describes_a_scheme, "Good", "Titleless")

@@ -1,0 +1,113 @@
+"""The suite of teacher sources passes for ours and fails for sources that are wrong in one way each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from naskd.spec.teachers import TEACHER_SOURCES, TeacherSourceCard, TeacherSpec
+from naskd.testing import TeacherSourceSuite
+from naskd.testing.studies import TEACHER
+
+from .broken import assert_caught, registered
+
+BUILDER = """
+from torch import nn
+
+def build():
+    one = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+    two = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    return nn.Sequential(one, two, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+"""
+
+
+class TestCatalogue(TeacherSourceSuite):
+    names = ("architecture", "builder", "torchvision")
+
+    def spec(self, name: str, folder: Path) -> TeacherSpec:
+        (folder / "mine.py").write_text(BUILDER)
+        return {
+            "architecture": TeacherSpec(architecture=TEACHER),
+            "builder": TeacherSpec(builder="mine.py:build", checkpoint="mine.pt"),
+            "torchvision": TeacherSpec(torchvision="resnet18"),
+        }[name]
+
+
+def test_none_of_ours_is_left_out() -> None:
+    assert set(TestCatalogue.names) == set(TEACHER_SOURCES.names())
+
+
+class Good:
+    """Two convolutions."""
+
+    def build(self, spec, given, *, fresh):
+        one = nn.Sequential(nn.Conv2d(given.in_channels, 6, 3, padding=1), nn.ReLU())
+        two = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.ReLU())
+        return nn.Sequential(one, two, nn.AdaptiveAvgPool2d(1), nn.Flatten(), self.head(given))
+
+    def head(self, given):
+        return nn.Linear(8, given.n_classes)
+
+
+class OtherClasses(Good):
+    def head(self, given):
+        return nn.Linear(8, 10)
+
+
+class OwnRandomness(Good):
+    def head(self, given):
+        found = super().head(given)
+        generator = torch.Generator()
+        generator.seed()
+        nn.init.normal_(found.weight, generator=generator)
+        return found
+
+
+class Infinite(Good):
+    def head(self, given):
+        found = super().head(given)
+        nn.init.constant_(found.weight, float("nan"))
+        return found
+
+
+class LooksAtTheBatch(nn.Linear):
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+class BatchDependent(Good):
+    def head(self, given):
+        return LooksAtTheBatch(8, given.n_classes)
+
+
+class OtherWhenLoaded(Good):
+    def build(self, spec, given, *, fresh):
+        found = super().build(spec, given, fresh=fresh)
+        return found if fresh else nn.Sequential(*found, nn.Tanh())
+
+
+BROKEN = (OtherClasses, OwnRandomness, Infinite, BatchDependent, OtherWhenLoaded)
+
+
+@pytest.fixture
+def cards() -> Iterator[None]:
+    made = (TeacherSourceCard(kind.__name__, "two convolutions", "", kind) for kind in (Good, *BROKEN))
+    with registered(TEACHER_SOURCES, *made):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("bad", "check"),
+    [
+        ("OtherClasses", "test_a_teacher_shows_logits_and_stages"),
+        ("Infinite", "test_a_teacher_shows_logits_and_stages"),
+        ("OwnRandomness", "test_the_same_seed_builds_the_same_network"),
+        ("BatchDependent", "test_a_teacher_does_not_learn_and_takes_images_of_any_number"),
+        ("OtherWhenLoaded", "test_what_was_trained_is_built_again_from_its_state"),
+    ],
+)
+@pytest.mark.usefixtures("cards")
+def test_a_broken_source_is_caught(bad: str, check: str, tmp_path: Path) -> None:
+    assert_caught(getattr(TeacherSourceSuite(), check), "Good", bad, tmp_path)
