@@ -8,6 +8,10 @@ from fake_world import drive, make_spec, make_study
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from naskd.spec.errors import InputError
+from naskd.spec.option import Option
+from naskd.spec.samplers import SAMPLERS, SamplerCard
+from naskd.spec.seeds import derive_seed
 from naskd.spec.study import SamplerSpec
 from naskd.study.samplers import build_sampler
 
