@@ -165,7 +165,7 @@ def judge(runs: list[Any], seeds: int, reference_point: dict[str, float]) -> dic
     from naskd.runs.retrain import Design, Retraining
     from naskd.spec.design import TrialConfig
     from naskd.spec.pareto import non_dominated, objective_space
-    from naskd.study.study import study_hypervolume
+    from naskd.study.snapshot import study_hypervolume
 
     names = ("val_accuracy", "macs")
     trials = [t for run in runs for t in run.trials() if t["state"] == "COMPLETE"]
