@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import machine
 from harness.arguments import parser
-from harness.made_up import NoResources, made_up_study, three_stages
+from harness.made_up import made_up_facts, made_up_study, three_stages
 from harness.results import Results, Row, say
 from harness.setting import open_study
 from harness.spread import header, middle, ratios, values
@@ -34,11 +34,11 @@ def space(trial: Any) -> TrialConfig:
 def run(storage: str, trials: int, folder: Path) -> float:
     """Milliseconds a trial."""
     spec = made_up_study(trials, "random", folder, executor="serial")
-    study = open_study(spec, space, folder, NoResources(), storage=storage)
+    study = open_study(spec, space, folder, made_up_facts(), storage=storage)
     started = time.perf_counter()
     while (job := study.ask()) is not None:
         assert job.config is not None
-        macs = float(NoResources().design_cost(job.config).macs)
+        macs = float(made_up_facts().design_cost(job.config).macs)
         curve = tuple({"epoch": float(e), "val_accuracy": 0.5, "loss": 1.0} for e in range(20))
         metrics = {"val_accuracy": (job.seed % 1000) / 1000, "macs": macs, "n_params": 1.0}
         study.tell(job, TrialResult("complete", seed=job.seed, metrics=metrics, curve=curve))

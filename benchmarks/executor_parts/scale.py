@@ -1,6 +1,7 @@
 """Workers that one driver feeds: the real study on a fake clock, beside Optuna's bare ask and tell."""
 
 import argparse
+import contextlib
 import dataclasses
 import heapq
 import math
@@ -8,23 +9,26 @@ import random
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from harness.made_up import NoResources, eight, made_up_study, of_design
+from harness.made_up import eight, made_up_facts, made_up_study, of_design
 from harness.results import Row, say
 from harness.setting import open_study
 from harness.spread import header, middle
+from naskd.executors.local.replay import Recorded, ReplayExecutor
+from naskd.spec.clock import FakeClock
 from naskd.spec.design import TrialConfig
 from naskd.spec.study import BudgetSpec, StudySpec
 from naskd.study.leases import LEASE_SECONDS, RENEW_SECONDS, owner_id
 from naskd.study.storage import one_sync, open_storage
 from naskd.study.study import Study
-from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.jobs import Decision, Job, TrialResult
 
 TRIAL_SECONDS = 60.0
 TRIAL_SPREAD = 0.1
@@ -148,7 +152,7 @@ class Ledgers:
         """The source of a case with `running` trials at work, and their jobs."""
         storage = self._storage(case)
         space, spec = space_of(case.n_parameters), self.spec(case)
-        study = open_study(spec, space, self.folder, NoResources(), storage=storage)
+        study = open_study(spec, space, self.folder, made_up_facts(), storage=storage)
         source: Any = study
         first = len(study.optuna_study.get_trials(deepcopy=False))
         trials = drawn_trials(case.n_parameters, running, 2, optuna.trial.TrialState.RUNNING)
@@ -188,46 +192,82 @@ class Ledgers:
     def _fill(self, storage: optuna.storages.BaseStorage, case: Case) -> None:
         with one_sync(storage):
             space = space_of(case.n_parameters)
-            study = open_study(self.spec(case), space, self.folder, NoResources(), storage=storage)
+            study = open_study(self.spec(case), space, self.folder, made_up_facts(), storage=storage)
             trials = drawn_trials(case.n_parameters, case.history, 1, optuna.trial.TrialState.COMPLETE)
             study.optuna_study.add_trials(trials)
+
+
+class WindowOver(Exception):
+    """Enough was measured."""
+
+
+class Charged:
+    """A source whose calls are measured, and charged to the clock: meanwhile the driver serves nobody.
+
+    Args:
+        source: A study, or Optuna alone.
+        running: Jobs that are at work already; they are given first, and cost nothing.
+        clock: Of the driver.
+        args: How many trials are told and asked for, and for how long.
+    """
+
+    finished = False
+
+    def __init__(
+        self, source: Any, running: Sequence[Job], clock: FakeClock, args: argparse.Namespace
+    ) -> None:
+        self.source, self.clock, self.args = source, clock, args
+        self.running = deque(running)
+        self.costs: Row = {"ask_ms": [], "tell_ms": [], "report_ms": [], "renew_ms": []}
+        self.began = time.perf_counter()
+
+    def ask(self) -> Job:
+        if self.running:
+            return self.running.popleft()
+        job = self._charge("ask_ms", self.source.ask)
+        assert job is not None
+        count = len(self.costs["ask_ms"])
+        seconds = time.perf_counter() - self.began
+        if count > self.args.window or (count > 2 and seconds > self.args.window_seconds):
+            raise WindowOver
+        return job
+
+    def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        if isinstance(self.source, Study):
+            self._charge("report_ms", self.source.report, job, epoch, metrics)
+        return Decision.CONTINUE
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        assert job.config is not None
+        self._charge("tell_ms", self.source.tell, job, result_of(job.config, job.seed))
+
+    def _charge(self, name: str, call: Callable[..., Any], *given: Any) -> Any:
+        at = time.perf_counter()
+        answer = call(*given)
+        seconds = time.perf_counter() - at
+        self.costs[name].append(seconds * 1e3)
+        self.clock.sleep(seconds)
+        return answer
 
 
 def window(source: Any, jobs: list[Job], args: argparse.Namespace) -> Row:
     """Tell trials and ask for others while all workers are busy; milliseconds of each call.
 
     The running trials have begun at any moment of the last minute. The fake clock goes on to the end of the next one,
-    and the driver is free again when its real calls are over.
+    and the driver is free again when its real calls are over. One epoch of each trial is reported, its last.
     """
-    chance = random.Random(0)
-    ends = [(chance.uniform(0, TRIAL_SECONDS), number, job) for number, job in enumerate(jobs)]
-    heapq.heapify(ends)
-    costs: Row = {"ask_ms": [], "tell_ms": [], "report_ms": [], "renew_ms": []}
-    free, began = 0.0, time.perf_counter()
-    for count in range(args.window + 1):
-        end, number, job = heapq.heappop(ends)
-        assert job.config is not None
-        took = {}
-        if isinstance(source, Study):
-            at = time.perf_counter()
-            source.report(job, EPOCHS, {"val_accuracy": 0.5})
-            took["report_ms"] = time.perf_counter() - at
-        result = result_of(job.config, job.seed)
-        at = time.perf_counter()
-        source.tell(job, result)
-        told = time.perf_counter()
-        job = source.ask()
-        asked = time.perf_counter()
-        assert job is not None
-        took |= {"tell_ms": told - at, "ask_ms": asked - told}
-        free = max(free, end) + sum(took.values())
-        heapq.heappush(ends, (free + trial_seconds(chance), number, job))
-        # The first calls fill caches of Optuna's, once a process.
-        if count >= 1:
-            for name, seconds in took.items():
-                costs[name].append(seconds * 1e3)
-            if count >= 2 and asked - began > args.window_seconds:
-                break
+    chance, clock = random.Random(0), FakeClock()
+    left = {job.config.config_id: chance.uniform(0, TRIAL_SECONDS) for job in jobs if job.config is not None}
+
+    def table(config: TrialConfig) -> Recorded:
+        seconds = left.pop(config.config_id, None) or trial_seconds(chance)
+        return Recorded(({"val_accuracy": 0.5},), {}, epoch_seconds=seconds)
+
+    charged = Charged(source, jobs, clock, args)
+    with contextlib.suppress(WindowOver):
+        ReplayExecutor(table, clock, len(jobs)).run(charged)
+    # The first calls fill caches of Optuna's, once a process.
+    costs: Row = {name: found[1:] for name, found in charged.costs.items()}
     if isinstance(source, Study):
         at = time.perf_counter()
         source.renew()

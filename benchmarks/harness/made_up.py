@@ -5,32 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.executors.local.replay import ReplayFacts
 from naskd.networks.student import design_cost
-from naskd.spec.design import ArchitectureSpec, Cost, StageSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import ArchitectureSpec, StageSpec, TrainingSpec, TrialConfig
 from naskd.spec.study import StudySpec
-from naskd.trials.measures import Measured
 
 
-class NoResources:
+def made_up_facts() -> ReplayFacts:
     """Costs in closed form, and nothing to share."""
-
-    def design_cost(self, config: TrialConfig) -> Cost:
-        return design_cost(config.architecture, 1, 10, 8)
-
-    def measured(self, config: TrialConfig) -> Measured:
-        return Measured(config, self.design_cost(config), 1, 8, 10)
-
-    def design_problems(self, config: TrialConfig) -> list[str]:
-        return []
-
-    def recipes(self, config: TrialConfig) -> list[Any]:
-        return []
-
-    def teachers(self) -> list[Any]:
-        return []
-
-    def has_artifact(self, artifact_id: str) -> bool:
-        return False
+    return ReplayFacts(lambda config: design_cost(config.architecture, 1, 10, 8))
 
 
 def three_stages(trial: Any) -> ArchitectureSpec:

@@ -10,12 +10,12 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from naskd.spec.clock import Clock, SystemClock
-from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import StudySpec
 from naskd.study.admission import design_today
 from naskd.study.asking import Asking
 from naskd.study.curves import Curves
+from naskd.study.deciding import Deciding
 from naskd.study.drivers import Drivers
 from naskd.study.facts import DesignFacts, Space
 from naskd.study.leases import owner_id
@@ -70,14 +70,14 @@ class Study:
         self.facts = facts
         self._clock = clock or SystemClock()
         self._observers = Observers(observers)
-        self._rule = stopping or NeverStop()
         self._running: dict[str, Job] = {}
-        self._stopped: dict[str, str] = {}
         self._looked = 0.0
         self._study = open_study(spec, storage, identity, reference_point, self._clock)
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
         self._drivers = Drivers(self._ledger, self._clock)
-        self._curves = Curves(self._ledger, self._drivers)
+        named = getattr(getattr(spec, "stopping", None), "name", "none")
+        curves = Curves(self._ledger, self._drivers)
+        self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
         self._objectives = [OBJECTIVES[name] for name in spec.objectives]
         self._standing = Standing(self._ledger, self._objectives, self.reference_point, spec.budget)
         self._networks = SharedNetworks(facts, self._ledger, has_teachers=bool(spec.teacher_specs()))
@@ -178,7 +178,7 @@ class Study:
             return None
         self._running[job.job_id] = job
         if job.kind == "trial":
-            self._curves.begin(job)
+            self._deciding.begin(job)
         self._observers.asked(job)
         self._show(job)
         return job
@@ -211,34 +211,7 @@ class Study:
             self._look()
         self._observers.epoch(job, epoch, metrics)
         self._show(job, epoch)
-        return Decision.CONTINUE if job.kind == "artifact" else self._decide(job, epoch, metrics)
-
-    def _decide(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
-        try:
-            trial = self._curves.add(job, epoch, metrics)
-        except UpdateFinishedTrialError:
-            return Decision.STOP  # another driver runs it again: its result would be dropped
-        try:
-            decision = self._rule.decide(trial, trial.curve, self._curves)
-        except Exception as error:  # a user's rule may raise anything; the answer names it
-            raise InputError(
-                f"stopping rule {self._rule_name!r} raised {type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(decision, Decision):
-            raise InputError(
-                f"stopping rule {self._rule_name!r} returned {decision!r}; it must return a Decision"
-            )
-        if decision is Decision.STOP and epoch < job.until_epoch:
-            self._stopped[job.job_id] = f"stopped by rule {self._rule_name!r} after epoch {epoch}"
-            return Decision.STOP
-        return Decision.CONTINUE
-
-    @property
-    def _rule_name(self) -> str:
-        """As the study file says it, or the class of a rule that it does not name."""
-        stopping = getattr(self.spec, "stopping", None)
-        name = getattr(stopping, "name", "none")
-        return str(name) if name != "none" else type(self._rule).__name__
+        return Decision.CONTINUE if job.kind == "artifact" else self._deciding.decide(job, epoch, metrics)
 
     # --- telling -----------------------------------------------------------------------------------------------
 
@@ -262,8 +235,7 @@ class Study:
         """Write the result of a trial; what the ledger holds, or a failure that says why it holds none."""
         number, ledger = int(job.job_id), self._ledger
         assert job.config is not None
-        self._curves.end(job)
-        reason = self._stopped.pop(job.job_id, "")
+        reason = self._deciding.end(job)
         design = job.config.config_id, job.seed
         if not self._drivers.alone:
             self._drivers.refresh()

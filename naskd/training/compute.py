@@ -105,7 +105,7 @@ class Compute:
         _keep_freed_memory()
 
     def environment(self) -> dict[str, str | int | float]:
-        """Versions and settings, for the books."""
+        """Versions and settings, for the ledger."""
         return {
             "python": platform.python_version(),
             "torch": str(torch.__version__),

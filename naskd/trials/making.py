@@ -37,7 +37,7 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
             manifest = context.resources.store.manifest(recipe.artifact_id)
     except (
         Exception
-    ) as failure:  # as for a trial: a full disk or a lost connection is no reason to lose the books
+    ) as failure:  # as for a trial: a full disk or a lost connection is no reason to end the search
         expected = isinstance(failure, InputError | NonFiniteError)
         return TrialResult(
             "failed",

@@ -48,7 +48,7 @@ Work = Callable[[Job, StudyContext], Steps]
 
 
 def checkpoint_key(job: Job) -> str:
-    """Under which a job's state is kept: its training, whatever its number in the books."""
+    """Under which a job's state is kept: its training, whatever its number in the ledger."""
     return (
         job.job_id if job.config is None or job.kind == "artifact" else f"{job.config.config_id}-{job.seed}"
     )

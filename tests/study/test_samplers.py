@@ -2,11 +2,16 @@ import warnings
 from dataclasses import replace
 from typing import ClassVar, get_args, get_type_hints
 
+import optuna
 import pytest
 from fake_world import drive, make_spec, make_study
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from naskd.spec.errors import InputError
+from naskd.spec.option import Option
+from naskd.spec.samplers import SAMPLERS, SamplerCard
+from naskd.spec.seeds import derive_seed
 from naskd.spec.study import SamplerSpec
 from naskd.study.samplers import build_sampler
 from naskd.testing import SamplerSuite
@@ -96,3 +101,21 @@ def test_tpe_finds_a_better_front_than_random_search():
 
     pairs = [(volume("tpe", seed), volume("random", seed)) for seed in range(3)]
     assert sum(tpe for tpe, _ in pairs) > sum(random for _, random in pairs)
+
+
+def test_a_sampler_of_ones_own_is_called_with_its_seed_and_options_and_must_be_one(monkeypatch):
+    called = []
+
+    def mine(seed, startup_trials):
+        called.append((seed, startup_trials))
+        return optuna.samplers.RandomSampler(seed=seed) if startup_trials > 1 else "nothing"
+
+    card = SamplerCard("mine", "random", "", mine, {"startup_trials": Option(10, "a number", low=1)})
+    monkeypatch.setitem(SAMPLERS._cards, "mine", card)
+    spec = SamplerSpec(startup_trials=7)
+    object.__setattr__(spec, "name", "mine")
+    build_sampler(spec, 0, 3)
+    assert called == [(derive_seed("sampler", 0, 3) % 2**32, 7)]
+    object.__setattr__(spec, "startup_trials", 1)
+    with pytest.raises(InputError, match="sampler 'mine' returned str; it must return an optuna"):
+        build_sampler(spec, 0, 3)
