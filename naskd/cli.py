@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -475,7 +475,7 @@ def methods(
 ) -> None:
     """List the methods and their papers.
 
-    All registered blocks, knowledge, schemes and executors; with NAME all about one.
+    Whatever has a name in study files, search spaces and on this command line; with NAME all about one.
     """
     from naskd.report.cards import card_table
     from naskd.report.listings import methods_table
@@ -499,17 +499,29 @@ def methods(
 
 
 def _registries() -> dict[str, Any]:
-    from naskd.executors import EXECUTORS
     from naskd.knowledge import KNOWLEDGE
     from naskd.networks import BLOCKS, FAMILIES
     from naskd.schemes import SCHEMES
+    from naskd.spec.datasets import DATASETS
+    from naskd.spec.executors import EXECUTORS
+    from naskd.spec.exports import EXPORTS
+    from naskd.spec.loggers import LOGGERS
+    from naskd.spec.objectives import OBJECTIVES
+    from naskd.spec.samplers import SAMPLERS
+    from naskd.spec.stopping import STOPPING_RULES
 
     return {
         "family": FAMILIES,
         "block": BLOCKS,
         "knowledge": KNOWLEDGE,
         "scheme": SCHEMES,
+        "data": DATASETS,
+        "objective": OBJECTIVES,
+        "sampler": SAMPLERS,
+        "stopping": STOPPING_RULES,
         "executor": EXECUTORS,
+        "logger": LOGGERS,
+        "export": EXPORTS,
     }
 
 
@@ -551,13 +563,20 @@ def export(
     run: RunDir,
     trial: Trial,
     form: Annotated[
-        Literal["safetensors", "onnx"] | None,
-        typer.Option("--format", help="Default: as FILE ends, else safetensors.", show_default=False),
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="See naskd methods; default: as FILE ends, else safetensors.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Default: exported/trial<N>.<format> in the run.", show_default=False
+            metavar="FILE",
+            help="Default: exported/trial<N> in the run, with the suffix of the format.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -570,16 +589,12 @@ def export(
 
     opened = open_run(run)
     with _writing_to(out if out is not None else opened.path):
-        made = opened.export(trial, form or _format_of(out), out)
+        made = opened.export(trial, form, out)
     _say(
         f"on {made['n_images']} real images: the same classes, logits within {made['max_difference']:.2g}; "
         f"{made['size_bytes']} bytes"
     )
     print(made["path"])
-
-
-def _format_of(path: Path | None) -> Literal["safetensors", "onnx"]:
-    return "onnx" if path is not None and path.suffix == ".onnx" else "safetensors"
 
 
 @app.command()

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from naskd.executors import EXECUTORS
+from naskd.spec.executors import EXECUTORS
 from naskd.spec.parse import parse_study
+from naskd.spec.registry import imported
 from naskd.spec.study import RUNS, StudySpec
 
 if TYPE_CHECKING:
@@ -67,5 +68,5 @@ def prepare(spec: StudySpec) -> None:
         InputError: The executor is not registered.
     """
     begin = EXECUTORS[spec.execution.executor].prepare
-    if begin is not None:
-        begin()
+    if begin:
+        imported(begin)()

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from naskd.data.images import ImageSet, SearchData
-from naskd.data.raw import ImageArray, check_images
-from naskd.data.sources import folder, open_development, split_of
+from naskd.data.raw import ImageArray, check_images, folder
+from naskd.data.sources import open_development, split_of
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id

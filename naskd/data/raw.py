@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,42 @@ class Source:
     class_names: tuple[str, ...]
     shape_at: Callable[[int], Shape]
     read: Callable[[IndexArray], ImageArray]
+
+
+class DataReader:
+    """How one kind of data is opened. Two ways in: a search goes through the first alone.
+
+    A reader is made without arguments, for one opening.
+    """
+
+    def development(self, spec: DataSpec, base: Path, cache: Path | None) -> Source:
+        """The images that are split: into training, validation and, where there is no other test split, a sealed part.
+
+        It must not open test images that lie apart.
+
+        Args:
+            spec: Which images; the options of the kind's card by ``spec.option(name)``.
+            base: Folder that the paths in `spec` are relative to.
+            cache: Folder for decoded images; None decodes at every call.
+
+        Raises:
+            InputError: The images are missing or cannot be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} opens no images")
+
+    def test(self, spec: DataSpec, base: Path, cache: Path | None) -> Source:
+        """The test images that lie apart; see the card's ``own_test``. Arguments as for :meth:`development`.
+
+        Raises:
+            InputError: The images are missing or cannot be read.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no test images apart")
+
+
+def folder(base: Path, path: str | None) -> Path:
+    """A path of the study file, relative to `base`."""
+    assert path is not None
+    return base / Path(path).expanduser()
 
 
 def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from naskd.data.images import ImageSet
 from naskd.data.raw import check_images
-from naskd.data.sources import has_own_test_split, open_development, open_test, split_of
+from naskd.data.sources import open_development, open_test, split_of
 from naskd.spec.datasets import DataSpec
 from naskd.spec.errors import InputError
 
@@ -33,7 +33,7 @@ def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> Im
     development = open_development(spec, base, cache)
     split = split_of(development, spec)
     source, index = development, split.test
-    if has_own_test_split(spec):
+    if spec.own_test:
         source = open_test(spec, base, cache)
         index = np.arange(len(source.labels), dtype=np.int64)
         if source.class_names != development.class_names:

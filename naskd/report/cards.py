@@ -8,6 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from naskd.spec.option import Option
+
 
 def card_table(kind: str, card: Any) -> Group:
     """All that a card says; what it does not need, and does not do, is left out.
@@ -38,13 +40,12 @@ def _plain(value: Any) -> str:
         return "yes"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
-    if isinstance(value, type):
+    if callable(value):
         return f"{value.__module__}:{value.__qualname__}"
     return str(value)
 
 
-def _option(option: Any) -> str:
-    low, high = getattr(option, "low", None), getattr(option, "high", None)
-    bounds = [f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high is not None else ""]
-    allowed = ", ".join(bound for bound in bounds if bound)
-    return f"{option.default!r}: {option.meaning}" + (f" ({allowed})" if allowed else "")
+def _option(option: Option) -> str:
+    default = f"default {option.default!r}; " if option.default is not None else ""
+    needed = "required; " if option.required else ""
+    return f"{option.meaning} ({default}{needed}{option.allowed})"

@@ -98,7 +98,7 @@ def _trials_at_once(context: StudyContext) -> int:
     execution = context.resources.spec.execution
     if execution.executor == "processes":
         return sum(len(device.slots) for device in devices_of(execution, context.resources.compute))
-    return 1 if execution.executor == "serial" else execution.workers or 1
+    return int(execution.settings().get("workers") or 1)
 
 
 def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[OnlineSource, ...]:

@@ -1,15 +1,15 @@
 """Taking a student away: one file in a standard format, compared with the original before it counts as done."""
 
+import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
-
-Format = Literal["safetensors", "onnx"]
+from naskd.spec.exports import EXPORTS, ExportCard
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a logit, relative to the largest logit of the batch."""
@@ -19,13 +19,59 @@ class ExportError(RunError):
     """The exported model does not do what the original does, or a package is missing."""
 
 
-def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]:
-    """Write a student in the format that the target's suffix names, and compare both on real images.
+class ExportFormat(Protocol):
+    """Writes a student, and runs what was written. Made without arguments, for one export."""
+
+    def write(self, student: nn.Module, source: Path, target: Path, example: Tensor) -> None:
+        """Write one file.
+
+        Args:
+            student: In evaluation mode, on the CPU.
+            source: The file that it was loaded from, with its description.
+            target: What to write.
+            example: Two images, ``(2, C, H, W)`` float32 in [0, 1].
+        """
+
+    def run(self, path: Path, images: Tensor) -> Tensor:
+        """The logits ``(N, K)`` of what was written, on ``(N, C, H, W)`` float32 images in [0, 1]."""
+
+
+def format_of(path: Path | None) -> str:
+    """The format that a file's suffix names, the first that is registered with it; ``safetensors`` by default."""
+    if path is None:
+        return "safetensors"
+    return next((card.name for card in EXPORTS if card.suffix == path.suffix), "safetensors")
+
+
+def check_export(name: str, target: Path) -> ExportCard:
+    """The card of a format, when it can be written here. Costs nothing, so that it stands before all training.
+
+    Args:
+        name: Of the format.
+        target: The file.
+
+    Raises:
+        InputError: No such format, or the target has another suffix.
+        ExportError: What the format needs is not installed.
+    """
+    card = EXPORTS[name]
+    if target.suffix != card.suffix:
+        raise InputError(f"the file of format {name} must end in {card.suffix}, got {target.name!r}")
+    if missing := [package for package in card.packages if importlib.util.find_spec(package) is None]:
+        raise ExportError(
+            f"export as {name} needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}"
+        )
+    return card
+
+
+def export_student(source: Path, target: Path, images: Tensor, name: str | None = None) -> dict[str, Any]:
+    """Write a student in one of the registered formats, and compare both on real images.
 
     Args:
         source: A student file of a retraining.
-        target: ``*.safetensors`` or ``*.onnx``; replaced when it exists, and only by a file that passed.
+        target: Replaced when it exists, and only by a file that passed.
         images: ``(N, C, H, W)`` uint8, N at least 2.
+        name: Of the format; default: what the target's suffix names.
 
     Returns:
         ``path``, ``n_images``, ``max_difference`` of the logits, ``agreement`` of the predicted classes
@@ -35,10 +81,13 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
         ExportError: The two models differ, or what the format needs is not installed.
         InputError: The suffix names no format, `source` is no student's file, or there are too few images.
     """
-    if target.suffix not in (".safetensors", ".onnx"):
-        raise InputError(f"cannot tell the format from {target.name!r}; allowed: .safetensors, .onnx")
+    if name is None and not any(card.suffix == target.suffix for card in EXPORTS):
+        known = ", ".join(card.suffix for card in EXPORTS)
+        raise InputError(f"cannot tell the format from {target.name!r}; allowed: {known}")
+    card = check_export(name or format_of(target), target)
     if len(images) < 2:
         raise InputError(f"{len(images)} images do not show that a model takes batches; give at least 2")
+    form: ExportFormat = EXPORTS.load(card.name)()
     student = load_student(source)
     inputs = images.cpu().float() / 255
     with torch.no_grad():
@@ -46,13 +95,9 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{target.name}")
     try:
-        if target.suffix == ".safetensors":
-            partial.write_bytes(source.read_bytes())
-            with torch.no_grad():
-                found = load_student(partial)(inputs)
-        else:
-            _write_onnx(student, partial, inputs[:2])
-            found = _run_onnx(partial, inputs)
+        form.write(student, source, partial, inputs[:2])
+        with torch.no_grad():
+            found = form.run(partial, inputs)
         difference = float((found - expected).abs().max())
         agreement = float((found.argmax(1) == expected.argmax(1)).float().mean())
         # Within the tolerance, another class can only be a tie.
@@ -73,31 +118,42 @@ def export_student(source: Path, target: Path, images: Tensor) -> dict[str, Any]
     }
 
 
-def _write_onnx(student: nn.Module, path: Path, example: Tensor) -> None:
-    try:
-        import onnxscript  # noqa: F401 - torch's exporter needs it and says so only deep inside
-    except ImportError as error:
-        raise ExportError("ONNX export needs more packages: pip install 'naskd[onnx]'") from error
-    torch.onnx.export(
-        student,
-        (example,),
-        path,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-    )
+class SafetensorsFormat:
+    """The student's own file; :func:`naskd.load` reads it."""
+
+    def write(self, student: nn.Module, source: Path, target: Path, example: Tensor) -> None:
+        """See :class:`ExportFormat`."""
+        target.write_bytes(source.read_bytes())
+
+    def run(self, path: Path, images: Tensor) -> Tensor:
+        """See :class:`ExportFormat`."""
+        logits: Tensor = load_student(path)(images)
+        return logits
 
 
-def _run_onnx(path: Path, inputs: Tensor) -> Tensor:
-    try:
+class OnnxFormat:
+    """An ONNX graph, ``images`` in and ``logits`` out, for any batch size."""
+
+    def write(self, student: nn.Module, source: Path, target: Path, example: Tensor) -> None:
+        """See :class:`ExportFormat`."""
+        torch.onnx.export(
+            student,
+            (example,),
+            target,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+        )
+
+    def run(self, path: Path, images: Tensor) -> Tensor:
+        """See :class:`ExportFormat`."""
         import onnxruntime
-    except ImportError as error:
-        raise ExportError("checking an ONNX file needs onnxruntime: pip install 'naskd[onnx]'") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    # Two batch sizes, so that a batch dimension that was frozen by mistake does not pass.
-    first = session.run(None, {"images": inputs[:1].numpy()})[0]
-    rest = session.run(None, {"images": inputs[1:].numpy()})[0]
-    return torch.cat([torch.from_numpy(first), torch.from_numpy(rest)])
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        # Two batch sizes, so that a batch dimension that was frozen by mistake does not pass.
+        first = session.run(None, {"images": images[:1].numpy()})[0]
+        rest = session.run(None, {"images": images[1:].numpy()})[0]
+        return torch.cat([torch.from_numpy(first), torch.from_numpy(rest)])

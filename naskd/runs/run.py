@@ -16,14 +16,17 @@ from naskd.loggers import build_loggers, check_loggers
 from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
 from naskd.runs.estimate import estimate_search
-from naskd.runs.export import Format, export_student
+from naskd.runs.export import check_export, export_student, format_of
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.spec.datasets import DATASETS
 from naskd.spec.design import TrialConfig, content_id
 from naskd.spec.errors import InputError, RunError
+from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import OBJECTIVES, described
 from naskd.spec.parse import parse_study
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import RUNS, StudySpec
+from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import file_content_id, import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
@@ -87,9 +90,10 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     """
     quiet()
     spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
-    EXECUTORS[spec.execution.executor]
     for module in spec.modules:
         import_file(spec.resolve(module))
+    if problems := spec_problems(spec):
+        raise InputError(problems)
     check_loggers(spec.execution.callbacks)
     for name in spec.objectives:
         OBJECTIVES[name]
@@ -243,12 +247,15 @@ class Run:
     def context(self) -> StudyContext:
         """Data and networks of the study."""
         if self._context is None:
-            for module in self.spec.modules:
-                import_file(self.spec.resolve(module))
+            self._import_modules()
             runs = self.path.parent
             resources = open_resources(self.spec, ArtifactStore(runs / "artifacts"), runs / "cache")
             self._context = StudyContext.of(resources)
         return self._context
+
+    def _import_modules(self) -> None:
+        for module in self.spec.modules:
+            import_file(self.spec.resolve(module))
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
         ledger = load_ledger(self.spec, self.path)
@@ -342,11 +349,9 @@ class Run:
                 f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
                 "The test split is sealed all the same."
             )
-        if (
-            self.spec.data.kind == "image_folder"
-            and self.spec.data.test_root is None
-            and not (teacher is None or teacher.trained_here)
-        ):
+        data = self.spec.data
+        cut = data.root is not None and data.kind in DATASETS and not data.own_test
+        if cut and not (teacher is None or teacher.trained_here):
             found.append(
                 "The test split was cut from the training folder, which a foreign teacher may have seen."
             )
@@ -405,35 +410,33 @@ class Run:
         self.write_html()
         return found
 
-    def export(
-        self, trial: int, format: Format = "safetensors", path: str | Path | None = None
-    ) -> dict[str, Any]:
+    def export(self, trial: int, format: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
         """Write the student of a trial as one file, and compare it with the original on real images.
 
         The student is that of the design's first retraining; a design that was never retrained is trained now.
 
         Args:
             trial: Number.
-            format: ``safetensors`` or ``onnx``.
-            path: Default ``exported/trial<number>.<format>`` in the run directory.
+            format: Name of a registered export format; default: what the suffix of `path` names, else ``safetensors``.
+            path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
 
         Returns:
             ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``.
 
         Raises:
             ExportError: The exported model differs, or a package is missing.
-            InputError: The trial cannot be exported.
+            InputError: The trial cannot be exported, or `format` and `path` do not go together.
         """
-        if format not in ("safetensors", "onnx"):
-            raise InputError(f"unknown format {format!r}; known: safetensors, onnx")
+        self._import_modules()
+        given = None if path is None else Path(path)
+        name = format_of(given) if format is None else format
+        target = given or self.path / "exported" / f"trial{trial}{EXPORTS[name].suffix}"
+        check_export(name, target)
         design = self._design(self.trial(trial))
         self.context.resources.compute.apply_threads()
         with _locked(self.path):
             source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
-        target = Path(path) if path is not None else self.path / "exported" / f"trial{trial}.{format}"
-        if target.suffix != f".{format}":
-            raise InputError(f"the file of format {format} must end in .{format}, got {target.name!r}")
-        return export_student(source, target, self.context.resources.data.val.images[:256])
+        return export_student(source, target, self.context.resources.data.val.images[:256], name)
 
 
 def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:

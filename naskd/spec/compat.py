@@ -1,8 +1,18 @@
-"""What earlier versions wrote, read as if it were written today. No other module knows an old shape."""
+"""What earlier versions wrote, read as if it were written today. No other module knows an old shape.
+
+A study: ``study.json`` and the study's ``identity`` held the settings of all samplers and of all executors as flat
+fields, with their defaults and whether they were read or not: ``sampler.population_size`` beside ``name = "tpe"``. Today
+there are the options of the one that is named, without those at their default.
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from naskd.spec.executors import EXECUTORS
+from naskd.spec.option import Options, canonical_options
+from naskd.spec.registry import Registry
+from naskd.spec.samplers import SAMPLERS
 
 STUDENT_FORMAT_1 = "naskd-student-1"
 
@@ -12,6 +22,53 @@ DISTILLED_STUDENT = {
     "objective.": "taught.objective.",
 }
 """Beginnings of names in the state of a scheme with one student: when the student was the scheme itself, and now."""
+
+_SAMPLER_FIELDS = ("startup_trials", "population_size", "multivariate")
+_EXECUTOR_FIELDS = ("trials_per_device", "mps", "address", "workers", "cpus_per_trial", "gpus_per_trial")
+
+
+def study(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A study as :meth:`~naskd.spec.study.StudySpec.to_dict` gives it today.
+
+    Args:
+        data: What ``study.json`` of a run holds; what is today's shape already stays as it is.
+    """
+    found = dict(data)
+    for table, chooser, fields, cards in (
+        ("sampler", "name", _SAMPLER_FIELDS, SAMPLERS),
+        ("execution", "executor", _EXECUTOR_FIELDS, EXECUTORS),
+    ):
+        values = found.get(table)
+        if isinstance(values, Mapping) and set(fields) & set(values):
+            kept = {key: value for key, value in values.items() if key not in fields}
+            found[table] = {**kept, "options": _read_by(cards, values.get(chooser), values, fields)}
+    return found
+
+
+def identity(data: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity as :meth:`~naskd.spec.study.StudySpec.identity` gives it today.
+
+    Args:
+        data: The attribute of a run's study; what is today's shape already stays as it is.
+    """
+    found = dict(data)
+    sampler = found.get("sampler")
+    if isinstance(sampler, Mapping) and set(_SAMPLER_FIELDS) <= set(sampler):
+        others = {key: value for key, value in sampler.items() if key not in _SAMPLER_FIELDS}
+        found["sampler"] = {
+            **others,
+            **dict(_read_by(SAMPLERS, sampler.get("name"), sampler, _SAMPLER_FIELDS)),
+        }
+    return found
+
+
+def _read_by(
+    cards: Registry[Any], name: object, values: Mapping[str, Any], fields: tuple[str, ...]
+) -> Options:
+    """The flat fields that the card `name` reads, as its options."""
+    known = cards[name].options if isinstance(name, str) and name in cards else {}
+    given = tuple((key, values[key]) for key in fields if key in known and values.get(key) is not None)
+    return canonical_options(known, given)
 
 
 def description_of_format_1(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -1,21 +1,64 @@
-"""The images of a study."""
+"""The images of a study: what a study says of them, and cards of the kinds of data that can be read."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, PositiveInt
 from naskd.spec.errors import InputError
+from naskd.spec.option import Configured, Option, Options, either
+from naskd.spec.paths import absolute, elsewhere
+from naskd.spec.registry import Registry
+from naskd.spec.validation import Problem, format_value
+
+PLACES = ("root", "test_root", "download")
+"""Fields of :class:`DataSpec` that some kinds take and others do not."""
+
+
+@plain_dataclass(frozen=True)
+class DataCard:
+    """The torch-free description of a kind of data.
+
+    Args:
+        name: As studies say it in ``data.kind``.
+        title: One line for a listing.
+        paper: See :class:`~naskd.spec.registry.Card`.
+        implementation: ``"module:Class"`` of the :class:`~naskd.data.raw.DataReader`, or the class.
+        options: Settings that it alone reads, keys of a study's ``[data]``.
+        takes: Which of `root`, `test_root` and `download` mean anything.
+        needs_root: `root` must be given.
+        own_test: Whether the data has a test split of its own, so that none is cut off: always, never, or where the
+            key of this name is given (`test_root`, or an option).
+        check: ``"module:function"``, or a function: what is wrong with ``[data]`` that is known before anything is
+            read, such as folders that are missing. Called with the right ones of its keys by name and the folder of
+            the study file; the keys of its problems are those of the table. It must not need torch.
+    """
+
+    name: str
+    title: str
+    paper: str
+    implementation: str | Callable[..., Any]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    takes: tuple[str, ...] = ()
+    needs_root: bool = False
+    own_test: bool | str = False
+    check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
+
+
+DATASETS: Registry[DataCard] = Registry("kind of data")
 
 
 @dataclass(frozen=True, config=STRICT)
-class DataSpec:
+class DataSpec(Configured):
     """The images of a study.
 
     Args:
-        kind: ``digits`` (scikit-learn's 1,797 real 8x8 images), ``cifar10`` (torchvision's files) or ``image_folder``
-            (``root/<class>/*.jpg``).
+        kind: Name of a registered kind of data: ``digits``, ``cifar10``, ``image_folder`` or one of the user's.
         root: Folder of the files; for ``image_folder`` the training images.
         test_root: ``image_folder`` only: a folder of test images of the same classes; without one, a part of
             `root` is sealed.
@@ -29,9 +72,13 @@ class DataSpec:
             splits and teachers.
         max_train: Use at most this many training images, drawn per class; None for all.
         max_bytes: Refuse data that needs more memory than this as uint8.
+        options: Of the kind's card.
     """
 
-    kind: Literal["digits", "cifar10", "image_folder"]
+    CARDS = DATASETS
+    CHOOSER = "kind"
+
+    kind: str
     root: str | None = None
     test_root: str | None = None
     download: bool = False
@@ -42,11 +89,91 @@ class DataSpec:
     split_seed: Annotated[int, Field(ge=0)] = 0
     max_train: Annotated[int, Field(ge=2)] | None = None
     max_bytes: PositiveInt = 4 * 2**30
+    options: Options = ()
 
     def __post_init__(self) -> None:
-        if self.kind != "digits" and self.root is None:
+        super().__post_init__()
+        if self.kind not in DATASETS:
+            return  # whoever registers it may not be imported yet
+        if self.card.needs_root and self.root is None:
             raise InputError(f"kind = {self.kind!r} needs root, the folder of the images")
-        if self.kind != "image_folder" and self.test_root is not None:
-            raise InputError(f"test_root is for kind = 'image_folder' only, not {self.kind!r}")
-        if self.kind != "cifar10" and self.download:
-            raise InputError(f"download is for kind = 'cifar10' only, not {self.kind!r}")
+        for place in PLACES:
+            if getattr(self, place) and place not in self.card.takes:
+                kinds = either(repr(card.name) for card in DATASETS if place in card.takes)
+                raise InputError(f"{place} is for kind = {kinds} only, not {self.kind!r}")
+
+    @property
+    def own_test(self) -> bool:
+        """Whether the data comes with test images apart, so that none are cut off.
+
+        Raises:
+            UnknownNameError: The kind is not registered.
+        """
+        own = self.card.own_test
+        if isinstance(own, bool):
+            return own
+        return (getattr(self, own) if own in PLACES else self.option(own)) is not None
+
+
+def _check_cifar10(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    root = given.get("root")
+    if root is None or given.get("download", False):
+        return []
+    path = absolute(root, base)
+    if (path / "cifar-10-batches-py").is_dir():
+        return []
+    allowed = f"the folder that holds cifar-10-batches-py; {path} does not"
+    hint = elsewhere(root, base) or "data.download = true fetches it"
+    return [Problem("root", format_value(root), allowed, hint)]
+
+
+def _check_image_folder(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    found = []
+    for key in ("root", "test_root"):
+        if given.get(key):
+            found += _class_folders(key, given[key], base)
+    return found
+
+
+def _class_folders(key: str, folder: str, base: Path) -> list[Problem]:
+    path, got = absolute(folder, base), format_value(folder)
+    if not path.is_dir():
+        return [Problem(key, got, f"an existing folder; there is no {path}", elsewhere(folder, base))]
+    if sum(p.is_dir() for p in path.iterdir()) < 2:
+        allowed = f"a folder with one folder of images for each of two or more classes; {path} has fewer"
+        return [Problem(key, got, allowed)]
+    return []
+
+
+DATASETS.register(
+    DataCard(
+        name="digits",
+        title="scikit-learn's 1,797 real 8x8 images of handwritten digits",
+        paper="Alpaydin, Kaynak: Optical recognition of handwritten digits. UCI Machine Learning Repository, 1998",
+        implementation="naskd.data.kinds.digits:Digits",
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="cifar10",
+        title="torchvision's CIFAR-10, 32x32 images of ten classes",
+        paper="Krizhevsky: Learning multiple layers of features from tiny images. Technical report, 2009",
+        implementation="naskd.data.kinds.cifar10:Cifar10",
+        takes=("root", "download"),
+        needs_root=True,
+        own_test=True,
+        check=_check_cifar10,
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="image_folder",
+        title="images in one folder a class: root/<class>/*.jpg",
+        paper="",
+        implementation="naskd.data.kinds.image_folder:ImageFolder",
+        takes=("root", "test_root"),
+        needs_root=True,
+        own_test="test_root",
+        check=_check_image_folder,
+    )
+)

@@ -1,11 +1,13 @@
 """Who runs the trials: cards of executors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from naskd.spec.option import Option
 from naskd.spec.registry import Registry
+from naskd.spec.validation import Problem, format_value
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class ExecutorCard:
         elsewhere: Trials run in other processes than the search.
         prepare: ``"module:function"``, or a function: what it begins as soon as a study that names it has been read,
             and does not wait for.
+        check: ``"module:function"``, or a function: what of ``[execution]`` does not go together. Called with the
+            right ones of its keys by name and the folder of the study file; the keys of its problems are those of the
+            table. It must not need torch.
     """
 
     name: str
@@ -31,6 +36,88 @@ class ExecutorCard:
     options: Mapping[str, Option] = field(default_factory=dict)
     elsewhere: bool = False
     prepare: str | Callable[[], None] = ""
+    check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
 
 
 EXECUTORS: Registry[ExecutorCard] = Registry("executor")
+
+_WORKERS = "trials at once, at most; default what {} holds"
+
+
+def _check_processes(given: Mapping[str, Any], _: Path) -> list[Problem]:
+    workers, places = given.get("workers"), given.get("trials_per_device")
+    if given.get("device") != "cpu" or workers is None or places is None or workers <= places:
+        return []
+    allowed = f"at most execution.trials_per_device = {places}: the CPU is one device"
+    return [Problem("workers", format_value(workers), allowed)]
+
+
+def _check_ray(given: Mapping[str, Any], _: Path) -> list[Problem]:
+    gpus = given.get("gpus_per_trial", 0)
+    if gpus <= 1 or not gpus % 1:
+        return []
+    allowed = "a whole number, or at most 1: a fraction shares one device"
+    return [Problem("gpus_per_trial", format_value(gpus), allowed)]
+
+
+EXECUTORS.register(
+    ExecutorCard(
+        name="serial",
+        title="one trial at a time in this process; the reference",
+        paper="",
+        implementation="naskd.executors.local.serial:SerialExecutor",
+    )
+)
+EXECUTORS.register(
+    ExecutorCard(
+        name="processes",
+        title="trials at once in processes of this machine, several on a device",
+        paper="",
+        implementation="naskd.executors.local.processes:ProcessesExecutor",
+        options={
+            "workers": Option(None, _WORKERS.format("the machine"), low=1, kind=int),
+            "trials_per_device": Option(
+                None,
+                "trials at once on one device, each in a process; the CPU is one device. Default 1 on a GPU, "
+                "and on the CPU as many as threads go into its cores",
+                low=1,
+                kind=int,
+            ),
+            "mps": Option(
+                True,
+                "let students that share a GPU compute at the same time, through NVIDIA's Multi-Process Service "
+                "where it is installed; else they take turns",
+            ),
+        },
+        elsewhere=True,
+        prepare="naskd.executors.local.server:start_server",
+        check=_check_processes,
+    )
+)
+EXECUTORS.register(
+    ExecutorCard(
+        name="ray",
+        title="trials at once on this machine or a Ray cluster, through Ray Tune",
+        paper="Liaw et al.: Tune: a research platform for model selection. 2018, arXiv 1807.05118",
+        implementation="naskd.executors.ray.tune:RayTuneExecutor",
+        options={
+            "address": Option(
+                None,
+                "of a Ray cluster; default RAY_ADDRESS, or else a cluster of this machine that ends with the search",
+                kind=str,
+            ),
+            "workers": Option(None, _WORKERS.format("the cluster"), low=1, kind=int),
+            "cpus_per_trial": Option(
+                None, "CPUs that a trial reserves; default threads", above=0, kind=float
+            ),
+            "gpus_per_trial": Option(
+                None,
+                "GPUs of a trial; fractions share a device; default 1 where the cluster has GPUs, else 0",
+                low=0,
+                kind=float,
+            ),
+        },
+        elsewhere=True,
+        check=_check_ray,
+    )
+)

@@ -19,7 +19,7 @@ class ExportCard:
         implementation: ``"module:Class"`` of the :class:`~naskd.runs.export.ExportFormat`, or the class.
         options: Settings; none so far.
         suffix: Of its files, with the dot.
-        packages: What it imports beyond naskd's own dependencies.
+        packages: What it needs beyond naskd's own dependencies, as it is imported and as ``pip install`` knows it.
     """
 
     name: str
@@ -32,3 +32,23 @@ class ExportCard:
 
 
 EXPORTS: Registry[ExportCard] = Registry("export format")
+
+EXPORTS.register(
+    ExportCard(
+        name="safetensors",
+        title="weights and description in one file; naskd.load reads it",
+        paper="",
+        implementation="naskd.runs.export:SafetensorsFormat",
+        suffix=".safetensors",
+    )
+)
+EXPORTS.register(
+    ExportCard(
+        name="onnx",
+        title="ONNX graph from images in [0, 1] to logits, normalisation included",
+        paper="",
+        implementation="naskd.runs.export:OnnxFormat",
+        suffix=".onnx",
+        packages=("onnx", "onnxruntime", "onnxscript"),
+    )
+)

@@ -1,19 +1,23 @@
 """Reads and checks a study file: TOML in, one :class:`~naskd.spec.study.StudySpec` out, or all its mistakes at once.
 
-Paths in a study file are relative to the file. Nothing here imports user code: whether a space file
-defines the function that is asked for is read from its syntax tree.
+Paths in a study file are relative to the file. The user's `modules` are imported first, since they may register what
+the study names. Nothing else of the user's is executed: whether a space file defines the function that is asked for is
+read from its syntax tree.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.spec import tables
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
+from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
-from naskd.spec.study import SAMPLER_SETTINGS, STUDY_TYPE, SamplerSpec, StudySpec, StudyTable, absolute
-from naskd.spec.userfile import defined_functions, may_define, split_reference
+from naskd.spec.study import STUDY_TYPE, StudySpec, StudyTable
+from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
 from naskd.spec.validation import Problem, apply_setting, format_value, read_toml, schema_problems
 
 
@@ -41,19 +45,30 @@ def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
             are relative to the study file, as all paths of a study.
 
     Raises:
-        StudyFileError: With every problem found: TOML syntax, unknown keys, wrong types, values out of
-            range, combinations that cannot work, files that are missing.
+        StudyFileError: With every problem found: TOML syntax, unknown keys and names, wrong types, values out of
+            range, combinations that cannot work, files that are missing, modules that cannot be imported.
     """
     data = _read(path)
     problems = [problem for setting in settings if (problem := apply_setting(data, setting))]
     base = Path(os.path.abspath(path)).parent
-    found, right = schema_problems(StudyTable, data)
-    problems += found
+    problems += _import_modules(data.get("modules"), base)
+    common, options = tables.split_options(data)
+    names = tables.name_problems(data)
+    wrong_names = {problem.key for problem in names}
+    found, right = schema_problems(StudyTable, common)
+    problems += names + [problem for problem in found if problem.key not in wrong_names]
+    wrong = tables.check_options(data, options)
+    problems += wrong
     problems += _combination_problems(right)
     problems += _file_problems(right, base)
+    problems += tables.check_together(tables.with_options(right, options, wrong), base)
     if problems:
+        order = list(data)
+        problems.sort(
+            key=lambda p: order.index(top) if (top := re.split(r"[.\[]", p.key)[0]) in order else -1
+        )
         raise StudyFileError(path, list(dict.fromkeys(problems)))
-    return STUDY_TYPE.validate_python({**data, "base": base})
+    return STUDY_TYPE.validate_python({**tables.as_spec(common, options), "base": base})
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -68,15 +83,23 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def _import_modules(modules: Any, base: Path) -> list[Problem]:
+    """Import the user's files, in order; those that are there, and whose key is right."""
+    problems = []
+    for index, module in enumerate(modules if isinstance(modules, list) else ()):
+        if not isinstance(module, str) or not absolute(module, base).is_file():
+            continue  # said by others
+        try:
+            import_file(absolute(module, base))
+        except InputError as error:
+            key, got = f"modules[{index}]", format_value(module)
+            problems.append(Problem(key, got, "a file that can be imported", str(error)))
+    return problems
+
+
 def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are right by themselves and mean nothing together; `data` holds right values only."""
     problems = []
-    sampler = data.get("sampler", {})
-    name = sampler.get("name", SamplerSpec.name)
-    for key, samplers in SAMPLER_SETTINGS.items():
-        if key in sampler and name not in samplers:
-            got = f"{format_value(sampler[key])} with sampler.name = {format_value(name)}"
-            problems.append(Problem(f"sampler.{key}", got, f"only with {' or '.join(map(repr, samplers))}"))
     objectives = data.get("objectives", StudySpec.objectives)
     problems += objective_problems(objectives)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
@@ -107,27 +130,21 @@ def _teacher_problems(teacher: Mapping[str, Any], data: Mapping[str, Any]) -> li
 
 def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
     """Files that the study names and that are not there; `data` holds right values only."""
-    teacher, images = data.get("teacher") or {}, data.get("data") or {}
+    teacher = data.get("teacher") or {}
     problems = []
     for key, reference in (("space", data.get("space")), ("teacher.builder", teacher.get("builder"))):
         if reference:
             problems += _function_problems(key, reference, base)
     for index, module in enumerate(data.get("modules", ())):
-        problems += _missing_file(f"modules[{index}]", module, base)
+        problems += missing_file(f"modules[{index}]", module, base)
     if "checkpoint" in teacher:
-        problems += _missing_file("teacher.checkpoint", teacher["checkpoint"], base)
-    kind, root = images.get("kind"), images.get("root")
-    fetched = kind == "cifar10" and images.get("download", False)
-    if root and kind in ("cifar10", "image_folder") and not fetched:
-        problems += _folder_problems("data.root", root, base, kind)
-    if images.get("test_root") and kind == "image_folder":
-        problems += _folder_problems("data.test_root", images["test_root"], base, kind)
+        problems += missing_file("teacher.checkpoint", teacher["checkpoint"], base)
     return problems
 
 
 def _function_problems(key: str, reference: str, base: Path) -> list[Problem]:
     file, name = split_reference(reference)
-    missing = _missing_file(key, file, base)
+    missing = missing_file(key, file, base)
     if missing:
         return missing
     path = absolute(file, base)
@@ -139,39 +156,3 @@ def _function_problems(key: str, reference: str, base: Path) -> list[Problem]:
         return [Problem(key, format_value(reference), "a file of valid Python", str(error))]
     allowed = f"a function of {path}: {', '.join(functions) or 'it defines none'}"
     return [Problem(key, format_value(reference), allowed, nearest(name, functions).removeprefix("; "))]
-
-
-def _missing_file(key: str, file: str, base: Path) -> list[Problem]:
-    path = absolute(file, base)
-    if path.is_file():
-        return []
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, beside).removeprefix("; ") or _elsewhere(file, base)
-    return [Problem(key, format_value(file), f"an existing file; there is no {path}", hint)]
-
-
-def _folder_problems(key: str, folder: str, base: Path, kind: str) -> list[Problem]:
-    path = absolute(folder, base)
-    got = format_value(folder)
-    if kind == "cifar10" and not (path / "cifar-10-batches-py").is_dir():
-        allowed = f"the folder that holds cifar-10-batches-py; {path} does not"
-        return [Problem(key, got, allowed, _elsewhere(folder, base) or "data.download = true fetches it")]
-    if not path.is_dir():
-        return [Problem(key, got, f"an existing folder; there is no {path}", _elsewhere(folder, base))]
-    if kind == "image_folder" and sum(p.is_dir() for p in path.iterdir()) < 2:
-        return [
-            Problem(
-                key,
-                got,
-                f"a folder with one folder of images for each of two or more classes; {path} has fewer",
-            )
-        ]
-    return []
-
-
-def _elsewhere(path: str, base: Path) -> str:
-    """Paths are relative to the study file; in a shell, who types one may mean where they are."""
-    here = Path(path).absolute()
-    if here.exists() and here != absolute(path, base):
-        return f"paths are relative to the study file; did you mean {here}?"
-    return ""

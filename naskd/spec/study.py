@@ -1,21 +1,37 @@
 """What a study file says, validated and frozen: :class:`StudySpec`."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Annotated, Any, Literal, NamedTuple, get_args
+=======
+from typing import Annotated, Any, Literal
+>>>>>>> e0fe290 (A name and the options of its card: one mechanism for sampler, stopping rule, data and executor; modules are imported first)
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from naskd.spec import compat
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
+<<<<<<< HEAD
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
 
 CallbackName = Literal["tensorboard", "mlflow", "wandb"]
+=======
+from naskd.spec.executors import EXECUTORS
+from naskd.spec.option import Configured, Options
+from naskd.spec.paths import absolute
+from naskd.spec.registry import Registry
+from naskd.spec.samplers import SAMPLERS
+from naskd.spec.stopping import STOPPING_RULES
+from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
+
+Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
+>>>>>>> e0fe290 (A name and the options of its card: one mechanism for sampler, stopping rule, data and executor; modules are imported first)
 
 RUNS = Path("runs")
 """Folder of all runs, where nothing else is said."""
@@ -36,7 +52,7 @@ def _check_objectives(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _check_callbacks(names: tuple[CallbackName, ...]) -> tuple[CallbackName, ...]:
+def _check_callbacks(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise InputError("callbacks must be distinct")
     return names
@@ -82,8 +98,8 @@ Objectives = Annotated[
     AfterValidator(_check_objectives),
 ]
 Callbacks = Annotated[
-    tuple[CallbackName, ...],
-    Field(description="distinct ones of " + ", ".join(f'"{name}"' for name in get_args(CallbackName))),
+    tuple[str, ...],
+    Field(description='distinct ones of the registered loggers, such as ["tensorboard"]'),
     AfterValidator(_check_callbacks),
 ]
 Storage = Annotated[
@@ -94,30 +110,33 @@ Storage = Annotated[
 
 
 @dataclass(frozen=True, config=_FROZEN)
-class SamplerSpec:
+class SamplerSpec(Configured):
     """Who proposes the designs.
 
     Args:
-        name: ``tpe`` (Bergstra et al., NeurIPS 2011; its multi-objective form: Ozaki et al., GECCO 2020),
-            ``nsga2`` (Deb et al., IEEE TEVC 2002), ``nsga3`` (Deb & Jain, IEEE TEVC 2014), ``gp`` (Gaussian
-            process) or ``random``.
-        startup_trials: Random designs before the model speaks, at least 1; ``tpe`` and ``gp`` only.
-        population_size: At least 2; ``nsga2`` and ``nsga3`` only.
-        multivariate: Model parameters jointly rather than one by one; ``tpe`` only.
+        name: Of a registered sampler; see :mod:`naskd.spec.samplers`.
+        options: Of its card.
     """
 
-    name: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
-    startup_trials: PositiveInt = 10
-    population_size: Annotated[int, Field(ge=2)] = 20
-    multivariate: bool = True
+    CARDS = SAMPLERS
+
+    name: str = "tpe"
+    options: Options = ()
 
 
-SAMPLER_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "startup_trials": ("tpe", "gp"),
-    "population_size": ("nsga2", "nsga3"),
-    "multivariate": ("tpe",),
-}
-"""Which samplers read a setting."""
+@dataclass(frozen=True, config=_FROZEN)
+class StoppingSpec(Configured):
+    """Which trials are stopped before their end.
+
+    Args:
+        name: Of a registered stopping rule; see :mod:`naskd.spec.stopping`.
+        options: Of its card.
+    """
+
+    CARDS = STOPPING_RULES
+
+    name: str = "none"
+    options: Options = ()
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -196,11 +215,11 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, config=_FROZEN)
-class ExecutionSpec:
+class ExecutionSpec(Configured):
     """Where and how trials run.
 
     Args:
-        executor: Name of a registered executor.
+        executor: Name of a registered executor; see :mod:`naskd.spec.executors`.
         device: ``auto`` takes a GPU where there is one.
         threads: Of one trial, on the CPU. Part of the study, since the bits of a result depend on it.
         precision: ``auto`` uses bfloat16 where the hardware gains from it.
@@ -215,16 +234,12 @@ class ExecutionSpec:
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
         retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
-        trials_per_device: Trials at once on one device, each in a process; the CPU is one device. Default 1 on a GPU,
-            and on the CPU as many as `threads` go into its cores. ``processes`` only.
-        mps: Let students that share a GPU compute at the same time, through NVIDIA's Multi-Process Service where it is
-            installed; else they take turns. ``processes`` only.
-        address: Of a Ray cluster; default ``RAY_ADDRESS``, or else a cluster of this machine that ends with the search.
-        workers: Trials at once, at most; default what the machine or the cluster holds.
-        cpus_per_trial: Default `threads`.
-        gpus_per_trial: Fractions share a device; default 1 where the cluster has GPUs, else 0.
-        callbacks: Loggers that follow the trials: ``tensorboard``, ``mlflow``, ``wandb``.
+        callbacks: Names of registered loggers that follow the trials; see :mod:`naskd.spec.loggers`.
+        options: Of the executor's card.
     """
+
+    CARDS = EXECUTORS
+    CHOOSER = "executor"
 
     executor: str = "serial"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -238,19 +253,8 @@ class ExecutionSpec:
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: str | None = None
     retries: Annotated[int, Field(ge=0)] = 3
-    trials_per_device: PositiveInt | None = None
-    mps: bool = True
-    address: str | None = None
-    workers: PositiveInt | None = None
-    cpus_per_trial: Positive | None = None
-    gpus_per_trial: NonNegative | None = None
     callbacks: Callbacks = ()
-
-    def __post_init__(self) -> None:
-        if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise InputError(
-                "gpus_per_trial must be a whole number or at most 1: a fraction shares one device"
-            )
+    options: Options = ()
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -278,12 +282,12 @@ class StudyTable:
         teacher: None where designs are trained without distillation, or by other teachers.
         teachers: Further ones, each with a name of its own.
         seed: Of the sampler and of all trials.
-        modules: User files that register blocks, knowledge or schemes; imported first.
+        modules: User files that register methods of any kind; imported before any name is looked up.
         epochs: The schedule's horizon; overrides the space's.
         objectives: Names of two or three, ``val_accuracy`` among them; see :mod:`naskd.spec.objectives`.
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
         storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
-        sampler, limits, execution, retrain: See their types.
+        sampler, stopping, limits, execution, retrain: See their types.
         warm_start: Designs to run first: values by parameter name; what is left out is sampled.
     """
 
@@ -300,6 +304,7 @@ class StudyTable:
     reference_point: Mapping[str, Finite] | None = None
     storage: Storage = "journal"
     sampler: SamplerSpec = Field(default_factory=SamplerSpec)
+    stopping: StoppingSpec = Field(default_factory=StoppingSpec)
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     execution: ExecutionSpec = Field(default_factory=ExecutionSpec)
     retrain: RetrainSpec = Field(default_factory=RetrainSpec)
@@ -313,8 +318,13 @@ class StudySpec(StudyTable):
     Args:
         base: Folder of the study file, to which its paths are relative.
         name, space, data, budget, teacher, teachers, seed, modules, epochs, objectives, reference_point, storage:
+<<<<<<< HEAD
             See the keys of a study file in docs/reference/study-file.md, as for all that follow.
         sampler, limits, execution, retrain, warm_start: Likewise.
+=======
+            See the keys of a study file in docs/study_files.md, as for all that follow.
+        sampler, stopping, limits, execution, retrain, warm_start: Likewise.
+>>>>>>> e0fe290 (A name and the options of its card: one mechanism for sampler, stopping rule, data and executor; modules are imported first)
     """
 
     base: Path = Field(default=Path(), kw_only=True)
@@ -348,13 +358,15 @@ class StudySpec(StudyTable):
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "StudySpec":
-        """The inverse of :meth:`to_dict`.
+        """The inverse of :meth:`to_dict`, for what was written by this version or an earlier one.
+
+        Names of methods are not checked: whoever registers them may not be imported yet.
 
         Raises:
             InputError: A key is unknown, missing or out of range.
         """
         try:
-            return STUDY_TYPE.validate_python(dict(data))
+            return STUDY_TYPE.validate_python(compat.study(data))
         except ValidationError as error:
             raise InputError(f"no study of this version of naskd: {first_line(error)}") from error
 
@@ -363,7 +375,8 @@ class StudySpec(StudyTable):
 
         Left out is what changes how much is searched, where, or what comes after: budget, executor,
         checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision, recorded
-        steps and what is banked are part of it, since the bits of a result depend on them.
+        steps and what is banked are part of it, since the bits of a result depend on them. Options stand beside the
+        name that they belong to, those at their default left out.
         """
         identity = self.to_dict()
         for key in ("base", "budget", "storage", "retrain"):
@@ -388,8 +401,12 @@ class StudySpec(StudyTable):
         if not identity["teachers"]:
             del identity["teachers"]
         # Where the images lie may change; that they are the same images is seen by their hash.
-        for key in ("root", "test_root", "download", "max_bytes"):
+        for key in ("root", "test_root", "download", "max_bytes", "options"):
             del identity["data"][key]
+        for key, chosen in (("sampler", self.sampler), ("stopping", self.stopping)):
+            identity[key] = {"name": chosen.name, **dict(chosen.options)}
+        if self.stopping.name == StoppingSpec.name:
+            del identity["stopping"]
         return identity
 
 
@@ -397,13 +414,30 @@ STUDY_TYPE = TypeAdapter(StudySpec)
 
 
 def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """A line for each difference of two identities, such as ``epochs: 20 -> 30``; empty when equal."""
-    before, after = _flat(old), _flat(new)
+    """A line for each difference of two identities, such as ``epochs: 20 -> 30``; empty when equal.
+
+    Args:
+        old: Of a run, as this version or an earlier one wrote it.
+        new: Of a study of this version.
+    """
+    before, after = _flat(_with_defaults(compat.identity(old))), _flat(_with_defaults(new))
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     ]
+
+
+def _with_defaults(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the options that are left out, so that a difference names the value that was meant."""
+    found = dict(identity)
+    registries: dict[str, Registry[Any]] = {"sampler": SAMPLERS, "stopping": STOPPING_RULES}
+    for key, cards in registries.items():
+        given = found.get(key) or {}
+        if given.get("name") in cards:
+            options = cards[given["name"]].options
+            found[key] = {**{name: option.default for name, option in options.items()}, **given}
+    return found
 
 
 def _flat(value: Any, key: str = "") -> dict[str, str]:
@@ -418,8 +452,3 @@ def _flat(value: Any, key: str = "") -> dict[str, str]:
         for name, child in children
         for path, text in _flat(child, f"{key}.{name}" if key else name).items()
     }
-
-
-def absolute(path: str | Path, base: Path) -> Path:
-    """A path of a study file, which is relative to the file's folder, as an absolute path."""
-    return Path(os.path.abspath(base / Path(path).expanduser()))

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from naskd.spec.option import Configured, either, in_range
 from naskd.spec.registry import nearest
 
 Location = tuple[str | int, ...]
@@ -136,18 +137,51 @@ def describe(annotation: Any) -> str:
         if field.description:
             return field.description
     if get_origin(kind) is Literal:
-        return _either([format_value(value) for value in get_args(kind)])
+        return either([format_value(value) for value in get_args(kind)])
     if get_origin(kind) in (Union, types.UnionType):
         members = get_args(kind)
         if set(members) >= {bool, int, float, str}:
             return "a number, a string, true or false"
-        return _either([describe(member) for member in members])
+        return either([describe(member) for member in members])
     if get_origin(kind) is tuple:
         return f"a list; each item: {describe(get_args(kind)[0])}"
     if dataclasses.is_dataclass(kind):
-        return f"a table with the keys {', '.join(f.name for f in dataclasses.fields(kind))}"
+        return f"a table with the keys {', '.join(known_keys(kind))}"
     words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
     return words.get(kind, "a table") + _bounds(fields)
+
+
+def known_keys(annotation: Any) -> list[str]:
+    """The keys of a table; of one with options, those that a card takes are among them, after the others."""
+    kind = _unwrap(annotation)[0]
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+        if isinstance(kind, type) and issubclass(kind, Configured):
+            names.remove("options")
+            names += [name for card in kind.CARDS for name in card.options]
+        return list(dict.fromkeys(names))
+    if get_args(kind):
+        key = _unwrap(get_args(kind)[0])[0]
+        return [str(choice) for choice in get_args(key)]
+    return []
+
+
+def unknown_key(cls: type[Any], path: Location, value: Any, known: Sequence[str]) -> Problem:
+    """What is said of a key that a table does not have.
+
+    Args:
+        cls: The dataclass of the whole file.
+        path: Of the key.
+        value: What stands there.
+        known: The keys of its table.
+    """
+    hint = _where(cls, path) or did_you_mean(str(path[-1]), known)
+    return Problem(format_key(path), format_value(value), f"the keys {', '.join(known)}", hint)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A hint with the nearest known name; empty when nothing is close."""
+    return nearest(name, known).removeprefix("; ")
 
 
 def format_key(path: Location) -> str:
@@ -233,19 +267,10 @@ def _problem(cls: type[Any], data: Mapping[str, Any], path: Location, error: Any
         keys = ", ".join(f"{format_key((k,))} = {format_value(v)}" for k, v in value.items())
         return Problem(key or "the study", keys or "an empty table", str(error["ctx"]["error"]))
     if annotation is None or error["loc"][-1:] == ("[key]",):
-        table = _annotation(cls, path[:-1])
-        known = _known_keys(table)
-        name = str(path[-1])
-        return Problem(
-            key, got, f"the keys {', '.join(known)}", _where(cls, path) or _did_you_mean(name, known)
-        )
+        return unknown_key(cls, path, value, known_keys(_annotation(cls, path[:-1])))
     kind = _unwrap(annotation)[0]
     choices = [str(c) for c in get_args(kind)] if get_origin(kind) is Literal else []
-    return Problem(key, got, describe(annotation), _did_you_mean(str(value), choices))
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    return nearest(name, known).removeprefix("; ")
+    return Problem(key, got, describe(annotation), did_you_mean(str(value), choices))
 
 
 def _where(cls: type[Any], path: Location) -> str:
@@ -256,7 +281,7 @@ def _where(cls: type[Any], path: Location) -> str:
         for field, keys in table.items():
             if name in keys:
                 return f"did you mean {format_key((*prefix, field, name))}?"
-    if len(path) > 1 and name in _known_keys(cls):
+    if len(path) > 1 and name in known_keys(cls):
         return f"{name!r} belongs above the first [table]"
     return ""
 
@@ -266,17 +291,7 @@ def _tables(annotation: Any) -> dict[str, list[str]]:
     if not dataclasses.is_dataclass(kind):
         return {}
     fields = get_type_hints(kind, include_extras=True).items()
-    return {name: _known_keys(field) for name, field in fields if dataclasses.is_dataclass(_unwrap(field)[0])}
-
-
-def _known_keys(annotation: Any) -> list[str]:
-    kind = _unwrap(annotation)[0]
-    if dataclasses.is_dataclass(kind):
-        return [field.name for field in dataclasses.fields(kind)]
-    if get_args(kind):
-        key = _unwrap(get_args(kind)[0])[0]
-        return [str(choice) for choice in get_args(key)]
-    return []
+    return {name: known_keys(field) for name, field in fields if dataclasses.is_dataclass(_unwrap(field)[0])}
 
 
 def _is_table(cls: type[Any], path: Location) -> bool:
@@ -313,7 +328,7 @@ def _unwrap(annotation: Any) -> tuple[Any, list[FieldInfo]]:
 
 
 def _bounds(fields: Sequence[FieldInfo]) -> str:
-    limits = {}
+    limits: dict[str, Any] = {}
     for field in fields:
         for item in field.metadata:
             limits.update(
@@ -321,16 +336,9 @@ def _bounds(fields: Sequence[FieldInfo]) -> str:
             )
     if limits.get("pattern"):
         return f" of the form {limits['pattern']}"
-    low = f"[{limits['ge']}" if "ge" in limits else f"({limits['gt']}" if "gt" in limits else ""
-    high = f"{limits['le']}]" if "le" in limits else f"{limits['lt']})" if "lt" in limits else ""
-    if low and high:
-        return f" in {low}, {high}"
-    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return "".join(f" {word} {limits[name]}" for name, word in signs.items() if name in limits)
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return in_range(
+        low=limits.get("ge"), above=limits.get("gt"), high=limits.get("le"), below=limits.get("lt")
+    )
 
 
 def _remove(data: Any, path: Location) -> None:

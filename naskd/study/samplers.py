@@ -79,18 +79,10 @@ def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSamp
     with warnings.catch_warnings():
         # Optuna marks multivariate TPE and GP as experimental; the study file chose them by name.
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        sampler = SAMPLERS.load(spec.name)(seed=seed, **_options(spec))
+        sampler = SAMPLERS.load(spec.name)(seed=seed, **spec.settings())
     if not isinstance(sampler, BaseSampler):
         raise InputError(
             f"sampler {spec.name!r} returned {type(sampler).__name__}; it must return an "
             "optuna.samplers.BaseSampler"
         )
     return sampler
-
-
-def _options(spec: SamplerSpec) -> dict[str, Any]:
-    """What the sampler is called with beside its seed: options, or the fields of before that its card has."""
-    options = getattr(spec, "options", None)
-    if options is not None:
-        return dict(options)
-    return {name: getattr(spec, name) for name in SAMPLERS[spec.name].options}

@@ -88,19 +88,14 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
     """The devices of this machine with a place for each trial that may run at once.
 
     Args:
-        execution: ``trials_per_device`` and ``workers``.
+        execution: Of executor ``processes``, with its options ``trials_per_device`` and ``workers``.
         compute: Where trials run.
 
     Raises:
-        InputError: More trials are asked for than `trials_per_device` allows, or a cluster is.
+        InputError: More trials are asked for than `trials_per_device` allows.
     """
-    if execution.address is not None:
-        raise InputError(
-            f"execution.address = {execution.address!r}, but executor 'processes' uses this machine alone; "
-            "executor 'ray' uses a cluster"
-        )
     gpus: Sequence[str | None] = _gpus() if compute.device.type == "cuda" else [None]
-    places, workers = execution.trials_per_device, execution.workers
+    places, workers = execution.option("trials_per_device"), execution.option("workers")
     if places is None and workers is not None:
         places = -(-workers // len(gpus))
     elif places is None:
@@ -160,7 +155,8 @@ class ProcessesExecutor:
             shared = SharedArrays(arrays, cache)
             cleanup.callback(shared.close)
             files = Path(cleanup.enter_context(TemporaryDirectory(prefix="naskd-files-")))
-            sharing = self.context.resources.spec.execution.mps and any(device.shared for device in devices)
+            mps_wanted = self.context.resources.spec.execution.settings("processes")["mps"]
+            sharing = mps_wanted and any(device.shared for device in devices)
             variables = cleanup.enter_context(mps.service(sharing))
             environment = {**os.environ, **variables}
             outfit = Outfit(

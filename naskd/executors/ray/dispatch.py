@@ -142,11 +142,13 @@ class Resources:
 
     def __init__(self, spec: ExecutionSpec, own: bool) -> None:
         self.own = own
-        self.workers = spec.workers
+        settings = spec.settings("ray")
+        self.workers: int | None = settings["workers"]
         has_gpus = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
         default = 1.0 if has_gpus and spec.device != "cpu" else 0.0
-        self.cpus = float(spec.cpus_per_trial or spec.threads)
-        self.gpus = default if spec.gpus_per_trial is None else float(spec.gpus_per_trial)
+        self.cpus = float(settings["cpus_per_trial"] or spec.threads)
+        gpus = settings["gpus_per_trial"]
+        self.gpus = default if gpus is None else float(gpus)
         self._slots, self._counted = 0, -math.inf
         if not self._held():
             wants = f"a trial wants {self.cpus:g} CPUs and {self.gpus:g} GPUs (execution.cpus_per_trial)"

@@ -210,7 +210,7 @@ class RayTuneExecutor:
         with ExitStack() as cleanup:
             # Ray prints what it hears of lost workers to standard output, which is for results; until it is shut down.
             cleanup.enter_context(redirect_stdout(sys.stderr))
-            own = cleanup.enter_context(_connected(execution.address))
+            own = cleanup.enter_context(_connected(execution.settings("ray")["address"]))
             resources = Resources(execution, own)
             parcel, arrays = pack(self.context)
             checkpoints = self.context.resources.checkpoints

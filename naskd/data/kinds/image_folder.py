@@ -15,7 +15,7 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from naskd.data.decoded_cache import decoded_once
-from naskd.data.raw import ImageArray, Shape, Source, channels_of, fit, fitted_shape
+from naskd.data.raw import DataReader, ImageArray, Shape, Source, channels_of, fit, fitted_shape, folder
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
@@ -30,7 +30,19 @@ _THREADED_PIXELS = 100 * 100
 _FORMAT = 1
 
 
-def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
+class ImageFolder(DataReader):
+    """Reads ``root``, and ``test_root`` where there is one."""
+
+    def development(self, spec: DataSpec, base: Path, cache: Path | None) -> Source:
+        """See :class:`~naskd.data.raw.DataReader`."""
+        return _open(folder(base, spec.root), spec, cache)
+
+    def test(self, spec: DataSpec, base: Path, cache: Path | None) -> Source:
+        """See :class:`~naskd.data.raw.DataReader`."""
+        return _open(folder(base, spec.test_root), spec, cache)
+
+
+def _open(root: Path, spec: DataSpec, cache: Path | None) -> Source:
     """List the files of `root`; classes are its folders in the order of their names.
 
     Files and folders whose name starts with a dot, and files of other types, are ignored. No image is opened
@@ -76,8 +88,8 @@ def open_image_folder(root: Path, spec: DataSpec, cache: Path | None) -> Source:
     return Source(np.asarray(labels, np.int64), class_names, shape_at, read)
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
+def _image_files(of_class: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(of_class, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):

@@ -1,0 +1,36 @@
+"""Paths of a study file: relative to it, and what is said of those that are not there."""
+
+import os
+from pathlib import Path
+
+from naskd.spec.registry import nearest
+from naskd.spec.validation import Problem, format_value
+
+
+def absolute(path: str | Path, base: Path) -> Path:
+    """A path of a study file, which is relative to the file's folder, as an absolute path."""
+    return Path(os.path.abspath(base / Path(path).expanduser()))
+
+
+def missing_file(key: str, file: str, base: Path) -> list[Problem]:
+    """The problem of a file that is not there, with the nearest name beside it; empty when it is.
+
+    Args:
+        key: Under which the study names it.
+        file: As written.
+        base: Folder of the study file.
+    """
+    path = absolute(file, base)
+    if path.is_file():
+        return []
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = nearest(path.name, beside).removeprefix("; ") or elsewhere(file, base)
+    return [Problem(key, format_value(file), f"an existing file; there is no {path}", hint)]
+
+
+def elsewhere(path: str, base: Path) -> str:
+    """Paths are relative to the study file; in a shell, who types one may mean where they are."""
+    here = Path(path).absolute()
+    if here.exists() and here != absolute(path, base):
+        return f"paths are relative to the study file; did you mean {here}?"
+    return ""

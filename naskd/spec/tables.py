@@ -1,0 +1,163 @@
+"""The tables of a study file that name something registered and set the options of its card.
+
+One mechanism for ``[sampler] name``, ``[stopping] name``, ``[data] kind`` and ``[execution] executor``: a key that is
+no field of the table's dataclass is an option of the named card, which says whether it is right.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from naskd.spec.datasets import DataSpec
+from naskd.spec.loggers import LOGGERS
+from naskd.spec.option import Configured, Option, either, option_problems
+from naskd.spec.registry import imported
+from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
+from naskd.spec.validation import Problem, did_you_mean, format_key, format_value, known_keys, unknown_key
+
+TABLES: Mapping[str, type[Configured]] = {
+    "data": DataSpec,
+    "sampler": SamplerSpec,
+    "stopping": StoppingSpec,
+    "execution": ExecutionSpec,
+}
+"""By their names in a study file."""
+
+
+def split_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The same tables without options, and the options that were given by table; nothing is checked."""
+    common, options = dict(data), {}
+    for table, spec in TABLES.items():
+        if isinstance(given := data.get(table), Mapping):
+            fields = set(_fields(spec))
+            common[table] = {key: value for key, value in given.items() if key in fields}
+            options[table] = {key: value for key, value in given.items() if key not in fields}
+    return common, options
+
+
+def name_problems(data: Mapping[str, Any]) -> list[Problem]:
+    """Names that nothing is registered under: those of these tables, and the loggers.
+
+    Args:
+        data: All tables of the file.
+    """
+    found = []
+    for table, spec in TABLES.items():
+        if isinstance(given := data.get(table), Mapping) and _card(spec, given) is None:
+            key, known = f"{table}.{spec.CHOOSER}", spec.CARDS.names()
+            found.append(_unknown_name(key, given.get(spec.CHOOSER), known))
+    execution = data.get("execution")
+    loggers = execution.get("callbacks") if isinstance(execution, Mapping) else None
+    return found + [
+        _unknown_name(f"execution.callbacks[{index}]", name, LOGGERS.names())
+        for index, name in enumerate(loggers if isinstance(loggers, list | tuple) else ())
+        if isinstance(name, str) and name not in LOGGERS
+    ]
+
+
+def check_options(data: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """All that is wrong with the options of a study file; those of a name that is not registered are passed over.
+
+    Args:
+        data: All tables of the file.
+        options: By table, as :func:`split_options` found them.
+    """
+    found = []
+    for table, given in options.items():
+        card = _card(TABLES[table], data[table])
+        for name, value in given.items():
+            found += _option_problem(table, card, name, value)
+        found += [
+            Problem(_key(table, name), "nothing", f"{option.allowed}: {option.meaning}")
+            for name, option in (card.options.items() if card is not None else ())
+            if option.required and name not in given
+        ]
+    return found
+
+
+def _option_problem(table: str, card: Any, name: str, value: Any) -> list[Problem]:
+    spec = TABLES[table]
+    known: Mapping[str, Option] = {} if card is None else card.options
+    if name in known:
+        if known[name].fits(value):
+            return []
+        hint = did_you_mean(str(value), known[name].choices)
+        return [Problem(_key(table, name), format_value(value), known[name].allowed, hint)]
+    readers = [other.name for other in spec.CARDS if name in other.options]
+    if not readers:
+        keys = known_keys(spec) if card is None else [*_fields(spec), *known]
+        return [unknown_key(StudyTable, (table, name), value, keys)]
+    if card is None:
+        return []
+    got = f"{format_value(value)} with {table}.{spec.CHOOSER} = {format_value(card.name)}"
+    return [Problem(_key(table, name), got, f"only with {either(map(repr, readers))}")]
+
+
+def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
+    """What the cards themselves have to say of their tables, of files and folders for example.
+
+    Args:
+        data: Tables with their options among their keys, as far as they are right.
+        base: Folder of the study file.
+    """
+    found = []
+    for table, spec in TABLES.items():
+        given = data.get(table, {})
+        if check := getattr(_card(spec, given), "check", ""):
+            problems = imported(check)(given, base)
+            found += [dataclasses.replace(p, key=_key(table, p.key)) for p in problems]
+    return found
+
+
+def spec_problems(spec: StudySpec) -> list[str]:
+    """What is wrong with the names and options of a study that came from no file; its modules are imported.
+
+    Args:
+        spec: The study.
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    found: list[str] = []
+    for table in TABLES:
+        chosen: Configured = getattr(spec, table)
+        tables[table] = {name: getattr(chosen, name) for name in _fields(chosen)} | dict(chosen.options)
+        if (card := _card(type(chosen), tables[table])) is not None:
+            found += option_problems(card.options, chosen.options, f"{chosen.CARDS.what} {card.name!r}")
+    found += map(str, name_problems(tables))
+    return found or [str(problem) for problem in check_together(tables, spec.base)]
+
+
+def with_options(
+    data: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], wrong: Sequence[Problem]
+) -> dict[str, Any]:
+    """Tables with those of their options that are right."""
+    keys = {problem.key for problem in wrong}
+    found = dict(data)
+    for table, given in options.items():
+        right = {name: value for name, value in given.items() if _key(table, name) not in keys}
+        found[table] = {**data.get(table, {}), **right}
+    return found
+
+
+def as_spec(data: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Tables with their options as a spec holds them."""
+    return {**data, **{table: {**data[table], "options": tuple(options[table].items())} for table in options}}
+
+
+def _card(spec: type[Configured], given: Mapping[str, Any]) -> Any:
+    """What a table names, or None where that is missing or not registered."""
+    name = given.get(spec.CHOOSER, getattr(spec, spec.CHOOSER, None))
+    return spec.CARDS[name] if isinstance(name, str) and name in spec.CARDS else None
+
+
+def _unknown_name(key: str, name: object, known: tuple[str, ...]) -> Problem:
+    got = "nothing" if name is None else format_value(name)
+    return Problem(key, got, either(map(format_value, known)), did_you_mean(str(name), known))
+
+
+def _fields(spec: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(spec) if field.name != "options"]
+
+
+def _key(table: str, name: str) -> str:
+    return format_key((table, name))
