@@ -97,7 +97,7 @@ def environment() -> dict[str, str]:
 
 def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     from naskd.spec.parse import parse_study
-    from naskd.spec.study import BudgetSpec
+    from naskd.spec.study import BudgetSpec, SamplerSpec
 
     result_file = out / f"{arm}-{seed}.json"
     if result_file.exists():
@@ -113,7 +113,7 @@ def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
         search(dataclasses.replace(spec, budget=BudgetSpec(trials=1)), out)
         return
     if arm == "random":
-        spec = dataclasses.replace(spec, sampler=dataclasses.replace(spec.sampler, name="random"))
+        spec = dataclasses.replace(spec, sampler=SamplerSpec("random"))
     if arm == "undistilled":
         spec = dataclasses.replace(spec, space=f"{space}:architecture_only")
     started = time.perf_counter()

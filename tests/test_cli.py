@@ -20,19 +20,15 @@ from typer.testing import CliRunner, Result
 
 import naskd
 from naskd import launch
-from naskd.cli import app
-from naskd.executors import EXECUTORS
-from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
+from naskd.cli import _registries, app
 from naskd.report.progress import RetrainProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
-from naskd.schemes import SCHEMES
 from naskd.spec.errors import RunError
 from naskd.study import record
 from naskd.study.snapshot import Snapshot
 
-CARDS = [card for registry in (BLOCKS, KNOWLEDGE, SCHEMES, EXECUTORS) for card in registry]
+CARDS = [card for registry in _registries().values() for card in registry]
 
 
 def call(*arguments: object) -> Result:
@@ -160,7 +156,6 @@ def test_set_overrides_and_is_checked(tmp_path: Path) -> None:
         (("best", "x", "--min-accuracy", "97"), "such as 0.97"),
         (("front", "x", "--json", "--csv"), "--json and --csv"),
         (("retrain", "x", "--seeds", "0"), "--seeds"),
-        (("export", "x", "0", "--format", "pickle"), "onnx"),
         (("front",), "RUN"),
         (("fornt", "x"), "fornt"),
         (("cache", "--yes"), "--remove"),
@@ -175,7 +170,7 @@ def test_wrong_arguments(arguments: tuple[str, ...], said: str) -> None:
 
 def test_unknown_executor_names_the_known(tmp_path: Path) -> None:
     result = call("search", write_tiny_study(tmp_path), "--executor", "seriall", "--out", tmp_path / "r")
-    assert_refused(result, 2, "unknown executor 'seriall'", "did you mean 'serial'")
+    assert_refused(result, 2, 'execution.executor: got "seriall"', "did you mean 'serial'")
     assert not (tmp_path / "r").exists()
 
 
@@ -419,6 +414,7 @@ def test_methods_show_every_card(card: object, monkeypatch: pytest.MonkeyPatch) 
     listing = call("methods").stdout
     assert re.search(rf"^(\S+)? +{name} .*{re.escape(paper)}", listing, re.MULTILINE)
     whole = call("methods", name).stdout
+    assert " at 0x" not in whole, "a function is shown by its name"
     assert name in whole
     assert paper in whole
     assert str(card.implementation) in whole  # type: ignore[attr-defined]
@@ -449,6 +445,7 @@ def test_retrain_then_export(tiny_run_copy: Path, tmp_path: Path) -> None:
     assert_refused(
         call("export", tiny_run_copy, 0, "--format", "onnx", "--out", target), 2, "must end in .onnx"
     )
+    assert_refused(call("export", tiny_run_copy, 0, "--format", "onx"), 2, "unknown export format", "'onnx'")
     assert_refused(call("retrain", tiny_run_copy, 7), 2, "no trial 7")
 
 

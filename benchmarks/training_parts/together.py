@@ -152,8 +152,7 @@ def running(
                 execution = dataclasses.replace(
                     spec.execution,
                     executor="processes",
-                    trials_per_device=arm.count,
-                    mps=False,  # it runs already
+                    options=(("mps", False), ("trials_per_device", arm.count)),  # MPS runs already
                     # on a CPU they share its cores: more threads than those wait for each other
                     threads=max(1, args.threads // (arm.count if args.device == "cpu" else 1)),
                 )

@@ -82,7 +82,8 @@ class KnowledgeCard:
 
     def option(self, term: KnowledgeTerm, name: str) -> OptionValue:
         """The value of option `name` in `term`, or its default."""
-        return dict(term.options).get(name, self.options[name].default)
+        value: OptionValue = dict(term.options).get(name, self.options[name].default)
+        return value
 
     def canonical(self, term: KnowledgeTerm, *, n_stages: int | None) -> KnowledgeTerm:
         """The same training written in one way, so that equal designs are found to be equal.

@@ -48,7 +48,8 @@ class SchemeCard:
 
     def option(self, distillation: DistillationSpec, name: str) -> OptionValue:
         """The value of option `name` in a design, or its default."""
-        return dict(distillation.scheme_options).get(name, self.options[name].default)
+        value: OptionValue = dict(distillation.scheme_options).get(name, self.options[name].default)
+        return value
 
     def asks_teachers(self, distillation: DistillationSpec) -> bool:
         """Whether a design listens to teachers of the study."""

@@ -130,9 +130,14 @@ class Configured:
         """
         return dict(self.options).get(name, self.card.options[name].default)
 
-    def settings(self) -> dict[str, Any]:
-        """All options of the card by name, given or default."""
-        return {name: self.option(name) for name in self.card.options}
+    def settings(self, of: str = "") -> dict[str, Any]:
+        """All options of a card by name, given or default.
+
+        Args:
+            of: Name of the card; default: the one that is chosen. A method that stands in for another reads its own.
+        """
+        given, card = dict(self.options), self.CARDS[of or getattr(self, self.CHOOSER)]
+        return {name: given.get(name, option.default) for name, option in card.options.items()}
 
     def _known(self) -> Mapping[str, Option]:
         name = getattr(self, self.CHOOSER)

@@ -3,11 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-<<<<<<< HEAD
-from typing import Annotated, Any, Literal, NamedTuple, get_args
-=======
-from typing import Annotated, Any, Literal
->>>>>>> e0fe290 (A name and the options of its card: one mechanism for sampler, stopping rule, data and executor; modules are imported first)
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -16,22 +12,14 @@ from naskd.spec import compat
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
-<<<<<<< HEAD
-from naskd.spec.objectives import ACCURACY
-from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
-
-CallbackName = Literal["tensorboard", "mlflow", "wandb"]
-=======
 from naskd.spec.executors import EXECUTORS
+from naskd.spec.objectives import ACCURACY
 from naskd.spec.option import Configured, Options
 from naskd.spec.paths import absolute
 from naskd.spec.registry import Registry
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
-
-Objective = Literal["val_accuracy", "macs", "n_params", "size_bytes", "train_macs"]
->>>>>>> e0fe290 (A name and the options of its card: one mechanism for sampler, stopping rule, data and executor; modules are imported first)
 
 RUNS = Path("runs")
 """Folder of all runs, where nothing else is said."""
@@ -318,13 +306,8 @@ class StudySpec(StudyTable):
     Args:
         base: Folder of the study file, to which its paths are relative.
         name, space, data, budget, teacher, teachers, seed, modules, epochs, objectives, reference_point, storage:
-<<<<<<< HEAD
             See the keys of a study file in docs/reference/study-file.md, as for all that follow.
-        sampler, limits, execution, retrain, warm_start: Likewise.
-=======
-            See the keys of a study file in docs/study_files.md, as for all that follow.
         sampler, stopping, limits, execution, retrain, warm_start: Likewise.
->>>>>>> e0fe290 (A name and the options of its card: one mechanism for sampler, stopping rule, data and executor; modules are imported first)
     """
 
     base: Path = Field(default=Path(), kw_only=True)

@@ -426,7 +426,7 @@ def test_too_many_bytes_are_refused_before_anything_is_decoded(tmp_path, monkeyp
     def never(*arguments):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("naskd.data.image_folder.fit", never)
+    monkeypatch.setattr("naskd.data.kinds.image_folder.fit", never)
     with pytest.raises(
         ValueError,
         match=r"16 training and validation images of 3x10x10 need 4800 bytes.*4799.*data\.max_train",
@@ -448,7 +448,7 @@ def test_cache_gives_the_same_data_without_decoding(tmp_path, monkeypatch):
     def never(*arguments):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("naskd.data.image_folder.fit", never)
+    monkeypatch.setattr("naskd.data.kinds.image_folder.fit", never)
     hit = load_search_data(folder_spec(), tmp_path, cache)
     for data in (filled, hit):
         assert torch.equal(data.train.images, plain.train.images)

@@ -17,7 +17,7 @@ import mishaps
 import pytest
 import torch
 from mishaps import notes
-from small_studies import design, given, small_context
+from small_studies import design, execution, given, small_context
 
 from naskd.executors.attempts import WorkerError
 from naskd.executors.local import mps, processes
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Callable[..., Any]:
     def run(source: FixedSource | list[Job], work: Any = mishaps.work, **execution: Any) -> Any:
         (tmp_path / "space.py").write_text("")
         settings = {"device": "cpu", "workers": 2, "retries": 1, "checkpoint_every": 1, **execution}
-        context = small_context(tmp_path, base=tmp_path, teacher=None, execution=ExecutionSpec(**settings))
+        context = small_context(tmp_path, base=tmp_path, teacher=None, execution=execution_of(**settings))
         context = given(context, checkpoints=CheckpointStore(tmp_path / "checkpoints"))
         source = FixedSource(source) if isinstance(source, list) else source
         source.store = context.resources.store.root
@@ -53,6 +53,10 @@ def run(tmp_path: Path) -> Callable[..., Any]:
         )
 
     return run
+
+
+def execution_of(**settings: Any) -> ExecutionSpec:
+    return execution("processes", **settings)
 
 
 def _pids(store: Path, number: int) -> list[int]:
@@ -147,7 +151,7 @@ def test_a_worker_that_cannot_begin_ends_the_search_with_one_line(tmp_path: Path
     (tmp_path / "bad.py").write_text(
         f"import multiprocessing\nif multiprocessing.parent_process() is not None:\n    {module}\n"
     )
-    execution = ExecutionSpec(device="cpu", workers=2, retries=1)
+    execution = execution_of(device="cpu", workers=2, retries=1)
     context = small_context(tmp_path, base=tmp_path, modules=("bad.py",), teacher=None, execution=execution)
     source = FixedSource([_job(0), _job(1), _job(2)])
     with pytest.raises(WorkerError, match=f"^a worker could not begin, 2 times; the last time: {why}$"):
@@ -523,7 +527,7 @@ def _places(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int, **
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     compute: Any = SimpleNamespace(device=torch.device("cuda" if count else "cpu"))
-    return [(d.gpu, len(d.slots)) for d in devices_of(ExecutionSpec(**execution), compute)]
+    return [(d.gpu, len(d.slots)) for d in devices_of(execution_of(**execution), compute)]
 
 
 @pytest.mark.parametrize(
@@ -550,7 +554,6 @@ def test_how_many_workers_there_are_and_where(monkeypatch, visible, gpus, execut
     [
         (0, {"trials_per_device": 2, "workers": 3}, "workers = 3, but execution.trials_per_device = 2 allows 2:"),
         (3, {"trials_per_device": 2, "workers": 7}, "allows 6: GPUs of this machine: 3"),
-        (0, {"address": "here:6379"}, "execution.address = 'here:6379', but executor 'processes' uses this machine"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_said_in_one_line(monkeypatch, gpus, execution, message):
@@ -561,7 +564,5 @@ def test_what_does_not_go_together_is_said_in_one_line(monkeypatch, gpus, execut
 def test_trials_per_device_is_no_part_of_a_studys_identity():
     from small_studies import study
 
-    changed = study(
-        execution=dataclasses.replace(study().execution, trials_per_device=4, executor="processes")
-    )
+    changed = study(execution=execution_of(device="cpu", trials_per_device=4))
     assert changed.identity() == study().identity()

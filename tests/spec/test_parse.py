@@ -9,7 +9,9 @@ import pytest
 
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import SamplerSpec, StudySpec, identity_difference
+from naskd.spec.tables import TABLES
 from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
+from naskd.spec.validation import known_keys
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "naskd" / "templates"
@@ -370,7 +372,7 @@ class TestIdentity:
             "budget.trials=9",
             "budget.seconds=1",
             "budget.max_turned_away=5",
-            "execution.executor=ray_tune",
+            "execution.executor=ray",
             "execution.checkpoint_every=3",
             "execution.callbacks=['mlflow']",
             "execution.bank_bytes=1073741824",

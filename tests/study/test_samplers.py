@@ -1,6 +1,6 @@
 import warnings
 from dataclasses import replace
-from typing import ClassVar, get_args, get_type_hints
+from typing import ClassVar
 
 import optuna
 import pytest
@@ -16,12 +16,14 @@ from naskd.spec.study import SamplerSpec
 from naskd.study.samplers import build_sampler
 from naskd.testing import SamplerSuite
 
-NAMES = get_args(get_type_hints(SamplerSpec)["name"])
+NAMES = SAMPLERS.names()
+SMALL = {"startup_trials": 4, "population_size": 4}
 TWO, THREE = ("val_accuracy", "macs"), ("val_accuracy", "macs", "n_params")
 
 
 def _spec(name: str, trials: int, *, seed: int = 0, objectives=TWO):
-    sampler = SamplerSpec(name=name, startup_trials=4, population_size=4)
+    options = tuple((key, value) for key, value in SMALL.items() if key in SAMPLERS[name].options)
+    sampler = SamplerSpec(name, options)
     return make_spec(trials, seed=seed, sampler=sampler, objectives=objectives)
 
 
@@ -69,16 +71,15 @@ def test_a_resumed_sampler_replays_nothing(name):
 
 
 def test_settings_reach_the_sampler():
-    tpe = build_sampler(SamplerSpec("tpe", startup_trials=7, multivariate=False), 0, 0)
+    tpe = build_sampler(SamplerSpec("tpe", (("startup_trials", 7), ("multivariate", False))), 0, 0)
     assert (tpe._n_startup_trials, tpe._multivariate) == (7, False)
-    assert build_sampler(SamplerSpec("gp", startup_trials=3), 0, 0)._n_startup_trials == 3
+    assert build_sampler(SamplerSpec("gp", (("startup_trials", 3),)), 0, 0)._n_startup_trials == 3
     for name in ("nsga2", "nsga3"):
-        assert build_sampler(SamplerSpec(name, population_size=6), 0, 0)._population_size == 6
+        assert build_sampler(SamplerSpec(name, (("population_size", 6),)), 0, 0)._population_size == 6
 
 
 def test_an_unknown_sampler_is_refused():
-    spec = SamplerSpec()
-    object.__setattr__(spec, "name", "tpee")
+    spec = SamplerSpec("tpee")
     with pytest.raises(
         ValueError, match="unknown sampler 'tpee'; known: gp, nsga2, nsga3, random, tpe; did you mean 'tpe'"
     ):

@@ -88,14 +88,15 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
     """The devices of this machine with a place for each trial that may run at once.
 
     Args:
-        execution: Of executor ``processes``, with its options ``trials_per_device`` and ``workers``.
+        execution: The options ``trials_per_device`` and ``workers`` of this executor's card.
         compute: Where trials run.
 
     Raises:
         InputError: More trials are asked for than `trials_per_device` allows.
     """
     gpus: Sequence[str | None] = _gpus() if compute.device.type == "cuda" else [None]
-    places, workers = execution.option("trials_per_device"), execution.option("workers")
+    settings = execution.settings("processes")
+    places, workers = settings["trials_per_device"], settings["workers"]
     if places is None and workers is not None:
         places = -(-workers // len(gpus))
     elif places is None:
