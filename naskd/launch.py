@@ -64,9 +64,8 @@ def search(
 def prepare(spec: StudySpec) -> None:
     """Begin what the study's executor does beside the rest of the start, if anything.
 
-    Raises:
-        InputError: The executor is not registered.
+    An executor that is not registered is passed over: a module of the study may register it before it is needed.
     """
-    begin = EXECUTORS[spec.execution.executor].prepare
-    if begin:
+    name = spec.execution.executor
+    if name in EXECUTORS and (begin := EXECUTORS[name].prepare):
         imported(begin)()

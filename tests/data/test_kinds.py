@@ -152,4 +152,4 @@ def test_its_own_check_speaks_with_all_others(folder: Path) -> None:
     out = run(folder, code)
     assert "2 problems" in out
     assert 'data.file: got "trein.npz"; allowed: an existing file' in out
-    assert "did you mean 'train.npz'?" in out
+    assert "did you mean 'train.npz'" in out

@@ -1,6 +1,7 @@
 """What earlier versions wrote, as it is read today."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,8 +104,6 @@ def test_todays_shape_stays() -> None:
 def test_an_older_identity_is_that_of_the_same_study(
     before: dict[str, Any], now: SamplerSpec, lines: list[str]
 ) -> None:
-    from dataclasses import replace
-
     spec = replace(opened(), sampler=now)
     old = {**spec.identity(), "sampler": {**SAMPLER, **before}}
     assert sorted(identity_difference(old, spec.identity())) == sorted(lines)
