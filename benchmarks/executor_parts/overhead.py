@@ -119,7 +119,7 @@ def run_stock(arm: Arm, folder: Path) -> list[Any]:
         space=space_of_stock,
         metric=["val_accuracy", "macs"],
         mode=["max", "min"],
-        sampler=build_sampler(SamplerSpec(name=arm.sampler), 0, 0),  # type: ignore[arg-type]
+        sampler=build_sampler(SamplerSpec(name=arm.sampler), 0, 0),
         study_name="stock",
         storage=open_storage("journal", folder, writing=True) if arm.storage == "journal" else None,
     )

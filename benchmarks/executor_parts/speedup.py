@@ -25,7 +25,7 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     def search(name: str, seed: int, workers: int, trials: int) -> Row:
         spec = digits(
             args, name=name, seed=seed, sampler=SamplerSpec(name="random"), budget=BudgetSpec(trials=trials),
-            execution={"executor": "ray", "workers": workers},
+            execution={"executor": "ray", "options": (("workers", workers),)},
         )  # fmt: skip
         began = time.perf_counter()
         run = naskd.search(spec, out=folder / name)

@@ -64,7 +64,8 @@ class FamilyCard:
 
     def option(self, architecture: ArchitectureSpec, name: str) -> OptionValue:
         """The value of option `name` in `architecture`, or its default."""
-        return dict(architecture.options).get(name, self.options[name].default)
+        value: OptionValue = dict(architecture.options).get(name, self.options[name].default)
+        return value
 
     def n_stages(self, architecture: ArchitectureSpec) -> int:
         """How many stages the network shows in its :class:`~naskd.nn.taps.Taps`; without stages here, none."""

@@ -1,7 +1,6 @@
 """Samplers: one function each, named by the cards of :mod:`naskd.spec.samplers`."""
 
 import warnings
-from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler

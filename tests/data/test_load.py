@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from naskd.data import sources
 from naskd.data.images import ImageSet, SearchData
+from naskd.data.kinds import digits
 from naskd.data.load import channel_statistics, load_search_data
 from naskd.data.sealed import load_test_split
 from naskd.spec.datasets import DataSpec
@@ -58,8 +58,8 @@ def test_digits_come_from_the_cache_the_second_time_unless_it_was_damaged(tmp_pa
     spec = DataSpec("digits")
     plain = load_search_data(spec, HERE)
     first = load_search_data(spec, HERE, cache=tmp_path)
-    decode = sources._decode_digits
-    monkeypatch.setattr(sources, "_decode_digits", lambda: pytest.fail("decoded again"))
+    decode = digits._decode
+    monkeypatch.setattr(digits, "_decode", lambda: pytest.fail("decoded again"))
     kept = load_search_data(spec, HERE, cache=tmp_path)
     for data in (first, kept):
         assert (data.data_hash, data.split_hash) == (plain.data_hash, plain.split_hash)
@@ -70,7 +70,7 @@ def test_digits_come_from_the_cache_the_second_time_unless_it_was_damaged(tmp_pa
     damaged = bytearray(file.read_bytes())
     damaged[-1] ^= 1
     file.write_bytes(damaged)
-    monkeypatch.setattr(sources, "_decode_digits", decode)
+    monkeypatch.setattr(digits, "_decode", decode)
     assert load_search_data(spec, HERE, cache=tmp_path).data_hash == plain.data_hash
 
 

@@ -359,7 +359,9 @@ def test_the_estimated_macs_of_a_design_are_those_that_its_training_counts(
 def test_an_unknown_executor_is_told_with_those_there_are(tmp_path: Path):
     spec = api.parse_study(write_tiny_study(tmp_path))
     spec = dataclasses.replace(spec, execution=dataclasses.replace(spec.execution, executor="seriall"))
-    with pytest.raises(ValueError, match=r"unknown executor 'seriall'; known: .*serial"):
+    with pytest.raises(
+        ValueError, match=r"execution\.executor: got .seriall.; allowed: .*did you mean 'serial'"
+    ):
         naskd.search(spec, out=tmp_path / "runs" / "x")
 
 
