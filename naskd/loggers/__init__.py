@@ -1,12 +1,12 @@
 """Loggers: they follow a search beside the terminal. One file each; their cards are in naskd.spec.loggers."""
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from naskd.spec.errors import InputError
 from naskd.spec.loggers import LOGGERS
+from naskd.spec.registry import installed
 from naskd.study.observer import StudyObserver
 
 
@@ -19,7 +19,7 @@ def check_loggers(names: Sequence[str]) -> None:
     cards = [LOGGERS[name] for name in names]
     if len(set(names)) != len(names):
         raise InputError(f"execution.callbacks: got {', '.join(names)}; allowed: each name once")
-    missing = [card for card in cards if card.package and not _installed(card.package)]
+    missing = [card for card in cards if card.package and not installed(card.package)]
     if missing:
         raise InputError(
             f"execution.callbacks names {' and '.join(card.name for card in missing)}, and "
@@ -51,9 +51,3 @@ def build_loggers(names: Sequence[str], *, folder: Path, study: str) -> list[Stu
             )
         loggers.append(logger)
     return loggers
-
-
-def _installed(module: str) -> bool:
-    # A folder of that name where Python was started (W&B writes one) is found as a module without an origin.
-    spec = importlib.util.find_spec(module)
-    return spec is not None and spec.origin is not None

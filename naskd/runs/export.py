@@ -1,6 +1,5 @@
 """Taking a student away: one file in a standard format, compared with the original before it counts as done."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.exports import EXPORTS, ExportCard
+from naskd.spec.registry import installed
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a logit, relative to the largest logit of the batch."""
@@ -57,7 +57,7 @@ def check_export(name: str, target: Path) -> ExportCard:
     card = EXPORTS[name]
     if target.suffix != card.suffix:
         raise InputError(f"the file of format {name} must end in {card.suffix}, got {target.name!r}")
-    if missing := [package for package in card.packages if importlib.util.find_spec(package) is None]:
+    if missing := [package for package in card.packages if not installed(package)]:
         raise ExportError(
             f"export as {name} needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}"
         )

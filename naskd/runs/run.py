@@ -44,7 +44,6 @@ from naskd.study.space_sample import (
     random_reference_point,
     sample_space,
 )
-from naskd.study.stopping import StoppingRule
 from naskd.study.storage import dashboard_target, open_storage, quiet
 from naskd.study.study import Study
 from naskd.trials.context import StudyContext
@@ -137,7 +136,7 @@ def run_search(
             identity=identity,
             reference_point=random_reference_point(sample, spec, data.n_classes, len(data.train)),
             observers=(SnapshotObserver(observe), *observers, *loggers),
-            stopping=_stopping_rule(spec),
+            stopping=STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
         )
         partial = run_dir / f".{STUDY_FILE}.partial"
         partial.write_text(shown)
@@ -153,12 +152,6 @@ def run_search(
     run.stop_reason = source.end_reason
     run.write_html()
     return run
-
-
-def _stopping_rule(spec: StudySpec) -> StoppingRule | None:
-    """What the study file names; None where it names nothing."""
-    chosen = getattr(spec, "stopping", None)
-    return None if chosen is None else STOPPING_RULES.load(chosen.name)(**dict(chosen.options))
 
 
 def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) -> CheckpointStore:

@@ -1,8 +1,8 @@
 """What earlier versions wrote, read as if it were written today. No other module knows an old shape.
 
 A study: ``study.json`` and the study's ``identity`` held the settings of all samplers and of all executors as flat
-fields, with their defaults and whether they were read or not: ``sampler.population_size`` beside ``name = "tpe"``. Today
-there are the options of the one that is named, without those at their default.
+fields, with their defaults and whether they were read or not: ``sampler.population_size`` beside ``name = "tpe"``.
+Today there are the options of the one that is named, without those at their default.
 """
 
 import json

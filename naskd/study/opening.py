@@ -9,8 +9,9 @@ from optuna.exceptions import DuplicatedStudyError
 
 from naskd.spec.clock import Clock
 from naskd.spec.errors import InputError, RunError
+from naskd.spec.identity import identity_difference
 from naskd.spec.objectives import OBJECTIVES
-from naskd.spec.study import StudySpec, identity_difference
+from naskd.spec.study import StudySpec
 from naskd.study.drivers import CLAIM_SECONDS
 
 SCHEMA_VERSION = 1

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from naskd.spec import compat
-from naskd.spec.study import SamplerSpec, StudySpec, identity_difference
+from naskd.spec.identity import identity_difference
+from naskd.spec.study import SamplerSpec, StudySpec
 
 SAMPLER = {"name": "tpe", "startup_trials": 10, "population_size": 20, "multivariate": True}
 EXECUTION = {

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from naskd.spec.identity import identity_difference
 from naskd.spec.parse import StudyFileError, parse_study
-from naskd.spec.study import SamplerSpec, StudySpec, identity_difference
+from naskd.spec.study import SamplerSpec, StudySpec
 from naskd.spec.tables import TABLES
 from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
 from naskd.spec.validation import known_keys

@@ -8,10 +8,11 @@ import pytest
 
 from naskd.spec.datasets import DataSpec
 from naskd.spec.errors import UnknownNameError
+from naskd.spec.identity import identity_difference
 from naskd.spec.option import Option, canonical_options, option_problems
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.samplers import SAMPLERS, SamplerCard
-from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, identity_difference
+from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.tables import spec_problems
 
 HEAD = 'name = "one"\nspace = "space.py:joint"\n'
