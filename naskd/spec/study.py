@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
 from naskd.spec.datasets import DataSpec
-from naskd.spec.design import NonNegative, Positive, PositiveInt, TrainingSpec, first_line
+from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
 from naskd.spec.objectives import ACCURACY

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import optuna
 import pytest
@@ -86,7 +86,7 @@ class SamplerSuite(Suite):
 
     def build(self, name: str, seed: int = 0, n_trials: int = 0) -> BaseSampler:
         """The sampler of a study with a seed, of a driver that begins at a trial."""
-        return build_sampler(SamplerSpec(cast(Any, name), **self.options.get(name, {})), seed, n_trials)
+        return build_sampler(SamplerSpec(name, tuple(self.options.get(name, {}).items())), seed, n_trials)
 
     def search(
         self, study: optuna.Study, name: str, *, seed: int = 0, outcome: Outcome = complete

@@ -190,7 +190,7 @@ def test_a_design_cannot_be_changed() -> None:
         (lambda: DataSpec("image_folder", root="x", download=True), "download is for kind = 'cifar10' only"),
         (lambda: DataSpec("digits", val_fraction=1.0), "less than 1"),
         (lambda: DataSpec("digits", resolution=4), "greater than or equal to 8"),
-        (lambda: TeacherSpec(), "exactly one of architecture, builder and torchvision, got none"),
+        (lambda: TeacherSpec(), "exactly one of architecture, builder, torchvision and source, got none"),
         (lambda: TeacherSpec(torchvision="resnet18", builder="a.py:b"), "got builder, torchvision"),
         (lambda: TeacherSpec(builder="a.py:b"), "needs a checkpoint"),
         (lambda: TeacherSpec(architecture=ARCHITECTURE, checkpoint="a.pt"), "do not apply"),

@@ -10,9 +10,7 @@ import pytest
 from naskd.spec.identity import identity_difference
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import SamplerSpec, StudySpec
-from naskd.spec.tables import TABLES
 from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
-from naskd.spec.validation import known_keys
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "naskd" / "templates"
@@ -156,7 +154,7 @@ seeds = 2021-01-01
         ("base", 'got "/"', "the keys name", ""),
         ("data.kind", 'got "digit"', '"digits", "cifar10" or "image_folder"', "did you mean 'digits'?"),
         ("data.val_fraction", "got 1.5", "a number in (0, 1)", ""),
-        ("teacher", "builder", "exactly one of architecture, builder and torchvision", ""),
+        ("teacher", "builder", "exactly one of architecture, builder, torchvision and source", ""),
         ("teacher.builder", 'got "nowhere.py"', "an existing file", ""),
         ("teacher.learning_rate", "got 0.1", "architecture", "did you mean teacher.training.learning_rate?"),
         ("sampler.population_size", 'sampler.name = "tpe"', "only with 'nsga2' or 'nsga3'", ""),
@@ -265,7 +263,7 @@ class TestSingleMistakes:
     @pytest.mark.parametrize(
         ("teacher", "key", "says"),
         [
-            ("seed = 1", "teacher", "exactly one of architecture, builder and torchvision"),
+            ("seed = 1", "teacher", "exactly one of architecture, builder, torchvision and source"),
             ("builder = 'space.py:joint'", "teacher", "needs a checkpoint"),
             ("torchvision = 'resnet18'\ncheckpoint = 'w.pt'", "teacher.checkpoint", "an existing file"),
             (

@@ -34,7 +34,10 @@ def _designs(study) -> list[str]:
 
 class TestCatalogue(SamplerSuite):
     names = NAMES
-    options: ClassVar = {name: {"startup_trials": 3, "population_size": 3} for name in NAMES}
+    options: ClassVar = {
+        name: {key: 3 for key in ("startup_trials", "population_size") if key in SAMPLERS[name].options}
+        for name in NAMES
+    }
 
 
 @pytest.mark.parametrize("objectives", [TWO, THREE])
