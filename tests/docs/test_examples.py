@@ -26,6 +26,9 @@ assert block(4, stage, 2)(torch.ones(2, 4, 9, 9)).shape == (2, 8, 5, 5)
 
 loss = KNOWLEDGE.load("cosine")
 taps = type("Taps", (), {"logits": torch.eye(4)})()
+from naskd.spec.objectives import OBJECTIVES
+
+assert OBJECTIVES["kernel_area"].known == "before"
 same = loss.forward(loss, taps, loss.summarise(loss, taps), None)
 assert same.term.abs() < 1e-6
 """
