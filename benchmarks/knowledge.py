@@ -1,6 +1,6 @@
 """What each kind of knowledge does for one student: every loss alone, on digits, beside the same student undistilled.
 
-    python benchmarks/knowledge.py --seeds 5 --out docs/knowledge_table.md
+    python benchmarks/knowledge.py --seeds 5 --out knowledge_table.md
 
 Each kind is the only term, ``weight = 1``, ``weighting = "balanced"``, all stages paired; the teacher is that of
 ``studies/digits.toml``, the student has 35 thousand MACs; equal epochs for all, initial stages included. Kinds and
