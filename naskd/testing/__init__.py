@@ -28,6 +28,7 @@ from naskd.testing.executors import ExecutorSuite  # noqa: E402
 from naskd.testing.families import FamilySuite  # noqa: E402
 from naskd.testing.knowledge import KnowledgeLossSuite  # noqa: E402
 from naskd.testing.loggers import LoggerSuite  # noqa: E402
+from naskd.testing.objectives import ObjectiveSuite  # noqa: E402
 from naskd.testing.samplers import SamplerSuite  # noqa: E402
 from naskd.testing.schemes import SchemeSuite  # noqa: E402
 from naskd.testing.stopping import StoppingRuleSuite  # noqa: E402
@@ -39,6 +40,7 @@ __all__ = [
     "FamilySuite",
     "KnowledgeLossSuite",
     "LoggerSuite",
+    "ObjectiveSuite",
     "SamplerSuite",
     "SchemeSuite",
     "StoppingRuleSuite",

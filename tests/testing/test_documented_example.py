@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from naskd import testing
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "testing.md"
 
 
+@pytest.mark.slow
 def test_the_example_passes_and_a_mistake_in_it_is_caught(tmp_path: Path) -> None:
     blocks = re.findall(r'^```python title="(.*?)"\n(.*?)^```$', PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert [name for name, _ in blocks] == ["my_loss.py", "my_block.py", "test_mine.py"]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FILES = Path(__file__).parents[1] / "extension"
 TESTS = """
 from typing import ClassVar
@@ -28,6 +30,7 @@ class TestPatchMlp(FamilySuite):
 """
 
 
+@pytest.mark.slow
 def test_methods_of_users_files_pass_their_suites(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(TESTS)
     environment = {
