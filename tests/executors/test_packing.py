@@ -11,6 +11,7 @@ from small_studies import given, small_context
 
 from naskd.executors.packing import pack, unpack
 from naskd.networks import BLOCKS, FAMILIES
+from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.study import StudySpec
 from naskd.store.artifacts import ArtifactStore
 
@@ -52,6 +53,8 @@ import dataclasses
 from naskd.networks import BLOCKS, FAMILIES
 BLOCKS.register(dataclasses.replace(BLOCKS["basic"], name="of a library"))
 FAMILIES.register(dataclasses.replace(FAMILIES["cnn"], name="of a library"))
+from naskd.spec.objectives import OBJECTIVES
+OBJECTIVES.register(dataclasses.replace(OBJECTIVES["macs"], name="of_a_library"))
 """
 
 
@@ -66,8 +69,10 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     importlib.import_module("library.blocks")
 
     def forget() -> None:
-        for kept in (BLOCKS._cards, BLOCKS._origins, FAMILIES._cards, FAMILIES._origins):
-            kept.pop("of a library", None)
+        for registry in (BLOCKS, FAMILIES, OBJECTIVES):
+            for kept in (registry._cards, registry._origins):
+                kept.pop("of a library", None)
+                kept.pop("of_a_library", None)
         for name in ("library", "library.blocks"):
             sys.modules.pop(name, None)
 
@@ -79,12 +84,17 @@ def test_a_worker_knows_what_a_package_of_the_driver_registered(library, tmp_pat
     context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
     parcel, arrays = pack(context)
     assert parcel.packages == {
-        "library.blocks": [("network family", "of a library"), ("block", "of a library")]
+        "library.blocks": [
+            ("network family", "of a library"),
+            ("block", "of a library"),
+            ("objective", "of_a_library"),
+        ]
     }
     library()
     unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert "of a library" in BLOCKS
     assert "of a library" in FAMILIES
+    assert "of_a_library" in OBJECTIVES
 
 
 def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_path: Path, caplog):
@@ -96,8 +106,8 @@ def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_pa
     importlib.invalidate_caches()
     unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert (
-        "does not know network family 'of a library', block 'of a library': library.blocks cannot be "
-        "imported: ModuleNotFoundError" in caplog.text
+        "does not know network family 'of a library', block 'of a library', objective 'of_a_library': "
+        "library.blocks cannot be imported: ModuleNotFoundError" in caplog.text
     )
 
 
@@ -110,6 +120,6 @@ def test_a_package_that_registers_only_when_it_is_told_to_is_named(library, tmp_
     importlib.invalidate_caches()
     unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert (
-        "does not know network family 'of a library', block 'of a library': importing library.blocks does not "
-        "register it" in caplog.text
+        "does not know network family 'of a library', block 'of a library', objective 'of_a_library': "
+        "importing library.blocks does not register it" in caplog.text
     )
