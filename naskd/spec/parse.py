@@ -17,6 +17,7 @@ from naskd.spec.objectives import limit_problems, objective_problems, reference_
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
 from naskd.spec.study import STUDY_TYPE, StudySpec, StudyTable
+from naskd.spec.teachers import DEFAULT_NAME
 from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
 from naskd.spec.validation import Problem, apply_setting, format_value, read_toml, schema_problems
 
@@ -104,41 +105,54 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     problems += objective_problems(objectives)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
     problems += limit_problems(data.get("limits") or {})
-    return problems + _teacher_problems(data.get("teacher") or {}, data.get("data") or {})
+    for key, teacher in _teachers(data):
+        problems += _teacher_problems(key, teacher, data.get("data") or {})
+    names = [teacher.get("name", DEFAULT_NAME) for _, teacher in _teachers(data)]
+    for key, teacher in _teachers(data):
+        name = teacher.get("name", DEFAULT_NAME)
+        if names.count(name) > 1:
+            problems.append(Problem(f"{key}.name", format_value(name), "a name that no other teacher has"))
+    return problems
 
 
-def _teacher_problems(teacher: Mapping[str, Any], data: Mapping[str, Any]) -> list[Problem]:
+def _teachers(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """All teachers of a study file with their keys."""
+    single = [("teacher", data["teacher"])] if data.get("teacher") else []
+    return single + [(f"teachers[{i}]", teacher) for i, teacher in enumerate(data.get("teachers") or ())]
+
+
+def _teacher_problems(place: str, teacher: Mapping[str, Any], data: Mapping[str, Any]) -> list[Problem]:
     problems = []
     if "architecture" in teacher:
         for key in ("mean", "std", "resolution", "classes", "taps", "saw"):
             if key in teacher:
                 allowed = "only for a teacher from builder or torchvision"
-                problems.append(Problem(f"teacher.{key}", format_value(teacher[key]), allowed))
+                problems.append(Problem(f"{place}.{key}", format_value(teacher[key]), allowed))
     if "training" in teacher and "checkpoint" in teacher:
         allowed = "only for a teacher without checkpoint; this one is trained already"
-        problems.append(Problem("teacher.training", format_value(teacher["training"]), allowed))
+        problems.append(Problem(f"{place}.training", format_value(teacher["training"]), allowed))
     channels = {len(teacher[key]) for key in ("mean", "std") if teacher.get(key)}
     if channels - {1, 3} or channels - {data.get("channels", min(channels, default=0))}:
         got = " and ".join(
             f"{key} = {format_value(teacher[key])}" for key in ("mean", "std") if key in teacher
         )
-        problems.append(
-            Problem("teacher", got, "one mean and one std for each channel of the images, 1 or 3")
-        )
+        problems.append(Problem(place, got, "one mean and one std for each channel of the images, 1 or 3"))
     return problems
 
 
 def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
     """Files that the study names and that are not there; `data` holds right values only."""
-    teacher = data.get("teacher") or {}
     problems = []
-    for key, reference in (("space", data.get("space")), ("teacher.builder", teacher.get("builder"))):
+    references = [("space", data.get("space"))]
+    references += [(f"{key}.builder", teacher.get("builder")) for key, teacher in _teachers(data)]
+    for key, reference in references:
         if reference:
             problems += _function_problems(key, reference, base)
     for index, module in enumerate(data.get("modules", ())):
         problems += missing_file(f"modules[{index}]", module, base)
-    if "checkpoint" in teacher:
-        problems += missing_file("teacher.checkpoint", teacher["checkpoint"], base)
+    for key, teacher in _teachers(data):
+        if "checkpoint" in teacher:
+            problems += missing_file(f"{key}.checkpoint", teacher["checkpoint"], base)
     return problems
 
 

@@ -1,11 +1,12 @@
 """The tables of a study file that name something registered and set the options of its card.
 
-One mechanism for ``[sampler] name``, ``[stopping] name``, ``[data] kind`` and ``[execution] executor``: a key that is
-no field of the table's dataclass is an option of the named card, which says whether it is right.
+One mechanism for ``[sampler] name``, ``[stopping] name``, ``[data] kind``, ``[execution] executor`` and the `source` of
+each teacher: a key that is no field of the table's dataclass is an option of the named card, which says whether it is
+right.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from naskd.spec.loggers import LOGGERS
 from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.registry import imported
 from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
-from naskd.spec.validation import Problem, did_you_mean, format_key, format_value, known_keys, unknown_key
+from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec
+from naskd.spec.validation import (
+    Location,
+    Problem,
+    did_you_mean,
+    format_key,
+    format_value,
+    known_keys,
+    unknown_key,
+)
 
 TABLES: Mapping[str, type[Configured]] = {
     "data": DataSpec,
@@ -25,15 +35,52 @@ TABLES: Mapping[str, type[Configured]] = {
 """By their names in a study file."""
 
 
-def split_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+Given = Mapping[Location, Mapping[str, Any]]
+"""Options by the place of their table: ``("sampler",)``, ``("teachers", 0)``."""
+
+
+def _tables_of(data: Mapping[str, Any]) -> Iterator[tuple[Location, type[Configured], Mapping[str, Any]]]:
+    """The tables that choose something, with their places; those that are tables."""
+    single = {**TABLES, "teacher": TeacherSpec}
+    places: list[tuple[Location, type[Configured], Any]] = [
+        ((t,), spec, data.get(t)) for t, spec in single.items()
+    ]
+    teachers = data.get("teachers")
+    if isinstance(teachers, list | tuple):
+        places += [(("teachers", i), TeacherSpec, teacher) for i, teacher in enumerate(teachers)]
+    yield from ((place, spec, given) for place, spec, given in places if isinstance(given, Mapping))
+
+
+def split_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Location, dict[str, Any]]]:
     """The same tables without options, and the options that were given by table; nothing is checked."""
-    common, options = dict(data), {}
-    for table, spec in TABLES.items():
-        if isinstance(given := data.get(table), Mapping):
-            fields = set(_fields(spec))
-            common[table] = {key: value for key, value in given.items() if key in fields}
-            options[table] = {key: value for key, value in given.items() if key not in fields}
+    common: dict[str, Any] = dict(data)
+    options: dict[Location, dict[str, Any]] = {}
+    for place, spec, given in _tables_of(data):
+        fields = set(_fields(spec))
+        common = _put(common, place, {key: value for key, value in given.items() if key in fields})
+        options[place] = {key: value for key, value in given.items() if key not in fields}
     return common, options
+
+
+def _put(data: Mapping[str, Any], place: Location, table: Any) -> dict[str, Any]:
+    """A copy of `data` with another table at a place."""
+    top, *rest = place
+    if not rest:
+        return {**data, str(top): table}
+    tables = list(data[str(top)])
+    tables[int(rest[0])] = table
+    return {**data, str(top): tables}
+
+
+def _at(data: Mapping[str, Any], place: Location) -> Mapping[str, Any]:
+    """The table at a place, as far as it is right; empty where it is not there."""
+    found: Any = data
+    for part in place:
+        try:
+            found = found[part]
+        except (KeyError, IndexError):
+            return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def name_problems(data: Mapping[str, Any]) -> list[Problem]:
@@ -43,9 +90,10 @@ def name_problems(data: Mapping[str, Any]) -> list[Problem]:
         data: All tables of the file.
     """
     found = []
-    for table, spec in TABLES.items():
-        if isinstance(given := data.get(table), Mapping) and _card(spec, given) is None:
-            key, known = f"{table}.{spec.CHOOSER}", spec.CARDS.names()
+    for place, spec, given in _tables_of(data):
+        # A teacher without a source may have come by a key of its own.
+        if _card(spec, given) is None and not (spec is TeacherSpec and given.get("source") is None):
+            key, known = _key(place, spec.CHOOSER), spec.CARDS.names()
             found.append(_unknown_name(key, given.get(spec.CHOOSER), known))
     execution = data.get("execution")
     loggers = execution.get("callbacks") if isinstance(execution, Mapping) else None
@@ -56,7 +104,7 @@ def name_problems(data: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def check_options(data: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+def check_options(data: Mapping[str, Any], options: Given) -> list[Problem]:
     """All that is wrong with the options of a study file; those of a name that is not registered are passed over.
 
     Args:
@@ -64,34 +112,35 @@ def check_options(data: Mapping[str, Any], options: Mapping[str, Mapping[str, An
         options: By table, as :func:`split_options` found them.
     """
     found = []
-    for table, given in options.items():
-        card = _card(TABLES[table], data[table])
+    for place, spec, table in _tables_of(data):
+        card, given = _card(spec, table), options[place]
         for name, value in given.items():
-            found += _option_problem(table, card, name, value)
+            found += _option_problem(place, spec, card, name, value)
         found += [
-            Problem(_key(table, name), "nothing", f"{option.allowed}: {option.meaning}")
+            Problem(_key(place, name), "nothing", f"{option.allowed}: {option.meaning}")
             for name, option in (card.options.items() if card is not None else ())
             if option.required and name not in given
         ]
     return found
 
 
-def _option_problem(table: str, card: Any, name: str, value: Any) -> list[Problem]:
-    spec = TABLES[table]
+def _option_problem(
+    place: Location, spec: type[Configured], card: Any, name: str, value: Any
+) -> list[Problem]:
     known: Mapping[str, Option] = {} if card is None else card.options
     if name in known:
         if known[name].fits(value):
             return []
         hint = did_you_mean(str(value), known[name].choices)
-        return [Problem(_key(table, name), format_value(value), known[name].allowed, hint)]
+        return [Problem(_key(place, name), format_value(value), known[name].allowed, hint)]
     readers = [other.name for other in spec.CARDS if name in other.options]
     if not readers:
         keys = known_keys(spec) if card is None else [*_fields(spec), *known]
-        return [unknown_key(StudyTable, (table, name), value, keys)]
+        return [unknown_key(StudyTable, (*place, name), value, keys)]
     if card is None:
         return []
-    got = f"{format_value(value)} with {table}.{spec.CHOOSER} = {format_value(card.name)}"
-    return [Problem(_key(table, name), got, f"only with {either(map(repr, readers))}")]
+    got = f"{format_value(value)} with {_key(place, spec.CHOOSER)} = {format_value(card.name)}"
+    return [Problem(_key(place, name), got, f"only with {either(map(repr, readers))}")]
 
 
 def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
@@ -106,7 +155,7 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
         given = data.get(table, {})
         if check := getattr(_card(spec, given), "check", ""):
             problems = imported(check)(given, base)
-            found += [dataclasses.replace(p, key=_key(table, p.key)) for p in problems]
+            found += [dataclasses.replace(p, key=_key((table,), p.key)) for p in problems]
     return found
 
 
@@ -123,30 +172,43 @@ def spec_problems(spec: StudySpec) -> list[str]:
         tables[table] = {name: getattr(chosen, name) for name in _fields(chosen)} | dict(chosen.options)
         if (card := _card(type(chosen), tables[table])) is not None:
             found += option_problems(card.options, chosen.options, f"{chosen.CARDS.what} {card.name!r}")
-    found += map(str, name_problems(tables))
+    teachers = [
+        (teacher, {name: getattr(teacher, name) for name in _fields(teacher)})
+        for teacher in spec.teacher_specs().values()
+    ]
+    for teacher, _ in teachers:
+        if teacher.source_name in TEACHER_SOURCES:
+            method = f"{TEACHER_SOURCES.what} {teacher.source_name!r}"
+            found += option_problems(teacher.card.options, teacher.options, method)
+    named = {**tables, "teachers": [fields for _, fields in teachers]}
+    found += map(str, name_problems(named))
     return found or [str(problem) for problem in check_together(tables, spec.base)]
 
 
-def with_options(
-    data: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], wrong: Sequence[Problem]
-) -> dict[str, Any]:
+def with_options(data: Mapping[str, Any], options: Given, wrong: Sequence[Problem]) -> dict[str, Any]:
     """Tables with those of their options that are right."""
     keys = {problem.key for problem in wrong}
     found = dict(data)
-    for table, given in options.items():
-        right = {name: value for name, value in given.items() if _key(table, name) not in keys}
-        found[table] = {**data.get(table, {}), **right}
+    for place, given in options.items():
+        right = {name: value for name, value in given.items() if _key(place, name) not in keys}
+        if right:
+            found = _put(found, place, {**_at(found, place), **right})
     return found
 
 
-def as_spec(data: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def as_spec(data: Mapping[str, Any], options: Given) -> dict[str, Any]:
     """Tables with their options as a spec holds them."""
-    return {**data, **{table: {**data[table], "options": tuple(options[table].items())} for table in options}}
+    found = dict(data)
+    for place, given in options.items():
+        found = _put(found, place, {**_at(data, place), "options": tuple(given.items())})
+    return found
 
 
 def _card(spec: type[Configured], given: Mapping[str, Any]) -> Any:
     """What a table names, or None where that is missing or not registered."""
     name = given.get(spec.CHOOSER, getattr(spec, spec.CHOOSER, None))
+    if spec is TeacherSpec and name is None:
+        name = next((key for key in OWN_KEYS if given.get(key) is not None), None)
     return spec.CARDS[name] if isinstance(name, str) and name in spec.CARDS else None
 
 
@@ -159,5 +221,5 @@ def _fields(spec: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(spec) if field.name != "options"]
 
 
-def _key(table: str, name: str) -> str:
-    return format_key((table, name))
+def _key(place: Location, name: str) -> str:
+    return format_key((*place, name))

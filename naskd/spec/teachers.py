@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, ArchitectureSpec, Positive, TrainingSpec
 from naskd.spec.errors import InputError
-from naskd.spec.option import Option, Options
+from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
 
 DEFAULT_NAME = "teacher"
@@ -71,7 +71,7 @@ OWN_KEYS = ("architecture", "builder", "torchvision")
 
 
 @dataclass(frozen=True, config=STRICT)
-class TeacherSpec:
+class TeacherSpec(Configured):
     """A teacher: exactly one of `architecture`, `builder`, `torchvision` and `source` says where it comes from.
 
     Args:
@@ -96,6 +96,9 @@ class TeacherSpec:
         options: Settings of that source as (name, value) pairs, sorted by name; its card lists them.
     """
 
+    CARDS = TEACHER_SOURCES
+    CHOOSER = "source"
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = DEFAULT_NAME
     architecture: ArchitectureSpec | None = None
     builder: str | None = None
@@ -115,6 +118,7 @@ class TeacherSpec:
     options: Options = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [n for n in (*OWN_KEYS, "source") if getattr(self, n) is not None]
         if len(given) != 1:
             raise InputError(
@@ -142,8 +146,13 @@ class TeacherSpec:
     @property
     def trained_here(self) -> bool:
         """Whether naskd trains it (from scratch, or fine-tunes it) on the training split alone."""
-        return self.checkpoint is None and not TEACHER_SOURCES[self.source_name].comes_trained
+        return self.checkpoint is None and not self.card.comes_trained
 
-    def option(self, name: str) -> Any:
-        """The value of an option of its source, or its default."""
-        return dict(self.options).get(name, TEACHER_SOURCES[self.source_name].options[name].default)
+    @property
+    def card(self) -> TeacherSourceCard:
+        """Of its source, a key of its own or a registered one.
+
+        Raises:
+            UnknownNameError: Nothing is registered under that name.
+        """
+        return TEACHER_SOURCES[self.source_name]
