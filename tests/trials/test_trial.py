@@ -551,7 +551,7 @@ def test_a_gradient_that_is_not_finite_fails_the_trial_though_its_loss_was(fake,
     fake.batches.extend([0] * 4)
     result = trial(context, one_step)
     assert result.status == "failed"
-    assert result.reason.startswith("non-finite gradient: parameter student.")
+    assert result.reason.startswith("non-finite gradient: parameter taught.network.")
 
 
 def test_an_error_is_a_result_with_its_traceback(fake, context) -> None:
