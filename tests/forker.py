@@ -33,8 +33,8 @@ import naskd.report.progress
 import naskd.runs.run
 import naskd.schemes.offline
 import naskd.store.artifacts
+from naskd.study.drivers import Drivers
 from naskd.study.storage import WholeLineJournal
-from naskd.study.study import Study
 
 
 def die() -> None:
@@ -82,15 +82,15 @@ def die_at_save(number: int, how: str) -> None:
 
 def tell_recovered(path: Path) -> None:
     """Patch the recovery of this process to write what it left."""
-    recover = Study._recover
+    recover = Drivers.open
 
     def patched(self: Any) -> None:
         recover(self)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps([t.state.name for t in self.optuna_study.get_trials(deepcopy=False)]))
+        partial.write_text(json.dumps([t.state.name for t in self._ledger.trials()]))
         partial.replace(path)
 
-    Study._recover = patched
+    Drivers.open = patched
 
 
 def live(command: dict[str, Any]) -> None:
