@@ -24,6 +24,7 @@ except ModuleNotFoundError:
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)))
 
 from naskd.testing.blocks import BlockSuite  # noqa: E402
+from naskd.testing.data import DataKindSuite  # noqa: E402
 from naskd.testing.executors import ExecutorSuite  # noqa: E402
 from naskd.testing.families import FamilySuite  # noqa: E402
 from naskd.testing.knowledge import KnowledgeLossSuite  # noqa: E402
@@ -36,6 +37,7 @@ from naskd.testing.teachers import TeacherSourceSuite  # noqa: E402
 
 __all__ = [
     "BlockSuite",
+    "DataKindSuite",
     "ExecutorSuite",
     "FamilySuite",
     "KnowledgeLossSuite",
