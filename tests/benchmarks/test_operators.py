@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmarks/operators.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "operators.py"
 
 
 def test_every_part_prints_its_lines() -> None:

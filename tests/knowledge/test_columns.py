@@ -12,9 +12,8 @@ from torch import Tensor
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson
 from naskd.store.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
+from naskd.testing.losses import answers, assert_finite, build, remember, summary_of
 from naskd.testing.taps import N_SAMPLES, STUDENTS, TEACHERS, changed, random_taps
-
-from .test_knowledge_conformance import answers, assert_finite, build, remember, summary_of
 
 BANKABLE = tuple(card.name for card in KNOWLEDGE if card.needs_teacher and not card.unbankable)
 TOLERANCE = 1e-3

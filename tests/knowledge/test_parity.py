@@ -34,7 +34,10 @@ def positive(*size: int, seed: int = 0) -> Tensor:
 
 
 def loss(name: str, function: str | None = None) -> Callable[..., Tensor]:
-    module = importlib.import_module(str(KNOWLEDGE[name].implementation).partition(":")[0])
+    """A function of a method's module, or of one that several methods share."""
+    shared = {"response": "naskd.knowledge.comparison", "singular": "naskd.knowledge.relation.singular"}
+    place = shared.get(name) or str(KNOWLEDGE[name].implementation).partition(":")[0]
+    module = importlib.import_module(place)
     found: Callable[..., Tensor] = getattr(module, function or f"{name}_loss")
     return found
 
