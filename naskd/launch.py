@@ -56,7 +56,7 @@ def search(
         budget = dataclasses.replace(budget, seconds=seconds)
     spec = dataclasses.replace(spec, budget=budget)
     prepare(spec)
-    from naskd.runs.run import run_search
+    from naskd.runs.search import run_search
 
     return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe, observers)
 

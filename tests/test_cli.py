@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 
 import naskd
 from naskd import launch
-from naskd.cli import _registries, app
+from naskd.cli import app
+from naskd.cli.looking import registries
 from naskd.report.progress import RetrainProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
@@ -28,7 +29,7 @@ from naskd.spec.errors import RunError
 from naskd.study import record
 from naskd.study.snapshot import Snapshot
 
-CARDS = [card for registry in _registries().values() for card in registry]
+CARDS = [card for registry in registries().values() for card in registry]
 
 
 def call(*arguments: object) -> Result:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from naskd.runs.run import Run, open_run, open_study
+from naskd.runs.opening import open_study
+from naskd.runs.run import Run, open_run
 from naskd.spec.design import TrialConfig
 from naskd.spec.seeds import trial_seed
 from naskd.study.record import load_ledger

@@ -7,7 +7,7 @@ from data.files import CIFAR_CLASSES, write_cifar10, write_images
 from torchvision.datasets import CIFAR10
 
 import naskd
-from naskd.runs import run as api
+from naskd.runs import opening
 from naskd.spec.parse import parse_study
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
@@ -56,11 +56,11 @@ def test_a_shipped_study_is_right_and_its_space_gives_designs(
 ):
     monkeypatch.chdir(tmp_path)
     settings = settings_of(study)
-    spec = api.check(study, settings)
+    spec = opening.check(study, settings)
     assert spec.name == study.stem
     for space in SPACES:
         file = spec.space.rpartition(":")[0]
-        described = api.describe_space(study, [*settings, f"space='{file}:{space}'"], samples=60)
+        described = opening.describe_space(study, [*settings, f"space='{file}:{space}'"], samples=60)
         assert described["distinct_designs"] >= 20
         if space == "joint":
             assert described["macs"]["max"] > 10 * described["macs"]["min"]

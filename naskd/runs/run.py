@@ -1,205 +1,31 @@
-"""What the command line does, as Python: search, open a run, look at it, retrain, export, load."""
+"""A run directory: what it holds, and what can be done with it."""
 
-import dataclasses
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from naskd import report
-from naskd.executors import EXECUTORS
-from naskd.loggers import build_loggers, check_loggers
 from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
-from naskd.runs.estimate import estimate_search
 from naskd.runs.export import check_export, export_student, format_of
+from naskd.runs.opening import STUDY_FILE, locked
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.spec.datasets import DATASETS
-from naskd.spec.design import TrialConfig, content_id
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
 from naskd.spec.exports import EXPORTS
-from naskd.spec.objectives import OBJECTIVES, described
-from naskd.spec.parse import parse_study
-from naskd.spec.stopping import STOPPING_RULES
-from naskd.spec.study import RUNS, StudySpec
-from naskd.spec.tables import spec_problems
-from naskd.spec.userfile import file_content_id, import_file, load_function
+from naskd.spec.objectives import described
+from naskd.spec.study import StudySpec
+from naskd.spec.userfile import import_file
 from naskd.store.artifacts import ArtifactStore
-from naskd.store.checkpoints import CheckpointStore
-from naskd.study.admission import count_kinds
-from naskd.study.facts import Space
-from naskd.study.leases import renewing
-from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.record import load_ledger, run_record
-from naskd.study.snapshot import Snapshot
-from naskd.study.space_sample import (
-    SpaceSample,
-    check_warm_start,
-    describe_range,
-    methods_of_the_script,
-    random_reference_point,
-    sample_space,
-)
-from naskd.study.storage import dashboard_target, open_storage, quiet
-from naskd.study.study import Study
+from naskd.study.storage import dashboard_target, quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.resources import open_resources
 
-STUDY_FILE = "study.json"
-SAMPLE = 256
-"""Designs drawn to know a space: its cost range and its reference point."""
-
 load = load_student
 """Load a retrained or exported student (``.safetensors``) as an ``nn.Module`` in evaluation mode."""
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenStudy:
-    """A study file with everything that it names loaded."""
-
-    spec: StudySpec
-    space: Space
-    context: StudyContext
-
-    def sample(self, n: int = SAMPLE) -> SpaceSample:
-        """Random designs of the space."""
-        return sample_space(self.space, self.spec, self.context.designs.measured, n)
-
-    def given(self, **changes: Any) -> "OpenStudy":
-        """The same study with other resources; see :class:`~naskd.trials.resources.Resources`."""
-        resources = dataclasses.replace(self.context.resources, **changes)
-        return OpenStudy(resources.spec, self.space, StudyContext.of(resources))
-
-
-def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS) -> OpenStudy:
-    """Parse a study file, import the user's files, load the data.
-
-    Args:
-        study: Path of a study file, or a parsed one.
-        settings: ``key=value`` overrides, as ``--set`` takes them.
-        runs: Folder of all runs; teachers, assistants and decoded images are kept there for all of them.
-
-    Raises:
-        InputError: Anything the study file says is wrong; all mistakes at once.
-        RunError: The space cannot be used.
-    """
-    quiet()
-    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
-    for module in spec.modules:
-        import_file(spec.resolve(module))
-    if problems := spec_problems(spec):
-        raise InputError(problems)
-    check_loggers(spec.execution.callbacks)
-    for name in spec.objectives:
-        OBJECTIVES[name]
-    space = load_function(spec.space, spec.base)
-    resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")
-    return OpenStudy(spec, space, StudyContext.of(resources))
-
-
-def run_search(
-    spec: StudySpec,
-    run_dir: Path,
-    observe: Callable[[Snapshot], None] = lambda _: None,
-    observers: Sequence[StudyObserver] = (),
-) -> "Run":
-    """Run a study, or go on with it where it stopped; see :func:`naskd.launch.search`."""
-    opened = open_study(spec, runs=run_dir.parent)
-    sample = opened.sample()
-    kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
-    opened = opened.given(foreseen=tuple(sorted(kinds)))
-    if mistakes := check_warm_start(opened.space, spec, sample.parameters):
-        raise InputError("\n".join(mistakes))
-    if EXECUTORS[spec.execution.executor].elsewhere and (
-        left := methods_of_the_script(sample, spec.objectives)
-    ):
-        raise InputError(
-            f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
-            f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
-        )
-    with _locked(run_dir):
-        shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
-        storage = open_storage(spec.storage, run_dir, writing=True)
-        data = opened.context.resources.data
-        identity = _identity(opened)
-        opened = opened.given(checkpoints=_checkpoints(spec, run_dir, identity))
-        loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
-        source = Study(
-            spec,
-            opened.space,
-            storage,
-            opened.context.designs,
-            identity=identity,
-            reference_point=random_reference_point(sample, spec, data.n_classes, len(data.train)),
-            observers=(SnapshotObserver(observe), *observers, *loggers),
-            stopping=STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
-        )
-        partial = run_dir / f".{STUDY_FILE}.partial"
-        partial.write_text(shown)
-        partial.replace(run_dir / STUDY_FILE)
-        shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
-        executor = EXECUTORS.load(spec.execution.executor)(opened.context, run_dir)
-        try:
-            with renewing(source.renew):
-                executor.run(source)
-        finally:
-            source.release()
-    run = Run(run_dir, spec, opened.context)
-    run.stop_reason = source.end_reason
-    run.write_html()
-    return run
-
-
-def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) -> CheckpointStore:
-    """In the run directory, or where the study says, apart from those of other studies.
-
-    Raises:
-        InputError: Nothing can be kept there.
-    """
-    given = spec.execution.checkpoints
-    if given is None:
-        return CheckpointStore(run_dir.absolute() / "checkpoints")
-    root = given if "://" in given else str(spec.resolve(given))
-    store = CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}")
-    if spec.execution.checkpoint_every:
-        store.check()
-    return store
-
-
-def _identity(opened: OpenStudy) -> dict[str, Any]:
-    """What a resume must find unchanged."""
-    spec, data = opened.spec, opened.context.resources.data
-    files = [spec.space.rpartition(":")[0], *spec.modules]
-    teachers = {recipe.teacher: recipe.artifact_id for recipe in opened.context.designs.teachers()}
-    identity = {
-        **spec.identity(),
-        "files": {name: file_content_id(spec.resolve(name)) for name in files},
-        "data_hash": data.data_hash,
-        "split_hash": data.split_hash,
-        "teacher_hash": None if spec.teacher is None else teachers[spec.teacher.name],
-    }
-    if spec.teachers:
-        identity["teacher_hashes"] = teachers
-    return dict(json.loads(json.dumps(identity)))
-
-
-@contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the lock ends with the process."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{run_dir} is in use by another naskd process") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def open_run(path: str | Path) -> "Run":
@@ -394,7 +220,7 @@ class Run:
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         self.context.resources.compute.apply_threads()
         retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
-        with _locked(self.path):
+        with locked(self.path):
             found = retraining.run(
                 [self._design(t) for t in chosen],
                 self.spec.retrain.seeds if seeds is None else seeds,
@@ -427,59 +253,6 @@ class Run:
         check_export(name, target)
         design = self._design(self.trial(trial))
         self.context.resources.compute.apply_threads()
-        with _locked(self.path):
+        with locked(self.path):
             source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
         return export_student(source, target, self.context.resources.data.val.images[:256], name)
-
-
-def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
-    """Parse a study file and see whether its space gives designs; nothing is trained.
-
-    Raises:
-        InputError: All mistakes of the file.
-        RunError: The space raises, or all sampled designs are turned away.
-    """
-    opened = open_study(study, settings)
-    sample = opened.sample()
-    if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
-        raise InputError("\n".join(mistakes))
-    if not sample.designs:
-        counts = ", ".join(
-            f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items()
-        )
-        raise InputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
-    return opened.spec
-
-
-def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:
-    """Size of a study's space: parameters with ranges, combinations, the range of MACs over a random sample."""
-    opened = open_study(study, settings)
-    sample = opened.sample(samples)
-    macs = sorted(cost.macs for _, cost in sample.designs)
-    return {
-        "space": opened.spec.space,
-        "n_parameters": len(sample.parameters),
-        "parameters": [{"name": n, "range": describe_range(d)} for n, d in sample.parameters.items()],
-        "log10_size": sample.log10_size,
-        "samples": sample.n_drawn,
-        "distinct_designs": len(sample.designs),
-        "turned_away": count_kinds(dict(enumerate(sample.turned_away))),
-        "macs": {
-            "min": macs[0] if macs else None,
-            "median": macs[len(macs) // 2] if macs else None,
-            "max": macs[-1] if macs else None,
-        },
-    }
-
-
-def dry_run(
-    study: str | Path | StudySpec, settings: Sequence[str] = (), designs: int = 8, **budget: Any
-) -> dict[str, Any]:
-    """What a search would cost, from a few timed steps; nothing is written but decoded images."""
-    opened = open_study(study, settings)
-    spec = opened.spec
-    given = {k: v for k, v in budget.items() if v is not None}
-    spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
-    opened = opened.given(spec=spec)
-    sample = opened.sample()
-    return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec.option import Option
+from naskd.spec.paths import missing_file
 from naskd.spec.registry import Registry
 from naskd.spec.validation import Problem, format_value
 
@@ -27,6 +28,9 @@ class ExecutorCard:
         check: ``"module:function"``, or a function: what of ``[execution]`` does not go together. Called with the
             right ones of its keys by name and the folder of the study file; the keys of its problems are those of the
             table. It must not need torch.
+        brings: ``"module:function"``, or a function: from a study to the :class:`~naskd.trials.facts.World`
+            that it runs in, for an executor that needs no images. "": images are loaded, and the executor is made
+            of the study's context and the run directory.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ExecutorCard:
     elsewhere: bool = False
     prepare: str | Callable[[], None] = ""
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
+    brings: str | Callable[[Any], Any] = ""
 
 
 EXECUTORS: Registry[ExecutorCard] = Registry("executor")
@@ -58,6 +63,11 @@ def _check_ray(given: Mapping[str, Any], _: Path) -> list[Problem]:
         return []
     allowed = "a whole number, or at most 1: a fraction shares one device"
     return [Problem("gpus_per_trial", format_value(gpus), allowed)]
+
+
+def _check_replay(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    table = given.get("table")
+    return [] if table is None else missing_file("table", str(table).rpartition(":")[0], base)
 
 
 EXECUTORS.register(
@@ -119,5 +129,25 @@ EXECUTORS.register(
         },
         elsewhere=True,
         check=_check_ray,
+    )
+)
+EXECUTORS.register(
+    ExecutorCard(
+        name="replay",
+        title="recorded trainings, looked up on a fake clock: for questions about search",
+        paper="",
+        implementation="naskd.executors.local.replay:ReplayExecutor",
+        options={
+            "table": Option(
+                None,
+                "'path/to/file.py:function', relative to the study file; the function returns a RecordedTable",
+                pattern=r".+\.py:[A-Za-z_]\w*",
+                kind=str,
+                required=True,
+            ),
+            "workers": Option(1, "trainings at once, on the fake clock", low=1),
+        },
+        check=_check_replay,
+        brings="naskd.executors.local.replay:recorded_world",
     )
 )

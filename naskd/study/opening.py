@@ -71,6 +71,16 @@ def open_study(
     return study
 
 
+def known_identity(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dict[str, Any] | None:
+    """The identity of a study as its storage holds it, whatever version wrote it; None where it holds none."""
+    try:
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+    except KeyError:
+        return None
+    found = study.user_attrs.get("identity")
+    return None if found is None else dict(found)
+
+
 def _await_creation(study: optuna.Study, clock: Clock) -> None:
     """Let another driver finish creating a study; return at once when it is created, and when nobody does."""
     before: tuple[int, int] | None = None

@@ -8,8 +8,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import RunError
 from naskd.spec.teachers import DEFAULT_NAME
-from naskd.study.facts import DesignFacts
 from naskd.study.ledger import Ledger
+from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job, TrialResult
 from naskd.trials.prerequisites import ArtifactRecipe
 

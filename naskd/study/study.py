@@ -17,7 +17,7 @@ from naskd.study.asking import Asking
 from naskd.study.curves import Curves
 from naskd.study.deciding import Deciding
 from naskd.study.drivers import Drivers
-from naskd.study.facts import DesignFacts, Space
+from naskd.study.facts import Space
 from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger
 from naskd.study.observer import Observers, StudyObserver
@@ -25,6 +25,7 @@ from naskd.study.opening import open_study
 from naskd.study.shared_networks import MAX_BLOCKED, SharedNetworks
 from naskd.study.snapshot import Standing
 from naskd.study.stopping import NeverStop, StoppingRule
+from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.measures import value_problem
 

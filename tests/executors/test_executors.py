@@ -16,7 +16,7 @@ from naskd.testing.executors import trial
 from naskd.testing.fixed_source import FixedSource
 from naskd.trials.jobs import Decision, Job
 
-NAMES = EXECUTORS.names()
+NAMES = tuple(card.name for card in EXECUTORS if not card.brings)
 
 
 @pytest.fixture(scope="module")

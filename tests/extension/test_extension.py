@@ -174,7 +174,7 @@ def test_a_run_is_shown_where_the_users_files_are_not(serial: naskd.Run, tmp_pat
     ],
 )
 def test_mistakes_about_them_are_told_as_about_ours(project: Path, setting: str, message: str) -> None:
-    from naskd.runs.run import check
+    from naskd.runs.opening import check
 
     with pytest.raises(InputError, match=message.replace("did you mean ", "did you mean .?")):
         check(project / "study.toml", [setting])

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 import naskd
 from naskd import launch
+from naskd.runs import opening
 from naskd.runs import run as api
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
@@ -153,7 +154,7 @@ def test_the_budget_of_seconds_ends_a_search(tmp_path: Path):
 def test_first_designs_that_cannot_be_are_told_before_anything_starts(tmp_path: Path):
     study = write_tiny_study(tmp_path)
     study.write_text(study.read_text() + "\n[[warm_start]]\nwidth = 65\n\n[[warm_start]]\nwidht = 4\n")
-    for act in (lambda: naskd.search(study, out=tmp_path / "runs" / "x"), lambda: api.check(study)):
+    for act in (lambda: naskd.search(study, out=tmp_path / "runs" / "x"), lambda: opening.check(study)):
         with pytest.raises(InputError) as caught:
             act()
         assert str(caught.value).splitlines()[0].startswith("warm_start[0]: width = 65 is outside")
@@ -247,7 +248,7 @@ def test_the_best_of_a_real_run_is_on_its_front(tiny_run: Path):
 def test_check_says_that_a_study_can_run_and_writes_no_run(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = write_tiny_study(tmp_path)
-    assert api.check(study).name == "tiny"
+    assert opening.check(study).name == "tiny"
     assert not (tmp_path / "runs" / "tiny").exists()
     assert not list(tmp_path.rglob("manifest.json"))
 
@@ -266,13 +267,13 @@ def test_check_finds_a_space_that_cannot_work(old, new, message, tmp_path: Path,
     study = write_tiny_study(tmp_path)
     (tmp_path / "space.py").write_text(TINY_SPACE.replace(old, new))
     with pytest.raises(InputError, match=message):
-        api.check(study)
+        opening.check(study)
 
 
 def test_limits_that_admit_nothing_are_told(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"can be trained: over max_macs \(256\)"):
-        api.check(write_tiny_study(tmp_path), ["limits.max_macs=10"])
+        opening.check(write_tiny_study(tmp_path), ["limits.max_macs=10"])
 
 
 def test_a_search_whose_limits_admit_nothing_ends_and_says_why(study_of: Path, tiny_run_copy: Path):
@@ -285,7 +286,7 @@ def test_a_search_whose_limits_admit_nothing_ends_and_says_why(study_of: Path, t
 
 def test_a_space_described(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = api.describe_space(write_tiny_study(tmp_path), samples=50)
+    found = opening.describe_space(write_tiny_study(tmp_path), samples=50)
     assert found["n_parameters"] == 2
     assert found["parameters"] == [
         {"name": "width", "range": "4 to 64"},
@@ -299,7 +300,7 @@ def test_a_space_described(tmp_path: Path, monkeypatch):
 def test_a_dry_run_says_what_a_search_would_cost_and_starts_nothing(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = write_tiny_study(tmp_path)
-    found = api.dry_run(study, designs=3)
+    found = opening.dry_run(study, designs=3)
     assert (found["study"], found["trials"], found["n_timed"]) == ("tiny", 2, 3)
     low, middle, high = (found["trial_seconds"][k] for k in ("min", "median", "max"))
     assert 0 < low <= middle <= high < 60
@@ -307,18 +308,18 @@ def test_a_dry_run_says_what_a_search_would_cost_and_starts_nothing(tmp_path: Pa
     assert found["seconds"] >= found["teacher_seconds"] + 2 * low
     assert found["train_macs"] >= 2 * found["trial_train_macs"]["min"]
     assert not [name for name in _files(tmp_path) if "manifest" in name or "journal" in name]
-    assert api.dry_run(study, designs=2, trials=50)["trials"] == 50
+    assert opening.dry_run(study, designs=2, trials=50)["trials"] == 50
 
 
 def test_a_dry_run_of_another_budget_says_how_many_trials_it_allows(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = write_tiny_study(tmp_path)
     settings = ["budget.trials=1000000", "budget.seconds=30"]
-    found = api.dry_run(study, settings, designs=2)
+    found = opening.dry_run(study, settings, designs=2)
     assert 1 < found["trials"] < 1_000_000
     assert 15 < found["seconds"] <= 30 + found["trial_seconds"]["max"]
     macs = found["trial_train_macs"]["max"]
-    found = api.dry_run(study, ["budget.trials=1000000", f"budget.train_macs={macs * 10:.0f}"], designs=2)
+    found = opening.dry_run(study, ["budget.trials=1000000", f"budget.train_macs={macs * 10:.0f}"], designs=2)
     assert 10 <= found["trials"] < 100
 
 
@@ -336,7 +337,7 @@ def test_a_dry_run_counts_assistants_and_costs_what_the_search_counts(
         "TrainingSpec(epochs=3))\n\n\ndef joint"
     )
     (tmp_path / "space.py").write_text(space.replace("def joint", assistant))
-    found = api.dry_run(study, designs=2)
+    found = opening.dry_run(study, designs=2)
     assert found["assistant_seconds"] > 0
     assert found["seconds"] > found["teacher_seconds"] + found["assistant_seconds"]
 
@@ -357,7 +358,7 @@ def test_the_estimated_macs_of_a_design_are_those_that_its_training_counts(
 
 
 def test_an_unknown_executor_is_told_with_those_there_are(tmp_path: Path):
-    spec = api.parse_study(write_tiny_study(tmp_path))
+    spec = opening.parse_study(write_tiny_study(tmp_path))
     spec = dataclasses.replace(spec, execution=dataclasses.replace(spec.execution, executor="seriall"))
     with pytest.raises(
         ValueError, match=r"execution\.executor: got .seriall.; allowed: .*did you mean 'serial'"

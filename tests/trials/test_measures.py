@@ -13,7 +13,7 @@ from small_studies import design, small_context
 
 import naskd
 from naskd.report.html import page_data
-from naskd.runs import run as api
+from naskd.runs import opening
 from naskd.runs.retrain import Design, Retraining
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
@@ -212,4 +212,4 @@ def test_a_reference_point_that_cannot_be_derived_is_asked_for(tmp_path: Path, o
     with pytest.raises(
         InputError, match=r"reference_point\.doubt: got nothing; allowed: a number .*known after"
     ):
-        api.check(study, [f"objectives={list(OWN)}"])
+        opening.check(study, [f"objectives={list(OWN)}"])

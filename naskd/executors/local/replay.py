@@ -11,7 +11,10 @@ from typing import Literal
 from naskd.executors.attempts import POLL_SECONDS
 from naskd.spec.clock import FakeClock
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import RunError
+from naskd.spec.errors import InputError, RunError
+from naskd.spec.study import StudySpec
+from naskd.spec.userfile import file_content_id, load_function
+from naskd.trials.facts import World
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
@@ -58,7 +61,7 @@ class ReplayFacts:
         self._shape = (in_channels, resolution, n_classes)
 
     def measured(self, config: TrialConfig) -> Measured:
-        """See :class:`~naskd.study.facts.DesignFacts`."""
+        """See :class:`~naskd.trials.facts.DesignFacts`."""
         return Measured(config, self.design_cost(config), *self._shape)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
@@ -179,3 +182,49 @@ class ReplayExecutor:
         else:
             training.at = self._clock.monotonic() + training.recorded.epoch_seconds
             heapq.heappush(running, training)
+
+
+@dataclass(frozen=True)
+class RecordedTable:
+    """Trainings that were recorded, as the function returns it that ``execution.table`` names.
+
+    Args:
+        trainings: Of designs, or by their ``config_id``.
+        cost: Of a design's deployed network.
+        in_channels, resolution, n_classes: Of the images that were trained on.
+        n_train: How many there were.
+    """
+
+    trainings: Table
+    cost: Callable[[TrialConfig], Cost]
+    in_channels: int = 3
+    resolution: int = 32
+    n_classes: int = 10
+    n_train: int = 1
+
+
+def recorded_world(spec: StudySpec) -> World:
+    """The table that a study names, with a clock of its own.
+
+    Raises:
+        InputError: The file or the function is not there, or it returns something else.
+    """
+    reference = str(spec.execution.option("table"))
+    table = load_function(reference, spec.base)()
+    if not isinstance(table, RecordedTable):
+        raise InputError(
+            f"execution.table {reference!r} returns {type(table).__name__}; wanted a RecordedTable"
+        )
+    clock = FakeClock()
+    executor = ReplayExecutor(table.trainings, clock, int(spec.execution.option("workers")))
+    shape = {"in_channels": table.in_channels, "resolution": table.resolution, "n_classes": table.n_classes}
+    content = file_content_id(spec.resolve(reference.rpartition(":")[0]))
+    return World(
+        ReplayFacts(table.cost, **shape),
+        table.n_classes,
+        table.n_train,
+        content,
+        content,
+        clock,
+        executor.run,
+    )

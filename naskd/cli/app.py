@@ -1,0 +1,90 @@
+"""The command line: a few calls of :mod:`naskd.runs.run` for each command, and what is printed about them.
+
+Results go to standard output, everything else to standard error. The exit code is 0 when all went well, 2
+when what was given is wrong (arguments, a study file, a run that does not exist), 1 when something failed
+while it ran, and 130 after a Ctrl-C that stopped at once.
+
+Nothing heavy is imported before a command needs it: the help must not wait for torch.
+"""
+
+import errno
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from naskd import __version__
+from naskd.cli.printing import say
+from naskd.spec.errors import InputError, NaskdError
+
+_INTERRUPTED = 130
+
+_OUR_MISTAKE = f"""
+This is a mistake in naskd {__version__}, not in what you gave it. Please report it, with the lines above, the command
+and the study file, as CONTRIBUTING.md says; no run is damaged by it."""
+
+
+class Commands(TyperGroup):
+    """Turns what a command raises into one clear message and an exit code.
+
+    What is no :class:`~naskd.spec.errors.NaskdError` is a mistake in naskd, and keeps its traceback; see :func:`main`.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("stopped by Ctrl-C")
+            code = _INTERRUPTED
+        except NaskdError as error:
+            say(f"error: {error}")
+            code = 2 if isinstance(error, InputError) else 1
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            say(f"error: {error.strerror or error}{place}")
+            code = 1
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="naskd",
+    help="Search a student network's architecture and its distillation jointly.",
+    epilog="Begin with: naskd init my-study",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Boxes around help and mistakes cost another tenth of a second, and "one clear line" is promised.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The entry point of the ``naskd`` command."""
+    try:
+        app(prog_name="naskd")
+    except Exception:  # whatever is none of ours to know: said where to report it
+        traceback.print_exc()
+        say(_OUR_MISTAKE)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"naskd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Search a student network's architecture and its distillation jointly."""

@@ -1,0 +1,161 @@
+"""Commands that show what a run holds, and which methods there are."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from naskd.cli.app import app
+from naskd.cli.options import AsJson, RunDir, Trial, check_fraction, parse_count
+from naskd.cli.printing import print_json, print_result, say, shown, writing_to
+from naskd.spec.errors import InputError
+
+if TYPE_CHECKING:
+    from naskd.runs.run import Run
+
+
+@app.command()
+def front(
+    run: RunDir,
+    as_json: AsJson = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every trial with its state, not the front alone.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a picture.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.", show_default=False)
+    ] = None,
+) -> None:
+    """Show the front of a run.
+
+    The trials that no other dominates, cheapest first.
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv both print to standard output; give one of them.")
+    from naskd import report
+    from naskd.runs.run import open_run
+
+    opened = open_run(run)
+    for path, write in ((png, opened.write_png), (html, opened.write_html)):
+        if path is not None:
+            with writing_to(path):
+                write(path)
+            say(f"wrote {path}")
+    if as_json:
+        print_json(opened.to_dict(everything))
+    elif as_csv:
+        sys.stdout.write(report.front_csv(shown(opened), all_trials=everything).replace("\r\n", "\n"))
+    elif everything:
+        from naskd.report.trials_table import trials_table
+
+        print_result(trials_table(shown(opened)))
+    elif png is None and html is None:
+        print_result(report.front_table(shown(opened)))
+
+
+@app.command()
+def show(run: RunDir, trial: Trial, as_json: AsJson = False) -> None:
+    """Show everything about one trial."""
+    from naskd.runs.run import open_run
+
+    _show_trial(open_run(run), trial, as_json)
+
+
+@app.command()
+def best(
+    run: RunDir,
+    max_macs: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_count, metavar="M", help="The most accurate of at most M MACs.", show_default=False
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            callback=check_fraction,
+            metavar="A",
+            help="The cheapest of at least A, from 0 to 1.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the trial to take."""
+    from naskd.runs.run import open_run
+
+    opened = open_run(run)
+    _show_trial(opened, opened.best(max_macs=max_macs, min_accuracy=min_accuracy)["number"], as_json)
+
+
+def _show_trial(run: "Run", number: int, as_json: bool) -> None:
+    from naskd import report
+
+    trial = run.trial(number)
+    if as_json:
+        print_json(trial)
+    else:
+        print_result(report.trial_table(shown(run), number))
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show all about this one.", show_default=False)
+    ] = None,
+) -> None:
+    """List the methods and their papers.
+
+    Whatever has a name in study files, search spaces and on this command line; with NAME all about one.
+    """
+    from naskd.report.cards import card_table
+    from naskd.report.listings import methods_table
+    from naskd.spec.registry import nearest
+
+    cards = [(kind, card) for kind, registry in registries().items() for card in registry]
+    if name is None:
+        print_result(
+            methods_table(
+                {"kind": kind, "name": card.name, "title": card.title, "paper": card.paper}
+                for kind, card in cards
+            )
+        )
+        return
+    chosen = [(kind, card) for kind, card in cards if card.name == name]
+    if not chosen:
+        known = [card.name for _, card in cards]
+        raise InputError(f"unknown method {name!r}; known: {', '.join(known)}{nearest(name, known)}")
+    for kind, card in chosen:
+        print_result(card_table(kind, card))
+
+
+def registries() -> dict[str, Any]:
+    """What ``naskd methods`` lists, by the word for one of it."""
+    from naskd.knowledge import KNOWLEDGE
+    from naskd.networks import BLOCKS, FAMILIES
+    from naskd.schemes import SCHEMES
+    from naskd.spec.datasets import DATASETS
+    from naskd.spec.executors import EXECUTORS
+    from naskd.spec.exports import EXPORTS
+    from naskd.spec.loggers import LOGGERS
+    from naskd.spec.objectives import OBJECTIVES
+    from naskd.spec.samplers import SAMPLERS
+    from naskd.spec.stopping import STOPPING_RULES
+
+    return {
+        "family": FAMILIES,
+        "block": BLOCKS,
+        "knowledge": KNOWLEDGE,
+        "scheme": SCHEMES,
+        "data": DATASETS,
+        "objective": OBJECTIVES,
+        "sampler": SAMPLERS,
+        "stopping": STOPPING_RULES,
+        "executor": EXECUTORS,
+        "logger": LOGGERS,
+        "export": EXPORTS,
+    }

@@ -1,0 +1,52 @@
+"""Arguments and options that commands share, and how their values are read."""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check_seconds(value: float | None) -> float | None:
+    """A length of time above 0."""
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise typer.BadParameter(f"{value:g} is not a length of time; give seconds above 0.")
+    return value
+
+
+def parse_count(value: str) -> int:
+    """A whole number that may be written as 1e6."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (number >= 1 and number.is_integer()):
+        raise typer.BadParameter(
+            f"{value} is not a count; give a whole number from 1 on, such as 50000 or 1e6."
+        )
+    return int(number)
+
+
+def check_fraction(value: float | None) -> float | None:
+    """A number from 0 to 1."""
+    if value is not None and not 0 <= value <= 1:
+        hint = f", such as {value / 100:g}" if 1 < value <= 100 else ""
+        raise typer.BadParameter(f"{value:g} is not a fraction; give one from 0 to 1{hint}.")
+    return value
+
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)]
+RunDir = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/digits.", show_default=False)
+]
+Trial = Annotated[int, typer.Argument(metavar="TRIAL", help="Number of a trial.", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the study file; may be repeated.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

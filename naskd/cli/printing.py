@@ -1,0 +1,79 @@
+"""What goes to standard output, and what to standard error. Results are the former, all else the latter."""
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from naskd.runs.run import Run
+
+PIPED_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe, unless COLUMNS says otherwise."""
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Where rich things are printed: as wide as the terminal, or as COLUMNS says."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+    return console
+
+
+def print_result(result: "RenderableType") -> None:
+    """A result, to standard output."""
+    make_console().print(result)
+
+
+def say(message: str) -> None:
+    """A message, to standard error."""
+    print(message, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON, to standard output."""
+    print(json.dumps(standard(value), indent=2, allow_nan=False))
+
+
+def standard(value: Any) -> Any:
+    """`value` with None for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {str(key): standard(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [standard(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Say where an operating system error happened: a full disk does not name the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(place)
+        raise
+
+
+def command_line(
+    name: str, *arguments: object, out: Path | None = None, settings: list[str] | None = None
+) -> str:
+    """A command to copy into a shell."""
+    words = ["naskd", name, *map(str, arguments)]
+    words += ["--out", str(out)] if out is not None else []
+    words += [word for setting in settings or () for word in ("--set", setting)]
+    return shlex.join(words)
+
+
+def shown(run: "Run") -> dict[str, Any]:
+    """The record of a run with all trials, without what takes seconds and is on the page alone."""
+    return run.to_dict(everything=True, with_importance=False)

@@ -1,0 +1,179 @@
+"""Commands that search, or say what a search would be."""
+
+import json
+import logging
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from naskd.cli.app import app
+from naskd.cli.options import Settings, StudyFile, check_seconds
+from naskd.cli.printing import command_line, make_console, print_result, say, shown, writing_to
+
+if TYPE_CHECKING:
+    from naskd.runs.run import Run
+
+
+@app.command()
+def search(
+    study: StudyFile,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Replaces budget.trials: stop after this many.", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            callback=check_seconds, help="Replaces budget.seconds: stop after this long.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run directory; default runs/<name>.", show_default=False),
+    ] = None,
+    settings: Settings = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who runs the trials; see naskd methods.", show_default=False),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="Of a Ray cluster; default: this machine.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials at once; default: what the machine holds.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the search would cost; start nothing.")
+    ] = False,
+) -> None:
+    """Run a study, or go on with one.
+
+    Ctrl-C once finishes the running trial and stops; twice stops at once. Nothing is lost either way.
+    """
+    given = list(settings or ())
+    for key, value in (("executor", executor), ("address", address), ("workers", workers)):
+        if value is not None:
+            given.append(f"execution.{key}={json.dumps(value)}")
+    from naskd.spec.parse import parse_study
+
+    spec = parse_study(study, given)
+    if dry_run:
+        from naskd import report
+        from naskd.runs import opening
+
+        print_result(report.dry_run_table(opening.dry_run(spec, trials=trials, seconds=seconds)))
+        return
+    from naskd import launch
+
+    launch.prepare(spec)  # before what comes next imports torch, too; a second time does nothing
+    from naskd.report.progress import SearchProgress
+    from naskd.spec.study import RUNS
+
+    run_dir = out if out is not None else RUNS / spec.name
+    console = make_console(stderr=True)
+    progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
+    try:
+        with writing_to(run_dir), progress, _notices(progress.notice):
+            run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
+    except KeyboardInterrupt:
+        say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
+        raise
+    _end_of_search(run, study, out, settings)
+
+
+def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str] | None) -> None:
+    from naskd import report
+    from naskd.report.bank import bank_line
+
+    record = shown(run)
+    print_result(report.front_table(record))
+    say("")
+    if run.stop_reason:
+        say(f"ended: {run.stop_reason}")
+    else:
+        say(f"stopped; go on with: {command_line('search', study, out=out, settings=settings)}")
+    if line := bank_line(record):
+        say(f"teacher: {line}")
+    say(f"report: {run.path / 'report.html'}")
+    complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
+    if not complete:
+        reasons = [
+            trial["reason"] for trial in record["trials"] if trial["state"] == "FAIL" and trial["reason"]
+        ]
+        if reasons:
+            say(f"error: no trial is complete; the last one failed: {reasons[-1]}")
+            raise typer.Exit(1)
+        return
+    one = max((trial for trial in complete if trial["on_front"]), key=lambda trial: trial["val_accuracy"])
+    say("next:")
+    for command, why in (
+        (command_line("show", run.path, one["number"]), "the most accurate student and how it was taught"),
+        (command_line("best", run.path, "--max-macs", one["macs"]), "the best within a budget"),
+        (command_line("retrain", run.path), "the front with fresh seeds, on the test split"),
+        (f"optuna-dashboard {shlex.quote(run.storage_url)}", "the study in a browser (naskd[dashboard])"),
+    ):
+        say(f"  {command}  # {why}")
+
+
+@contextmanager
+def _notices(show: Callable[[str], None]) -> Iterator[None]:
+    """Hand what executors log to a progress display, which would be torn by other lines."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print_result(record.getMessage())
+
+    handler, logger = Handler(logging.WARNING), logging.getLogger("naskd")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@app.command()
+def check(study: StudyFile, settings: Settings = None) -> None:
+    """Check a study file.
+
+    Says everything that is wrong with it; nothing is trained.
+    """
+    from naskd.runs.opening import check as check_study
+
+    spec = check_study(study, settings or ())
+    limits = [
+        f"{value:g} {name}"
+        for name, value in (
+            ("trials", spec.budget.trials),
+            ("seconds", spec.budget.seconds),
+            ("training MACs", spec.budget.train_macs),
+        )
+        if value is not None
+    ]
+    print(
+        f"{study} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
+    )
+
+
+@app.command()
+def space(
+    study: StudyFile,
+    samples: Annotated[int, typer.Option(min=1, help="Random designs to draw.")] = 1000,
+    settings: Settings = None,
+) -> None:
+    """Describe a search space.
+
+    Its parameters, its size, and the range of MACs over a random sample.
+    """
+    from naskd import report
+    from naskd.runs import opening
+
+    found = opening.describe_space(study, settings or (), samples)
+    # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
+    found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
+    print_result(report.space_table(found))
