@@ -62,9 +62,9 @@ class FrontTable:
             table.add_column(title, ratio=1, overflow="fold")
         for trial in chosen:
             table.add_row(*self._row(trial, extra, wide))
-        teacher = record.get("teacher")
-        if teacher:
-            if chosen:
+        teachers = record.get("teachers") or [record["teacher"]] if record.get("teacher") else []
+        for position, teacher in enumerate(teachers):
+            if chosen and not position:
                 table.add_section()
             named = {**teacher, "number": "T"}
             table.add_row(
@@ -90,7 +90,9 @@ class FrontTable:
                     Text(percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd")))
                 )
             else:
-                cells.append(Text(percent((record.get("retrained") or {}).get("teacher_test_accuracy"))))
+                compared = trial.get("name") == (record.get("teacher") or {}).get("name")
+                found = (record.get("retrained") or {}).get("teacher_test_accuracy")
+                cells.append(Text(percent(found if compared else None)))
         cells.append(Text(count(one_image), style="bold"))
         if wide:
             cells.append(Text(flops(one_image)))
@@ -122,7 +124,8 @@ class FrontTable:
         if finite(record.get("train_macs")) is not None:
             parts.append(f"search spent {macs(record['train_macs'])}")
         counts = record.get("counts") or {}
-        told = [(counts.get("complete"), "trials"), (counts.get("failed"), "failed")]
+        told = [(counts.get("complete"), "trials"), (counts.get("stopped"), "stopped early")]
+        told.append((counts.get("failed"), "failed"))
         told.append((counts.get("turned_away"), "turned away"))
         parts += [f"{number} {what}" for number, what in told if number]
         if (first := cost(record)).name != "macs":

@@ -112,8 +112,7 @@ class SearchProgress(Progress, StudyObserver):
             self._log(f"training the {snapshot.running}", at_once=True)
         elif snapshot.waiting_for:
             self._log(self._running(), at_once=True)
-        elif snapshot.complete + snapshot.failed:
-            done = snapshot.complete + snapshot.failed
+        elif done := snapshot.complete + snapshot.stopped + snapshot.failed:
             self._log(
                 f"{self._done()}; {self._measures()}; {self._times(snapshot.seconds)}",
                 at_once=done == self.trials and not snapshot.running,
@@ -132,9 +131,10 @@ class SearchProgress(Progress, StudyObserver):
 
     def _done(self) -> str:
         snapshot = self.snapshot
-        done = snapshot.complete + snapshot.failed
+        done = snapshot.complete + snapshot.stopped + snapshot.failed
         budget = f" of {self.trials}" if self.trials is not None else ""
-        return f"{done}{budget} trials, {snapshot.failed} failed, {snapshot.turned_away} turned away"
+        stopped = f"{snapshot.stopped} stopped early, " if snapshot.stopped else ""
+        return f"{done}{budget} trials, {stopped}{snapshot.failed} failed, {snapshot.turned_away} turned away"
 
     def _measures(self) -> str:
         return f"hypervolume {self.snapshot.hypervolume:.4f} · best {percent(self.snapshot.best_accuracy)}"

@@ -6,6 +6,7 @@ from typing import Any
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES, FamilyCard
 from naskd.spec.design import FIRST_FAMILY
+from naskd.spec.teachers import DEFAULT_NAME
 
 Config = Mapping[str, Any]
 
@@ -90,7 +91,7 @@ def _term(term: Mapping[str, Any], teachers: Sequence[str]) -> str:
     if kind in KNOWLEDGE and KNOWLEDGE[kind].uses_pairs:
         text += f" ({term.get('pairs', 'last')})"
     source = term.get("source", 0)
-    if len(teachers) > 1 and source < len(teachers):
+    if source < len(teachers) and (len(teachers) > 1 or teachers[source] != DEFAULT_NAME):
         text += f" from {teachers[source]}"
     return text
 

@@ -49,7 +49,7 @@ class Ledger:
         ours: Numbers of the trials that this driver has begun or ended.
         seen: How many trials there are.
         open_trials: Those that are not finished, by number.
-        complete, failed: Finished trainings; `failed` has the stopped ones too.
+        complete, stopped, failed: Finished trainings.
         points: Objective values of the complete trials.
         turned_away: Reasons by number.
         artifacts: See :func:`booked_artifacts`.
@@ -70,6 +70,7 @@ class Ledger:
         self.seen = 0
         self.open_trials: dict[int, FrozenTrial] = {}
         self.complete = 0
+        self.stopped = 0
         self.failed = 0
         self.points: list[tuple[float, ...]] = []
         self.turned_away: dict[int, str] = {}
@@ -137,7 +138,7 @@ class Ledger:
     @property
     def trained(self) -> int:
         """Finished trainings, whatever came of them."""
-        return self.complete + self.failed
+        return self.complete + self.stopped + self.failed
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -156,6 +157,8 @@ class Ledger:
         if result.status == "complete":
             self.complete += 1
             self.points.append(tuple(result.metrics[name] for name in self._objectives))
+        elif result.status == "stopped":
+            self.stopped += 1
         else:
             self.failed += 1
 

@@ -79,7 +79,7 @@ def run_record(
         "hypervolume": front_volume(points, axes, reference_point),
         "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
         "bank": _bank(trials),
-        "teacher": teachers[0] if teachers else None,
+        "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": {

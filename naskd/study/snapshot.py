@@ -16,7 +16,7 @@ class Snapshot:
     """Where a study stands, for a progress display.
 
     Args:
-        complete, failed, turned_away: Trials.
+        complete, stopped, failed, turned_away: Trials.
         running: The job that began or reported last; empty when there is nothing to tell of one.
         epoch, epochs: Of that job: done, and in all where that is known.
         hypervolume, best_accuracy: Of the complete trials.
@@ -28,6 +28,7 @@ class Snapshot:
     """
 
     complete: int = 0
+    stopped: int = 0
     failed: int = 0
     turned_away: int = 0
     running: str = ""
@@ -98,6 +99,7 @@ class Standing:
         volume, best = self._measures()
         return Snapshot(
             complete=ledger.complete,
+            stopped=ledger.stopped,
             failed=ledger.failed,
             turned_away=len(ledger.turned_away),
             running=label if job is not None else "",
