@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from naskd.spec.stopping import STOPPING_RULES
+from naskd.spec.study import StoppingSpec
 from naskd.study.stopping import Curve, StoppingRule, TrialView
 from naskd.testing.studies import design
 from naskd.testing.suite import Suite
@@ -67,7 +68,8 @@ class StoppingRuleSuite(Suite):
 
     def build(self, name: str) -> StoppingRule:
         """The rule of a new search."""
-        rule: StoppingRule = STOPPING_RULES.load(name)(**self.options.get(name, {}))
+        given = StoppingSpec(name, tuple(self.options.get(name, {}).items()))
+        rule: StoppingRule = STOPPING_RULES.load(name)(**given.settings())
         return rule
 
     def decisions(self, rule: StoppingRule, ledger: MadeUpLedger, best: float = 0.3) -> list[Decision]:
@@ -87,7 +89,7 @@ class StoppingRuleSuite(Suite):
         for option in card.options.values():
             assert option.default is None or not option.problem(option.default)
             assert option.meaning
-        STOPPING_RULES.load(name)()
+        STOPPING_RULES.load(name)(**StoppingSpec(name).settings())
 
     def test_the_first_trial_of_a_study_is_decided_about(self, name: str) -> None:
         """Nothing is in the ledger, and nobody else is running."""

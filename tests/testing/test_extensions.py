@@ -11,15 +11,75 @@ FILES = Path(__file__).parents[1] / "extension"
 TESTS = """
 from typing import ClassVar
 
+import block
+import data
+import logger
+import loss
 import mutual
+import numpy as np
+import objectives
 import patch_mlp
+import rule
+import sampler
+import teacher
 
+from naskd.spec.datasets import DataSpec
 from naskd.spec.design import ArchitectureSpec
-from naskd.testing import FamilySuite, SchemeSuite
+from naskd.testing import (
+    BlockSuite,
+    DataKindSuite,
+    FamilySuite,
+    KnowledgeLossSuite,
+    LoggerSuite,
+    ObjectiveSuite,
+    SamplerSuite,
+    SchemeSuite,
+    StoppingRuleSuite,
+    TeacherSourceSuite,
+)
+
+
+class TestGated(BlockSuite):
+    names = "gated"
+
+
+class TestDirection(KnowledgeLossSuite):
+    names = "direction"
 
 
 class TestMutual(SchemeSuite):
     names = "mutual"
+
+
+class TestHalton(SamplerSuite):
+    names = "halton"
+
+
+class TestFloor(StoppingRuleSuite):
+    names = "floor"
+
+
+class TestObjectives(ObjectiveSuite):
+    names = ("energy", "calibration_error")
+
+
+class TestArrays(DataKindSuite):
+    names = "arrays"
+
+    def spec(self, name, folder):
+        generator = np.random.default_rng(0)
+        for part in ("train", "test"):
+            images = generator.integers(0, 256, (40, 12, 12), dtype=np.uint8)
+            np.savez(folder / f"{part}.npz", images=images, labels=np.arange(40) % 4)
+        return DataSpec(name, options=(("file", "train.npz"), ("test_file", "test.npz")))
+
+
+class TestPlain(TeacherSourceSuite):
+    names = "plain"
+
+
+class TestLines(LoggerSuite):
+    names = "lines"
 
 
 class TestPatchMlp(FamilySuite):
@@ -35,7 +95,9 @@ def test_methods_of_users_files_pass_their_suites(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(TESTS)
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(FILES), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(FILES), str(FILES / "user_files"), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
     found = subprocess.run(

@@ -1,5 +1,6 @@
 """A logger of one's own: a line of JSON for each event, in the run directory."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ class Lines(StudyObserver):
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job has done an epoch."""
-        self._write("epoch", job=job.job_id, epoch=epoch, val_accuracy=metrics["val_accuracy"])
+        self._write("epoch", job=job.job_id, epoch=epoch, **metrics)
 
     def told(self, job: Job, result: TrialResult) -> None:
         """A job has ended."""
@@ -34,7 +35,8 @@ class Lines(StudyObserver):
         self._write("closed")
 
     def _write(self, event: str, **facts: Any) -> None:
-        with open(self.path, "a") as file:
+        # A search does not end because its log cannot be written.
+        with contextlib.suppress(OSError), open(self.path, "a") as file:
             file.write(json.dumps({"event": event, **facts}) + "\n")
 
 

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
+from naskd.knowledge.precision import product, unit, widened
 from naskd.nn.taps import Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
 
@@ -28,10 +29,10 @@ class DirectionLoss(KnowledgeLoss):
         return (student.pooled,)
 
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
-        """In float32, whatever the networks compute in."""
-        ours = nn.functional.linear(student.pooled.float(), self.map.weight.float())
-        apart = 1 - nn.functional.cosine_similarity(ours, teacher["pooled"].float(), dim=1, eps=1e-6)
-        return KnowledgeOutput(apart.mean())
+        """In float32 at least, whatever the networks compute in."""
+        ours = product(widened(student.pooled), self.map.weight.t())
+        cosine = (unit(ours, dim=1) * unit(widened(teacher["pooled"]), dim=1)).sum(dim=1)
+        return KnowledgeOutput((1 - cosine).mean())
 
 
 KNOWLEDGE.register(
