@@ -21,8 +21,10 @@ def main() -> None:
     run = naskd.search(study, trials=int(trials), out=out, settings=settings)
     seconds = time.perf_counter() - began
     shown = [trial for trial in run.trials() if trial["state"] in ("COMPLETE", "FAIL")]
-    books = optuna.load_study(study_name=run.spec.name, storage=open_storage(run.spec.storage, Path(out)))
-    done = [trial for trial in books.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "FAIL")]
+    recorded = optuna.load_study(study_name=run.spec.name, storage=open_storage(run.spec.storage, Path(out)))
+    done = [
+        trial for trial in recorded.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "FAIL")
+    ]
     first = min(trial.datetime_start for trial in done if trial.datetime_start is not None)
     last = max(trial.datetime_complete for trial in done if trial.datetime_complete is not None)
     found = {

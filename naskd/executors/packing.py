@@ -37,7 +37,7 @@ REGISTRIES: tuple[Registry[Any], ...] = (*METHODS, OBJECTIVES)
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PackedStudy:
     """All but the images; plain and picklable.
 
     Args:
@@ -61,7 +61,7 @@ Arrays = dict[str, NDArray[Any]]
 """Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
 
 
-def pack(context: StudyContext) -> tuple[Parcel, Arrays]:
+def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
     """A study as it travels.
 
     Raises:
@@ -72,7 +72,7 @@ def pack(context: StudyContext) -> tuple[Parcel, Arrays]:
     folders: dict[Path, str] = {}
 
     def sent(name: str) -> str:
-        """Put a file and those that it imports into the parcel; its new path.
+        """Put a file and those that it imports into the packed study; its new path.
 
         Files of one folder stay in one folder: a neighbour that two of them import is imported once.
         """
@@ -89,7 +89,7 @@ def pack(context: StudyContext) -> tuple[Parcel, Arrays]:
     }
 
     def with_files(teacher: TeacherSpec) -> TeacherSpec:
-        """A teacher whose files are in the parcel."""
+        """A teacher whose files are in the packed study."""
         moved: dict[str, Any] = {}
         if teacher.checkpoint is not None:
             moved["checkpoint"] = sent(teacher.checkpoint)
@@ -101,7 +101,7 @@ def pack(context: StudyContext) -> tuple[Parcel, Arrays]:
     if spec.teacher is not None:
         changes["teacher"] = with_files(spec.teacher)
     changes["teachers"] = tuple(map(with_files, spec.teachers))
-    parcel = Parcel(
+    packed = PackedStudy(
         spec=dataclasses.replace(spec, **changes).to_dict(),
         files=files,
         foreseen=context.resources.foreseen,
@@ -116,16 +116,16 @@ def pack(context: StudyContext) -> tuple[Parcel, Arrays]:
         for part in ("train", "val")
         for kind in ("images", "labels")
     }
-    return parcel, arrays
+    return packed, arrays
 
 
-def deliver(parcel: Parcel, cache: Path) -> Parcel:
-    """The same parcel with its files written on this machine, for workers of this machine alone.
+def deliver(packed: PackedStudy, cache: Path) -> PackedStudy:
+    """The same packed study with its files written on this machine, for workers of this machine alone.
 
     They are the files as they were when the study was opened: who edits one while a search runs changes no trial of it.
     """
-    folder = _write_files(parcel.files, cache)
-    return dataclasses.replace(parcel, spec={**parcel.spec, "base": str(folder)}, files={})
+    folder = _write_files(packed.files, cache)
+    return dataclasses.replace(packed, spec={**packed.spec, "base": str(folder)}, files={})
 
 
 def versions() -> dict[str, str]:
@@ -134,12 +134,16 @@ def versions() -> dict[str, str]:
 
 
 def unpack(
-    parcel: Parcel, arrays: Arrays, store: ArtifactStore, checkpoints: Checkpoints | None, cache: Path | None
+    packed: PackedStudy,
+    arrays: Arrays,
+    store: ArtifactStore,
+    checkpoints: Checkpoints | None,
+    cache: Path | None,
 ) -> StudyContext:
     """The study's context in this process.
 
     Args:
-        parcel: From :func:`pack`, or from :func:`deliver`.
+        packed: From :func:`pack`, or from :func:`deliver`.
         arrays: From :func:`pack`; they may be read-only and shared.
         store: Of teachers and assistants.
         checkpoints: Of running trainings.
@@ -149,23 +153,23 @@ def unpack(
     Raises:
         InputError: naskd here is not the one that packed.
     """
-    if (here := versions()) != parcel.versions:
+    if (here := versions()) != packed.versions:
         differing = ", ".join(
             f"{name} {here[name]} where the driver has {wanted}"
-            for name, wanted in parcel.versions.items()
+            for name, wanted in packed.versions.items()
             if here[name] != wanted
         )
         raise InputError(f"{platform.node()} has {differing}; install the same on every node")
-    if parcel.files:
+    if packed.files:
         assert cache is not None
-        parcel = deliver(parcel, cache)
-    spec = StudySpec.from_dict(parcel.spec)
+        packed = deliver(packed, cache)
+    spec = StudySpec.from_dict(packed.spec)
     # Workers propose nothing, but a space may register what its designs are made of. It may need what packages have
     # registered, and they may be its neighbours.
-    _import_packages(parcel.packages, last=False)
+    _import_packages(packed.packages, last=False)
     for file in (*spec.modules, split_reference(spec.space)[0]):
         import_file(spec.resolve(file))
-    _import_packages(parcel.packages, last=True)
+    _import_packages(packed.packages, last=True)
     with warnings.catch_warnings():
         # Torch has no read-only tensors and warns of read-only arrays; nothing here writes to images or labels.
         warnings.simplefilter("ignore", category=UserWarning)
@@ -173,9 +177,9 @@ def unpack(
     images = {
         part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
     }
-    data = SearchData(train=images["train"], val=images["val"], **parcel.facts)
+    data = SearchData(train=images["train"], val=images["val"], **packed.facts)
     return StudyContext.of(
-        open_resources(spec, store, cache, data=data, checkpoints=checkpoints, foreseen=parcel.foreseen)
+        open_resources(spec, store, cache, data=data, checkpoints=checkpoints, foreseen=packed.foreseen)
     )
 
 

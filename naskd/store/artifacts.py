@@ -1,6 +1,6 @@
 """Networks that trials share (teachers, assistants): made once, stored by content, verified when read.
 
-Importing this module does not import torch: a cluster's depot moves files and starts in a third of the time.
+Importing this module does not import torch: a cluster's remote store moves files and starts in a third of the time.
 """
 
 import hashlib

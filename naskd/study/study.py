@@ -1,4 +1,4 @@
-"""The study: it proposes designs, books results, and is the only owner of the ``optuna.Study``."""
+"""The study: it proposes designs, records results, and is the only owner of the ``optuna.Study``."""
 
 import logging
 import math

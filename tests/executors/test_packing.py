@@ -37,15 +37,15 @@ def test_files_of_one_folder_stay_neighbours_and_each_travels_once_with_what_it_
         modules=("losses.py", "elsewhere/blocks.py"),
     )
     context = given(context, spec=spec)
-    parcel, _ = pack(context)
-    spec = StudySpec.from_dict(parcel.spec)
+    packed, _ = pack(context)
+    spec = StudySpec.from_dict(packed.spec)
     assert spec.space == "0/space.py:joint"
     assert spec.modules == ("0/losses.py", "1/blocks.py")
     sent = ("space.py", "losses.py", "common.py", "deeper/still.py")
     expected = {f"0/{name}": contents[name].encode() for name in sent}
     for name in ("blocks.py", "common.py"):
         expected[f"1/{name}"] = contents[f"elsewhere/{name}"].encode()
-    assert parcel.files == expected
+    assert packed.files == expected
 
 
 LIBRARY = """
@@ -82,8 +82,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 def test_a_worker_knows_what_a_package_of_the_driver_registered(library, tmp_path: Path):
     context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
-    parcel, arrays = pack(context)
-    assert parcel.packages == {
+    packed, arrays = pack(context)
+    assert packed.packages == {
         "library.blocks": [
             ("network family", "of a library"),
             ("block", "of a library"),
@@ -91,7 +91,7 @@ def test_a_worker_knows_what_a_package_of_the_driver_registered(library, tmp_pat
         ]
     }
     library()
-    unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    unpack(packed, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert "of a library" in BLOCKS
     assert "of a library" in FAMILIES
     assert "of_a_library" in OBJECTIVES
@@ -99,12 +99,12 @@ def test_a_worker_knows_what_a_package_of_the_driver_registered(library, tmp_pat
 
 def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_path: Path, caplog):
     context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
-    parcel, arrays = pack(context)
+    packed, arrays = pack(context)
     library()
-    parcel.files.update(dict.fromkeys(parcel.files, b""))
+    packed.files.update(dict.fromkeys(packed.files, b""))
     (tmp_path / "library" / "blocks.py").unlink()
     importlib.invalidate_caches()
-    unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    unpack(packed, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert (
         "does not know network family 'of a library', block 'of a library', objective 'of_a_library': "
         "library.blocks cannot be imported: ModuleNotFoundError" in caplog.text
@@ -113,12 +113,12 @@ def test_a_package_that_a_worker_lacks_is_named_and_ends_nothing(library, tmp_pa
 
 def test_a_package_that_registers_only_when_it_is_told_to_is_named(library, tmp_path: Path, caplog):
     context = small_context(tmp_path / "run", base=tmp_path, teacher=None)
-    parcel, arrays = pack(context)
+    packed, arrays = pack(context)
     library()
-    parcel.files.update(dict.fromkeys(parcel.files, b""))
+    packed.files.update(dict.fromkeys(packed.files, b""))
     (tmp_path / "library" / "blocks.py").write_text("def setup(): ...\n")
     importlib.invalidate_caches()
-    unpack(parcel, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    unpack(packed, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert (
         "does not know network family 'of a library', block 'of a library', objective 'of_a_library': "
         "importing library.blocks does not register it" in caplog.text

@@ -210,7 +210,7 @@ def test_importing_the_module_does_not_import_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_depot_starts_without_torch_and_a_worker_without_torchvision() -> None:
+def test_a_remote_store_starts_without_torch_and_a_worker_without_torchvision() -> None:
     """Each of these imports takes two seconds."""
     code = (
         "import sys, naskd.executors.ray.remote_store; print('torch' in sys.modules)\n"

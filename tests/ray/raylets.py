@@ -100,10 +100,10 @@ class Raylets:
             node = self._cluster.add_node(env_vars=env, object_store_memory=80_000_000, **settings)
         return Raylet(folder, node)
 
-    def depots(self) -> list[int]:
+    def remote_stores(self) -> list[int]:
         """The processes through which drivers' workers share things; they run on the head."""
         mark = f"NASKD_CACHE={self.head.cache}".encode()
-        return [pid for pid in _processes(b"ray::Depot") if mark in _read(f"/proc/{pid}/environ")]
+        return [pid for pid in _processes(b"ray::RemoteStore") if mark in _read(f"/proc/{pid}/environ")]
 
     def lose(self, raylet: Raylet) -> None:
         """Kill a node without a word to the others."""

@@ -31,7 +31,7 @@ def _trained_epochs(search: Search, name: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def faults(raylets: Raylets, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Search, Search]]:
-    """A search with faulty designs in which a worker and the depot were killed; the good designs' serial search."""
+    """A faulty search in which a worker and the remote store were killed; the good designs' serial search."""
     good = [("calm", 4), ("held", 5), ("calm", 6)]
     search = Search(tmp_path_factory.mktemp("faults"), [*good[:2], *((kind, 4) for kind in FAULTY), good[2]])
     serial = Search(tmp_path_factory.mktemp("serial"), good)
@@ -40,8 +40,8 @@ def faults(raylets: Raylets, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         serial.let_go("held-5")
         serial.start()
         search.wait_for("the held design", lambda: search.is_held("held-5"))
-        (depot,) = raylets.depots()
-        for pid in (depot, search.pids("held-5")[0]):
+        (remote_store,) = raylets.remote_stores()
+        for pid in (remote_store, search.pids("held-5")[0]):
             os.kill(pid, signal.SIGKILL)
         search.let_go("held-5")
         search.wait()

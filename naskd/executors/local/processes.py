@@ -23,7 +23,7 @@ import torch
 from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
 from naskd.executors.local import mps
 from naskd.executors.local.shared_arrays import SharedArrays
-from naskd.executors.local.worker import Begun, CannotBegin, Outfit, Worker
+from naskd.executors.local.worker import Begun, CannotBegin, Worker, WorkerSetup
 from naskd.executors.packing import deliver, pack
 from naskd.executors.ray.connect import available_cpus
 from naskd.spec.errors import InputError
@@ -125,7 +125,7 @@ def _gpus() -> list[str]:
 class ProcessesExecutor:
     """Runs trials and artifacts in processes of this machine, several at once.
 
-    Ctrl-C once finishes and books the running trials, then returns; twice raises ``KeyboardInterrupt`` at once, and
+    Ctrl-C once finishes and records the running trials, then returns; twice raises ``KeyboardInterrupt`` at once, and
     the running trials are taken up from their checkpoints by the next session.
 
     Args:
@@ -148,7 +148,7 @@ class ProcessesExecutor:
         """
         devices = devices_of(self.context.resources.spec.execution, self.context.resources.compute)
         cache = (self.context.resources.cache or self.folder).absolute()
-        parcel, arrays = pack(self.context)
+        packed, arrays = pack(self.context)
         checkpoints = self.context.resources.checkpoints
         assert checkpoints is None or isinstance(checkpoints, CheckpointStore)
         with ExitStack() as cleanup:
@@ -160,8 +160,8 @@ class ProcessesExecutor:
             sharing = mps_wanted and any(device.shared for device in devices)
             variables = cleanup.enter_context(mps.service(sharing))
             environment = {**os.environ, **variables}
-            outfit = Outfit(
-                deliver(parcel, files),
+            setup = WorkerSetup(
+                deliver(packed, files),
                 shared,
                 self.context.resources.store.root.absolute(),
                 None if checkpoints is None else checkpoints.root,
@@ -172,7 +172,7 @@ class ProcessesExecutor:
             )
             attempts = Attempts(source, self.context)
             served = partial(mps.await_service, environment) if variables else None
-            pool = Pool(attempts, devices, outfit, served)
+            pool = Pool(attempts, devices, setup, served)
             cleanup.callback(pool.end)
             cleanup.enter_context(interrupts(attempts))
             pool.run()
@@ -184,7 +184,7 @@ class Pool:
     Args:
         attempts: Where work comes from and results go.
         devices: With their slots.
-        outfit: Of each worker.
+        setup: Of each worker.
         served: Waits until the service between the processes of a GPU serves again; None where there is none.
     """
 
@@ -192,12 +192,12 @@ class Pool:
         self,
         attempts: Attempts,
         devices: Sequence[Device],
-        outfit: Outfit,
+        setup: WorkerSetup,
         served: Callable[[], None] | None = None,
     ) -> None:
         self.attempts = attempts
         self.devices = devices
-        self.outfit = outfit
+        self.setup = setup
         self.served = served
 
     @property
@@ -219,7 +219,7 @@ class Pool:
         for slot, worker in workers:
             worker.dismiss() if slot.attempt is None else worker.kill()
         for slot, worker in workers:
-            worker.bury()
+            worker.await_end()
             slot.worker = slot.attempt = None
 
     def _hand_out(self) -> None:
@@ -252,7 +252,7 @@ class Pool:
             assert slot.worker is not None
             # Who has lost the device may not come to an end by itself.
             slot.worker.kill() if device.doubtful else slot.worker.dismiss()
-            slot.worker.bury()
+            slot.worker.await_end()
             slot.worker = None
 
     def _begin(self, slot: Slot, attempt: Attempt) -> None:
@@ -262,7 +262,7 @@ class Pool:
             slot.device.doubtful = False
         if slot.worker is None:
             try:
-                slot.worker = Worker(self.outfit, slot.device.gpu)
+                slot.worker = Worker(self.setup, slot.device.gpu)
             except OSError as error:
                 self.attempts.lose(attempt, f"{error}", begun=False)
                 return
@@ -287,7 +287,7 @@ class Pool:
         said = worker.receive()
         if said is None:
             slot.worker = slot.attempt = None
-            why = worker.bury()
+            why = worker.await_end()
             full = worker.cannot_begin is not None and worker.cannot_begin.out_of_memory
             slot.device.doubtful |= worker.cannot_begin is not None and self.served is not None
             if attempt is None:
@@ -304,7 +304,7 @@ class Pool:
             slot.attempt = None
             if said.device_lost:
                 worker.kill()
-                worker.bury()
+                worker.await_end()
                 slot.worker = None
                 slot.device.doubtful = self.served is not None
             self._end(slot, attempt, said)

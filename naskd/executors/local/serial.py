@@ -16,7 +16,7 @@ from naskd.trials.steps import run_job
 class SerialExecutor:
     """Runs trials and artifacts in the order in which the source gives them.
 
-    Ctrl-C once finishes and books the running trial, then returns; twice raises ``KeyboardInterrupt`` at
+    Ctrl-C once finishes and records the running trial, then returns; twice raises ``KeyboardInterrupt`` at
     once, and the running trial is found again by the next resume.
 
     Args:

@@ -19,7 +19,7 @@ from typing import Any
 import naskd
 from naskd.executors.local.server import main_hidden, start_server
 from naskd.executors.local.shared_arrays import SharedArrays
-from naskd.executors.packing import Parcel, unpack
+from naskd.executors.packing import PackedStudy, unpack
 from naskd.spec.errors import InputError, one_line
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
@@ -35,11 +35,11 @@ END_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Outfit:
+class WorkerSetup:
     """What every worker of a search is given.
 
     Args:
-        parcel: The study, its files delivered to this machine.
+        packed: The study, its files delivered to this machine.
         arrays: Its images.
         artifacts: Folder of teachers and assistants.
         checkpoints: Folder or URL; None keeps none.
@@ -51,7 +51,7 @@ class Outfit:
         naskd_file: From where the driver has its naskd.
     """
 
-    parcel: Parcel
+    packed: PackedStudy
     arrays: SharedArrays
     artifacts: Path
     checkpoints: str | None
@@ -86,19 +86,19 @@ class Worker:
     """A running worker.
 
     Args:
-        outfit: Of the search.
+        setup: Of the search.
         gpu: What ``CUDA_VISIBLE_DEVICES`` shall say there; None leaves it as it is.
 
     Raises:
         OSError: It cannot be started.
     """
 
-    def __init__(self, outfit: Outfit, gpu: str | None) -> None:
+    def __init__(self, setup: WorkerSetup, gpu: str | None) -> None:
         self.begun = False
         self.cannot_begin: CannotBegin | None = None
         processes = multiprocessing.get_context("forkserver")
         self.connection, theirs = processes.Pipe()
-        self.process = processes.Process(target=_live, args=(theirs, outfit, gpu), name="naskd-worker")
+        self.process = processes.Process(target=_live, args=(theirs, setup, gpu), name="naskd-worker")
         try:
             _start(self.process)
         except BaseException:
@@ -131,14 +131,14 @@ class Worker:
         return said
 
     def dismiss(self) -> None:
-        """Have an idle one end; see :meth:`bury`."""
+        """Have an idle one end; see :meth:`await_end`."""
         self.connection.close()
 
     def kill(self) -> None:
-        """End it at once; see :meth:`bury`."""
+        """End it at once; see :meth:`await_end`."""
         self.process.kill()
 
-    def bury(self) -> str:
+    def await_end(self) -> str:
         """Wait until it has ended, and say in one line why it did."""
         self.connection.close()
         self.process.join(END_SECONDS)
@@ -180,13 +180,13 @@ def _why_ended(exitcode: int | None) -> str:
 # --- the worker's side -----------------------------------------------------------------------------------------
 
 
-def _live(connection: Connection, outfit: Outfit, gpu: str | None) -> None:
+def _live(connection: Connection, setup: WorkerSetup, gpu: str | None) -> None:
     """All of a worker's life: open the study, then do one job after the other until the driver hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # a collection would walk over all that was imported: 200 of 230 ms until the study was open
     _die_with_driver()
     try:
-        context = _open(outfit, gpu)
+        context = _open(setup, gpu)
     except Exception as error:  # whatever it is, the driver must be able to say it
         # CUDA has two kinds of errors for it, of which that of a full device without a context has no type.
         connection.send(CannotBegin(one_line(error), "out of memory" in str(error)))
@@ -194,28 +194,28 @@ def _live(connection: Connection, outfit: Outfit, gpu: str | None) -> None:
     try:
         connection.send(Begun())
         while True:
-            _do(connection.recv(), context, outfit.work, connection)
+            _do(connection.recv(), context, setup.work, connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
 
-def _open(outfit: Outfit, gpu: str | None) -> StudyContext:
+def _open(setup: WorkerSetup, gpu: str | None) -> StudyContext:
     # Standard output is for results.
     with contextlib.suppress(OSError):
         os.dup2(2, 1)
-    os.environ.update(outfit.environment)
+    os.environ.update(setup.environment)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    os.chdir(outfit.folder)
-    if naskd.__file__ != outfit.naskd_file:
+    os.chdir(setup.folder)
+    if naskd.__file__ != setup.naskd_file:
         raise InputError(
-            f"it has naskd from {naskd.__file__}, the driver from {outfit.naskd_file}; set PYTHONPATH"
+            f"it has naskd from {naskd.__file__}, the driver from {setup.naskd_file}; set PYTHONPATH"
         )
-    checkpoints = None if outfit.checkpoints is None else CheckpointStore(outfit.checkpoints)
-    arrays: Any = outfit.arrays  # they arrive as a dictionary
-    context = unpack(outfit.parcel, arrays, ArtifactStore(outfit.artifacts), checkpoints, outfit.cache)
-    if context.resources.compute.device.type != outfit.device:
-        raise RuntimeError(f"torch sees no {outfit.device} device in this process, as the driver does")
+    checkpoints = None if setup.checkpoints is None else CheckpointStore(setup.checkpoints)
+    arrays: Any = setup.arrays  # they arrive as a dictionary
+    context = unpack(setup.packed, arrays, ArtifactStore(setup.artifacts), checkpoints, setup.cache)
+    if context.resources.compute.device.type != setup.device:
+        raise RuntimeError(f"torch sees no {setup.device} device in this process, as the driver does")
     context.resources.compute.apply_threads()
     return context
 

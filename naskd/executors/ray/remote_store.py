@@ -1,7 +1,7 @@
 """Where the workers of a cluster leave and find what they share, without a shared disk.
 
-The depot is an actor beside the driver. It owns the run's store of teachers and assistants and its checkpoints; a
-worker keeps a copy of what it fetched in a folder of its machine, where the next worker finds it.
+The remote store is an actor beside the driver. It owns the run's store of teachers and assistants and its checkpoints;
+a worker keeps a copy of what it fetched in a folder of its machine, where the next worker finds it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Depot:
+class RemoteStore:
     """The actor. It keeps nothing but files, so that it can be started again.
 
     Args:
@@ -57,28 +57,28 @@ class Depot:
         self.checkpoints.save(key, epoch, data)
 
 
-def start_depot(artifacts: Path, checkpoints: str) -> Any:
-    """A depot on this machine, which must be a node of the connected cluster; its actor handle."""
+def start_remote_store(artifacts: Path, checkpoints: str) -> Any:
+    """A remote store on this machine, which must be a node of the connected cluster; its actor handle."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(Depot).options(
+    actor = ray.remote(RemoteStore).options(
         num_cpus=0, max_concurrency=8, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
     )
     return actor.remote(str(artifacts.absolute()), checkpoints)
 
 
-class DepotArtifacts(ArtifactStore):
-    """A machine's copies of what the depot holds.
+class RemoteArtifacts(ArtifactStore):
+    """A machine's copies of what the remote store holds.
 
     Args:
         root: Folder on this machine.
-        depot: Actor handle.
+        remote_store: Actor handle.
     """
 
-    def __init__(self, root: Path, depot: Any) -> None:
+    def __init__(self, root: Path, remote_store: Any) -> None:
         super().__init__(root)
-        self.depot = depot
+        self.remote_store = remote_store
 
     def __contains__(self, artifact_id: object) -> bool:
         return super().__contains__(artifact_id) or (
@@ -92,18 +92,18 @@ class DepotArtifacts(ArtifactStore):
         return super().manifest(artifact_id)
 
     def _fetch(self, artifact_id: str) -> bool:
-        """Copy from the depot, once for all workers of the machine; whether the depot has it."""
+        """Copy from the remote store, once for all workers of the machine; whether the remote store has it."""
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f"{artifact_id}.fetch.lock"):
             if not super().__contains__(artifact_id):
-                packed = ray.get(self.depot.artifact.remote(artifact_id))
+                packed = ray.get(self.remote_store.artifact.remote(artifact_id))
                 if packed is None:
                     return False
                 self.unpack(artifact_id, packed)
         return True
 
     def save(self, artifact_id: str, state: "Mapping[str, Tensor]", manifest: Mapping[str, Any]) -> None:
-        """Store here and in the depot: a driver hands an artifact to one worker, but two drivers may have."""
+        """Store here and in the remote store: a driver hands an artifact to one worker, but two drivers may have."""
         super().save(artifact_id, state, manifest)
         self._offer(artifact_id)
 
@@ -116,24 +116,24 @@ class DepotArtifacts(ArtifactStore):
             yield wanted
 
     def _offer(self, artifact_id: str) -> None:
-        """Give the depot what it lacks. What came to the depot first counts, and replaces what is here."""
+        """Give the remote store what it lacks. What came there first counts, and replaces what is here."""
         manifest, model = self.pack(artifact_id)
-        kept = ray.get(self.depot.artifact_hash.remote(artifact_id))
+        kept = ray.get(self.remote_store.artifact_hash.remote(artifact_id))
         if kept is None:
-            kept = ray.get(self.depot.keep_artifact.remote(artifact_id, (manifest, model)))
+            kept = ray.get(self.remote_store.keep_artifact.remote(artifact_id, (manifest, model)))
         if kept != manifest["sha256"]:
             self.remove(artifact_id)
             self._fetch(artifact_id)
 
 
-class DepotCheckpoints:
-    """A worker's face of the depot's checkpoints.
+class RemoteCheckpoints:
+    """A worker's face of the remote store's checkpoints.
 
-    Saving does not wait for the depot, but for the save before: a slow store must not pile up states.
+    Saving does not wait for the remote store, but for the save before: a slow store must not pile up states.
     """
 
-    def __init__(self, depot: Any) -> None:
-        self.depot = depot
+    def __init__(self, remote_store: Any) -> None:
+        self.remote_store = remote_store
         self._saving: Any = None
 
     def save(self, key: str, epoch: int, data: bytes) -> None:
@@ -142,7 +142,7 @@ class DepotCheckpoints:
         Raises:
             OSError: The state before this one could not be kept.
         """
-        before, self._saving = self._saving, self.depot.keep_checkpoint.remote(key, epoch, data)
+        before, self._saving = self._saving, self.remote_store.keep_checkpoint.remote(key, epoch, data)
         if before is not None:
             try:
                 ray.get(before)
@@ -153,7 +153,7 @@ class DepotCheckpoints:
         """See :class:`~naskd.store.checkpoints.Checkpoints`."""
         if self._saving is not None:
             ray.wait([self._saving])
-        found = ray.get(self.depot.checkpoint.remote(key))
+        found = ray.get(self.remote_store.checkpoint.remote(key))
         assert found is None or isinstance(found, bytes)
         return found
 

@@ -26,11 +26,11 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from naskd.executors.attempts import interrupts
-from naskd.executors.packing import Arrays, Parcel, pack, unpack
+from naskd.executors.packing import Arrays, PackedStudy, pack, unpack
 from naskd.executors.ray.connect import connect
 from naskd.executors.ray.dispatch import Dispatch, Resources, job_from_dict
 from naskd.executors.ray.ray_private import survive
-from naskd.executors.ray.remote_store import DepotArtifacts, DepotCheckpoints, start_depot
+from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteCheckpoints, start_remote_store
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
 from naskd.trials.context import StudyContext
@@ -127,12 +127,16 @@ class StudyTrainable(tune.Trainable):
     """A warm worker: torch, images, teacher and what it said stay in the process from trial to trial."""
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], parcel: Parcel, arrays: Arrays, depot: Any, work: Work
+        self, config: dict[str, Any], packed: PackedStudy, arrays: Arrays, remote_store: Any, work: Work
     ) -> None:
         """Open the study in this process, then take up the first job."""
         cache = node_cache()
         self._context = unpack(
-            parcel, arrays, DepotArtifacts(cache / "artifacts", depot), DepotCheckpoints(depot), cache
+            packed,
+            arrays,
+            RemoteArtifacts(cache / "artifacts", remote_store),
+            RemoteCheckpoints(remote_store),
+            cache,
         )
         self._context.resources.compute.apply_threads()
         gc.freeze()  # collections between trials need not walk over all that was imported
@@ -184,7 +188,7 @@ class StudyTrainable(tune.Trainable):
 class RayTuneExecutor:
     """Runs trials and artifacts on a Ray cluster, as many at once as it holds.
 
-    Ctrl-C once finishes and books the running trials, then returns; twice raises ``KeyboardInterrupt`` at once, and
+    Ctrl-C once finishes and records the running trials, then returns; twice raises ``KeyboardInterrupt`` at once, and
     the running trials are taken up from their checkpoints by the next session. A cluster that was there before is
     left running.
 
@@ -212,11 +216,11 @@ class RayTuneExecutor:
             cleanup.enter_context(redirect_stdout(sys.stderr))
             own = cleanup.enter_context(_connected(execution.settings("ray")["address"]))
             resources = Resources(execution, own)
-            parcel, arrays = pack(self.context)
+            packed, arrays = pack(self.context)
             checkpoints = self.context.resources.checkpoints
             assert isinstance(checkpoints, CheckpointStore)
-            depot = start_depot(self.context.resources.store.root, checkpoints.root)
-            cleanup.callback(ray.kill, depot)
+            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root)
+            cleanup.callback(ray.kill, remote_store)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
             scratch = tempfile.mkdtemp(prefix="naskd-tune-")
@@ -226,7 +230,7 @@ class RayTuneExecutor:
             cleanup.enter_context(_silent("ray.tune"))
             tune.Tuner(
                 tune.with_parameters(
-                    StudyTrainable, parcel=parcel, arrays=arrays, depot=depot, work=self.work
+                    StudyTrainable, packed=packed, arrays=arrays, remote_store=remote_store, work=self.work
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=StudySearcher(dispatch),
