@@ -33,7 +33,7 @@ class StudyObserver:
         Args:
             job: As it was asked for.
             epoch: From 1.
-            metrics: Of the epoch: ``val_accuracy``, losses, ...
+            metrics: The point of the learning curve: ``epoch``, ``val_accuracy``, losses, ...
         """
 
     def told(self, job: Job, result: TrialResult) -> None:

@@ -16,6 +16,11 @@ from naskd.trials.jobs import Job, TrialResult
 METRICS = {"val_accuracy": 0.5, "loss": 1.5, "logits": 0.25}
 
 
+def point(epoch: int) -> dict[str, float]:
+    """What an epoch tells, as a point of a learning curve."""
+    return {"epoch": epoch, **METRICS}
+
+
 def job(number: int = 0) -> Job:
     """A trial of three epochs."""
     return Job(str(number), "trial", design(), 100 + number, 3)
@@ -86,13 +91,13 @@ class LoggerSuite(Suite):
     def test_it_follows_a_search(self, name: str, logger: StudyObserver) -> None:
         """A teacher, and two trials at once."""
         logger.asked(teacher_job())
-        logger.epoch(teacher_job(), 1, METRICS)
+        logger.epoch(teacher_job(), 1, point(1))
         logger.told(teacher_job(), complete())
         logger.asked(job(0))
         logger.asked(job(1))
         for epoch in (1, 2, 3):
-            logger.epoch(job(0), epoch, METRICS)
-            logger.epoch(job(1), epoch, METRICS)
+            logger.epoch(job(0), epoch, point(epoch))
+            logger.epoch(job(1), epoch, point(epoch))
             logger.looked(Snapshot(running="trial 1", epoch=epoch, epochs=3))
         logger.told(job(1), complete(1))
         logger.told(job(0), complete(0))
@@ -109,19 +114,19 @@ class LoggerSuite(Suite):
         logger.told(job(0), failed(0))
         logger.asked(job(1))
         for epoch in (1, 2, 1, 2):
-            logger.epoch(job(1), epoch, METRICS)
+            logger.epoch(job(1), epoch, point(epoch))
         self.end(logger)
 
     def test_no_order_of_events_raises(self, name: str, logger: StudyObserver) -> None:
         """Epochs of a trial that was never asked for or has ended, ends without a beginning, events after the end."""
-        logger.epoch(job(0), 3, METRICS)
+        logger.epoch(job(0), 3, point(3))
         logger.told(job(1), complete(1))
         logger.told(job(1), complete(1))
-        logger.epoch(job(1), 1, METRICS)
+        logger.epoch(job(1), 1, point(1))
         logger.asked(job(1))
         self.end(logger)
         logger.asked(job(2))
-        logger.epoch(job(2), 1, METRICS)
+        logger.epoch(job(2), 1, point(1))
         logger.told(job(2), complete(2))
         self.end(logger)
 
@@ -141,6 +146,6 @@ class LoggerSuite(Suite):
         (tmp_path / "taken").write_text("")
         logger = self.build(name, tmp_path / "taken")
         logger.asked(job(0))
-        logger.epoch(job(0), 1, METRICS)
+        logger.epoch(job(0), 1, point(1))
         logger.told(job(0), complete(0))
         self.end(logger)

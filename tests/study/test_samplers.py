@@ -116,10 +116,7 @@ def test_a_sampler_of_ones_own_is_called_with_its_seed_and_options_and_must_be_o
 
     card = SamplerCard("mine", "random", "", mine, {"startup_trials": Option(10, "a number", low=1)})
     monkeypatch.setitem(SAMPLERS._cards, "mine", card)
-    spec = SamplerSpec(startup_trials=7)
-    object.__setattr__(spec, "name", "mine")
-    build_sampler(spec, 0, 3)
+    build_sampler(SamplerSpec("mine", (("startup_trials", 7),)), 0, 3)
     assert called == [(derive_seed("sampler", 0, 3) % 2**32, 7)]
-    object.__setattr__(spec, "startup_trials", 1)
     with pytest.raises(InputError, match="sampler 'mine' returned str; it must return an optuna"):
-        build_sampler(spec, 0, 3)
+        build_sampler(SamplerSpec("mine", (("startup_trials", 1),)), 0, 3)

@@ -24,7 +24,7 @@ class Lines(StudyObserver):
 
     def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
         """A job has done an epoch."""
-        self._write("epoch", job=job.job_id, epoch=epoch, **metrics)
+        self._write("epoch", job=job.job_id, **{**metrics, "epoch": epoch})
 
     def told(self, job: Job, result: TrialResult) -> None:
         """A job has ended."""
