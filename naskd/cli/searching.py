@@ -127,7 +127,7 @@ def _notices(show: Callable[[str], None]) -> Iterator[None]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            print_result(record.getMessage())
+            show(record.getMessage())
 
     handler, logger = Handler(logging.WARNING), logging.getLogger("naskd")
     logger.addHandler(handler)
