@@ -62,16 +62,23 @@ function progressCard() {
   });
   return card("How the front grew", `Hypervolume of ${volumeOf()}; a dot is a trial that enlarged it.`, host);
 }
-function booksCard() {
+function unfinishedCard() {
   const others = trials.filter((t) => t.state !== "COMPLETE"),
     counts = data.counts || {};
-  const told = { FAIL: "failed", PRUNED: "turned away or stopped", RUNNING: "running", WAITING: "waiting" };
+  const told = {
+    FAIL: "failed",
+    PRUNED: "turned away",
+    STOPPED: "stopped early",
+    RUNNING: "running",
+    WAITING: "waiting",
+  };
   const rows = new Map();
   for (const t of others) {
     // Numbers differ from trial to trial; the reason is what is left without them.
     const reason = t.reason || "no reason recorded",
-      key = t.state + "\0" + reason.replace(/\d[\d.,e+-]*/g, "#");
-    if (!rows.has(key)) rows.set(key, { state: t.state, reason, numbers: [] });
+      state = t.state === "PRUNED" && t.curve?.length ? "STOPPED" : t.state,
+      key = state + "\0" + reason.replace(/\d[\d.,e+-]*/g, "#");
+    if (!rows.has(key)) rows.set(key, { state, reason, numbers: [] });
     rows.get(key).numbers.push(t.number);
   }
   const list = [...rows.values()].sort(
@@ -96,7 +103,7 @@ function booksCard() {
   ];
   return card(
     "What did not finish",
-    `${counts.complete ?? complete.length} complete, ${counts.failed ?? 0} failed, ${counts.turned_away ?? 0} turned away before training (they cost nothing).`,
+    `${counts.complete ?? complete.length} complete, ${counts.failed ?? 0} failed, ${counts.stopped ? `${counts.stopped} stopped early, ` : ""}${counts.turned_away ?? 0} turned away before training (they cost nothing).`,
     list.length
       ? h(
           "div",
@@ -169,7 +176,7 @@ document
       retrainedSection(),
       curvesSection(),
       h("div", { class: "row" }, importanceCard(), marginalCard()),
-      h("div", { class: "row" }, progressCard(), booksCard()),
+      h("div", { class: "row" }, progressCard(), unfinishedCard()),
     ].filter(Boolean),
   );
 foot();

@@ -27,9 +27,9 @@ from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.measures import ObjectiveError, objective_value, trial_metrics
+from naskd.trials.measures import ObjectiveError, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
-from naskd.trials.run import start_run
+from naskd.trials.run import start_run, trial_metrics
 from naskd.trials.steps import run_job
 
 RESULTS_FILE = "retrained.json"

@@ -3,7 +3,6 @@
 Importing this imports neither torch nor data: objectives known before training are for those who train nothing.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,14 @@ from typing import TYPE_CHECKING
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError
-from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.spec.objectives import Objective
 from naskd.spec.registry import imported
-from naskd.spec.seeds import derive_seed
 
 if TYPE_CHECKING:
     from torch import nn
 
     from naskd.data.images import SearchData
     from naskd.training.compute import Compute
-    from naskd.trials.run import TrialRun
 
 
 class ObjectiveError(InputError):
@@ -153,38 +150,3 @@ def value_problem(objective: Objective, value: float) -> str:
     if objective.scale == "log" and value <= 0:
         return f"{value:g} has no logarithm, and its scale is log"
     return ""
-
-
-def trial_metrics(
-    run: "TrialRun", config: TrialConfig, metrics: Mapping[str, float], objectives: Sequence[str], seed: int
-) -> dict[str, float]:
-    """The metrics of a finished training with all objectives of a study among them.
-
-    Args:
-        run: Of the training.
-        config: Its design.
-        metrics: What is known of it already; not computed again.
-        objectives: Names, in the study's order.
-        seed: Of the training: what an objective draws at random depends on it alone.
-
-    Raises:
-        ObjectiveError: See :func:`objective_value`.
-    """
-    found, resources = dict(metrics), run.context.resources
-    missing = [name for name in objectives if name not in found]
-    if not missing:
-        return found
-    measured = run.context.designs.measured(config)
-    trained = Trained(
-        **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
-        network=run.scheme.deployed.eval(),
-        data=resources.data,
-        compute=resources.compute,
-        metrics=found,
-        curve=tuple(run.curve),
-    )
-    with resources.compute.drawing(derive_seed("objectives", seed)):
-        for name in missing:
-            known = dataclasses.replace(trained, metrics=dict(found))
-            found[name] = objective_value(OBJECTIVES[name], known)
-    return found

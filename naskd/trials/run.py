@@ -1,6 +1,7 @@
 """One training that can stop and go on."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,10 +11,12 @@ from naskd.knowledge.source import KnowledgeSource
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError, TrainingLoop
 from naskd.trials.context import StudyContext
+from naskd.trials.measures import Measured, Trained, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
 
 
@@ -218,3 +221,38 @@ def assistant_run(
         context.images.views(assistant.training.augmentation),
         (source,),
     )
+
+
+def trial_metrics(
+    run: TrialRun, config: TrialConfig, metrics: Mapping[str, float], objectives: Sequence[str], seed: int
+) -> dict[str, float]:
+    """The metrics of a finished training with all objectives of a study among them.
+
+    Args:
+        run: Of the training.
+        config: Its design.
+        metrics: What is known of it already; not computed again.
+        objectives: Names, in the study's order.
+        seed: Of the training: what an objective draws at random depends on it alone.
+
+    Raises:
+        ObjectiveError: See :func:`~naskd.trials.measures.objective_value`.
+    """
+    found, resources = dict(metrics), run.context.resources
+    missing = [name for name in objectives if name not in found]
+    if not missing:
+        return found
+    measured = run.context.designs.measured(config)
+    trained = Trained(
+        **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
+        network=run.scheme.deployed.eval(),
+        data=resources.data,
+        compute=resources.compute,
+        metrics=found,
+        curve=tuple(run.curve),
+    )
+    with resources.compute.drawing(derive_seed("objectives", seed)):
+        for name in missing:
+            known = dataclasses.replace(trained, metrics=dict(found))
+            found[name] = objective_value(OBJECTIVES[name], known)
+    return found

@@ -9,9 +9,8 @@ from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.making import artifact_steps
-from naskd.trials.measures import trial_metrics
 from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
-from naskd.trials.run import TrialRun, start_run
+from naskd.trials.run import TrialRun, start_run, trial_metrics
 
 Report = Callable[[int, Mapping[str, float]], Decision]
 
