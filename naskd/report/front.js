@@ -145,7 +145,7 @@ function frontSection() {
       fill(legend, {}, [
         h("span", {}, swatch(0, "front"), data.costs.length > 1 ? "front (in all objectives)" : "front"),
         rest.length ? h("span", {}, swatch(0, "dominated", 3.6), "dominated") : null,
-        mine ? h("span", {}, swatch("star", "teacher", 7), "teacher") : null,
+        mine && usable(key, mine[key]) ? h("span", {}, swatch("star", "teacher", 7), "teacher") : null,
       ]);
     const outside = stars.length + rest.length - shown.length,
       texts = [];

@@ -76,7 +76,7 @@ function unfinishedCard() {
   for (const t of others) {
     // Numbers differ from trial to trial; the reason is what is left without them.
     const reason = t.reason || "no reason recorded",
-      state = t.state === "PRUNED" && t.curve?.length ? "STOPPED" : t.state,
+      state = t.state === "PRUNED" && curveOf(t, "val_accuracy").length ? "STOPPED" : t.state,
       key = state + "\0" + reason.replace(/\d[\d.,e+-]*/g, "#");
     if (!rows.has(key)) rows.set(key, { state, reason, numbers: [] });
     rows.get(key).numbers.push(t.number);
