@@ -285,8 +285,21 @@ def odd_records():
         "empty": {},
         "failed_only": record(20) | {"trials": [t for t in record(20)["trials"] if t["state"] != "COMPLETE"]},
         "retrained": record(80, seed=1, retrained=True),
-        "own_cost": own_objective(),
+        "own_cost": own_objective() | stopped_early(own_objective()),
         "own_gain": own_objective("maximize"),
+    }
+
+
+def stopped_early(source, epochs=3):
+    """The trials and counts of a record, with the last trial that was turned away stopped by a rule instead."""
+    *others, last = source["trials"]
+    assert last["state"] == "PRUNED"
+    curve = trial(last["number"], random.Random(1), epochs)["curve"]
+    last = last | {"curve": curve, "reason": f"stopped by rule 'mine' after epoch {epochs}"}
+    counts = source["counts"]
+    return {
+        "trials": [*others, last],
+        "counts": counts | {"stopped": 1, "turned_away": counts["turned_away"] - 1},
     }
 
 

@@ -207,6 +207,15 @@ def test_a_browser_draws_every_point_and_every_section(drawn, name):
     assert "NaN" not in text.split("<script")[0]
 
 
+def test_a_browser_tells_stopped_trials_from_those_turned_away(drawn):
+    rows = re.findall(r"<tr><td>([^<]*)</td><td class=.num.>(\d+)</td><td>([^<]*)</td>", drawn["own_cost"])
+    assert ("stopped early", "1", "stopped by rule 'mine' after epoch 3") in rows
+    assert {label for label, _, reason in rows if "stopped by" not in reason} == {"failed", "turned away"}
+    counts = ODD["own_cost"]["counts"]
+    assert f"1 stopped early, {counts['turned_away']} turned away" in drawn["own_cost"]
+    assert " stopped early," not in drawn["own_gain"].split("<script")[0]
+
+
 def test_a_browser_draws_objectives_as_the_record_describes_them(drawn):
     for name, label, volume, rightwards in (
         ("own_cost", "latency in ms", "validation accuracy × latency", True),
