@@ -16,6 +16,8 @@ each of nine epochs. The trainings log each epoch themselves; what was trained i
 
 Counts, not seconds: a busy machine makes it slower (28 minutes on two cores with some 17 processes waiting). Only
 the killed trials depend on timing at all: on what runs, and how old a snapshot is, at the moment of the kill.
+
+One long file, so that the two sides of a fault stand beside each other.
 """
 
 import argparse
