@@ -58,12 +58,12 @@ ROOMS = {
     "loggers": "Who follows a search",
     "report": "What people look at",
     "runs": "Runs: search, retrain, export",
+    "cli": "The command line, thin over the calls of `naskd`",
     "testing": "Suites for methods of your own",
 }
 """Folders of the package that the reference of the Python API has a page of."""
 
 FACES = {
-    "cli": "The command line, thin over the calls of `naskd`",
     "launch": "`naskd.search`: reads the study and begins what takes seconds; torch-free itself",
     "spaces": "The parts of a search space",
     "config": "Names that search spaces import, kept where they were",

@@ -481,12 +481,26 @@ def test_terminal_progress_says_what_runs_and_what_is_left() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True, color_system=None)
     with SearchProgress(console, 10, clock=lambda: 0.0) as progress:
-        progress.looked(Snapshot(3, 1, 2, "trial 6", 4, 20, 0.75, 0.9722, 0, 0.4, 8.0, 12.0))
+        progress.looked(
+            Snapshot(
+                complete=3,
+                failed=1,
+                stopped=1,
+                turned_away=2,
+                running="trial 6",
+                epoch=4,
+                epochs=20,
+                hypervolume=0.75,
+                best_accuracy=0.9722,
+                seconds=8.0,
+                seconds_left=12.0,
+            )
+        )
         progress.notice("finishing the running trial")
         console.print(progress.render())
     shown = out.getvalue()
     for text in (
-        "4 of 10 trials, 1 failed, 2 turned away",
+        "5 of 10 trials, 1 stopped early, 1 failed, 2 turned away",
         "hypervolume 0.7500",
         "best 97.22%",
         "8.0 s gone, about 12.0 s left",

@@ -69,7 +69,7 @@ class TestOptionsOfACard:
             ("stopping]\nmin_epochs = 3", "stopping.min_epochs", "allowed: the keys name"),
             ("execution]\naddress = 'x'", "execution.address", "only with 'ray'"),
             ("execution]\nexecutor = 'processes'\naddress = 'x'", "execution.address", "only with 'ray'"),
-            ("execution]\nworkers = 2", "execution.workers", "only with 'processes' or 'ray'"),
+            ("execution]\nworkers = 2", "execution.workers", "only with 'processes', 'ray' or 'replay'"),
             ("execution]\nexecutor = 'ray'\nmps = true", "execution.mps", "only with 'processes'"),
             ("execution]\nexecutor = 'ray'\ngpus_per_trial = 1.5", "execution.gpus_per_trial", "at most 1"),
             ("execution]\nexecutor = 'ray'\ngpus_per_trial = -1", "execution.gpus_per_trial", "at least 0"),
