@@ -406,6 +406,12 @@ def test_best(tiny_run: Path) -> None:
     assert finest["number"] == front[-1]["number"]
     assert call("best", tiny_run).stdout.startswith(f"Trial {finest['number']} of tiny")
     assert_refused(call("best", tiny_run, "--max-macs", "1"), 2, "macs <= 1")
+    small = json.loads(call("best", tiny_run, "--limit", f"n_params={cheapest['n_params']}", "--json").stdout)
+    assert small["n_params"] <= cheapest["n_params"]
+    assert_refused(call("best", tiny_run, "--limit", "n_params=few"), 2, "NAME=VALUE with a number")
+    assert_refused(call("best", tiny_run, "--limit", "n_param=5"), 2, "did you mean 'n_params'")
+    two = ("--limit", "n_params=1e9", "--limit", "macs=1")
+    assert_refused(call("best", tiny_run, *two), 2, "macs <= 1 and n_params <= 1e+09;")
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)

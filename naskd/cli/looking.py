@@ -1,6 +1,7 @@
 """Commands that show what a run holds, and which methods there are."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,13 +84,35 @@ def best(
             show_default=False,
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="At most VALUE of a cost, at least VALUE of a gain: any objective by its name. Repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the trial to take."""
     from naskd.runs.run import open_run
 
     opened = open_run(run)
-    _show_trial(opened, opened.best(max_macs=max_macs, min_accuracy=min_accuracy)["number"], as_json)
+    found = opened.best(max_macs=max_macs, min_accuracy=min_accuracy, limits=_limits(limit or ()))
+    _show_trial(opened, found["number"], as_json)
+
+
+def _limits(given: Iterable[str]) -> dict[str, float]:
+    limits = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            limits[name.strip()] = float(value)
+        except ValueError:
+            raise InputError(
+                f"--limit {text}: wanted NAME=VALUE with a number, such as n_params=50000"
+            ) from None
+    return limits
 
 
 def _show_trial(run: "Run", number: int, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from naskd.spec.errors import InputError
+from naskd.spec.interrupts import unbroken
 from naskd.study import optuna_private
 
 LOCK_GRACE_SECONDS = 5
@@ -55,7 +56,7 @@ class WholeLineJournal(JournalFileBackend):
             OSError: They cannot be written, most often because the disk is full.
         """
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._told(), self._locked(), open(self._path, "ab") as file:
+        with unbroken(), self._told(), self._locked(), open(self._path, "ab") as file:
             file.write(lines.encode())
             file.flush()
             if threading.get_ident() not in self._gathering:

@@ -10,6 +10,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from naskd.spec.clock import Clock, SystemClock
+from naskd.spec.interrupts import unbroken
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import StudySpec
 from naskd.study.admission import design_today
@@ -202,6 +203,7 @@ class Study:
 
     # --- reporting ---------------------------------------------------------------------------------------------
 
+    @unbroken()
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
         """See :class:`~naskd.trials.jobs.TrialSource`.
 
@@ -216,6 +218,7 @@ class Study:
 
     # --- telling -----------------------------------------------------------------------------------------------
 
+    @unbroken()
     def tell(self, job: Job, result: TrialResult) -> None:
         """See :class:`~naskd.trials.jobs.TrialSource`.
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -248,6 +249,26 @@ def test_a_lock_that_a_dashboard_holds_for_a_moment_is_respected(tmp_path, monke
     journal.break_stale_lock()
     assert len(waited) == 3
     assert not lock.is_symlink()
+
+
+@pytest.mark.parametrize("where", ["acquire", "release"])
+def test_ctrl_c_in_the_middle_of_a_write_is_heard_when_it_is_whole(where, tmp_path, monkeypatch):
+    _searched(tmp_path)
+    journal = WholeLineJournal(tmp_path / JOURNAL_FILE)
+    before = (tmp_path / JOURNAL_FILE).read_text()
+    real = getattr(journal.lock, where)
+
+    def interrupted():
+        if where == "acquire":
+            real()
+        os.kill(os.getpid(), signal.SIGINT)
+        return real() if where == "release" else True
+
+    monkeypatch.setattr(journal.lock, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append_logs([{"op_code": 99}])
+    assert (tmp_path / JOURNAL_FILE).read_text() == before + '{"op_code":99}\n'
+    assert not (tmp_path / f"{JOURNAL_FILE}.lock").is_symlink()
 
 
 def test_the_lock_points_to_the_journal_so_that_its_age_can_be_told(tmp_path, monkeypatch):
