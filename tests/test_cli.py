@@ -22,6 +22,7 @@ import naskd
 from naskd import launch
 from naskd.cli import app
 from naskd.cli.looking import registries
+from naskd.cli.searching import refusals_line
 from naskd.report.progress import RetrainProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
@@ -396,6 +397,23 @@ def test_show(tiny_run: Path) -> None:
     assert call("show", tiny_run, 1).stdout.startswith("Trial 1 of tiny")
     assert json.loads(call("show", tiny_run, 1, "--json").stdout)["number"] == 1
     assert_refused(call("show", tiny_run, 99), 2, "no trial 99", "0 to 1")
+
+
+def test_a_search_that_turns_most_designs_away_says_why() -> None:
+    def trial(state: str, reason: str = "", curve: tuple[int, ...] = ()) -> dict[str, object]:
+        return {"state": state, "reason": reason, "curve": list(curve)}
+
+    trained = [trial("COMPLETE", curve=(1,)), trial("PRUNED", "stopped by rule 'mine'", curve=(1,))]
+    refused = [
+        trial("PRUNED", "macs 20 > max_macs 5"),
+        trial("PRUNED", "unknown teacher: the design names 'a'; known: b"),
+        trial("PRUNED", "macs 31 > max_macs 5"),
+    ]
+    assert refusals_line([]) == ""
+    assert refusals_line([*trained, *refused[:2]]) == ""
+    assert refusals_line([*trained, *refused]) == (
+        "turned away: 3 designs, 2 of them as this one: macs 20 > max_macs 5"
+    )
 
 
 def test_best(tiny_run: Path) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,6 +102,8 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         say(f"stopped; go on with: {command_line('search', study, out=out, settings=settings)}")
     if line := bank_line(record):
         say(f"teacher: {line}")
+    if line := refusals_line(record["trials"]):
+        say(line)
     say(f"report: {run.path / 'report.html'}")
     complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
     if not complete:
@@ -119,6 +123,27 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         (f"optuna-dashboard {shlex.quote(run.storage_url)}", "the study in a browser (naskd[dashboard])"),
     ):
         say(f"  {command}  # {why}")
+
+
+def refusals_line(trials: Iterable[Mapping[str, Any]]) -> str:
+    """Why designs were turned away, where that befell more than were trained; empty where it did not.
+
+    Args:
+        trials: Of a record, all of them.
+    """
+    trained, examples, often = 0, dict[str, str](), Counter[str]()
+    for trial in trials:
+        if trial["state"] != "PRUNED" or trial["curve"]:
+            trained += 1
+            continue
+        reason = trial["reason"] or "no reason recorded"
+        kind = re.sub(r"\d[\d.,e+-]*", "#", reason)  # numbers differ from design to design
+        examples.setdefault(kind, reason)
+        often[kind] += 1
+    if often.total() <= trained:
+        return ""
+    kind, n = often.most_common(1)[0]
+    return f"turned away: {often.total()} designs, {n} of them as this one: {examples[kind]}"
 
 
 @contextmanager

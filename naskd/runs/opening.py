@@ -20,7 +20,7 @@ from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import count_kinds
-from naskd.study.facts import Space
+from naskd.study.space import Space
 from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext

@@ -15,10 +15,10 @@ from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import count_kinds, problems, settle
 from naskd.study.drivers import Drivers
-from naskd.study.facts import Space
 from naskd.study.ledger import Design, Ledger
 from naskd.study.samplers import build_sampler
 from naskd.study.shared_networks import SharedNetworks
+from naskd.study.space import Space
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job
 

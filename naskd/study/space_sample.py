@@ -16,7 +16,7 @@ from naskd.spec.registry import imported
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import problems, settle
-from naskd.study.facts import Space
+from naskd.study.space import Space
 from naskd.trials.measures import Measured, Outlook, objective_value
 from naskd.trials.methods import methods_of
 

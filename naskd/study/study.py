@@ -18,13 +18,13 @@ from naskd.study.asking import Asking
 from naskd.study.curves import Curves
 from naskd.study.deciding import Deciding
 from naskd.study.drivers import Drivers
-from naskd.study.facts import Space
 from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger
 from naskd.study.observer import Observers, StudyObserver
 from naskd.study.opening import open_study
 from naskd.study.shared_networks import MAX_BLOCKED, SharedNetworks
 from naskd.study.snapshot import Standing
+from naskd.study.space import Space
 from naskd.study.stopping import NeverStop, StoppingRule
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Decision, Job, TrialResult

@@ -1,4 +1,4 @@
-"""What proposes designs."""
+"""The type of a search space."""
 
 from collections.abc import Callable
 
