@@ -22,7 +22,7 @@ import naskd
 from naskd import launch
 from naskd.cli import app
 from naskd.cli.looking import registries
-from naskd.cli.searching import refusals_line
+from naskd.cli.searching import last_failure, refusals_line
 from naskd.report.progress import RetrainProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
@@ -414,6 +414,13 @@ def test_a_search_that_turns_most_designs_away_says_why() -> None:
     assert refusals_line([*trained, *refused]) == (
         "turned away: 3 designs, 2 of them as this one: macs 20 > max_macs 5"
     )
+
+
+def test_a_trial_that_is_run_again_is_no_failure_of_a_search() -> None:
+    failed = {"state": "FAIL", "reason": "loss is not finite", "retried": False}
+    again = {"state": "FAIL", "reason": "interrupted: run again", "retried": True}
+    assert last_failure([again]) == ""
+    assert last_failure([failed, again]) == "loss is not finite"
 
 
 def test_best(tiny_run: Path) -> None:

@@ -18,6 +18,7 @@ from naskd.runs.opening import open_study
 from naskd.runs.run import Run, open_run
 from naskd.spec.design import TrialConfig
 from naskd.spec.seeds import trial_seed
+from naskd.study.ledger import reported_epochs
 from naskd.study.record import load_ledger
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.steps import run_job
@@ -293,12 +294,12 @@ def test_interrupted_twice_it_stops_and_the_running_trial_is_run_again(forker: F
 
 
 def _runs_a_trial(run: Path, pid: int) -> bool:
-    """Whether a driver has chosen a design and trains it now."""
+    """Whether a driver has chosen a design and trains it now: an epoch is in the ledger."""
     if not (run / "study.json").exists():
         return False
     trials = load_ledger(open_run(run).spec, run).get_trials(deepcopy=False)
-    running = [t.user_attrs for t in trials if t.state.name == "RUNNING" and "config_id" in t.user_attrs]
-    return any(f":{pid}:" in attrs["owner"] and not attrs.get("blocked") for attrs in running)
+    running = [t.user_attrs for t in trials if t.state.name == "RUNNING" and reported_epochs(t.user_attrs)]
+    return any(f":{pid}:" in attrs["owner"] for attrs in running)
 
 
 @pytest.mark.slow

@@ -107,11 +107,8 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
     say(f"report: {run.path / 'report.html'}")
     complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
     if not complete:
-        reasons = [
-            trial["reason"] for trial in record["trials"] if trial["state"] == "FAIL" and trial["reason"]
-        ]
-        if reasons:
-            say(f"error: no trial is complete; the last one failed: {reasons[-1]}")
+        if reason := last_failure(record["trials"]):
+            say(f"error: no trial is complete; the last one failed: {reason}")
             raise typer.Exit(1)
         return
     one = max((trial for trial in complete if trial["on_front"]), key=lambda trial: trial["val_accuracy"])
@@ -123,6 +120,12 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         (f"optuna-dashboard {shlex.quote(run.storage_url)}", "the study in a browser (naskd[dashboard])"),
     ):
         say(f"  {command}  # {why}")
+
+
+def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:
+    """Why the last trial that failed did; empty where none did. One that is run again has not failed."""
+    reasons = [t["reason"] for t in trials if t["state"] == "FAIL" and t["reason"] and not t["retried"]]
+    return reasons[-1] if reasons else ""
 
 
 def refusals_line(trials: Iterable[Mapping[str, Any]]) -> str:
