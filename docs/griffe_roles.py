@@ -8,7 +8,7 @@ import griffe
 _ROLE = re.compile(r":(?:class|func|mod|data|meth|attr|exc|obj):`~?(?:[\w.]*\.)?(\w+)`")
 
 
-class Roles(griffe.Extension):  # type: ignore[misc]
+class Roles(griffe.Extension):
     """Writes roles and double backticks as inline code."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:

@@ -360,7 +360,7 @@ def command_line() -> str:
         "A run that cannot go on ends with exit code 1.",
         "",
     ]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]  # Typer's type is any command
         context = click.Context(command, info_name=f"naskd {name}")
         usage = " ".join(command.collect_usage_pieces(context))
         lines += [f"## naskd {name}", "", "```text", f"naskd {name} {usage}", "```", ""]

@@ -132,7 +132,9 @@ def run_stock(arm: Arm, folder: Path) -> list[Any]:
     )
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         tuner.fit()
-    return search._ot_study.get_trials(deepcopy=False)  # type: ignore[no-any-return]
+    # The searcher of Ray keeps its study to itself, and what it holds is what is compared.
+    found: list[Any] = search._ot_study.get_trials(deepcopy=False)
+    return found
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -134,7 +134,7 @@ class SqueezeExcitation(nn.Module):
         reduced = self.reduced_width(channels)
         self.reduce = nn.Linear(channels, reduced)
         self.expand = nn.Linear(reduced, channels)
-        self.register_load_state_dict_pre_hook(_rename_convolutions)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_rename_convolutions)  # type: ignore[no-untyped-call]  # torch's is not annotated
 
     @staticmethod
     def reduced_width(channels: int) -> int:

@@ -114,6 +114,7 @@ class ProjectedStudent(nn.Module):
     def head(self) -> nn.Linear:
         """The teacher's classifier, its weights shared."""
         n_classes, n_features = self.classifier.weight.shape
+        # torch's is not annotated.
         head: nn.Linear = nn.utils.skip_init(nn.Linear, n_features, n_classes)  # type: ignore[no-untyped-call]
         head.weight, head.bias = self.classifier.weight, self.classifier.bias
         return head

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from naskd.executors.local.processes import devices_of
@@ -47,7 +48,7 @@ def estimate_search(context: StudyContext, designs: Sequence[TrialConfig]) -> di
         run = TrialRun(
             design.distillation,
             design.training,
-            lambda design=design: context.networks.student(design.architecture),  # type: ignore[misc]
+            partial(context.networks.student, design.architecture),
             context,
             0,
             context.images.views(design.training.augmentation),

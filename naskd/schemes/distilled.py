@@ -149,7 +149,8 @@ class DistilledStudent(nn.Module):
         if stage == "initial":
             return self.objective.initial(taps, asked, self.lesson(batch, stage))
         assert taps is not None
-        return self.objective(taps, asked, self.lesson(batch))  # type: ignore[no-any-return]
+        found: Learned = self.objective(taps, asked, self.lesson(batch))
+        return found
 
     def logits(self, taps: Taps) -> Tensor:
         """``(B, K)``, of the network that leaves, from the student's taps."""

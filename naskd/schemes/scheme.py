@@ -247,7 +247,7 @@ class Scheme(nn.Module):
         super().__init__()
         self.inputs = inputs
         if self.earlier_names:
-            self.register_load_state_dict_pre_hook(_read_earlier_names)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_read_earlier_names)  # type: ignore[no-untyped-call]  # torch's is not annotated
 
     @property
     def deployed(self) -> nn.Module:

@@ -169,6 +169,7 @@ def described(data: Mapping[str, Any]) -> Objective:
         "known": "after",
     }
     known = {key: data.get(key) or plain.get(key, "") for key in _DESCRIBED}
+    # mypy sees strings where the fields allow some words each.
     return Objective(**known, implementation="")  # type: ignore[arg-type]
 
 

@@ -54,12 +54,12 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
     """
     file, name = split_reference(reference)
     path = base / Path(file).expanduser()
-    found = getattr(import_file(path), name, None)
+    found: Callable[..., Any] | None = getattr(import_file(path), name, None)
     if not callable(found):
         functions = defined_functions(path)
         known = ", ".join(functions) or "none"
         raise InputError(f"{path} defines no function {name!r}; there: {known}{nearest(name, functions)}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def import_file(path: Path) -> ModuleType:

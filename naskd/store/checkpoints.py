@@ -117,7 +117,8 @@ def open_filesystem(root: str) -> tuple[Any, str]:
     if not root.partition("://")[2]:
         raise InputError(f"{root!r} cannot be opened: it names no folder")
     try:
-        return fs.FileSystem.from_uri(root)  # type: ignore[no-any-return]
+        found: tuple[Any, str] = fs.FileSystem.from_uri(root)
+        return found
     except (ArrowException, OSError, ValueError) as arrow:
         try:
             import fsspec

@@ -89,7 +89,7 @@ class Replay:
         )
         said = [{name: tensor.clone() for name, tensor in summary.items()} for summary in asked]
         graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch's is not annotated
         before = torch.cuda.current_stream(self.device)
         stream.wait_stream(before)
         try:

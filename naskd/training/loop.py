@@ -165,7 +165,7 @@ class TrainingLoop:
             values.append(torch.stack([value.detach() for value in noted.values()]).double())
             optimizer = self._optimizers[update.optimizer]
             optimizer.zero_grad(set_to_none=True)
-            update.loss.backward()  # type: ignore[no-untyped-call]
+            update.loss.backward()  # type: ignore[no-untyped-call]  # torch's is not annotated
             optimizer.step()
 
     def _check_parameters(self) -> None:

@@ -235,7 +235,7 @@ def _probe(address: str) -> int:
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
+    except Exception as error:  # Ray raises many kinds; the parent process says which in one line
         print(explain_connection_error(error, address), flush=True)
         return _REFUSED
     ray.shutdown()

@@ -56,7 +56,7 @@ class Dispatch:
         """Whatever the source says must reach the user, not Tune."""
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever it is, it is raised again when Tune has let go
             self._failure = error
 
     # --- the searcher's side -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class Resources:
         self.own = own
         settings = spec.settings("ray")
         self.workers: int | None = settings["workers"]
-        has_gpus = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
+        has_gpus = ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]  # Ray's is not annotated
         default = 1.0 if has_gpus and spec.device != "cpu" else 0.0
         self.cpus = float(settings["cpus_per_trial"] or spec.threads)
         gpus = settings["gpus_per_trial"]
@@ -186,7 +186,7 @@ class Resources:
 
 
 def _alive() -> list[dict[str, float]]:
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's is not annotated
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 

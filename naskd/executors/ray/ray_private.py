@@ -33,7 +33,7 @@ def survive(tune_controller: Any) -> None:
             exception = LostWorkerError(error_msg=why_lost(exception))
         fail(tracked_actor_task=tracked_actor_task, exception=exception)
 
-    failed.survives = True  # type: ignore[attr-defined]
+    failed.survives = True  # type: ignore[attr-defined]  # for mypy a function has no such attribute
     actors._actor_task_failed = failed
 
 

@@ -126,6 +126,7 @@ class StudyScheduler(_Face, TrialScheduler):
 class StudyTrainable(tune.Trainable):
     """A warm worker: torch, images, teacher and what it said stay in the process from trial to trial."""
 
+    # Tune passes what `with_parameters` was given by name, beside its own `config`.
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], packed: PackedStudy, arrays: Arrays, remote_store: Any, work: Work
     ) -> None:
