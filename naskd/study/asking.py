@@ -33,7 +33,6 @@ class Asking:
         study: Whose sampler is asked; it is set here.
         ledger, drivers, networks: Of the study.
         clock: Of this host.
-        owner: Who this driver is.
         looked: Called after a design was turned away.
 
     Attributes:
@@ -50,7 +49,6 @@ class Asking:
         drivers: Drivers,
         networks: SharedNetworks,
         clock: Clock,
-        owner: str,
         looked: Callable[[], None],
     ) -> None:
         self.spec = spec
@@ -62,7 +60,6 @@ class Asking:
         self._drivers = drivers
         self._networks = networks
         self._clock = clock
-        self._owner = owner
         self._looked = looked
         self._streak: list[str] = []
         self._sampler_from: int | None = len(ledger.trials())
@@ -99,8 +96,7 @@ class Asking:
             # Drivers that begin together would propose the same: the first own number is nobody else's.
             self._study.sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
         self._sampler_from = None
-        trial.set_user_attr("owner", self._owner)
-        trial.set_user_attr("lease", self._drivers.lease())
+        self._drivers.sign(trial)
         config, reason = self._design(trial)
         if config is None:
             self.turn_away(trial.number, reason)

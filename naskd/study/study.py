@@ -76,7 +76,7 @@ class Study:
         self._looked = 0.0
         self._study = open_study(spec, storage, identity, reference_point, self._clock)
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
-        self._drivers = Drivers(self._ledger, self._clock)
+        self._drivers = Drivers(self._ledger, self._clock, owner_id())
         named = spec.stopping.name
         curves = Curves(self._ledger, self._drivers)
         self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
@@ -92,7 +92,6 @@ class Study:
             self._drivers,
             self._networks,
             self._clock,
-            owner_id(),
             self._show,
         )
         self._drivers.open()
@@ -110,7 +109,7 @@ class Study:
             self._observers.closed()
 
     def renew(self) -> None:
-        """Renew the leases of all trials that this process holds. May be called by another thread."""
+        """Tell other drivers that this one lives. May be called by another thread."""
         self._drivers.renew()
 
     @property

@@ -1,6 +1,5 @@
 import math
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -584,17 +583,6 @@ def test_the_trial_of_a_living_driver_is_left_alone(reopen):
     assert states(second)[1] == "COMPLETE"
 
 
-@pytest.mark.parametrize(("age", "state"), [(0.0, "RUNNING"), (10.0, "FAIL")])
-def test_a_driver_on_another_host_is_dead_when_its_lease_has_expired(age, state, monkeypatch):
-    storage, world = InMemoryStorage(), FakeWorld()
-    study, job = _orphan(storage, world, owner="elsewhere:1:1", monkeypatch=monkeypatch)
-    lease = study.optuna_study.trials[1].user_attrs["lease"]
-    assert lease > time.time() + 60
-    resumed = make_study(make_spec(4), storage, world, space=plain, clock=FakeClock(lease - 1 + age))
-    assert states(resumed)[1] == state
-    assert job.job_id == "1"
-
-
 def test_a_design_whose_process_dies_every_time_is_given_up(reopen, monkeypatch):
     world = FakeWorld()
     spec = make_spec(3, warm_start=({"width": 5, "depth": 2},))
@@ -672,7 +660,7 @@ def test_a_trial_that_its_driver_has_not_signed_yet_is_given_time():
             super().sleep(seconds)
             trial.set_user_attr("owner", study_module.owner_id())
 
-    clock = Signing(time.time())
+    clock = Signing()
     second = make_study(make_spec(4), storage, world, space=plain, clock=clock)
     assert clock.monotonic() == drivers_module.CLAIM_SECONDS
     assert states(second)[trial.number] == "RUNNING"
