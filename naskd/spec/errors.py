@@ -25,7 +25,7 @@ class InputError(NaskdError, ValueError):
 
 
 class UnknownNameError(InputError):
-    """A name that nothing is registered under: a mistake wherever it stands, and never a design among others."""
+    """A name that nobody knows: a mistake wherever it stands, and never a design among others."""
 
 
 class RunError(NaskdError, RuntimeError):

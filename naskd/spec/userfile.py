@@ -86,7 +86,7 @@ def import_file(path: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a user's file may raise, the answer is one line that says where
+        except (Exception, SystemExit) as error:  # whatever a user's file may raise: one line that says where
             del sys.modules[name]
             line = _line_of(error, path)
             raise InputError(f"{path}:{line}: cannot be imported: {type(error).__name__}: {error}") from error
@@ -214,7 +214,7 @@ def _imported_modules(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _line_of(error: Exception, path: Path) -> int:
+def _line_of(error: BaseException, path: Path) -> int:
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return error.lineno
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]

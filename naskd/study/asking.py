@@ -13,9 +13,10 @@ from naskd.spec.errors import InputError
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
-from naskd.study.admission import count_kinds, problems, settle
+from naskd.study.admission import count_kinds, problems
 from naskd.study.drivers import Drivers
 from naskd.study.ledger import Design, Ledger
+from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.samplers import build_sampler
 from naskd.study.shared_networks import SharedNetworks
 from naskd.study.space import Space
@@ -128,32 +129,24 @@ class Asking:
         return True
 
     def _design(self, trial: optuna.Trial) -> tuple[TrialConfig | None, str]:
-        """The settled design of a proposal, or why it is turned away."""
+        """The settled design of a proposal, or why it is turned away.
+
+        Raises:
+            InputError: The space is broken, or a name is unknown.
+        """
         try:
-            with warnings.catch_warnings():
-                # An enqueued value out of range only warns; it is turned away below.
-                warnings.simplefilter("ignore")
-                proposed = self.space(trial)
-        except optuna.TrialPruned as pruned:
-            return None, f"pruned by the space: {pruned}"
-        except ValueError as error:
-            return None, f"invalid: {str(error).splitlines()[0]}"
-        except UpdateFinishedTrialError:
+            config = design_of(self.space, trial, self.spec)
+            for name, distribution in trial.distributions.items():
+                if not optuna_private.contains(distribution, trial.params[name]):
+                    return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
+            with refusals(self.spec):
+                found = problems(self._facts.measured(config), self.spec)
+                found = found or self._facts.design_problems(config)
+        except TurnedAwayError as turned_away:
+            return None, str(turned_away)
+        except InputError as error:
+            self._ledger.end(trial.number, TrialState.FAIL, str(error))
             raise
-        except Exception as error:  # a user's space may raise anything; the answer names it
-            raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
-        if not isinstance(proposed, TrialConfig):
-            what = f"returned {type(proposed).__name__}; it must return a TrialConfig"
-            raise self._broken_space(trial, what)
-        for name, distribution in trial.distributions.items():
-            if not optuna_private.contains(distribution, trial.params[name]):
-                return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
-        try:
-            config = settle(proposed, self.spec)
-            found = problems(self._facts.measured(config), self.spec)
-            found = found or self._facts.design_problems(config)
-        except ValueError as error:
-            return None, f"invalid: {str(error).splitlines()[0]}"
         if found:
             return None, found[0]
         design = config.config_id, trial_seed(self.spec.seed, config.config_id)
@@ -163,8 +156,3 @@ class Asking:
         if reason := self._networks.unmade_reason(needs):
             return None, reason
         return config, ""
-
-    def _broken_space(self, trial: optuna.Trial, what: str) -> InputError:
-        message = f"the search space {self.spec.space} {what}"
-        self._ledger.end(trial.number, TrialState.FAIL, message)
-        return InputError(message)

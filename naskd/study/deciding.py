@@ -41,7 +41,7 @@ class Deciding:
             return Decision.STOP  # another driver runs it again: its result would be dropped
         try:
             decision = self._rule.decide(trial, trial.curve, self._curves)
-        except Exception as error:  # a user's rule may raise anything; the answer names it
+        except (Exception, SystemExit) as error:  # a user's rule may raise anything; the answer names it
             raise InputError(
                 f"stopping rule {self._name!r} raised {type(error).__name__}: {error}"
             ) from error

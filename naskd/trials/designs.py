@@ -12,6 +12,7 @@ from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.errors import UnknownNameError
 from naskd.trials.measures import Measured
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
@@ -84,8 +85,10 @@ class Designs:
                 self._scheme(config)
             else:
                 self._objective(config)
+        except UnknownNameError:
+            raise
         except ValueError as error:
-            return [str(error).splitlines()[0]]
+            return [next(iter(str(error).splitlines()), type(error).__name__)]
         except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
             _LOG.warning(
                 "a loss cannot be built, and its trial will fail: %s: %s", type(error).__name__, error

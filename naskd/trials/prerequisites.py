@@ -10,7 +10,7 @@ from torch import Tensor
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
 from naskd.spec.design import AssistantSpec, TrialConfig, content_id
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
@@ -163,9 +163,9 @@ class PrerequisiteRecipes:
         if name not in self._teachers:
             specs = self._resources.spec.teacher_specs()
             if not specs:
-                raise InputError(NO_TEACHER)
+                raise UnknownNameError(NO_TEACHER)
             if name not in specs:
-                raise InputError(
+                raise UnknownNameError(
                     f"the study has no teacher {name!r}; known: {', '.join(specs)}{nearest(name, specs)}"
                 )
             self._teachers[name] = self._look_at(specs[name])
