@@ -2,7 +2,7 @@
 
 Results go to standard output, everything else to standard error. The exit code is 0 when all went well, 2
 when what was given is wrong (arguments, a study file, a run that does not exist), 1 when something failed
-while it ran, and 130 after a Ctrl-C that stopped at once.
+while it ran or a search ended with less than was asked of it, and 130 after a Ctrl-C that stopped at once.
 
 Nothing heavy is imported before a command needs it: the help must not wait for torch.
 """

@@ -5,7 +5,7 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,7 +110,17 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         if reason := last_failure(record["trials"]):
             say(f"error: no trial is complete; the last one failed: {reason}")
             raise typer.Exit(1)
-        return
+    else:
+        _next_steps(run, complete)
+    if run.fell_short:
+        trained = sum(record["counts"][kind] for kind in ("complete", "failed", "stopped"))
+        asked = run.spec.budget.trials
+        of = f"{trained} of {asked} trials were" if asked else f"{trained} trials were"
+        say(f"error: {of} trained: {run.stop_reason}")
+        raise typer.Exit(1)
+
+
+def _next_steps(run: "Run", complete: Sequence[Mapping[str, Any]]) -> None:
     one = max((trial for trial in complete if trial["on_front"]), key=lambda trial: trial["val_accuracy"])
     say("next:")
     for command, why in (

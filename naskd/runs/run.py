@@ -60,6 +60,9 @@ class Run:
         self.path = path
         self.spec = spec
         self.stop_reason = ""
+        """Why the search that gave this run has ended; empty for one that was stopped, or opened."""
+        self.fell_short = False
+        """Whether it ended with less than what was asked: its budget, or all designs of its space."""
         self._context = context
 
     @property

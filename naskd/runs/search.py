@@ -78,7 +78,7 @@ def run_search(
         finally:
             source.release()
     run = Run(run_dir, spec, opened.parts)
-    run.stop_reason = source.end_reason
+    run.stop_reason, run.fell_short = source.end_reason, source.fell_short
     run.write_html()
     return run
 

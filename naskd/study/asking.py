@@ -20,6 +20,7 @@ from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.samplers import build_sampler
 from naskd.study.shared_networks import SharedNetworks
 from naskd.study.space import Space
+from naskd.study.stalls import RandomDesigns, Stall
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job
 
@@ -38,6 +39,7 @@ class Asking:
 
     Attributes:
         stop_reason: Why the space has nothing more to give; empty while it may have.
+        exhausted: Whether that is because all its designs were tried.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Asking:
         self.spec = spec
         self.space = space
         self.stop_reason = ""
+        self.exhausted = False
         self._facts = facts
         self._study = study
         self._ledger = ledger
@@ -63,13 +66,27 @@ class Asking:
         self._clock = clock
         self._looked = looked
         self._streak: list[str] = []
+        self._stall = Stall()
+        self._random = RandomDesigns(spec, space, facts, ledger, drivers)
         self._sampler_from: int | None = len(ledger.trials())
-        study.sampler = build_sampler(spec.sampler, spec.seed, self._sampler_from)
+        self._sampler = study.sampler = build_sampler(spec.sampler, spec.seed, self._sampler_from)
 
     def propose(self) -> Job | None:
-        """One proposal of the sampler: a job, or None when it was turned away or has to wait."""
+        """One proposal of the sampler: a job, or None when it was turned away or has to wait.
+
+        A sampler that repeats itself is given a design drawn at random; without one that is new, the search ends.
+        """
+        given = None
+        if self._stall.is_on and not self._drivers.waiting_again:
+            given = self._random.parameters()
+            if given is None:
+                self._end_of_space()
+                return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            if given is not None:
+                # The sampler is asked all the same: one with generations keeps count of them.
+                self._study.sampler = optuna.samplers.PartialFixedSampler(given, self._sampler)
             trial = self._study.ask()
         has_rivals = self._drivers.hold(trial.number)
         try:
@@ -78,6 +95,15 @@ class Asking:
             # Another driver took it for one that a dead driver has left.
             self._ledger.held.discard(trial.number)
             return None
+        finally:
+            self._study.sampler = self._sampler
+
+    def _end_of_space(self) -> None:
+        self.exhausted = True
+        self.stop_reason = (
+            "all designs of the space that can be trained were tried: "
+            f"{self._random.drawn:,} random draws gave no other"
+        )
 
     def turn_away(self, number: int, reason: str) -> None:
         """End a trial that is not trained; many in a row end the search."""
@@ -95,11 +121,14 @@ class Asking:
         began = self._clock.monotonic()
         if self._sampler_from is not None and self._sampler_from != trial.number:
             # Drivers that begin together would propose the same: the first own number is nobody else's.
-            self._study.sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
+            self._sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
+            self._study.sampler = self._sampler
         self._sampler_from = None
         self._drivers.sign(trial)
         config, reason = self._design(trial)
         if config is None:
+            if not optuna_private.was_enqueued(trial):
+                self._stall.turned_away(trial.params, duplicate=reason.startswith("duplicate: "))
             self.turn_away(trial.number, reason)
             return None
         seed = trial_seed(self.spec.seed, config.config_id)
@@ -112,6 +141,7 @@ class Asking:
         if has_rivals and not self._is_ours(trial.number, (config.config_id, seed)):
             return None
         self._streak.clear()
+        self._stall.admitted()
         requires = tuple(recipe.artifact_id for recipe in self._facts.recipes(config))
         job = Job(str(trial.number), "trial", config, seed, config.training.epochs, requires=requires)
         return self._networks.begin(job)

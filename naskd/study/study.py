@@ -146,7 +146,14 @@ class Study:
     @property
     def end_reason(self) -> str:
         """Why no new job will come; empty while one may."""
-        return self._asking.stop_reason or self._spent() or ""
+        return self._spent() or self._asking.stop_reason
+
+    @property
+    def fell_short(self) -> bool:
+        """Whether the search has ended without what was asked of it: its budget, or all designs that there are."""
+        if self._spent() is not None or not self._asking.stop_reason:
+            return False
+        return not (self._asking.exhausted and self._ledger.trained)
 
     def _others_may_fail(self) -> bool:
         return self._drivers.running_elsewhere > 0 or self._drivers.waiting_again

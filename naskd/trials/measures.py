@@ -134,7 +134,7 @@ def objective_value(objective: Objective, measured: Measured) -> float:
     """
     try:
         value = float(imported(objective.implementation)(measured))
-    except Exception as error:  # a user's objective may raise anything; the answer names it
+    except (Exception, SystemExit) as error:  # a user's objective may raise anything; the answer names it
         said = str(error).splitlines()
         what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
         raise ObjectiveError(f"objective {objective.name}: {what}") from error

@@ -34,6 +34,7 @@ from naskd.spec.design import DistillationSpec, KnowledgeTerm, StageSpec, TrialC
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.study import BudgetSpec, LimitsSpec
 from naskd.study import drivers as drivers_module
+from naskd.study import stalls
 from naskd.study import study as study_module
 from naskd.study.drivers import MAX_RETRIES
 from naskd.study.leases import owner_id
@@ -41,6 +42,7 @@ from naskd.study.ledger import booked_artifacts
 from naskd.study.observer import SnapshotObserver
 from naskd.study.shared_networks import MAX_BLOCKED
 from naskd.study.snapshot import Snapshot
+from naskd.study.stalls import PATIENCE
 from naskd.study.storage import open_storage
 from naskd.study.study import Study
 from naskd.trials.jobs import TrialResult
@@ -256,22 +258,21 @@ def test_a_warm_start_out_of_range_is_turned_away(given, reason):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "gp", "random"])
-def test_a_small_space_ends_when_it_is_exhausted(sampler):
+def test_a_small_space_ends_when_it_is_exhausted(sampler, monkeypatch):
+    monkeypatch.setattr(stalls, "FEWEST_DRAWS", 100)
+
     def space(trial):
         return TrialConfig(student(trial.suggest_int("width", 1, 3)))
 
     spec = make_spec(100)
-    spec = replace(
-        spec,
-        sampler=replace(spec.sampler, name=sampler),
-        budget=replace(spec.budget, max_turned_away=25),
-    )
-    study = make_study(spec, space=space)
+    study = make_study(replace(spec, sampler=replace(spec.sampler, name=sampler)), space=space)
     drive(study)
     complete = [t for t in study.optuna_study.trials if t.state is TrialState.COMPLETE]
     assert sorted(t.params["width"] for t in complete) == [1, 2, 3], "each design once, and all of them"
     assert study.finished
-    assert "25 designs in a row were turned away: duplicate (25)" in study.end_reason
+    assert study.end_reason.startswith("all designs of the space that can be trained were tried: ")
+    assert not study.fell_short
+    assert len(states(study)) <= 3 + 3 * PATIENCE, "what repeats itself is not asked for ever"
 
 
 def test_only_designs_that_were_turned_away_in_a_row_end_a_study():
