@@ -46,6 +46,7 @@ _KEPT = (
     "bank",
     "progress",
     "importance",
+    "importance_trials",
     "teacher",
     "warnings",
     "counts",

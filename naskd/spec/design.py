@@ -9,7 +9,7 @@ import json
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.errors import InputError
@@ -17,9 +17,14 @@ from naskd.spec.option import Options
 
 STRICT = ConfigDict(extra="forbid", validate_default=True)
 
+
+def _plain_zero(value: float) -> float:
+    return value + 0.0  # -0.0 is 0.0, and has another name in JSON
+
+
 PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_plain_zero)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_plain_zero)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Pairs = Literal["last", "middle", "first", "all", "learned"]
@@ -167,7 +172,7 @@ class TrainingSpec:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     weight_decay: NonNegative = 1e-2
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), AfterValidator(_plain_zero)] = 0.9
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
     augmentation: Literal["none", "translate", "flip", "flip_translate", "resized_crop"] = "translate"
     mixing: Literal["none", "mixup", "cutmix"] = "none"

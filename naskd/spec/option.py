@@ -170,14 +170,17 @@ def _problem(known: Mapping[str, Option], name: str, value: object, method: str)
 
 
 def canonical_options(known: Mapping[str, Option], given: Options) -> Options:
-    """Sorted, without those that are at their default, in the option's own type; what is wrong stays as it is."""
+    """Sorted, each once, without those that are at their default, in the option's own type; what is wrong stays.
+
+    Of a name that is given twice the last value counts, as everywhere else.
+    """
     kept = []
-    for name, value in given:
+    for name, value in dict(given).items():
         option = known.get(name)
         if option is None or option.problem(value):
             kept.append((name, value))
         elif value != option.default:
-            kept.append((name, option.type(value)))
+            kept.append((name, option.type(value) + 0.0 if option.type is float else value))
     return tuple(sorted(kept))
 
 

@@ -1,5 +1,6 @@
 """The run record: all that a study's ledger says, as plain data. Reports and scripts read nothing else."""
 
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,11 @@ from naskd.study.storage import open_storage
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 """Metrics of a trial that every record has, whatever the objectives."""
+
+IMPORTANCE_TRIALS = 400
+"""Complete trials that importances are computed from, at most."""
+FEWEST_TREES, MOST_TREES = 16, 64
+"""Of the forests that explain an objective: many for few trials."""
 
 
 def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
@@ -97,6 +103,7 @@ def run_record(
         record["progress"] = _progress(trials, axes, reference_point)
         if with_importance:
             record["importance"] = importance(study, axes)
+            record["importance_trials"] = min(len(complete), IMPORTANCE_TRIALS)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
 
@@ -184,12 +191,20 @@ def importance(
 ) -> dict[str, dict[str, float]]:
     """Which parameters mattered for each objective: the share of its variance that each explains.
 
-    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over all complete trials, as Optuna computes it; each
+    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over complete trials, as Optuna computes it; each
     objective on its scale. Empty with fewer than ten complete trials, where the numbers would be noise.
+
+    Its time grows with trials times trees. Of many trials :data:`IMPORTANCE_TRIALS` stand for all, drawn at random and
+    the same ones each time, with fewer trees.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 10:
         return {}
+    if len(complete) > IMPORTANCE_TRIALS:
+        complete = random.Random(0).sample(complete, IMPORTANCE_TRIALS)
+        study = optuna.create_study(directions=study.directions)
+        study.add_trials(complete)
+    n_trees = max(FEWEST_TREES, min(MOST_TREES, MOST_TREES * 100 // len(complete)))
     found: dict[str, dict[str, float]] = {}
     for position, axis in enumerate(axes):
 
@@ -203,7 +218,7 @@ def importance(
             try:
                 values = optuna.importance.get_param_importances(
                     study,
-                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                    evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=n_trees, seed=0),
                     target=target,
                 )
             except (ValueError, RuntimeError):
