@@ -98,6 +98,11 @@ class Asking:
         finally:
             self._study.sampler = self._sampler
 
+    @property
+    def fell_short(self) -> bool:
+        """Whether nothing more is proposed, for another reason than that all designs were tried."""
+        return bool(self.stop_reason) and not (self.exhausted and self._ledger.trained)
+
     def _end_of_space(self) -> None:
         self.exhausted = True
         self.stop_reason = (
@@ -124,7 +129,7 @@ class Asking:
             self._sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
             self._study.sampler = self._sampler
         self._sampler_from = None
-        self._drivers.sign(trial)
+        self._drivers.heartbeats.sign(trial)
         config, reason = self._design(trial)
         if config is None:
             if not optuna_private.was_enqueued(trial):

@@ -9,12 +9,12 @@
 
 from typing import Any
 
-import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from naskd.spec.clock import Clock
-from naskd.study.leases import LEASE_SECONDS, RENEW_SECONDS, Silence, process_lives
+from naskd.study.heartbeats import Heartbeats
+from naskd.study.leases import LEASE_SECONDS, process_lives
 from naskd.study.ledger import Design, Ledger
 from naskd.trials.jobs import TrialResult
 
@@ -35,16 +35,14 @@ class Drivers:
         owner: Who this driver is.
 
     Attributes:
+        heartbeats: Signs of life, this driver's and those of others.
         alone: Whether no other driver has been seen since the ledger was opened.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, owner: str) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._owner = owner
-        self._silence = Silence(clock)
-        self._beats = 0
-        self._beat_at = 0.0
+        self.heartbeats = Heartbeats(ledger, clock, owner)
         self.alone = True
         self._opened = False
         self._retries: dict[int, int] = {}
@@ -55,7 +53,13 @@ class Drivers:
     def refresh(self) -> None:
         """Take in what is new: trials that were not there, and those that were not finished."""
         changed = self._ledger.read()
-        self._listen()
+        self.heartbeats.listen(
+            trial
+            for number, trial in self._ledger.open_trials.items()
+            if trial.state is TrialState.RUNNING
+            and number not in self._ledger.held
+            and "owner" in trial.user_attrs
+        )
         for trial in changed:
             self._take_in(trial)
             self.alone = self.alone and not self._tells_of_others(trial)
@@ -163,45 +167,6 @@ class Drivers:
 
     # --- leases ------------------------------------------------------------------------------------------------
 
-    def sign(self, trial: optuna.Trial) -> None:
-        """Say whose a trial is that was just begun.
-
-        A sign of life comes first: of this driver others may have heard nothing for long, since it had nothing to do.
-        """
-        if not self._beats or self._clock.monotonic() - self._beat_at >= RENEW_SECONDS:
-            self._beat()
-        trial.set_user_attr("owner", self._owner)
-
-    def renew(self) -> None:
-        """Give a sign of life, and listen for those of others. May be called by another thread."""
-        if self._beats:
-            self._beat()
-        if watched := self._silence.owners:
-            beats = self._ledger.heartbeats()
-            for owner in watched:
-                if owner in beats:
-                    self._silence.hear(owner, beats[owner])
-
-    def _beat(self) -> None:
-        self._beats += 1
-        self._beat_at = self._clock.monotonic()
-        self._ledger.write_heartbeat(self._owner, self._beats)
-
-    def _listen(self) -> None:
-        """Hear of the drivers whose trials are open and whose processes cannot be seen from here."""
-        renewed: dict[str, list[tuple[int, Any]]] = {}
-        for number, trial in self._ledger.open_trials.items():
-            attrs = trial.user_attrs
-            if trial.state is not TrialState.RUNNING or number in self._ledger.held or "owner" not in attrs:
-                continue
-            if process_lives(attrs["owner"]) is None:
-                # Earlier versions renewed a moment for each trial: that it changes is all that matters.
-                renewed.setdefault(attrs["owner"], []).append((number, attrs.get("lease")))
-        if renewed:
-            beats = self._ledger.heartbeats()
-            for owner, leases in renewed.items():
-                self._silence.hear(owner, beats.get(owner, leases))
-
     def _is_orphan(self, trial: FrozenTrial) -> bool:
         if trial.state is not TrialState.RUNNING or trial.number in self._ledger.held:
             return False
@@ -210,7 +175,7 @@ class Drivers:
             # By this machine's own clock: that of another host may be wrong.
             return self._clock.monotonic() - self._unsigned[trial.number] >= CLAIM_SECONDS
         lives = process_lives(attrs["owner"])
-        return self._silence.seconds(attrs["owner"]) >= LEASE_SECONDS if lives is None else not lives
+        return self.heartbeats.silence(attrs["owner"]) >= LEASE_SECONDS if lives is None else not lives
 
     # --- running again -----------------------------------------------------------------------------------------
 

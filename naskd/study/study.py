@@ -110,7 +110,7 @@ class Study:
 
     def renew(self) -> None:
         """Tell other drivers that this one lives. May be called by another thread."""
-        self._drivers.renew()
+        self._drivers.heartbeats.renew()
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -141,7 +141,8 @@ class Study:
         """
         if self._networks.waiting:
             return False
-        return self._spent() is not None or (bool(self._asking.stop_reason) and not self._others_may_fail())
+        others_may_fail = self._drivers.running_elsewhere > 0 or self._drivers.waiting_again
+        return self._spent() is not None or (bool(self._asking.stop_reason) and not others_may_fail)
 
     @property
     def end_reason(self) -> str:
@@ -151,12 +152,7 @@ class Study:
     @property
     def fell_short(self) -> bool:
         """Whether the search has ended without what was asked of it: its budget, or all designs that there are."""
-        if self._spent() is not None or not self._asking.stop_reason:
-            return False
-        return not (self._asking.exhausted and self._ledger.trained)
-
-    def _others_may_fail(self) -> bool:
-        return self._drivers.running_elsewhere > 0 or self._drivers.waiting_again
+        return self._spent() is None and self._asking.fell_short
 
     def _spent(self) -> str | None:
         budget, ledger = self.spec.budget, self._ledger

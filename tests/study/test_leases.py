@@ -235,7 +235,7 @@ def test_a_driver_that_had_nothing_to_do_for_long_is_not_taken_for_dead(hosts):
 def test_leases_of_an_earlier_version_are_signs_of_life(hosts):
     """It wrote a moment for each trial: that it changes is what matters, whatever moment it is."""
     old = hosts.driver("old")
-    old._drivers.sign = lambda trial: trial.set_user_attr("owner", "old:1:1")
+    old._drivers.heartbeats.sign = lambda trial: trial.set_user_attr("owner", "old:1:1")
     old.ask()
     new = hosts.driver("new")
     for moment in (1e12, 5.0, 7.0):
