@@ -32,7 +32,7 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
         try:
             registry[name]
         except UnknownNameError as error:
-            raise UnknownNameError(f"{error}; {REGISTERED_BY_MODULES}") from None
+            raise UnknownNameError(f"{error} ({REGISTERED_BY_MODULES})") from None
     if unknown := unknown_settings(config):
         raise UnknownNameError(unknown[0])
     training = dataclasses.replace(config.training, epochs=spec.epochs)

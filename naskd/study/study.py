@@ -139,10 +139,9 @@ class Study:
 
         While trials of other drivers fill the budget it is not spent: one of them may die, and is then run here.
         """
-        if self._networks.waiting:
-            return False
         others_may_fail = self._drivers.running_elsewhere > 0 or self._drivers.waiting_again
-        return self._spent() is not None or (bool(self._asking.stop_reason) and not others_may_fail)
+        nothing_new = bool(self._asking.stop_reason) and not others_may_fail
+        return not self._networks.waiting and (self._spent() is not None or nothing_new)
 
     @property
     def end_reason(self) -> str:

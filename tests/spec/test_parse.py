@@ -492,6 +492,7 @@ class TestUserFiles:
         ("source", "says"),
         [
             ("x = 1\n1 / 0\n", r"user\.py:2: cannot be imported: ZeroDivisionError"),
+            ("import sys\nsys.exit(0)\n", r"user\.py:2: cannot be imported: SystemExit"),
             ("x = 1\ny = = 2\n", r"user\.py:2: cannot be imported: SyntaxError"),
             ("def g():\n    raise KeyError('k')\n\ng()\n", r"user\.py:2: cannot be imported: KeyError"),
             ("import no_such_module_at_all\n", r"user\.py:1: .*no_such_module_at_all"),
