@@ -9,7 +9,7 @@ from naskd import report
 from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
 from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.opening import STUDY_FILE, locked
+from naskd.runs.opening import STUDY_FILE, locked, survey_resources
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
 from naskd.spec.datasets import DATASETS
 from naskd.spec.design import TrialConfig
@@ -18,11 +18,9 @@ from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import import_file
-from naskd.store.artifacts import ArtifactStore
 from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import dashboard_target, quiet
 from naskd.trials.context import StudyContext
-from naskd.trials.resources import open_resources
 
 load = load_student
 """Load a retrained or exported student (``.safetensors``) as an ``nn.Module`` in evaluation mode."""
@@ -67,8 +65,7 @@ class Run:
         """Data and networks of the study."""
         if self._context is None:
             self._import_modules()
-            runs = self.path.parent
-            resources = open_resources(self.spec, ArtifactStore(runs / "artifacts"), runs / "cache")
+            _, resources = survey_resources(self.spec, self.path.parent)
             self._context = StudyContext.of(resources)
         return self._context
 

@@ -1,0 +1,110 @@
+"""The layout of a folder of images, as far as names of folders tell: which are classes, and what is no layout at all.
+
+Shared by the check of a study file and by the reader of the images, so that both say the same.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+NOT_CLASSES = frozenset(
+    {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+)
+"""Folders that archives and systems leave behind."""
+
+_PART = r"(?:[ _.-]?(?:set|data|images?|imgs?|split|folder|part|\d+))*"
+_TRAINING = re.compile(rf"(?:train|training|trn){_PART}", re.IGNORECASE)
+_HELD_OUT = re.compile(
+    rf"(?:val|valid|validation|dev|test|testing|eval|evaluation|hold[ _-]?out){_PART}", re.IGNORECASE
+)
+
+
+def left_behind(name: str) -> bool:
+    """Whether a folder is hidden, or one that archives and systems leave behind."""
+    return name.startswith(".") or name in NOT_CLASSES
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the class folders of `root`, sorted.
+
+    Raises:
+        OSError: `root` cannot be listed.
+    """
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if not left_behind(entry.name) and is_folder(entry))
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or a link to one. A link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def named_as_split(name: str) -> bool:
+    """Whether a name is one that splits have, such as ``train``, ``val2017`` or ``test_images``."""
+    return bool(_TRAINING.fullmatch(name) or _HELD_OUT.fullmatch(name))
+
+
+def layout_problem(root: Path, key: str = "root") -> str:
+    """Why the folders in `root` cannot be the classes, with the way out; empty where they can.
+
+    Args:
+        root: An existing folder.
+        key: Of the study's ``[data]`` that names it: ``root`` or ``test_root``.
+    """
+    try:
+        names = class_folders(root)
+    except OSError as error:
+        return f"{str(root)!r} cannot be opened ({error.strerror})"
+    if problem := _splits_for_classes(root, names, key):
+        return problem
+    if len(names) >= 2:
+        return ""
+    return (
+        f"{str(root)!r} has {len(names)} class folders; at least 2 are needed, a folder of images each"
+        f"{_nearest_root(root, names, key)}"
+    )
+
+
+def _splits_for_classes(root: Path, names: list[str], key: str) -> str:
+    training = [name for name in names if _TRAINING.fullmatch(name)]
+    held_out = [name for name in names if _HELD_OUT.fullmatch(name)]
+    splits = sorted(training + held_out)
+    hold_folders = len(splits) == len(names) and any(_subfolders(root / name) for name in splits)
+    among_classes = any(len(set(_subfolders(root / name)) & set(names) - {name}) >= 2 for name in splits)
+    if not ((training and held_out) or hold_folders or among_classes):
+        return ""
+    test = next((name for name in sorted(held_out, key=lambda name: "test" not in name.lower())), None)
+    ways = [f"data.root = {str(root / training[0])!r}"] if training and key == "root" else []
+    ways += [f"data.test_root = {str(root / test)!r}"] if test else []
+    return (
+        f"{', '.join(map(repr, splits))} in {str(root)!r} would be taken for classes, and look like splits; "
+        f"set {' and '.join(ways) or 'data.root to one of them'}"
+    )
+
+
+def _nearest_root(root: Path, names: list[str], key: str) -> str:
+    for name in names:
+        if len(_subfolders(root / name)) >= 2:
+            return f"; did you mean data.{key} = {str(root / name)!r}?"
+    parent = Path(os.path.abspath(root)).parent
+    if not names and len(_subfolders(parent)) >= 2:
+        return f"; did you mean the folder above it, data.{key} = {str(parent)!r}?"
+    return ""
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        return class_folders(folder)
+    except OSError:
+        return []
+
+
+def same_folders_in_all(folders: Iterable[Path]) -> list[str]:
+    """Names of folders that all of `folders` hold: two or more hint at a level between root and classes."""
+    held = [set(_subfolders(folder)) for folder in folders]
+    shared = set.intersection(*held) if held else set()
+    return sorted(shared) if len(shared) >= 2 else []
