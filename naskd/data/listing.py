@@ -5,6 +5,7 @@ Opens no file. Every real folder is read once, so that links to a folder above e
 
 import os
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 from naskd.data.splits import IndexArray
 from naskd.spec.errors import InputError
 from naskd.spec.image_folders import (
+    EXTENSIONS,
     class_folders,
     is_folder,
     layout_problem,
@@ -22,11 +24,6 @@ from naskd.spec.image_folders import (
     named_as_split,
     same_folders_in_all,
 )
-
-EXTENSIONS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".gif", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-"""Of the files that are read, in upper or lower case."""
 
 OTHER_TYPES = "files of other types"
 HIDDEN = "hidden files and folders"
@@ -245,6 +242,10 @@ def _layout_warnings(root: Path, names: list[str], nested: Counter[str]) -> Iter
         listed = ", ".join(f"{_shown(name)} {n}" for name, n in nested.most_common(6))
         more = f" and {len(nested) - 6} more" if len(nested) > 6 else ""
         yield f"{nested.total()} images lie in folders within class folders ({listed}{more}); they count for the class"
+    spelt = {name: unicodedata.normalize("NFC", name.strip().casefold()) for name in names}
+    often = Counter(spelt.values())
+    if alike := [name for name in names if often[spelt[name]] > 1]:
+        yield f"these classes differ in case or spelling alone, and are kept apart: {', '.join(map(repr, alike))}"
     if splits := sorted(name for name in nested if named_as_split(name)):
         yield (
             f"folders within classes look like splits ({', '.join(map(_shown, splits))}): their images are mixed; "

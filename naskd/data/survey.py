@@ -192,7 +192,6 @@ class _Look:
         self.known["unused"] = len(seen.labels) - len(split.train) - len(split.val) - len(split.test)
         self.known["left_out"] = _left_out(seen, test)
         self.warnings += _warnings_of_folders(seen, test)
-        self.warnings += _notes(seen, np.concatenate([split.train, split.val]), test, test_index)
 
     def _read(self, seen: Source, split: Split, test: Source, test_index: IndexArray) -> SearchData | None:
         index = np.concatenate([split.train, split.val])
@@ -203,6 +202,7 @@ class _Look:
                 self._damaged(test, test_index)
             return None
         train_source, test_source = alike
+        self.warnings += _notes(train_source, index, test_source, test_index)
         data = self._try(lambda: read_search_data(train_source, split, self.spec))
         digests = self._try(lambda: _digests(test_source, test_index))
         if data is None or digests is None:
@@ -283,12 +283,7 @@ def _warnings_of_folders(seen: Source, test: Source | None) -> Iterator[str]:
 
 
 def _notes(seen: Source, index: IndexArray, test: Source, test_index: IndexArray) -> Iterator[str]:
-    if seen.files is None:
-        return
-    if test.files is seen.files:
-        index = np.concatenate([index, test_index])
-    elif test.files is not None:
-        for what, n in test.files.notes(test_index).items():
-            yield f"{n} of {len(test_index)} images of data.test_root {what}"
-    for what, n in seen.files.notes(index).items():
-        yield f"{n} of {len(index)} images {what}"
+    for part, source, positions in (("training and validation", seen, index), ("test", test, test_index)):
+        if source.files is not None:
+            for what, n in source.files.notes(positions).items():
+                yield f"{n} of {len(positions)} {part} images {what}"

@@ -141,7 +141,9 @@ def _class_folders(key: str, folder: str, base: Path) -> list[Problem]:
     if not path.is_dir():
         return [Problem(key, got, f"an existing folder; there is no {path}", elsewhere(folder, base))]
     if problem := layout_problem(path, key):
-        return [Problem(key, got, "a folder with one folder of images for each class", problem)]
+        return [
+            Problem(key, got, "a folder with one folder of images for each of two or more classes", problem)
+        ]
     return []
 
 

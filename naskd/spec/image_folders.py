@@ -8,6 +8,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".gif", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+"""Of the files that are read, in upper or lower case."""
+
 NOT_CLASSES = frozenset(
     {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 )
@@ -91,9 +96,14 @@ def _nearest_root(root: Path, names: list[str], key: str) -> str:
         if len(_subfolders(root / name)) >= 2:
             return f"; did you mean data.{key} = {str(root / name)!r}?"
     parent = Path(os.path.abspath(root)).parent
-    if not names and len(_subfolders(parent)) >= 2:
+    if not names and len(_subfolders(parent)) >= 2 and _holds_images(root):
         return f"; did you mean the folder above it, data.{key} = {str(parent)!r}?"
     return ""
+
+
+def _holds_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(os.path.splitext(entry.name)[1].lower() in EXTENSIONS for entry in entries)
 
 
 def _subfolders(folder: Path) -> list[str]:

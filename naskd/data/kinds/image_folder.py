@@ -52,6 +52,10 @@ _NOTES = {
     TRANSPARENT: "are transparent in part: that is dropped, and the colour below it is seen",
     SEVERAL_FRAMES: "have several frames or pages: the first is read",
 }
+_CONVERTED = {
+    3: "are gray and read as colour, as the others are; data.channels = 1 or 3 says so for all",
+    1: "have colour and are read as gray, as the training images are; data.channels = 1 or 3 says so for all",
+}
 
 
 class ImageFolder(DataReader):
@@ -130,12 +134,10 @@ class _Files:
         """See :class:`~naskd.data.raw.ImageFiles`."""
         facts = self._facts(index)
         counted = Counter(_NOTES[note] for known in facts for note in known.notes)
-        gray, colour = (sum(known.channels == n for known in facts) for n in (1, 3))
-        if self._spec.channels is None and gray and colour:
-            counted[f"are gray, beside {colour} of colour: all get the channels of the training images"] = (
-                gray
-            )
-        return counted
+        if self._shape is not None and self._spec.channels is None:
+            converted = sum(known.channels not in (0, self._shape[0]) for known in facts)
+            counted[_CONVERTED[self._shape[0]]] = converted
+        return +counted
 
     def source(self) -> Source:
         """The source of all files."""
