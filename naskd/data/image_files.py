@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import time
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,14 @@ def opened_file(path: str) -> Iterator[BufferedReader]:
         raise InputError(
             f"the image {path!r} cannot be read ({_reason(error, path)}); replace or remove it"
         ) from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Pillow warns of damaged tags, without the file's name; what matters of a file is told by its error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 @contextmanager
@@ -182,7 +191,7 @@ class FactsMemo:
         changed = False
         # Below some size Python's own work dominates, and threads only fight for its lock.
         large = bool(missing) and _size(paths[missing[0]]) >= _THREADED_BYTES
-        with ThreadPoolExecutor(available_cores() if large else 1) as pool:
+        with without_warnings(), ThreadPoolExecutor(available_cores() if large else 1) as pool:
             made = pool.map(_facts, [paths[position] for position in missing])
             for position, (stated, facts) in zip(missing, made, strict=True):
                 found[position] = facts

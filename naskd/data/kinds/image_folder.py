@@ -23,6 +23,7 @@ from naskd.data.image_files import (
     file_hash,
     image_in,
     opened_file,
+    without_warnings,
 )
 from naskd.data.listing import Listing, list_images
 from naskd.data.raw import (
@@ -241,7 +242,7 @@ class _Files:
                     problems.append(str(error))
             return problems
 
-        with ThreadPoolExecutor(available_cores() if large else 1) as pool:
+        with without_warnings(), ThreadPoolExecutor(available_cores() if large else 1) as pool:
             return [line for lines in pool.map(decode_chunk, range(0, len(index), _CHUNK)) for line in lines]
 
     def _unequal(self, index: IndexArray) -> str:
