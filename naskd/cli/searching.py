@@ -204,7 +204,8 @@ def space(
     from naskd import report
     from naskd.runs import opening
 
-    found = opening.describe_space(study, settings or (), samples)
+    with data_said():
+        found = opening.describe_space(study, settings or (), samples)
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
     print_result(report.space_table(found))

@@ -76,7 +76,7 @@ def export(
     from naskd.runs.run import open_run
 
     opened = open_run(run)
-    with writing_to(out if out is not None else opened.path):
+    with writing_to(out if out is not None else opened.path), data_said():
         made = opened.export(trial, form, out)
     say(
         f"on {made['n_images']} real images: the same classes, logits within {made['max_difference']:.2g}; "

@@ -43,6 +43,9 @@ _THREADED_BYTES = 2**16
 SETTLED_NS = 2 * 10**9
 """A file that changed less than this ago may change again within one tick of its file system's clock."""
 
+MAX_FILE_BYTES = 2**31
+"""A file may say that it is larger than the disk."""
+
 SIXTEEN_BITS = "16 bits"
 TRANSPARENT = "transparent"
 SEVERAL_FRAMES = "frames"
@@ -78,8 +81,11 @@ def opened_file(path: str) -> Iterator[BufferedReader]:
     try:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with open(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise InputError("it is no regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise InputError(f"{status.st_size} bytes; at most {MAX_FILE_BYTES} are read")
             yield file
     except _DAMAGE as error:
         raise InputError(
@@ -152,7 +158,9 @@ def _facts(path: str) -> tuple[tuple[int, ...] | None, FileFacts]:
 def _notes(image: Image.Image) -> tuple[str, ...]:
     raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
     there = {
-        SIXTEEN_BITS: image.mode.startswith("I;16") or any(";16" in mode for mode in raw),
+        SIXTEEN_BITS: image.mode.startswith("I;16")
+        # A bitmap of 16 bits has 5 or 6 of each colour.
+        or (image.format != "BMP" and any(";16" in mode for mode in raw)),
         TRANSPARENT: image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info,
         # The further frames of a camera's JPEG are previews of the first.
         SEVERAL_FRAMES: image.format not in ("JPEG", "MPO") and getattr(image, "is_animated", False),

@@ -47,7 +47,8 @@ class ImageFiles(Protocol):
             channels: 1 or 3; None takes 3 where any of them has colour, unless the study says.
 
         Raises:
-            InputError: They are of different sizes, or none of them can be opened.
+            UnreadableImagesError: None of them can be opened.
+            InputError: They are of different sizes.
         """
 
     def damaged(self, index: IndexArray) -> list[str]:
@@ -57,8 +58,12 @@ class ImageFiles(Protocol):
         """As :func:`pixel_digests`, of images that are decoded and thrown away.
 
         Raises:
-            InputError: Some cannot be read; the message names them all.
+            UnreadableImagesError: Some cannot be read.
         """
+
+
+class UnreadableImagesError(InputError):
+    """Files that are no images, or are damaged: a line for each."""
 
 
 class UnusableImagesError(InputError):

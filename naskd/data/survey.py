@@ -19,7 +19,15 @@ from naskd.data.images import SearchData
 from naskd.data.leaks import Leaks
 from naskd.data.listing import describe_left_out
 from naskd.data.load import read_search_data
-from naskd.data.raw import ImageArray, Shape, Source, UnusableImagesError, check_images, pixel_digests
+from naskd.data.raw import (
+    ImageArray,
+    Shape,
+    Source,
+    UnreadableImagesError,
+    UnusableImagesError,
+    check_images,
+    pixel_digests,
+)
 from naskd.data.sources import (
     held_out_part,
     open_development,
@@ -57,7 +65,8 @@ class DataSurvey:
         data_hash, split_hash: As :class:`~naskd.data.images.SearchData` has them; empty where there are problems.
         test_hash: Names the content of the test images and their labels; likewise.
         warnings: What may be meant and may not, a line each.
-        problems: Why the images cannot be used, a line each.
+        problems: Why no search can use the images, a line each.
+        test_problems: Test images that cannot be read, a line each: a search can do without them, a retraining cannot.
     """
 
     kind: str
@@ -72,6 +81,13 @@ class DataSurvey:
     test_hash: str = ""
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    test_problems: tuple[str, ...] = ()
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """Of all images; with a headline where there are several."""
+        lines = tuple(dict.fromkeys(self.problems + self.test_problems))
+        return lines if len(lines) < 2 else (f"{len(lines)} problems with the images", *lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -91,6 +107,7 @@ class DataSurvey:
             "test_hash": self.test_hash,
             "warnings": list(self.warnings),
             "problems": list(self.problems),
+            "test_problems": list(self.test_problems),
         }
 
     def table(self) -> str:
@@ -121,10 +138,16 @@ def shown_name(name: str) -> str:
 
 
 def say_survey(survey: DataSurvey) -> None:
-    """Log the table, and each warning as one."""
+    """Log the table, and each warning as one; of test images that cannot be read too."""
     _LOG.info("%s", survey.table())
     for line in survey.warnings:
         _LOG.warning("%s", line)
+    if survey.test_problems and not survey.problems:
+        _LOG.warning(
+            "%d test images cannot be read, so that naskd retrain would stop:\n%s",
+            len(survey.test_problems),
+            "\n".join(survey.test_problems),
+        )
 
 
 def survey_data(spec: DataSpec, base: Path, cache: Path | None = None) -> DataSurvey:
@@ -141,7 +164,7 @@ def survey_data(spec: DataSpec, base: Path, cache: Path | None = None) -> DataSu
 def survey_and_load(
     spec: DataSpec, base: Path, cache: Path | None = None
 ) -> tuple[DataSurvey, SearchData | None]:
-    """As :func:`survey_data`, with what a search may see of the images; None where there are problems."""
+    """As :func:`survey_data`, with what a search may see of the images; None where `problems` say why not."""
     return _Look(spec, base, cache).run()
 
 
@@ -151,6 +174,7 @@ class _Look:
     def __init__(self, spec: DataSpec, base: Path, cache: Path | None) -> None:
         self.spec, self.base, self.cache = spec, base, cache
         self.problems: list[str] = []
+        self.test_problems: list[str] = []
         self.warnings: list[str] = []
         self.known: dict[str, Any] = {}
 
@@ -161,6 +185,7 @@ class _Look:
             **self.known,
             warnings=tuple(self.warnings),
             problems=tuple(dict.fromkeys(self.problems)),
+            test_problems=tuple(dict.fromkeys(self.test_problems)),
         )
         return survey, None if self.problems else data
 
@@ -199,14 +224,16 @@ class _Look:
         if alike is None:
             if not any("max_bytes" in problem for problem in self.problems):
                 self._damaged(seen, index)
-                self._damaged(test, test_index)
+                self._damaged(test, test_index, self.test_problems)
             return None
         train_source, test_source = alike
         self.warnings += _notes(train_source, index, test_source, test_index)
         data = self._try(lambda: read_search_data(train_source, split, self.spec))
-        digests = self._try(lambda: _digests(test_source, test_index))
+        digests = self._try(lambda: _digests(test_source, test_index), self.test_problems)
         if data is None or digests is None:
-            return None
+            if data is not None:
+                self.known |= {"data_hash": data.data_hash, "split_hash": data.split_hash}
+            return data
         leaks = Leaks(seen, split, data, test, test_index, digests)
         self.warnings += leaks.warnings()
         self.known |= {
@@ -230,22 +257,28 @@ class _Look:
         train_source = settled(seen, index)
         self.known["shape"] = shape = train_source.shape_at(int(index[0]))
         check_images(len(index), shape, self.spec, "training and validation")
-        test_source = settled_test(test, test_index, train_source, int(index[0]))
+        try:
+            test_source = settled_test(test, test_index, train_source, int(index[0]))
+        except UnreadableImagesError:
+            return train_source, test  # said where they are read
         check_images(len(test_index), shape, self.spec, "test")
         return train_source, test_source
 
-    def _try(self, do: Callable[[], T]) -> T | None:
+    def _try(self, do: Callable[[], T], unreadable: list[str] | None = None) -> T | None:
+        """What `do` returns; None where it cannot, and why among the problems, or in `unreadable`."""
         try:
             return do()
         except UnusableImagesError as error:
             self.problems += [*str(error).splitlines(), *error.damaged()]
+        except UnreadableImagesError as error:
+            (self.problems if unreadable is None else unreadable).extend(str(error).splitlines())
         except InputError as error:
             self.problems += str(error).splitlines()
         return None
 
-    def _damaged(self, source: Source, index: IndexArray) -> None:
+    def _damaged(self, source: Source, index: IndexArray, problems: list[str] | None = None) -> None:
         if source.files is not None:
-            self.problems += source.files.damaged(index)
+            (self.problems if problems is None else problems).extend(source.files.damaged(index))
 
 
 def _digests(source: Source, index: IndexArray) -> ImageArray:

@@ -109,8 +109,7 @@ def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources
     survey, data = survey_and_load(spec.data, spec.base, runs / "cache")
     say_survey(survey)
     if data is None:
-        n = len(survey.problems)
-        raise InputError(survey.problems if n == 1 else [f"{n} problems with the images", *survey.problems])
+        raise InputError(survey.all_problems)
     return survey, open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache", data=data)
 
 
@@ -128,6 +127,8 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
         RunError: The space raises, or all sampled designs are turned away.
     """
     opened = open_study(study, settings)
+    if opened.survey is not None and opened.survey.test_problems:
+        raise InputError(opened.survey.all_problems)
     sample = opened.sample()
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
         raise InputError("\n".join(mistakes))

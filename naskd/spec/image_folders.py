@@ -6,6 +6,7 @@ Shared by the check of a study file and by the reader of the images, so that bot
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 EXTENSIONS = (
@@ -18,11 +19,43 @@ NOT_CLASSES = frozenset(
 )
 """Folders that archives and systems leave behind."""
 
-_PART = r"(?:[ _.-]?(?:set|data|images?|imgs?|split|folder|part|\d+))*"
-_TRAINING = re.compile(rf"(?:train|training|trn){_PART}", re.IGNORECASE)
-_HELD_OUT = re.compile(
-    rf"(?:val|valid|validation|dev|test|testing|eval|evaluation|hold[ _-]?out){_PART}", re.IGNORECASE
+_FILLERS = frozenset({"set", "data", "image", "images", "img", "imgs", "split", "folder", "part"})
+_SPLIT_WORD = re.compile(
+    r"(?:(?P<training>train|training|trn)"
+    r"|val|valid|validation|dev|test|testing|eval|evaluation|holdout)(?:set|data|images?|imgs?)?"
 )
+
+
+@dataclass(frozen=True)
+class SplitName:
+    """A name that splits have, such as ``train``, ``val2017``, ``seg_test`` or ``test_images``.
+
+    Args:
+        name: Of the folder.
+        training: Whether it names the training split; else one that is held out.
+        rest: Its other words.
+    """
+
+    name: str
+    training: bool
+    rest: tuple[str, ...]
+
+
+def split_name(name: str) -> SplitName | None:
+    """What a name says of a split; None where it has no such word."""
+    lower = name.lower().replace("hold-out", "holdout").replace("hold_out", "holdout")
+    words = [word for word in re.split(r"[\W\d_]+", lower) if word and word not in _FILLERS]
+    for position, word in enumerate(words):
+        if found := _SPLIT_WORD.fullmatch(word):
+            rest = (*words[:position], *words[position + 1 :])
+            return SplitName(name, found["training"] is not None, rest)
+    return None
+
+
+def named_as_split(name: str) -> bool:
+    """Whether a name is that of a split and says nothing else."""
+    found = split_name(name)
+    return found is not None and not found.rest
 
 
 def left_behind(name: str) -> bool:
@@ -48,11 +81,6 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def named_as_split(name: str) -> bool:
-    """Whether a name is one that splits have, such as ``train``, ``val2017`` or ``test_images``."""
-    return bool(_TRAINING.fullmatch(name) or _HELD_OUT.fullmatch(name))
-
-
 def layout_problem(root: Path, key: str = "root") -> str:
     """Why the folders in `root` cannot be the classes, with the way out; empty where they can.
 
@@ -75,19 +103,24 @@ def layout_problem(root: Path, key: str = "root") -> str:
 
 
 def _splits_for_classes(root: Path, names: list[str], key: str) -> str:
-    training = [name for name in names if _TRAINING.fullmatch(name)]
-    held_out = [name for name in names if _HELD_OUT.fullmatch(name)]
-    splits = sorted(training + held_out)
-    hold_folders = len(splits) == len(names) and any(_subfolders(root / name) for name in splits)
-    among_classes = any(len(set(_subfolders(root / name)) & set(names) - {name}) >= 2 for name in splits)
-    if not ((training and held_out) or hold_folders or among_classes):
+    found = [split for name in names if (split := split_name(name))]
+    training = [split for split in found if split.training]
+    held_out = [split for split in found if not split.training]
+    # strength_training and driving_test are classes; seg_train and seg_test are not.
+    pair = next(((t, h) for t in training for h in held_out if t.rest == h.rest), None)
+    plain = [split.name for split in found if not split.rest]
+    hold_folders = 2 <= len(plain) == len(names) and any(_subfolders(root / name) for name in plain)
+    among_classes = any(len(set(_subfolders(root / name)) & set(names) - {name}) >= 2 for name in plain)
+    if not (pair or hold_folders or among_classes):
         return ""
-    test = next((name for name in sorted(held_out, key=lambda name: "test" not in name.lower())), None)
-    ways = [f"data.root = {str(root / training[0])!r}"] if training and key == "root" else []
+    alike = [split for split in found if split.rest == (pair[0].rest if pair else ())]
+    names_of_test = [split.name for split in alike if not split.training]
+    test = min(names_of_test, key=lambda name: "test" not in name.lower(), default=None)
+    ways = [f"data.root = {str(root / pair[0].name)!r}"] if pair and key == "root" else []
     ways += [f"data.test_root = {str(root / test)!r}"] if test else []
     return (
-        f"{', '.join(map(repr, splits))} in {str(root)!r} would be taken for classes, and look like splits; "
-        f"set {' and '.join(ways) or 'data.root to one of them'}"
+        f"{', '.join(repr(split.name) for split in alike)} in {str(root)!r} would be taken for classes, and look like "
+        f"splits; set {' and '.join(ways) or 'data.root to one of them'}, or rename them if they are classes"
     )
 
 

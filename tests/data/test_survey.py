@@ -273,27 +273,49 @@ def test_all_damage_is_said_at_once_in_sealed_images_too(tmp_path, images):
     (images / "ant" / "new.png").write_bytes(b"\0\0\0\x1cftypavif")
     os.mkfifo(images / "ant" / "pipe.jpg")
     survey = look(tmp_path)
-    assert len(survey.problems) == 25 + 5
+    assert len(survey.all_problems) == 1 + 25 + 5
+    assert len(survey.test_problems) == 6
     for said in (
         "No such file",
         "a web page",
-        "the file is empty",
+        "file is empty",
         "exceeds limit",
         "'avif', a format that is not",
     ):
-        assert any(said in line for line in survey.problems), said
+        assert any(said in line for line in survey.all_problems), said
+
+
+def test_a_search_may_do_without_test_images_that_cannot_be_read(tmp_path, images):
+    """They are said apart, even where there is no other, and the search has its data."""
+    spec = DataSpec("image_folder", root="images")
+    sealed = split_of(open_development(spec, tmp_path, None), spec).test
+    paths = [sorted(images.glob("*/*"))[position] for position in sealed]
+    for damaged in (paths[:1], paths):
+        for path in damaged:
+            path.write_bytes(b"x")
+        survey, data = survey_and_load(spec, tmp_path)
+        assert not survey.problems
+        assert len(survey.test_problems) == len(damaged)
+        assert data.data_hash == survey.data_hash == load_search_data(spec, tmp_path).data_hash
+        assert not survey.test_hash
+
+
+def test_a_file_of_absurd_size_is_not_read(tmp_path, images):
+    os.truncate(images / "ant" / "000.png", 2**40)
+    (problem,) = look(tmp_path).all_problems
+    assert "000.png' cannot be read (1099511627776 bytes; at most" in problem
 
 
 def test_damage_sizes_and_an_empty_class_are_said_together(tmp_path, images):
     noise(images / "ant" / "wide.png", size=(20, 10))
     noise(images / "bee" / "long.png", size=(1, 3000))
     (images / "bee" / "cut.png").write_bytes((images / "bee" / "000.png").read_bytes()[:60])
-    sizes = look(tmp_path).problems
+    sizes = look(tmp_path).all_problems
     assert any("sizes: 10x10 pixels (" in line and "set data.resolution" in line for line in sizes)
     assert any("cut.png" in line for line in sizes)
     (images / "cat").mkdir()
     (images / "cat" / "1.heic").write_bytes(b"x")
-    problems = look(tmp_path, resolution=8).problems
+    problems = look(tmp_path, resolution=8).all_problems
     assert any("class folder" in line and "only 1 .heic" in line for line in problems)
     assert any("cut.png" in line for line in problems)
     assert any(
@@ -305,11 +327,10 @@ def test_damage_of_test_images_apart_is_said_with_that_of_the_others(tmp_path, i
     write_images(tmp_path / "test", {"ant": 4, "bee": 6})
     for path in (images / "ant" / "001.png", tmp_path / "test" / "bee" / "002.png"):
         path.write_bytes(b"x")
-    problems = look(tmp_path, test_root="test").problems
-    assert len(problems) == 2
+    assert len(look(tmp_path, test_root="test").all_problems) == 1 + 2
     (images / "cat").mkdir()
     (tmp_path / "test" / "dog").mkdir()
-    assert len(look(tmp_path, test_root="test").problems) == 4
+    assert len(look(tmp_path, test_root="test").all_problems) == 1 + 4
 
 
 def test_a_folder_that_cannot_be_opened_is_a_problem(tmp_path, images, monkeypatch):
@@ -336,7 +357,7 @@ def test_odd_names_of_files_are_read_and_never_printed_raw(tmp_path, images, nam
     noise(images / "ant" / name, format="PNG")
     assert not look(tmp_path).problems
     (images / "ant" / name).write_bytes(b"x")
-    (problem,) = look(tmp_path).problems
+    (problem,) = look(tmp_path).all_problems
     assert problem.isprintable()
     problem.encode()
 
@@ -358,7 +379,7 @@ def test_no_long_strip_is_grown_before_it_is_cropped(tmp_path, images, monkeypat
         return pytest.fail("grown") if size[0] * size[1] > 10**7 else resize(self, size, *arguments)
 
     monkeypatch.setattr(Image.Image, "resize", bounded)
-    (problem,) = look(tmp_path, resolution=224).problems
+    (problem,) = look(tmp_path, resolution=224).all_problems
     assert (
         "strip.png' cannot be read (1x65500 pixels; one side may be at most 100 times the other)" in problem
     )
@@ -367,5 +388,5 @@ def test_no_long_strip_is_grown_before_it_is_cropped(tmp_path, images, monkeypat
 def test_a_file_of_another_format_starts_no_other_program(tmp_path, images, monkeypatch):
     """Pillow goes by the content: PostScript would be handed to Ghostscript."""
     (images / "ant" / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n")
-    (problem,) = look(tmp_path).problems
+    (problem,) = look(tmp_path).all_problems
     assert "no image of a known format" in problem

@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 from naskd import open_run, search
 from naskd.cli import app
+from naskd.data.sources import open_development, split_of
+from naskd.spec.parse import parse_study
 
 STUDY = """
 name = "own"
@@ -72,16 +74,30 @@ def test_all_commands_say_what_the_images_are(study: Path) -> None:
         assert_said(call(*command))
 
 
-def test_a_damaged_sealed_image_ends_a_search_and_a_retraining_before_they_train(study: Path) -> None:
-    run = search(study)
+def test_a_damaged_sealed_image_is_said_by_a_search_and_ends_a_retraining_before_it_trains(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_study(study)
+    sealed = split_of(open_development(spec.data, spec.base, None), spec.data).test
+    paths = sorted((study.parent / "images").glob("*/*.png"))
+    for position in sealed:
+        paths[position].write_bytes(b"x")
+    found = call("search", study)
+    for result in (found, call("check", study), call("retrain", "runs/own")):
+        assert all(str(paths[position]) in result.stderr for position in sealed)
+        assert result.exit_code == (0 if result is found else 2)
+    monkeypatch.setattr("naskd.runs.retrain.start_run", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        open_run("runs/own").retrain()
+
+
+def test_damage_of_any_part_is_said_at_once(study: Path) -> None:
     for path in (study.parent / "images").glob("*/*.png"):
         path.write_bytes(path.read_bytes()[:60])
-    again = open_run(run.path)
-    with pytest.raises(ValueError, match="20 problems with the images"):
-        again.retrain(observe=lambda *_: pytest.fail("trained"))
     for command in ("check", "search"):
         result = call(command, study)
         assert result.exit_code == 2
+        assert "20 problems with the images" in result.stderr
         assert result.stderr.count("cannot be read") == 20
 
 

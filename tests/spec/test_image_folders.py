@@ -25,13 +25,14 @@ def test_hidden_and_left_behind_folders_are_no_classes(tmp_path: Path) -> None:
     [
         ("train", "val"), ("Train", "Test"), ("training", "validation", "test"), ("train2017", "val2017"),
         ("train_images", "test_images"), ("train", "valid", "labels"), ("training_set", "test_set"), ("train", "dev"),
+        ("seg_train", "seg_test", "seg_pred"), ("images-train", "images-val"), ("trainset", "testset"),
     ],
 )  # fmt: skip
 def test_splits_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     make(tmp_path, *names)
     problem = layout_problem(tmp_path)
     assert "look like splits" in problem
-    assert f"data.root = '{tmp_path / names[0]}'" in problem
+    assert f"data.root = '{tmp_path / next(name for name in names if 'rain' in name)}'" in problem
     test = next((name for name in names if "test" in name.lower()), names[1])
     assert f"data.test_root = '{tmp_path / test}'" in problem
 
@@ -47,7 +48,16 @@ def test_held_out_splits_alone_are_noticed_by_what_they_hold(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "names", [("valid", "invalid"), ("train", "bus", "car"), ("test1", "test2"), ("trainer", "test")]
+    "names",
+    [
+        ("valid", "invalid"),
+        ("train", "bus", "car"),
+        ("test1", "test2"),
+        ("trainer", "test"),
+        ("strength_training", "driving_test"),
+        ("training", "blood test"),
+        ("contest", "train"),
+    ],
 )
 def test_classes_with_such_names_are_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert not layout_problem(make(tmp_path, *names))

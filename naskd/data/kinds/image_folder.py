@@ -31,6 +31,7 @@ from naskd.data.raw import (
     ImageArray,
     Shape,
     Source,
+    UnreadableImagesError,
     UnusableImagesError,
     fit,
     fitted_shape,
@@ -148,7 +149,7 @@ class _Files:
         """See :class:`~naskd.data.raw.ImageFiles`."""
         facts = [known for known in self._facts(index) if not known.problem]
         if not facts:
-            raise InputError([known.problem for known in self._facts(index)])
+            raise UnreadableImagesError([known.problem for known in self._facts(index)])
         channels = channels or max(known.channels for known in facts)
         shapes = {fitted_shape(channels, known.height, known.width, self._spec) for known in facts}
         if len(shapes) > 1:
@@ -161,6 +162,8 @@ class _Files:
 
     def digests(self, index: IndexArray) -> ImageArray:
         """See :class:`~naskd.data.raw.ImageFiles`."""
+        if self._shape is None and (problems := self.damaged(index)):
+            raise UnreadableImagesError(problems)
         shape = self._shape_at(int(index[0]))
         return decoded_once(
             self._cache,
@@ -207,7 +210,7 @@ class _Files:
         """Decode these images, and keep what `make` makes of each, of shape `row`.
 
         Raises:
-            InputError: Some cannot be read, or have another shape; the message names them all.
+            UnreadableImagesError: Some cannot be read, or have another shape.
         """
         made = np.empty((len(index), *row), np.uint8)
 
@@ -220,7 +223,7 @@ class _Files:
             made[position] = make(pixels)
 
         if problems := self._each(index, shape[0], keep):
-            raise InputError(problems)
+            raise UnreadableImagesError(problems)
         return made
 
     def _each(
