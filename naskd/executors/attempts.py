@@ -123,7 +123,9 @@ class Attempts:
         if result.blames_device and shares_device and not attempt.alone:
             what = f"lost its device ({result.reason})" if result.device_lost else "was out of device memory"
             _LOG.warning("%s %s; it runs again alone", attempt.name, what)
-            self._again.append(replace(attempt, number=attempt.number + 1, alone=True, result=None, watch=None))
+            self._again.append(
+                replace(attempt, number=attempt.number + 1, alone=True, result=None, watch=None)
+            )
             return
         self._tell(attempt.job, result)
 
@@ -152,7 +154,9 @@ class Attempts:
         deaths = attempt.deaths + 1
         if deaths <= self.context.resources.spec.execution.retries:
             _LOG.warning("%s lost its worker (%s); it is taken up again", attempt.name, why)
-            self._again.append(replace(attempt, number=attempt.number + 1, deaths=deaths, result=None, watch=None))
+            self._again.append(
+                replace(attempt, number=attempt.number + 1, deaths=deaths, result=None, watch=None)
+            )
             return
         times = "once" if deaths == 1 else f"{deaths} times"
         if not begun:

@@ -34,7 +34,7 @@ class Watch:
 class TimeLimits:
     """The limits of a study's ``[execution]``, and what follows from its ``budget.seconds``.
 
-    A search waits for the trials that run when its time is over. One that ends no epoch any more would keep it for ever.
+    A search waits for the trials that run when its time is over. One that ends no epoch any more would keep it.
 
     Args:
         spec: The study.
@@ -61,9 +61,9 @@ class TimeLimits:
     def overdue(self, watch: Watch) -> str:
         """Why a job is to be ended; "" while it has time."""
         limits, now = self._execution, self._clock()
-        if limits.trial_seconds is not None and watch.job.kind == "trial":
-            if now - watch.began >= limits.trial_seconds:
-                return f"took longer than execution.trial_seconds = {limits.trial_seconds:g}"
+        trial = limits.trial_seconds if watch.job.kind == "trial" else None
+        if trial is not None and now - watch.began >= trial:
+            return f"took longer than execution.trial_seconds = {trial:g}"
         silent = now - watch.sign
         if silent >= limits.epoch_seconds:
             return f"an epoch took longer than execution.epoch_seconds = {limits.epoch_seconds:g}"

@@ -20,7 +20,7 @@ from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import count_kinds
-from naskd.study.space import Space
+from naskd.study.space import Space, timed
 from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
@@ -90,7 +90,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     check_loggers(spec.execution.callbacks)
     for name in spec.objectives:
         OBJECTIVES[name]
-    space = load_function(spec.space, spec.base)
+    space = timed(load_function(spec.space, spec.base), spec.execution.space_seconds)
     if brings := EXECUTORS[spec.execution.executor].brings:
         return OpenStudy(spec, space, imported(brings)(spec), None)
     resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")

@@ -38,8 +38,7 @@ def ended_when(
     """Inside, :class:`OutOfTimeError` is raised as soon as `overdue` gives a reason.
 
     A sleep or a wait of the main thread is broken off; of another thread it is not. What computes in C is told when it
-    comes back to Python. ``os._exit`` raises ``SystemExit``: who leaves without a word would end a search with exit code
-    0.
+    comes back to Python. ``os._exit`` raises ``SystemExit``: otherwise a search would end without a word.
 
     Args:
         overdue: Called in a thread of its own; "" while there is time.
@@ -90,7 +89,7 @@ def within(seconds: float, reason: str) -> Iterator[None]:
 
 
 def _tell(thread: int, in_main: bool, reason: str) -> None:
-    global _reason  # noqa: PLW0603 - a signal's handler can be given nothing
+    global _reason
     _reason = reason
     if in_main:
         signal.pthread_kill(thread, signal.SIGALRM)

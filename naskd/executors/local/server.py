@@ -24,8 +24,8 @@ PRELOADED = (
     "safetensors.torch",
     "torch._dynamo",
 )
-"""What ends the server; the worker, and what it imports later than at the top: for a study's space, for a teacher's file, for an optimizer's
-first step.
+"""What ends the server; the worker; and what the worker imports later than at the top: for a study's space, for a
+teacher's file, for an optimizer's first step.
 
 Not pyarrow, which starts a thread.
 """
