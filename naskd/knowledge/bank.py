@@ -94,7 +94,8 @@ class BankedSource:
         self.n_views = n_views
         self.n_columns = min(n_views, n_epochs)
         self.budget_bytes = budget_bytes
-        self.foreseen = tuple(cast(KnowledgeLoss, _Foreseen(loss)) for loss in foreseen)
+        self.foreseen = tuple(foreseen)
+        self._others = tuple(cast(KnowledgeLoss, _Foreseen(loss)) for loss in foreseen)
         self.folder = folder
         self.copies = copies if copies is not None else DeviceCopies(source.device, budget_bytes)
         self.asked_images = 0
@@ -181,7 +182,7 @@ class BankedSource:
             self._columns.update(self._pass_over(column, epoch, losses))
             return
         names = {name for loss in losses for name in self._names(loss)}
-        useful = names | {name for loss in self.foreseen for name in self._names(loss) if self._fits[name]}
+        useful = names | {name for loss in self._others for name in self._names(loss) if self._fits[name]}
         try:
             with self._files.locked(column):
                 self._map(column, useful)
@@ -202,7 +203,7 @@ class BankedSource:
         def is_missing(names: Iterable[str]) -> bool:
             return any(self._fits[name] and (name, column) not in self._columns for name in names)
 
-        wanted = [loss for loss in self.foreseen if is_missing(self._names(loss))]
+        wanted = [loss for loss in self._others if is_missing(self._names(loss))]
         parts: dict[str, list[Tensor]] = {}
         for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
             images = self.images(chunk, epoch)
