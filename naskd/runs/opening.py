@@ -21,7 +21,13 @@ from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import count_kinds
 from naskd.study.space import Space, timed
-from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
+from naskd.study.space_sample import (
+    SpaceSample,
+    check_warm_start,
+    describe_range,
+    methods_of_the_script,
+    sample_space,
+)
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
@@ -153,7 +159,10 @@ def dry_run(
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
     opened = opened.given(spec=spec)
     sample = opened.sample()
-    return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}
+    # A worker process knows nothing of the script that runs.
+    apart = not methods_of_the_script(sample, spec.objectives)
+    chosen = [config for config, _ in sample.designs[:designs]]
+    return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}
 
 
 @contextmanager

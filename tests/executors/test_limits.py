@@ -89,14 +89,14 @@ def _catch_all() -> None:
         try:
             while True:
                 pass
-        except Exception:  # noqa: S112
+        except Exception:
             continue
 
 
 @pytest.mark.parametrize("hang", [_sleep, _catch_all])
 def test_code_is_ended_where_it_is(hang: Any):
     before = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(OutOfTimeError, match="^too long$"), within(0.02, "too long"):
+    with pytest.raises(OutOfTimeError, match=r"^too long$"), within(0.02, "too long"):
         hang()
     assert signal.getsignal(signal.SIGALRM) is before
     with within(60, "too long"):
@@ -249,7 +249,9 @@ def test_who_is_stuck_leaves_a_note_and_a_message(tmp_path: Path, monkeypatch, c
     file = FaultFile(tmp_path, "key")
     file.leave("trial 3", "took longer than execution.trial_seconds = 5")
     assert ended == [1]
-    assert capsys.readouterr().err.startswith("error: trial 3 took longer than execution.trial_seconds = 5, in")
+    assert capsys.readouterr().err.startswith(
+        "error: trial 3 took longer than execution.trial_seconds = 5, in"
+    )
     found = file.take()
     assert found is not None
     assert found[0] == "took longer than execution.trial_seconds = 5"
