@@ -219,8 +219,8 @@ class ExecutionSpec(Configured):
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
-        retries: How often a trial is run again when its worker dies. Not when it has done so by itself, by a
-            segmentation fault for instance, which would come again.
+        retries: How often a trial is run again when its worker, or the whole search, dies. Not of a native fault of its
+            own, such as a segmentation fault, which would come again.
         trial_seconds: Wall time of one trial, at most; default no limit.
         epoch_seconds: Wall time of one epoch of a trial or of a network that trials share, at most; all that comes
             before the first epoch and after the last counts as one.
