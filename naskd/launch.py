@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from naskd.spec.errors import left
 from naskd.spec.executors import EXECUTORS
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -58,7 +59,10 @@ def search(
     prepare(spec)
     from naskd.runs.search import run_search
 
-    return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe, observers)
+    try:
+        return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe, observers)
+    except SystemExit as error:  # a script that searches would end without a word, with exit code 0 perhaps
+        raise left(error) from error
 
 
 def prepare(spec: StudySpec) -> None:

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from naskd import __version__
 from naskd.cli.printing import say
-from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.errors import InputError, NaskdError, left
 
 _INTERRUPTED = 130
 
@@ -42,6 +42,9 @@ class Commands(TyperGroup):
         except NaskdError as error:
             say(f"error: {error}")
             code = 2 if isinstance(error, InputError) else 1
+        except SystemExit as error:  # no command leaves so: a user's code has
+            say(f"error: {left(error)}")
+            code = 1
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise

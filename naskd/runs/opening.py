@@ -21,8 +21,14 @@ from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import count_kinds
-from naskd.study.space import Space
-from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
+from naskd.study.space import Space, timed
+from naskd.study.space_sample import (
+    SpaceSample,
+    check_warm_start,
+    describe_range,
+    methods_of_the_script,
+    sample_space,
+)
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
@@ -93,7 +99,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     check_loggers(spec.execution.callbacks)
     for name in spec.objectives:
         OBJECTIVES[name]
-    space = load_function(spec.space, spec.base)
+    space = timed(load_function(spec.space, spec.base), spec.execution.space_seconds)
     if brings := EXECUTORS[spec.execution.executor].brings:
         return OpenStudy(spec, space, imported(brings)(spec), None)
     survey, resources = survey_resources(spec, runs)
@@ -171,7 +177,10 @@ def dry_run(
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
     opened = opened.given(spec=spec)
     sample = opened.sample()
-    return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}
+    # A worker process knows nothing of the script that runs.
+    apart = not methods_of_the_script(sample, spec.objectives)
+    chosen = [config for config, _ in sample.designs[:designs]]
+    return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}
 
 
 @contextmanager

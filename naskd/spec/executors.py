@@ -59,10 +59,17 @@ def _check_processes(given: Mapping[str, Any], _: Path) -> list[Problem]:
 
 def _check_ray(given: Mapping[str, Any], _: Path) -> list[Problem]:
     gpus = given.get("gpus_per_trial", 0)
-    if gpus <= 1 or not gpus % 1:
-        return []
-    allowed = "a whole number, or at most 1: a fraction shares one device"
-    return [Problem("gpus_per_trial", format_value(gpus), allowed)]
+    found = []
+    if gpus > 1 and gpus % 1:
+        allowed = "a whole number, or at most 1: a fraction shares one device"
+        found.append(Problem("gpus_per_trial", format_value(gpus), allowed))
+    try:
+        Path.home()
+    except RuntimeError:
+        # A container that is run by a number, without an entry for it among the users.
+        allowed = "with a home folder, where Ray keeps its token: set HOME to a folder that can be written to"
+        found.append(Problem("executor", format_value("ray"), allowed))
+    return found
 
 
 def _check_replay(given: Mapping[str, Any], base: Path) -> list[Problem]:

@@ -219,7 +219,13 @@ class ExecutionSpec(Configured):
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
-        retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
+        retries: How often a trial is run again when its worker, or the whole search, dies. Not of a native fault of its
+            own, such as a segmentation fault, which would come again.
+        trial_seconds: Wall time of one trial, at most; default no limit.
+        epoch_seconds: Wall time of one epoch of a trial or of a network that trials share, at most; all that comes
+            before the first epoch and after the last counts as one.
+        start_seconds: How long a worker may take to start, and a teacher to be built.
+        space_seconds: How long one call of the search space may take.
         callbacks: Names of registered loggers that follow the trials; see :mod:`naskd.spec.loggers`.
         options: Of the executor's card.
     """
@@ -239,6 +245,10 @@ class ExecutionSpec(Configured):
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: str | None = None
     retries: Annotated[int, Field(ge=0)] = 3
+    trial_seconds: Positive | None = None
+    epoch_seconds: Positive = 6 * 3600.0
+    start_seconds: Positive = 600.0
+    space_seconds: Positive = 60.0
     callbacks: Callbacks = ()
     options: Options = ()
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import naskd
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 
 _PREFIX = "naskd_user_"
@@ -86,10 +86,10 @@ def import_file(path: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a user's file may raise, the answer is one line that says where
+        except USERS as error:  # whatever a user's file may raise, the answer is one line that says where
             del sys.modules[name]
             line = _line_of(error, path)
-            raise InputError(f"{path}:{line}: cannot be imported: {type(error).__name__}: {error}") from error
+            raise InputError(f"{path}:{line}: cannot be imported: {one_line(error)}") from error
     return module
 
 
@@ -214,7 +214,7 @@ def _imported_modules(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _line_of(error: Exception, path: Path) -> int:
+def _line_of(error: BaseException, path: Path) -> int:
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return error.lineno
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]

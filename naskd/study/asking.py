@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from naskd.spec.clock import Clock
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
@@ -144,7 +144,7 @@ class Asking:
             return None, f"invalid: {str(error).splitlines()[0]}"
         except UpdateFinishedTrialError:
             raise
-        except Exception as error:  # a user's space may raise anything; the answer names it
+        except USERS as error:  # a user's space may raise anything; the answer names it
             raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
         if not isinstance(proposed, TrialConfig):
             what = f"returned {type(proposed).__name__}; it must return a TrialConfig"

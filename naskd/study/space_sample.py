@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import InputError, UnknownNameError
+from naskd.spec.errors import USERS, InputError, UnknownNameError
 from naskd.spec.objectives import OBJECTIVES, Objective, needs_reference
 from naskd.spec.registry import imported
 from naskd.spec.study import StudySpec
@@ -111,7 +111,7 @@ def sample_space(
             found = [f"invalid: {str(error).splitlines()[0]}"]
         except _NoDesignError as error:
             raise InputError(f"the search space {spec.space} {error}") from None
-        except Exception as error:  # a user's space may raise anything; the answer names it
+        except USERS as error:  # a user's space may raise anything; the answer names it
             raise InputError(
                 f"the search space {spec.space} raised {type(error).__name__}: {error}"
             ) from error
