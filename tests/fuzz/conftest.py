@@ -11,9 +11,10 @@ OUTCOMES = ("refused", "made again", "unchanged", "read as written")
 
 
 @pytest.fixture(autouse=True)
-def _no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches collect garbage before they start, which takes longer here than all else that they do."""
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes longer here than all else: collecting garbage before a search, and most of its sample."""
     monkeypatch.setattr("gc.collect", lambda *generation: 0)
+    monkeypatch.setattr("naskd.runs.opening.OpenStudy.sample.__defaults__", (24,))
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def limited() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def call(*arguments: object) -> Result:
+def call(*arguments: object, codes: tuple[int, ...] = CODES) -> Result:
     """Run a command in this process, and judge what holds of every one."""
     words = [str(a) for a in arguments]
     with limited():
@@ -54,8 +54,8 @@ def call(*arguments: object) -> Result:
     if not (result.exception is None or isinstance(result.exception, SystemExit)):
         trace = "".join(traceback.format_exception(result.exception))
         raise AssertionError(f"a traceback: {said}\n{trace[-4000:]}")
-    assert "Traceback" not in result.output, f"a traceback: {said}"
-    assert result.exit_code in CODES, f"exit code {result.exit_code}: {said}"
+    assert "Traceback" not in result.stderr, f"a traceback: {said}"
+    assert result.exit_code in codes, f"exit code {result.exit_code}: {said}"
     if result.exit_code:
         assert result.stderr.strip(), f"it failed and said nothing: {said}"
     assert not (odd := controls(result.output)), f"control characters {odd}: {said!r}"
