@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 AREAS = ("study files", "runs", "data folders")
-OUTCOMES = ("refused", "made again", "unchanged", "read as written")
+OUTCOMES = ("refused", "made again", "unchanged", "read as written", "left out and said")
 
 
 @pytest.fixture(autouse=True)
