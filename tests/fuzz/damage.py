@@ -105,7 +105,9 @@ def swap_lines(data: bytes, draw: random.Random) -> bytes:
 def foreign_line(data: bytes, draw: random.Random) -> bytes:
     """A line that is none of ours."""
     lines = _lines(data)
-    lines.insert(draw.randrange(len(lines) + 1), draw.choice([b"<<<<<<< HEAD\n", b"{}\n", b"0\n", b"hello = there\n"]))
+    lines.insert(
+        draw.randrange(len(lines) + 1), draw.choice([b"<<<<<<< HEAD\n", b"{}\n", b"0\n", b"hello = there\n"])
+    )
     return b"".join(lines)
 
 
@@ -116,7 +118,7 @@ LINES: dict[str, Change] = {
 
 
 def damaged(data: bytes, how: str, seed: int) -> bytes:
-    """`data` after a change: of :data:`BYTES` or :data:`LINES` by its name, or all of it replaced by one of :data:`FOREIGN`.
+    """`data` after a change of :data:`BYTES` or :data:`LINES` by its name, or something of :data:`FOREIGN` instead.
 
     It is another file in any case: the seed goes on until it is.
     """

@@ -92,7 +92,9 @@ def _bytes() -> Iterator[Case]:
         for seed in range(times.get(how, 2)):
             suffix = ("png", "jpg")[seed % 2]
 
-            def change(folder: Path, files: list[Path], how: str = how, seed: int = seed, suffix: str = suffix) -> None:
+            def change(
+                folder: Path, files: list[Path], how: str = how, seed: int = seed, suffix: str = suffix
+            ) -> None:
                 path = chosen(files, seed, suffix)
                 path.write_bytes(damaged(path.read_bytes(), how, seed))
 
@@ -114,7 +116,12 @@ def _png(width: int, height: int, pixels: bytes = b"", depth: int = 8, kind: int
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _pictures() -> Iterator[Case]:
@@ -122,7 +129,9 @@ def _pictures() -> Iterator[Case]:
     rows = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
     colour = picture("apple", 0)
 
-    def saved(name: str, image: Callable[[], Image.Image], **options: object) -> Callable[[Path, list[Path]], object]:
+    def saved(
+        name: str, image: Callable[[], Image.Image], **options: object
+    ) -> Callable[[Path, list[Path]], object]:
         def change(folder: Path, files: list[Path]) -> None:
             files[0].unlink()
             image().save(files[0].with_name(name), **options)
@@ -151,7 +160,9 @@ def _pictures() -> Iterator[Case]:
         "sixteen_bits_dark": saved("0.png", lambda: Image.fromarray((rows * 2).astype(np.uint16))),
         "thirty_two_bits": saved("0.tif", lambda: Image.fromarray(rows.astype(np.int32))),
         "floats": saved("0.tif", lambda: Image.fromarray((rows / 255).astype(np.float32))),
-        "transparent": saved("0.png", lambda: Image.merge("RGBA", [*colour.split(), Image.new("L", (SIDE, SIDE))])),
+        "transparent": saved(
+            "0.png", lambda: Image.merge("RGBA", [*colour.split(), Image.new("L", (SIDE, SIDE))])
+        ),
         "frames": saved("0.webp", lambda: colour, save_all=True, append_images=[picture("berry", 1)]),
     }
     words = ("0.", "16 bit", "32 bit", "transparen", "frame")
@@ -189,7 +200,10 @@ def _entries() -> Iterator[Case]:
         "backup": (with_file("apple/0.png.bak"), (".bak",)),
         "no_suffix": (with_file("apple/IMG_0009"), ("IMG_0009", "without", "suffix")),
         "archive": (with_file("apple/more.zip", b"PK"), (".zip",)),
-        "loose": (lambda folder, files: picture("apple", 9).save(folder / "images" / "9.png"), ("9.png", "images")),
+        "loose": (
+            lambda folder, files: picture("apple", 9).save(folder / "images" / "9.png"),
+            ("9.png", "images"),
+        ),
         "loose_text": (with_file("readme.md"), ("readme.md", ".md")),
         "hidden_folder": (with_file(".thumbs/1.png"), (".thumbs", "hidden", "dot")),
         "hidden_in_class": (with_file("apple/.old/1.png"), (".old", "hidden", "dot")),
@@ -200,17 +214,47 @@ def _entries() -> Iterator[Case]:
     either = {
         "empty_class": (lambda folder, files: (folder / "images" / "date").mkdir(), ("date",)),
         "class_without_images": (with_file("date/notes.txt"), ("date",)),
-        "folder_called_png": (lambda folder, files: (folder / "images" / "apple" / "9.png").mkdir(), ("9.png",)),
+        "folder_called_png": (
+            lambda folder, files: (folder / "images" / "apple" / "9.png").mkdir(),
+            ("9.png",),
+        ),
         "pipe": (lambda folder, files: os.mkfifo(folder / "images" / "apple" / "9.png"), ("9.png",)),
-        "dangling": (lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("no"), ("9.png",)),
-        "link_to_itself": (lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("9.png"), ("9.png",)),
-        "link_to_own_folder": (lambda folder, files: (folder / "images" / "apple" / "more").symlink_to("."), ("more",)),
-        "link_to_root": (lambda folder, files: (folder / "images" / "apple" / "all").symlink_to(".."), ("all",)),
-        "link_to_class": (lambda folder, files: (folder / "images" / "apple" / "more").symlink_to("../berry"), ("more", "berry")),
-        "class_is_link_to_root": (lambda folder, files: (folder / "images" / "all").symlink_to("."), ("all",)),
-        "class_twice": (lambda folder, files: (folder / "images" / "date").symlink_to("apple"), ("date", "apple")),
-        "null": (lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("/dev/null"), ("9.png",)),
-        "zero": (lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("/dev/zero"), ("9.png",)),
+        "dangling": (
+            lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("no"),
+            ("9.png",),
+        ),
+        "link_to_itself": (
+            lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("9.png"),
+            ("9.png",),
+        ),
+        "link_to_own_folder": (
+            lambda folder, files: (folder / "images" / "apple" / "more").symlink_to("."),
+            ("more",),
+        ),
+        "link_to_root": (
+            lambda folder, files: (folder / "images" / "apple" / "all").symlink_to(".."),
+            ("all",),
+        ),
+        "link_to_class": (
+            lambda folder, files: (folder / "images" / "apple" / "more").symlink_to("../berry"),
+            ("more", "berry"),
+        ),
+        "class_is_link_to_root": (
+            lambda folder, files: (folder / "images" / "all").symlink_to("."),
+            ("all",),
+        ),
+        "class_twice": (
+            lambda folder, files: (folder / "images" / "date").symlink_to("apple"),
+            ("date", "apple"),
+        ),
+        "null": (
+            lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("/dev/null"),
+            ("9.png",),
+        ),
+        "zero": (
+            lambda folder, files: (folder / "images" / "apple" / "9.png").symlink_to("/dev/zero"),
+            ("9.png",),
+        ),
         "name_not_utf8": (_renamed(b"9\xff.png"), ("9",)),
         "name_escape": (_renamed(b"\x1b[2J9.png"), ("9.png",)),
         "name_newline": (_renamed(b"9\n9.png"), ("9.png",)),
@@ -219,7 +263,9 @@ def _entries() -> Iterator[Case]:
         "class_newline": (_class_renamed(b"app\nle"), ("app",)),
     }
     for name, (change, words) in either.items():
-        yield Case(f"entry-{name}", change, EITHER, words, silent=name.startswith(("name", "class_esc", "class_n")))
+        yield Case(
+            f"entry-{name}", change, EITHER, words, silent=name.startswith(("name", "class_esc", "class_n"))
+        )
     for name in ("two words", "-9", "90%d{x}", "\u00e4\U0001f600", "n" * 200):
         yield Case(f"entry-name-{name[:9]}", _renamed(f"{name}.png".encode()), ALL, ("",), silent=True)
 
@@ -229,7 +275,9 @@ def _renamed(name: bytes) -> Callable[[Path, list[Path]], object]:
 
 
 def _class_renamed(name: bytes) -> Callable[[Path, list[Path]], object]:
-    return lambda folder, files: os.rename(folder / "images" / "apple", os.path.join(os.fsencode(folder / "images"), name))
+    return lambda folder, files: os.rename(
+        folder / "images" / "apple", os.path.join(os.fsencode(folder / "images"), name)
+    )
 
 
 def _shapes() -> Iterator[Case]:
@@ -281,23 +329,74 @@ def _shapes() -> Iterator[Case]:
     }
     for name, (change, words) in refused.items():
         yield Case(f"folder-{name}", change, REFUSED, words)
-    yield Case("folder-is_file", lambda folder, files: (moved("gone")(folder, files), (folder / "images").write_text("x")), REFUSED, ("images",))
-    yield Case("folder-one_level_too_low", lambda folder, files: (moved("all/images")(folder, files), (folder / "images").symlink_to("all/images/apple")), REFUSED, ("images",))
-    yield Case("folder-two_images_each", keep(tuple(CLASSES), 2), EITHER, ("apple", "class", "images"), silent=True)
-    yield Case("folder-copy-in-class", doubled("apple/0.png", "apple/9.png"), (EACH + 1, EACH, EACH), ("twice", "equal", "same", "cop", "duplicate", "9.png"))
-    yield Case("folder-copy-in-other-class", doubled("apple/0.png", "berry/9.png"), (EACH, EACH + 1, EACH), ("twice", "equal", "same", "cop", "duplicate", "9.png"))
+    yield Case(
+        "folder-is_file",
+        lambda folder, files: (moved("gone")(folder, files), (folder / "images").write_text("x")),
+        REFUSED,
+        ("images",),
+    )
+    yield Case(
+        "folder-one_level_too_low",
+        lambda folder, files: (
+            moved("all/images")(folder, files),
+            (folder / "images").symlink_to("all/images/apple"),
+        ),
+        REFUSED,
+        ("images",),
+    )
+    yield Case(
+        "folder-two_images_each", keep(tuple(CLASSES), 2), EITHER, ("apple", "class", "images"), silent=True
+    )
+    yield Case(
+        "folder-copy-in-class",
+        doubled("apple/0.png", "apple/9.png"),
+        (EACH + 1, EACH, EACH),
+        ("twice", "equal", "same", "cop", "duplicate", "9.png"),
+    )
+    yield Case(
+        "folder-copy-in-other-class",
+        doubled("apple/0.png", "berry/9.png"),
+        (EACH, EACH + 1, EACH),
+        ("twice", "equal", "same", "cop", "duplicate", "9.png"),
+    )
     test = STUDY.format(side=SIDE).replace('root = "images"\n', 'root = "images"\ntest_root = "test"\n')
     tests = {
         "copy": (lambda root: write_folder(root), ALL, ("test",)),
-        "class_missing": (lambda root: [write_folder(root), [f.unlink() for f in (root / "cherry").iterdir()], (root / "cherry").rmdir()], EITHER, ("cherry",)),
-        "class_too_many": (lambda root: [write_folder(root, first=50), (root / "date").mkdir(), picture("apple", 99).save(root / "date" / "1.png")], REFUSED, ("date",)),
-        "other_case": (lambda root: [write_folder(root, first=50), (root / "apple").rename(root / "Apple")], REFUSED, ("Apple",)),
+        "class_missing": (
+            lambda root: [
+                write_folder(root),
+                [f.unlink() for f in (root / "cherry").iterdir()],
+                (root / "cherry").rmdir(),
+            ],
+            EITHER,
+            ("cherry",),
+        ),
+        "class_too_many": (
+            lambda root: [
+                write_folder(root, first=50),
+                (root / "date").mkdir(),
+                picture("apple", 99).save(root / "date" / "1.png"),
+            ],
+            REFUSED,
+            ("date",),
+        ),
+        "other_case": (
+            lambda root: [write_folder(root, first=50), (root / "apple").rename(root / "Apple")],
+            REFUSED,
+            ("Apple",),
+        ),
         "damaged": (lambda root: write_folder(root, first=50)[0].write_bytes(b"x"), REFUSED, ("50.png",)),
         "empty": (lambda root: root.mkdir(), REFUSED, ("test",)),
         "file": (lambda root: root.write_text("x"), REFUSED, ("test",)),
     }
     for name, (make, counts, words) in tests.items():
-        yield Case(f"test_root-{name}", lambda folder, files, make=make: make(folder / "test"), counts, words, study=test)
+        yield Case(
+            f"test_root-{name}",
+            lambda folder, files, make=make: make(folder / "test"),
+            counts,
+            words,
+            study=test,
+        )
 
 
 def cases() -> list[Case]:

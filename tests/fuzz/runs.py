@@ -15,7 +15,7 @@ import naskd
 from naskd.spec.errors import InputError
 from naskd.store.checkpoints import CheckpointStore
 
-from .damage import BYTES, FOREIGN, LINES, damaged
+from .damage import BYTES, LINES, damaged
 from .oracle import call, refused
 
 STUDY = """\
@@ -157,10 +157,13 @@ class Made:
 
     def loaded(self, *names: str) -> str | None:
         """The weights of the exported file."""
+        problem, state = "", {}
         try:
             state = naskd.load(self.run / EXPORTED).state_dict()
         except InputError as error:
-            assert any(name in str(error) for name in names), f"it does not say where: {error}"
+            problem = str(error)
+        if problem:
+            assert any(name in problem for name in names), f"it does not say where: {problem}"
             return None
         content = hashlib.sha256()
         for name, tensor in sorted(state.items()):
@@ -177,7 +180,17 @@ class Made:
 
 def results(record: Mapping[str, Any]) -> dict[str, Any]:
     """What was found, by design; without times, numbers of trials and what a cache saved."""
-    kept = ("state", "val_accuracy", "best_val_accuracy", "macs", "n_params", "size_bytes", "seed", "train_macs", "curve")
+    kept = (
+        "state",
+        "val_accuracy",
+        "best_val_accuracy",
+        "macs",
+        "n_params",
+        "size_bytes",
+        "seed",
+        "train_macs",
+        "curve",
+    )
     trials = [t for t in record["trials"] if t["state"] not in ("WAITING", "PRUNED") and not t["retried"]]
     found = {t["config_id"]: {key: t[key] for key in kept} for t in trials}
     assert len(found) == len(trials), "a design is there twice"
@@ -288,10 +301,17 @@ def cases() -> Iterator[Case]:
         yield from (Case(target, "flip", seed) for seed in range(flips))
         few = flips < 4
         changes = ["truncate"] if few else [how for how in BYTES if how != "flip"]
-        yield from (Case(target, how, seed) for how in changes for seed in range(2 if target == "journal" else 1))
+        yield from (
+            Case(target, how, seed) for how in changes for seed in range(2 if target == "journal" else 1)
+        )
         if target in TEXT:
-            yield from (Case(target, how, seed) for how in LINES for seed in range(3 if target == "journal" else 0))
+            yield from (
+                Case(target, how, seed) for how in LINES for seed in range(3 if target == "journal" else 0)
+            )
         foreign = ["text"] if few else ["empty", "text", "zeros", "png"]
         foreign += [] if target not in TEXT else ["json_list", "json_null", "html", "lfs"]
         yield from (Case(target, how, 0) for how in foreign)
-        yield from (Case(target, how, 0) for how in ("other", "folder", *(() if target in NEED_NOT_BE else ("missing",))))
+        yield from (
+            Case(target, how, 0)
+            for how in ("other", "folder", *(() if target in NEED_NOT_BE else ("missing",)))
+        )

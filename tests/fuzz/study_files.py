@@ -264,7 +264,9 @@ def _by_values() -> Iterator[Case]:
         for line in _settings(base):
             for value in draw.sample(sorted(VALUES), each):
                 key = BASES[base].splitlines()[line].partition(" = ")[0].strip('"')
-                data = _edited(base, line, lambda text, value=value: f"{text.partition(' = ')[0]} = {VALUES[value]}")
+                data = _edited(
+                    base, line, lambda text, value=value: f"{text.partition(' = ')[0]} = {VALUES[value]}"
+                )
                 yield _study(f"{base}-line{line + 1}-{key}-{value}", base, data, key)
 
 
@@ -296,7 +298,11 @@ def _absurd() -> Iterator[Case]:
     for levels in (50, 400, 5000):
         for shape, text in _nested(levels).items():
             yield _study(f"whole-{levels}-{shape}", "whole", f"{text}\n{WHOLE}".encode())
-    yield _study("whole-400-stages", "whole", WHOLE.replace("stages = ", f"stages = {'[' * 400}{']' * 400} # ").encode())
+    yield _study(
+        "whole-400-stages",
+        "whole",
+        WHOLE.replace("stages = ", f"stages = {'[' * 400}{']' * 400} # ").encode(),
+    )
     texts = {
         "bom": b"\xef\xbb\xbf" + WHOLE.encode(),
         "utf16": WHOLE.encode("utf-16"),
@@ -415,7 +421,7 @@ WORDS = {
 }
 """What else helps to find the mistake in a space."""
 
-HELPER = '''\
+HELPER = """\
 from naskd.config import ArchitectureSpec, DistillationSpec, KnowledgeTerm, StageSpec, TrainingSpec, TrialConfig
 
 
@@ -428,7 +434,7 @@ def joint_of(trial, block="basic", kind="logits", width=4, depth=1, rate=1e-3, o
     return TrialConfig(architecture, DistillationSpec((KnowledgeTerm(kind),), **teaching), training)
 
 
-'''
+"""
 
 
 def _programs() -> Iterator[Case]:
@@ -444,7 +450,12 @@ def _programs() -> Iterator[Case]:
             yield Case(f"plain-{name}-{how}", "plain", writing(name, whole), (name,))
     for how, body in SPACES.items():
         head = "def joint():\n    return None\n" if body is None else f"def joint(trial):\n{body}"
-        yield Case(f"plain-space-{how}", "plain", writing("space.py", HELPER + head), ("space.py", *WORDS.get(how, ())))
+        yield Case(
+            f"plain-space-{how}",
+            "plain",
+            writing("space.py", HELPER + head),
+            ("space.py", *WORDS.get(how, ())),
+        )
 
 
 def cases() -> list[Case]:

@@ -78,7 +78,11 @@ AFTER: dict[str, Callable[[list[Path]], object]] = {
     "removed": lambda files: files[0].unlink(),
     "added": lambda files: files[0].with_name("new.png").write_bytes(files[2].read_bytes()),
     "class_added": lambda files: folders.write_folder(files[0].parents[1] / "x", 1),
-    "swapped": lambda files: (files[0].rename(files[0].with_name("tmp")), files[-2].rename(files[0]), files[0].with_name("tmp").rename(files[-2])),
+    "swapped": lambda files: (
+        files[0].rename(files[0].with_name("tmp")),
+        files[-2].rename(files[0]),
+        files[0].with_name("tmp").rename(files[-2]),
+    ),
     "class_renamed": lambda files: files[0].parent.rename(files[0].parent.with_name("aardvark")),
     "damaged": lambda files: files[0].write_bytes(files[0].read_bytes()[:60]),
 }
@@ -87,7 +91,11 @@ AFTER: dict[str, Callable[[list[Path]], object]] = {
 @pytest.mark.parametrize("how", sorted(AFTER))
 @pytest.mark.parametrize("command", ["search", "retrain", "export"])
 def test_changed_after_the_search(
-    how: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Callable[[str, str], None]
+    how: str,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Callable[[str, str], None],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     files: list[Path] = []

@@ -48,7 +48,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     with pytest.MonkeyPatch.context() as patches:
         home = tmp_path_factory.mktemp("runs")
         patches.chdir(home)
-        made, other = (runs.made_by_another_process(home / name, n) for n, name in enumerate(("whole", "other")))
+        made, other = (
+            runs.made_by_another_process(home / name, n) for n, name in enumerate(("whole", "other"))
+        )
         copy = made.copy(home / "copy")
         front, shown, retrained, weights = copy.front(), copy.shown(), copy.retrained(), copy.exported()
         searched = copy.searched()
@@ -81,7 +83,9 @@ def test_damaged(
     case.befall(made, whole.other)
     after = _content(path)
     names = (path.name, path.parent.name) if case.target in NAMED_BY_FOLDER else (path.name,)
-    answers = _answers(case, made, names, whole, earlier=case.target == "journal" and _is_beginning(after, before))
+    answers = _answers(
+        case, made, names, whole, earlier=case.target == "journal" and _is_beginning(after, before)
+    )
     if not all(answers):
         outcome("runs", "refused")
     else:
@@ -108,9 +112,14 @@ def _answers(case: Case, made: Made, names: tuple[str, ...], whole: Whole, earli
             expected = {key: value for key, value in expected.items() if key in answer}
         if earlier and answer is not None:
             assert len(answer) == runs.TRIALS
-            expected = {**answer, **{config: result for config, result in expected.items() if config in answer}}
+            expected = {
+                **answer,
+                **{config: result for config, result in expected.items() if config in answer},
+            }
         if answer is not None and answer != expected:
-            raise AssertionError(f"{what}: another answer, and nobody says so: {_difference(answer, expected)}")
+            raise AssertionError(
+                f"{what}: another answer, and nobody says so: {_difference(answer, expected)}"
+            )
         found.append(answer is not None)
     return found
 
@@ -122,10 +131,14 @@ def _same_trial(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _difference(one: Any, other: Any, place: str = "") -> str:
     """The first place where two answers differ."""
     if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
-        return next(_difference(one[key], other[key], f"{place}.{key}") for key in one if one[key] != other[key])
+        return next(
+            _difference(one[key], other[key], f"{place}.{key}") for key in one if one[key] != other[key]
+        )
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return next(
-            _difference(a, b, f"{place}[{n}]") for n, (a, b) in enumerate(zip(one, other, strict=True)) if a != b
+            _difference(a, b, f"{place}[{n}]")
+            for n, (a, b) in enumerate(zip(one, other, strict=True))
+            if a != b
         )
     return f"{place} is {str(one)[:300]} where {str(other)[:300]} was"
 

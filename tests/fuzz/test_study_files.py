@@ -88,7 +88,13 @@ def _small(spec: StudySpec) -> bool:
         and (spec.data.max_train or 0) in range(200)
         and (spec.data.resolution or 8) <= 16
         and max([spec.epochs, *(t.training.epochs for t in teachers)]) <= 20
-        and max([0, *(max(size) for size in sizes), *(t.architecture.stem_width for t in teachers if t.architecture)])
+        and max(
+            [
+                0,
+                *(max(size) for size in sizes),
+                *(t.architecture.stem_width for t in teachers if t.architecture),
+            ]
+        )
         <= 32
     )
 
@@ -98,9 +104,13 @@ def _assert_searched(study: Path, out: Path) -> None:
     result = call("search", study, "--trials", "1", "--out", out)
     assert "hunter2" not in result.output, "a password is said"
     elsewhere = "cannot be opened" in result.stderr  # a database, which check does not try
-    assert result.exit_code != 2 or elsewhere, f"check finds it in order, and search not:\n{result.output[-3000:]}"
+    assert result.exit_code != 2 or elsewhere, (
+        f"check finds it in order, and search not:\n{result.output[-3000:]}"
+    )
     if result.exit_code == 1:
-        assert any(word in result.stderr for word in ("non-finite", "finite value", "diverged")), result.output[-3000:]
+        assert any(word in result.stderr for word in ("non-finite", "finite value", "diverged")), (
+            result.output[-3000:]
+        )
 
 
 def test_small_is_said_of_the_base(tmp_path: Path) -> None:
