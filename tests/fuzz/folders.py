@@ -1,8 +1,6 @@
 """Folders of images that are damaged, each with a name that says how, and what should come of them."""
 
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .damage import BYTES, FOREIGN, damaged
-from .pictures import CLASSES, EACH, SIDE, chosen, picture, write_folder
+from .pictures import CLASSES, EACH, SIDE, chosen, picture, png, write_folder
 
 STUDY = """\
 name = "folder"
@@ -109,21 +107,6 @@ def _bytes() -> Iterator[Case]:
         )
 
 
-def _png(width: int, height: int, pixels: bytes = b"", depth: int = 8, kind: int = 2) -> bytes:
-    """A PNG whose header says what is given, whatever its pixels are."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(pixels))
-        + chunk(b"IEND", b"")
-    )
-
-
 def _pictures() -> Iterator[Case]:
     """One image of another kind."""
     rows = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
@@ -168,13 +151,13 @@ def _pictures() -> Iterator[Case]:
     words = ("0.", "16 bit", "32 bit", "transparen", "frame")
     yield from (Case(f"picture-{name}", change, EITHER, words) for name, change in told.items())
     absurd = {
-        "thin": _png(1, 65_500, (b"\0" + b"abc") * 65_500),
-        "wide": _png(65_500, 1, b"\0" + b"abc" * 65_500),
-        "bomb": _png(50_000, 50_000),
-        "no_width": _png(0, 16),
-        "no_pixels": _png(16, 16),
-        "odd_depth": _png(16, 16, depth=7),
-        "negative": _png(2**31 - 1, 2**31 - 1),
+        "thin": png(1, 65_500, (b"\0" + b"abc") * 65_500),
+        "wide": png(65_500, 1, b"\0" + b"abc" * 65_500),
+        "bomb": png(50_000, 50_000),
+        "no_width": png(0, 16),
+        "no_pixels": png(16, 16),
+        "odd_depth": png(16, 16, depth=7),
+        "negative": png(2**31 - 1, 2**31 - 1),
     }
     yield from (Case(f"picture-{name}", written(data), REFUSED, ("0.png",)) for name, data in absurd.items())
     yield Case("picture-size-unequal", usual["larger"], REFUSED, ("resolution",), study=UNEQUAL)

@@ -1,6 +1,8 @@
 """Small images of three classes, by colour: PNG and JPEG."""
 
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,3 +34,18 @@ def write_folder(root: Path, each: int = EACH, first: int = 0) -> list[Path]:
 def chosen(files: list[Path], seed: int, suffix: str = "") -> Path:
     """One of them."""
     return random.Random(f"chosen-{seed}").choice([f for f in files if f.suffix.endswith(suffix)])
+
+
+def png(width: int, height: int, pixels: bytes = b"", depth: int = 8, kind: int = 2) -> bytes:
+    """A PNG whose header says what is given, whatever its pixels are."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )

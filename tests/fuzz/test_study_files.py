@@ -11,11 +11,11 @@ import pytest
 from naskd.spec.parse import parse_study
 from naskd.spec.study import StudySpec
 
-from . import study_files
+from . import programs, study_files
 from .oracle import call, refused
 from .study_files import Case
 
-CASES = study_files.cases()
+CASES = [*study_files.cases(), *programs.cases()]
 
 
 def test_there_are_enough() -> None:
