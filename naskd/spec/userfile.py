@@ -235,7 +235,10 @@ def _folder_importable(folder: Path) -> Iterator[None]:
     others = {Path(file).parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
     for neighbour in {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}:
         file = Path(loaded.get(neighbour, ""))
-        if neighbour in loaded and (file.parent.parent if file.name == "__init__.py" else file.parent) in others:
+        if (
+            neighbour in loaded
+            and (file.parent.parent if file.name == "__init__.py" else file.parent) in others
+        ):
             for name in [n for n in loaded if n == neighbour or n.startswith(f"{neighbour}.")]:
                 del sys.modules[name]
     sys.path.insert(0, str(folder))
