@@ -230,11 +230,15 @@ def _folder_importable(folder: Path) -> Iterator[None]:
     the same name from another user's folder is forgotten first; its importers keep their reference.
     """
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-    loaded = {name: Path(file) for name, file in files.items() if file}
-    others = {file.parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
+    loaded = {name: file for name, file in files.items() if file}
+    # A path of each module of thousands would take most of the time of an import.
+    others = {Path(file).parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
     for neighbour in {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}:
-        file = loaded.get(neighbour)
-        if file and (file.parent.parent if file.name == "__init__.py" else file.parent) in others:
+        file = Path(loaded.get(neighbour, ""))
+        if (
+            neighbour in loaded
+            and (file.parent.parent if file.name == "__init__.py" else file.parent) in others
+        ):
             for name in [n for n in loaded if n == neighbour or n.startswith(f"{neighbour}.")]:
                 del sys.modules[name]
     sys.path.insert(0, str(folder))
