@@ -15,6 +15,7 @@ import typer
 from naskd.cli.app import app
 from naskd.cli.options import Settings, StudyFile, check_seconds
 from naskd.cli.printing import command_line, make_console, print_result, say, shown, writing_to
+from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
@@ -183,8 +184,9 @@ def check(study: StudyFile, settings: Settings = None) -> None:
         )
         if value is not None
     ]
+    place = visible_line(str(study))
     print(
-        f"{study} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
+        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
     )
 
 

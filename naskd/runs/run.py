@@ -98,7 +98,7 @@ class Run:
         if everything:
             record["warnings"] = self._warnings(record)
             record["retrained"] = self._retrained()
-            record["seed"] = self.spec.seed
+            record["seed"] = str(self.spec.seed)
         return record
 
     def front(self) -> list[dict[str, Any]]:
