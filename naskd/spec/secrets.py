@@ -27,14 +27,15 @@ _SHOWN = (
     re.compile(r"(?P<start>\bhttps?://)[^\s:/@'\"]+(?=@)"),  # a token as the user
     re.compile(rf"(?P<start>[?&;]{_NAMES}=)[^\s&;'\"#]+", re.IGNORECASE),
     re.compile(
-        r"(?P<start>(?<![A-Za-z0-9])\w*(?:password|passwd|pwd|secret|api_?key)=)(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s&;'\",]+)",
+        r"(?P<start>(?<![A-Za-z0-9])(?:\w*(?:password|passwd|pwd|secret|api_?key|access_?key)\w*|\w*token)=)(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s&;'\",]+)",
         re.IGNORECASE,
     ),
 )
 
 # Kept: exactly what databases and filesystems read as the password, so that the rest is still the URL.
 _KEPT = (
-    (re.compile(rf"{_SCHEME}[^\s:/@'\"]*):(?:[^\s/?#]*|[^\s@]*)@"), r"\g<start>@"),
+    (re.compile(rf"{_SCHEME}[^\s:/@'\"]*):(?:[^/?#\n]*|[^@\n]*)@"), r"\g<start>@"),
+    (re.compile(r"(?P<start>\bhttps?://)[^\s:/@'\"]+@"), r"\g<start>"),
     (re.compile(rf"[&;]{_NAMES}=[^\s&;'\"#]*", re.IGNORECASE), ""),
     (
         re.compile(rf"\?{_NAMES}=[^\s&;'\"#]*(?P<more>[&;]?)", re.IGNORECASE),
