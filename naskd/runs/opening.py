@@ -1,17 +1,14 @@
 """A study with everything that it names loaded, and what can be asked of it before it searches."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -27,7 +24,6 @@ from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
 from naskd.trials.resources import open_resources
 
-STUDY_FILE = "study.json"
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
 
@@ -154,18 +150,3 @@ def dry_run(
     opened = opened.given(spec=spec)
     sample = opened.sample()
     return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the lock ends with the process."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{run_dir} is in use by another naskd process") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,16 +1,16 @@
-"""A run directory: what it holds, and what can be done with it."""
+"""A run directory: what it holds, and what can be done with it.
+
+Torch is imported by what trains or loads a network, so that a run is looked at at once.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from naskd import report
-from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
-from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.opening import STUDY_FILE, locked
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.runs.directory import RESULTS_FILE, STUDY_FILE, locked
 from naskd.spec.datasets import DATASETS
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
@@ -18,14 +18,25 @@ from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import import_file
-from naskd.store.artifacts import ArtifactStore
 from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import dashboard_target, quiet
-from naskd.trials.context import StudyContext
-from naskd.trials.resources import open_resources
 
-load = load_student
-"""Load a retrained or exported student (``.safetensors``) as an ``nn.Module`` in evaluation mode."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from naskd.runs.retrain import Design
+    from naskd.trials.context import StudyContext
+
+
+def load(path: str | Path) -> "nn.Module":
+    """Load a retrained or exported student (``.safetensors``) in evaluation mode.
+
+    Raises:
+        InputError: It is no student's file.
+    """
+    from naskd.networks.student_file import load_student
+
+    return load_student(Path(path))
 
 
 def open_run(path: str | Path) -> "Run":
@@ -56,16 +67,20 @@ class Run:
         context: Loaded data and networks; None loads them when a retraining or an export first needs them.
     """
 
-    def __init__(self, path: Path, spec: StudySpec, context: StudyContext | None = None) -> None:
+    def __init__(self, path: Path, spec: StudySpec, context: "StudyContext | None" = None) -> None:
         self.path = path
         self.spec = spec
         self.stop_reason = ""
         self._context = context
 
     @property
-    def context(self) -> StudyContext:
+    def context(self) -> "StudyContext":
         """Data and networks of the study."""
         if self._context is None:
+            from naskd.store.artifacts import ArtifactStore
+            from naskd.trials.context import StudyContext
+            from naskd.trials.resources import open_resources
+
             self._import_modules()
             runs = self.path.parent
             resources = open_resources(self.spec, ArtifactStore(runs / "artifacts"), runs / "cache")
@@ -186,7 +201,9 @@ class Run:
 
     # --- taking away -------------------------------------------------------------------------------------------
 
-    def _design(self, trial: Mapping[str, Any]) -> Design:
+    def _design(self, trial: Mapping[str, Any]) -> "Design":
+        from naskd.runs.retrain import Design
+
         if trial["config"] is None or trial["state"] != "COMPLETE":
             raise InputError(
                 f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
@@ -217,6 +234,8 @@ class Run:
         Raises:
             InputError: A trial does not exist or is not complete.
         """
+        from naskd.runs.retrain import Retraining
+
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         self.context.resources.compute.apply_threads()
         retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
@@ -246,6 +265,9 @@ class Run:
             ExportError: The exported model differs, or a package is missing.
             InputError: The trial cannot be exported, or `format` and `path` do not go together.
         """
+        from naskd.runs.export import check_export, export_student, format_of
+        from naskd.runs.retrain import Retraining
+
         self._import_modules()
         given = None if path is None else Path(path)
         name = format_of(given) if format is None else format

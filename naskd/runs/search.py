@@ -8,7 +8,8 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
-from naskd.runs.opening import STUDY_FILE, OpenStudy, locked, open_study
+from naskd.runs.directory import STUDY_FILE, locked
+from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
