@@ -4,6 +4,9 @@ Torch is imported by what trains or loads a network, so that a run is looked at 
 """
 
 import json
+import numbers
+import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +50,7 @@ def open_run(path: str | Path) -> "Run":
     """
     quiet()
     path = Path(path)
-    if not (path / STUDY_FILE).is_file():
+    if not os.path.isfile(path / STUDY_FILE):
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
     try:
         known = json.loads((path / STUDY_FILE).read_text())
@@ -131,27 +134,31 @@ class Run:
             InputError: There is none of that number.
         """
         trials = self.trials()
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+            raise InputError(f"trial {number!r}: the number of a trial is a whole number, such as 0")
         if not 0 <= number < len(trials):
             raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
-        return trials[number]
+        return trials[int(number)]
 
     def best(
         self,
         *,
-        max_macs: float | None = None,
-        min_accuracy: float | None = None,
-        limits: Mapping[str, float] | None = None,
+        max_macs: float | str | None = None,
+        min_accuracy: float | str | None = None,
+        limits: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
         """The one to take: within limits on costs the most accurate, with a limit on accuracy the cheapest.
 
         Args:
-            max_macs: Multiply-accumulates of one image, at most.
+            max_macs: Multiply-accumulates of one image, at most; a number, or text such as ``"100k"``.
             min_accuracy: On the validation images, at least; a fraction.
             limits: By the name of an objective: at most this where it is minimised, at least where it is maximised.
 
         Raises:
             InputError: Nothing on the front qualifies; the message says what comes nearest.
         """
+        if limits is not None and not isinstance(limits, Mapping):
+            raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
         given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
@@ -162,7 +169,8 @@ class Run:
     def write_html(self, path: str | Path | None = None) -> Path:
         """One self-contained page; default ``report.html`` in the run directory."""
         target = Path(path) if path is not None else self.path / "report.html"
-        report.write_html(self.to_dict(everything=True), target)
+        # With what its commands are about, as a shell takes it from the folder that this process is in.
+        report.write_html({**self.to_dict(everything=True), "run": shlex.quote(str(self.path))}, target)
         return target
 
     def write_png(self, path: str | Path) -> Path:

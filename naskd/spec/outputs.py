@@ -83,12 +83,15 @@ def usable_folder(path: Path) -> None:
         InputError: It, or what it would be made in, is no folder or cannot be written.
     """
     there = Path(os.path.abspath(path))
-    try:
-        while not os.path.lexists(there):
-            there = there.parent
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write to {visible_line(str(path))}: {error}") from None
     name = visible_line(str(path))
+    while True:
+        try:
+            os.lstat(there)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            there = there.parent
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write to {name}: {getattr(error, 'strerror', None) or error}") from None
     if not os.path.isdir(there):
         raise InputError(f"cannot write to {name}: {visible_line(str(there))} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):
