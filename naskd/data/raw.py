@@ -1,6 +1,7 @@
 """What the readers of raw images share: a source that reads on demand, and one way to fit an image."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class DataReader:
 def folder(base: Path, path: str | None) -> Path:
     """A path of the study file, relative to `base`."""
     assert path is not None
-    return base / Path(path).expanduser()
+    return base / os.path.expanduser(path)
 
 
 def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -> None:

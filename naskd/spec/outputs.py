@@ -50,9 +50,12 @@ def writable(path: Path) -> Path:
     Raises:
         InputError: See :func:`written_whole`.
     """
-    # /dev/stdout and its like are links to what has no name: they are opened as they are.
-    target = path if _is_descriptor(path) else Path(os.path.realpath(path))
     name = visible_line(str(path))
+    try:
+        # /dev/stdout and its like are links to what has no name: they are opened as they are.
+        target = path if _is_descriptor(path) else Path(os.path.realpath(path))
+    except ValueError as error:
+        raise InputError(f"cannot write {name}: {error}") from None
     try:
         mode = os.stat(target).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -61,8 +64,8 @@ def writable(path: Path) -> Path:
                 f"cannot write {name}: there is no folder {visible_line(str(target.parent))}"
             ) from None
         return target
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {name}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise InputError(f"cannot write {name}: {error.strerror}") from None
     if stat.S_ISDIR(mode):
         raise InputError(f"cannot write {name}: it is a folder; name a file in it")
     if stat.S_ISFIFO(mode) and not _is_descriptor(path):

@@ -15,9 +15,11 @@ from typing import Any
 from naskd.spec import tables
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
+from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
-from naskd.spec.study import STUDY_TYPE, StudySpec, StudyTable
+from naskd.spec.storages import storage_problems
+from naskd.spec.study import RUNS, STUDY_TYPE, TAKEN, StudySpec, StudyTable
 from naskd.spec.teachers import DEFAULT_NAME
 from naskd.spec.toml import Setting, read_file, read_setting
 from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
@@ -125,6 +127,11 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     problems += objective_problems(objectives)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
     problems += limit_problems(data.get("limits") or {})
+    problems += storage_problems(data.get("storage", StudySpec.storage))
+    if (name := data.get("name")) in TAKEN:
+        problems.append(
+            Problem("name", format_value(name), f"another name: {RUNS / name} is no run's folder")
+        )
     for key, teacher in _teachers(data):
         problems += _teacher_problems(key, teacher, data.get("data") or {})
     names = [teacher.get("name", DEFAULT_NAME) for _, teacher in _teachers(data)]
@@ -170,10 +177,21 @@ def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
             problems += _function_problems(key, reference, base)
     for index, module in enumerate(data.get("modules", ())):
         problems += missing_file(f"modules[{index}]", module, base)
+    place = (data.get("execution") or {}).get("checkpoints")
+    if place is not None and "://" not in place:
+        problems += _folder_problems("execution.checkpoints", place, base)
     for key, teacher in _teachers(data):
         if "checkpoint" in teacher:
             problems += missing_file(f"{key}.checkpoint", teacher["checkpoint"], base)
     return problems
+
+
+def _folder_problems(key: str, folder: str, base: Path) -> list[Problem]:
+    try:
+        usable_folder(absolute(folder, base))
+    except InputError as error:
+        return [Problem(key, format_value(folder), "a folder that is there or can be made", str(error))]
+    return []
 
 
 def _function_problems(key: str, reference: str, base: Path) -> list[Problem]:

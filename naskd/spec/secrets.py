@@ -34,7 +34,7 @@ _SHOWN = (
 
 # Kept: exactly what databases and filesystems read as the password, so that the rest is still the URL.
 _KEPT = (
-    (re.compile(rf"{_SCHEME}[^\s:/@'\"]*):(?:[^/?#\n]*|[^@\n]*)@"), r"\g<start>@"),
+    (re.compile(rf"{_SCHEME}[^\s:/@'\"]*):(?!\d{{1,5}}\s)(?:[^/?#\n]*|[^@\n]*)@"), r"\g<start>@"),
     (re.compile(r"(?P<start>\bhttps?://)[^\s:/@'\"]+@"), r"\g<start>"),
     (re.compile(rf"[&;]{_NAMES}=[^\s&;'\"#]*", re.IGNORECASE), ""),
     (
