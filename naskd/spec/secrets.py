@@ -14,33 +14,34 @@ STORAGE_PASSWORD = "NASKD_STORAGE_PASSWORD"
 """Environment variable with the password of a storage URL that names a user and no password."""
 
 _HIDDEN = "***"
-_SCHEME = r"(?P<start>\b[A-Za-z][A-Za-z0-9+.-]*://"
-_NAMES = r"[\w-]*(?:password|passwd|pwd|secret|token|api_?key|access_?key)[\w-]*"
+# Every part is bounded, so that no text, however long or odd, takes a long time.
+_SCHEME = r"(?P<start>[A-Za-z][A-Za-z0-9+.-]{0,30}://"
+_USER = r"[^\s:/@'\"]{0,200}:)"
+_WORDS = r"(?:password|passwd|pwd|secret|api_?key|access_?key)[\w-]{0,40}|token"
+_QUERY = rf"[\w-]{{0,40}}(?:{_WORDS})=[^\s&;'\"#]{{0,1500}}"
 
 # Shown: all up to the last at sign of the line, since passwords may hold what should have been encoded: slashes, at
 # signs, blanks, quotes. Too much is hidden rather than too little; a port with something after it is none, though.
 _SHOWN = (
-    re.compile(rf"{_SCHEME}[^\s:/@'\"]*:)[^\s'\"]*(?=@)"),
+    re.compile(rf"{_SCHEME}{_USER}[^\s'\"]{{0,1500}}(?=@)"),
+    re.compile(rf"{_SCHEME}{_USER}(?!\d{{1,5}}(?:[\s/,;:.)'\"]|$)|\*\*\*)(?:(?!://)[^\n]){{0,1500}}(?=@)"),
+    re.compile(r"(?P<start>https?://)[^\s:/@'\"]{1,1500}(?=@)"),  # a token as the user
     re.compile(
-        rf"{_SCHEME}[^\s:/@'\"]*:)(?!\d{{1,5}}(?:[\s/,;:.)'\"]|$)|{re.escape(_HIDDEN)})(?:(?!://)[^\n])*(?=@)"
-    ),
-    re.compile(r"(?P<start>\bhttps?://)[^\s:/@'\"]+(?=@)"),  # a token as the user
-    re.compile(rf"(?P<start>[?&;]{_NAMES}=)[^\s&;'\"#]+", re.IGNORECASE),
-    re.compile(
-        r"(?P<start>(?<![A-Za-z0-9])(?:\w*(?:password|passwd|pwd|secret|api_?key|access_?key)\w*|\w*token)=)(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s&;'\",]+)",
-        re.IGNORECASE,
+        rf"(?P<start>(?:{_WORDS})=)(?:'[^'\n]{{0,1500}}'|\"[^\"\n]{{0,1500}}\"|[^\s&;'\",]{{1,1500}})", re.I
     ),
 )
 
 # Kept: exactly what databases and filesystems read as the password, so that the rest is still the URL.
 _KEPT = (
-    (re.compile(rf"{_SCHEME}[^\s:/@'\"]*):(?!\d{{1,5}}\s)(?:[^/?#\n]*|[^@\n]*)@"), r"\g<start>@"),
-    (re.compile(r"(?P<start>\bhttps?://)[^\s:/@'\"]+@"), r"\g<start>"),
-    (re.compile(rf"[&;]{_NAMES}=[^\s&;'\"#]*", re.IGNORECASE), ""),
     (
-        re.compile(rf"\?{_NAMES}=[^\s&;'\"#]*(?P<more>[&;]?)", re.IGNORECASE),
-        lambda m: "?" if m["more"] else "",
+        re.compile(
+            rf"{_SCHEME}[^\s:/@'\"]{{0,200}}):(?!\d{{1,5}}\s)(?:[^/?#\n]{{0,1500}}|[^@\n]{{0,1500}})@"
+        ),
+        r"\g<start>@",
     ),
+    (re.compile(r"(?P<start>https?://)[^\s:/@'\"]{1,1500}@"), r"\g<start>"),
+    (re.compile(rf"[&;]{_QUERY}", re.I), ""),
+    (re.compile(rf"\?{_QUERY}(?P<more>[&;]?)", re.I), lambda m: "?" if m["more"] else ""),
 )
 
 
@@ -85,5 +86,5 @@ def storage_with_password(url: str) -> str:
 
 def _password(url: str) -> str:
     """The password of a URL, as written there."""
-    found = re.match(rf"\s*{_SCHEME}[^:/@]*):(?P<password>[^/?#\n]*|[^@\n]*)@", url)
+    found = re.match(rf"\s*{_SCHEME}[^:/@]{{0,200}}):(?P<password>[^/?#\n]{{0,1500}}|[^@\n]{{0,1500}})@", url)
     return found["password"] if found else ""
