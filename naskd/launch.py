@@ -7,7 +7,7 @@ process does.
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -69,7 +69,9 @@ def with_budget(spec: StudySpec, *, trials: int | None = None, seconds: float | 
     Raises:
         InputError: One is no such limit.
     """
-    given = {name: value for name, value in (("trials", trials), ("seconds", seconds)) if value is not None}
+    given: dict[str, Any] = {
+        name: value for name, value in (("trials", trials), ("seconds", seconds)) if value is not None
+    }
     try:
         return dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
     except ValidationError as error:

@@ -223,9 +223,8 @@ def test_text_of_others_acts_on_no_terminal(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "  =1", "\r=1", HOSTILE])
 def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
-    row = list(
-        csv.DictReader(io.StringIO(front_csv(record(reason=text, val_accuracy=-0.5), all_trials=True)))
-    )[0]
+    table = front_csv(record(reason=text, val_accuracy=-0.5), all_trials=True)
+    row = next(csv.DictReader(io.StringIO(table)))
     assert not row["reason"].startswith(("=", "+", "-", "@", "\t", "\r", " ", "\x1b"))
     assert "s3kr1t" not in row["reason"]
     assert row["val_accuracy"] == "-0.5", "a number is a number"

@@ -164,7 +164,7 @@ def holds_text(path: Sequence[str]) -> bool:
     """Whether the value of a key is text, by its field or by every option of that name; its modules are imported."""
     if is_text(StudyTable, tuple(path)):
         return True
-    specs = {**TABLES, "teacher": TeacherSpec}
+    specs: dict[str, type[Configured]] = {**TABLES, "teacher": TeacherSpec}
     cards = specs[path[0]].CARDS if len(path) == 2 and path[0] in specs else ()
     kinds = {card.options[path[1]].type for card in cards if path[1] in card.options}
     return kinds == {str}
