@@ -19,7 +19,7 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         extra: Objectives to show beside accuracy, MACs and parameters.
     """
     seeds, epochs = retrained.get("seeds"), retrained.get("epochs")
-    title = (
+    heading = (
         f"On {retrained.get('n_test')} test images: {seeds} fresh seed{'' if seeds == 1 else 's'} "
         f"of {epochs} epoch{'' if epochs == 1 else 's'} each"
     )
@@ -63,7 +63,7 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
             count(retrained.get("teacher_macs")),
             style="italic",
         )
-    return Group(Text(title, style="bold"), table, *_verdict(retrained))
+    return Group(Text(heading, style="bold"), table, *_verdict(retrained))
 
 
 def _verdict(retrained: Mapping[str, Any]) -> list[Text]:

@@ -26,8 +26,6 @@ TAKEN = ("artifacts", "cache")
 """Folders beside the runs, which all of them share: no study has these names."""
 
 MOST_EPOCHS = 10**6
-MOST_SEEDS = 10**4
-MOST_THREADS = 2**12
 
 _FROZEN = ConfigDict(extra="forbid", validate_default=True)
 
@@ -237,7 +235,7 @@ class ExecutionSpec(Configured):
 
     executor: str = "serial"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
+    threads: Annotated[int, Field(ge=1, le=2**12)] = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", True, False] = "auto"
     device_data_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -261,7 +259,7 @@ class RetrainSpec:
     """
 
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)] | None = None
-    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)] = 5
+    seeds: Annotated[int, Field(ge=1, le=10**4)] = 5
 
 
 @dataclass(frozen=True, config=_FROZEN)
