@@ -2,11 +2,12 @@
 
 import io
 import json
+import logging
 import math
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,27 @@ def standard(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [standard(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextmanager
+def data_said(show: Callable[[str], None] = say) -> Iterator[None]:
+    """Show what :func:`naskd.data.survey.say_survey` logs: images by class and split, and warnings."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            show(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+
+    handler, logger = Handler(logging.INFO), logging.getLogger("naskd.data.survey")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import typer
 
 from naskd.cli.app import app
 from naskd.cli.options import Settings, StudyFile, check_seconds
-from naskd.cli.printing import command_line, make_console, print_result, say, shown, writing_to
+from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
 from naskd.spec.registry import installed
 from naskd.spec.visible import visible_line
 
@@ -71,7 +71,9 @@ def search(
         from naskd import report
         from naskd.runs import opening
 
-        print_result(report.dry_run_table(opening.dry_run(spec, trials=trials, seconds=seconds)))
+        with data_said():
+            found = opening.dry_run(spec, trials=trials, seconds=seconds)
+        print_result(report.dry_run_table(found))
         return
     from naskd import launch
 
@@ -83,7 +85,7 @@ def search(
     console = make_console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
-        with writing_to(run_dir), progress, _notices(progress.notice):
+        with writing_to(run_dir), progress, data_said(progress.print), _notices(progress.notice):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
         say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
@@ -183,7 +185,8 @@ def check(study: StudyFile, settings: Settings = None) -> None:
     """
     from naskd.runs.opening import check as check_study
 
-    spec = check_study(study, settings or ())
+    with data_said():
+        spec = check_study(study, settings or ())
     limits = [
         f"{value:g} {name}"
         for name, value in (
@@ -212,7 +215,8 @@ def space(
     from naskd import report
     from naskd.runs import opening
 
-    found = opening.describe_space(study, settings or (), samples)
+    with data_said():
+        found = opening.describe_space(study, settings or (), samples)
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
     print_result(report.space_table(found))

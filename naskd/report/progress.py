@@ -63,6 +63,10 @@ class Progress(ABC):
         if self._live is None:
             self._write(self._notice)
 
+    def print(self, text: str) -> None:
+        """Lines that stay, above what is redrawn."""
+        self._write(text)
+
     def render(self) -> RenderableType:
         """What the terminal shows now."""
         lines = self._lines()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.data.survey import DataSurvey, say_survey, survey_and_load
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
@@ -22,7 +23,7 @@ from naskd.study.space_sample import SpaceSample, check_warm_start, describe_ran
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
-from naskd.trials.resources import open_resources
+from naskd.trials.resources import Resources, open_resources
 
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
@@ -37,12 +38,14 @@ class OpenStudy:
         space: Proposes designs.
         world: What its search runs in.
         parts: The study's context; None where the executor brings a world of its own.
+        survey: What its images are; None likewise.
     """
 
     spec: StudySpec
     space: Space
     world: World
     parts: StudyContext | None
+    survey: DataSurvey | None = None
 
     @property
     def context(self) -> StudyContext:
@@ -62,7 +65,7 @@ class OpenStudy:
     def given(self, **changes: Any) -> "OpenStudy":
         """The same study with other resources; see :class:`~naskd.trials.resources.Resources`."""
         resources = dataclasses.replace(self.context.resources, **changes)
-        return _opened(self.space, StudyContext.of(resources))
+        return _opened(self.space, StudyContext.of(resources), self.survey)
 
 
 def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS) -> OpenStudy:
@@ -89,14 +92,27 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     space = load_function(spec.space, spec.base)
     if brings := EXECUTORS[spec.execution.executor].brings:
         return OpenStudy(spec, space, imported(brings)(spec), None)
-    resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")
-    return _opened(space, StudyContext.of(resources))
+    survey, resources = survey_resources(spec, runs)
+    return _opened(space, StudyContext.of(resources), survey)
 
 
-def _opened(space: Space, context: StudyContext) -> OpenStudy:
+def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources]:
+    """Look at all images of a study, say what they are, and load those that a search may see.
+
+    Raises:
+        InputError: All that is wrong with the images, or the device is not there.
+    """
+    survey, data = survey_and_load(spec.data, spec.base, runs / "cache")
+    say_survey(survey)
+    if data is None:
+        raise InputError(survey.all_problems)
+    return survey, open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache", data=data)
+
+
+def _opened(space: Space, context: StudyContext, survey: DataSurvey | None) -> OpenStudy:
     data = context.resources.data
     world = World(context.designs, data.n_classes, len(data.train), data.data_hash, data.split_hash)
-    return OpenStudy(context.resources.spec, space, world, context)
+    return OpenStudy(context.resources.spec, space, world, context, survey)
 
 
 def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
@@ -107,6 +123,8 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
         RunError: The space raises, or all sampled designs are turned away.
     """
     opened = open_study(study, settings)
+    if opened.survey is not None and opened.survey.test_problems:
+        raise InputError(opened.survey.all_problems)
     sample = opened.sample()
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
         raise InputError("\n".join(mistakes))

@@ -141,6 +141,7 @@ class Retraining:
 
     def _train(self, design: Design, replicate: int) -> dict[str, Any]:
         config = self._final(design)
+        assert len(self.test)  # what cannot be read is said before hours of training
         for recipe in self.context.designs.recipes(config):
             if recipe.artifact_id not in self.context.resources.store:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)

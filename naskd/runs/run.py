@@ -80,13 +80,11 @@ class Run:
     def context(self) -> "StudyContext":
         """Data and networks of the study."""
         if self._context is None:
-            from naskd.store.artifacts import ArtifactStore
+            from naskd.runs.opening import survey_resources
             from naskd.trials.context import StudyContext
-            from naskd.trials.resources import open_resources
 
             self._import_modules()
-            runs = self.path.parent
-            resources = open_resources(self.spec, ArtifactStore(runs / "artifacts"), runs / "cache")
+            _, resources = survey_resources(self.spec, self.path.parent)
             self._context = StudyContext.of(resources)
         return self._context
 

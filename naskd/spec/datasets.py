@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, PositiveInt
 from naskd.spec.errors import InputError
+from naskd.spec.image_folders import layout_problem
 from naskd.spec.option import Configured, Option, Options, either
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import Registry
@@ -140,9 +141,10 @@ def _class_folders(key: str, folder: str, base: Path) -> list[Problem]:
     path, got = absolute(folder, base), format_value(folder)
     if not os.path.isdir(path):
         return [Problem(key, got, f"an existing folder; there is no {path}", elsewhere(folder, base))]
-    if sum(p.is_dir() for p in path.iterdir()) < 2:
-        allowed = f"a folder with one folder of images for each of two or more classes; {path} has fewer"
-        return [Problem(key, got, allowed)]
+    if problem := layout_problem(path, key):
+        return [
+            Problem(key, got, "a folder with one folder of images for each of two or more classes", problem)
+        ]
     return []
 
 
