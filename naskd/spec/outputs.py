@@ -36,7 +36,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             with open(part, "rb") as source, open(target, "ab") as sink:
                 shutil.copyfileobj(source, sink)
         return
-    part = target.with_name(f".{target.stem[:100]}.part-{os.getpid()}{path.suffix}")
+    part = target.with_name(f".partial-{os.getpid()}-{target.stem[:100]}{path.suffix}")
     try:
         yield part
         os.replace(part, target)
