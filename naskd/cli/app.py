@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from naskd import __version__
-from naskd.cli.printing import say
+from naskd.cli.printing import print_plainly, say
 from naskd.spec.errors import InputError, NaskdError, left
 
 _INTERRUPTED = 130
@@ -35,7 +35,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk or a closed pipe is said here, not by Python at its end
+            return result
         except KeyboardInterrupt:
             say("stopped by Ctrl-C")
             code = _INTERRUPTED
@@ -70,11 +72,11 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the ``naskd`` command."""
+    print_plainly()
     try:
         app(prog_name="naskd")
     except Exception:  # whatever is none of ours to know: said where to report it
-        traceback.print_exc()
-        say(_OUR_MISTAKE)
+        say(traceback.format_exc() + _OUR_MISTAKE)
         sys.exit(1)
 
 

@@ -15,6 +15,8 @@ import typer
 from naskd.cli.app import app
 from naskd.cli.options import Settings, StudyFile, check_seconds
 from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
+from naskd.spec.registry import installed
+from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
@@ -119,9 +121,17 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         (command_line("show", run.path, one["number"]), "the most accurate student and how it was taught"),
         (command_line("best", run.path, "--max-macs", one["macs"]), "the best within a budget"),
         (command_line("retrain", run.path), "the front with fresh seeds, on the test split"),
-        (f"optuna-dashboard {shlex.quote(run.storage_url)}", "the study in a browser (naskd[dashboard])"),
+        (
+            f"optuna-dashboard {shlex.quote(run.storage_url)}",
+            "the study in a browser" + _install("optuna_dashboard"),
+        ),
     ):
         say(f"  {command}  # {why}")
+
+
+def _install(package: str) -> str:
+    """How a package is installed, for a command that needs it, where it is not there."""
+    return "" if installed(package) else f"; first: pip install {package.replace('_', '-')}"
 
 
 def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:
@@ -186,8 +196,9 @@ def check(study: StudyFile, settings: Settings = None) -> None:
         )
         if value is not None
     ]
+    place = visible_line(str(study))
     print(
-        f"{study} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
+        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
     )
 
 

@@ -1,18 +1,15 @@
 """A study with everything that it names loaded, and what can be asked of it before it searches."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from naskd.data.survey import DataSurvey, say_survey, survey_and_load
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -34,7 +31,6 @@ from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
 from naskd.trials.resources import Resources, open_resources
 
-STUDY_FILE = "study.json"
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
 
@@ -181,18 +177,3 @@ def dry_run(
     apart = not methods_of_the_script(sample, spec.objectives)
     chosen = [config for config, _ in sample.designs[:designs]]
     return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the lock ends with the process."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{run_dir} is in use by another naskd process") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -3,9 +3,14 @@
 import traceback
 from collections.abc import Iterable
 
+from naskd.spec.secrets import redacted
+
 
 class NaskdError(Exception):
-    """Something that the user can do something about; ``str(error)`` is the whole message."""
+    """Something that the user can do something about; ``str(error)`` is the whole message, without passwords."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(redacted(str(message)))
 
 
 USERS: tuple[type[BaseException], ...] = (Exception, SystemExit)
@@ -14,7 +19,7 @@ USERS: tuple[type[BaseException], ...] = (Exception, SystemExit)
 
 def one_line(error: BaseException) -> str:
     """What an error says, in its first line; what is said on purpose needs no name of a class before it."""
-    said = str(error).splitlines() or ["no message"]
+    said = redacted(str(error)).splitlines() or ["no message"]
     return said[0] if isinstance(error, NaskdError) else f"{type(error).__name__}: {said[0]}"
 
 

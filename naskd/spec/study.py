@@ -22,6 +22,11 @@ from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
 RUNS = Path("runs")
 """Folder of all runs, where nothing else is said."""
 
+TAKEN = ("artifacts", "cache")
+"""Folders beside the runs, which all of them share: no study has these names."""
+
+MOST_EPOCHS = 10**6
+
 _FROZEN = ConfigDict(extra="forbid", validate_default=True)
 
 
@@ -62,7 +67,8 @@ Name = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="letters, digits, '-', '_' and '.', beginning with a letter or a digit",
+        max_length=200,
+        description="at most 200 letters, digits, '-', '_' and '.', beginning with a letter or a digit",
     ),
 ]
 Reference = Annotated[
@@ -235,7 +241,7 @@ class ExecutionSpec(Configured):
 
     executor: str = "serial"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=2**12)] = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", True, False] = "auto"
     device_data_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -262,8 +268,8 @@ class RetrainSpec:
         seeds: Fresh seeds for each design.
     """
 
-    epochs: PositiveInt | None = None
-    seeds: PositiveInt = 5
+    epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)] | None = None
+    seeds: Annotated[int, Field(ge=1, le=10**4)] = 5
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -295,7 +301,7 @@ class StudyTable:
     teachers: tuple[TeacherSpec, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     modules: tuple[UserFile, ...] = ()
-    epochs: PositiveInt = 20
+    epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)] = 20
     objectives: Objectives = ("val_accuracy", "macs")
     reference_point: Mapping[str, Finite] | None = None
     storage: Storage = "journal"

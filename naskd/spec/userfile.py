@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,7 +54,7 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
             (the message names the line), or it defines no such function.
     """
     file, name = split_reference(reference)
-    path = base / Path(file).expanduser()
+    path = base / os.path.expanduser(file)
     found: Callable[..., Any] | None = getattr(import_file(path), name, None)
     if not callable(found):
         functions = defined_functions(path)

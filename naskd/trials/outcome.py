@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from naskd.spec.errors import one_line
+from naskd.spec.secrets import redacted
 from naskd.spec.timeouts import OutOfTimeError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
@@ -75,7 +76,7 @@ def failure_facts(failure: BaseException, context: StudyContext) -> dict[str, An
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
         "reason": one_line(failure),
-        "error": traceback.format_exc(),
+        "error": redacted(traceback.format_exc()),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),
     }
