@@ -398,7 +398,7 @@ def test_front_files(tiny_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (tmp_path / "f.html").read_text()
     nowhere = tmp_path / "nowhere" / "f.png"
-    assert_refused(call("front", tiny_run, "--png", nowhere), 1, str(nowhere))
+    assert_refused(call("front", tiny_run, "--png", nowhere), 2, str(nowhere))
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")

@@ -8,6 +8,7 @@ import grimp
 import pytest
 
 SEALED = "naskd.data.sealed"
+SURVEY = "naskd.data.survey"
 REACHED_BY_A_SEARCH = [
     "naskd.store.artifacts",
     "naskd.nn.cost",
@@ -27,12 +28,13 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph("naskd", cache_dir=None)
 
 
+@pytest.mark.parametrize("reader", [SEALED, SURVEY])
 @pytest.mark.parametrize("package", REACHED_BY_A_SEARCH)
-def test_nothing_in_a_search_imports_the_reader_of_the_test_split(
-    package: str, graph: grimp.ImportGraph
+def test_nothing_that_trains_or_chooses_imports_what_opens_test_images(
+    package: str, reader: str, graph: grimp.ImportGraph
 ) -> None:
-    chains = graph.find_shortest_chains(package, SEALED, as_packages=True)
-    assert not chains, f"{package} reaches {SEALED}: {chains}"
+    chains = graph.find_shortest_chains(package, reader, as_packages=True)
+    assert not chains, f"{package} reaches {reader}: {chains}"
 
 
 def test_it_is_imported_where_test_accuracies_are_reported_and_nowhere_else(graph: grimp.ImportGraph) -> None:

@@ -14,7 +14,9 @@ import typer
 
 from naskd.cli.app import app
 from naskd.cli.options import Settings, StudyFile, check_seconds
-from naskd.cli.printing import command_line, make_console, print_result, say, shown, writing_to
+from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
+from naskd.spec.registry import installed
+from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
@@ -69,7 +71,9 @@ def search(
         from naskd import report
         from naskd.runs import opening
 
-        print_result(report.dry_run_table(opening.dry_run(spec, trials=trials, seconds=seconds)))
+        with data_said():
+            found = opening.dry_run(spec, trials=trials, seconds=seconds)
+        print_result(report.dry_run_table(found))
         return
     from naskd import launch
 
@@ -81,7 +85,7 @@ def search(
     console = make_console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
-        with writing_to(run_dir), progress, _notices(progress.notice):
+        with writing_to(run_dir), progress, data_said(progress.print), _notices(progress.notice):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
         say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
@@ -127,9 +131,17 @@ def _next_steps(run: "Run", complete: Sequence[Mapping[str, Any]]) -> None:
         (command_line("show", run.path, one["number"]), "the most accurate student and how it was taught"),
         (command_line("best", run.path, "--max-macs", one["macs"]), "the best within a budget"),
         (command_line("retrain", run.path), "the front with fresh seeds, on the test split"),
-        (f"optuna-dashboard {shlex.quote(run.storage_url)}", "the study in a browser (naskd[dashboard])"),
+        (
+            f"optuna-dashboard {shlex.quote(run.storage_url)}",
+            "the study in a browser" + _install("optuna_dashboard"),
+        ),
     ):
         say(f"  {command}  # {why}")
+
+
+def _install(package: str) -> str:
+    """How a package is installed, for a command that needs it, where it is not there."""
+    return "" if installed(package) else f"; first: pip install {package.replace('_', '-')}"
 
 
 def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:
@@ -183,7 +195,8 @@ def check(study: StudyFile, settings: Settings = None) -> None:
     """
     from naskd.runs.opening import check as check_study
 
-    spec = check_study(study, settings or ())
+    with data_said():
+        spec = check_study(study, settings or ())
     limits = [
         f"{value:g} {name}"
         for name, value in (
@@ -193,8 +206,9 @@ def check(study: StudyFile, settings: Settings = None) -> None:
         )
         if value is not None
     ]
+    place = visible_line(str(study))
     print(
-        f"{study} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
+        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
     )
 
 
@@ -211,7 +225,8 @@ def space(
     from naskd import report
     from naskd.runs import opening
 
-    found = opening.describe_space(study, settings or (), samples)
+    with data_said():
+        found = opening.describe_space(study, settings or (), samples)
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
     print_result(report.space_table(found))

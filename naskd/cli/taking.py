@@ -8,7 +8,7 @@ import typer
 
 from naskd.cli.app import app
 from naskd.cli.options import RunDir, Trial
-from naskd.cli.printing import command_line, make_console, print_result, say, writing_to
+from naskd.cli.printing import command_line, data_said, make_console, print_result, say, writing_to
 from naskd.spec.errors import InputError
 
 
@@ -36,7 +36,11 @@ def retrain(
     from naskd.runs.run import open_run
 
     opened = open_run(run)
-    with writing_to(opened.path), RetrainProgress(make_console(stderr=True)) as progress:
+    with (
+        writing_to(opened.path),
+        RetrainProgress(make_console(stderr=True)) as progress,
+        data_said(progress.print),
+    ):
         found = opened.retrain(trials or None, seeds=seeds, epochs=epochs, observe=progress.observe)
     print_result(retrained_table(found, other_costs(opened.to_dict())))
     say(f"report: {opened.path / 'report.html'}")
@@ -72,7 +76,7 @@ def export(
     from naskd.runs.run import open_run
 
     opened = open_run(run)
-    with writing_to(out if out is not None else opened.path):
+    with writing_to(out if out is not None else opened.path), data_said():
         made = opened.export(trial, form, out)
     say(
         f"on {made['n_images']} real images: the same classes, logits within {made['max_difference']:.2g}; "

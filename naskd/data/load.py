@@ -7,12 +7,11 @@ import numpy as np
 import torch
 
 from naskd.data.images import ImageSet, SearchData
-from naskd.data.raw import ImageArray, check_images, folder
-from naskd.data.sources import open_development, split_of
-from naskd.data.splits import IndexArray
+from naskd.data.raw import ImageArray, Source, check_images
+from naskd.data.sources import open_development, settled, split_of
+from naskd.data.splits import IndexArray, Split
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
-from naskd.spec.errors import InputError
 
 _STATISTICS_CHUNK = 4096
 
@@ -27,16 +26,23 @@ def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> S
         spec: Which images, at which resolution, split how.
         base: Folder that the paths in `spec` are relative to: the study file's.
         cache: Folder where decoded images are kept (of ``digits`` and of an ``image_folder``); None decodes at every
-            call. Entries are found by the names, sizes and times of the files and checked against their hash.
+            call. Entries are found by the content of the files and checked against their hash.
 
     Raises:
-        InputError: Images are missing, corrupt, of unequal shape or too many for ``max_bytes``; a class is
+        InputError: Images are missing, corrupt, of unequal size or too many for ``max_bytes``; a class is
             too small.
     """
-    if spec.test_root is not None:
-        _check_apart(folder(base, spec.root), folder(base, spec.test_root))
     source = open_development(spec, base, cache)
     split = split_of(source, spec)
+    return read_search_data(settled(source, np.concatenate([split.train, split.val])), split, spec)
+
+
+def read_search_data(source: Source, split: Split, spec: DataSpec) -> SearchData:
+    """Read the training and the validation images of an open source; see :func:`load_search_data`.
+
+    Raises:
+        InputError: Images cannot be read, or are too many.
+    """
     index = np.concatenate([split.train, split.val])
     check_images(len(index), source.shape_at(int(index[0])), spec, "training and validation")
     images, labels = source.read(index), source.labels[index]
@@ -90,12 +96,3 @@ def _data_hash(
     for position in order:
         content.update(images[position].data)
     return content.hexdigest()[:12]
-
-
-def _check_apart(root: Path, test_root: Path) -> None:
-    root, test_root = root.resolve(), test_root.resolve()
-    if root == test_root or root in test_root.parents or test_root in root.parents:
-        raise InputError(
-            f"data.root = {str(root)!r} and data.test_root = {str(test_root)!r} lie in each other, so "
-            "that test images would be trained on; give two separate folders"
-        )

@@ -1,9 +1,12 @@
 """What the readers of raw images share: a source that reads on demand, and one way to fit an image."""
 
+import hashlib
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,65 @@ from naskd.spec.errors import InputError
 ImageArray = NDArray[np.uint8]
 Shape = tuple[int, int, int]
 MIN_RESOLUTION = 8
+MAX_ASPECT = 100
+"""Of the sides of an image that is resized: the shorter side grows to the resolution, and the longer one with it."""
+
+
+class ImageFiles(Protocol):
+    """What a source knows of its images before they are read, where each is a file of its own."""
+
+    @property
+    def left_out(self) -> Mapping[str, Mapping[str, int]]:
+        """How many entries of the folders are not read, by kind and name."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What of the folders may be meant and may not."""
+
+    def name(self, position: int) -> str:
+        """Of a file, for messages."""
+
+    def notes(self, index: IndexArray) -> Mapping[str, int]:
+        """How many of these images lose something when they are read, by what: a part of a sentence."""
+
+    def settled(self, index: IndexArray, channels: int | None = None) -> "Source":
+        """The same source, with all images of `index` in one shape: gray ones are converted among those of colour.
+
+        Args:
+            index: ``(n,)`` positions.
+            channels: 1 or 3; None takes 3 where any of them has colour, unless the study says.
+
+        Raises:
+            UnreadableImagesError: None of them can be opened.
+            InputError: They are of different sizes.
+        """
+
+    def damaged(self, index: IndexArray) -> list[str]:
+        """Decode these images, throw them away, and say of each that cannot be read why, a line each."""
+
+    def digests(self, index: IndexArray) -> ImageArray:
+        """As :func:`pixel_digests`, of images that are decoded and thrown away.
+
+        Raises:
+            UnreadableImagesError: Some cannot be read.
+        """
+
+
+class UnreadableImagesError(InputError):
+    """Files that are no images, or are damaged: a line for each."""
+
+
+class UnusableImagesError(InputError):
+    """A source that cannot be opened, though its files can be looked at.
+
+    Args:
+        problems: All that is wrong with it, a line each.
+        damaged: Which of its files cannot be read; see :meth:`ImageFiles.damaged`.
+    """
+
+    def __init__(self, problems: Iterable[str], damaged: Callable[[], list[str]]) -> None:
+        super().__init__(problems)
+        self.damaged = damaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +90,14 @@ class Source:
         shape_at: From a position to the shape ``(C, H, W)`` that its image has once it is fitted; reads no
             pixels.
         read: From positions ``(n,)``, at least one, to their images ``(n, C, H, W)``.
+        files: What is known of the images where they are files; None where there is one file of all.
     """
 
     labels: IndexArray
     class_names: tuple[str, ...]
     shape_at: Callable[[int], Shape]
     read: Callable[[IndexArray], ImageArray]
+    files: ImageFiles | None = None
 
 
 class DataReader:
@@ -69,7 +133,7 @@ class DataReader:
 def folder(base: Path, path: str | None) -> Path:
     """A path of the study file, relative to `base`."""
     assert path is not None
-    return base / Path(path).expanduser()
+    return base / os.path.expanduser(path)
 
 
 def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -> None:
@@ -123,8 +187,12 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
         ``(C, H, W)``.
 
     Raises:
-        InputError: Pixels of 32 bits, whose range is unknown.
+        InputError: Pixels of 32 bits, whose range is unknown; or a side is more than 100 times the other.
     """
+    if resolution is not None and max(image.size) > MAX_ASPECT * min(image.size):
+        # 334 bytes can hold 1 x 65,500 pixels, which at 224 are 10 GB before they are cropped.
+        width, height = image.size
+        raise InputError(f"{width}x{height} pixels; one side may be at most {MAX_ASPECT} times the other")
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -143,6 +211,12 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
 def channels_of(image: Image.Image) -> int:
     """1 for a gray image, 3 for any other."""
     return 1 if image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16") else 3
+
+
+def pixel_digests(images: ImageArray) -> ImageArray:
+    """SHA-256 of the pixels of each image, ``(N, 32)``: equal images of one shape have equal rows."""
+    rows = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(images), 32)
 
 
 def array_source(

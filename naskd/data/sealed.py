@@ -11,9 +11,8 @@ import torch
 
 from naskd.data.images import ImageSet
 from naskd.data.raw import check_images
-from naskd.data.sources import open_development, open_test, split_of
+from naskd.data.sources import held_out_part, open_development, settled, settled_test, split_of
 from naskd.spec.datasets import DataSpec
-from naskd.spec.errors import InputError
 
 
 def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> ImageSet:
@@ -32,21 +31,8 @@ def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> Im
     """
     development = open_development(spec, base, cache)
     split = split_of(development, spec)
-    source, index = development, split.test
-    if spec.own_test:
-        source = open_test(spec, base, cache)
-        index = np.arange(len(source.labels), dtype=np.int64)
-        if source.class_names != development.class_names:
-            different = sorted(set(source.class_names) ^ set(development.class_names))
-            raise InputError(
-                f"the test images and the training images have different classes: {', '.join(different)} "
-                "in one of them only; give both the same class folders"
-            )
-    shape, train_shape = source.shape_at(int(index[0])), development.shape_at(int(split.train[0]))
-    if shape != train_shape:
-        raise InputError(
-            f"the test images are {shape}, the training images {train_shape} (C, H, W); "
-            "set data.resolution and data.channels"
-        )
-    check_images(len(index), shape, spec, "test")
+    seen = settled(development, np.concatenate([split.train, split.val]))
+    source, index = held_out_part(spec, base, cache, development, split)
+    source = settled_test(source, index, seen, int(split.train[0]))
+    check_images(len(index), source.shape_at(int(index[0])), spec, "test")
     return ImageSet(torch.from_numpy(source.read(index)), torch.from_numpy(source.labels[index]))

@@ -1,4 +1,4 @@
-"""Open the raw images of a :class:`~naskd.spec.datasets.DataSpec`. For :mod:`load` and :mod:`sealed` alone.
+"""Open the raw images of a :class:`~naskd.spec.datasets.DataSpec`. For :mod:`load`, :mod:`sealed`, :mod:`survey` alone.
 
 Opening lists labels and decodes nothing of an image folder; a source reads the positions that it is asked
 for. Which positions a search may ask for is decided in :mod:`load`.
@@ -6,9 +6,12 @@ for. Which positions a search may ask for is decided in :mod:`load`.
 
 from pathlib import Path
 
-from naskd.data.raw import DataReader, Source
-from naskd.data.splits import Split, make_split
+import numpy as np
+
+from naskd.data.raw import DataReader, Source, folder
+from naskd.data.splits import IndexArray, Split, make_split
 from naskd.spec.datasets import DATASETS, DataSpec
+from naskd.spec.errors import InputError
 
 
 def split_of(source: Source, spec: DataSpec) -> Split:
@@ -27,19 +30,88 @@ def open_development(spec: DataSpec, base: Path, cache: Path | None) -> Source:
     """The images that are split: training, validation and, where no other test split is, the sealed part.
 
     Raises:
-        InputError: The images are missing, or a class has none.
+        InputError: The images are missing, a class has none, or the test images are among them.
     """
+    if spec.test_root is not None:
+        _check_apart(folder(base, spec.root), folder(base, spec.test_root))
     return _reader(spec).development(spec, base, cache)
 
 
+def settled(source: Source, index: IndexArray, channels: int | None = None) -> Source:
+    """A source whose images of `index` have one shape; see :meth:`~naskd.data.raw.ImageFiles.settled`.
+
+    Raises:
+        InputError: They are of different sizes.
+    """
+    return source if source.files is None else source.files.settled(index, channels)
+
+
 def open_test(spec: DataSpec, base: Path, cache: Path | None) -> Source:
-    """The test images of data that has a test split of its own. For :mod:`sealed` alone.
+    """The test images of data that has a test split of its own. For :mod:`sealed` and :mod:`survey` alone.
 
     Raises:
         InputError: The images are missing or not readable.
     """
     assert spec.own_test
     return _reader(spec).test(spec, base, cache)
+
+
+def held_out_part(
+    spec: DataSpec, base: Path, cache: Path | None, seen: Source, split: Split
+) -> tuple[Source, IndexArray]:
+    """Where the test images are, and which of them: the other images of `seen`, or a source of their own.
+
+    Args:
+        spec: The data.
+        base: Folder that its paths are relative to.
+        cache: Folder for decoded images.
+        seen: The development source.
+        split: Of it.
+
+    Raises:
+        InputError: They are missing, or have other classes.
+    """
+    if not spec.own_test:
+        return seen, split.test
+    source = open_test(spec, base, cache)
+    if source.class_names != seen.class_names:
+        different = ", ".join(map(repr, sorted(set(source.class_names) ^ set(seen.class_names))))
+        raise InputError(
+            f"the test images and the training images have different classes: {different or 'in another order'}"
+            f"{' in one of them only' if different else ''}; give both the same class folders"
+        )
+    return source, np.arange(len(source.labels), dtype=np.int64)
+
+
+def settled_test(source: Source, index: IndexArray, seen: Source, first: int) -> Source:
+    """The test images in the shape of the training images.
+
+    Args:
+        source: Of the test images.
+        index: Which of them.
+        seen: The settled development source.
+        first: Position of a training image in it.
+
+    Raises:
+        InputError: They have another shape.
+    """
+    train_shape = seen.shape_at(first)
+    source = settled(source, index, train_shape[0])
+    if (shape := source.shape_at(int(index[0]))) != train_shape:
+        raise InputError(
+            f"the test images are {shape}, the training images {train_shape} (C, H, W); "
+            "set data.resolution and data.channels"
+        )
+    return source
+
+
+def _check_apart(root: Path, test_root: Path) -> None:
+    root, test_root = root.resolve(), test_root.resolve()
+    if root == test_root or root in test_root.parents or test_root in root.parents:
+        raise InputError(
+            f"data.root = {str(root)!r} and data.test_root = {str(test_root)!r} lie in each other, so "
+            "that test images would be trained on; give two separate folders"
+        )
 
 
 def _reader(spec: DataSpec) -> DataReader:

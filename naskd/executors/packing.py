@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import naskd
 from naskd.data.images import ImageSet, SearchData
 from naskd.spec.design import content_id
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
@@ -203,8 +203,8 @@ def _import_packages(packages: dict[str, list[tuple[str, str]]], *, last: bool) 
         problem = f"importing {module} does not register it"
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever an import may raise
-            problem = f"{module} cannot be imported: {type(error).__name__}: {error}"
+        except USERS as error:  # whatever an import may raise
+            problem = f"{module} cannot be imported: {one_line(error)}"
         missing = [f"{what} {name!r}" for what, name in methods if name not in registries[what]]
         if missing and last:
             _LOG.warning("a worker on %s does not know %s: %s", platform.node(), ", ".join(missing), problem)

@@ -17,7 +17,7 @@ from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.student import build_student
 from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import load_function
@@ -303,8 +303,8 @@ def _call_builder(reference: str, base: Path) -> nn.Module:
     build = load_function(reference, base)
     try:
         network = build()
-    except Exception as error:  # a user's function may raise anything; the answer names the function
-        raise InputError(f"builder {reference!r} failed: {type(error).__name__}: {error}") from error
+    except USERS as error:  # a user's function may raise anything; the answer names the function
+        raise InputError(f"builder {reference!r} failed: {one_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"builder {reference!r} returns {type(network).__name__}; wanted a torch.nn.Module")
     return network

@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report.units import duration, finite, percent
+from naskd.spec.secrets import redacted
+from naskd.spec.visible import visible
 from naskd.study.observer import StudyObserver
 from naskd.study.snapshot import Snapshot
 
@@ -57,9 +59,13 @@ class Progress(ABC):
 
     def notice(self, text: str) -> None:
         """Show `text` from now on. Safe in a signal handler: on a terminal the next redraw shows it."""
-        self._notice = text
+        self._notice = visible(redacted(text))
         if self._live is None:
-            self._write(text)
+            self._write(self._notice)
+
+    def print(self, text: str) -> None:
+        """Lines that stay, above what is redrawn."""
+        self._write(text)
 
     def render(self) -> RenderableType:
         """What the terminal shows now."""

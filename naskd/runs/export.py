@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.exports import EXPORTS, ExportCard
+from naskd.spec.outputs import written_whole
 from naskd.spec.registry import installed
 
 TOLERANCE = 1e-4
@@ -93,8 +94,7 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
     with torch.no_grad():
         expected = student(inputs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{target.name}")
-    try:
+    with written_whole(target) as partial:
         form.write(student, source, partial, inputs[:2])
         with torch.no_grad():
             found = form.run(partial, inputs)
@@ -106,15 +106,13 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
                 f"the exported model differs from the original: logits by up to {difference:.3g}, "
                 f"the same class on {agreement:.4f} of {len(images)} images"
             )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        size = partial.stat().st_size
     return {
         "path": str(target),
         "n_images": len(images),
         "max_difference": difference,
         "agreement": agreement,
-        "size_bytes": target.stat().st_size,
+        "size_bytes": size,
     }
 
 

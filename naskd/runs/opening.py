@@ -1,17 +1,15 @@
 """A study with everything that it names loaded, and what can be asked of it before it searches."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from naskd.data.survey import DataSurvey, say_survey, survey_and_load
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -20,14 +18,19 @@ from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import count_kinds
-from naskd.study.space import Space
-from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
+from naskd.study.space import Space, timed
+from naskd.study.space_sample import (
+    SpaceSample,
+    check_warm_start,
+    describe_range,
+    methods_of_the_script,
+    sample_space,
+)
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
-from naskd.trials.resources import open_resources
+from naskd.trials.resources import Resources, open_resources
 
-STUDY_FILE = "study.json"
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
 
@@ -41,12 +44,14 @@ class OpenStudy:
         space: Proposes designs.
         world: What its search runs in.
         parts: The study's context; None where the executor brings a world of its own.
+        survey: What its images are; None likewise.
     """
 
     spec: StudySpec
     space: Space
     world: World
     parts: StudyContext | None
+    survey: DataSurvey | None = None
 
     @property
     def context(self) -> StudyContext:
@@ -66,7 +71,7 @@ class OpenStudy:
     def given(self, **changes: Any) -> "OpenStudy":
         """The same study with other resources; see :class:`~naskd.trials.resources.Resources`."""
         resources = dataclasses.replace(self.context.resources, **changes)
-        return _opened(self.space, StudyContext.of(resources))
+        return _opened(self.space, StudyContext.of(resources), self.survey)
 
 
 def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs: Path = RUNS) -> OpenStudy:
@@ -90,17 +95,30 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     check_loggers(spec.execution.callbacks)
     for name in spec.objectives:
         OBJECTIVES[name]
-    space = load_function(spec.space, spec.base)
+    space = timed(load_function(spec.space, spec.base), spec.execution.space_seconds)
     if brings := EXECUTORS[spec.execution.executor].brings:
         return OpenStudy(spec, space, imported(brings)(spec), None)
-    resources = open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache")
-    return _opened(space, StudyContext.of(resources))
+    survey, resources = survey_resources(spec, runs)
+    return _opened(space, StudyContext.of(resources), survey)
 
 
-def _opened(space: Space, context: StudyContext) -> OpenStudy:
+def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources]:
+    """Look at all images of a study, say what they are, and load those that a search may see.
+
+    Raises:
+        InputError: All that is wrong with the images, or the device is not there.
+    """
+    survey, data = survey_and_load(spec.data, spec.base, runs / "cache")
+    say_survey(survey)
+    if data is None:
+        raise InputError(survey.all_problems)
+    return survey, open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache", data=data)
+
+
+def _opened(space: Space, context: StudyContext, survey: DataSurvey | None) -> OpenStudy:
     data = context.resources.data
     world = World(context.designs, data.n_classes, len(data.train), data.data_hash, data.split_hash)
-    return OpenStudy(context.resources.spec, space, world, context)
+    return OpenStudy(context.resources.spec, space, world, context, survey)
 
 
 def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
@@ -111,6 +129,8 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
         RunError: The space raises, or all sampled designs are turned away.
     """
     opened = open_study(study, settings)
+    if opened.survey is not None and opened.survey.test_problems:
+        raise InputError(opened.survey.all_problems)
     sample = opened.sample()
     if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
         raise InputError("\n".join(mistakes))
@@ -153,19 +173,7 @@ def dry_run(
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
     opened = opened.given(spec=spec)
     sample = opened.sample()
-    return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the lock ends with the process."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{run_dir} is in use by another naskd process") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    # A worker process knows nothing of the script that runs.
+    apart = not methods_of_the_script(sample, spec.objectives)
+    chosen = [config for config, _ in sample.designs[:designs]]
+    return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}

@@ -18,6 +18,7 @@ from naskd.data.images import ImageSet
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
+from naskd.runs.directory import RESULTS_FILE
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
@@ -31,8 +32,6 @@ from naskd.trials.measures import ObjectiveError, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import start_run, trial_metrics
 from naskd.trials.steps import run_job
-
-RESULTS_FILE = "retrained.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +141,7 @@ class Retraining:
 
     def _train(self, design: Design, replicate: int) -> dict[str, Any]:
         config = self._final(design)
+        assert len(self.test)  # what cannot be read is said before hours of training
         for recipe in self.context.designs.recipes(config):
             if recipe.artifact_id not in self.context.resources.store:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)

@@ -1,16 +1,19 @@
-"""A run directory: what it holds, and what can be done with it."""
+"""A run directory: what it holds, and what can be done with it.
+
+Torch is imported by what trains or loads a network, so that a run is looked at at once.
+"""
 
 import json
+import numbers
+import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from naskd import report
-from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
-from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.opening import STUDY_FILE, locked
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.runs.directory import RESULTS_FILE, STUDY_FILE, locked
 from naskd.spec.datasets import DATASETS
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
@@ -18,14 +21,25 @@ from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import import_file
-from naskd.store.artifacts import ArtifactStore
 from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import dashboard_target, quiet
-from naskd.trials.context import StudyContext
-from naskd.trials.resources import open_resources
 
-load = load_student
-"""Load a retrained or exported student (``.safetensors``) as an ``nn.Module`` in evaluation mode."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from naskd.runs.retrain import Design
+    from naskd.trials.context import StudyContext
+
+
+def load(path: str | Path) -> "nn.Module":
+    """Load a retrained or exported student (``.safetensors``) in evaluation mode.
+
+    Raises:
+        InputError: It is no student's file.
+    """
+    from naskd.networks.student_file import load_student
+
+    return load_student(Path(path))
 
 
 def open_run(path: str | Path) -> "Run":
@@ -36,7 +50,7 @@ def open_run(path: str | Path) -> "Run":
     """
     quiet()
     path = Path(path)
-    if not (path / STUDY_FILE).is_file():
+    if not os.path.isfile(path / STUDY_FILE):
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
     try:
         known = json.loads((path / STUDY_FILE).read_text())
@@ -56,7 +70,7 @@ class Run:
         context: Loaded data and networks; None loads them when a retraining or an export first needs them.
     """
 
-    def __init__(self, path: Path, spec: StudySpec, context: StudyContext | None = None) -> None:
+    def __init__(self, path: Path, spec: StudySpec, context: "StudyContext | None" = None) -> None:
         self.path = path
         self.spec = spec
         self.stop_reason = ""
@@ -66,12 +80,14 @@ class Run:
         self._context = context
 
     @property
-    def context(self) -> StudyContext:
+    def context(self) -> "StudyContext":
         """Data and networks of the study."""
         if self._context is None:
+            from naskd.runs.opening import survey_resources
+            from naskd.trials.context import StudyContext
+
             self._import_modules()
-            runs = self.path.parent
-            resources = open_resources(self.spec, ArtifactStore(runs / "artifacts"), runs / "cache")
+            _, resources = survey_resources(self.spec, self.path.parent)
             self._context = StudyContext.of(resources)
         return self._context
 
@@ -101,7 +117,7 @@ class Run:
         if everything:
             record["warnings"] = self._warnings(record)
             record["retrained"] = self._retrained()
-            record["seed"] = self.spec.seed
+            record["seed"] = str(self.spec.seed)
         return record
 
     def front(self) -> list[dict[str, Any]]:
@@ -119,27 +135,31 @@ class Run:
             InputError: There is none of that number.
         """
         trials = self.trials()
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+            raise InputError(f"trial {number!r}: the number of a trial is a whole number, such as 0")
         if not 0 <= number < len(trials):
             raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
-        return trials[number]
+        return trials[int(number)]
 
     def best(
         self,
         *,
-        max_macs: float | None = None,
-        min_accuracy: float | None = None,
-        limits: Mapping[str, float] | None = None,
+        max_macs: float | str | None = None,
+        min_accuracy: float | str | None = None,
+        limits: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
         """The one to take: within limits on costs the most accurate, with a limit on accuracy the cheapest.
 
         Args:
-            max_macs: Multiply-accumulates of one image, at most.
+            max_macs: Multiply-accumulates of one image, at most; a number, or text such as ``"100k"``.
             min_accuracy: On the validation images, at least; a fraction.
             limits: By the name of an objective: at most this where it is minimised, at least where it is maximised.
 
         Raises:
             InputError: Nothing on the front qualifies; the message says what comes nearest.
         """
+        if limits is not None and not isinstance(limits, Mapping):
+            raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
         given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
@@ -150,7 +170,8 @@ class Run:
     def write_html(self, path: str | Path | None = None) -> Path:
         """One self-contained page; default ``report.html`` in the run directory."""
         target = Path(path) if path is not None else self.path / "report.html"
-        report.write_html(self.to_dict(everything=True), target)
+        # With what its commands are about, as a shell takes it from the folder that this process is in.
+        report.write_html({**self.to_dict(everything=True), "run": shlex.quote(str(self.path))}, target)
         return target
 
     def write_png(self, path: str | Path) -> Path:
@@ -189,7 +210,9 @@ class Run:
 
     # --- taking away -------------------------------------------------------------------------------------------
 
-    def _design(self, trial: Mapping[str, Any]) -> Design:
+    def _design(self, trial: Mapping[str, Any]) -> "Design":
+        from naskd.runs.retrain import Design
+
         if trial["config"] is None or trial["state"] != "COMPLETE":
             raise InputError(
                 f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
@@ -220,6 +243,8 @@ class Run:
         Raises:
             InputError: A trial does not exist or is not complete.
         """
+        from naskd.runs.retrain import Retraining
+
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         self.context.resources.compute.apply_threads()
         retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
@@ -249,6 +274,9 @@ class Run:
             ExportError: The exported model differs, or a package is missing.
             InputError: The trial cannot be exported, or `format` and `path` do not go together.
         """
+        from naskd.runs.export import check_export, export_student, format_of
+        from naskd.runs.retrain import Retraining
+
         self._import_modules()
         given = None if path is None else Path(path)
         name = format_of(given) if format is None else format

@@ -8,10 +8,12 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
-from naskd.runs.opening import STUDY_FILE, OpenStudy, locked, open_study
+from naskd.runs.directory import STUDY_FILE, locked
+from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
+from naskd.spec.secrets import kept
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import file_content_id
@@ -47,7 +49,7 @@ def run_search(
             f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
         )
     with locked(run_dir):
-        shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
+        shown = json.dumps(kept({**spec.to_dict(), "base": str(spec.base)}), indent=1)
         storage = open_storage(spec.storage, run_dir, writing=True)
         identity = _identity(opened)
         if opened.parts is not None:
@@ -113,4 +115,4 @@ def _identity(opened: OpenStudy) -> dict[str, Any]:
     }
     if spec.teachers:
         identity["teacher_hashes"] = teachers
-    return dict(json.loads(json.dumps(identity)))
+    return dict(json.loads(json.dumps(kept(identity))))

@@ -1,5 +1,6 @@
 """The images of a study: what a study says of them, and cards of the kinds of data that can be read."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
@@ -11,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, PositiveInt
 from naskd.spec.errors import InputError
+from naskd.spec.image_folders import layout_problem
 from naskd.spec.option import Configured, Option, Options, either
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import Registry
@@ -137,11 +139,12 @@ def _check_image_folder(given: Mapping[str, Any], base: Path) -> list[Problem]:
 
 def _class_folders(key: str, folder: str, base: Path) -> list[Problem]:
     path, got = absolute(folder, base), format_value(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Problem(key, got, f"an existing folder; there is no {path}", elsewhere(folder, base))]
-    if sum(p.is_dir() for p in path.iterdir()) < 2:
-        allowed = f"a folder with one folder of images for each of two or more classes; {path} has fewer"
-        return [Problem(key, got, allowed)]
+    if problem := layout_problem(path, key):
+        return [
+            Problem(key, got, "a folder with one folder of images for each of two or more classes", problem)
+        ]
     return []
 
 

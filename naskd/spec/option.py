@@ -78,7 +78,7 @@ class Option:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         above = -math.inf if self.above is None else self.above
-        return math.isfinite(value) and low <= value <= high and above < value
+        return -math.inf < value < math.inf and low <= value <= high and above < value
 
     def problem(self, value: object) -> str:
         """What is wrong with `value`: what it is and what is allowed; empty when nothing is."""

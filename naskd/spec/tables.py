@@ -22,6 +22,7 @@ from naskd.spec.validation import (
     did_you_mean,
     format_key,
     format_value,
+    is_text,
     known_keys,
     unknown_key,
 )
@@ -157,6 +158,16 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
             problems = imported(check)(given, base)
             found += [dataclasses.replace(p, key=_key((table,), p.key)) for p in problems]
     return found
+
+
+def holds_text(path: Sequence[str]) -> bool:
+    """Whether the value of a key is text, by its field or by every option of that name; its modules are imported."""
+    if is_text(StudyTable, tuple(path)):
+        return True
+    specs: dict[str, type[Configured]] = {**TABLES, "teacher": TeacherSpec}
+    cards = specs[path[0]].CARDS if len(path) == 2 and path[0] in specs else ()
+    kinds = {card.options[path[1]].type for card in cards if path[1] in card.options}
+    return kinds == {str}
 
 
 def spec_problems(spec: StudySpec) -> list[str]:

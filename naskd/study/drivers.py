@@ -18,8 +18,6 @@ from naskd.study.leases import LEASE_SECONDS, process_lives
 from naskd.study.ledger import Design, Ledger
 from naskd.trials.jobs import TrialResult
 
-MAX_RETRIES = 3
-"""How often a design whose process died is run again before it counts as the cause."""
 CLAIM_SECONDS = 1.0
 """A running trial without an owner is given this long to name one: its driver may just be about to."""
 CHOOSING_SECONDS = 10.0
@@ -32,6 +30,7 @@ class Drivers:
     Args:
         ledger: That they share; all trials that are open here are read through :meth:`refresh`.
         clock: Of this host.
+        retries: How often a design whose process died is run again before it counts as the cause.
         owner: Who this driver is.
 
     Attributes:
@@ -39,7 +38,8 @@ class Drivers:
         alone: Whether no other driver has been seen since the ledger was opened.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, owner: str) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, retries: int, owner: str) -> None:
+        self._max_retries = retries
         self._ledger = ledger
         self._clock = clock
         self.heartbeats = Heartbeats(ledger, clock, owner)
@@ -240,7 +240,7 @@ class Drivers:
             return
         # A trial that was waiting for a network has not begun: it cannot be why its process died.
         retries = attrs.get("retries", 0) + (not attrs.get("blocked", False))
-        if retries <= MAX_RETRIES:
+        if retries <= self._max_retries:
             self.run_again(trial.number, "orphaned: its process ended; run again", retries=retries)
             return
         reason = f"its process died {retries} times"

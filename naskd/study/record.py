@@ -129,7 +129,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         **{key: metrics.get(key) for key in dict.fromkeys([*TRIAL_KEYS, *objectives])},
         "config": attrs.get("config"),
         "config_id": attrs.get("config_id"),
-        "seed": attrs.get("seed"),
+        "seed": str(attrs.get("seed", "")),  # of 64 bits: JavaScript and tables with gaps round whole numbers
         "wall_seconds": result.get("wall_seconds"),
         "train_macs": result.get("train_macs", 0),
         "spent_macs": result.get("spent_macs", 0),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from naskd.spec.errors import InputError
 from naskd.spec.interrupts import unbroken
+from naskd.spec.secrets import STORAGE_PASSWORD, redacted, storage_with_password, without_passwords
 from naskd.study import optuna_private
 
 LOCK_GRACE_SECONDS = 5
@@ -151,14 +153,24 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
                 f"{run_dir / JOURNAL_FILE} is damaged{_first_damage(run_dir / JOURNAL_FILE)}: {error}; "
                 "restore it from a copy, or keep the lines above the damage and search again"
             ) from error
-    url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
+    url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage_with_password(storage)
     try:
         database = _open_database(url)
         if writing and database.engine.name == "sqlite":
             _take_turns(database)
         return database
     except Exception as error:  # SQLAlchemy and drivers raise many kinds
-        raise InputError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        # Not "from error", whose own text may hold the password.
+        raise InputError(
+            redacted(f"storage {storage!r} cannot be opened: {why}{_way_to_password(url, why)}", url)
+        ) from None
+
+
+def _way_to_password(url: str, why: str) -> str:
+    if url.startswith("sqlite") or not re.search("password|authentication|access denied", why, re.IGNORECASE):
+        return ""
+    return f"; runs keep no password: set {STORAGE_PASSWORD}, or what the database reads itself, such as PGPASSWORD"
 
 
 def _open_database(url: str) -> RDBStorage:
@@ -234,7 +246,7 @@ def dashboard_target(storage: str, run_dir: Path) -> str:
     """What to give to ``optuna-dashboard`` to look at the study."""
     if storage == "journal":
         return str(run_dir / JOURNAL_FILE)
-    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
+    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else without_passwords(storage)
 
 
 def quiet() -> None:

@@ -76,7 +76,7 @@ class Study:
         self._looked = 0.0
         self._study = open_study(spec, storage, identity, reference_point, self._clock)
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
-        self._drivers = Drivers(self._ledger, self._clock, owner_id())
+        self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, owner_id())
         named = spec.stopping.name
         curves = Curves(self._ledger, self._drivers)
         self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from naskd.data.load import load_search_data
 from naskd.data.raw import DataReader, Source
 from naskd.data.sealed import load_test_split
+from naskd.data.survey import survey_data
 from naskd.spec.datasets import DATASETS, DataSpec
 from naskd.testing.suite import Suite
 
@@ -117,6 +118,18 @@ class DataKindSuite(Suite):
             patch.setattr(DATASETS, "load", lambda kind: Changed)
             hashes.add(load_search_data(given, tmp_path).data_hash)
         assert len(hashes) == 2
+
+    def test_the_survey_says_what_the_splits_are(self, given: DataSpec, tmp_path: Path) -> None:
+        """It finds nothing wrong, counts what is loaded, and names the same content."""
+        data, test = load_search_data(given, tmp_path), load_test_split(given, tmp_path)
+        survey = survey_data(given, tmp_path)
+        assert not survey.problems
+        assert survey.class_names == data.class_names
+        for part, images in (("train", data.train), ("val", data.val), ("test", test)):
+            counted = torch.bincount(images.labels, minlength=data.n_classes)
+            assert survey.counts[part] == tuple(counted.tolist())
+        assert (survey.data_hash, survey.split_hash) == (data.data_hash, data.split_hash)
+        assert survey.test_hash == survey_data(given, tmp_path).test_hash
 
     def test_the_test_split_opens_apart(self, given: DataSpec, tmp_path: Path) -> None:
         """It has the search's classes and shape; a reader without test images of its own opens none."""

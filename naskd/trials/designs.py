@@ -12,7 +12,7 @@ from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import UnknownNameError
+from naskd.spec.errors import USERS, UnknownNameError, one_line
 from naskd.trials.measures import Measured
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
@@ -56,10 +56,8 @@ class Designs:
                 return self._scheme(config).cost
             except ValueError:
                 raise
-            except (
-                Exception
-            ) as error:  # a user's scheme may raise anything: its trial fails, with the traceback
-                _LOG.warning("a scheme cannot be built: %s: %s", type(error).__name__, error)
+            except USERS as error:  # a user's scheme may raise anything: its trial fails, with the traceback
+                _LOG.warning("a scheme cannot be built: %s", one_line(error))
         if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
             n_classes = self._resources.data.n_classes
             return design_cost(config.architecture, channels, n_classes, resolution)
@@ -88,11 +86,9 @@ class Designs:
         except UnknownNameError:
             raise
         except ValueError as error:
-            return [next(iter(str(error).splitlines()), type(error).__name__)]
-        except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
-            _LOG.warning(
-                "a loss cannot be built, and its trial will fail: %s: %s", type(error).__name__, error
-            )
+            return [(str(error) or one_line(error)).splitlines()[0]]
+        except USERS as error:  # a user's loss may raise anything: its trial fails, with the traceback
+            _LOG.warning("a loss cannot be built, and its trial will fail: %s", one_line(error))
         return []
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:

@@ -13,7 +13,7 @@ from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
+from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, passes_on, take_up
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
 
@@ -36,8 +36,10 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
                 yield from _make(job, recipe, known, context, spent)
             manifest = context.resources.store.manifest(recipe.artifact_id)
     except (
-        Exception
+        BaseException
     ) as failure:  # as for a trial: a full disk or a lost connection is no reason to end the search
+        if passes_on(failure):
+            raise
         expected = isinstance(failure, InputError | NonFiniteError)
         return TrialResult(
             "failed",

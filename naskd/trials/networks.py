@@ -8,7 +8,9 @@ from naskd.data.views import AnyViews, StreamedImages, ViewedImages, make_views
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher, build_teacher_network
 from naskd.spec.design import ArchitectureSpec
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
+from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.resources import Resources
 
@@ -38,19 +40,28 @@ class Networks:
         Args:
             name: In the study file.
             state: As stored; None: as it comes from its source.
+
+        Raises:
+            InputError: It cannot be built, or not in time.
         """
         resources, data = self._resources, self._resources.data
-        network = build_teacher_network(
-            resources.spec.teacher_specs()[name],
-            base=resources.spec.base,
-            in_channels=data.in_channels,
-            n_classes=data.n_classes,
-            resolution=data.resolution,
-            mean=data.mean,
-            std=data.std,
-            class_names=data.class_names,
-            state=state,
-        )
+        seconds = resources.spec.execution.start_seconds
+        late = f"the teacher {name!r} took longer than execution.start_seconds = {seconds:g} to be built"
+        try:
+            with within(seconds, late):
+                network = build_teacher_network(
+                    resources.spec.teacher_specs()[name],
+                    base=resources.spec.base,
+                    in_channels=data.in_channels,
+                    n_classes=data.n_classes,
+                    resolution=data.resolution,
+                    mean=data.mean,
+                    std=data.std,
+                    class_names=data.class_names,
+                    state=state,
+                )
+        except OutOfTimeError as error:
+            raise InputError(str(error) or late) from None
         return resources.compute.place(network)
 
     def frozen(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> Teacher:

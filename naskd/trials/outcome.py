@@ -7,12 +7,14 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from naskd.spec.errors import one_line
+from naskd.spec.secrets import redacted
+from naskd.spec.timeouts import OutOfTimeError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.measures import ObjectiveError
@@ -54,13 +56,27 @@ def checkpoint_key(job: Job) -> str:
     )
 
 
-def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
+def passes_on(error: BaseException) -> bool:
+    """Whether something that was raised in a training is about the process, and not about the training.
+
+    ``SystemExit`` is not: a user's code that leaves has failed, whatever exit code it wants.
+    """
+    return isinstance(error, KeyboardInterrupt | GeneratorExit | OutOfTimeError)
+
+
+def failed(job: Job, so_far: TrialResult | None, reason: str, error: str = "") -> TrialResult:
+    """What is booked of a job that its executor has ended, with what it had reported."""
+    had = so_far or TrialResult("failed", seed=job.seed)
+    return replace(had, status="failed", reason=reason, error=error or reason)
+
+
+def failure_facts(failure: BaseException, context: StudyContext) -> dict[str, Any]:
     """What a result says of an exception: its reason in a line, its traceback, and whether the device is to blame."""
     cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
         "reason": one_line(failure),
-        "error": traceback.format_exc(),
+        "error": redacted(traceback.format_exc()),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),
     }

@@ -17,7 +17,9 @@ def write_images(
     for name, count in per_class.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            digest = hashlib.sha256(f"{root.name}/{name}/{number}".encode()).digest()
+            digest = hashlib.sha256(
+                f"{root.name}/{name}/{number}".encode("utf-8", "surrogateescape")
+            ).digest()
             rng = np.random.default_rng(list(digest[:8]))
             pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).convert(mode).save(root / name / f"{number:03d}{suffix}")

@@ -1,5 +1,7 @@
 import dataclasses
+import io
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
+from naskd.data import image_files
 from naskd.data.images import ImageSet, SearchData
 from naskd.data.kinds import digits
 from naskd.data.load import channel_statistics, load_search_data
 from naskd.data.sealed import load_test_split
+from naskd.data.sources import open_development
 from naskd.spec.datasets import DataSpec
 
 from .files import CIFAR_CLASSES, write_cifar10, write_images
@@ -261,10 +265,9 @@ def test_test_root(tmp_path):
 @pytest.mark.parametrize(
     ("classes", "size", "mode", "message"),
     [
-        ({"ant": 3, "wasp": 3}, (10, 10), "RGB", "different classes: bee, wasp"),
+        ({"ant": 3, "wasp": 3}, (10, 10), "RGB", "different classes: 'bee', 'wasp'"),
         ({"ant": 3}, (10, 10), "RGB", "1 class folders"),
         ({"ant": 3, "bee": 3}, (12, 12), "RGB", r"test images are \(3, 12, 12\).*set data.resolution"),
-        ({"ant": 3, "bee": 3}, (10, 10), "L", r"test images are \(1, 10, 10\).*data.channels"),
     ],
 )
 def test_test_root_that_does_not_fit(tmp_path, classes, size, mode, message):
@@ -325,20 +328,29 @@ def test_channels_are_forced(tmp_path):
     assert load_search_data(folder_spec(channels=1), tmp_path).in_channels == 1
 
 
-def test_mixed_channels_name_two_files(tmp_path):
-    write_images(tmp_path / "images", {"ant": 5})
-    write_images(tmp_path / "images", {"bee": 5}, mode="L")
-    with pytest.raises(
-        ValueError, match=r"ant.\d+\.png' has 3 channels, '.*bee.\d+\.png' has 1; set data\.channels"
-    ):
-        load_search_data(folder_spec(), tmp_path)
+@pytest.mark.parametrize("gray", ["ant", "bee"])
+def test_gray_images_among_those_of_colour_are_converted(tmp_path, gray):
+    """Whichever comes first; as if `channels` said so."""
+    write_images(tmp_path / "images", {"ant": 5, "bee": 5})
+    write_images(tmp_path / "images", {gray: 1}, mode="L")
+    found, said = (load_search_data(folder_spec(**c), tmp_path) for c in ({}, {"channels": 3}))
+    assert (found.in_channels, found.data_hash) == (3, said.data_hash)
+    tests = [load_test_split(folder_spec(**c), tmp_path).images for c in ({}, {"channels": 3})]
+    assert torch.equal(*tests)
 
 
-def test_mixed_sizes_name_two_files(tmp_path):
+@pytest.mark.parametrize(("train", "test", "channels"), [("RGB", "L", 3), ("L", "RGB", 1)])
+def test_test_images_get_the_channels_of_the_training_images(tmp_path, train, test, channels):
+    write_images(tmp_path / "images", {"ant": 10, "bee": 10}, mode=train)
+    write_images(tmp_path / "held_out", {"ant": 3, "bee": 3}, mode=test)
+    assert load_test_split(folder_spec(test_root="held_out"), tmp_path).images.shape[1] == channels
+
+
+def test_mixed_sizes_are_counted(tmp_path):
     write_images(tmp_path / "images", {"ant": 5})
     write_images(tmp_path / "images", {"bee": 5}, size=(12, 14))
     with pytest.raises(
-        ValueError, match=r"ant.\d+\.png' is 10x10 pixels, '.*bee.\d+\.png' is 12x14; set data\.resolution"
+        ValueError, match=r"2 sizes: 10x10 pixels \(4, such as '.*ant.*12x14 pixels \(4.*set data\.resolution"
     ):
         load_search_data(folder_spec(), tmp_path)
     assert load_search_data(folder_spec(resolution=8), tmp_path).resolution == 8
@@ -454,26 +466,100 @@ def test_cache_gives_the_same_data_without_decoding(tmp_path, monkeypatch):
         assert torch.equal(data.train.images, plain.train.images)
         assert torch.equal(data.val.images, plain.val.images)
         assert data.data_hash == plain.data_hash
-    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
     for changes in ({"resolution": 8}, {"channels": 1}, {"split_seed": 1}):
         with pytest.raises(AssertionError, match="decoded"):
             load_search_data(folder_spec(**changes), tmp_path, cache)
 
 
-def test_cache_notices_a_changed_file(tmp_path):
-    """Of the same size: bitmaps are not compressed."""
+def _same_times(path, status):
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def _in_place(path, content, aside):
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    _same_times(path, status)
+
+
+def _by_rename(path, content, aside):
+    status = path.stat()
+    aside.write_bytes(content)
+    _same_times(aside, status)
+    os.replace(aside, path)
+
+
+def _by_another_folder(path, content, aside):
+    status = path.stat()
+    _in_place(path, content, aside)
+    path.parent.rename(aside)
+    aside.rename(path.parent)
+    _same_times(path, status)
+
+
+def _two_files_swapped(path, content, aside):
+    other = path.with_name("001.bmp")
+    path.rename(aside)
+    other.rename(path)
+    aside.rename(other)
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("replace", [_in_place, _by_rename, _by_another_folder, _two_files_swapped])
+def test_images_of_the_same_names_sizes_and_times_are_read_anew(tmp_path, monkeypatch, replace, settled):
+    """Bitmaps are not compressed: any two have one size. Times are often normalised in archives and images."""
+    if settled:
+        monkeypatch.setattr("naskd.data.image_files.SETTLED_NS", -(10**12))
     write_images(tmp_path / "images", {"ant": 8, "bee": 8}, suffix=".bmp")
     write_images(tmp_path / "held_out", {"ant": 2, "bee": 2}, suffix=".bmp")
+    for path in tmp_path.rglob("*.bmp"):
+        os.utime(path, (0, 0))
     spec, cache = folder_spec(test_root="held_out"), tmp_path / "cache"
     before = load_search_data(spec, tmp_path, cache)
+    assert load_search_data(spec, tmp_path, cache).data_hash == before.data_hash
     changed = tmp_path / "images" / "ant" / "000.bmp"
-    status = changed.stat()
-    Image.fromarray(np.full((10, 10, 3), 7, np.uint8)).save(changed)
-    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
-    assert changed.stat().st_size == status.st_size
+    made = io.BytesIO()
+    Image.fromarray(np.full((10, 10, 3), 7, np.uint8)).save(made, "BMP")
+    replace(changed, made.getvalue(), tmp_path / "aside")
     after = load_search_data(spec, tmp_path, cache)
     assert after.data_hash != before.data_hash
     assert after.data_hash == load_search_data(spec, tmp_path).data_hash
+
+
+def test_the_same_images_elsewhere_are_found_in_the_cache(tmp_path, monkeypatch):
+    write_images(tmp_path / "images", {"ant": 8, "bee": 8})
+    cache = tmp_path / "cache"
+    first = load_search_data(folder_spec(), tmp_path, cache)
+    shutil.copytree(tmp_path / "images", tmp_path / "elsewhere")
+    monkeypatch.setattr("naskd.data.kinds.image_folder.fit", lambda *_: pytest.fail("decoded again"))
+    assert load_search_data(folder_spec(root="elsewhere"), tmp_path, cache).data_hash == first.data_hash
+
+
+def test_files_that_did_not_change_are_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("naskd.data.image_files.SETTLED_NS", -(10**12))
+    write_images(tmp_path / "images", {"ant": 8, "bee": 8})
+    cache = tmp_path / "cache"
+    first = load_search_data(folder_spec(), tmp_path, cache)
+    monkeypatch.setattr("naskd.data.image_files.file_hash", lambda _: pytest.fail("read again"))
+    assert load_search_data(folder_spec(), tmp_path, cache).data_hash == first.data_hash
+
+
+@pytest.mark.parametrize("changed_ns", [0, 10**18, 2 * 10**18 + 1])
+def test_a_time_that_is_no_clocks_own_is_not_believed(changed_ns):
+    """Whole seconds come from systems without that time; the future, or just now, may come again."""
+    assert not image_files._believable((1, 0, changed_ns, 1))
+    assert image_files._believable((1, 0, 10**18 + 1, 1))
+
+
+def test_a_file_that_changes_between_two_looks_is_refused(tmp_path):
+    write_images(tmp_path / "images", {"ant": 8, "bee": 8})
+    source = open_development(folder_spec(), tmp_path, None)
+    source.shape_at(0)
+    path = tmp_path / "images" / "ant" / "000.png"
+    Image.fromarray(np.full((10, 10, 3), 7, np.uint8)).save(path)
+    with pytest.raises(ValueError, match=r"ant.000\.png' cannot be read \(it changed while it was read\)"):
+        source.read(np.array([0]))
 
 
 @pytest.mark.parametrize("damage", ["flip a byte", "truncate", "no hash", "broken hash"])
@@ -497,6 +583,18 @@ def test_damaged_cache_is_decoded_again(tmp_path, damage):
         assert torch.equal(again.train.images, expected.train.images)
         assert torch.equal(again.val.images, expected.val.images)
     assert array.stat().st_size == len(content)
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
+    write_images(tmp_path / "images", {"ant": 8, "bee": 8})
+    (tmp_path / "cache").mkdir()
+    old, new = (tmp_path / "cache" / f".{key}-abc.npy" for key in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    load_search_data(folder_spec(), tmp_path, tmp_path / "cache")
+    assert new.exists()
+    assert not old.exists()
 
 
 # The containers

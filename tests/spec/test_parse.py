@@ -144,7 +144,7 @@ seeds = 2021-01-01
         ("name", 'got "my study"', "letters", ""),
         ("seed", 'got "20"', "a whole number at least 0", ""),
         ("space", 'got "space.py:joit"', "joint", "did you mean 'joint'?"),
-        ("epochs", "got 0", "a whole number at least 1", ""),
+        ("epochs", "got 0", "a whole number in [1, 1e+06]", ""),
         ("objectivs", 'got ["val_accuracy", "macs"]', "the keys name, space", "did you mean 'objectives'?"),
         ("objectives[1]", 'got "n_parms"', '"n_params"', "did you mean 'n_params'?"),
         ("reference_point.mac", "got 1", "val_accuracy, macs", "did you mean 'macs'?"),

@@ -32,11 +32,10 @@ from optuna.trial import TrialState
 from naskd.spec.clock import FakeClock
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
 from naskd.spec.errors import InputError, RunError
-from naskd.spec.study import BudgetSpec, LimitsSpec
+from naskd.spec.study import BudgetSpec, ExecutionSpec, LimitsSpec
 from naskd.study import drivers as drivers_module
 from naskd.study import stalls
 from naskd.study import study as study_module
-from naskd.study.drivers import MAX_RETRIES
 from naskd.study.leases import owner_id
 from naskd.study.ledger import booked_artifacts
 from naskd.study.observer import SnapshotObserver
@@ -602,24 +601,24 @@ def test_the_trial_of_a_living_driver_is_left_alone(reopen):
 def test_a_design_whose_process_dies_every_time_is_given_up(reopen, monkeypatch):
     world = FakeWorld()
     spec = make_spec(3, warm_start=({"width": 5, "depth": 2},))
-    for _ in range(MAX_RETRIES + 1):
+    for _ in range(ExecutionSpec.retries + 1):
         monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
         study = make_study(spec, reopen(), world, space=plain)
         drive(study, 0 if world.made else 1)
         assert study.ask().config.architecture.stages[0].width == 5
     monkeypatch.undo()
     final = make_study(spec, reopen(), world, space=plain)
-    assert states(final) == ["FAIL"] * (MAX_RETRIES + 1)
-    assert f"its process died {MAX_RETRIES + 1} times" in reasons(final)[-1]
+    assert states(final) == ["FAIL"] * (ExecutionSpec.retries + 1)
+    assert f"its process died {ExecutionSpec.retries + 1} times" in reasons(final)[-1]
     drive(final)
-    assert states(final)[MAX_RETRIES + 1 :] == ["COMPLETE"] * 2, "it counts as one failed trial"
+    assert states(final)[ExecutionSpec.retries + 1 :] == ["COMPLETE"] * 2, "it counts as one failed trial"
 
 
 def test_waiting_for_a_network_is_never_why_a_process_died(monkeypatch):
     storage, world = InMemoryStorage(), FakeWorld()
     world.made.add("teacher-id")
     spec = make_spec(1, warm_start=({"width": 5, "kd.temperature": 2},))
-    for _ in range(MAX_RETRIES + 5):
+    for _ in range(ExecutionSpec.retries + 5):
         monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
         study = make_study(spec, storage, world, space=assisted)
         assert study.ask().kind == "artifact"

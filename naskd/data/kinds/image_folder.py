@@ -1,33 +1,63 @@
 """Images in one folder a class, ``root/<class>/**/*.jpg``: the layout of torchvision's ``ImageFolder``.
 
-Differs: every file is decoded once into memory, at a size that all share, instead of at every epoch; a file
-that cannot be read is an error that names it.
+Differs: every file is decoded once into memory, at a size that all share, instead of at every epoch; files
+that cannot be read are an error that names them all.
 """
 
-import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from PIL import __version__ as pillow_version
 
 from naskd.data.decoded_cache import decoded_once
-from naskd.data.raw import DataReader, ImageArray, Shape, Source, channels_of, fit, fitted_shape, folder
+from naskd.data.image_files import (
+    SEVERAL_FRAMES,
+    SIXTEEN_BITS,
+    TRANSPARENT,
+    FactsMemo,
+    FileFacts,
+    available_cores,
+    file_hash,
+    image_in,
+    opened_file,
+    without_warnings,
+)
+from naskd.data.listing import Listing, list_images
+from naskd.data.raw import (
+    DataReader,
+    ImageArray,
+    Shape,
+    Source,
+    UnreadableImagesError,
+    UnusableImagesError,
+    fit,
+    fitted_shape,
+    folder,
+    pixel_digests,
+)
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
-
 _CHUNK = 64
 # Below this size Python's own work dominates and threads only fight for its lock: 50,000 CIFAR files took 5.7
 # s with one thread and 7.6 s with two; from 128x128 on, two threads on two cores halve the time.
 _THREADED_PIXELS = 100 * 100
-_FORMAT = 1
+_FORMAT = 2
+
+_NOTES = {
+    SIXTEEN_BITS: "have 16 bits a pixel: the upper 8 are kept, so that values below 256 become 0",
+    TRANSPARENT: "are transparent in part: that is dropped, and the colour below it is seen",
+    SEVERAL_FRAMES: "have several frames or pages: the first is read",
+}
+_CONVERTED = {
+    3: "are gray and read as colour, as the others are; data.channels = 1 or 3 says so for all",
+    1: "have colour and are read as gray, as the training images are; data.channels = 1 or 3 says so for all",
+}
 
 
 class ImageFolder(DataReader):
@@ -35,127 +65,212 @@ class ImageFolder(DataReader):
 
     def development(self, spec: DataSpec, base: Path, cache: Path | None) -> Source:
         """See :class:`~naskd.data.raw.DataReader`."""
-        return _open(folder(base, spec.root), spec, cache)
+        return _open(folder(base, spec.root), "root", spec, cache)
 
     def test(self, spec: DataSpec, base: Path, cache: Path | None) -> Source:
         """See :class:`~naskd.data.raw.DataReader`."""
-        return _open(folder(base, spec.test_root), spec, cache)
+        return _open(folder(base, spec.test_root), "test_root", spec, cache)
 
 
-def _open(root: Path, spec: DataSpec, cache: Path | None) -> Source:
-    """List the files of `root`; classes are its folders in the order of their names.
+def _open(root: Path, key: str, spec: DataSpec, cache: Path | None) -> Source:
+    """List the files of `root`. No image is opened yet.
 
-    Files and folders whose name starts with a dot, and files of other types, are ignored. No image is opened
-    yet. Orientation tags of cameras are not applied, as in torchvision.
+    Orientation tags of cameras are not applied, as in torchvision.
 
     Args:
         root: Folder of the class folders.
+        key: Of the study's ``[data]`` that names it.
         spec: Its `resolution` and `channels` say what is read.
         cache: Folder for decoded images; None decodes at every call.
 
     Raises:
-        InputError: `root` is missing, has fewer than two classes or an empty one.
+        InputError: `root` is missing, its folders cannot be classes, one of them is empty or cannot be opened.
     """
-    if not root.is_dir():
-        raise InputError(f"the image folder {str(root)!r} does not exist; expected {root}/<class>/*.jpg")
-    class_names = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")))
-    if len(class_names) < 2:
-        raise InputError(
-            f"the image folder {str(root)!r} has {len(class_names)} class folders; at least 2 are needed"
+    files = _Files(list_images(root, key), spec, cache)
+    if files.listing.problems:
+        everything = np.arange(len(files.listing.paths), dtype=np.int64)
+        raise UnusableImagesError(files.listing.problems, lambda: files.damaged(everything))
+    return files.source()
+
+
+class _Files:
+    """The files of one folder; see :class:`~naskd.data.raw.ImageFiles`.
+
+    Args:
+        listing: Them.
+        spec: How they are fitted.
+        cache: Where decoded images and facts are kept.
+        shape: Of all, where they are settled; else each has its own.
+        facts: What is known by position, for the length of one opening.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        spec: DataSpec,
+        cache: Path | None,
+        shape: Shape | None = None,
+        facts: dict[int, FileFacts] | None = None,
+    ) -> None:
+        self.listing = listing
+        self._spec = spec
+        self._cache = cache
+        self._shape = shape
+        self._known: dict[int, FileFacts] = {} if facts is None else facts
+
+    @property
+    def left_out(self) -> Mapping[str, Mapping[str, int]]:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        return self.listing.left_out
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        return self.listing.warnings
+
+    def name(self, position: int) -> str:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        return repr(self.listing.paths[position])
+
+    def notes(self, index: IndexArray) -> Mapping[str, int]:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        facts = self._facts(index)
+        counted = Counter(_NOTES[note] for known in facts for note in known.notes)
+        if self._shape is not None and self._spec.channels is None:
+            converted = sum(known.channels not in (0, self._shape[0]) for known in facts)
+            counted[_CONVERTED[self._shape[0]]] = converted
+        return +counted
+
+    def source(self) -> Source:
+        """The source of all files."""
+        return Source(self.listing.labels, self.listing.class_names, self._shape_at, self._read, self)
+
+    def settled(self, index: IndexArray, channels: int | None = None) -> Source:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        facts = [known for known in self._facts(index) if not known.problem]
+        if not facts:
+            raise UnreadableImagesError([known.problem for known in self._facts(index)])
+        channels = channels or max(known.channels for known in facts)
+        shapes = {fitted_shape(channels, known.height, known.width, self._spec) for known in facts}
+        if len(shapes) > 1:
+            raise InputError(self._unequal(index))
+        return _Files(self.listing, self._spec, self._cache, shapes.pop(), self._known).source()
+
+    def damaged(self, index: IndexArray) -> list[str]:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        return self._each(index, self._spec.channels, lambda position, pixels: None)
+
+    def digests(self, index: IndexArray) -> ImageArray:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        if self._shape is None and (problems := self.damaged(index)):
+            raise UnreadableImagesError(problems)
+        shape = self._shape_at(int(index[0]))
+        return decoded_once(
+            self._cache,
+            self._key(index, ("digests", *shape)),
+            lambda: self._decode(index, shape, (32,), lambda pixels: pixel_digests(pixels[None])[0]),
         )
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        found = sorted(_image_files(root / name))
-        if not found:
-            raise InputError(
-                f"the class folder {str(root / name)!r} has no images ({', '.join(EXTENSIONS)}); "
-                "add some or remove it"
-            )
-        paths += found
-        labels += [label] * len(found)
 
-    def shape_at(position: int) -> Shape:
-        with _opened(paths[position]) as image:
-            return fitted_shape(channels_of(image), image.height, image.width, spec)
-
-    def read(index: IndexArray) -> ImageArray:
-        chosen = [paths[position] for position in index]
-        if cache is None:
-            return _decode(chosen, spec)
-        return decoded_once(cache, _cache_key(chosen, root, spec), lambda: _decode(chosen, spec))
-
-    return Source(np.asarray(labels, np.int64), class_names, shape_at, read)
-
-
-def _image_files(of_class: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(of_class, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                yield os.path.join(parent, name)
-
-
-def _available_cores() -> int:
-    """Cores that this process may use, where the system says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    """An open image; whatever Pillow raises while it is open becomes a ValueError that names the file."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    # All that came out of 20,000 randomly damaged files of seven kinds.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
-
-
-def _decode(paths: list[str], spec: DataSpec) -> ImageArray:
-    """Decode all of `paths` into one array; all must have the shape of the first."""
-    with _opened(paths[0]) as image:
-        threads = _available_cores() if image.width * image.height >= _THREADED_PIXELS else 1
-        image_shape = fitted_shape(channels_of(image), image.height, image.width, spec)
-    images = np.empty((len(paths), *image_shape), np.uint8)
-
-    def decode_chunk(start: int) -> None:
-        for position in range(start, min(start + _CHUNK, len(paths))):
-            with _opened(paths[position]) as image:
-                if spec.resolution is not None:
-                    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, nine times as fast for a photo;
-                    # twice the resolution is kept for the resizing, which then differs by a few grey levels
-                    # at most.
-                    image.draft(None, (2 * spec.resolution, 2 * spec.resolution))
-                pixels = fit(image, spec.resolution, spec.channels)
-            if pixels.shape != image_shape:
-                raise _unequal(paths[position], pixels.shape, paths[0], image_shape)
-            images[position] = pixels
-
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(decode_chunk, range(0, len(paths), _CHUNK)):
-            pass
-    return images
-
-
-def _unequal(path: str, shape: tuple[int, ...], first: str, first_shape: tuple[int, ...]) -> ValueError:
-    if shape[0] != first_shape[0]:
-        return ValueError(
-            f"{first!r} has {first_shape[0]} channels, {path!r} has {shape[0]}; set data.channels = 1 or 3"
+    def _read(self, index: IndexArray) -> ImageArray:
+        shape = self._shape_at(int(index[0]))
+        return decoded_once(
+            self._cache,
+            self._key(index, shape),
+            lambda: self._decode(index, shape, shape, lambda pixels: pixels),
         )
-    return ValueError(
-        f"{first!r} is {first_shape[2]}x{first_shape[1]} pixels, {path!r} is {shape[2]}x{shape[1]}; "
-        "set data.resolution"
-    )
+
+    def _shape_at(self, position: int) -> Shape:
+        if self._shape is not None:
+            return self._shape
+        (known,) = self._facts([position])
+        if known.problem:
+            raise InputError(known.problem)
+        return fitted_shape(known.channels, known.height, known.width, self._spec)
+
+    def _facts(self, index: Sequence[int] | IndexArray) -> list[FileFacts]:
+        positions = [int(position) for position in index]
+        if unknown := [position for position in positions if position not in self._known]:
+            paths = [self.listing.paths[position] for position in unknown]
+            memo = FactsMemo(self._cache, self.listing.root)
+            self._known.update(zip(unknown, memo.facts(paths), strict=True))
+        return [self._known[position] for position in positions]
+
+    def _key(self, index: IndexArray, what: Sequence[object]) -> str:
+        """Names what is made of these files: by their content, how they are fitted, and by what."""
+        how = [_FORMAT, pillow_version, self._spec.resolution, *what]
+        return content_id([how, [known.sha256 for known in self._facts(index)]])
+
+    def _decode(
+        self,
+        index: IndexArray,
+        shape: Shape,
+        row: tuple[int, ...],
+        make: Callable[[ImageArray], ImageArray],
+    ) -> ImageArray:
+        """Decode these images, and keep what `make` makes of each, of shape `row`.
+
+        Raises:
+            UnreadableImagesError: Some cannot be read, or have another shape.
+        """
+        made = np.empty((len(index), *row), np.uint8)
+
+        def keep(position: int, pixels: ImageArray) -> None:
+            if pixels.shape != shape:
+                raise InputError(
+                    f"the image {self.name(int(index[position]))} is {pixels.shape}, others are {shape} (C, H, W); "
+                    "set data.resolution and data.channels"
+                )
+            made[position] = make(pixels)
+
+        if problems := self._each(index, shape[0], keep):
+            raise UnreadableImagesError(problems)
+        return made
+
+    def _each(
+        self, index: IndexArray, channels: int | None, use: Callable[[int, ImageArray], None]
+    ) -> list[str]:
+        """Decode each image for `use`, and say of each that cannot be read why."""
+        facts = self._facts(index)
+        large = any(known.width * known.height >= _THREADED_PIXELS for known in facts[:_CHUNK])
+
+        def decode_chunk(start: int) -> list[str]:
+            problems = []
+            for position in range(start, min(start + _CHUNK, len(index))):
+                try:
+                    if facts[position].problem:
+                        raise InputError(facts[position].problem)
+                    path = self.listing.paths[index[position]]
+                    use(position, _pixels(path, facts[position], self._spec.resolution, channels))
+                except InputError as error:
+                    problems.append(str(error))
+            return problems
+
+        with without_warnings(), ThreadPoolExecutor(available_cores() if large else 1) as pool:
+            return [line for lines in pool.map(decode_chunk, range(0, len(index), _CHUNK)) for line in lines]
+
+    def _unequal(self, index: IndexArray) -> str:
+        first: dict[tuple[int, int], str] = {}
+        sizes: Counter[tuple[int, int]] = Counter()
+        for position, known in zip(index, self._facts(index), strict=True):
+            if not known.problem:
+                sizes[known.width, known.height] += 1
+                first.setdefault((known.width, known.height), self.name(int(position)))
+        listed = [f"{w}x{h} pixels ({n}, such as {first[w, h]})" for (w, h), n in sizes.most_common(6)]
+        more = f" and {len(sizes) - 6} more sizes" if len(sizes) > 6 else ""
+        return (
+            f"the {sizes.total()} images of {str(self.listing.root)!r} have {len(sizes)} sizes: {', '.join(listed)}"
+            f"{more}; set data.resolution"
+        )
 
 
-def _cache_key(paths: list[str], root: Path, spec: DataSpec) -> str:
-    """Names the decoded form of these files: names, sizes and times, how they are fitted, and by what."""
-    files = []
-    for path in paths:
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise InputError(f"the image {path!r} cannot be read ({error}); replace or remove it") from error
-        files.append((os.path.relpath(path, root), status.st_size, status.st_mtime_ns))
-    return content_id([_FORMAT, pillow_version, str(root.resolve()), spec.resolution, spec.channels, files])
+def _pixels(path: str, known: FileFacts, resolution: int | None, channels: int | None) -> ImageArray:
+    with opened_file(path) as file:
+        if file_hash(file) != known.sha256:
+            raise InputError("it changed while it was read")
+        with image_in(file) as image:
+            if resolution is not None:
+                # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, nine times as fast for a photo;
+                # twice the resolution is kept for the resizing, which then differs by a few grey levels
+                # at most.
+                image.draft(None, (2 * resolution, 2 * resolution))
+            return fit(image, resolution, channels)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
+from naskd.executors.faults import FAULTS
 from naskd.executors.local import mps
 from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.local.worker import Begun, CannotBegin, Worker, WorkerSetup
@@ -267,6 +268,8 @@ class Pool:
                 self.attempts.lose(attempt, f"{error}", begun=False)
                 return
         slot.attempt = attempt
+        if slot.worker.begun:
+            self.attempts.begin(attempt)
         slot.worker.send(attempt.job)
 
     def _listen(self) -> None:
@@ -280,6 +283,25 @@ class Pool:
         # Both handles of one worker may be ready.
         for slot in dict.fromkeys(speakers[handle] for handle in wait(list(speakers), POLL_SECONDS)):
             self._hear(slot)
+        for slot in self.slots:
+            self._end_overdue(slot)
+
+    def _end_overdue(self, slot: Slot) -> None:
+        """Kill a worker whose job, or whose start, takes too long."""
+        worker, attempt = slot.worker, slot.attempt
+        if worker is None or attempt is None:
+            return
+        late = "" if worker.begun else self.attempts.limits.start_overdue(worker.started)
+        reason = late or self.attempts.overdue(attempt)
+        if not reason:
+            return
+        slot.worker = slot.attempt = None
+        worker.kill()
+        worker.await_end()
+        if late:
+            self.attempts.lose(attempt, late, begun=False)
+        else:
+            self.attempts.fail(attempt, reason)
 
     def _hear(self, slot: Slot) -> None:
         worker, attempt = slot.worker, slot.attempt
@@ -288,15 +310,20 @@ class Pool:
         if said is None:
             slot.worker = slot.attempt = None
             why = worker.await_end()
+            faulty = worker.begun and worker.ended_by in FAULTS
             full = worker.cannot_begin is not None and worker.cannot_begin.out_of_memory
             slot.device.doubtful |= worker.cannot_begin is not None and self.served is not None
             if attempt is None:
                 pass  # who dies between two jobs has lost nothing; the next job gets another worker
             elif full and slot.device.shared and not attempt.alone:
                 self._end(slot, attempt, TrialResult("failed", attempt.job.seed, why, out_of_memory=True))
+            elif faulty:
+                self.attempts.fail(attempt, why)
             else:
                 self.attempts.lose(attempt, why, begun=worker.begun)
             return
+        if isinstance(said, Begun) and attempt is not None:
+            self.attempts.begin(attempt)
         if isinstance(said, Begun | CannotBegin):
             return
         assert attempt is not None

@@ -1,0 +1,322 @@
+"""What a study's images are, before anything is made of them: counted, named and tried, test images too.
+
+A search needs to know that the sealed images can be read and are no training images, or its last step fails after
+all others. So this module opens them. It decodes them and throws them away: what it keeps are counts, names of files
+and hashes. No pixel and no label of a test image leaves it, and nothing that trains or chooses imports it.
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from naskd.data.images import SearchData
+from naskd.data.leaks import Leaks
+from naskd.data.listing import describe_left_out
+from naskd.data.load import read_search_data
+from naskd.data.raw import (
+    ImageArray,
+    Shape,
+    Source,
+    UnreadableImagesError,
+    UnusableImagesError,
+    check_images,
+    pixel_digests,
+)
+from naskd.data.sources import (
+    held_out_part,
+    open_development,
+    open_test,
+    settled,
+    settled_test,
+    split_of,
+)
+from naskd.data.splits import IndexArray, Split
+from naskd.spec.datasets import DataSpec
+from naskd.spec.errors import InputError
+
+_LOG = logging.getLogger(__name__)
+
+PARTS = ("train", "val", "test")
+SHOWN_CLASSES = 12
+_CHUNK = 4096
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataSurvey:
+    """What is known of a study's images.
+
+    Args:
+        kind: Of data.
+        class_names: In the order of the labels; empty where the images could not be listed.
+        counts: Images of each class, by part: ``train``, ``val``, ``test``.
+        unused: Images beyond ``data.max_train``.
+        shape: ``(C, H, W)`` of all, where they have one.
+        left_out: Entries of the folders that are not read, by kind and name.
+        leaks: How many images of one part are also in another: ``test in train``, ``test in val``, ``val in train``;
+            and ``in two classes``. By pixels, as they are read, so that copies and links count.
+        data_hash, split_hash: As :class:`~naskd.data.images.SearchData` has them; empty where there are problems.
+        test_hash: Names the content of the test images and their labels; likewise.
+        warnings: What may be meant and may not, a line each.
+        problems: Why no search can use the images, a line each.
+        test_problems: Test images that cannot be read, a line each: a search can do without them, a retraining cannot.
+    """
+
+    kind: str
+    class_names: tuple[str, ...] = ()
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unused: int = 0
+    shape: Shape | None = None
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    leaks: Mapping[str, int] = field(default_factory=dict)
+    data_hash: str = ""
+    split_hash: str = ""
+    test_hash: str = ""
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    test_problems: tuple[str, ...] = ()
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """Of all images; with a headline where there are several."""
+        lines = tuple(dict.fromkeys(self.problems + self.test_problems))
+        return lines if len(lines) < 2 else (f"{len(lines)} problems with the images", *lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        classes = {
+            name: {part: self.counts[part][label] for part in self.counts}
+            for label, name in enumerate(self.class_names)
+        }
+        return {
+            "kind": self.kind,
+            "classes": classes,
+            "unused": self.unused,
+            "shape": None if self.shape is None else list(self.shape),
+            "left_out": {kind: dict(counted) for kind, counted in self.left_out.items()},
+            "leaks": dict(self.leaks),
+            "data_hash": self.data_hash,
+            "split_hash": self.split_hash,
+            "test_hash": self.test_hash,
+            "warnings": list(self.warnings),
+            "problems": list(self.problems),
+            "test_problems": list(self.test_problems),
+        }
+
+    def table(self) -> str:
+        """Images by class and split as plain text, a few lines; the largest part of many classes is summed up."""
+        if not self.counts:
+            return f"data: {self.kind}, could not be listed"
+        totals = {part: sum(self.counts[part]) for part in PARTS}
+        shape = "" if self.shape is None else f" of {'x'.join(map(str, self.shape))}"
+        lines = [f"data: {self.kind}, {len(self.class_names)} classes, {sum(totals.values())} images{shape}"]
+        names = [shown_name(name) for name in self.class_names]
+        rows = [[self.counts[part][i] for part in PARTS] for i in range(len(names))]
+        n_shown = len(rows) if len(rows) <= SHOWN_CLASSES + 1 else SHOWN_CLASSES
+        width = min(max(map(len, ["class", "total", *names[:n_shown]])), 40)
+        lines.append(f"  {'class':<{width}}" + "".join(f" {part:>7}" for part in PARTS))
+        for name, row in zip(names[:n_shown], rows, strict=False):
+            lines.append(f"  {name:<{width}}" + "".join(f" {n:>7}" for n in row))
+        if rest := [sum(row) for row in rows[n_shown:]]:
+            lines.append(f"  and {len(rest)} more classes of {min(rest)} to {max(rest)} images")
+        lines.append(f"  {'total':<{width}}" + "".join(f" {totals[part]:>7}" for part in PARTS))
+        if self.unused:
+            lines.append(f"  {self.unused} more images are not used: data.max_train")
+        return "\n".join(lines)
+
+
+def shown_name(name: str) -> str:
+    """A class's name on a terminal: control characters and broken bytes are escaped."""
+    return name if name.isprintable() else repr(name)
+
+
+def say_survey(survey: DataSurvey) -> None:
+    """Log the table, and each warning as one; of test images that cannot be read too."""
+    _LOG.info("%s", survey.table())
+    for line in survey.warnings:
+        _LOG.warning("%s", line)
+    if survey.test_problems and not survey.problems:
+        _LOG.warning(
+            "%d test images cannot be read, so that naskd retrain would stop:\n%s",
+            len(survey.test_problems),
+            "\n".join(survey.test_problems),
+        )
+
+
+def survey_data(spec: DataSpec, base: Path, cache: Path | None = None) -> DataSurvey:
+    """Look at all images of a study, test images too, and say everything that is wrong with them at once.
+
+    Args:
+        spec: Which images.
+        base: Folder that the paths in `spec` are relative to.
+        cache: Folder for decoded images and for what is known of files, so that the next look is cheap.
+    """
+    return survey_and_load(spec, base, cache)[0]
+
+
+def survey_and_load(
+    spec: DataSpec, base: Path, cache: Path | None = None
+) -> tuple[DataSurvey, SearchData | None]:
+    """As :func:`survey_data`, with what a search may see of the images; None where `problems` say why not."""
+    return _Look(spec, base, cache).run()
+
+
+class _Look:
+    """One look at a study's images. What is wrong is gathered, so that one mistake hides no other."""
+
+    def __init__(self, spec: DataSpec, base: Path, cache: Path | None) -> None:
+        self.spec, self.base, self.cache = spec, base, cache
+        self.problems: list[str] = []
+        self.test_problems: list[str] = []
+        self.warnings: list[str] = []
+        self.known: dict[str, Any] = {}
+
+    def run(self) -> tuple[DataSurvey, SearchData | None]:
+        data = self._look()
+        survey = DataSurvey(
+            self.spec.kind,
+            **self.known,
+            warnings=tuple(self.warnings),
+            problems=tuple(dict.fromkeys(self.problems)),
+            test_problems=tuple(dict.fromkeys(self.test_problems)),
+        )
+        return survey, None if self.problems else data
+
+    def _look(self) -> SearchData | None:
+        seen = self._try(lambda: open_development(self.spec, self.base, self.cache))
+        if seen is None:
+            if self.spec.own_test:
+                self._try(lambda: open_test(self.spec, self.base, self.cache))
+            return None
+        self.known["class_names"] = seen.class_names
+        split = self._try(lambda: split_of(seen, self.spec))
+        if split is None:
+            self._damaged(seen, np.arange(len(seen.labels), dtype=np.int64))
+            return None
+        held_out = self._try(lambda: held_out_part(self.spec, self.base, self.cache, seen, split))
+        if held_out is None:
+            self._damaged(seen, np.concatenate([split.train, split.val]))
+            return None
+        self._count(seen, split, *held_out)
+        return self._read(seen, split, *held_out)
+
+    def _count(self, seen: Source, split: Split, test: Source, test_index: IndexArray) -> None:
+        n_classes = len(seen.class_names)
+        labels = seen.labels[split.train], seen.labels[split.val], test.labels[test_index]
+        self.known["counts"] = {
+            part: tuple(np.bincount(of_part, minlength=n_classes).tolist())
+            for part, of_part in zip(PARTS, labels, strict=True)
+        }
+        self.known["unused"] = len(seen.labels) - len(split.train) - len(split.val) - len(split.test)
+        self.known["left_out"] = _left_out(seen, test)
+        self.warnings += _warnings_of_folders(seen, test)
+
+    def _read(self, seen: Source, split: Split, test: Source, test_index: IndexArray) -> SearchData | None:
+        index = np.concatenate([split.train, split.val])
+        alike = self._try(lambda: self._alike(seen, index, test, test_index))
+        if alike is None:
+            if not any("max_bytes" in problem for problem in self.problems):
+                self._damaged(seen, index)
+                self._damaged(test, test_index, self.test_problems)
+            return None
+        train_source, test_source = alike
+        self.warnings += _notes(train_source, index, test_source, test_index)
+        data = self._try(lambda: read_search_data(train_source, split, self.spec))
+        digests = self._try(lambda: _digests(test_source, test_index), self.test_problems)
+        if data is None or digests is None:
+            if data is not None:
+                self.known |= {"data_hash": data.data_hash, "split_hash": data.split_hash}
+            return data
+        leaks = Leaks(seen, split, data, test, test_index, digests)
+        self.warnings += leaks.warnings()
+        self.known |= {
+            "leaks": leaks.counts,
+            "data_hash": data.data_hash,
+            "split_hash": data.split_hash,
+            "test_hash": _content_hash(
+                digests, test.labels[test_index], self.known["shape"], seen.class_names
+            ),
+        }
+        return data
+
+    def _alike(
+        self, seen: Source, index: IndexArray, test: Source, test_index: IndexArray
+    ) -> tuple[Source, Source]:
+        """Both sources with all images in one shape.
+
+        Raises:
+            InputError: They are of several.
+        """
+        train_source = settled(seen, index)
+        self.known["shape"] = shape = train_source.shape_at(int(index[0]))
+        check_images(len(index), shape, self.spec, "training and validation")
+        try:
+            test_source = settled_test(test, test_index, train_source, int(index[0]))
+        except UnreadableImagesError:
+            return train_source, test  # said where they are read
+        check_images(len(test_index), shape, self.spec, "test")
+        return train_source, test_source
+
+    def _try(self, do: Callable[[], T], unreadable: list[str] | None = None) -> T | None:
+        """What `do` returns; None where it cannot, and why among the problems, or in `unreadable`."""
+        try:
+            return do()
+        except UnusableImagesError as error:
+            self.problems += [*str(error).splitlines(), *error.damaged()]
+        except UnreadableImagesError as error:
+            (self.problems if unreadable is None else unreadable).extend(str(error).splitlines())
+        except InputError as error:
+            self.problems += str(error).splitlines()
+        return None
+
+    def _damaged(self, source: Source, index: IndexArray, problems: list[str] | None = None) -> None:
+        if source.files is not None:
+            (self.problems if problems is None else problems).extend(source.files.damaged(index))
+
+
+def _digests(source: Source, index: IndexArray) -> ImageArray:
+    if source.files is not None:
+        return source.files.digests(index)
+    chunks = [index[start : start + _CHUNK] for start in range(0, len(index), _CHUNK)]
+    return np.concatenate([pixel_digests(source.read(chunk)) for chunk in chunks])
+
+
+def _content_hash(
+    digests: ImageArray, labels: IndexArray, shape: Shape | None, class_names: tuple[str, ...]
+) -> str:
+    content = hashlib.sha256(repr((shape, class_names)).encode())
+    content.update(labels.astype("<i8").tobytes())
+    content.update(np.ascontiguousarray(digests).data)
+    return content.hexdigest()[:12]
+
+
+def _left_out(seen: Source, test: Source | None) -> dict[str, dict[str, int]]:
+    counted: dict[str, Counter[str]] = {}
+    sources = [seen] if test is None or test.files is seen.files else [seen, test]
+    for files in (source.files for source in sources):
+        for kind, names in ({} if files is None else files.left_out).items():
+            counted.setdefault(kind, Counter()).update(names)
+    return {kind: dict(names) for kind, names in counted.items()}
+
+
+def _warnings_of_folders(seen: Source, test: Source | None) -> Iterator[str]:
+    if line := describe_left_out(_left_out(seen, test)):
+        yield line
+    if seen.files is not None:
+        yield from seen.files.warnings
+    if test is not None and test.files is not None and test.files is not seen.files:
+        yield from (f"of data.test_root: {line}" for line in test.files.warnings)
+
+
+def _notes(seen: Source, index: IndexArray, test: Source, test_index: IndexArray) -> Iterator[str]:
+    for part, source, positions in (("training and validation", seen, index), ("test", test, test_index)):
+        if source.files is not None:
+            for what, n in source.files.notes(positions).items():
+                yield f"{n} of {len(positions)} {part} images {what}"
