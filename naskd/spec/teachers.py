@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from naskd.spec.design import STRICT, ArchitectureSpec, Positive, TrainingSpec
+from naskd.spec.design import STRICT, ArchitectureSpec, Fraction, Positive, TrainingSpec
 from naskd.spec.errors import InputError
 from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
@@ -83,6 +83,8 @@ class TeacherSpec(Configured):
         weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by
             one of the study's classes and the network is fine-tuned on the training split as `training` says.
         checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
+        state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one they
+            are found by the network's names; where several fit, an average over the training (EMA) is taken.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
         training: For what naskd trains.
         seed: Of that training, apart from the study's so that several studies share a teacher.
@@ -90,6 +92,8 @@ class TeacherSpec(Configured):
         resolution: What the foreign network expects; images are resized to it.
         classes: The foreign network's class names in the order of its outputs; reordered to the data's.
         taps: Names of modules whose outputs are the stages; empty: found at each change of resolution.
+        min_accuracy: On the validation images, a fraction; a teacher of less ends the study before it begins. Without
+            one, a teacher that was brought along must do better than guessing; 0 lets any teach.
         saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
             ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
         source: Name of a registered teacher source, such as one of your own.
@@ -105,6 +109,7 @@ class TeacherSpec(Configured):
     torchvision: str | None = None
     weights: str | None = None
     checkpoint: str | None = None
+    state: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     training: TrainingSpec = field(default_factory=TrainingSpec)
     seed: Annotated[int, Field(ge=0)] = 0
@@ -114,6 +119,7 @@ class TeacherSpec(Configured):
     classes: tuple[str, ...] | None = None
     taps: tuple[str, ...] = ()
     saw: Literal["train", "other", "train+val", "unknown"] = "unknown"
+    min_accuracy: Fraction | None = None
     source: str | None = None
     options: Options = ()
 
@@ -137,6 +143,8 @@ class TeacherSpec(Configured):
             raise InputError("mean and std go together")
         if self.sha256 is not None and self.checkpoint is None:
             raise InputError("sha256 is the hash of checkpoint, which is missing")
+        if self.state is not None and self.checkpoint is None:
+            raise InputError("state is a place in checkpoint, which is missing")
 
     @property
     def source_name(self) -> str:

@@ -107,7 +107,8 @@ def _make(
 def _brought_along(recipe: ArtifactRecipe, context: StudyContext) -> dict[str, Tensor]:
     """The state of a teacher that naskd does not train: its checkpoint, or what its source gives."""
     if context.resources.spec.teacher_specs()[recipe.teacher].checkpoint is not None:
-        return context.prerequisites.checkpoint(recipe.teacher)
+        file = context.prerequisites.checkpoint(recipe.teacher)
+        return context.networks.checkpoint_state(recipe.teacher, file).tensors
     return {
         name: x.detach().cpu() for name, x in context.networks.teacher(recipe.teacher).state_dict().items()
     }
