@@ -200,7 +200,8 @@ def _passed_over(file: CheckpointFile, chosen: _Candidate, found: Sequence[_Cand
         and not any(place == key or place.startswith(f"{key}.") for place in fitting)
     ]
     if strange and not is_average(chosen.place):
-        yield f"{file.path.name} also holds {', '.join(map(repr, strange))}, which does not fit the network and is not read"
+        named = ", ".join(map(repr, strange))
+        yield f"{file.path.name} also holds {named}, which does not fit the network and is not read"
     others = {name for candidate in found for name in candidate.taken}
     outside = [name for name in chosen.left if name not in others]
     if outside:
@@ -255,7 +256,7 @@ def _other_outputs(own: Tensor, found: Tensor) -> bool:
 
 
 def differences(own: State, state: State) -> list[str]:
-    """How a state differs from a network's: names that are missing, unexpected, or of another shape, with their counts."""
+    """How a state differs from a network's: names missing, unexpected, or of another shape, counted."""
     missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
     reshaped = [
         f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"

@@ -83,8 +83,8 @@ class TeacherSpec(Configured):
         weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by
             one of the study's classes and the network is fine-tuned on the training split as `training` says.
         checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
-        state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one they
-            are found by the network's names; where several fit, an average over the training (EMA) is taken.
+        state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one
+            they are found by the network's names; where several fit, an average over the training (EMA) is taken.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
         training: For what naskd trains.
         seed: Of that training, apart from the study's so that several studies share a teacher.

@@ -1,7 +1,7 @@
 """Files of weights as trainers write them: what is in one, and the states that it holds, without running any of it."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class Placeholder:
         """Leave the object's contents out."""
 
 
-def _placeholders(path: Path) -> list[tuple[type[Placeholder], str]]:
+def _placeholders(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """One for each class that the file names and torch does not read by itself.
 
     Raises:

@@ -119,7 +119,7 @@ def test_an_average_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     content = {"epoch": 3, "net": after("module.")}
     content["net"]["module.extra"] = content["net"].pop("module.3.bias")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="does not fit") as caught:
         fit(content, tmp_path)
     message = str(caught.value)
     for part in (
