@@ -139,7 +139,7 @@ def _load(path: Path) -> Any:
             raise InputError(f"checkpoint {path} cannot be read: it is {what}")
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return load_safetensors(path.read_bytes())
-    with torch.serialization.safe_globals(_placeholders(path)):  # type: ignore[no-untyped-call]
+    with torch.serialization.safe_globals(_placeholders(path)):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
