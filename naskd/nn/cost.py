@@ -81,7 +81,9 @@ def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
         images = torch.empty(shape, device="meta")
         with torch.no_grad():
             return count_macs(lambda: network(images))
-    except Exception:  # numbers that are read, tensors made on the way, objects that cannot be copied: users' networks
+    except (
+        Exception
+    ):  # numbers that are read, tensors made on the way, objects that cannot be copied: users' networks
         if torch.is_inference_mode_enabled():
             raise
         return _macs_where_it_lies(module, shape)
@@ -94,7 +96,12 @@ def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> 
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings(), evaluation_mode(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with (
+            warnings.catch_warnings(),
+            evaluation_mode(module),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
             warnings.simplefilter("ignore", UserWarning)  # oneDNN's flags speak of Intel's GPUs
             with torch.backends.mkldnn.flags(False):
                 return count_macs(lambda: module(images))

@@ -12,6 +12,7 @@ from naskd.spec.design import STRICT, ArchitectureSpec, Fraction, Positive, Trai
 from naskd.spec.errors import InputError
 from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
+from naskd.spec.validation import Problem
 
 DEFAULT_NAME = "teacher"
 """Of a teacher that the study file gives no name, and of the one that a design means which names none."""
@@ -70,6 +71,30 @@ OWN_KEYS = ("architecture", "builder", "torchvision")
 """Sources that have a key of their own."""
 
 
+def normalisation_problems(place: str, teacher: Any) -> list[Problem]:
+    """What is wrong with the `mean` and `std` of a teacher that may come from tools that count colours from 0 to 255.
+
+    Args:
+        place: Key of the teacher in the study file.
+        teacher: Its `mean` and `std`, each a sequence of numbers or None.
+    """
+    found, (mean, std) = [], (teacher.get("mean"), teacher.get("std"))
+    large = mean is not None and max(mean, default=0) > 1
+    for key, values in (("mean", mean), ("std", std)):
+        if not values or (key == "mean" and min(values) >= 0 and not large):
+            continue
+        if key == "std" and max(values) <= 1 and not (large and min(values) == 1):
+            continue
+        got = f"[{', '.join(f'{value:g}' for value in values)}]"
+        hint = ""
+        if min(values) >= 0:
+            scaled = ", ".join(f"{round(value / 255, 6):g}" for value in values)
+            hint = f"on the scale 0 to 255? Divided by 255 it is [{scaled}]"
+        low = "from 0 to 1" if key == "mean" else "above 0, to 1"
+        found.append(Problem(f"{place}.{key}", got, f"numbers {low}, of images on the [0, 1] scale", hint))
+    return found
+
+
 @dataclass(frozen=True, config=STRICT)
 class TeacherSpec(Configured):
     """A teacher: exactly one of `architecture`, `builder`, `torchvision` and `source` says where it comes from.
@@ -92,8 +117,7 @@ class TeacherSpec(Configured):
         resolution: What the foreign network expects; images are resized to it.
         classes: The foreign network's class names in the order of its outputs; reordered to the data's.
         taps: Names of modules whose outputs are the stages; empty: found at each change of resolution.
-        min_accuracy: On the validation images, a fraction; a teacher of less ends the study before it begins. Without
-            one, a teacher that was brought along must do better than guessing; 0 lets any teach.
+        min_accuracy: On the validation images, a fraction: a teacher with a `checkpoint` that has less is refused.
         saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
             ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
         source: Name of a registered teacher source, such as one of your own.

@@ -34,6 +34,7 @@ class ArtifactRecipe:
         label: For messages.
         epoch: Of a teacher's training whose state it is; 0 for the end.
         teacher: Name of the study's teacher that it is, or descends from.
+        trained: Whether making it is a training; otherwise it is loaded.
     """
 
     artifact_id: str
@@ -43,6 +44,7 @@ class ArtifactRecipe:
     label: str
     epoch: int = 0
     teacher: str = DEFAULT_NAME
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ class PrerequisiteRecipes:
             seed=derive_seed("teacher", teacher.seed),
             label="teacher",
             teacher=teacher.name,
+            trained=teacher.trained_here,
         )
         return _Known(recipe, identity, checkpoint)
 
