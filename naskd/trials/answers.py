@@ -95,6 +95,8 @@ def better_order(logits: Tensor, labels: Tensor) -> Reordering | None:
     shows none. At least half of all images must then be right: less is no matter of order.
     """
     answers, n_classes = logits.argmax(1), logits.shape[1]
+    if int((answers == labels).sum()) > 0.9 * len(labels):
+        return None  # no order is better by enough
     halves = [torch.arange(len(labels)) % 2 == i for i in (0, 1)]
     right = torch.zeros(len(labels), dtype=torch.bool)
     for found, judged in (halves, halves[::-1]):

@@ -10,7 +10,9 @@ from naskd.data.images import SearchData
 from naskd.networks.foreign import Preprocessing
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SIDES = (28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 299, 384)
+SIDES = (28, 32, 64, 96, 128, 224, 299)
+MOST_TIMES = 8
+"""Sides so many times larger or smaller are not tried."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def other_preprocessings(given: Preprocessing, data: SearchData) -> Iterator[Way
         )
     now = side or data.resolution
     for other in dict.fromkeys((data.resolution, *SIDES)):
-        if other != now:
+        if other != now and 1 / MOST_TIMES <= other / now <= MOST_TIMES:
             yield Way(f"resolution = {other}", Preprocessing(other, channels, mean, std), (other / now) ** 2)
 
 
