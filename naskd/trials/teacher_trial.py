@@ -207,7 +207,7 @@ def _not_finite(network: Teacher, logits: Tensor, shown: "_Shown") -> str:
             return ""
         what = "stages that losses read of it are NaN or infinite"
     where = [
-        name.removeprefix("network.")
+        name.removeprefix("network.").removeprefix("network.")
         for name, value in network.state_dict().items()
         if value.is_floating_point() and not bool(value.isfinite().all())
     ]
