@@ -17,7 +17,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
-from naskd.trials.teacher_trial import called
+from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
 from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import dashboard_target, quiet

@@ -18,6 +18,11 @@ DEFAULT_NAME = "teacher"
 """Of a teacher that the study file gives no name, and of the one that a design means which names none."""
 
 
+def called(name: str) -> str:
+    """A teacher for people: ``teacher``, or ``teacher 'wide'`` where it has a name of its own."""
+    return "teacher" if name == DEFAULT_NAME else f"teacher {name!r}"
+
+
 @plain_dataclass(frozen=True)
 class TeacherSourceCard:
     """The torch-free description of a way to a teacher.

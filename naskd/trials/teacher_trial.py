@@ -18,7 +18,7 @@ from naskd.networks.student import design_cost
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.spec.errors import InputError, one_line
-from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
+from naskd.spec.teachers import TeacherSpec, called
 from naskd.training.compute import Compute
 from naskd.training.evaluation import predict_logits
 from naskd.trials.answers import (
@@ -81,11 +81,6 @@ class TeacherTrial:
     def problems(self) -> list[str]:
         """The refusals, with the name."""
         return [f"{called(self.name)}: {refusal}" for refusal in self.refusals]
-
-
-def called(name: str) -> str:
-    """A teacher for people: ``teacher``, or ``teacher 'wide'`` where it has a name of its own."""
-    return "teacher" if name == DEFAULT_NAME else f"teacher {name!r}"
 
 
 def require_teachers(context: StudyContext) -> list[TeacherTrial]:
