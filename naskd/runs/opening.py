@@ -134,8 +134,8 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
         RunError: The space raises, or all sampled designs are turned away.
     """
     opened = open_study(study, settings)
-    surveyed = opened.survey is not None and opened.survey.test_problems
-    mistakes = [str(problem) for problem in opened.survey.all_problems] if opened.survey and surveyed else []
+    survey = opened.survey
+    mistakes = list(survey.all_problems) if survey is not None and survey.test_problems else []
     mistakes += _teacher_problems(opened, mistakes)
     sample = opened.sample()
     mistakes += check_warm_start(opened.space, opened.spec, sample.parameters)
