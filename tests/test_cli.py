@@ -578,6 +578,7 @@ def test_progress_says_when_a_search_only_waits_for_other_drivers() -> None:
             "training trial 6, epoch 4 of 20, and one more",
         ),
         (Snapshot(running="teacher", others=3), "training the teacher, and 3 more"),
+        (Snapshot(running="teacher", trained=False), "loading the teacher"),
         (Snapshot(others=1), "one training goes on"),
         (Snapshot(others=2), "2 trainings go on"),
         (Snapshot(), "choosing the next design"),

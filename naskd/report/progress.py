@@ -115,7 +115,7 @@ class SearchProgress(Progress, StudyObserver):
             and snapshot.running != self._artifact
         ):
             self._artifact = snapshot.running
-            self._log(f"training the {snapshot.running}", at_once=True)
+            self._log(f"{_doing(snapshot)} the {snapshot.running}", at_once=True)
         elif snapshot.waiting_for:
             self._log(self._running(), at_once=True)
         elif done := snapshot.complete + snapshot.stopped + snapshot.failed:
@@ -164,7 +164,12 @@ class SearchProgress(Progress, StudyObserver):
         epochs = f" of {snapshot.epochs}" if snapshot.epochs else ""
         epoch = f", epoch {snapshot.epoch}{epochs}" if snapshot.epoch else ""
         others = {0: "", 1: ", and one more"}.get(snapshot.others, f", and {snapshot.others} more")
-        return f"training {'' if snapshot.running.startswith('trial') else 'the '}{snapshot.running}{epoch}{others}"
+        the = "" if snapshot.running.startswith("trial") else "the "
+        return f"{_doing(snapshot)} {the}{snapshot.running}{epoch}{others}"
+
+
+def _doing(snapshot: Snapshot) -> str:
+    return "training" if snapshot.trained else "loading"
 
 
 class RetrainProgress(Progress):

@@ -30,6 +30,7 @@ from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
 from naskd.trials.resources import Resources, open_resources
+from naskd.trials.teacher_trial import log_trials, try_teachers
 
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
@@ -129,10 +130,12 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
         RunError: The space raises, or all sampled designs are turned away.
     """
     opened = open_study(study, settings)
-    if opened.survey is not None and opened.survey.test_problems:
-        raise InputError(opened.survey.all_problems)
+    survey = opened.survey
+    mistakes = list(survey.all_problems) if survey is not None and survey.test_problems else []
+    mistakes += _teacher_problems(opened, mistakes)
     sample = opened.sample()
-    if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
+    mistakes += check_warm_start(opened.space, opened.spec, sample.parameters)
+    if mistakes:
         raise InputError("\n".join(mistakes))
     if not sample.designs:
         counts = ", ".join(
@@ -140,6 +143,20 @@ def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
         )
         raise InputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
     return opened.spec
+
+
+def _teacher_problems(opened: OpenStudy, others: Sequence[str]) -> list[str]:
+    """What is wrong with the teachers, each tried; what else is found is logged.
+
+    Raises:
+        InputError: One of them cannot even be built, so that no design can be compared with it; with the others.
+    """
+    trials = try_teachers(opened.parts) if opened.parts is not None else []
+    problems = [problem for trial in trials for problem in trial.problems]
+    log_trials(trials)
+    if not all(trial.built for trial in trials):
+        raise InputError([*others, *problems])
+    return problems
 
 
 def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:

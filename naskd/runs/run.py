@@ -20,6 +20,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
+from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
 from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import dashboard_target, quiet
@@ -184,17 +185,21 @@ class Run:
         return report.front_csv(self.to_dict())
 
     def _warnings(self, record: Mapping[str, Any]) -> list[str]:
-        found = []
-        teacher = self.spec.teacher
-        if teacher is not None and not teacher.trained_here and teacher.saw in ("unknown", "train+val"):
-            found.append(
-                "The teacher may have seen the validation images "
-                f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
-                "The test split is sealed all the same."
-            )
+        found = [
+            f"{called(teacher['name'])}: {warning}"
+            for teacher in record["teachers"]
+            for warning in teacher.get("warnings", ())
+        ]
+        foreign = [teacher for teacher in self.spec.teacher_specs().values() if not teacher.trained_here]
+        unsure = [teacher for teacher in foreign if teacher.saw in ("unknown", "train+val")]
+        found += [
+            f"The {called(teacher.name)} may have seen the validation images "
+            f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
+            "The test split is sealed all the same."
+            for teacher in unsure
+        ]
         data = self.spec.data
-        cut = data.root is not None and data.kind in DATASETS and not data.own_test
-        if cut and not (teacher is None or teacher.trained_here):
+        if unsure and data.root is not None and data.kind in DATASETS and not data.own_test:
             found.append(
                 "The test split was cut from the training folder, which a foreign teacher may have seen."
             )

@@ -25,6 +25,7 @@ from naskd.study.snapshot import Snapshot
 from naskd.study.space_sample import check_warm_start, methods_of_the_script, random_reference_point
 from naskd.study.storage import open_storage
 from naskd.study.study import Study
+from naskd.trials.teacher_trial import require_teachers
 
 
 def run_search(
@@ -35,6 +36,8 @@ def run_search(
 ) -> Run:
     """Run a study, or go on with it where it stopped; see :func:`naskd.launch.search`."""
     opened = open_study(spec, runs=run_dir.parent)
+    if opened.parts is not None:
+        require_teachers(opened.parts)
     sample = opened.sample()
     kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
     if opened.parts is not None:

@@ -20,7 +20,7 @@ from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
 from naskd.spec.storages import storage_problems
 from naskd.spec.study import RUNS, STUDY_TYPE, TAKEN, StudySpec, StudyTable
-from naskd.spec.teachers import DEFAULT_NAME
+from naskd.spec.teachers import DEFAULT_NAME, normalisation_problems
 from naskd.spec.toml import Setting, read_file, read_setting
 from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
 from naskd.spec.validation import Problem, format_key, format_value, schema_problems
@@ -164,7 +164,7 @@ def _teacher_problems(place: str, teacher: Mapping[str, Any], data: Mapping[str,
             f"{key} = {format_value(teacher[key])}" for key in ("mean", "std") if key in teacher
         )
         problems.append(Problem(place, got, "one mean and one std for each channel of the images, 1 or 3"))
-    return problems
+    return problems + normalisation_problems(place, teacher)
 
 
 def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:

@@ -391,6 +391,9 @@ class StudySpec(StudyTable):
             for key in ("mixing", "mixing_alpha"):
                 if training.get(key) == getattr(TrainingSpec, key):
                     del training[key]
+            if teacher.get("state") is None:
+                teacher.pop("state", None)
+            teacher.pop("min_accuracy", None)  # asked of it, not what it is
         for teacher in [identity["teacher"]] if identity["teacher"] else []:
             for key, default in (("name", DEFAULT_NAME), ("source", None), ("options", [])):
                 if teacher.get(key) == default:

@@ -15,7 +15,7 @@ from naskd.spec.loggers import LOGGERS
 from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.registry import imported
 from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
-from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec
+from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec, normalisation_problems
 from naskd.spec.validation import (
     Location,
     Problem,
@@ -187,7 +187,8 @@ def spec_problems(spec: StudySpec) -> list[str]:
         (teacher, {name: getattr(teacher, name) for name in _fields(teacher)})
         for teacher in spec.teacher_specs().values()
     ]
-    for teacher, _ in teachers:
+    for teacher, fields in teachers:
+        found += map(str, normalisation_problems(teacher.name, fields))
         if teacher.source_name in TEACHER_SOURCES:
             method = f"{TEACHER_SOURCES.what} {teacher.source_name!r}"
             found += option_problems(teacher.card.options, teacher.options, method)

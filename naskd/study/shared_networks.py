@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -114,7 +115,9 @@ class SharedNetworks:
             self._unmade[job.job_id] = reason
             return
         cost = {key: getattr(result, key) for key in ("train_macs", "spent_macs", "wall_seconds")}
-        named = {"label": recipe.label, "name": recipe.teacher}
+        named: dict[str, Any] = {"label": recipe.label, "name": recipe.teacher}
+        if result.warnings:
+            named["warnings"] = list(result.warnings)
         self._ledger.book_artifact(job.job_id, {**named, **cost, **result.metrics})
 
     def _ready(self, trial: Job) -> Job | None:
@@ -135,7 +138,9 @@ class SharedNetworks:
             return None
         self._making[recipe.artifact_id] = recipe
         label = described(recipe)
-        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label)
+        return Job(
+            recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label, recipe.trained
+        )
 
 
 def described(recipe: ArtifactRecipe) -> str:

@@ -16,6 +16,7 @@ from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, passes_on, take_up
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
+from naskd.trials.teacher_trial import examine
 
 
 def artifact_steps(job: Job, context: StudyContext) -> Steps:
@@ -57,6 +58,7 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
         seed=recipe.seed,
         metrics={k: manifest[k] for k in ("val_accuracy", "macs", "n_params", "size_bytes")},
         curve=tuple(manifest["curve"]),
+        warnings=tuple(manifest.get("warnings", ())),
         train_macs=manifest["train_macs"],
         spent_macs=manifest["spent_macs"],
         wall_seconds=time.perf_counter() - started,
@@ -77,6 +79,7 @@ def _make(
     """
     started = time.perf_counter()
     run: TrialRun | None = None
+    notes: tuple[str, ...] = ()
     if recipe.assistant is not None:
         parent = context.sources.heard_in(known[recipe.requires[0]], recipe.assistant.training)
         run = assistant_run(recipe.assistant, recipe.seed, parent, context)
@@ -93,7 +96,7 @@ def _make(
             _keep_earlier(run, recipe, list(known.values()), context)
         state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
     else:
-        state = _brought_along(recipe, context)
+        state, notes = _brought_along(recipe, context)
     seconds = (run.seconds if run is not None else 0.0) + time.perf_counter() - started
     cost = {
         "train_macs": run.train_macs if run is not None else 0,
@@ -101,16 +104,19 @@ def _make(
         "wall_seconds": seconds,
         "curve": run.curve if run is not None else [],
     }
-    _keep(recipe, state, context, cost)
+    _keep(recipe, state, context, cost, notes)
 
 
-def _brought_along(recipe: ArtifactRecipe, context: StudyContext) -> dict[str, Tensor]:
-    """The state of a teacher that naskd does not train: its checkpoint, or what its source gives."""
+def _brought_along(
+    recipe: ArtifactRecipe, context: StudyContext
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state of a teacher that naskd does not train, its checkpoint or what its source gives; what to say of it."""
     if context.resources.spec.teacher_specs()[recipe.teacher].checkpoint is not None:
-        return context.prerequisites.checkpoint(recipe.teacher)
-    return {
-        name: x.detach().cpu() for name, x in context.networks.teacher(recipe.teacher).state_dict().items()
-    }
+        file = context.prerequisites.checkpoint(recipe.teacher)
+        fitted = context.networks.checkpoint_state(recipe.teacher, file)
+        return fitted.tensors, fitted.notes
+    network = context.networks.teacher(recipe.teacher)
+    return {name: x.detach().cpu() for name, x in network.state_dict().items()}, ()
 
 
 def _keep_earlier(
@@ -125,9 +131,25 @@ def _keep_earlier(
 
 
 def _keep(
-    recipe: ArtifactRecipe, state: Mapping[str, Tensor], context: StudyContext, cost: Mapping[str, Any]
+    recipe: ArtifactRecipe,
+    state: Mapping[str, Tensor],
+    context: StudyContext,
+    cost: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> None:
+    """Store it, unless it is a teacher that cannot be meant.
+
+    Raises:
+        InputError: It is.
+    """
     network = context.networks.frozen(recipe, state)
+    warnings = list(notes)
+    if recipe.assistant is None and not recipe.epoch:
+        teacher = context.resources.spec.teacher_specs()[recipe.teacher]
+        trial = examine(network, teacher, context.resources.data, context.resources.compute)
+        if trial.refusals:
+            raise InputError("; ".join(trial.refusals))
+        warnings += trial.warnings
     deployed = network_cost(network, *context.resources.input_shape)
     predictions = predict(network, context.resources.data.val.images, context.resources.compute)
     context.resources.store.save(
@@ -141,6 +163,7 @@ def _keep(
             "val_accuracy": accuracy(predictions, context.resources.data.val.labels),
             **dataclasses.asdict(deployed),
             **cost,
+            "warnings": warnings,
             "environment": context.resources.compute.environment(),
         },
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
@@ -15,7 +14,8 @@ from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import file_content_id, foreign_code
-from naskd.store.artifacts import file_hash, load_checkpoint
+from naskd.store.artifacts import file_hash
+from naskd.store.checkpoint_file import CheckpointFile, has_average_beside, read_checkpoint
 from naskd.trials.resources import Resources
 
 _TEACHER = TypeAdapter(TeacherSpec)
@@ -34,6 +34,7 @@ class ArtifactRecipe:
         label: For messages.
         epoch: Of a teacher's training whose state it is; 0 for the end.
         teacher: Name of the study's teacher that it is, or descends from.
+        trained: Whether making it is a training; otherwise it is loaded.
     """
 
     artifact_id: str
@@ -43,6 +44,7 @@ class ArtifactRecipe:
     label: str
     epoch: int = 0
     teacher: str = DEFAULT_NAME
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ class PrerequisiteRecipes:
         """
         return self._known(name).recipe
 
-    def checkpoint(self, name: str) -> dict[str, Tensor]:
-        """The state of a teacher that was brought along with a checkpoint.
+    def checkpoint(self, name: str) -> CheckpointFile:
+        """The file of a teacher that was brought along with a checkpoint.
 
         Raises:
             InputError: The file is missing, or not the one that the study names, or that gave the teacher its id.
@@ -125,7 +127,7 @@ class PrerequisiteRecipes:
         spec = self._resources.spec
         given = spec.teacher_specs()[name].checkpoint
         assert given is not None
-        return load_checkpoint(spec.resolve(given), self._known(name).checkpoint)
+        return read_checkpoint(spec.resolve(given), self._known(name).checkpoint)
 
     def _recipe(self, supervisor: Supervisor) -> ArtifactRecipe:
         if isinstance(supervisor, Assistant):
@@ -174,12 +176,15 @@ class PrerequisiteRecipes:
     def _look_at(self, teacher: TeacherSpec) -> _Known:
         spec = self._resources.spec
         identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
-        identity.pop("name", None)  # what it is called is not what it is
+        for key in ("name", "min_accuracy"):  # what it is called, or asked of it, is not what it is
+            identity.pop(key, None)
         checkpoint = None
         if teacher.checkpoint is not None:
             checkpoint = identity["checkpoint"] = _pinned(
                 spec.resolve(teacher.checkpoint), teacher.checkpoint, teacher.sha256
             )
+            if teacher.state is None and has_average_beside(spec.resolve(teacher.checkpoint)):
+                identity["state"] = "average"  # earlier versions took the other weights of such a file
         if teacher.builder is not None:
             path, _, function = teacher.builder.rpartition(":")
             identity["builder"] = [file_content_id(spec.resolve(path)), function]
@@ -192,6 +197,7 @@ class PrerequisiteRecipes:
             seed=derive_seed("teacher", teacher.seed),
             label="teacher",
             teacher=teacher.name,
+            trained=teacher.trained_here,
         )
         return _Known(recipe, identity, checkpoint)
 

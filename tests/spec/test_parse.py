@@ -549,3 +549,45 @@ class TestUserFiles:
         exec("class Loss: ...", typed)
         for nowhere in (typed["Loss"], "not_installed:Loss", "builtins:int"):
             assert foreign_code([loss, nowhere]) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        (
+            "[123.675, 116.28, 103.53]",
+            "[58.395, 57.12, 57.375]",
+            "Divided by 255 it is [0.485, 0.456, 0.406]",
+        ),
+        (
+            "[123.675, 116.28, 103.53]",
+            "[1.0, 1.0, 1.0]",
+            "Divided by 255 it is [0.003922, 0.003922, 0.003922]",
+        ),
+        ("[0.5, 0.5, 0.5]", "[127.5, 127.5, 127.5]", "Divided by 255 it is [0.5, 0.5, 0.5]"),
+        ("[-0.5, 0.5, 0.5]", "[0.5, 0.5, 0.5]", "numbers from 0 to 1"),
+    ],
+)
+def test_a_normalisation_on_another_scale_is_refused_with_the_right_numbers(folder, mean, std, words):
+    text = GOOD + f"[teacher]\ntorchvision = 'resnet18'\nmean = {mean}\nstd = {std}\n"
+    with pytest.raises(StudyFileError) as caught:
+        parse(folder, text)
+    assert words in str(caught.value)
+    assert all(problem.key in ("teacher.mean", "teacher.std") for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "allowed"),
+    [
+        ("depth = 1000000000000000000000000000000, width = 8", "depth", "a whole number in [1, 1000]"),
+        ("depth = 1, width = 1000000000", "width", "a whole number in [1, 65536]"),
+        ("depth = 1, width = 8, expansion = 1e30", "expansion", "a number in (0, 1000]"),
+    ],
+)
+def test_a_network_that_nobody_can_build_is_refused(folder, keys, key, allowed):
+    text = GOOD + f"[teacher.architecture]\nstages = [{{block = 'basic', {keys}}}]\n"
+    with pytest.raises(StudyFileError) as caught:
+        parse(folder, text)
+    (problem,) = caught.value.problems
+    assert problem.key == f"teacher.architecture.stages[0].{key}"
+    assert allowed in problem.allowed
