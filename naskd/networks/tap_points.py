@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.nn.taps import Layout
-from naskd.spec.errors import InputError, one_line
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 
 Call = tuple[str, int]
@@ -232,7 +232,7 @@ def _watch_all(network: nn.Module, inputs: Tensor) -> tuple[list[_Event], Tensor
             output = first_output(network(inputs))
     except InputError:
         raise
-    except (Exception, SystemExit) as error:  # a user's network may raise anything
+    except USERS as error:  # a user's network may raise anything
         raise InputError(
             f"the network fails on images {tuple(inputs.shape)}: {one_line(error)}; "
             f"is the resolution the one that it expects?"

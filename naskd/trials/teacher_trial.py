@@ -17,8 +17,9 @@ from naskd.networks.foreign import ForeignNetwork
 from naskd.networks.student import design_cost
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
-from naskd.spec.errors import InputError, one_line
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.teachers import TeacherSpec, called
+from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.training.compute import Compute
 from naskd.training.evaluation import predict_logits
 from naskd.trials.answers import (
@@ -112,6 +113,8 @@ def try_teachers(context: StudyContext) -> list[TeacherTrial]:
 
 def _try(name: str, spec: TeacherSpec, context: StudyContext) -> TeacherTrial:
     resources, notes = context.resources, tuple[str, ...]()
+    seconds = resources.spec.execution.start_seconds
+    late = f"it took longer than execution.start_seconds = {seconds:g} to be tried"
     try:
         recipe = context.prerequisites.teacher(name)
         known = resources.store.manifest(recipe.artifact_id) if recipe.artifact_id in resources.store else {}
@@ -125,13 +128,18 @@ def _try(name: str, spec: TeacherSpec, context: StudyContext) -> TeacherTrial:
                 return TeacherTrial(name)
             state: Mapping[str, Tensor] | None = None
             if spec.checkpoint is not None:
-                fitted = context.networks.checkpoint_state(name, context.prerequisites.checkpoint(name))
+                file = context.prerequisites.checkpoint(name)
+                with within(seconds, late):
+                    fitted = context.networks.checkpoint_state(name, file)
                 state, notes = fitted.tensors, fitted.notes
             network = context.networks.frozen(recipe, state)
-            found = examine(network, spec, resources.data, resources.compute)
+            with within(seconds, late):
+                found = examine(network, spec, resources.data, resources.compute)
     except InputError as error:
         return TeacherTrial(name, "", tuple(str(error).splitlines()), built=False)
-    except (Exception, SystemExit) as error:  # a user's network may do anything; the answer names it
+    except OutOfTimeError:
+        return TeacherTrial(name, refusals=(late,), built=False)
+    except USERS as error:  # a user's network may do anything; the answer names it
         return TeacherTrial(name, "", (f"it cannot be run: {one_line(error)}",), built=False)
     return replace(found, name=name, warnings=(*notes, *found.warnings))
 
