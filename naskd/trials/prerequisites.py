@@ -1,5 +1,6 @@
 """What must exist before a design can be trained: the shared networks that its scheme names, and how they are made."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from torch import Tensor
 
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
+from naskd.spec.code_identity import code_id, foreign_code
 from naskd.spec.design import AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
-from naskd.spec.userfile import file_content_id, foreign_code
+from naskd.spec.userfile import file_content_id
 from naskd.store.artifacts import file_hash, load_checkpoint
 from naskd.trials.resources import Resources
 
@@ -172,21 +174,22 @@ class PrerequisiteRecipes:
         return self._teachers[name]
 
     def _look_at(self, teacher: TeacherSpec) -> _Known:
-        spec = self._resources.spec
-        identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
-        identity.pop("name", None)  # what it is called is not what it is
         checkpoint = None
         if teacher.checkpoint is not None:
-            checkpoint = identity["checkpoint"] = _pinned(
-                spec.resolve(teacher.checkpoint), teacher.checkpoint, teacher.sha256
-            )
-        if teacher.builder is not None:
-            path, _, function = teacher.builder.rpartition(":")
-            identity["builder"] = [file_content_id(spec.resolve(path)), function]
-        if teacher.source is not None and teacher.source not in OWN_KEYS:
-            identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation])
+            path = self._resources.spec.resolve(teacher.checkpoint)
+            checkpoint = _pinned(path, teacher.checkpoint, teacher.sha256)
+        identity = self._identity(teacher, checkpoint, code_id)
+        # What it is checked against and what is said of it is not what it is.
+        for key in ("sha256", "saw"):
+            identity.pop(key, None)
+        artifact_id = self._artifact_id("teacher", identity)
+        # Earlier versions named code by its bytes: a teacher that is kept under such a name is not made again.
+        before = self._identity(teacher, checkpoint, file_content_id)
+        kept = self._artifact_id("teacher", before)
+        if kept != artifact_id and kept in self._resources.store and artifact_id not in self._resources.store:
+            identity, artifact_id = before, kept
         recipe = ArtifactRecipe(
-            artifact_id=self._artifact_id("teacher", identity),
+            artifact_id=artifact_id,
             assistant=None,
             requires=(),
             seed=derive_seed("teacher", teacher.seed),
@@ -194,6 +197,21 @@ class PrerequisiteRecipes:
             teacher=teacher.name,
         )
         return _Known(recipe, identity, checkpoint)
+
+    def _identity(
+        self, teacher: TeacherSpec, checkpoint: str | None, content: Callable[[Path], str]
+    ) -> dict[str, Any]:
+        """A teacher's description, its files by content."""
+        identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
+        identity.pop("name", None)  # what it is called is not what it is
+        if checkpoint is not None:
+            identity["checkpoint"] = checkpoint
+        if teacher.builder is not None:
+            path, _, function = teacher.builder.rpartition(":")
+            identity["builder"] = [content(self._resources.spec.resolve(path)), function]
+        if teacher.source is not None and teacher.source not in OWN_KEYS:
+            identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation], content)
+        return identity
 
 
 def _pinned(path: Path, given: str, sha256: str | None) -> str:

@@ -30,9 +30,15 @@ from naskd.executors.packing import Arrays, PackedStudy, pack, unpack
 from naskd.executors.ray.connect import connect
 from naskd.executors.ray.dispatch import Dispatch, Resources, job_from_dict
 from naskd.executors.ray.ray_private import survive
-from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteCheckpoints, start_remote_store
+from naskd.executors.ray.remote_store import (
+    RemoteArtifacts,
+    RemoteCheckpoints,
+    RemoteStudents,
+    start_remote_store,
+)
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, TrialSource
 from naskd.trials.outcome import Steps, Work
@@ -138,6 +144,7 @@ class StudyTrainable(tune.Trainable):
             RemoteArtifacts(cache / "artifacts", remote_store),
             RemoteCheckpoints(remote_store),
             cache,
+            RemoteStudents(remote_store),
         )
         self._context.resources.compute.apply_threads()
         gc.freeze()  # collections between trials need not walk over all that was imported
@@ -220,7 +227,9 @@ class RayTuneExecutor:
             packed, arrays = pack(self.context)
             checkpoints = self.context.resources.checkpoints
             assert isinstance(checkpoints, CheckpointStore)
-            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root)
+            students = self.context.resources.students
+            kept = students.root if isinstance(students, StudentStore) else None
+            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root, kept)
             cleanup.callback(ray.kill, remote_store)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
