@@ -84,19 +84,6 @@ class TeacherTrial:
         return [f"{called(self.name)}: {refusal}" for refusal in self.refusals]
 
 
-def require_teachers(context: StudyContext) -> list[TeacherTrial]:
-    """Try all teachers of a study, and log what is found.
-
-    Raises:
-        InputError: One of them cannot be meant; with all problems of all of them.
-    """
-    trials = try_teachers(context)
-    log_trials(trials)
-    if problems := [problem for trial in trials for problem in trial.problems]:
-        raise InputError(problems)
-    return trials
-
-
 def log_trials(trials: Sequence[TeacherTrial]) -> None:
     """In one record, since a display shows the last one."""
     if lines := [line for trial in trials for line in trial.lines]:

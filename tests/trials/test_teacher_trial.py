@@ -18,7 +18,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
 from naskd.training.compute import Compute
 from naskd.trials.answers import at_least, better_order, kind_of_outputs
-from naskd.trials.teacher_trial import TeacherTrial, examine, require_teachers, try_teachers
+from naskd.trials.teacher_trial import TeacherTrial, examine, log_trials, try_teachers
 
 CLASSES = ("blue", "green", "red")
 CPU = Compute(torch.device("cpu"))
@@ -274,9 +274,9 @@ def test_each_teacher_is_tried_and_all_problems_are_said_at_once(tmp_path, caplo
     unknown = TeacherSpec(name="odd", architecture=ArchitectureSpec((StageSpec("bassic", 1, 4),)))
     huge = TeacherSpec(name="huge", architecture=ArchitectureSpec((StageSpec("basic", 1000, 65536),) * 9))
     context = context_of(tmp_path, teacher=brought(tmp_path), teachers=(unknown, huge))
-    with pytest.raises(InputError) as caught:
-        require_teachers(context)
-    lines = str(caught.value).splitlines()
+    trials = try_teachers(context)
+    log_trials(trials)
+    lines = [problem for trial in trials for problem in trial.problems]
     assert len(lines) == 2
     assert lines[0].startswith("teacher 'odd': ")
     assert "'bassic'" in lines[0]
