@@ -26,7 +26,6 @@ from naskd.trials.run import TrialRun, assistant_run, teacher_run
 _LOG = logging.getLogger(__name__)
 
 _TEACHER, _ASSISTANT = "teacher:", "assistant:"
-_ONE = (("workers", 1),)
 
 WARM_UP = 2 + sum(TIMED.values())
 """Steps before those on a GPU that records: by then it is known whether steps are replayed."""
@@ -62,14 +61,7 @@ def estimate_search(
     spec = context.resources.spec
     trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
     source = _Fixed([*_teacher_jobs(context), *_assistant_jobs(context, designs), *trials])
-    executor = "processes" if apart else "serial"
-    execution = dataclasses.replace(
-        spec.execution, executor=executor, retries=0, options=_ONE if apart else ()
-    )
-    alone = dataclasses.replace(context.resources, spec=dataclasses.replace(spec, execution=execution))
-    # No note of a fault is left here: of what is timed, nothing goes on later.
-    with TemporaryDirectory(prefix="naskd-timing-") as folder:
-        EXECUTORS.load(executor)(StudyContext.of(alone), Path(folder), timing_steps).run(source)
+    _time(source, context, apart=apart)
     timed = [source.results[job.job_id].metrics for job in trials if job.job_id in source.results]
     if not timed:
         raise RunError(f"no design can be timed; the last one: {source.failed}")
@@ -107,6 +99,17 @@ def estimate_search(
         "budget_seconds": budget.seconds,
         "train_macs": affordable_trials * mean_macs,
     }
+
+
+def _time(source: "_Fixed", context: StudyContext, *, apart: bool) -> None:
+    """Do the jobs of a source one after the other."""
+    spec, executor = context.resources.spec, "processes" if apart else "serial"
+    options = (("workers", 1),) if apart else ()
+    execution = dataclasses.replace(spec.execution, executor=executor, retries=0, options=options)
+    alone = dataclasses.replace(context.resources, spec=dataclasses.replace(spec, execution=execution))
+    # No note of a fault is left: of what is timed, nothing goes on later.
+    with TemporaryDirectory(prefix="naskd-timing-") as folder:
+        EXECUTORS.load(executor)(StudyContext.of(alone), Path(folder), timing_steps).run(source)
 
 
 def _trials_at_once(context: StudyContext) -> int:

@@ -19,6 +19,7 @@ from naskd.executors.limits import LEAST_PATIENCE, PATIENCE, TimeLimits
 from naskd.executors.local.serial import SerialExecutor
 from naskd.spec import timeouts
 from naskd.spec.clock import FakeClock
+from naskd.spec.executors import EXECUTORS
 from naskd.spec.study import BudgetSpec, ExecutionSpec
 from naskd.spec.timeouts import OutOfTimeError, ended_when, within
 from naskd.testing.fixed_source import FixedSource
@@ -306,3 +307,17 @@ def test_a_worker_that_does_not_start_or_does_not_end_is_killed(tmp_path: Path):
     assert (again.job.job_id, again.deaths) == ("1", 1)
     assert look(50) == [True, True]
     assert source.results["0"].reason == "took longer than execution.trial_seconds = 50"
+
+
+def test_ray_without_a_home_folder_is_one_problem_that_names_the_way_out(monkeypatch):
+    check = EXECUTORS["ray"].check
+    assert callable(check)
+    assert check({}, Path()) == []
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    (problem,) = check({}, Path())
+    assert problem.key == "executor"
+    assert "set HOME to a folder" in problem.allowed
