@@ -16,7 +16,7 @@ from naskd.loggers import check_loggers
 from naskd.runs.places import writable
 from naskd.runs.provenance import different_weights, identity_of
 from naskd.spec.design import content_id
-from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.errors import USERS, InputError, NaskdError
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import imported
@@ -54,6 +54,8 @@ class Start:
     spec: StudySpec
     run_dir: Path
     study: Any = field(default=None)
+    teachers_fail: bool = field(default=False, init=False)
+    """Whether a teacher cannot even be built, so that no design can be looked at."""
 
     @property
     def opened(self) -> Any:
@@ -69,6 +71,8 @@ class Start:
     @cached_property
     def sample(self) -> SpaceSample:
         """Random designs of the space, drawn once for all that look at them."""
+        if self.teachers_fail:
+            raise NotOpenedError
         found: SpaceSample = self.opened.sample()
         return found
 
@@ -87,15 +91,13 @@ class Start:
 Check = Callable[[Start], Iterable[str]]
 
 
-def _teachers(start: Start) -> Iterator[str]:
-    """Each teacher is tried; without one that can be built, nothing that needs designs is looked at."""
-    if start.opened.parts is None:
-        return
-    trials = try_teachers(start.opened.parts)
+def _teachers(start: Start) -> Iterable[str]:
+    """Each is tried, before designs are matched to it."""
+    parts = start.opened.parts
+    trials = [] if parts is None else try_teachers(parts)
     log_trials(trials)
-    yield from (problem for trial in trials for problem in trial.problems)
-    if not all(trial.built for trial in trials):
-        start.study = None
+    start.teachers_fail = not all(trial.built for trial in trials)
+    return [problem for trial in trials for problem in trial.problems]
 
 
 def _first_designs(start: Start) -> Iterable[str]:
@@ -142,7 +144,7 @@ def _methods(start: Start) -> Iterator[str]:
             make()
         except NaskdError as error:
             yield str(error)
-        except Exception as error:  # a user's own may raise anything, and a package may not be there
+        except USERS as error:  # a user's own may raise anything, and a package may not be there
             yield f"{what} cannot be made: {type(error).__name__}: {error}"
 
 
@@ -168,18 +170,11 @@ def _checkpoints(start: Start) -> Iterable[str]:
     return ()
 
 
-def _storage(start: Start) -> Iterator[str]:
-    """A database that is a file is made by who opens it, its folder is not; others are asked whether they answer."""
-    path = database_file(start.spec.storage)
-    if path is None:
-        if start.spec.storage.startswith("sqlite:"):
-            yield f"storage: {start.spec.storage!r} is in memory, and gone when the search ends; name a file"
-        elif "://" in start.spec.storage:
-            open_storage(start.spec.storage, start.run_dir)
-    elif not path.parent.is_dir():
-        yield f"storage: there is no folder {path.parent} for the database"
-    else:
-        writable(path.parent)
+def _storage(start: Start) -> Iterable[str]:
+    """A database that is no file is asked whether it answers; of files it is known already."""
+    if "://" in start.spec.storage and database_file(start.spec.storage) is None:
+        open_storage(start.spec.storage, start.run_dir)
+    return ()
 
 
 def _run_of_before(start: Start) -> Iterator[str]:

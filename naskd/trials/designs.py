@@ -102,7 +102,7 @@ class Designs:
         except InputError as error:
             return str(error)
         except (
-            Exception
+            USERS
         ) as error:  # a user's scheme may raise anything; and shapes without weights have no values
             _LOG.debug("what a scheme deploys is not known before it trains: %s", error)
         return ""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from naskd.networks.student_file import student_bytes
-from naskd.spec.errors import one_line
+from naskd.spec.errors import USERS, one_line
 from naskd.spec.secrets import redacted
 from naskd.spec.timeouts import OutOfTimeError
 from naskd.trials.context import StudyContext
@@ -136,7 +136,7 @@ def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
             of="search",
         )
         students.keep(checkpoint_key(job), data)
-    except Exception as error:  # a full disk, a lost connection, or a user's network that cannot be described
+    except USERS as error:  # a full disk, a lost connection, or a user's network that cannot be described
         _LOG.warning("the student of trial %s is not kept: %s", job.job_id, one_line(error))
         return ""
     return hashlib.sha256(data).hexdigest()
