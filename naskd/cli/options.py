@@ -48,4 +48,13 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+Places = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=PATH",
+        help="Where a file of the study is now: data.root, teacher.checkpoint, base (the study's folder).",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

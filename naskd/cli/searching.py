@@ -188,15 +188,24 @@ def _notices(show: Callable[[str], None]) -> Iterator[None]:
 
 
 @app.command()
-def check(study: StudyFile, settings: Settings = None) -> None:
+def check(
+    study: StudyFile,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Run directory of the search; default runs/<name>.", show_default=False
+        ),
+    ] = None,
+) -> None:
     """Check a study file.
 
-    Says everything that is wrong with it; nothing is trained.
+    Says everything that is wrong with it, and with starting its search here; nothing is trained.
     """
     from naskd.runs.opening import check as check_study
 
     with data_said():
-        spec = check_study(study, settings or ())
+        spec = check_study(study, settings or (), out)
     limits = [
         f"{value:g} {name}"
         for name, value in (

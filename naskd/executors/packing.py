@@ -25,6 +25,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
+from naskd.store.students import Students
 from naskd.trials.context import StudyContext
 from naskd.trials.methods import METHODS
 from naskd.trials.resources import open_resources
@@ -139,6 +140,7 @@ def unpack(
     store: ArtifactStore,
     checkpoints: Checkpoints | None,
     cache: Path | None,
+    students: Students | None = None,
 ) -> StudyContext:
     """The study's context in this process.
 
@@ -149,6 +151,7 @@ def unpack(
         checkpoints: Of running trainings.
         cache: This machine's folder; files of the study are written there once. None where they are delivered, and what
             networks say is remembered in memory.
+        students: Of finished trials.
 
     Raises:
         InputError: naskd here is not the one that packed.
@@ -179,7 +182,15 @@ def unpack(
     }
     data = SearchData(train=images["train"], val=images["val"], **packed.facts)
     return StudyContext.of(
-        open_resources(spec, store, cache, data=data, checkpoints=checkpoints, foreseen=packed.foreseen)
+        open_resources(
+            spec,
+            store,
+            cache,
+            data=data,
+            checkpoints=checkpoints,
+            foreseen=packed.foreseen,
+            students=students,
+        )
     )
 
 

@@ -1,7 +1,7 @@
 """A study with everything that it names loaded, and what can be asked of it before it searches."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from naskd.data.survey import DataSurvey, say_survey, survey_and_load
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
-from naskd.spec.errors import InputError
+from naskd.runs.provenance import world_of
+from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, problems
+from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -19,18 +21,11 @@ from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import count_kinds
 from naskd.study.space import Space, timed
-from naskd.study.space_sample import (
-    SpaceSample,
-    check_warm_start,
-    describe_range,
-    methods_of_the_script,
-    sample_space,
-)
+from naskd.study.space_sample import SpaceSample, describe_range, methods_of_the_script, sample_space
 from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
 from naskd.trials.resources import Resources, open_resources
-from naskd.trials.teacher_trial import log_trials, try_teachers
 
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
@@ -96,11 +91,29 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     check_loggers(spec.execution.callbacks)
     for name in spec.objectives:
         OBJECTIVES[name]
-    space = timed(load_function(spec.space, spec.base), spec.execution.space_seconds)
-    if brings := EXECUTORS[spec.execution.executor].brings:
-        return OpenStudy(spec, space, imported(brings)(spec), None)
-    survey, resources = survey_resources(spec, runs)
+    brings = EXECUTORS[spec.execution.executor].brings
+    errors: list[NaskdError] = []
+    space = _tried(errors, lambda: timed(load_function(spec.space, spec.base), spec.execution.space_seconds))
+    found = _tried(
+        errors,
+        lambda: imported(brings)(spec) if brings else survey_resources(spec, runs),
+    )
+    if errors:
+        raise errors[0] if len(errors) == 1 else InputError(errors)
+    assert space is not None
+    if brings:
+        return OpenStudy(spec, space, found, None)
+    survey, resources = found
     return _opened(space, StudyContext.of(resources), survey)
+
+
+def _tried(errors: list[NaskdError], make: Callable[[], Any]) -> Any:
+    """What is made, or None with what is wrong added to `errors`: one mistake does not hide another."""
+    try:
+        return make()
+    except NaskdError as error:
+        errors.append(error)
+        return None
 
 
 def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources]:
@@ -117,46 +130,33 @@ def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources
 
 
 def _opened(space: Space, context: StudyContext, survey: DataSurvey | None) -> OpenStudy:
-    data = context.resources.data
-    world = World(context.designs, data.n_classes, len(data.train), data.data_hash, data.split_hash)
-    return OpenStudy(context.resources.spec, space, world, context, survey)
+    return OpenStudy(context.resources.spec, space, world_of(context), context, survey)
 
 
-def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
-    """Parse a study file and see whether its space gives designs; nothing is trained.
+def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = None) -> StudySpec:
+    """See whether a study can be searched: all that a search looks at before it begins; nothing is trained.
 
-    Raises:
-        InputError: All mistakes of the file.
-        RunError: The space raises, or all sampled designs are turned away.
-    """
-    opened = open_study(study, settings)
-    survey = opened.survey
-    mistakes = list(survey.all_problems) if survey is not None and survey.test_problems else []
-    mistakes += _teacher_problems(opened, mistakes)
-    sample = opened.sample()
-    mistakes += check_warm_start(opened.space, opened.spec, sample.parameters)
-    if mistakes:
-        raise InputError("\n".join(mistakes))
-    if not sample.designs:
-        counts = ", ".join(
-            f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items()
-        )
-        raise InputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
-    return opened.spec
-
-
-def _teacher_problems(opened: OpenStudy, others: Sequence[str]) -> list[str]:
-    """What is wrong with the teachers, each tried; what else is found is logged.
+    Args:
+        study: Path of a study file.
+        settings: ``key=value`` overrides, as ``--set`` takes them.
+        out: Run directory that the search would have; default ``runs/<name>``. A run that is there must be of the
+            same study.
 
     Raises:
-        InputError: One of them cannot even be built, so that no design can be compared with it; with the others.
+        InputError: All that is wrong, a line each.
     """
-    trials = try_teachers(opened.parts) if opened.parts is not None else []
-    problems = [problem for trial in trials for problem in trial.problems]
-    log_trials(trials)
-    if not all(trial.built for trial in trials):
-        raise InputError([*others, *problems])
-    return problems
+    spec = parse_study(Path(study), settings)
+    run_dir = out or RUNS / spec.name
+    found, opened = list[str](), None
+    try:
+        opened = open_study(spec, runs=run_dir.parent)
+    except NaskdError as error:
+        found.append(str(error))
+    start = Start(spec, run_dir, opened)
+    found += problems(start, (*CHECKS, *BEFORE_A_SEARCH))
+    if found:
+        raise InputError(list(dict.fromkeys(found)))
+    return spec
 
 
 def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from naskd import report
 from naskd.runs.choose import choose
-from naskd.runs.directory import RESULTS_FILE, STUDY_FILE, locked
+from naskd.runs.directory import RESULTS_FILE, STUDY_FILE
+from naskd.runs.moved import check_places, located
 from naskd.spec.datasets import DATASETS
-from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
-from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import called
@@ -28,7 +27,6 @@ from naskd.study.storage import dashboard_target, quiet
 if TYPE_CHECKING:
     from torch import nn
 
-    from naskd.runs.retrain import Design
     from naskd.trials.context import StudyContext
 
 
@@ -43,11 +41,16 @@ def load(path: str | Path) -> "nn.Module":
     return load_student(Path(path))
 
 
-def open_run(path: str | Path) -> "Run":
+def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
     """Open a run directory for looking, retraining and exporting.
 
+    Args:
+        path: Of the directory, wherever it is now.
+        settings: ``key=value``, for files of the study that are elsewhere now and are not found:
+            ``data.root=/new/images``. Keys are those of :data:`naskd.runs.moved.PLACES`.
+
     Raises:
-        InputError: There is no run.
+        InputError: There is no run, or a setting is about something else than a place.
     """
     quiet()
     path = Path(path)
@@ -59,7 +62,7 @@ def open_run(path: str | Path) -> "Run":
         raise InputError(
             f"{path / STUDY_FILE} is damaged: {error}; naskd search STUDY.toml writes it anew"
         ) from error
-    return Run(path, StudySpec.from_dict(known))
+    return Run(path, located(known, path, settings))
 
 
 class Run:
@@ -87,13 +90,15 @@ class Run:
             from naskd.runs.opening import survey_resources
             from naskd.trials.context import StudyContext
 
+            check_places(self.spec, self.path)
             self._import_modules()
             _, resources = survey_resources(self.spec, self.path.parent)
             self._context = StudyContext.of(resources)
         return self._context
 
     def _import_modules(self) -> None:
-        for module in self.spec.modules:
+        """The modules, and the space too: it may register what its designs are made of."""
+        for module in (*self.spec.modules, self.spec.space.rpartition(":")[0]):
             import_file(self.spec.resolve(module))
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
@@ -215,16 +220,6 @@ class Run:
 
     # --- taking away -------------------------------------------------------------------------------------------
 
-    def _design(self, trial: Mapping[str, Any]) -> "Design":
-        from naskd.runs.retrain import Design
-
-        if trial["config"] is None or trial["state"] != "COMPLETE":
-            raise InputError(
-                f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
-                + (f" ({trial['reason']})" if trial["reason"] else "")
-            )
-        return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
-
     def retrain(
         self,
         trials: Sequence[int] | None = None,
@@ -246,26 +241,22 @@ class Run:
             and the teacher's (docs/reference/record.md). Students are kept in ``retrained/``.
 
         Raises:
-            InputError: A trial does not exist or is not complete.
+            InputError: A trial does not exist or is not complete, or data, split, teacher or code are not what the
+                search had.
         """
-        from naskd.runs.retrain import Retraining
+        from naskd.runs.taking import retrain_trials
 
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
-        self.context.resources.compute.apply_threads()
-        retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
-        with locked(self.path):
-            found = retraining.run(
-                [self._design(t) for t in chosen],
-                self.spec.retrain.seeds if seeds is None else seeds,
-                observe,
-            )
+        seeds = self.spec.retrain.seeds if seeds is None else seeds
+        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe)
         self.write_html()
         return found
 
     def export(self, trial: int, format: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
         """Write the student of a trial as one file, and compare it with the original on real images.
 
-        The student is that of the design's first retraining; a design that was never retrained is trained now.
+        The student is that of the design's first retraining, else the one that the search has kept. A design of which
+        there is neither is trained now, which is refused where data, split, teacher or code are not the search's.
 
         Args:
             trial: Number.
@@ -273,22 +264,13 @@ class Run:
             path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
 
         Returns:
-            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``.
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``, and `origin`: ``retrained``,
+            ``search`` or ``trained``.
 
         Raises:
             ExportError: The exported model differs, or a package is missing.
             InputError: The trial cannot be exported, or `format` and `path` do not go together.
         """
-        from naskd.runs.export import check_export, export_student, format_of
-        from naskd.runs.retrain import Retraining
+        from naskd.runs.taking import export_trial
 
-        self._import_modules()
-        given = None if path is None else Path(path)
-        name = format_of(given) if format is None else format
-        target = given or self.path / "exported" / f"trial{trial}{EXPORTS[name].suffix}"
-        check_export(name, target)
-        design = self._design(self.trial(trial))
-        self.context.resources.compute.apply_threads()
-        with locked(self.path):
-            source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
-        return export_student(source, target, self.context.resources.data.val.images[:256], name)
+        return export_trial(self, trial, format, None if path is None else Path(path))

@@ -29,6 +29,9 @@ class ExecutorCard:
         check: ``"module:function"``, or a function: what of ``[execution]`` does not go together. Called with the
             right ones of its keys by name and the folder of the study file; the keys of its problems are those of the
             table. It must not need torch.
+        able: ``"module:function"``, or a function: of the study's context, what of this machine does not suffice; it
+            raises an :class:`~naskd.spec.errors.InputError` or a :class:`~naskd.spec.errors.RunError` that says it.
+            Called before a search makes anything, after all that `check` says is right.
         brings: ``"module:function"``, or a function: from a study to the :class:`~naskd.trials.facts.World`
             that it runs in, for an executor that needs no images. "": images are loaded, and the executor is made
             of the study's context and the run directory.
@@ -42,6 +45,7 @@ class ExecutorCard:
     elsewhere: bool = False
     prepare: str | Callable[[], None] = ""
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
+    able: str | Callable[[Any], object] = ""
     brings: str | Callable[[Any], Any] = ""
 
 
@@ -117,6 +121,7 @@ EXECUTORS.register(
         elsewhere=True,
         prepare="naskd.executors.local.server:start_server",
         check=_check_processes,
+        able="naskd.executors.local.processes:devices_for",
     )
 )
 EXECUTORS.register(
@@ -144,6 +149,7 @@ EXECUTORS.register(
         },
         elsewhere=True,
         check=_check_ray,
+        able="naskd.executors.ray.connect:check_cluster",
     )
 )
 EXECUTORS.register(

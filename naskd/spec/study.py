@@ -373,7 +373,7 @@ class StudySpec(StudyTable):
         Left out is what changes how much is searched, where, or what comes after: budget, executor,
         checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision, recorded
         steps and what is banked are part of it, since the bits of a result depend on them. Options stand beside the
-        name that they belong to, those at their default left out.
+        name that they belong to, those at their default left out. Files are not named here: their content counts.
         """
         identity = self.to_dict()
         for key in ("base", "budget", "storage", "retrain"):
@@ -407,7 +407,17 @@ class StudySpec(StudyTable):
             identity[key] = {"name": chosen.name, **dict(chosen.options)}
         if self.stopping.name == StoppingSpec.name:
             del identity["stopping"]
-        return identity
+        return compat.without_places(identity)
+
+    def code(self) -> dict[str, Path]:
+        """The user's files of code, by their paths as the study names them: space, modules, builders of teachers."""
+        builders = [teacher.builder for teacher in self.teacher_specs().values() if teacher.builder]
+        names = [
+            self.space.rpartition(":")[0],
+            *self.modules,
+            *(builder.rpartition(":")[0] for builder in builders),
+        ]
+        return {name: self.resolve(name) for name in names}
 
 
 STUDY_TYPE = TypeAdapter(StudySpec)

@@ -7,11 +7,10 @@ one process and neither needs to be on the Python path.
 import ast
 import hashlib
 import importlib.util
-import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -140,28 +139,6 @@ def file_content_id(path: Path) -> str:
     """
     contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in with_siblings(path.resolve()))
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
-
-
-def foreign_code(implementations: Iterable[str | Callable[..., Any]]) -> list[str] | None:
-    """The contents of the files that define what was registered from outside naskd, sorted.
-
-    Args:
-        implementations: Of cards: classes, or ``"module:attribute"``.
-
-    Returns:
-        As of :func:`file_content_id`; None where something has no file, as in a notebook, or cannot be imported.
-    """
-    found = set()
-    for each in implementations:
-        module = (each if isinstance(each, str) else each.__module__).partition(":")[0]
-        if module.partition(".")[0] == "naskd":
-            continue
-        try:
-            file = inspect.getfile(importlib.import_module(module))
-            found.add(file_content_id(Path(file)))
-        except (ImportError, OSError, TypeError, ValueError):
-            return None
-    return sorted(found)
 
 
 @cache

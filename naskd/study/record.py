@@ -16,6 +16,7 @@ from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import SCHEMA_VERSION
 from naskd.study.storage import open_storage
+from naskd.trials.jobs import training_key
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 """Metrics of a trial that every record has, whatever the objectives."""
@@ -46,6 +47,25 @@ def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objectiv
     """
     kept = {data["name"]: data for data in study.user_attrs.get("objectives", ())}
     return [described(kept[name]) if name in kept else OBJECTIVES[name] for name in names]
+
+
+def booked_networks(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dict[str, dict[str, Any]]:
+    """Teachers and assistants that a study's ledger names, by content id; none where there is no such study."""
+    try:
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+    except KeyError:
+        return {}
+    return booked_artifacts(study.user_attrs)
+
+
+def complete_trainings(study: optuna.Study) -> dict[str, tuple[float, ...]]:
+    """Objective values of the complete trials, by :func:`~naskd.trials.jobs.training_key`."""
+    return {
+        training_key(str(trial.user_attrs.get("config_id")), trial.user_attrs.get("seed", 0)): tuple(
+            trial.values
+        )
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    }
 
 
 def run_record(

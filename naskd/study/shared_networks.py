@@ -103,7 +103,7 @@ class SharedNetworks:
         """Book a network that was made.
 
         Raises:
-            RunError: A teacher could not be made.
+            RunError: A teacher could not be made, or was made again and is not the one that it was.
         """
         recipe = self._making.pop(job.job_id)
         self.seconds += result.wall_seconds
@@ -114,11 +114,19 @@ class SharedNetworks:
             # An assistant is part of a design: the designs that want it are turned away, the others go on.
             self._unmade[job.job_id] = reason
             return
+        noted = self._ledger.artifacts[job.job_id] if self._ledger.has_artifact(job.job_id) else {}
+        if noted.get("sha256") and result.sha256 not in ("", noted["sha256"]):
+            raise RunError(
+                f"the {described(recipe)} of this run is not stored any more, and what was made again is another "
+                f"(weights {noted['sha256'][:12]}, now {result.sha256[:12]}), so that trials of both could not be "
+                f"compared: restore artifact {job.job_id} from a copy, or begin a new run"
+            )
         cost = {key: getattr(result, key) for key in ("train_macs", "spent_macs", "wall_seconds")}
         named: dict[str, Any] = {"label": recipe.label, "name": recipe.teacher}
         if result.warnings:
             named["warnings"] = list(result.warnings)
-        self._ledger.book_artifact(job.job_id, {**named, **cost, **result.metrics})
+        weights = {"sha256": result.sha256} if result.sha256 else {}
+        self._ledger.book_artifact(job.job_id, {**named, **cost, **result.metrics, **weights})
 
     def _ready(self, trial: Job) -> Job | None:
         """The trial itself, a job that makes what it waits for, or None while somebody makes that."""

@@ -173,6 +173,25 @@ def _way_to_password(url: str, why: str) -> str:
     return f"; runs keep no password: set {STORAGE_PASSWORD}, or what the database reads itself, such as PGPASSWORD"
 
 
+def database_file(url: str) -> Path | None:
+    """The file of an SQLite URL; None for anything else, and for a database in memory."""
+    kind, _, path = url.partition(":///")
+    name = path.partition("?")[0]
+    return Path(name) if kind.partition("+")[0] == "sqlite" and name not in ("", ":memory:") else None
+
+
+def is_there(storage: str, run_dir: Path) -> bool:
+    """Whether there may be something to read, so that opening it for a look makes nothing new.
+
+    Args:
+        storage: As for :func:`open_storage`.
+        run_dir: Likewise.
+    """
+    own = {"journal": run_dir / JOURNAL_FILE, "sqlite": run_dir / SQLITE_FILE}
+    file = own.get(storage) or database_file(storage)
+    return file is None or os.path.isfile(file)
+
+
 def _open_database(url: str) -> RDBStorage:
     """Open a database, and create its tables unless they are there."""
     # A writer of SQLite waits this long for the others; its own 5 s are over soon on a busy disk.

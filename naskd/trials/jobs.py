@@ -8,6 +8,11 @@ from typing import Any, Literal, Protocol
 from naskd.spec.design import TrialConfig
 
 
+def training_key(config_id: str, seed: int) -> str:
+    """Names one training of a student, whatever its number in a ledger."""
+    return f"{config_id}-{seed}"
+
+
 class Decision(Enum):
     """What a source answers to a report of a running job."""
 
@@ -65,6 +70,8 @@ class TrialResult:
         out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
         device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
         environment: Versions, device and threads.
+        sha256: Of the file with the network that the job has stored: a teacher's or an assistant's, or a trial's
+            student, where it is kept; empty where none is.
     """
 
     status: Literal["complete", "failed", "stopped"]
@@ -84,6 +91,7 @@ class TrialResult:
     out_of_memory: bool = False
     device_lost: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def blames_device(self) -> bool:

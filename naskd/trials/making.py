@@ -63,6 +63,7 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
         spent_macs=manifest["spent_macs"],
         wall_seconds=time.perf_counter() - started,
         environment=context.resources.compute.environment(),
+        sha256=manifest["sha256"],
     )
 
 

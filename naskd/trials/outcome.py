@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import hashlib
 import io
 import logging
 import time
@@ -12,11 +13,12 @@ from typing import Any
 
 import torch
 
-from naskd.spec.errors import one_line
+from naskd.networks.student_file import student_bytes
+from naskd.spec.errors import USERS, one_line
 from naskd.spec.secrets import redacted
 from naskd.spec.timeouts import OutOfTimeError
 from naskd.trials.context import StudyContext
-from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.jobs import Decision, Job, TrialResult, training_key
 from naskd.trials.measures import ObjectiveError
 from naskd.trials.run import TrialRun
 
@@ -51,9 +53,9 @@ Work = Callable[[Job, StudyContext], Steps]
 
 def checkpoint_key(job: Job) -> str:
     """Under which a job's state is kept: its training, whatever its number in the ledger."""
-    return (
-        job.job_id if job.config is None or job.kind == "artifact" else f"{job.config.config_id}-{job.seed}"
-    )
+    if job.config is None or job.kind == "artifact":
+        return job.job_id
+    return training_key(job.config.config_id, job.seed)
 
 
 def passes_on(error: BaseException) -> bool:
@@ -115,3 +117,26 @@ def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: fl
         context.resources.checkpoints.save(checkpoint_key(job), run.epoch, state.getvalue())
     except OSError as error:
         _LOG.warning("no checkpoint after epoch %d: %s; the training goes on without", run.epoch, error)
+
+
+def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
+    """Keep what a finished training deploys; the SHA-256 of its file, or "" where none is kept.
+
+    That there is no copy is no fault of the training: whoever wants the student can train it again.
+    """
+    students, resources = context.resources.students, context.resources
+    if students is None:
+        return ""
+    try:
+        data = student_bytes(
+            run.scheme.deployed,
+            resources.data.class_names,
+            (resources.data.in_channels, resources.data.resolution, resources.data.resolution),
+            seed=job.seed,
+            of="search",
+        )
+        students.keep(checkpoint_key(job), data)
+    except USERS as error:  # a full disk, a lost connection, or a user's network that cannot be described
+        _LOG.warning("the student of trial %s is not kept: %s", job.job_id, one_line(error))
+        return ""
+    return hashlib.sha256(data).hexdigest()

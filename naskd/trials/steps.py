@@ -9,7 +9,16 @@ from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.making import artifact_steps
-from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, passes_on, take_up
+from naskd.trials.outcome import (
+    Progress,
+    Steps,
+    failure_facts,
+    free_memory,
+    keep_student,
+    leave,
+    passes_on,
+    take_up,
+)
 from naskd.trials.run import TrialRun, start_run, trial_metrics
 
 Report = Callable[[int, Mapping[str, float]], Decision]
@@ -84,7 +93,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         agreement = run.agreement(recipe) if recipe is not None else None
         done = result("complete", teacher_agreement=agreement)
         metrics = trial_metrics(run, job.config, done.metrics, context.resources.spec.objectives, job.seed)
-        return dataclasses.replace(done, metrics=metrics)
+        return dataclasses.replace(done, metrics=metrics, sha256=keep_student(run, job, context))
     except NonFiniteError as failure:
         return result("failed", str(failure))
     except BaseException as failure:  # the one broad except: whatever a design does, the study must go on

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from naskd.spec.code_identity import code_id, foreign_code
 from naskd.spec.identity import identity_difference
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import SamplerSpec, StudySpec
-from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
+from naskd.spec.userfile import file_content_id, import_file, load_function
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "naskd" / "templates"
@@ -542,7 +543,7 @@ class TestUserFiles:
             found.append(
                 foreign_code(["naskd.knowledge.relation.rkd:RkdLoss", loss, f"{loss.__module__}:Loss"])
             )
-            assert found[-1] == [file_content_id(file)]
+            assert found[-1] == [code_id(file)]
         assert found[0] != found[1]
         assert foreign_code(["naskd.knowledge.relation.rkd:RkdLoss"]) == []
         typed: dict[str, Any] = {"__name__": "typed"}

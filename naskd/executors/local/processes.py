@@ -30,6 +30,7 @@ from naskd.executors.ray.connect import available_cpus
 from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
 from naskd.training.compute import Compute
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import TrialResult, TrialSource
@@ -115,6 +116,11 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
     return [device for device in devices if device.slots]
 
 
+def devices_for(context: StudyContext) -> list[Device]:
+    """See :func:`devices_of`; for a study's context."""
+    return devices_of(context.resources.spec.execution, context.resources.compute)
+
+
 def _gpus() -> list[str]:
     """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -152,6 +158,7 @@ class ProcessesExecutor:
         packed, arrays = pack(self.context)
         checkpoints = self.context.resources.checkpoints
         assert checkpoints is None or isinstance(checkpoints, CheckpointStore)
+        students = self.context.resources.students
         with ExitStack() as cleanup:
             cache.mkdir(parents=True, exist_ok=True)
             shared = SharedArrays(arrays, cache)
@@ -170,6 +177,7 @@ class ProcessesExecutor:
                 self.work,
                 self.context.resources.compute.device.type,
                 environment=environment,
+                students=students.root.absolute() if isinstance(students, StudentStore) else None,
             )
             attempts = Attempts(source, self.context)
             served = partial(mps.await_service, environment) if variables else None

@@ -24,6 +24,7 @@ from naskd.executors.packing import PackedStudy, unpack
 from naskd.spec.errors import InputError, one_line
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.outcome import Progress, Work, failed
@@ -50,6 +51,7 @@ class WorkerSetup:
         folder: The driver's working directory, where a user's file may look for others.
         environment: The driver's variables; the server has those of its own start.
         naskd_file: From where the driver has its naskd.
+        students: Folder of the students of finished trials; None keeps none.
     """
 
     packed: PackedStudy
@@ -62,6 +64,7 @@ class WorkerSetup:
     folder: str = field(default_factory=os.getcwd)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     naskd_file: str = str(naskd.__file__)
+    students: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ def _open(setup: WorkerSetup, gpu: str | None) -> StudyContext:
         )
     checkpoints = None if setup.checkpoints is None else CheckpointStore(setup.checkpoints)
     arrays: Any = setup.arrays  # they arrive as a dictionary
-    context = unpack(setup.packed, arrays, ArtifactStore(setup.artifacts), checkpoints, setup.cache)
+    students = None if setup.students is None else StudentStore(setup.students)
+    context = unpack(setup.packed, arrays, ArtifactStore(setup.artifacts), checkpoints, setup.cache, students)
     if context.resources.compute.device.type != setup.device:
         raise RuntimeError(f"torch sees no {setup.device} device in this process, as the driver does")
     context.resources.compute.apply_threads()

@@ -33,11 +33,17 @@ from naskd.executors.packing import Arrays, PackedStudy, pack, unpack
 from naskd.executors.ray.connect import connect
 from naskd.executors.ray.dispatch import Dispatch, Resources, job_from_dict
 from naskd.executors.ray.ray_private import survive
-from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteCheckpoints, start_remote_store
+from naskd.executors.ray.remote_store import (
+    RemoteArtifacts,
+    RemoteCheckpoints,
+    RemoteStudents,
+    start_remote_store,
+)
 from naskd.spec.errors import one_line
 from naskd.spec.timeouts import OutOfTimeError, ended_when, within
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, TrialResult, TrialSource
 from naskd.trials.outcome import Steps, Work, checkpoint_key, failed
@@ -156,6 +162,7 @@ class StudyTrainable(tune.Trainable):
                     RemoteArtifacts(cache / "artifacts", remote_store),
                     RemoteCheckpoints(remote_store),
                     cache,
+                    RemoteStudents(remote_store),
                 )
         except (OutOfTimeError, SystemExit) as error:
             said = isinstance(error, OutOfTimeError)
@@ -278,7 +285,9 @@ class RayTuneExecutor:
             packed, arrays = pack(self.context)
             checkpoints = self.context.resources.checkpoints
             assert isinstance(checkpoints, CheckpointStore)
-            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root)
+            students = self.context.resources.students
+            kept = students.root if isinstance(students, StudentStore) else None
+            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root, kept)
             cleanup.callback(ray.kill, remote_store)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
