@@ -170,18 +170,11 @@ def _checkpoints(start: Start) -> Iterable[str]:
     return ()
 
 
-def _storage(start: Start) -> Iterator[str]:
-    """A database that is a file is made by who opens it, its folder is not; others are asked whether they answer."""
-    path = database_file(start.spec.storage)
-    if path is None:
-        if start.spec.storage.startswith("sqlite:"):
-            yield f"storage: {start.spec.storage!r} is in memory, and gone when the search ends; name a file"
-        elif "://" in start.spec.storage:
-            open_storage(start.spec.storage, start.run_dir)
-    elif not path.parent.is_dir():
-        yield f"storage: there is no folder {path.parent} for the database"
-    else:
-        writable(path.parent)
+def _storage(start: Start) -> Iterable[str]:
+    """A database that is no file is asked whether it answers; of files it is known already."""
+    if "://" in start.spec.storage and database_file(start.spec.storage) is None:
+        open_storage(start.spec.storage, start.run_dir)
+    return ()
 
 
 def _run_of_before(start: Start) -> Iterator[str]:
