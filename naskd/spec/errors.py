@@ -28,5 +28,9 @@ class UnknownNameError(InputError):
     """A name that nothing is registered under: a mistake wherever it stands, and never a design among others."""
 
 
+class DamagedError(InputError):
+    """A stored file is not what was written, and cannot be made again by itself; the message names it."""
+
+
 class RunError(NaskdError, RuntimeError):
     """What was given is right, and something went wrong while it ran. The command line ends with exit code 1."""
