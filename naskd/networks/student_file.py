@@ -1,19 +1,24 @@
 """A student as one file: weights and everything that is needed to build the network again."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from naskd.nn.deployed import DEPLOYED, DeployedCard, as_deployed, rebuild
-from naskd.spec.compat import STUDENT_FORMAT_1, description_of_format_1
-from naskd.spec.errors import InputError
+from naskd.spec.compat import STUDENT_FORMAT_1, STUDENT_FORMAT_2, description_of_format_1
+from naskd.spec.errors import DamagedError, InputError
+from naskd.store.files import write_whole
 
-FORMAT = "naskd-student-2"
+FORMAT = "naskd-student-3"
+_HASH = "sha256"
+"""Text field with the hash of all the others and of the tensors."""
 
 for _card in (
     DeployedCard("student", "naskd.networks.student:rebuild_student"),
@@ -26,7 +31,7 @@ for _card in (
 
 
 def save_student(path: Path, student: nn.Module, class_names: tuple[str, ...], **extra: Any) -> None:
-    """Write a ``.safetensors`` file whose metadata holds the design; whole or not at all.
+    """Write a ``.safetensors`` file whose metadata holds the design and a hash; whole or not at all.
 
     Args:
         path: Parent folders are made.
@@ -36,6 +41,7 @@ def save_student(path: Path, student: nn.Module, class_names: tuple[str, ...], *
 
     Raises:
         InputError: Nobody could build the network again; the message names its class.
+        OSError: It cannot be written.
     """
     metadata = {
         "format": FORMAT,
@@ -43,11 +49,8 @@ def save_student(path: Path, student: nn.Module, class_names: tuple[str, ...], *
         "class_names": json.dumps(class_names),
         "extra": json.dumps(extra),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(state, partial, metadata=metadata)
-    partial.replace(path)
+    write_whole(path, save(state, {**metadata, _HASH: _content_hash(metadata, state)}))
 
 
 def load_student(path: Path) -> nn.Module:
@@ -57,12 +60,24 @@ def load_student(path: Path) -> nn.Module:
 
     Raises:
         InputError: The file is missing, was not written by naskd, or names a block that is not registered.
+        DamagedError: It is not what was written.
     """
     metadata = student_metadata(path)
-    old = metadata["format"] == STUDENT_FORMAT_1
-    student = rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata["format"] == FORMAT:
+        plain = {key: value for key, value in metadata.items() if key != _HASH}
+        if metadata.get(_HASH) != _content_hash(plain, state):
+            raise DamagedError(
+                f"{path} is damaged: its content is not what was written; "
+                "restore it from a copy, or have naskd retrain or naskd export make it again"
+            )
+    old = metadata["format"] == STUDENT_FORMAT_1
+    try:
+        description = description_of_format_1(metadata) if old else json.loads(metadata["network"])
+    except (KeyError, ValueError) as error:
+        raise DamagedError(f"{path} is damaged: it does not say which network it holds ({error})") from error
+    student = rebuild(description)
     try:
         student.load_state_dict(state)
     except RuntimeError as error:
@@ -83,8 +98,17 @@ def student_metadata(path: Path) -> Mapping[str, str]:
             metadata = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kinds
         raise InputError(f"{path} is no safetensors file: {error}") from error
-    if metadata.get("format") not in (FORMAT, STUDENT_FORMAT_1):
+    if metadata.get("format") not in (FORMAT, STUDENT_FORMAT_2, STUDENT_FORMAT_1):
         raise InputError(
             f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}"
         )
     return dict(metadata)
+
+
+def _content_hash(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file says: its text fields, and each tensor with its name, type and shape."""
+    content = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(state.items()):
+        content.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        content.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()

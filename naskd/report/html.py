@@ -10,7 +10,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -33,6 +32,7 @@ from naskd.report.record import (
 from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
 from naskd.report.units import FORMATS, axis_label, finite
 from naskd.spec.objectives import OBJECTIVES
+from naskd.store.files import replacing
 
 _KEPT = (
     "study",
@@ -73,10 +73,8 @@ def write_html(record: Record, path: str | Path) -> None:
         record: A run record with all trials.
         path: Replaced in one step, so that a page that is being looked at is never half written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(page(record), encoding="utf-8")
-    os.replace(part, path)
+    with replacing(Path(path)) as partial:
+        partial.write_text(page(record), encoding="utf-8")
 
 
 def page(record: Record) -> str:

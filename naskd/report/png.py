@@ -10,6 +10,7 @@ from naskd.report.record import Record, Trial, cost, front, is_complete, trials,
 from naskd.report.units import axis_label, finite, percent, short
 from naskd.spec.objectives import Objective
 from naskd.spec.pareto import non_dominated
+from naskd.store.files import replacing
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
 
@@ -55,7 +56,8 @@ def write_png(record: Record, path: str | Path) -> None:
         axes.text(0.5, 0.5, "no trial to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
         axes.set_xlim(1e3, 1e6)
         axes.set_ylim(0, 1)
-    figure.savefig(Path(path), format="png")
+    with replacing(Path(path)) as partial:
+        figure.savefig(partial, format="png")
 
 
 def _points(some: Iterable[Trial], key: Objective) -> list[tuple[float, float]]:

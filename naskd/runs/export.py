@@ -10,6 +10,7 @@ from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.exports import EXPORTS, ExportCard
 from naskd.spec.registry import installed
+from naskd.store.files import replacing
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a logit, relative to the largest logit of the batch."""
@@ -93,8 +94,7 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
     with torch.no_grad():
         expected = student(inputs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{target.name}")
-    try:
+    with replacing(target) as partial:
         form.write(student, source, partial, inputs[:2])
         with torch.no_grad():
             found = form.run(partial, inputs)
@@ -106,9 +106,6 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
                 f"the exported model differs from the original: logits by up to {difference:.3g}, "
                 f"the same class on {agreement:.4f} of {len(images)} images"
             )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return {
         "path": str(target),
         "n_images": len(images),

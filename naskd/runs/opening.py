@@ -20,6 +20,8 @@ from naskd.spec.study import RUNS, StudySpec
 from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
+from naskd.store.checkpoints import check_scheme
+from naskd.store.files import sweep
 from naskd.study.admission import count_kinds
 from naskd.study.space import Space
 from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
@@ -91,6 +93,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     if problems := spec_problems(spec):
         raise InputError(problems)
     check_loggers(spec.execution.callbacks)
+    check_scheme(spec.execution.checkpoints or "")
     for name in spec.objectives:
         OBJECTIVES[name]
     space = load_function(spec.space, spec.base)
@@ -176,7 +179,7 @@ def dry_run(
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the lock ends with the process."""
+    """Hold a run directory, cleared of what killed processes left half written; the lock ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock", timeout=0)
     try:
@@ -184,6 +187,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     except Timeout:
         raise RunError(f"{run_dir} is in use by another naskd process") from None
     try:
+        sweep(run_dir, run_dir.parent / "artifacts", run_dir.parent / "cache")
         yield
     finally:
         lock.release()

@@ -5,10 +5,10 @@ and images that no choice has seen say what its designs are worth.
 """
 
 import dataclasses
-import json
+import logging
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.pareto import front_mask
 from naskd.spec.seeds import derive_seed
+from naskd.store.artifacts import file_hash
+from naskd.store.files import read_sealed, write_sealed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
@@ -33,6 +35,8 @@ from naskd.trials.run import start_run, trial_metrics
 from naskd.trials.steps import run_job
 
 RESULTS_FILE = "retrained.json"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Retraining:
         record = self._load()
         trainings = record.setdefault("trainings", {})
         key = self.key(design, replicate)
-        if key not in trainings or not (self.run_dir / trainings[key]["file"]).is_file():
+        if key not in trainings or not _is_kept(self.run_dir, trainings[key]):
             trainings[key] = self._train(design, replicate)
             self._store(record)
         return self.run_dir / str(trainings[key]["file"])
@@ -172,6 +176,7 @@ class Retraining:
             "seed": seed,
             "test_accuracy": self._test_accuracy(student),
             "file": str(path.relative_to(self.run_dir)),
+            "sha256": file_hash(path),
         }
 
     def _test_accuracy(self, network: nn.Module) -> float:
@@ -258,17 +263,44 @@ class Retraining:
             }
 
     def _load(self) -> dict[str, Any]:
-        path = self.run_dir / RESULTS_FILE
-        if not path.exists():
-            return {}
-        with open(path) as file:
-            return dict(json.load(file))
+        return load_results(self.run_dir)
 
     def _store(self, record: dict[str, Any]) -> None:
-        path = self.run_dir / RESULTS_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1))
-        partial.replace(path)
+        write_sealed(self.run_dir / RESULTS_FILE, record)
+
+
+def load_results(run_dir: Path) -> dict[str, Any]:
+    """What ``retrained.json`` of a run says, its single trainings under ``trainings``; nothing where there is none.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    path = run_dir / RESULTS_FILE
+    if not path.exists():
+        return {}
+    way_out = "restore it from a copy, or move it away and retrain: the same seeds give the same results"
+    record = read_sealed(path, way_out)
+    trainings = record.get("trainings", {})
+    if not (isinstance(trainings, dict) and all(isinstance(t, dict) and "file" in t for t in trainings.values())):
+        raise DamagedError(f"{path} is damaged: it does not say what was trained; {way_out}")
+    return record
+
+
+def damaged_students(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
+    """Files of students, as ``retrained.json`` names them, that are not what was written."""
+    trainings = record.get("trainings", {}).values()
+    return [str(training["file"]) for training in trainings if not _is_kept(run_dir, training, told=False)]
+
+
+def _is_kept(run_dir: Path, training: Mapping[str, Any], *, told: bool = True) -> bool:
+    """Whether the student of a training is there and is what was written; earlier versions kept no hash of it."""
+    path = run_dir / str(training["file"])
+    if not path.is_file():
+        return False
+    whole = training.get("sha256") in (None, file_hash(path))
+    if told and not whole:
+        _LOG.warning("%s is damaged: its content is not what was written; it is trained again", path)
+    return whole
 
 
 def _last(value: float | None, sign: int) -> float:

@@ -1,6 +1,5 @@
 """A run directory: what it holds, and what can be done with it."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
 from naskd.runs.export import check_export, export_student, format_of
 from naskd.runs.opening import STUDY_FILE, locked, survey_resources
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.runs.retrain import RESULTS_FILE, Design, Retraining, damaged_students, load_results
 from naskd.spec.datasets import DATASETS
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
@@ -18,6 +17,7 @@ from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import import_file
+from naskd.store.files import is_sealed, read_sealed
 from naskd.study.record import load_ledger, run_record
 from naskd.study.storage import dashboard_target, quiet
 from naskd.trials.context import StudyContext
@@ -36,12 +36,7 @@ def open_run(path: str | Path) -> "Run":
     path = Path(path)
     if not (path / STUDY_FILE).is_file():
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
-    try:
-        known = json.loads((path / STUDY_FILE).read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path / STUDY_FILE} is damaged: {error}; naskd search STUDY.toml writes it anew"
-        ) from error
+    known = read_sealed(path / STUDY_FILE, "naskd search STUDY.toml writes it anew")
     return Run(path, StudySpec.from_dict(known))
 
 
@@ -171,13 +166,23 @@ class Run:
             found.append(
                 "The test split was cut from the training folder, which a foreign teacher may have seen."
             )
+        return found + self._doubts()
+
+    def _doubts(self) -> list[str]:
+        """What cannot be relied on of the files of retrainings."""
+        retrained = load_results(self.path)
+        found = [
+            f"{file} is missing or damaged; naskd retrain and naskd export make it again."
+            for file in damaged_students(self.path, retrained)
+        ]
+        if retrained and not is_sealed(self.path / RESULTS_FILE):
+            found.append(
+                f"{RESULTS_FILE} was written by an earlier version, without a hash: damage to it would not be noticed."
+            )
         return found
 
     def _retrained(self) -> dict[str, Any] | None:
-        path = self.path / RESULTS_FILE
-        if not path.exists():
-            return None
-        record = dict(json.loads(path.read_text()))
+        record = load_results(self.path)
         record.pop("trainings", None)
         return record if "designs" in record else None
 

@@ -1,7 +1,6 @@
 """A search: a study, its ledger, and the executor that does its work."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import file_content_id
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.files import write_sealed, write_whole
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import known_identity
@@ -47,7 +47,6 @@ def run_search(
             f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
         )
     with locked(run_dir):
-        shown = json.dumps({**spec.to_dict(), "base": str(spec.base)}, indent=1)
         storage = open_storage(spec.storage, run_dir, writing=True)
         identity = _identity(opened)
         if opened.parts is not None:
@@ -67,10 +66,8 @@ def run_search(
             stopping=STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
             clock=world.clock,
         )
-        partial = run_dir / f".{STUDY_FILE}.partial"
-        partial.write_text(shown)
-        partial.replace(run_dir / STUDY_FILE)
-        shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
+        write_sealed(run_dir / STUDY_FILE, {**spec.to_dict(), "base": str(spec.base)})
+        write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
         try:
             with renewing(source.renew):
@@ -92,8 +89,8 @@ def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) ->
     given = spec.execution.checkpoints
     if given is None:
         return CheckpointStore(run_dir.absolute() / "checkpoints")
-    root = given if "://" in given else str(spec.resolve(given))
-    store = CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}")
+    root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
+    store = CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}{question}{options}")
     if spec.execution.checkpoint_every:
         store.check()
     return store

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -69,8 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename in (None, str(partial)):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
-    with suppress(OSError):  # some file systems cannot, and then need not
-        _sync(target.parent)
+    sync_folder(target.parent)
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
@@ -91,20 +90,26 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, removed at the end unless it was renamed. Its parent is made."""
+    """An empty folder beside `path`, removed at the end unless it was renamed. Its parent is made.
+
+    Raises:
+        OSError: Something in it cannot be written; the error names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = beside(path)
-    folder.mkdir()
     try:
+        folder.mkdir()
         yield folder
+    except OSError as error:
+        if str(error.filename).startswith(str(folder)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sync_all(folder: Path) -> None:
-    """Have the files of a folder, and their names, on the disk."""
-    for path in folder.iterdir():
-        _sync(path)
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the file system can do that."""
     with suppress(OSError):
         _sync(folder)
 

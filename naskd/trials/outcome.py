@@ -75,16 +75,23 @@ def free_memory(context: StudyContext) -> None:
             torch.cuda.empty_cache()
 
 
-def take_up(run: TrialRun, job: Job, context: StudyContext) -> None:
-    """Go on from the newest checkpoint of the same training."""
-    data = (
-        context.resources.checkpoints.load(checkpoint_key(job))
-        if context.resources.checkpoints is not None
-        else None
-    )
-    if data is not None:
-        state = torch.load(io.BytesIO(data), map_location=context.resources.compute.device, weights_only=True)
-        run.load_state_dict(state)
+def take_up(make: Callable[[], TrialRun], job: Job, context: StudyContext) -> TrialRun:
+    """A run that goes on from the newest checkpoint of the same training; from its start where none can be used."""
+    run, store, compute = make(), context.resources.checkpoints, context.resources.compute
+    data = None if store is None else store.load(checkpoint_key(job))
+    if store is None or data is None:
+        return run
+    try:
+        run.load_state_dict(torch.load(io.BytesIO(data), map_location=compute.device, weights_only=True))
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever torch raises at what is no state of this run
+        if not compute.answers():
+            raise
+        _LOG.warning("a checkpoint of %s cannot be used: %s", checkpoint_key(job), one_line(error))
+        store.remove(checkpoint_key(job))
+        return make()
+    return run
 
 
 def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: float) -> None:

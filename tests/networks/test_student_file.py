@@ -10,6 +10,7 @@ from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import FORMAT, load_student, save_student, student_metadata
 from naskd.networks.teachers import build_teacher_network
 from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
+from naskd.spec.compat import STUDENT_FORMAT_2
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.teachers import TeacherSpec
@@ -195,7 +196,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_design_are_refused(student: Student, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_student(path, student, CLASSES)
-    state, metadata = load_file(path), dict(student_metadata(path))
+    state, metadata = load_file(path), {**student_metadata(path), "format": STUDENT_FORMAT_2}
     del state["head.bias"]
     save_file(state, path, metadata=metadata)
     with pytest.raises(
