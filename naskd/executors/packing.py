@@ -25,6 +25,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
+from naskd.store.files import write_whole
 from naskd.trials.context import StudyContext
 from naskd.trials.methods import METHODS
 from naskd.trials.resources import open_resources
@@ -219,8 +220,5 @@ def _write_files(files: dict[str, bytes], cache: Path) -> Path:
         for path, content in files.items():
             target = folder / path
             if not target.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                partial = target.with_name(f".{target.name}.partial")
-                partial.write_bytes(content)
-                partial.replace(target)
+                write_whole(target, content)
     return folder

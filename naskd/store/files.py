@@ -145,9 +145,14 @@ def process_folder() -> Path:
 
 
 @cache
-def _process_folder(_pid: int) -> Path:
+def _process_folder(pid: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"naskd-{_writer()}-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    def remove() -> None:
+        if os.getpid() == pid:  # a process that was forked from this one inherits what is done at the end
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     return folder
 
 
@@ -162,7 +167,7 @@ def _writer() -> str:
 
 def leftovers(*folders: Path) -> list[Path]:
     """What killed processes left half written in folders and all below them, and in the system's temporary folder."""
-    found = [path for path in _entries(Path(tempfile.gettempdir())) if _is_left(path, _TEMPORARY)]
+    found = [path for path in _temporary() if _is_left(path, _TEMPORARY)]
     for folder in folders:
         for parent, names, files in os.walk(folder):
             partial = [Path(parent, name) for name in (*names, *files) if name.startswith(".partial-")]
@@ -171,10 +176,10 @@ def leftovers(*folders: Path) -> list[Path]:
     return sorted(found)
 
 
-def _entries(folder: Path) -> list[Path]:
+def _temporary() -> list[Path]:
     try:
-        return list(folder.iterdir())
-    except OSError:
+        return list(Path(tempfile.gettempdir()).glob("naskd-*"))
+    except OSError:  # there is none, or it cannot be read
         return []
 
 

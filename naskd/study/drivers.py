@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from naskd.spec.clock import Clock
 from naskd.study.leases import LEASE_SECONDS, is_alive
-from naskd.study.ledger import Design, Ledger
+from naskd.study.ledger import Design, Ledger, reported_epochs
 from naskd.trials.jobs import TrialResult
 
 MAX_RETRIES = 3
@@ -201,6 +201,9 @@ class Drivers:
         if trial is None:
             return
         attrs = trial.user_attrs
+        if "result" in attrs:
+            self._close(trial)
+            return
         # A trial that ended while its space was still asking has a part of its parameters, given ones another.
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters and number not in self._retries:
@@ -231,19 +234,33 @@ class Drivers:
                 orphan = trial.user_attrs["retry_of"]
                 self._ledger.drop_waiting(trial, f"trial {self._retries[orphan]} runs trial {orphan} again")
 
+    def _close(self, trial: FrozenTrial) -> None:
+        """End a trial whose result was written and whose driver was stopped before it closed it: nothing is lost."""
+        self._ledger.close(trial.number, TrialResult.from_dict(trial.user_attrs["result"]))
+
+    def _got_further(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has done an epoch that none of those did which it runs again."""
+        trials = self._ledger.trials()
+        reached, before, orphan = max(reported_epochs(trial.user_attrs), default=0), 0, trial
+        while (number := orphan.user_attrs.get("retry_of")) is not None:
+            orphan = trials[number]
+            before = max(before, *reported_epochs(orphan.user_attrs), 0)
+        return reached > before
+
     def _settle(self, trial: FrozenTrial) -> None:
         ledger, attrs = self._ledger, trial.user_attrs
         ledger.ours.add(trial.number)
         if "result" in attrs:
-            # Killed between writing the result and closing the trial: nothing is lost.
-            ledger.close(trial.number, TrialResult.from_dict(attrs["result"]))
+            self._close(trial)
             return
-        # A trial that was waiting for a network has not begun: it cannot be why its process died.
-        retries = attrs.get("retries", 0) + (not attrs.get("blocked", False))
+        # A trial that was waiting for a network has not begun, and one that got further than those before it would
+        # have come to its end: neither can be why its process died.
+        innocent = attrs.get("blocked", False) or self._got_further(trial)
+        retries = attrs.get("retries", 0) + (not innocent)
         if retries <= MAX_RETRIES:
             self.run_again(trial.number, "orphaned: its process ended; run again", retries=retries)
             return
-        reason = f"its process died {retries} times"
+        reason = f"its process died {retries} times without getting further"
         result = TrialResult("failed", seed=attrs.get("seed", 0), reason=reason)
         try:
             ledger.write(trial.number, "reason", reason)

@@ -15,7 +15,7 @@ from torch import nn
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import load_student, student_metadata
 from naskd.runs import retrain as module
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.runs.retrain import RESULTS_FILE, Design, Retraining, load_results
 from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import InputError
@@ -48,7 +48,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def results(run_dir: Path) -> dict[str, Any]:
-    return dict(json.loads((run_dir / RESULTS_FILE).read_text()))
+    return load_results(run_dir)
 
 
 def test_every_number_is_that_of_the_students_that_are_kept(context, tmp_path, trained) -> None:

@@ -1,6 +1,7 @@
 """What is kept between runs: that all of it is listed, and that only what was chosen goes."""
 
 import json
+from hashlib import sha256
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def artifact(place: Path, name: str, label: str, days_ago: float) -> None:
     folder = place / name
     folder.mkdir(parents=True)
     (folder / "model.pt").write_bytes(bytes(100))
-    (folder / "manifest.json").write_text(json.dumps({"label": label}))
+    (folder / "manifest.json").write_text(json.dumps({"label": label, "sha256": sha256(bytes(100)).hexdigest()}))
     used(days_ago, folder / "model.pt", folder / "manifest.json")
 
 
@@ -97,7 +98,7 @@ def test_all_is_listed_by_last_use(runs: Path) -> None:
     by_id = {entry.id: entry for entry in found(runs)}
     assert by_id["aaa1"].size_bytes == 1000
     assert by_id["aaa1"].last_use == NOW - 40 * DAY
-    assert by_id["ggg7"].size_bytes == 100 + len(json.dumps({"label": "assistant"}))
+    assert by_id["ggg7"].size_bytes == 100 + (runs / "artifacts/ggg7/manifest.json").stat().st_size
     assert names(found(runs)) == ALL, "looking is not using"
 
 

@@ -41,9 +41,7 @@ def test_trainings_do_not_mix_and_are_forgotten_alone(store) -> None:
 
 def test_a_writer_that_died_leaves_nothing_that_is_read(store) -> None:
     store.save("x-1", 1, b"whole")
-    filesystem, _ = store._filesystem()
-    with filesystem.open_output_stream(f"{store._folder('x-1')}/.0000.partial") as stream:
-        stream.write(b"ha")
+    store._place().write("x-1", ".0000.partial", b"ha")
     assert store.load("x-1") == b"whole"
 
 

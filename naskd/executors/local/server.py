@@ -14,6 +14,7 @@ from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 
 import naskd
+from naskd.store.files import process_folder
 
 PRELOADED = ("naskd.executors.local.worker", "naskd.spaces", "safetensors.torch", "torch._dynamo")
 """The worker, and what it imports later than at the top: for a study's space, for a teacher's file, for an optimizer's
@@ -30,6 +31,8 @@ def start_server() -> None:
     first moment on: they inherit that the signal is blocked.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(_preloaded())
+    # Else it makes a folder of its own, which stays when this process is killed.
+    vars(multiprocessing.current_process())["_config"].setdefault("tempdir", str(process_folder()))
     resource_tracker.ensure_running()  # it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -33,6 +33,7 @@ from naskd.executors.ray.ray_private import survive
 from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteCheckpoints, start_remote_store
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.files import process_folder
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, TrialSource
 from naskd.trials.outcome import Steps, Work
@@ -224,7 +225,7 @@ class RayTuneExecutor:
             cleanup.callback(ray.kill, remote_store)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
-            scratch = tempfile.mkdtemp(prefix="naskd-tune-")
+            scratch = tempfile.mkdtemp(prefix="tune-", dir=process_folder())
             cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
             cleanup.enter_context(interrupts(dispatch.attempts))
             cleanup.enter_context(_environment(_TUNE_SETTINGS))
