@@ -47,7 +47,9 @@ class Commands(TyperGroup):
             if error.errno == errno.EPIPE:
                 raise
             place = f" ({error.filename})" if error.filename else ""
-            hint = "; nothing is damaged: make room, and the same command goes on" if out_of_space(error) else ""
+            hint = (
+                "; nothing is damaged: make room, and the same command goes on" if out_of_space(error) else ""
+            )
             say(f"error: {error.strerror or error}{place}{hint}")
             code = 1
         raise typer.Exit(code)

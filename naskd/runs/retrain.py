@@ -281,7 +281,9 @@ def load_results(run_dir: Path) -> dict[str, Any]:
     way_out = "restore it from a copy, or move it away and retrain: the same seeds give the same results"
     record = read_sealed(path, way_out)
     trainings = record.get("trainings", {})
-    if not (isinstance(trainings, dict) and all(isinstance(t, dict) and "file" in t for t in trainings.values())):
+    if not (
+        isinstance(trainings, dict) and all(isinstance(t, dict) and "file" in t for t in trainings.values())
+    ):
         raise DamagedError(f"{path} is damaged: it does not say what was trained; {way_out}")
     return record
 

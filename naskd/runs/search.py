@@ -21,10 +21,11 @@ from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import known_identity
 from naskd.study.snapshot import Snapshot
 from naskd.study.space_sample import check_warm_start, methods_of_the_script, random_reference_point
-from naskd.study.storage import open_storage
+from naskd.study.storage import open_storage, told_as_errors
 from naskd.study.study import Study
 
 
+@told_as_errors()
 def run_search(
     spec: StudySpec,
     run_dir: Path,

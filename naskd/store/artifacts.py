@@ -113,7 +113,7 @@ class ArtifactStore:
         """Make room for what was made in the place of a damaged artifact."""
         with suppress(OSError, DamagedError):
             before = self.manifest(artifact_id).get("sha256")
-            if before != sha256:
+            if before not in (None, sha256):
                 _LOG.warning(
                     "artifact %s was made again and is not the same to the bit: SHA-256 %s, before it was damaged %s",
                     artifact_id,
@@ -165,7 +165,8 @@ class ArtifactStore:
             raise DamagedArtifactError(artifact_id, f"{path} is damaged: {error.strerror}") from error
         if (found := hashlib.sha256(model).hexdigest()) != manifest.get("sha256"):
             raise DamagedArtifactError(
-                artifact_id, f"{path} is damaged: it has SHA-256 {found}, not that of the file that was written"
+                artifact_id,
+                f"{path} is damaged: it has SHA-256 {found}, not that of the file that was written",
             )
         self._verified.add(artifact_id)
         return manifest, model

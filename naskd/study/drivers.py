@@ -239,13 +239,15 @@ class Drivers:
         self._ledger.close(trial.number, TrialResult.from_dict(trial.user_attrs["result"]))
 
     def _got_further(self, trial: FrozenTrial) -> bool:
-        """Whether a trial has done an epoch that none of those did which it runs again."""
-        trials = self._ledger.trials()
-        reached, before, orphan = max(reported_epochs(trial.user_attrs), default=0), 0, trial
-        while (number := orphan.user_attrs.get("retry_of")) is not None:
-            orphan = trials[number]
-            before = max(before, *reported_epochs(orphan.user_attrs), 0)
-        return reached > before
+        """Whether a trial that runs others again has done an epoch that none of these did."""
+        reached, before = max(reported_epochs(trial.user_attrs), default=0), [0]
+        trials, orphan = self._ledger.trials(), trial.user_attrs.get("retry_of")
+        if orphan is None:
+            return False
+        while orphan is not None:
+            before += reported_epochs(trials[orphan].user_attrs)
+            orphan = trials[orphan].user_attrs.get("retry_of")
+        return reached > max(before)
 
     def _settle(self, trial: FrozenTrial) -> None:
         ledger, attrs = self._ledger, trial.user_attrs
@@ -253,8 +255,8 @@ class Drivers:
         if "result" in attrs:
             self._close(trial)
             return
-        # A trial that was waiting for a network has not begun, and one that got further than those before it would
-        # have come to its end: neither can be why its process died.
+        # A trial that was waiting for a network has not begun: it cannot be why its process died. A retry that got
+        # further comes to its end, however often machines are taken away.
         innocent = attrs.get("blocked", False) or self._got_further(trial)
         retries = attrs.get("retries", 0) + (not innocent)
         if retries <= MAX_RETRIES:

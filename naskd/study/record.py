@@ -14,12 +14,14 @@ from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import SCHEMA_VERSION
-from naskd.study.storage import open_storage
+from naskd.study.seals import check_study, check_trial
+from naskd.study.storage import open_storage, told_as_errors
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 """Metrics of a trial that every record has, whatever the objectives."""
 
 
+@told_as_errors()
 def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
     """A run's study, for reading.
 
@@ -42,6 +44,7 @@ def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objectiv
     return [described(kept[name]) if name in kept else OBJECTIVES[name] for name in names]
 
 
+@told_as_errors()
 def run_record(
     study: optuna.Study, objectives: Sequence[str], *, everything: bool = True, with_importance: bool = True
 ) -> dict[str, Any]:
@@ -58,6 +61,7 @@ def run_record(
     """
     axes = study_objectives(study, objectives)
     reference_point = study.user_attrs["reference_point"]
+    check_study(study.user_attrs)
     trials = [_trial(t, objectives) for t in study.get_trials(deepcopy=False)]
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     points = [tuple(t[name] for name in objectives) for t in complete]
@@ -111,6 +115,7 @@ def _by_cost(axes: Sequence[Objective]) -> Any:
 
 
 def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
+    check_trial(trial, objectives)
     attrs = trial.user_attrs
     result: Mapping[str, Any] = attrs.get("result") or {}
     metrics = result.get("metrics", {})

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from naskd.spec.errors import one_line
+from naskd.store.files import out_of_space
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.measures import ObjectiveError
@@ -59,7 +60,7 @@ def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
     cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
-        "reason": one_line(failure),
+        "reason": one_line(failure) + ("; make room, and search again" if out_of_space(failure) else ""),
         "error": traceback.format_exc(),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),

@@ -1,11 +1,11 @@
 """What is kept between runs: that all of it is listed, and that only what was chosen goes."""
 
 import json
-from hashlib import sha256
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,10 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.data.decoded_cache import load_decoded, store_decoded
+from naskd.store import files
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.cache import Entry, chosen, entries, node_cache, parse_age, parse_size, remove
+from naskd.store.files import beside
 
 DAY = 86400
 NOW = 1_700_000_000.0
@@ -39,7 +41,9 @@ def artifact(place: Path, name: str, label: str, days_ago: float) -> None:
     folder = place / name
     folder.mkdir(parents=True)
     (folder / "model.pt").write_bytes(bytes(100))
-    (folder / "manifest.json").write_text(json.dumps({"label": label, "sha256": sha256(bytes(100)).hexdigest()}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"label": label, "sha256": sha256(bytes(100)).hexdigest()})
+    )
     used(days_ago, folder / "model.pt", folder / "manifest.json")
 
 
@@ -88,6 +92,22 @@ ALL = [
     "bank ccc3",
     "bank aab2",
 ]
+
+
+def test_a_damaged_array_of_images_counts_as_missing(tmp_path: Path) -> None:
+    images = np.arange(96, dtype=np.uint8).reshape(4, 1, 4, 6)
+    store_decoded(tmp_path, "x", images)
+    assert (load_decoded(tmp_path, "x") == images).all()
+    array = tmp_path / "x.npy"
+    for file in (array, tmp_path / "x.json"):
+        whole = file.read_bytes()
+        for position in range(len(whole)):
+            file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            found = load_decoded(tmp_path, "x")
+            assert found is None or (found.shape == images.shape and (found == images).all())
+        file.write_bytes(whole)
+    array.write_bytes(array.read_bytes().replace(b"(4, 1, 4, 6)", b"(4, 1, 6, 4)"))
+    assert load_decoded(tmp_path, "x") is None, "the bytes alone are the same"
 
 
 # --- listing ------------------------------------------------------------------------------------------------------
@@ -288,3 +308,22 @@ def test_what_a_killed_removal_left_goes_with_the_next(runs: Path) -> None:
     (left / "logits@0.safetensors").write_bytes(b"x")
     call(runs, "--remove", "aaa1", "--yes")
     assert not left.exists()
+
+
+def test_what_a_killed_process_left_half_written_is_listed_and_goes(runs: Path, monkeypatch) -> None:
+    with monkeypatch.context() as another:
+        another.setattr(files, "_writer", lambda: f"4194999-1-{files._hash(files.host().encode())[:8]}")
+        left = [
+            beside(runs / "artifacts" / "new"),
+            beside(runs / "cache" / "bank" / "aaa1" / "x@0.safetensors"),
+        ]
+    left[0].mkdir()
+    (left[0] / "model.pt").write_bytes(bytes(500))
+    left[1].write_bytes(bytes(200))
+    beside(runs / "cache" / "own.npy").touch()
+    listed = [entry for entry in found(runs) if entry.kind == "leftover"]
+    assert {(entry.id, entry.size_bytes) for entry in listed} == {(left[0].name, 500), (left[1].name, 200)}
+    result = call(runs, "--remove", "leftover", "--yes")
+    assert result.exit_code == 0
+    assert not any(path.exists() for path in left)
+    assert len(list((runs / "cache").glob(".partial-*"))) == 1, "that of a living process stays"

@@ -611,6 +611,35 @@ def test_a_design_whose_process_dies_every_time_is_given_up(reopen, monkeypatch)
     assert states(final)[MAX_RETRIES + 1 :] == ["COMPLETE"] * 2, "it counts as one failed trial"
 
 
+def test_a_training_that_gets_further_at_each_start_ends_however_often_it_is_interrupted(reopen, monkeypatch):
+    world, metrics = FakeWorld(), {"val_accuracy": 0.5}
+    spec = make_spec(1, warm_start=({"width": 5, "depth": 2},), epochs=40)
+    for start in range(2 * MAX_RETRIES + 2):
+        monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
+        study = make_study(spec, reopen(), world, space=plain)
+        drive(study, 0 if world.made else 1)
+        job = study.ask()
+        for epoch in range(max(1, start), start + 2):
+            study.report(job, epoch, metrics)
+    monkeypatch.undo()
+    drive(final := make_study(spec, reopen(), world, space=plain))
+    assert states(final).count("COMPLETE") == 1
+    assert final.optuna_study.trials[-1].user_attrs["retries"] == 1, "the first one counts: it was no retry"
+
+
+def test_a_training_that_gets_no_further_is_given_up(reopen, monkeypatch):
+    world = FakeWorld()
+    spec = make_spec(1, warm_start=({"width": 5, "depth": 2},))
+    for _ in range(MAX_RETRIES + 1):
+        monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
+        study = make_study(spec, reopen(), world, space=plain)
+        drive(study, 0 if world.made else 1)
+        study.report(study.ask(), 1, {"val_accuracy": 0.5})
+    monkeypatch.undo()
+    final = make_study(spec, reopen(), world, space=plain)
+    assert f"its process died {MAX_RETRIES + 1} times without getting further" in reasons(final)[-1]
+
+
 def test_waiting_for_a_network_is_never_why_a_process_died(monkeypatch):
     storage, world = InMemoryStorage(), FakeWorld()
     world.made.add("teacher-id")
