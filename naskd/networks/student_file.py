@@ -50,7 +50,7 @@ def save_student(path: Path, student: nn.Module, class_names: tuple[str, ...], *
         "extra": json.dumps(extra),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    write_whole(path, save(state, {**metadata, _HASH: _content_hash(metadata, state)}))
+    write_whole(path, _in_order(save(state, {**metadata, _HASH: _content_hash(metadata, state)})))
 
 
 def load_student(path: Path) -> nn.Module:
@@ -103,6 +103,14 @@ def student_metadata(path: Path) -> Mapping[str, str]:
             f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}"
         )
     return dict(metadata)
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its header in one order: else equal students would differ in their bytes."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
 
 
 def _content_hash(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> str:

@@ -40,17 +40,19 @@ def check_trial(trial: FrozenTrial, objectives: Sequence[str]) -> None:
     complete, result = trial.state is TrialState.COMPLETE, attrs.get("result")
     if SEAL not in attrs or (result is None and not complete):
         return  # of an earlier version, or stopped between the two writes
-    if attrs[SEAL] == _trial_digest(trial, attrs):
-        # One that is not complete may have been about to be closed, or another driver runs it again.
-        if not complete or (
-            result["status"] == "complete"
-            and trial.values == [result["metrics"][name] for name in objectives]
-        ):
-            return
+    whole = isinstance(result, Mapping) and attrs[SEAL] == _trial_digest(trial, attrs)
+    # One that is not complete may have been about to be closed, or another driver runs it again.
+    if whole and (not complete or trial.values == _values(result, objectives)):
+        return
     raise DamagedError(
         f"trial {trial.number} in the run's storage is damaged: it is not what was written; "
         "restore the storage from a copy"
     )
+
+
+def _values(result: Any, objectives: Sequence[str]) -> list[float] | None:
+    metrics = result["metrics"]
+    return [metrics[name] for name in objectives] if result["status"] == "complete" else None
 
 
 def _trial_digest(trial: FrozenTrial, attrs: Mapping[str, Any]) -> str:

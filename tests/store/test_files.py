@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,12 +80,8 @@ def test_a_record_comes_back_and_no_flip_of_a_bit_changes_it_in_silence(tmp_path
     for position in range(len(whole)):
         for bit in range(0, 8, 3):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
-            try:
-                found = read_sealed(path, "do this")
-            except DamagedError as error:
-                assert str(path) in str(error)
-                assert str(error).endswith("; do this")
-            else:
+            with suppress(DamagedError):
+                found = read_sealed(path)
                 # White space, or the name under which the hash stands.
                 assert {k: v for k, v in found.items() if k in RECORD} == RECORD
 
@@ -92,8 +89,8 @@ def test_a_record_comes_back_and_no_flip_of_a_bit_changes_it_in_silence(tmp_path
 @pytest.mark.parametrize("content", [b"", b"[]", b"7", b"{", b"\xff\xfe", b"[" * 100_000, b'{"seal": 3}'])
 def test_what_is_no_record_is_refused_by_name(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(DamagedError, match=r"x\.json is damaged"):
-        read_sealed(tmp_path / "x.json")
+    with pytest.raises(DamagedError, match=r"x\.json is damaged: .*; do this$"):
+        read_sealed(tmp_path / "x.json", "do this")
 
 
 def test_a_record_of_an_earlier_version_has_no_hash_and_is_read(tmp_path):
@@ -155,7 +152,7 @@ def test_what_a_killed_process_left_is_swept_and_what_living_ones_write_is_not(t
         sweep(root)
         assert leftovers(root) == []
         assert [folder.exists() for folder in folders] == [False, True]
-        assert len([p for p in root.rglob(".partial-*")]) == 3, "of the living one, and own"
+        assert len(list(root.rglob(".partial-*"))) == 3, "of the living one, and own"
     living.communicate()
     assert not folders[1].exists(), "who ends by itself clears up"
     assert not list(root.glob(".partial-*-own"))

@@ -1,6 +1,7 @@
 """A study that dies at each of its writes, and again while it recovers, ends with the same ledger as one that lives."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -142,12 +143,13 @@ def test_interrupted_at_any_write_no_training_is_lost(n_writes, after, monkeypat
     for write in range(after, n_writes, 2):
         journal, world = InterruptedJournal([], write), FakeWorld()
         journal.after = after
-        with pytest.raises(KeyboardInterrupt):
-            study = None
+        with suppress(KeyboardInterrupt):
             study = make_study(SPEC, JournalStorage(journal), world)
-            drive(study)
-        if study is not None:
-            study.release()
+            try:
+                drive(study)
+            finally:
+                study.release()
+        assert journal.left is None, "it came"
         with monkeypatch.context() as later:
             # What was left running is that of a process that has ended.
             later.setattr(drivers_module, "is_alive", lambda owner, expires, now: False)

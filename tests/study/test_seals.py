@@ -80,6 +80,6 @@ def test_what_an_earlier_version_wrote_has_no_hash_and_is_read(run):
 def test_a_database_that_cannot_be_read_is_told_in_one_line(run):
     whole = (run / SQLITE_FILE).read_bytes()
     (run / SQLITE_FILE).write_bytes(whole[:8192] + bytes(len(whole) - 8192))
-    with pytest.raises((RunError, ValueError), match="database|storage") as caught:
+    with pytest.raises((RunError, ValueError), match=r"database|storage") as caught:
         run_record(load_ledger(SPEC, run), SPEC.objectives)
     assert "\n" not in str(caught.value)
