@@ -25,7 +25,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
-from naskd.store.files import write_whole
+from naskd.store.files import sweep, write_whole
 from naskd.trials.context import StudyContext
 from naskd.trials.methods import METHODS
 from naskd.trials.resources import open_resources
@@ -163,6 +163,7 @@ def unpack(
         raise InputError(f"{platform.node()} has {differing}; install the same on every node")
     if packed.files:
         assert cache is not None
+        sweep(cache)
         packed = deliver(packed, cache)
     spec = StudySpec.from_dict(packed.spec)
     # Workers propose nothing, but a space may register what its designs are made of. It may need what packages have

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from naskd.nn.deployed import DEPLOYED, DeployedCard, as_deployed, rebuild
 from naskd.spec.compat import STUDENT_FORMAT_1, STUDENT_FORMAT_2, description_of_format_1
-from naskd.spec.errors import DamagedError, InputError
+from naskd.spec.errors import DamagedError, InputError, NaskdError, one_line
 from naskd.store.files import write_whole
 
 FORMAT = "naskd-student-3"
@@ -74,10 +74,13 @@ def load_student(path: Path) -> nn.Module:
             )
     old = metadata["format"] == STUDENT_FORMAT_1
     try:
-        description = description_of_format_1(metadata) if old else json.loads(metadata["network"])
-    except (KeyError, ValueError) as error:
-        raise DamagedError(f"{path} is damaged: it does not say which network it holds ({error})") from error
-    student = rebuild(description)
+        student = rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
+    except NaskdError:
+        raise
+    except Exception as error:  # whatever a description raises that is none
+        raise DamagedError(
+            f"{path} is damaged: it does not say which network it holds ({one_line(error)})"
+        ) from error
     try:
         student.load_state_dict(state)
     except RuntimeError as error:

@@ -61,6 +61,7 @@ class TrialResult:
         error: The traceback of a failure.
         out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
         device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
+        disk_full: Whether it failed because a disk was full: nothing can go on before there is room.
         environment: Versions, device and threads.
     """
 
@@ -79,6 +80,7 @@ class TrialResult:
     error: str = ""
     out_of_memory: bool = False
     device_lost: bool = False
+    disk_full: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
 
     @property

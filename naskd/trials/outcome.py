@@ -56,14 +56,15 @@ def checkpoint_key(job: Job) -> str:
 
 
 def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
-    """What a result says of an exception: its reason in a line, its traceback, and whether the device is to blame."""
+    """What a result says of an exception: its reason in a line, its traceback, and whether device or disk is to blame."""
     cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
-        "reason": one_line(failure) + ("; make room, and search again" if out_of_space(failure) else ""),
+        "reason": one_line(failure),
         "error": traceback.format_exc(),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),
+        "disk_full": out_of_space(cause),
     }
 
 

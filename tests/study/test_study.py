@@ -640,6 +640,24 @@ def test_a_training_that_gets_no_further_is_given_up(reopen, monkeypatch):
     assert f"its process died {MAX_RETRIES + 1} times without getting further" in reasons(final)[-1]
 
 
+@pytest.mark.parametrize("kind", ["trial", "artifact"])
+def test_a_full_disk_ends_the_search_and_costs_no_design(kind):
+    """Not a trial, and no designs that want an assistant, which nobody would try again."""
+    storage, world = InMemoryStorage(), FakeWorld()
+    world.made.add("teacher-id")
+    spec = make_spec(2)
+    study = make_study(spec, storage, world, space=assisted)
+    while (job := study.ask()).kind != kind or job.job_id == "teacher-id":
+        study.tell(job, world.work(job))
+    full = TrialResult("failed", job.seed, "OSError: [Errno 28] No space left on device: 'x'", disk_full=True)
+    with pytest.raises(RunError, match="No space left on device: 'x'; nothing is damaged: make room"):
+        study.tell(job, full)
+    study.release()
+    drive(again := make_study(spec, storage, world, space=assisted))
+    assert states(again).count("COMPLETE") == 2
+    assert not any("could not be made" in reason for reason in reasons(again))
+
+
 def test_waiting_for_a_network_is_never_why_a_process_died(monkeypatch):
     storage, world = InMemoryStorage(), FakeWorld()
     world.made.add("teacher-id")
