@@ -19,7 +19,7 @@ from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import DamagedError, InputError
+from naskd.spec.errors import DamagedError, InputError, RunError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.pareto import front_mask
 from naskd.spec.seeds import derive_seed
@@ -152,7 +152,8 @@ class Retraining:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
                 made = run_job(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
                 if made.status != "complete":
-                    raise InputError(f"the {recipe.label} could not be made: {made.reason}")
+                    kind = RunError if made.disk_full else InputError
+                    raise kind(f"the {recipe.label} could not be made: {made.reason}")
         seed = derive_seed("retrain", self.context.resources.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
         as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained

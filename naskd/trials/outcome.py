@@ -56,7 +56,7 @@ def checkpoint_key(job: Job) -> str:
 
 
 def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
-    """What a result says of an exception: its reason in a line, its traceback, and whether device or disk is to blame."""
+    """What a result says of an exception: reason in a line, traceback, and whether device or disk is to blame."""
     cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
@@ -64,7 +64,7 @@ def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
         "error": traceback.format_exc(),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),
-        "disk_full": out_of_space(cause),
+        "disk_full": out_of_space(cause or failure),
     }
 
 
