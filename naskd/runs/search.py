@@ -14,7 +14,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import file_content_id
-from naskd.store.checkpoints import CheckpointStore
+from naskd.store.checkpoints import Checkpoints, CheckpointStore
 from naskd.store.files import write_sealed, write_whole
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
@@ -67,6 +67,8 @@ def run_search(
             stopping=STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
             clock=world.clock,
         )
+        if opened.parts is not None:
+            forget_ended(source, opened.parts.resources.checkpoints)
         write_sealed(run_dir / STUDY_FILE, {**spec.to_dict(), "base": str(spec.base)})
         write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
@@ -95,6 +97,16 @@ def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) ->
     if spec.execution.checkpoint_every:
         store.check()
     return store
+
+
+def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:
+    """Remove checkpoints of trainings that have ended: a process may be killed before it does."""
+    if not isinstance(checkpoints, CheckpointStore):
+        return
+    for key in checkpoints.kept():
+        config_id, _, seed = key.rpartition("-")
+        if seed.isdecimal() and source.is_over(config_id, int(seed)):
+            checkpoints.remove(key)
 
 
 def _identity(opened: OpenStudy) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class ArtifactStore:
     def _set_aside(self, artifact_id: str, sha256: str) -> None:
         """Make room for what was made in the place of a damaged artifact."""
         with suppress(OSError, DamagedError):
-            before = self.manifest(artifact_id).get("sha256")
+            before = self._read_manifest(artifact_id).get("sha256")
             if before not in (None, sha256):
                 _LOG.warning(
                     "artifact %s was made again and is not the same to the bit: SHA-256 %s, before it was damaged %s",
@@ -130,6 +130,10 @@ class ArtifactStore:
         Raises:
             DamagedArtifactError: It is not what was stored.
         """
+        return self._read_manifest(artifact_id)
+
+    def _read_manifest(self, artifact_id: str) -> dict[str, Any]:
+        """Of this folder alone."""
         try:
             return read_sealed(self.path(artifact_id) / "manifest.json")
         except (DamagedError, FileNotFoundError) as error:
@@ -157,7 +161,7 @@ class ArtifactStore:
             DamagedArtifactError: The files are not those that were stored.
         """
         self._verified.discard(artifact_id)
-        manifest = self.manifest(artifact_id)
+        manifest = self._read_manifest(artifact_id)
         path = self.path(artifact_id) / "model.pt"
         try:
             model = path.read_bytes()

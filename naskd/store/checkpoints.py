@@ -100,6 +100,10 @@ class CheckpointStore:
         """See :class:`Checkpoints`."""
         self._place().delete_folder(key)
 
+    def kept(self) -> list[str]:
+        """Keys of all trainings of which something is kept."""
+        return self._place().names("")
+
     def _epochs(self, key: str) -> list[int]:
         found = (name.removesuffix(SUFFIX) for name in self._place().names(key) if name.endswith(SUFFIX))
         return [int(epoch) for epoch in found if epoch.isdecimal()]
@@ -113,7 +117,7 @@ class Place(Protocol):
     """Folders of files below a root, on a disk or elsewhere. A folder is made when something is written in it."""
 
     def names(self, folder: str) -> list[str]:
-        """Of the files in a folder; none when it is not there."""
+        """Of what is in a folder; none when it is not there."""
 
     def read(self, folder: str, name: str) -> bytes:
         """A file's content."""

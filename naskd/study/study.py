@@ -133,6 +133,10 @@ class Study:
         """Of the complete trials, on accuracy and the logarithms of costs."""
         return self._standing.hypervolume
 
+    def is_over(self, config_id: str, seed: int) -> bool:
+        """Whether the training of a design has ended, whatever came of it."""
+        return self._ledger.trained_by((config_id, seed)) is not None
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     @property

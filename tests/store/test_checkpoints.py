@@ -3,10 +3,12 @@
 import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 
+from naskd.runs.search import forget_ended
 from naskd.spec.errors import InputError
 from naskd.spec.paths import url_problem
 from naskd.spec.study import ExecutionSpec
@@ -131,3 +133,11 @@ def test_a_place_where_nothing_can_be_kept_is_found_before_it_is_needed(tmp_path
     store = CheckpointStore(tmp_path / "kept")
     store.check()
     assert not list((tmp_path / "kept").iterdir())
+
+
+def test_what_a_killed_process_kept_of_ended_trainings_goes_at_the_next_start(store) -> None:
+    for key in ("ended-7", "ended-8", "running-7", "0123456789ab"):
+        store.save(key, 1, b"state")
+    over = {("ended", 7), ("0123456789", 0)}
+    forget_ended(SimpleNamespace(is_over=lambda *design: design in over), store)
+    assert sorted(store.kept()) == ["0123456789ab", "ended-8", "running-7"]
