@@ -1,7 +1,7 @@
 """A study with everything that it names loaded, and what can be asked of it before it searches."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from naskd.store.files import sweep
 from naskd.study.admission import count_kinds
 from naskd.study.space import Space
 from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
-from naskd.study.storage import quiet
+from naskd.study.storage import journal_bytes, quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
 from naskd.trials.resources import Resources, open_resources
 
 STUDY_FILE = "study.json"
+LEDGER_BYTES = "ledger_bytes"
+"""Beside the study in that file: how long the journal was when a search last began or ended. It only grows."""
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
 
@@ -175,6 +177,17 @@ def dry_run(
     opened = opened.given(spec=spec)
     sample = opened.sample()
     return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}
+
+
+def lost_bytes(known: Mapping[str, Any], run_dir: Path) -> int:
+    """How much is missing at the end of a run's journal, of what was there when a search last ended.
+
+    Args:
+        known: Content of ``study.json``.
+        run_dir: Of the run.
+    """
+    before = int(known.get(LEDGER_BYTES, 0))
+    return max(0, before - journal_bytes(known.get("storage", "journal"), run_dir))
 
 
 @contextmanager

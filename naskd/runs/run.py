@@ -8,18 +8,18 @@ from naskd import report
 from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
 from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.opening import STUDY_FILE, locked, survey_resources
+from naskd.runs.opening import LEDGER_BYTES, STUDY_FILE, locked, lost_bytes, survey_resources
 from naskd.runs.retrain import RESULTS_FILE, Design, Retraining, damaged_students, load_results
 from naskd.spec.datasets import DATASETS
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import import_file
 from naskd.store.files import is_sealed, read_sealed
 from naskd.study.record import load_ledger, run_record
-from naskd.study.storage import dashboard_target, quiet
+from naskd.study.storage import JOURNAL_FILE, dashboard_target, quiet
 from naskd.trials.context import StudyContext
 
 load = load_student
@@ -37,7 +37,12 @@ def open_run(path: str | Path) -> "Run":
     if not (path / STUDY_FILE).is_file():
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
     known = read_sealed(path / STUDY_FILE, "naskd search STUDY.toml writes it anew")
-    return Run(path, StudySpec.from_dict(known))
+    if lost := lost_bytes(known, path):
+        raise DamagedError(
+            f"{path / JOURNAL_FILE} is damaged: its last {lost} bytes are missing; "
+            "restore it from a copy, or search again to go on from what is left"
+        )
+    return Run(path, StudySpec.from_dict({k: v for k, v in known.items() if k != LEDGER_BYTES}))
 
 
 class Run:

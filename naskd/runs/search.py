@@ -1,28 +1,32 @@
 """A search: a study, its ledger, and the executor that does its work."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
-from naskd.runs.opening import STUDY_FILE, OpenStudy, locked, open_study
+from naskd.runs.opening import LEDGER_BYTES, STUDY_FILE, OpenStudy, locked, lost_bytes, open_study
 from naskd.runs.run import Run
 from naskd.spec.design import content_id
-from naskd.spec.errors import InputError
+from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import file_content_id
 from naskd.store.checkpoints import Checkpoints, CheckpointStore
-from naskd.store.files import write_sealed, write_whole
+from naskd.store.files import read_sealed, write_sealed, write_whole
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import known_identity
 from naskd.study.snapshot import Snapshot
 from naskd.study.space_sample import check_warm_start, methods_of_the_script, random_reference_point
-from naskd.study.storage import open_storage, told_as_errors
+from naskd.study.storage import journal_bytes, open_storage, told_as_errors
 from naskd.study.study import Study
+
+_LOG = logging.getLogger(__name__)
 
 
 @told_as_errors()
@@ -48,6 +52,7 @@ def run_search(
             f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
         )
     with locked(run_dir):
+        _warn_of_loss(run_dir)
         storage = open_storage(spec.storage, run_dir, writing=True)
         identity = _identity(opened)
         if opened.parts is not None:
@@ -69,7 +74,7 @@ def run_search(
         )
         if opened.parts is not None:
             forget_ended(source, opened.parts.resources.checkpoints)
-        write_sealed(run_dir / STUDY_FILE, {**spec.to_dict(), "base": str(spec.base)})
+        _write_study(spec, run_dir)
         write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
         try:
@@ -77,6 +82,7 @@ def run_search(
                 work(source)
         finally:
             source.release()
+            _write_study(spec, run_dir)
     run = Run(run_dir, spec, opened.parts)
     run.stop_reason = source.end_reason
     run.write_html()
@@ -97,6 +103,21 @@ def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) ->
     if spec.execution.checkpoint_every:
         store.check()
     return store
+
+
+def _write_study(spec: StudySpec, run_dir: Path) -> None:
+    ledger = {LEDGER_BYTES: journal_bytes(spec.storage, run_dir)}
+    write_sealed(run_dir / STUDY_FILE, {**spec.to_dict(), "base": str(spec.base), **ledger})
+
+
+def _warn_of_loss(run_dir: Path) -> None:
+    """Say that the end of a journal is missing; a damaged ``study.json`` is written anew, and says nothing."""
+    with suppress(OSError, DamagedError):
+        if lost := lost_bytes(read_sealed(run_dir / STUDY_FILE), run_dir):
+            _LOG.warning(
+                "the last %d bytes of the run's ledger are missing: the search goes on from what is left",
+                lost,
+            )
 
 
 def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:

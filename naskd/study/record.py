@@ -29,9 +29,12 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
         InputError: The storage holds no such study.
     """
     try:
-        return optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
+        study = optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
     except KeyError:
         raise InputError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
+    if "reference_point" not in study.user_attrs:
+        raise InputError(f"the search of {run_dir} has not begun, or was stopped as it began: search again")
+    return study
 
 
 def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objective]:

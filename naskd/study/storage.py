@@ -234,6 +234,12 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
         raise InputError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
 
 
+def journal_bytes(storage: str, run_dir: Path) -> int:
+    """How long a run's journal is; 0 where there is none."""
+    path = run_dir / JOURNAL_FILE
+    return path.stat().st_size if storage == "journal" and path.is_file() else 0
+
+
 def _open_database(url: str) -> RDBStorage:
     """Open a database, and create its tables unless they are there."""
     # A writer of SQLite waits this long for the others; its own 5 s are over soon on a busy disk.
