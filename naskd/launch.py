@@ -7,9 +7,14 @@ process does.
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from naskd.spec.design import first_line
+from naskd.spec.errors import InputError, left
 from naskd.spec.executors import EXECUTORS
+from naskd.spec.outputs import usable_folder
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
 from naskd.spec.study import RUNS, StudySpec
@@ -49,16 +54,31 @@ def search(
         RunError: The run is another study's, is in use, or cannot go on.
     """
     spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
-    budget = spec.budget
-    if trials is not None:
-        budget = dataclasses.replace(budget, trials=trials)
-    if seconds is not None:
-        budget = dataclasses.replace(budget, seconds=seconds)
-    spec = dataclasses.replace(spec, budget=budget)
+    spec = with_budget(spec, trials=trials, seconds=seconds)
+    run_dir = Path(out) if out is not None else RUNS / spec.name
+    usable_folder(run_dir)
     prepare(spec)
     from naskd.runs.search import run_search
 
-    return run_search(spec, Path(out) if out is not None else RUNS / spec.name, observe, observers)
+    try:
+        return run_search(spec, run_dir, observe, observers)
+    except SystemExit as error:  # a script that searches would end without a word, with exit code 0 perhaps
+        raise left(error) from error
+
+
+def with_budget(spec: StudySpec, *, trials: int | None = None, seconds: float | None = None) -> StudySpec:
+    """The same study with other limits; None keeps its own.
+
+    Raises:
+        InputError: One is no such limit.
+    """
+    given: dict[str, Any] = {
+        name: value for name, value in (("trials", trials), ("seconds", seconds)) if value is not None
+    }
+    try:
+        return dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
+    except ValidationError as error:
+        raise InputError(f"budget.{first_line(error)}") from None
 
 
 def prepare(spec: StudySpec) -> None:

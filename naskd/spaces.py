@@ -29,8 +29,9 @@ from naskd.spec.design import (
     TrialConfig,
     Weighting,
 )
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.option import Options, OptionValue
+from naskd.spec.registry import nearest
 
 Stride = Literal[1, 2]
 
@@ -237,8 +238,9 @@ def _suggest_scheme_options(
     found: dict[str, Options] = {}
     for scheme, options in searched.items():
         if scheme not in schemes:
-            raise InputError(
+            raise UnknownNameError(
                 f"scheme_options names {scheme!r}; the schemes to choose from are {', '.join(schemes)}"
+                f"{nearest(scheme, schemes)}"
             )
         if clash := sorted(name for name in options if f"{scheme}.{name}" in taken):
             raise InputError(f"kd.{scheme}.{clash[0]} is a parameter of the knowledge {scheme!r} already")

@@ -233,6 +233,20 @@ def test_no_complete_trial_is_a_failure(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(("short", "code"), [(True, 1), (False, 0)])
+def test_a_search_that_fell_short_says_so_in_its_last_line(
+    short: bool, code: int, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = api.open_run(tiny_run)
+    run.stop_reason, run.fell_short = "9 designs in a row were turned away: over max_macs (9)", short
+    monkeypatch.setattr(launch, "search", lambda *_, **__: run)
+    result = call("search", write_tiny_study(tmp_path), "--out", tmp_path / "run")
+    assert result.exit_code == code
+    assert f"ended: {run.stop_reason}" in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert (last == f"error: 2 of 2 trials were trained: {run.stop_reason}") is short
+
+
 # --- searching ------------------------------------------------------------------------------------------
 
 
@@ -384,7 +398,7 @@ def test_front_files(tiny_run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (tmp_path / "f.html").read_text()
     nowhere = tmp_path / "nowhere" / "f.png"
-    assert_refused(call("front", tiny_run, "--png", nowhere), 1, str(nowhere))
+    assert_refused(call("front", tiny_run, "--png", nowhere), 2, str(nowhere))
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
@@ -564,6 +578,7 @@ def test_progress_says_when_a_search_only_waits_for_other_drivers() -> None:
             "training trial 6, epoch 4 of 20, and one more",
         ),
         (Snapshot(running="teacher", others=3), "training the teacher, and 3 more"),
+        (Snapshot(running="teacher", trained=False), "loading the teacher"),
         (Snapshot(others=1), "one training goes on"),
         (Snapshot(others=2), "2 trainings go on"),
         (Snapshot(), "choosing the next design"),

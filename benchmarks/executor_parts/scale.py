@@ -25,7 +25,7 @@ from naskd.executors.local.replay import Recorded, ReplayExecutor
 from naskd.spec.clock import FakeClock
 from naskd.spec.design import TrialConfig
 from naskd.spec.study import BudgetSpec, StudySpec
-from naskd.study.leases import LEASE_SECONDS, RENEW_SECONDS, owner_id
+from naskd.study.leases import RENEW_SECONDS, owner_id
 from naskd.study.storage import one_sync, open_storage
 from naskd.study.study import Study
 from naskd.trials.jobs import Decision, Job, TrialResult
@@ -87,7 +87,7 @@ def drawn_trials(n_parameters: int, n: int, seed: int, state: optuna.trial.Trial
         drawn = Drawn(chance)
         config = space(drawn)
         metrics = of_design(config)
-        attrs: Row = {"owner": owner_id(), "lease": time.time() + LEASE_SECONDS, "config": config.to_dict()}
+        attrs: Row = {"owner": owner_id(), "config": config.to_dict()}
         attrs |= {"config_id": config.config_id, "seed": chance.randrange(2**31)}
         values = None
         if state is optuna.trial.TrialState.COMPLETE:
@@ -340,7 +340,7 @@ def measure_case(case: Case, ledgers: Ledgers, args: argparse.Namespace) -> Row:
             break
     found = {**costs, "running": before, "workers": workers, "window": len(seconds)}
     if case.side == "ours":
-        # What an executor asks for besides: a report each epoch, and every trial's lease renewed three times a minute.
+        # What an executor asks for besides: a report each epoch; and a sign of life three times a minute.
         more = (
             EPOCHS * statistics.median(costs["report_ms"])
             + TRIAL_SECONDS / RENEW_SECONDS * costs["renew_ms"][0]

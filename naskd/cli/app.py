@@ -2,7 +2,7 @@
 
 Results go to standard output, everything else to standard error. The exit code is 0 when all went well, 2
 when what was given is wrong (arguments, a study file, a run that does not exist), 1 when something failed
-while it ran, and 130 after a Ctrl-C that stopped at once.
+while it ran or a search ended with less than was asked of it, and 130 after a Ctrl-C that stopped at once.
 
 Nothing heavy is imported before a command needs it: the help must not wait for torch.
 """
@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 from naskd import __version__
-from naskd.cli.printing import say
-from naskd.spec.errors import InputError, NaskdError
+from naskd.cli.printing import print_plainly, say
+from naskd.spec.errors import InputError, NaskdError, left
 from naskd.store.files import out_of_space
 
 _INTERRUPTED = 130
@@ -36,13 +36,18 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk or a closed pipe is said here, not by Python at its end
+            return result
         except KeyboardInterrupt:
             say("stopped by Ctrl-C")
             code = _INTERRUPTED
         except NaskdError as error:
             say(f"error: {error}")
             code = 2 if isinstance(error, InputError) else 1
+        except SystemExit as error:  # no command leaves so: a user's code has
+            say(f"error: {left(error)}")
+            code = 1
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
@@ -71,11 +76,11 @@ app = typer.Typer(
 
 def main() -> None:
     """The entry point of the ``naskd`` command."""
+    print_plainly()
     try:
         app(prog_name="naskd")
     except Exception:  # whatever is none of ours to know: said where to report it
-        traceback.print_exc()
-        say(_OUR_MISTAKE)
+        say(traceback.format_exc() + _OUR_MISTAKE)
         sys.exit(1)
 
 

@@ -11,6 +11,8 @@ from naskd.cli.app import app
 from naskd.cli.options import AsJson, RunDir, Trial, check_fraction, parse_count
 from naskd.cli.printing import print_json, print_result, say, shown, writing_to
 from naskd.spec.errors import InputError
+from naskd.spec.numbers import read_number
+from naskd.spec.outputs import writable
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
@@ -41,6 +43,9 @@ def front(
     from naskd.runs.run import open_run
 
     opened = open_run(run)
+    for path in (png, html):
+        if path is not None:
+            writable(path)
     for path, write in ((png, opened.write_png), (html, opened.write_html)):
         if path is not None:
             with writing_to(path):
@@ -106,12 +111,12 @@ def _limits(given: Iterable[str]) -> dict[str, float]:
     limits = {}
     for text in given:
         name, _, value = text.partition("=")
-        try:
-            limits[name.strip()] = float(value)
-        except ValueError:
+        number = read_number(value)
+        if number is None:
             raise InputError(
-                f"--limit {text}: wanted NAME=VALUE with a number, such as n_params=50000"
-            ) from None
+                f"--limit {text}: wanted NAME=VALUE with a number, such as n_params=50000 or n_params=50k"
+            )
+        limits[name.strip()] = number
     return limits
 
 

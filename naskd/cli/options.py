@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from naskd.spec.numbers import read_number
+
 
 def check_seconds(value: float | None) -> float | None:
     """A length of time above 0."""
@@ -15,14 +17,11 @@ def check_seconds(value: float | None) -> float | None:
 
 
 def parse_count(value: str) -> int:
-    """A whole number that may be written as 1e6."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (number >= 1 and number.is_integer()):
+    """A whole number that may be written as 1e6 or 100k."""
+    number = read_number(value)
+    if number is None or not (number >= 1 and number.is_integer()):
         raise typer.BadParameter(
-            f"{value} is not a count; give a whole number from 1 on, such as 50000 or 1e6."
+            f"{value} is not a count; give a whole number from 1 on, such as 50000, 1e6 or 100k."
         )
     return int(number)
 
@@ -45,7 +44,16 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the study file; may be repeated.",
+        help="Override a key of the study file: VALUE is TOML, else text; may be repeated.",
+        show_default=False,
+    ),
+]
+Places = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=PATH",
+        help="Where a file of the study is now: data.root, teacher.checkpoint, base (the study's folder).",
         show_default=False,
     ),
 ]

@@ -1,5 +1,6 @@
 """What goes to standard output, and what to standard error. Results are the former, all else the latter."""
 
+import io
 import json
 import logging
 import math
@@ -11,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from naskd.spec.secrets import redacted, without_passwords
+from naskd.spec.visible import PLAIN_ERRORS, visible
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
     from naskd.runs.run import Run
 
@@ -31,13 +36,46 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 def print_result(result: "RenderableType") -> None:
-    """A result, to standard output."""
-    make_console().print(result)
+    """A result, to standard output; off a terminal without the blanks that fill its lines."""
+    console = make_console()
+    if console.is_terminal:
+        console.print(Visible(result))
+        return
+    with console.capture() as captured:
+        console.print(Visible(result))
+    print("\n".join(line.rstrip(" ") for line in captured.get().split("\n")), end="")
+
+
+class Visible:
+    """Something to print whose text may be anybody's: no password, and nothing that acts on the terminal.
+
+    Args:
+        inner: What is printed.
+    """
+
+    def __init__(self, inner: "RenderableType") -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Segment]":
+        from rich.segment import Segment as kind  # not at the top: help must not wait for it
+
+        for text, style, control in console.render(self._inner, options):
+            yield kind(text if control else visible(redacted(text)), style, control)
 
 
 def say(message: str) -> None:
     """A message, to standard error."""
-    print(message, file=sys.stderr)
+    print(visible(redacted(message)), file=sys.stderr)
+
+
+def print_plainly() -> None:
+    """Let both streams take any text, whatever their encoding, and be there."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN_ERRORS)
 
 
 def print_json(value: Any) -> None:
@@ -92,7 +130,7 @@ def command_line(
     """A command to copy into a shell."""
     words = ["naskd", name, *map(str, arguments)]
     words += ["--out", str(out)] if out is not None else []
-    words += [word for setting in settings or () for word in ("--set", setting)]
+    words += [word for setting in settings or () for word in ("--set", without_passwords(setting))]
     return shlex.join(words)
 
 

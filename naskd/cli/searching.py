@@ -5,7 +5,7 @@ import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,8 @@ import typer
 from naskd.cli.app import app
 from naskd.cli.options import Settings, StudyFile, check_seconds
 from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
+from naskd.spec.registry import installed
+from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
@@ -112,16 +114,34 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
         if reason := last_failure(record["trials"]):
             say(f"error: no trial is complete; the last one failed: {reason}")
             raise typer.Exit(1)
-        return
+    else:
+        _next_steps(run, complete)
+    if run.fell_short:
+        trained = sum(record["counts"][kind] for kind in ("complete", "failed", "stopped"))
+        asked = run.spec.budget.trials
+        of = f"{trained} of {asked} trials were" if asked else f"{trained} trials were"
+        say(f"error: {of} trained: {run.stop_reason}")
+        raise typer.Exit(1)
+
+
+def _next_steps(run: "Run", complete: Sequence[Mapping[str, Any]]) -> None:
     one = max((trial for trial in complete if trial["on_front"]), key=lambda trial: trial["val_accuracy"])
     say("next:")
     for command, why in (
         (command_line("show", run.path, one["number"]), "the most accurate student and how it was taught"),
         (command_line("best", run.path, "--max-macs", one["macs"]), "the best within a budget"),
         (command_line("retrain", run.path), "the front with fresh seeds, on the test split"),
-        (f"optuna-dashboard {shlex.quote(run.storage_url)}", "the study in a browser (naskd[dashboard])"),
+        (
+            f"optuna-dashboard {shlex.quote(run.storage_url)}",
+            "the study in a browser" + _install("optuna_dashboard"),
+        ),
     ):
         say(f"  {command}  # {why}")
+
+
+def _install(package: str) -> str:
+    """How a package is installed, for a command that needs it, where it is not there."""
+    return "" if installed(package) else f"; first: pip install {package.replace('_', '-')}"
 
 
 def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:
@@ -168,15 +188,24 @@ def _notices(show: Callable[[str], None]) -> Iterator[None]:
 
 
 @app.command()
-def check(study: StudyFile, settings: Settings = None) -> None:
+def check(
+    study: StudyFile,
+    settings: Settings = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Run directory of the search; default runs/<name>.", show_default=False
+        ),
+    ] = None,
+) -> None:
     """Check a study file.
 
-    Says everything that is wrong with it; nothing is trained.
+    Says everything that is wrong with it, and with starting its search here; nothing is trained.
     """
     from naskd.runs.opening import check as check_study
 
     with data_said():
-        spec = check_study(study, settings or ())
+        spec = check_study(study, settings or (), out)
     limits = [
         f"{value:g} {name}"
         for name, value in (
@@ -186,8 +215,9 @@ def check(study: StudyFile, settings: Settings = None) -> None:
         )
         if value is not None
     ]
+    place = visible_line(str(study))
     print(
-        f"{study} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
+        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
     )
 
 

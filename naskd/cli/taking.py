@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import RunDir, Trial
+from naskd.cli.options import Places, RunDir, Trial
 from naskd.cli.printing import command_line, data_said, make_console, print_result, say, writing_to
 from naskd.spec.errors import InputError
 
@@ -24,6 +24,7 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each training; default retrain.epochs.", show_default=False)
     ] = None,
+    settings: Places = None,
 ) -> None:
     """Train designs for good and test them.
 
@@ -35,7 +36,7 @@ def retrain(
     from naskd.report.retrained_table import retrained_table
     from naskd.runs.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, settings or ())
     with (
         writing_to(opened.path),
         RetrainProgress(make_console(stderr=True)) as progress,
@@ -67,17 +68,23 @@ def export(
             show_default=False,
         ),
     ] = None,
+    settings: Places = None,
 ) -> None:
     """Write a student as one file.
 
     It is compared with the original on real images before it counts as done. The student is that of the
-    trial's first retraining; it is trained now if there was none.
+    trial's first retraining, or else the one that the search has kept; it is trained now if there is neither.
     """
     from naskd.runs.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, settings or ())
     with writing_to(out if out is not None else opened.path), data_said():
         made = opened.export(trial, form, out)
+    if made["origin"] == "search":
+        say(
+            "the student of the search, whose accuracy is on validation images; "
+            f"{command_line('retrain', run, trial)} trains it for good"
+        )
     say(
         f"on {made['n_images']} real images: the same classes, logits within {made['max_difference']:.2g}; "
         f"{made['size_bytes']} bytes"

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ class DataReader:
 def folder(base: Path, path: str | None) -> Path:
     """A path of the study file, relative to `base`."""
     assert path is not None
-    return base / Path(path).expanduser()
+    return base / os.path.expanduser(path)
 
 
 def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -> None:

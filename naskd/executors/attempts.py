@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Protocol
 
+from naskd.executors.limits import TimeLimits, Watch
 from naskd.spec.errors import RunError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
-from naskd.trials.outcome import checkpoint_key
+from naskd.trials.outcome import checkpoint_key, failed
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Attempt:
         before: The same, of the workers that died.
         alone: Whether it wants a device that nobody else uses.
         result: The last one that a worker reported.
+        watch: Since when a worker does it; None while none does.
     """
 
     job: Job
@@ -50,6 +52,7 @@ class Attempt:
     before: int = 0
     alone: bool = False
     result: TrialResult | None = None
+    watch: Watch | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +74,7 @@ class Attempts:
     ) -> None:
         self.source = source
         self.context = context
+        self.limits = TimeLimits(context.resources.spec)
         self.stop_requested = False
         self._error = error
         self._again: deque[Attempt] = deque()
@@ -93,6 +97,14 @@ class Attempts:
             return None
         return Attempt(job)
 
+    def begin(self, attempt: Attempt) -> None:
+        """A worker that is ready has it: its time begins."""
+        attempt.watch = self.limits.begin(attempt.job)
+
+    def overdue(self, attempt: Attempt) -> str:
+        """Why its worker is to be ended; "" while it has time."""
+        return self.limits.overdue(attempt.watch) if attempt.watch is not None else ""
+
     def report(
         self, attempt: Attempt, epoch: int, metrics: Mapping[str, float], so_far: TrialResult | None
     ) -> Decision:
@@ -106,6 +118,8 @@ class Attempts:
         """
         attempt.result = so_far
         attempt.reached = max(attempt.reached, epoch)
+        if attempt.watch is not None:
+            self.limits.epoch(attempt.watch)
         return self.source.report(attempt.job, epoch, metrics)
 
     def end(self, attempt: Attempt, result: TrialResult, *, shares_device: bool) -> None:
@@ -114,17 +128,24 @@ class Attempts:
         if result.blames_device and shares_device and not attempt.alone:
             what = f"lost its device ({result.reason})" if result.device_lost else "was out of device memory"
             _LOG.warning("%s %s; it runs again alone", attempt.name, what)
-            self._again.append(replace(attempt, number=attempt.number + 1, alone=True, result=None))
+            self._again.append(
+                replace(attempt, number=attempt.number + 1, alone=True, result=None, watch=None)
+            )
             return
         self._tell(attempt.job, result)
 
     def give_back(self, attempt: Attempt) -> None:
         """Nothing was done of it, for no fault of its own: hand it out again as it is."""
         self._nothing_until = 0.0
-        self._again.append(attempt)
+        self._again.append(replace(attempt, watch=None))
+
+    def fail(self, attempt: Attempt, reason: str) -> None:
+        """It has ended its worker, or its worker was ended for it, and would do so again: it is not tried again."""
+        self._nothing_until = 0.0
+        self._tell(attempt.job, failed(attempt.job, attempt.result, reason))
 
     def lose(self, attempt: Attempt, why: str, *, begun: bool) -> None:
-        """A worker died, or could not begin.
+        """A worker died for a reason that need not be the attempt's, or could not begin.
 
         Args:
             attempt: What it was given.
@@ -141,7 +162,12 @@ class Attempts:
         if deaths <= self.context.resources.spec.execution.retries:
             _LOG.warning("%s lost its worker (%s); it is taken up again", attempt.name, why)
             again = replace(
-                attempt, number=attempt.number + 1, deaths=deaths, before=attempt.reached, result=None
+                attempt,
+                number=attempt.number + 1,
+                deaths=deaths,
+                before=attempt.reached,
+                result=None,
+                watch=None,
             )
             self._again.append(again)
             return
@@ -149,9 +175,8 @@ class Attempts:
         if not begun:
             # No design is to blame, and a machine that fails at once would get one design after the other.
             raise self._error(f"a worker could not begin, {times}; the last time: {why}")
-        had = attempt.result or TrialResult("failed", seed=attempt.job.seed)
         reason = f"its worker died {times}, the last time: {why}"
-        self._tell(attempt.job, replace(had, status="failed", reason=reason, error=why))
+        self._tell(attempt.job, failed(attempt.job, attempt.result, reason, why))
 
     def _tell(self, job: Job, result: TrialResult) -> None:
         self.source.tell(job, result)

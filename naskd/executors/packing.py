@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import naskd
 from naskd.data.images import ImageSet, SearchData
 from naskd.spec.design import content_id
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
@@ -26,6 +26,7 @@ from naskd.spec.userfile import import_file, is_user_file, split_reference, with
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
 from naskd.store.files import sweep, write_whole
+from naskd.store.students import Students
 from naskd.trials.context import StudyContext
 from naskd.trials.methods import METHODS
 from naskd.trials.resources import open_resources
@@ -140,6 +141,7 @@ def unpack(
     store: ArtifactStore,
     checkpoints: Checkpoints | None,
     cache: Path | None,
+    students: Students | None = None,
 ) -> StudyContext:
     """The study's context in this process.
 
@@ -150,6 +152,7 @@ def unpack(
         checkpoints: Of running trainings.
         cache: This machine's folder; files of the study are written there once. None where they are delivered, and what
             networks say is remembered in memory.
+        students: Of finished trials.
 
     Raises:
         InputError: naskd here is not the one that packed.
@@ -181,7 +184,15 @@ def unpack(
     }
     data = SearchData(train=images["train"], val=images["val"], **packed.facts)
     return StudyContext.of(
-        open_resources(spec, store, cache, data=data, checkpoints=checkpoints, foreseen=packed.foreseen)
+        open_resources(
+            spec,
+            store,
+            cache,
+            data=data,
+            checkpoints=checkpoints,
+            foreseen=packed.foreseen,
+            students=students,
+        )
     )
 
 
@@ -205,8 +216,8 @@ def _import_packages(packages: dict[str, list[tuple[str, str]]], *, last: bool) 
         problem = f"importing {module} does not register it"
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever an import may raise
-            problem = f"{module} cannot be imported: {type(error).__name__}: {error}"
+        except USERS as error:  # whatever an import may raise
+            problem = f"{module} cannot be imported: {one_line(error)}"
         missing = [f"{what} {name!r}" for what, name in methods if name not in registries[what]]
         if missing and last:
             _LOG.warning("a worker on %s does not know %s: %s", platform.node(), ", ".join(missing), problem)

@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,12 +23,32 @@ from torch import Tensor
 from naskd.knowledge.base import KnowledgeLoss, Summary
 from naskd.knowledge.source import OnlineSource
 from naskd.nn.taps import TappedNetwork, Taps, taps_like
+from naskd.spec.errors import USERS
 from naskd.store.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
 
 _LOG = logging.getLogger(__name__)
 
 FILL_BATCH = 256
 """Images a forward pass when a column is filled. A constant, since the last bits of a convolution depend on it."""
+
+
+class _Foreseen:
+    """A loss that nobody asks with now: where it fails, nothing is remembered for it, and who asks with it is told.
+
+    Args:
+        loss: What others are likely to ask with.
+    """
+
+    def __init__(self, loss: KnowledgeLoss) -> None:
+        self._loss = loss
+
+    def summarise(self, teacher: Taps) -> Summary:
+        """See :class:`~naskd.knowledge.base.KnowledgeLoss`; empty where that fails."""
+        try:
+            summary = self._loss.summarise(teacher)
+            return summary if all(isinstance(tensor, Tensor) for tensor in summary.values()) else {}
+        except USERS:
+            return {}
 
 
 class BankedSource:
@@ -74,6 +95,7 @@ class BankedSource:
         self.n_columns = min(n_views, n_epochs)
         self.budget_bytes = budget_bytes
         self.foreseen = tuple(foreseen)
+        self._others = tuple(cast(KnowledgeLoss, _Foreseen(loss)) for loss in foreseen)
         self.folder = folder
         self.copies = copies if copies is not None else DeviceCopies(source.device, budget_bytes)
         self.asked_images = 0
@@ -160,7 +182,7 @@ class BankedSource:
             self._columns.update(self._pass_over(column, epoch, losses))
             return
         names = {name for loss in losses for name in self._names(loss)}
-        useful = names | {name for loss in self.foreseen for name in self._names(loss) if self._fits[name]}
+        useful = names | {name for loss in self._others for name in self._names(loss) if self._fits[name]}
         try:
             with self._files.locked(column):
                 self._map(column, useful)
@@ -181,7 +203,7 @@ class BankedSource:
         def is_missing(names: Iterable[str]) -> bool:
             return any(self._fits[name] and (name, column) not in self._columns for name in names)
 
-        wanted = [loss for loss in self.foreseen if is_missing(self._names(loss))]
+        wanted = [loss for loss in self._others if is_missing(self._names(loss))]
         parts: dict[str, list[Tensor]] = {}
         for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
             images = self.images(chunk, epoch)
@@ -190,7 +212,9 @@ class BankedSource:
                 found.update({name: tensor for name, tensor in summary.items() if is_missing([name])})
             for name, tensor in found.items():
                 parts.setdefault(name, []).append(tensor.cpu())
-        return {(name, column): at_rest(torch.cat(tensors)) for name, tensors in parts.items()}
+        whole = {name: torch.cat(tensors) for name, tensors in parts.items()}
+        # Who was only foreseen may have failed at some of the images.
+        return {(n, column): at_rest(values) for n, values in whole.items() if len(values) == self.n_samples}
 
     def _map(self, column: int, names: Iterable[str]) -> None:
         """Take what other processes, or earlier ones, have written of a column."""

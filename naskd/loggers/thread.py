@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import USERS, one_line
 from naskd.study.observer import StudyObserver
 from naskd.trials.jobs import Job, TrialResult
 
@@ -189,9 +190,8 @@ class JobLogger(StudyObserver):
     def _attempt(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except Exception as error:  # whatever a package raises, the search is worth more than its log
-            text = str(error).strip().splitlines()
-            self._warn(f"failed ({type(error).__name__}: {text[0] if text else 'no message'})")
+        except USERS as error:  # whatever a package raises, the search is worth more than its log
+            self._warn(f"failed ({one_line(error)})")
             self._rest_until = time.monotonic() + REST
         self._handled += 1
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from naskd.networks.probe import describe_probe, differs
 from naskd.nn.deployed import DEPLOYED, DeployedCard, as_deployed, rebuild
 from naskd.spec.compat import STUDENT_FORMAT_1, STUDENT_FORMAT_2, description_of_format_1
 from naskd.spec.errors import DamagedError, InputError, NaskdError, one_line
@@ -30,27 +31,46 @@ for _card in (
     DEPLOYED.register(_card)
 
 
-def save_student(path: Path, student: nn.Module, class_names: tuple[str, ...], **extra: Any) -> None:
+def save_student(
+    path: Path,
+    student: nn.Module,
+    class_names: tuple[str, ...],
+    shape: tuple[int, int, int] | None = None,
+    **extra: Any,
+) -> None:
     """Write a ``.safetensors`` file whose metadata holds the design and a hash; whole or not at all.
 
     Args:
         path: Parent folders are made.
         student: A :class:`~naskd.nn.deployed.DeployedNetwork`, on any device.
         class_names: In the order of its outputs.
+        shape: ``(C, H, W)`` of its images: what it says of a made-up one is noted, and compared when it is loaded.
         extra: Anything JSON can hold, such as the seed.
 
     Raises:
         InputError: Nobody could build the network again; the message names its class.
         OSError: It cannot be written.
     """
+    write_whole(path, student_bytes(student, class_names, shape, **extra))
+
+
+def student_bytes(
+    student: nn.Module,
+    class_names: tuple[str, ...],
+    shape: tuple[int, int, int] | None = None,
+    **extra: Any,
+) -> bytes:
+    """The content of such a file, the same for equal students; see :func:`save_student`."""
     metadata = {
         "format": FORMAT,
         "network": json.dumps(as_deployed(student).describe()),
         "class_names": json.dumps(class_names),
         "extra": json.dumps(extra),
     }
+    if shape is not None and (probe := describe_probe(student, shape)) is not None:
+        metadata["probe"] = json.dumps(probe)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    write_whole(path, _in_order(save(state, {**metadata, _HASH: _content_hash(metadata, state)})))
+    return _in_order(save(state, {**metadata, _HASH: _content_hash(metadata, state)}))
 
 
 def load_student(path: Path) -> nn.Module:
@@ -59,7 +79,8 @@ def load_student(path: Path) -> nn.Module:
     Takes images ``(B, C, H, W)`` in [0, 1] and returns logits ``(B, K)``.
 
     Raises:
-        InputError: The file is missing, was not written by naskd, or names a block that is not registered.
+        InputError: The file is missing, was not written by naskd, or names a block that is not registered, or whose
+            code is not what it was.
         DamagedError: It is not what was written.
     """
     metadata = student_metadata(path)
@@ -85,7 +106,18 @@ def load_student(path: Path) -> nn.Module:
         student.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{path} does not hold the weights of the design that it names: {error}") from error
+    if "probe" in metadata and differs(student, metadata["probe"]):
+        raise InputError(
+            f"{path} holds a network that says something else here than when it was saved: the code of its blocks has "
+            "changed since, or other files register them; load it with the code that trained it"
+        )
     return student.eval()
+
+
+def probe_shape(path: Path) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of the images that a saved student takes; None where an earlier version did not note it."""
+    known = student_metadata(path).get("probe")
+    return None if known is None else tuple(json.loads(known)["shape"])
 
 
 def student_metadata(path: Path) -> Mapping[str, str]:

@@ -1,7 +1,7 @@
 """Where to tap a network that knows nothing of taps: found by watching one forward pass."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.nn.taps import Layout
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 
 Call = tuple[str, int]
@@ -203,7 +203,9 @@ def first_output(output: Any) -> Tensor:
     """The tensor itself, or the first of a tuple: auxiliary classifiers make several in training."""
     found = output[0] if isinstance(output, tuple) and output else output
     if not isinstance(found, Tensor):
-        raise InputError(f"the network returns {type(output).__name__}; wanted logits, a tensor (B, K)")
+        named = isinstance(output, Mapping) and "logits" in output
+        hint = "; return its 'logits'" if named or hasattr(output, "logits") else ""
+        raise InputError(f"the network returns {type(output).__name__}; wanted logits, a tensor (B, K){hint}")
     return found
 
 
@@ -228,11 +230,12 @@ def _watch_all(network: nn.Module, inputs: Tensor) -> tuple[list[_Event], Tensor
     try:
         with torch.no_grad():
             output = first_output(network(inputs))
-    except (RuntimeError, AssertionError, TypeError, IndexError) as error:
-        text = str(error).splitlines() or [type(error).__name__]
+    except InputError:
+        raise
+    except USERS as error:  # a user's network may raise anything
         raise InputError(
-            f"the network fails on images {tuple(inputs.shape)}: {text[0]}; "
-            f"give the resolution that it expects"
+            f"the network fails on images {tuple(inputs.shape)}: {one_line(error)}; "
+            f"is the resolution the one that it expects?"
         ) from error
     finally:
         for handle in handles:

@@ -13,14 +13,16 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from naskd.networks.fitting import FittedState, fit_checkpoint, load_strictly, shortened
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.student import build_student
 from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import load_function
+from naskd.store.checkpoint_file import CheckpointFile
 
 
 class Teacher(nn.Module):
@@ -125,6 +127,15 @@ def build_teacher_network(
     return network
 
 
+def checkpoint_state(spec: TeacherSpec, given: "TeacherInputs", file: CheckpointFile) -> FittedState:
+    """What a teacher's checkpoint holds of the network that its source builds; the network is not kept.
+
+    Raises:
+        InputError: It cannot be built, or the file holds no state of it.
+    """
+    return fit_checkpoint(file, _built(spec, given, fresh=False).network, spec.state)
+
+
 def _built(spec: TeacherSpec, given: "TeacherInputs", *, fresh: bool) -> "Bare":
     source: TeacherSource = TEACHER_SOURCES.load(spec.source_name)()
     built = source.build(spec, given, fresh=fresh)
@@ -152,7 +163,7 @@ def _tapped(built: "Bare", spec: TeacherSpec, given: "TeacherInputs") -> Foreign
     if network.n_classes != given.n_classes:
         raise InputError(
             f"the teacher has {network.n_classes} outputs, the study has {given.n_classes} classes; "
-            f"wanted: one output for each of {_shortened(given.class_names)}"
+            f"wanted: one output for each of {shortened(given.class_names)}"
         )
     return network
 
@@ -269,45 +280,21 @@ def _load_own(student: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise
 
 
-def load_strictly(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict that must fit exactly; nothing is loaded where it does not.
-
-    Raises:
-        InputError: Keys are missing or unexpected, or tensors have other shapes; the message lists them.
-    """
-    own = network.state_dict()
-    problems = []
-    missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
-    reshaped = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)):
-        if names:
-            problems.append(f"{what}: {_shortened(names)}")
-    if problems:
-        raise InputError(
-            f"the checkpoint does not fit {type(network).__name__}; {'; '.join(problems)}; "
-            f"it must hold exactly the state_dict of this network"
-        )
-    network.load_state_dict(dict(state))
-
-
-def _shortened(names: Sequence[str], limit: int = 8) -> str:
-    text = ", ".join(names[:limit])
-    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"
-
-
 def _call_builder(reference: str, base: Path) -> nn.Module:
     build = load_function(reference, base)
     try:
         network = build()
-    except Exception as error:  # a user's function may raise anything; the answer names the function
-        raise InputError(f"builder {reference!r} failed: {type(error).__name__}: {error}") from error
+    except USERS as error:  # whatever a user's function does, the answer names it
+        raise InputError(f"builder {reference!r} failed: {one_line(error)}") from error
+    if isinstance(network, type):
+        raise InputError(
+            f"builder {reference!r} returns the class {network.__name__}, not a network: call it in the function"
+        )
     if not isinstance(network, nn.Module):
         raise InputError(f"builder {reference!r} returns {type(network).__name__}; wanted a torch.nn.Module")
-    return network
+    # Compiled, it would hide its modules; images come in 32 bits.
+    bare: nn.Module = getattr(network, "_orig_mod", network)
+    return bare.float()
 
 
 def _models() -> Any:
@@ -374,7 +361,7 @@ def _class_order(own: Sequence[str] | None, wanted: Sequence[str]) -> list[int] 
     repeated = sorted({name for name in own if list(own).count(name) > 1})
     if strange or absent or repeated:
         problems = (("unknown to the study", strange), ("missing", absent), ("repeated", repeated))
-        listed = "; ".join(f"{what}: {_shortened(names)}" for what, names in problems if names)
+        listed = "; ".join(f"{what}: {shortened(names)}" for what, names in problems if names)
         raise InputError(f"classes of the teacher are not those of the study; {listed}")
     order = [list(own).index(name) for name in wanted]
     return None if order == list(range(len(order))) else order

@@ -1,16 +1,19 @@
-"""What a network costs, counted on the ``meta`` device: exact, and without allocating a weight.
+"""What a network costs, counted exactly: on the ``meta`` device, without allocating a weight, or where it lies.
 
 Closed forms of students are in :mod:`naskd.networks.student`; this is what they are checked against, and
 the answer for every network that has none.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from naskd.nn.taps import evaluation_mode
 from naskd.spec.design import Cost
 
 
@@ -43,6 +46,10 @@ def on_meta(module: nn.Module) -> nn.Module:
         )
     for buffer in module.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor):  # a plain attribute, or what weight normalisation has computed
+                memo.setdefault(id(value), torch.empty_like(value, device="meta", requires_grad=False))
     return copy.deepcopy(module, memo)
 
 
@@ -63,12 +70,43 @@ def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[in
         ValueError: Called under ``torch.inference_mode``.
     """
     height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-    network = on_meta(module).eval()
-    images = torch.empty(1, in_channels, height, width, device="meta")
-    with torch.no_grad():
-        macs = count_macs(lambda: network(images))
+    macs = _forward_macs(module, (1, in_channels, height, width))
     n_params = sum(parameter.numel() for parameter in module.parameters())
     return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module))
+
+
+def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
+    try:
+        network = on_meta(module).eval()
+        images = torch.empty(shape, device="meta")
+        with torch.no_grad():
+            return count_macs(lambda: network(images))
+    except (
+        Exception
+    ):  # numbers that are read, tensors made on the way, objects that cannot be copied: users' networks
+        if torch.is_inference_mode_enabled():
+            raise
+        return _macs_where_it_lies(module, shape)
+
+
+def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
+    """The same number by a pass on the network's own device, without the fused kernels that the counter cannot see."""
+    parameter = next(module.parameters(), None)
+    images = torch.full(shape, 0.5, device="cpu" if parameter is None else parameter.device)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            warnings.catch_warnings(),
+            evaluation_mode(module),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # oneDNN's flags speak of Intel's GPUs
+            with torch.backends.mkldnn.flags(False):
+                return count_macs(lambda: module(images))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _state_bytes(module: nn.Module) -> int:

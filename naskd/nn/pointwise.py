@@ -1,8 +1,10 @@
 """1x1 convolutions, as matrix products where they are so small that calling a convolution is most of the work."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from naskd.nn.subsampled import Subsampled
 
 SMALL = 400_000
 """Multiply-accumulates of a batch up to which a matrix product is faster on a CPU.
@@ -12,7 +14,7 @@ core, oneDNN 3.13, 2026-11-26).
 """
 
 
-class PointwiseConv(nn.Conv2d):
+class PointwiseConv(Subsampled):
     """``(B, in, H, W)`` to ``(B, out, ceil(H/s), ceil(W/s))``.
 
     The same sums either way. Which way is taken depends on sizes alone, and in evaluation it is always the convolution,

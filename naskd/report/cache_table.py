@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from naskd.report.footer import Footer
 from naskd.report.units import size
 
 
-def cache_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
+def cache_table(entries: Sequence[Mapping[str, Any]], title: str) -> Group:
     """One line an entry, in the order given.
 
     Args:
@@ -19,10 +21,6 @@ def cache_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
     """
     total = sum(entry["size_bytes"] for entry in entries)
     table = Table(
-        title=Text(title, style="bold"),
-        caption=Text(f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}, {size(total)}"),
-        title_justify="left",
-        caption_justify="left",
         box=None,
         pad_edge=False,
         header_style="bold",
@@ -36,4 +34,5 @@ def cache_table(entries: Sequence[Mapping[str, Any]], title: str) -> Table:
         used = datetime.fromtimestamp(entry["last_use"]).strftime("%Y-%m-%d %H:%M")
         cells = (entry["kind"], entry["id"], size(entry["size_bytes"]), used, entry["place"])
         table.add_row(*(Text(str(cell)) for cell in cells))
-    return table
+    count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+    return Group(Text(title, style="bold"), table, Footer([f"{count}, {size(total)}"]))

@@ -28,8 +28,8 @@ def card_table(kind: str, card: Any) -> Group:
             continue
         if field.name == "options":
             options = value
-        elif value not in (False, "", (), None):
-            grid.add_row(Text(field.name.replace("_", " ")), Text(_plain(value)))
+        elif value not in (False, "", (), None) and (text := _plain(value)):
+            grid.add_row(Text(field.name.replace("_", " ")), Text(text))
     for name, option in options.items():
         grid.add_row(Text(f"option {name}"), Text(_option(option)))
     return Group(Text.assemble((card.name, "bold"), f"  {kind}: {card.title}"), grid)
@@ -38,11 +38,19 @@ def card_table(kind: str, card: Any) -> Group:
 def _plain(value: Any) -> str:
     if value is True:
         return "yes"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    if callable(value):
-        return f"{value.__module__}:{value.__qualname__}"
-    return str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(_plain, value))
+    return _name(value) if callable(value) else str(value)
+
+
+def _name(function: Any) -> str:
+    """Where a function or a class is defined; "" for one that nobody can import by its name."""
+    inner = getattr(function, "func", function)  # of a partial
+    named = inner if hasattr(inner, "__qualname__") else type(inner)
+    private = any(part.startswith(("_", "<")) for part in named.__qualname__.split("."))
+    return "" if private else f"{named.__module__}:{named.__qualname__}"
 
 
 def _option(option: Option) -> str:

@@ -4,9 +4,12 @@ function importanceCard() {
   const importance = Object.entries(data.importance || {}).filter(([, v]) => v && Object.keys(v).length);
   if (!importance.length)
     return card("Which choices mattered", null, empty("Importances need a few complete trials that differ."));
+  const used = data.importance_trials,
+    from =
+      used && used < data.counts.complete ? `${used} of ${data.counts.complete} complete trials` : "the trials there are";
   return card(
     "Which choices mattered",
-    "Share of an objective's variance over the whole space that each parameter explains. An estimate from the trials there are, not a cause.",
+    `Share of an objective's variance over the whole space that each parameter explains. An estimate from ${from}, not a cause.`,
     importance.map(([name, shares]) => {
       const rows = Object.entries(shares)
           .filter((p) => ok(p[1]))

@@ -8,8 +8,11 @@ from typing import Any
 from naskd.report import summary
 from naskd.report.record import Record, front, objectives, retrained, trials
 from naskd.report.units import finite
+from naskd.spec.secrets import redacted
+from naskd.spec.visible import visible
 
 _METRICS = ("val_accuracy", "macs", "n_params", "size_bytes")
+_FORMULA = ("=", "+", "-", "@")
 _REST = ("config_id", "seed", "wall_seconds", "train_macs", "teacher_agreement")
 
 
@@ -17,7 +20,9 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
     """The front as CSV (RFC 4180), a header and one row a trial, cheapest first.
 
     Objectives beyond accuracy, MACs, parameters and size have columns of their own. The last column,
-    ``config``, is the whole design as JSON. A value that is missing or NaN is an empty field.
+    ``config``, is the whole design as JSON. A value that is missing or NaN is an empty field, but a missing seed is
+    ``none``: readers take a column of whole numbers with gaps as floats, which round 64 bits. A text that a spreadsheet
+    would take for a formula has an apostrophe before it.
 
     Args:
         record: A run record.
@@ -59,11 +64,17 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
             "taught_by": summary.taught_by(config) if config else "",
             "config": json.dumps(config, sort_keys=True) if config else "",
         }
-        writer.writerow({name: _cell(row.get(name)) for name in columns})
+        writer.writerow({name: _cell(name, row.get(name)) for name in columns})
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(name: str, value: Any) -> Any:
+    if name == "seed":
+        return "none" if value in (None, "") else value
     if isinstance(value, float) and finite(value) is None:
         return ""
+    if isinstance(value, str):
+        value = visible(redacted(value))
+        # A spreadsheet would compute it.
+        return f"'{value}" if value.startswith("\t") or value.lstrip().startswith(_FORMULA) else value
     return value

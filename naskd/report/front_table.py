@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report import summary
+from naskd.report.footer import Footer
 from naskd.report.record import Record, Trial, cost, front, is_complete, other_costs, retrained, trials
 from naskd.report.units import count, finite, flops, macs, measure, percent, percent_with_sd
 from naskd.spec.objectives import Objective
@@ -35,7 +36,9 @@ class FrontTable:
         self.record = record
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(f"Front of {self.record.get('study', 'the study')}", style="bold")
         yield self._table(wide=options.max_width >= _WIDE)
+        yield Footer(self._facts())
         yield from self._below()
 
     def _table(self, wide: bool) -> RenderableType:
@@ -43,10 +46,6 @@ class FrontTable:
         chosen = front(record)
         extra = other_costs(record)
         table = Table(
-            title=Text(f"Front of {record.get('study', 'the study')}", style="bold"),
-            caption=Text(self._caption()),
-            title_justify="left",
-            caption_justify="left",
             box=None,
             pad_edge=False,
             header_style="bold",
@@ -110,14 +109,14 @@ class FrontTable:
             return [*cells, Text(design), Text(distillation, style="cyan")]
         return [*cells, Text.assemble(design, ("\n← " + distillation if config else "", "cyan"))]
 
-    def _caption(self) -> str:
+    def _facts(self) -> list[str]:
         record = self.record
         if not front(record):
             states = record.get("counts") or {}
             complete = states.get("complete", sum(map(is_complete, trials(record))))
-            return (
+            return [
                 "No trial on the front yet." if not complete else "No complete trial has finite objectives."
-            )
+            ]
         parts = ["FLOPs = 2 × MACs, one image"]
         if finite(record.get("hypervolume")) is not None:
             parts.append(f"hypervolume {record['hypervolume']:.4f}")
@@ -130,7 +129,7 @@ class FrontTable:
         parts += [f"{number} {what}" for number, what in told if number]
         if (first := cost(record)).name != "macs":
             parts.append(f"{'best' if first.maximise else 'cheapest'} by {first.title}")
-        return " · ".join(parts)
+        return parts
 
     def _below(self) -> RenderResult:
         for warning in self.record.get("warnings") or ():

@@ -32,7 +32,8 @@ from naskd.report.record import (
 from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
 from naskd.report.units import FORMATS, axis_label, finite
 from naskd.spec.objectives import OBJECTIVES
-from naskd.store.files import replacing
+from naskd.spec.outputs import written_whole
+from naskd.spec.visible import encodable
 
 _KEPT = (
     "study",
@@ -46,6 +47,7 @@ _KEPT = (
     "bank",
     "progress",
     "importance",
+    "importance_trials",
     "teacher",
     "warnings",
     "counts",
@@ -71,10 +73,11 @@ def write_html(record: Record, path: str | Path) -> None:
 
     Args:
         record: A run record with all trials.
-        path: Replaced in one step, so that a page that is being looked at is never half written.
+        path: Replaced in one step, so that a page that is being looked at is never half written; see
+            :func:`~naskd.spec.outputs.written_whole`.
     """
-    with replacing(Path(path)) as partial:
-        partial.write_text(page(record), encoding="utf-8")
+    with written_whole(Path(path)) as part:
+        part.write_text(page(record), encoding="utf-8")
 
 
 def page(record: Record) -> str:
@@ -138,11 +141,11 @@ def _trial(trial: Trial, on_front: bool) -> dict[str, Any]:
 
 
 def _columns(curve: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """A curve by column, in five digits: pages of thousands of trials stay small."""
+    """A curve by column, in eight digits: pages stay small, and no percentage is rounded twice to another one."""
     names = dict.fromkeys(name for point in curve for name in point)
     return {
         name: [
-            float(f"{value:.5g}") if isinstance(value, float) else value
+            float(f"{value:.8g}") if isinstance(value, float) else value
             for value in (point.get(name) for point in curve)
         ]
         for name in names
@@ -168,18 +171,21 @@ def _residuals(record: Record) -> dict[str, Any] | None:
 def _clean(value: Any) -> Any:
     """Plain JSON types.
 
-    A number that is not finite becomes None, which JSON can carry; an integer that a script would round, as
-    every 64-bit seed, becomes text.
+    A number that is not finite becomes None, which JSON can carry; a seed becomes text, since a script would round its
+    64 bits. Counts that are so large are rounded here, so that they stay numbers.
     """
     if isinstance(value, Mapping):
-        return {str(name): _clean(item) for name, item in value.items()}
+        return {
+            str(name): str(item) if name == "seed" and isinstance(item, int) else _clean(item)
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     if isinstance(value, float):
         return finite(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:
-        return str(value)
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+        return float(value)
+    return value if value is None or isinstance(value, bool | int) else encodable(str(value))
 
 
 def _script_safe(data: Any) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from naskd.report.record import Record, Trial, cost, front, is_complete, trials, usable
-from naskd.report.units import axis_label, finite, percent, short
+from naskd.report.units import axis_label, count_tick, finite, percent_tick
 from naskd.spec.objectives import Objective
+from naskd.spec.outputs import written_whole
 from naskd.spec.pareto import non_dominated
-from naskd.store.files import replacing
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
 
@@ -20,7 +20,7 @@ def write_png(record: Record, path: str | Path) -> None:
 
     Args:
         record: A run record.
-        path: Written whole; its folder must exist.
+        path: Replaced in one step; its folder must exist.
     """
     # The object interface, not pyplot, which keeps every figure in a module-wide list and picks a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -56,8 +56,8 @@ def write_png(record: Record, path: str | Path) -> None:
         axes.text(0.5, 0.5, "no trial to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
         axes.set_xlim(1e3, 1e6)
         axes.set_ylim(0, 1)
-    with replacing(Path(path)) as partial:
-        figure.savefig(partial, format="png")
+    with written_whole(Path(path)) as part:
+        figure.savefig(part, format="png")
 
 
 def _points(some: Iterable[Trial], key: Objective) -> list[tuple[float, float]]:
@@ -126,13 +126,11 @@ def _focus(axes: Any, chosen: Sequence[tuple[float, float]], record: Record) -> 
 
 
 def _tick(value: float, key: Objective) -> str:
-    if key.unit == "fraction":
-        return percent(value, 0 if round(100 * value, 6).is_integer() else 1)
-    return short(value) if key.scale == "log" or abs(value) >= 1e4 else f"{value:.6g}"
+    return percent_tick(value) if key.unit == "fraction" else count_tick(value)
 
 
 def _minor(axes: Any, value: float) -> str:
     """Label 2 and 5 between decades, when fewer than two decades are shown."""
     low, high = axes.get_xlim()
     digit = round(value / 10 ** np.floor(np.log10(value)))
-    return short(value) if high / low < 100 and digit in (2, 5) else ""
+    return count_tick(value) if high / low < 100 and digit in (2, 5) else ""

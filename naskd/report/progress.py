@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report.units import duration, finite, percent
+from naskd.spec.secrets import redacted
+from naskd.spec.visible import visible
 from naskd.study.observer import StudyObserver
 from naskd.study.snapshot import Snapshot
 
@@ -57,9 +59,9 @@ class Progress(ABC):
 
     def notice(self, text: str) -> None:
         """Show `text` from now on. Safe in a signal handler: on a terminal the next redraw shows it."""
-        self._notice = text
+        self._notice = visible(redacted(text))
         if self._live is None:
-            self._write(text)
+            self._write(self._notice)
 
     def print(self, text: str) -> None:
         """Lines that stay, above what is redrawn."""
@@ -113,7 +115,7 @@ class SearchProgress(Progress, StudyObserver):
             and snapshot.running != self._artifact
         ):
             self._artifact = snapshot.running
-            self._log(f"training the {snapshot.running}", at_once=True)
+            self._log(f"{_doing(snapshot)} the {snapshot.running}", at_once=True)
         elif snapshot.waiting_for:
             self._log(self._running(), at_once=True)
         elif done := snapshot.complete + snapshot.stopped + snapshot.failed:
@@ -162,7 +164,12 @@ class SearchProgress(Progress, StudyObserver):
         epochs = f" of {snapshot.epochs}" if snapshot.epochs else ""
         epoch = f", epoch {snapshot.epoch}{epochs}" if snapshot.epoch else ""
         others = {0: "", 1: ", and one more"}.get(snapshot.others, f", and {snapshot.others} more")
-        return f"training {'' if snapshot.running.startswith('trial') else 'the '}{snapshot.running}{epoch}{others}"
+        the = "" if snapshot.running.startswith("trial") else "the "
+        return f"{_doing(snapshot)} {the}{snapshot.running}{epoch}{others}"
+
+
+def _doing(snapshot: Snapshot) -> str:
+    return "training" if snapshot.trained else "loading"
 
 
 class RetrainProgress(Progress):

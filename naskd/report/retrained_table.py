@@ -19,13 +19,11 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         extra: Objectives to show beside accuracy, MACs and parameters.
     """
     seeds, epochs = retrained.get("seeds"), retrained.get("epochs")
+    heading = (
+        f"On {retrained.get('n_test')} test images: {seeds} fresh seed{'' if seeds == 1 else 's'} "
+        f"of {epochs} epoch{'' if epochs == 1 else 's'} each"
+    )
     table = Table(
-        title=Text(
-            f"On {retrained.get('n_test')} test images: {seeds} fresh seed{'' if seeds == 1 else 's'} "
-            f"of {epochs} epoch{'' if epochs == 1 else 's'} each",
-            style="bold",
-        ),
-        title_justify="left",
         box=None,
         pad_edge=False,
         header_style="bold",
@@ -65,7 +63,7 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
             count(retrained.get("teacher_macs")),
             style="italic",
         )
-    return Group(table, *_verdict(retrained))
+    return Group(Text(heading, style="bold"), table, *_verdict(retrained))
 
 
 def _verdict(retrained: Mapping[str, Any]) -> list[Text]:

@@ -1,5 +1,6 @@
 """Every trial of a run in one line each, in the terminal."""
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -8,15 +9,13 @@ from naskd.report.record import Record, other_costs, trials
 from naskd.report.units import count, measure, percent
 
 
-def trials_table(record: Record) -> Table:
+def trials_table(record: Record) -> Group:
     """All trials by number, with their states and reasons.
 
     Args:
         record: A run record of all trials.
     """
     table = Table(
-        title=Text(f"Trials of {record.get('study', 'the study')}; * is on the front", style="bold"),
-        title_justify="left",
         box=None,
         pad_edge=False,
         header_style="bold",
@@ -38,4 +37,5 @@ def trials_table(record: Record) -> Table:
             Text(str(trial.get("reason") or design)),
             style="bold" if on_front else "",
         )
-    return table
+    title = f"Trials of {record.get('study', 'the study')}; * is on the front"
+    return Group(Text(title, style="bold"), table)

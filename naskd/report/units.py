@@ -45,15 +45,21 @@ def count(value: Any) -> str:
     number = finite(value)
     if number is None:
         return DASH
-    prefixes, whole = FORMATS["prefixes"], number == int(number)
+    whole = number == int(number)
     if abs(number) < (1000 if whole else FORMATS["next"]):
         return f"{number:.0f}" if whole else f"{number:.3g}"
+    scaled, prefix = _scaled(number)
+    digits = next((digits for below, digits in FORMATS["decimals"] if abs(scaled) < below), 0)
+    return f"{scaled:.{digits}f} {prefix}"
+
+
+def _scaled(number: float) -> tuple[float, str]:
+    """A number of at least ``next`` over a power of a thousand, and the prefix of that."""
+    prefixes = FORMATS["prefixes"]
     power = min(int(math.log10(abs(number)) // 3), len(prefixes) - 1)
     if abs(number / 1000**power) >= FORMATS["next"] and power < len(prefixes) - 1:
         power += 1
-    scaled = number / 1000**power
-    digits = next((digits for below, digits in FORMATS["decimals"] if abs(scaled) < below), 0)
-    return f"{scaled:.{digits}f} {prefixes[power]}"
+    return number / 1000**power, prefixes[power]
 
 
 def flops(macs: Any) -> str:
@@ -71,10 +77,22 @@ def macs(value: Any) -> str:
     )
 
 
-def short(value: Any) -> str:
-    """A count without trailing zeros, for the ticks of an axis: ``10000`` is ``10 k``."""
-    number, _, prefix = count(value).partition(" ")
-    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {prefix}".rstrip()
+def count_tick(value: float) -> str:
+    """Exactly where a tick stands, in as many digits as that needs: ``10000`` is ``10 k``, ``12350`` is ``12.35 k``."""
+    if abs(value) < 1000:
+        return _exact(value)
+    scaled, prefix = _scaled(value)
+    return f"{_exact(scaled)} {prefix}"
+
+
+def percent_tick(value: float) -> str:
+    """The same for a fraction: ``0.995`` is ``99.5%``."""
+    return f"{_exact(100 * value)}%"
+
+
+def _exact(value: float) -> str:
+    """Without what sums of binary fractions leave behind."""
+    return f"{float(f'{value:.9g}'):.9g}"
 
 
 def size(value: Any) -> str:

@@ -1,17 +1,19 @@
 """Which trial of a front to take."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from naskd.spec.errors import InputError
+from naskd.spec.numbers import read_number
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, cost_of
 from naskd.spec.registry import nearest
 
 Trial = Mapping[str, Any]
 
 
-def choose(front: Sequence[Trial], objectives: Sequence[Objective], limits: Mapping[str, float]) -> Trial:
+def choose(
+    front: Sequence[Trial], objectives: Sequence[Objective], limits: Mapping[str, float | str]
+) -> Trial:
     """The one to take.
 
     Within limits on costs alone that is the most accurate; with a limit on accuracy the cheapest that reaches it.
@@ -19,7 +21,8 @@ def choose(front: Sequence[Trial], objectives: Sequence[Objective], limits: Mapp
     Args:
         front: Trials of a record's front.
         objectives: Of the study, as the record describes them.
-        limits: By name: what is minimised is at most this, what is maximised at least.
+        limits: By name: what is minimised is at most this, what is maximised at least. As numbers, or as text such as
+            ``100k``.
 
     Raises:
         InputError: The front is empty, a limit is of nothing that trials have, or none keeps the limits.
@@ -53,14 +56,20 @@ def _objective(name: str, front: Sequence[Trial], objectives: Sequence[Objective
     }
     known |= {objective.name: objective for objective in objectives}
     if name not in known:
-        raise InputError(f"no limit on {name!r}; trials have {', '.join(known)}{nearest(name, known)}")
+        raise InputError(f"no limit on {name!r}; trials have {', '.join(known)}{nearest(str(name), known)}")
     return known[name]
 
 
 def _number(name: str, bound: Any) -> float:
-    if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
-        raise InputError(f"the limit on {name} is {bound!r}; it must be a finite number")
-    return float(bound)
+    number = read_number(bound)
+    if number is None:
+        raise InputError(
+            f"the limit on {name} is {bound!r}; it must be a finite number, such as 50000, 1e6 or '100k'"
+        )
+    if name == ACCURACY and not 0 <= number <= 1:
+        hint = f"; did you mean {number / 100:g}?" if 1 < number <= 100 else ""
+        raise InputError(f"the limit on {name} is {bound!r}; it must be a fraction from 0 to 1{hint}")
+    return number
 
 
 def _best(front: Sequence[Trial], objective: Objective) -> float:

@@ -1,19 +1,32 @@
 """What a search would cost, from a few timed steps, before anything starts."""
 
+import dataclasses
+import logging
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from naskd.executors import EXECUTORS
 from naskd.executors.local.processes import devices_of
 from naskd.knowledge.source import OnlineSource
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, RunError
 from naskd.training.cuda_graph import TIMED
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.outcome import Steps, failure_facts, passes_on
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
+
+_LOG = logging.getLogger(__name__)
+
+_TEACHER, _ASSISTANT = "teacher:", "assistant:"
+_ONE = (("workers", 1),)
 
 WARM_UP = 2 + sum(TIMED.values())
 """Steps before those on a GPU that records: by then it is known whether steps are replayed."""
@@ -21,14 +34,18 @@ TIMED_STEPS = 4
 """Steps timed for each design, after one that is not counted."""
 
 
-def estimate_search(context: StudyContext, designs: Sequence[TrialConfig]) -> dict[str, Any]:
+def estimate_search(
+    context: StudyContext, designs: Sequence[TrialConfig], *, apart: bool = False
+) -> dict[str, Any]:
     """Time a few steps of some designs and scale up.
 
-    Supervisors are stood in for by untrained networks of the same shape, which cost the same.
+    Supervisors are stood in for by untrained networks of the same shape, which cost the same. What cannot be timed is
+    warned of and left out.
 
     Args:
         context: The study's.
         designs: A random sample of the space.
+        apart: In a worker process, which a design may end; all that designs are made of must be in files.
 
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
@@ -38,34 +55,29 @@ def estimate_search(context: StudyContext, designs: Sequence[TrialConfig]) -> di
 
     Raises:
         InputError: There is no design to time.
+        RunError: None of them can be timed, or a teacher cannot.
     """
     if not designs:
         raise InputError("no design of the space was admitted: see the limits in the study file")
-    context.resources.compute.apply_threads()
     spec = context.resources.spec
-    seconds, macs = [], []
-    for design in designs:
-        run = TrialRun(
-            design.distillation,
-            design.training,
-            partial(context.networks.student, design.architecture),
-            context,
-            0,
-            context.images.views(design.training.augmentation),
-            _stand_ins(context, design),
-            design.architecture,
-        )
-        per_step, steps = _time_steps(run)
-        seconds.append(per_step * steps)
-        macs.append(
-            sum(
-                run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
-                + len(context.resources.data.val) * run.cost.macs
-                for epoch in range(run.total_epochs)
-            )
-        )
-    teacher_seconds = sum(_teacher_seconds(context), start=0.0)
-    assistant_seconds = sum(_assistant_seconds(context, designs), start=0.0)
+    trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
+    source = _Fixed([*_teacher_jobs(context), *_assistant_jobs(context, designs), *trials])
+    executor = "processes" if apart else "serial"
+    execution = dataclasses.replace(
+        spec.execution, executor=executor, retries=0, options=_ONE if apart else ()
+    )
+    alone = dataclasses.replace(context.resources, spec=dataclasses.replace(spec, execution=execution))
+    # No note of a fault is left here: of what is timed, nothing goes on later.
+    with TemporaryDirectory(prefix="naskd-timing-") as folder:
+        EXECUTORS.load(executor)(StudyContext.of(alone), Path(folder), timing_steps).run(source)
+    timed = [source.results[job.job_id].metrics for job in trials if job.job_id in source.results]
+    if not timed:
+        raise RunError(f"no design can be timed; the last one: {source.failed}")
+    seconds, macs = [m["seconds"] for m in timed], [m["macs"] for m in timed]
+    teacher_seconds, assistant_seconds = (
+        sum((r.metrics["seconds"] for name, r in source.results.items() if name.startswith(kind)), start=0.0)
+        for kind in (_TEACHER, _ASSISTANT)
+    )
     mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
     budget = spec.budget
     workers = _trials_at_once(context)
@@ -80,18 +92,20 @@ def estimate_search(context: StudyContext, designs: Sequence[TrialConfig]) -> di
         if limit is not None
     ]
     # The trial that runs when a limit is reached is finished.
-    trials = math.ceil(min(affordable))
+    affordable_trials = math.ceil(min(affordable))
     return {
-        "n_timed": len(designs),
+        "n_timed": len(timed),
         "trial_seconds": {"min": min(seconds), "max": max(seconds), "median": statistics.median(seconds)},
         "trial_train_macs": {"min": min(macs), "max": max(macs), "median": statistics.median(macs)},
         "teacher_seconds": teacher_seconds,
         "assistant_seconds": assistant_seconds,
-        "trials": trials,
-        "seconds": teacher_seconds + assistant_seconds + math.ceil(trials / workers) * mean_seconds,
+        "trials": affordable_trials,
+        "seconds": teacher_seconds
+        + assistant_seconds
+        + math.ceil(affordable_trials / workers) * mean_seconds,
         "workers": workers,
         "budget_seconds": budget.seconds,
-        "train_macs": trials * mean_macs,
+        "train_macs": affordable_trials * mean_macs,
     }
 
 
@@ -106,27 +120,94 @@ def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[OnlineSource
     return tuple(context.sources.stand_in(recipe) for recipe in context.prerequisites.of(design).heard)
 
 
-def _teacher_seconds(context: StudyContext) -> Iterator[float]:
-    """The time of each teacher that is trained here and is not there yet."""
+class _Fixed:
+    """The jobs of an estimate, in order; see :class:`~naskd.trials.jobs.TrialSource`."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self._waiting = deque(jobs)
+        self.results: dict[str, TrialResult] = {}
+        self.failed = ""
+
+    @property
+    def finished(self) -> bool:
+        return not self._waiting
+
+    def ask(self) -> Job | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        return Decision.CONTINUE
+
+    def tell(self, job: Job, result: TrialResult) -> None:
+        if result.status == "complete":
+            self.results[job.job_id] = result
+            return
+        self.failed = result.reason
+        if job.job_id.startswith(_TEACHER):
+            raise RunError(f"the teacher {job.label!r} cannot be timed: {result.reason}")
+        what = "an assistant of design" if job.kind == "artifact" else "design"
+        name = job.config.config_id if job.config is not None else ""
+        _LOG.warning("%s %s cannot be timed, and is left out: %s", what, name, result.reason)
+
+
+def timing_steps(job: Job, context: StudyContext) -> Steps:
+    """A job of an estimate: its result's metrics are ``seconds`` and ``macs`` of the whole training."""
+    try:
+        run = _run(job, context)
+        per_step, steps = _time_steps(run)
+        macs = sum(
+            run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
+            + len(context.resources.data.val) * run.cost.macs
+            for epoch in range(run.total_epochs)
+        )
+    except BaseException as failure:  # as in a trial
+        if passes_on(failure):
+            raise
+        return TrialResult("failed", job.seed, **failure_facts(failure, context))
+    return TrialResult("complete", job.seed, metrics={"seconds": per_step * steps, "macs": macs})
+    yield  # a generator, as every work is
+
+
+def _run(job: Job, context: StudyContext) -> TrialRun:
+    """The training that is timed."""
+    if job.config is None:
+        return teacher_run(context, context.prerequisites.teacher(job.label))
+    if job.kind == "trial":
+        design = job.config
+        return TrialRun(
+            design.distillation,
+            design.training,
+            partial(context.networks.student, design.architecture),
+            context,
+            0,
+            context.images.views(design.training.augmentation),
+            _stand_ins(context, design),
+            design.architecture,
+        )
+    made = {recipe.artifact_id: recipe for recipe in context.prerequisites.of(job.config).made}
+    recipe = made[job.label]
+    assert recipe.assistant is not None
+    return assistant_run(recipe.assistant, 0, context.sources.stand_in(made[recipe.requires[0]]), context)
+
+
+def _teacher_jobs(context: StudyContext) -> Iterator[Job]:
+    """Each teacher that is trained here and is not there yet."""
     for name, teacher in context.resources.spec.teacher_specs().items():
         recipe = context.prerequisites.teacher(name)
         if teacher.trained_here and not context.designs.has_artifact(recipe.artifact_id):
-            per_step, steps = _time_steps(teacher_run(context, recipe))
-            yield per_step * steps
+            yield Job(f"{_TEACHER}{name}", "artifact", None, 0, 0, label=name)
 
 
-def _assistant_seconds(context: StudyContext, designs: Sequence[TrialConfig]) -> Iterator[float]:
-    """The time of each assistant that the designs ask for and that is not there yet."""
+def _assistant_jobs(context: StudyContext, designs: Sequence[TrialConfig]) -> Iterator[Job]:
+    """Each assistant that the designs ask for and that is not there yet."""
     seen: set[str] = set()
     for design in designs:
-        made = {recipe.artifact_id: recipe for recipe in context.prerequisites.of(design).made}
-        for artifact_id, recipe in made.items():
-            if recipe.assistant is None or artifact_id in seen or context.designs.has_artifact(artifact_id):
+        for recipe in context.prerequisites.of(design).made:
+            name = recipe.artifact_id
+            if recipe.assistant is None or name in seen or context.designs.has_artifact(name):
                 continue
-            seen.add(artifact_id)
-            parent = context.sources.stand_in(made[recipe.requires[0]])
-            per_step, steps = _time_steps(assistant_run(recipe.assistant, 0, parent, context))
-            yield per_step * steps
+            seen.add(name)
+            yield Job(f"{_ASSISTANT}{name}", "artifact", design, 0, 0, label=name)
 
 
 def _time_steps(run: TrialRun) -> tuple[float, float]:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.exports import EXPORTS, ExportCard
+from naskd.spec.outputs import written_whole
 from naskd.spec.registry import installed
-from naskd.store.files import replacing
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a logit, relative to the largest logit of the batch."""
@@ -94,7 +94,7 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
     with torch.no_grad():
         expected = student(inputs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as partial:
+    with written_whole(target) as partial:
         form.write(student, source, partial, inputs[:2])
         with torch.no_grad():
             found = form.run(partial, inputs)
@@ -106,12 +106,13 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
                 f"the exported model differs from the original: logits by up to {difference:.3g}, "
                 f"the same class on {agreement:.4f} of {len(images)} images"
             )
+        size = partial.stat().st_size
     return {
         "path": str(target),
         "n_images": len(images),
         "max_difference": difference,
         "agreement": agreement,
-        "size_bytes": target.stat().st_size,
+        "size_bytes": size,
     }
 
 

@@ -1,18 +1,17 @@
 """A study with everything that it names loaded, and what can be asked of it before it searches."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from naskd.data.survey import DataSurvey, say_survey, survey_and_load
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
-from naskd.spec.errors import InputError, RunError
+from naskd.runs.provenance import world_of
+from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, problems
+from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -21,18 +20,14 @@ from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import check_scheme
-from naskd.store.files import sweep
 from naskd.study.admission import count_kinds
-from naskd.study.space import Space
-from naskd.study.space_sample import SpaceSample, check_warm_start, describe_range, sample_space
-from naskd.study.storage import journal_bytes, quiet
+from naskd.study.space import Space, timed
+from naskd.study.space_sample import SpaceSample, describe_range, methods_of_the_script, sample_space
+from naskd.study.storage import quiet
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
 from naskd.trials.resources import Resources, open_resources
 
-STUDY_FILE = "study.json"
-LEDGER_BYTES = "ledger_bytes"
-"""Beside the study in that file: how long the journal was when a search last began or ended. It only grows."""
 SAMPLE = 256
 """Designs drawn to know a space: its cost range and its reference point."""
 
@@ -98,11 +93,29 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     check_scheme(spec.execution.checkpoints or "")
     for name in spec.objectives:
         OBJECTIVES[name]
-    space = load_function(spec.space, spec.base)
-    if brings := EXECUTORS[spec.execution.executor].brings:
-        return OpenStudy(spec, space, imported(brings)(spec), None)
-    survey, resources = survey_resources(spec, runs)
+    brings = EXECUTORS[spec.execution.executor].brings
+    errors: list[NaskdError] = []
+    space = _tried(errors, lambda: timed(load_function(spec.space, spec.base), spec.execution.space_seconds))
+    found = _tried(
+        errors,
+        lambda: imported(brings)(spec) if brings else survey_resources(spec, runs),
+    )
+    if errors:
+        raise errors[0] if len(errors) == 1 else InputError(errors)
+    assert space is not None
+    if brings:
+        return OpenStudy(spec, space, found, None)
+    survey, resources = found
     return _opened(space, StudyContext.of(resources), survey)
+
+
+def _tried(errors: list[NaskdError], make: Callable[[], Any]) -> Any:
+    """What is made, or None with what is wrong added to `errors`: one mistake does not hide another."""
+    try:
+        return make()
+    except NaskdError as error:
+        errors.append(error)
+        return None
 
 
 def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources]:
@@ -119,30 +132,33 @@ def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources
 
 
 def _opened(space: Space, context: StudyContext, survey: DataSurvey | None) -> OpenStudy:
-    data = context.resources.data
-    world = World(context.designs, data.n_classes, len(data.train), data.data_hash, data.split_hash)
-    return OpenStudy(context.resources.spec, space, world, context, survey)
+    return OpenStudy(context.resources.spec, space, world_of(context), context, survey)
 
 
-def check(study: str | Path, settings: Sequence[str] = ()) -> StudySpec:
-    """Parse a study file and see whether its space gives designs; nothing is trained.
+def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = None) -> StudySpec:
+    """See whether a study can be searched: all that a search looks at before it begins; nothing is trained.
+
+    Args:
+        study: Path of a study file.
+        settings: ``key=value`` overrides, as ``--set`` takes them.
+        out: Run directory that the search would have; default ``runs/<name>``. A run that is there must be of the
+            same study.
 
     Raises:
-        InputError: All mistakes of the file.
-        RunError: The space raises, or all sampled designs are turned away.
+        InputError: All that is wrong, a line each.
     """
-    opened = open_study(study, settings)
-    if opened.survey is not None and opened.survey.test_problems:
-        raise InputError(opened.survey.all_problems)
-    sample = opened.sample()
-    if mistakes := check_warm_start(opened.space, opened.spec, sample.parameters):
-        raise InputError("\n".join(mistakes))
-    if not sample.designs:
-        counts = ", ".join(
-            f"{kind} ({n})" for kind, n in count_kinds(dict(enumerate(sample.turned_away))).items()
-        )
-        raise InputError(f"none of {sample.n_drawn} random designs can be trained: {counts}")
-    return opened.spec
+    spec = parse_study(Path(study), settings)
+    run_dir = out or RUNS / spec.name
+    found, opened = list[str](), None
+    try:
+        opened = open_study(spec, runs=run_dir.parent)
+    except NaskdError as error:
+        found.append(str(error))
+    start = Start(spec, run_dir, opened)
+    found += problems(start, (*CHECKS, *BEFORE_A_SEARCH))
+    if found:
+        raise InputError(list(dict.fromkeys(found)))
+    return spec
 
 
 def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:
@@ -176,31 +192,7 @@ def dry_run(
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
     opened = opened.given(spec=spec)
     sample = opened.sample()
-    return {"study": spec.name, **estimate_search(opened.context, [c for c, _ in sample.designs[:designs]])}
-
-
-def lost_bytes(known: Mapping[str, Any], run_dir: Path) -> int:
-    """How much is missing at the end of a run's journal, of what was there when a search last ended.
-
-    Args:
-        known: Content of ``study.json``.
-        run_dir: Of the run.
-    """
-    before = int(known.get(LEDGER_BYTES, 0))
-    return max(0, before - journal_bytes(known.get("storage", "journal"), run_dir))
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory, cleared of what killed processes left half written; the lock ends with the process."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunError(f"{run_dir} is in use by another naskd process") from None
-    try:
-        sweep(run_dir, run_dir.parent / "artifacts", run_dir.parent / "cache")
-        yield
-    finally:
-        lock.release()
+    # A worker process knows nothing of the script that runs.
+    apart = not methods_of_the_script(sample, spec.objectives)
+    chosen = [config for config, _ in sample.designs[:designs]]
+    return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,17 @@ from naskd.data.images import ImageSet
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
+from naskd.runs.directory import RESULTS_FILE
+from naskd.runs.places import writable
+from naskd.runs.provenance import different_parts, made_with
+from naskd.runs.results import is_kept_or_told, load_results
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import DamagedError, InputError, RunError
+from naskd.spec.errors import InputError, RunError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.pareto import front_mask
 from naskd.spec.seeds import derive_seed
 from naskd.store.artifacts import file_hash
-from naskd.store.files import read_sealed, write_sealed
+from naskd.store.files import write_sealed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
@@ -33,8 +37,6 @@ from naskd.trials.measures import ObjectiveError, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import start_run, trial_metrics
 from naskd.trials.steps import run_job
-
-RESULTS_FILE = "retrained.json"
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,16 +56,23 @@ class Retraining:
     Every finished training is written at once, so that an interrupted retraining goes on where it stopped.
 
     Args:
-        context: The study's.
+        context: The study's; None where nothing is trained, and what was trained is looked up.
         run_dir: Where ``retrained.json`` and ``retrained/*.safetensors`` go.
         epochs: Of the final schedule.
     """
 
-    def __init__(self, context: StudyContext, run_dir: Path, epochs: int) -> None:
-        self.context = context
+    def __init__(self, context: StudyContext | None, run_dir: Path, epochs: int) -> None:
+        self._context = context
         self.run_dir = run_dir
         self.epochs = epochs
         self._test: ImageSet | None = None
+        self._made_with: dict[str, Any] | None = None
+
+    @property
+    def context(self) -> StudyContext:
+        """The study's."""
+        assert self._context is not None, "it was made to look things up"
+        return self._context
 
     @property
     def test(self) -> ImageSet:
@@ -92,13 +101,14 @@ class Retraining:
             The content of ``retrained.json``: see docs/reference/record.md.
 
         Raises:
-            InputError: `seeds` is below 1, there is no design, a training diverged, or what a scheme deploys cannot be
-                saved.
+            InputError: `seeds` is below 1, there is no design, a training diverged, or see :meth:`prepare`.
         """
         if seeds < 1:
             raise InputError(f"seeds is {seeds}; at least 1 is needed")
         if not designs:
             raise InputError("no design to retrain: the run has no complete trial yet")
+        self.prepare(designs)
+        self._say_what_does_not_count(designs, seeds)
         work = [(design, replicate) for design in designs for replicate in range(seeds)]
         for done, (design, replicate) in enumerate(work):
             observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
@@ -108,6 +118,70 @@ class Retraining:
         record = self._summary(designs, seeds, trainings)
         self._store({**record, "trainings": trainings})
         return record
+
+    def prepare(self, designs: Sequence[Design]) -> None:
+        """Do first what would be a pity to fail at last: open the test images, make the teachers that are missing.
+
+        Raises:
+            InputError: A test image cannot be read or does not fit, what a design deploys cannot be saved, a teacher
+                cannot be made, or nothing can be written to the run directory.
+        """
+        writable(self.run_dir / "retrained")
+        different = {design.config.config_id: design for design in designs}.values()
+        problems = [(design, self.context.designs.deployed_problem(design.config)) for design in different]
+        if found := [f"trial {design.number}: {problem}" for design, problem in problems if problem]:
+            raise InputError(found)
+        assert len(self.test) > 0
+        for design in different:
+            self._make_teachers(self._final(design))
+
+    def _say_what_does_not_count(self, designs: Sequence[Design], seeds: int) -> None:
+        """Trainings of before that were made with something else, and those of which that is not known."""
+        trainings = self._load().get("trainings", {})
+        keys = {self.key(design, replicate) for design in designs for replicate in range(seeds)}
+        known = [trainings[key].get("made_with") for key in sorted(keys & set(trainings))]
+        others = [made for made in known if made is not None and made != self.made_with]
+        if others:
+            parts = dict.fromkeys(part for made in others for part in different_parts(made, self.made_with))
+            _LOG.warning(
+                "%d earlier training%s made with another %s: not counted, and made again",
+                len(others),
+                " was" if len(others) == 1 else "s were",
+                " and ".join(parts),
+            )
+        if unknown := known.count(None):
+            _LOG.warning(
+                "%d training%s kept by an earlier version of naskd, which did not note the images and teachers they "
+                "were made with: counted without a check; remove %s to have all made again",
+                unknown,
+                " was" if unknown == 1 else "s were",
+                self.run_dir / RESULTS_FILE,
+            )
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """See :func:`naskd.runs.provenance.made_with`; as of the first use, when all teachers are there."""
+        if self._made_with is None:
+            self._made_with = made_with(self.context, self.test)
+        return self._made_with
+
+    def kept(self, design: Design, replicate: int = 0) -> tuple[Path, dict[str, Any]] | None:
+        """The student of a training that was done before with its entry, whatever it was made with; None without."""
+        training = self._load().get("trainings", {}).get(self.key(design, replicate))
+        if training is None or not is_kept_or_told(self.run_dir, training):
+            return None
+        return self.run_dir / str(training["file"]), dict(training)
+
+    def newest(self, design: Design) -> tuple[Path, dict[str, Any]] | None:
+        """The first student of a trial in the last retraining, whatever its epochs; None where it is in none."""
+        record = self._load()
+        files = [row["files"][0] for row in record.get("designs", ()) if row["number"] == design.number]
+        there = [
+            (self.run_dir / str(training["file"]), dict(training))
+            for training in record.get("trainings", {}).values()
+            if training["file"] in files and is_kept_or_told(self.run_dir, training)
+        ]
+        return there[0] if there else None
 
     def train(self, design: Design, replicate: int) -> Path:
         """Train a design once, unless that was done before, and keep what came of it.
@@ -120,13 +194,15 @@ class Retraining:
         Raises:
             InputError: The training diverged, or what the scheme deploys cannot be saved.
         """
+        self._make_teachers(self._final(design))
+        found = self.kept(design, replicate)
+        if found is not None and found[1].get("made_with") in (None, self.made_with):
+            return found[0]
+        training = self._train(design, replicate)
         record = self._load()
-        trainings = record.setdefault("trainings", {})
-        key = self.key(design, replicate)
-        if key not in trainings or not _is_kept(self.run_dir, trainings[key]):
-            trainings[key] = self._train(design, replicate)
-            self._store(record)
-        return self.run_dir / str(trainings[key]["file"])
+        record.setdefault("trainings", {})[self.key(design, replicate)] = training
+        self._store(record)
+        return self.run_dir / str(training["file"])
 
     def key(self, design: Design, replicate: int) -> str:
         """Names one training: equal designs, epochs and seeds are trained once."""
@@ -144,9 +220,7 @@ class Retraining:
         training = dataclasses.replace(design.config.training, epochs=self.epochs)
         return dataclasses.replace(design.config, training=training)
 
-    def _train(self, design: Design, replicate: int) -> dict[str, Any]:
-        config = self._final(design)
-        assert len(self.test)  # what cannot be read is said before hours of training
+    def _make_teachers(self, config: TrialConfig) -> None:
         for recipe in self.context.designs.recipes(config):
             if recipe.artifact_id not in self.context.resources.store:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
@@ -154,6 +228,9 @@ class Retraining:
                 if made.status != "complete":
                     kind = RunError if made.disk_full else InputError
                     raise kind(f"the {recipe.label} could not be made: {made.reason}")
+
+    def _train(self, design: Design, replicate: int) -> dict[str, Any]:
+        config = self._final(design)
         seed = derive_seed("retrain", self.context.resources.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
         as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained
@@ -171,13 +248,16 @@ class Retraining:
             ) from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
-        save_student(path, student, self.context.resources.data.class_names, seed=seed)
+        data = self.context.resources.data
+        shape = (data.in_channels, data.resolution, data.resolution)
+        save_student(path, student, data.class_names, shape, seed=seed)
         return {
             **metrics,
             "seed": seed,
             "test_accuracy": self._test_accuracy(student),
             "file": str(path.relative_to(self.run_dir)),
             "sha256": file_hash(path),
+            "made_with": self.made_with,
         }
 
     def _test_accuracy(self, network: nn.Module) -> float:
@@ -219,6 +299,7 @@ class Retraining:
             "seeds": seeds,
             "epochs": self.epochs,
             "n_test": len(self.test),
+            "made_with": self.made_with,
             "designs": rows,
             "teacher_test_accuracy": None,
             "matches_teacher": None,
@@ -268,42 +349,6 @@ class Retraining:
 
     def _store(self, record: dict[str, Any]) -> None:
         write_sealed(self.run_dir / RESULTS_FILE, record)
-
-
-def load_results(run_dir: Path) -> dict[str, Any]:
-    """What ``retrained.json`` of a run says, its single trainings under ``trainings``; nothing where there is none.
-
-    Raises:
-        DamagedError: It is not what was written.
-    """
-    path = run_dir / RESULTS_FILE
-    if not path.exists():
-        return {}
-    way_out = "restore it from a copy, or move it away and retrain: the same seeds give the same results"
-    record = read_sealed(path, way_out)
-    trainings = record.get("trainings", {})
-    if not (
-        isinstance(trainings, dict) and all(isinstance(t, dict) and "file" in t for t in trainings.values())
-    ):
-        raise DamagedError(f"{path} is damaged: it does not say what was trained; {way_out}")
-    return record
-
-
-def damaged_students(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
-    """Files of students, as ``retrained.json`` names them, that are not what was written."""
-    trainings = record.get("trainings", {}).values()
-    return [str(training["file"]) for training in trainings if not _is_kept(run_dir, training, told=False)]
-
-
-def _is_kept(run_dir: Path, training: Mapping[str, Any], *, told: bool = True) -> bool:
-    """Whether the student of a training is there and is what was written; earlier versions kept no hash of it."""
-    path = run_dir / str(training["file"])
-    if not path.is_file():
-        return False
-    whole = training.get("sha256") in (None, file_hash(path))
-    if told and not whole:
-        _LOG.warning("%s is damaged: its content is not what was written; it is trained again", path)
-    return whole
 
 
 def _last(value: float | None, sign: int) -> float:

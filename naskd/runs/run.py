@@ -1,48 +1,69 @@
-"""A run directory: what it holds, and what can be done with it."""
+"""A run directory: what it holds, and what can be done with it.
 
+Torch is imported by what trains or loads a network, so that a run is looked at at once.
+"""
+
+import numbers
+import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from naskd import report
-from naskd.networks.student_file import load_student
 from naskd.runs.choose import choose
-from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.opening import LEDGER_BYTES, STUDY_FILE, locked, lost_bytes, survey_resources
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining, damaged_students, load_results
+from naskd.runs.directory import LEDGER_BYTES, STUDY_FILE
+from naskd.runs.moved import check_places, located
+from naskd.runs.results import doubts, load_results
 from naskd.spec.datasets import DATASETS
-from naskd.spec.design import TrialConfig
 from naskd.spec.errors import DamagedError, InputError
-from naskd.spec.exports import EXPORTS
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
+from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
-from naskd.store.files import is_sealed, read_sealed
+from naskd.store.files import read_sealed
 from naskd.study.record import load_ledger, run_record
-from naskd.study.storage import JOURNAL_FILE, dashboard_target, quiet
-from naskd.trials.context import StudyContext
+from naskd.study.storage import JOURNAL_FILE, dashboard_target, lost_bytes, quiet
 
-load = load_student
-"""Load a retrained or exported student (``.safetensors``) as an ``nn.Module`` in evaluation mode."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from naskd.trials.context import StudyContext
 
 
-def open_run(path: str | Path) -> "Run":
-    """Open a run directory for looking, retraining and exporting.
+def load(path: str | Path) -> "nn.Module":
+    """Load a retrained or exported student (``.safetensors``) in evaluation mode.
 
     Raises:
-        InputError: There is no run.
+        InputError: It is no student's file.
+    """
+    from naskd.networks.student_file import load_student
+
+    return load_student(Path(path))
+
+
+def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
+    """Open a run directory for looking, retraining and exporting.
+
+    Args:
+        path: Of the directory, wherever it is now.
+        settings: ``key=value``, for files of the study that are elsewhere now and are not found:
+            ``data.root=/new/images``. Keys are those of :data:`naskd.runs.moved.PLACES`.
+
+    Raises:
+        InputError: There is no run, or a setting is about something else than a place.
     """
     quiet()
     path = Path(path)
-    if not (path / STUDY_FILE).is_file():
+    if not os.path.isfile(path / STUDY_FILE):
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
     known = read_sealed(path / STUDY_FILE, "naskd search STUDY.toml writes it anew")
-    if lost := lost_bytes(known, path):
+    if lost := lost_bytes(int(known.pop(LEDGER_BYTES, 0)), known.get("storage", "journal"), path):
         raise DamagedError(
             f"{path / JOURNAL_FILE} is damaged: its last {lost} bytes are missing; "
             "restore it from a copy, or search again to go on from what is left"
         )
-    return Run(path, StudySpec.from_dict({k: v for k, v in known.items() if k != LEDGER_BYTES}))
+    return Run(path, located(known, path, settings))
 
 
 class Run:
@@ -54,23 +75,31 @@ class Run:
         context: Loaded data and networks; None loads them when a retraining or an export first needs them.
     """
 
-    def __init__(self, path: Path, spec: StudySpec, context: StudyContext | None = None) -> None:
+    def __init__(self, path: Path, spec: StudySpec, context: "StudyContext | None" = None) -> None:
         self.path = path
         self.spec = spec
         self.stop_reason = ""
+        """Why the search that gave this run has ended; empty for one that was stopped, or opened."""
+        self.fell_short = False
+        """Whether it ended with less than what was asked: its budget, or all designs of its space."""
         self._context = context
 
     @property
-    def context(self) -> StudyContext:
+    def context(self) -> "StudyContext":
         """Data and networks of the study."""
         if self._context is None:
+            from naskd.runs.opening import survey_resources
+            from naskd.trials.context import StudyContext
+
+            check_places(self.spec, self.path)
             self._import_modules()
             _, resources = survey_resources(self.spec, self.path.parent)
             self._context = StudyContext.of(resources)
         return self._context
 
     def _import_modules(self) -> None:
-        for module in self.spec.modules:
+        """The modules, and the space too: it may register what its designs are made of."""
+        for module in (*self.spec.modules, self.spec.space.rpartition(":")[0]):
             import_file(self.spec.resolve(module))
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
@@ -95,7 +124,7 @@ class Run:
         if everything:
             record["warnings"] = self._warnings(record)
             record["retrained"] = self._retrained()
-            record["seed"] = self.spec.seed
+            record["seed"] = str(self.spec.seed)
         return record
 
     def front(self) -> list[dict[str, Any]]:
@@ -113,27 +142,31 @@ class Run:
             InputError: There is none of that number.
         """
         trials = self.trials()
+        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+            raise InputError(f"trial {number!r}: the number of a trial is a whole number, such as 0")
         if not 0 <= number < len(trials):
             raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
-        return trials[number]
+        return trials[int(number)]
 
     def best(
         self,
         *,
-        max_macs: float | None = None,
-        min_accuracy: float | None = None,
-        limits: Mapping[str, float] | None = None,
+        max_macs: float | str | None = None,
+        min_accuracy: float | str | None = None,
+        limits: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
         """The one to take: within limits on costs the most accurate, with a limit on accuracy the cheapest.
 
         Args:
-            max_macs: Multiply-accumulates of one image, at most.
+            max_macs: Multiply-accumulates of one image, at most; a number, or text such as ``"100k"``.
             min_accuracy: On the validation images, at least; a fraction.
             limits: By the name of an objective: at most this where it is minimised, at least where it is maximised.
 
         Raises:
             InputError: Nothing on the front qualifies; the message says what comes nearest.
         """
+        if limits is not None and not isinstance(limits, Mapping):
+            raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
         given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
@@ -144,7 +177,8 @@ class Run:
     def write_html(self, path: str | Path | None = None) -> Path:
         """One self-contained page; default ``report.html`` in the run directory."""
         target = Path(path) if path is not None else self.path / "report.html"
-        report.write_html(self.to_dict(everything=True), target)
+        # With what its commands are about, as a shell takes it from the folder that this process is in.
+        report.write_html({**self.to_dict(everything=True), "run": shlex.quote(str(self.path))}, target)
         return target
 
     def write_png(self, path: str | Path) -> Path:
@@ -157,34 +191,25 @@ class Run:
         return report.front_csv(self.to_dict())
 
     def _warnings(self, record: Mapping[str, Any]) -> list[str]:
-        found = []
-        teacher = self.spec.teacher
-        if teacher is not None and not teacher.trained_here and teacher.saw in ("unknown", "train+val"):
-            found.append(
-                "The teacher may have seen the validation images "
-                f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
-                "The test split is sealed all the same."
-            )
+        found = [
+            f"{called(teacher['name'])}: {warning}"
+            for teacher in record["teachers"]
+            for warning in teacher.get("warnings", ())
+        ]
+        foreign = [teacher for teacher in self.spec.teacher_specs().values() if not teacher.trained_here]
+        unsure = [teacher for teacher in foreign if teacher.saw in ("unknown", "train+val")]
+        found += [
+            f"The {called(teacher.name)} may have seen the validation images "
+            f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
+            "The test split is sealed all the same."
+            for teacher in unsure
+        ]
         data = self.spec.data
-        cut = data.root is not None and data.kind in DATASETS and not data.own_test
-        if cut and not (teacher is None or teacher.trained_here):
+        if unsure and data.root is not None and data.kind in DATASETS and not data.own_test:
             found.append(
                 "The test split was cut from the training folder, which a foreign teacher may have seen."
             )
-        return found + self._doubts()
-
-    def _doubts(self) -> list[str]:
-        """What cannot be relied on of the files of retrainings."""
-        retrained = load_results(self.path)
-        found = [
-            f"{file} is missing or damaged; naskd retrain and naskd export make it again."
-            for file in damaged_students(self.path, retrained)
-        ]
-        if retrained and not is_sealed(self.path / RESULTS_FILE):
-            found.append(
-                f"{RESULTS_FILE} was written by an earlier version, without a hash: damage to it would not be noticed."
-            )
-        return found
+        return found + doubts(self.path)
 
     def _retrained(self) -> dict[str, Any] | None:
         record = load_results(self.path)
@@ -192,14 +217,6 @@ class Run:
         return record if "designs" in record else None
 
     # --- taking away -------------------------------------------------------------------------------------------
-
-    def _design(self, trial: Mapping[str, Any]) -> Design:
-        if trial["config"] is None or trial["state"] != "COMPLETE":
-            raise InputError(
-                f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
-                + (f" ({trial['reason']})" if trial["reason"] else "")
-            )
-        return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
 
     def retrain(
         self,
@@ -222,24 +239,22 @@ class Run:
             and the teacher's (docs/reference/record.md). Students are kept in ``retrained/``.
 
         Raises:
-            InputError: A trial does not exist or is not complete.
+            InputError: A trial does not exist or is not complete, or data, split, teacher or code are not what the
+                search had.
         """
+        from naskd.runs.taking import retrain_trials
+
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
-        self.context.resources.compute.apply_threads()
-        retraining = Retraining(self.context, self.path, epochs or self.spec.retrain_epochs)
-        with locked(self.path):
-            found = retraining.run(
-                [self._design(t) for t in chosen],
-                self.spec.retrain.seeds if seeds is None else seeds,
-                observe,
-            )
+        seeds = self.spec.retrain.seeds if seeds is None else seeds
+        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe)
         self.write_html()
         return found
 
     def export(self, trial: int, format: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
         """Write the student of a trial as one file, and compare it with the original on real images.
 
-        The student is that of the design's first retraining; a design that was never retrained is trained now.
+        The student is that of the design's first retraining, else the one that the search has kept. A design of which
+        there is neither is trained now, which is refused where data, split, teacher or code are not the search's.
 
         Args:
             trial: Number.
@@ -247,19 +262,13 @@ class Run:
             path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
 
         Returns:
-            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``.
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``, and `origin`: ``retrained``,
+            ``search`` or ``trained``.
 
         Raises:
             ExportError: The exported model differs, or a package is missing.
             InputError: The trial cannot be exported, or `format` and `path` do not go together.
         """
-        self._import_modules()
-        given = None if path is None else Path(path)
-        name = format_of(given) if format is None else format
-        target = given or self.path / "exported" / f"trial{trial}{EXPORTS[name].suffix}"
-        check_export(name, target)
-        design = self._design(self.trial(trial))
-        self.context.resources.compute.apply_threads()
-        with locked(self.path):
-            source = Retraining(self.context, self.path, self.spec.retrain_epochs).train(design, 0)
-        return export_student(source, target, self.context.resources.data.val.images[:256], name)
+        from naskd.runs.taking import export_trial
+
+        return export_trial(self, trial, format, None if path is None else Path(path))

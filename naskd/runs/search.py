@@ -1,30 +1,43 @@
 """A search: a study, its ledger, and the executor that does its work."""
 
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
-from naskd.runs.opening import LEDGER_BYTES, STUDY_FILE, OpenStudy, locked, lost_bytes, open_study
+from naskd.runs.directory import LEDGER_BYTES, STUDY_FILE, locked
+from naskd.runs.moved import CODE, keep_code, study_record
+from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
-from naskd.spec.design import content_id
-from naskd.spec.errors import DamagedError, InputError
+from naskd.runs.starting import Start, checkpoint_store, problems
+from naskd.runs.students import STUDENTS, FrontKeeper
+from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.secrets import kept
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
-from naskd.spec.userfile import file_content_id
 from naskd.store.checkpoints import Checkpoints, CheckpointStore
 from naskd.store.files import read_sealed, write_sealed, write_whole
+from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
-from naskd.study.opening import known_identity
+from naskd.study.opening import forget_untrained, known_identity
+from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
-from naskd.study.space_sample import check_warm_start, methods_of_the_script, random_reference_point
-from naskd.study.storage import journal_bytes, open_storage, told_as_errors
+from naskd.study.storage import (
+    JOURNAL_FILE,
+    SQLITE_FILE,
+    journal_bytes,
+    lost_bytes,
+    open_storage,
+    told_as_errors,
+)
 from naskd.study.study import Study
+from naskd.trials.jobs import Job
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,27 +51,22 @@ def run_search(
 ) -> Run:
     """Run a study, or go on with it where it stopped; see :func:`naskd.launch.search`."""
     opened = open_study(spec, runs=run_dir.parent)
-    sample = opened.sample()
-    kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
+    start = Start(spec, run_dir, opened)
+    if found := problems(start):
+        raise InputError(found)
+    kinds = {term.kind for design, _ in start.sample.designs for term in design.distillation.terms}
     if opened.parts is not None:
         opened = opened.given(foreseen=tuple(sorted(kinds)))
-    if mistakes := check_warm_start(opened.space, spec, sample.parameters):
-        raise InputError("\n".join(mistakes))
-    if EXECUTORS[spec.execution.executor].elsewhere and (
-        left := methods_of_the_script(sample, spec.objectives)
-    ):
-        raise InputError(
-            f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
-            f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
-        )
-    with locked(run_dir):
+    begun = _Begun()
+    with _gone_unless(begun, run_dir), locked(run_dir):
         _warn_of_loss(run_dir)
         storage = open_storage(spec.storage, run_dir, writing=True)
-        identity = _identity(opened)
-        if opened.parts is not None:
-            # Of a run from before, its checkpoints are where its own identity says.
-            named = known_identity(spec, storage) or identity
-            opened = opened.given(checkpoints=_checkpoints(spec, run_dir, named))
+        if difference := forget_untrained(spec, storage, start.identity):
+            _LOG.warning(
+                "nothing was trained in run %r, which begins anew with: %s", spec.name, "; ".join(difference)
+            )
+            _forget_trainings(run_dir)
+        opened, keeper = _with_stores(opened, run_dir, known_identity(spec, storage) or start.identity)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
         source = Study(
@@ -66,54 +74,66 @@ def run_search(
             opened.space,
             storage,
             world.facts,
-            identity=identity,
-            reference_point=random_reference_point(sample, spec, world.n_classes, world.n_train),
-            observers=(SnapshotObserver(observe), *observers, *loggers),
+            identity=start.identity,
+            reference_point=start.reference_point,
+            observers=(begun, SnapshotObserver(observe), *observers, *loggers, *keeper),
             stopping=STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
             clock=world.clock,
         )
+        for each in keeper:
+            each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
             forget_ended(source, opened.parts.resources.checkpoints)
-        _write_study(spec, run_dir)
-        write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
+        _describe(spec, run_dir)
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
         try:
             with renewing(source.renew):
                 work(source)
         finally:
             source.release()
-            _write_study(spec, run_dir)
+            _describe_study(spec, run_dir)
     run = Run(run_dir, spec, opened.parts)
-    run.stop_reason = source.end_reason
+    run.stop_reason, run.fell_short = source.end_reason, source.fell_short
     run.write_html()
     return run
 
 
-def _checkpoints(spec: StudySpec, run_dir: Path, identity: Mapping[str, Any]) -> CheckpointStore:
-    """In the run directory, or where the study says, apart from those of other studies.
+def _with_stores(
+    opened: OpenStudy, run_dir: Path, identity: dict[str, Any]
+) -> tuple[OpenStudy, tuple[FrontKeeper, ...]]:
+    """A study whose trainings leave something in its run directory, and who keeps the students there in order.
 
-    Raises:
-        InputError: Nothing can be kept there.
+    Args:
+        opened: The study.
+        run_dir: Of its run.
+        identity: Of the run. Of one from before, its checkpoints are where its own identity says.
     """
-    given = spec.execution.checkpoints
-    if given is None:
-        return CheckpointStore(run_dir.absolute() / "checkpoints")
-    root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
-    store = CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}{question}{options}")
-    if spec.execution.checkpoint_every:
-        store.check()
-    return store
+    if opened.parts is None:
+        return opened, ()
+    spec, students = opened.spec, StudentStore(run_dir.absolute() / STUDENTS)
+    checkpoints = checkpoint_store(spec, run_dir, identity)
+    objectives = [OBJECTIVES[name] for name in spec.objectives]
+    return opened.given(checkpoints=checkpoints, students=students), (FrontKeeper(students, objectives),)
 
 
-def _write_study(spec: StudySpec, run_dir: Path) -> None:
+def _describe(spec: StudySpec, run_dir: Path) -> None:
+    """Write what a run directory says of its study."""
+    _describe_study(spec, run_dir)
+    write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
+    keep_code(spec, run_dir)
+
+
+def _describe_study(spec: StudySpec, run_dir: Path) -> None:
     ledger = {LEDGER_BYTES: journal_bytes(spec.storage, run_dir)}
-    write_sealed(run_dir / STUDY_FILE, {**spec.to_dict(), "base": str(spec.base), **ledger})
+    write_sealed(run_dir / STUDY_FILE, {**kept(study_record(spec, run_dir)), **ledger})
 
 
 def _warn_of_loss(run_dir: Path) -> None:
     """Say that the end of a journal is missing; a damaged ``study.json`` is written anew, and says nothing."""
-    with suppress(OSError, DamagedError):
-        if lost := lost_bytes(read_sealed(run_dir / STUDY_FILE), run_dir):
+    with suppress(OSError, ValueError):
+        known = read_sealed(run_dir / STUDY_FILE)
+        before = int(known.get(LEDGER_BYTES, 0))
+        if lost := lost_bytes(before, known.get("storage", "journal"), run_dir):
             _LOG.warning(
                 "the last %d bytes of the run's ledger are missing: the search goes on from what is left",
                 lost,
@@ -130,18 +150,40 @@ def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:
             checkpoints.remove(key)
 
 
-def _identity(opened: OpenStudy) -> dict[str, Any]:
-    """What a resume must find unchanged."""
-    spec, world = opened.spec, opened.world
-    files = [spec.space.rpartition(":")[0], *spec.modules]
-    teachers = {recipe.teacher: recipe.artifact_id for recipe in world.facts.teachers()}
-    identity = {
-        **spec.identity(),
-        "files": {name: file_content_id(spec.resolve(name)) for name in files},
-        "data_hash": world.data_hash,
-        "split_hash": world.split_hash,
-        "teacher_hash": None if spec.teacher is None else teachers.get(spec.teacher.name),
-    }
-    if spec.teachers:
-        identity["teacher_hashes"] = teachers
-    return dict(json.loads(json.dumps(identity)))
+def _forget_trainings(run_dir: Path) -> None:
+    """Remove states of trainings under another identity: a design of the same name must not go on from one.
+
+    Those of teachers stay. They are named by all that they depend on.
+    """
+    for folder in (run_dir / "checkpoints").glob("*-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Begun(StudyObserver):
+    """Notes whether any job was asked for."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+    def asked(self, job: Job) -> None:
+        """See :class:`~naskd.study.observer.StudyObserver`."""
+        self.any = True
+
+
+@contextmanager
+def _gone_unless(begun: _Begun, run_dir: Path) -> Iterator[None]:
+    """Take away a run directory that is made inside, when an error ends it before any work was asked for.
+
+    A cluster that cannot be reached is only found out then.
+    """
+    there = run_dir.exists()
+    try:
+        yield
+    except BaseException:
+        if not (there or begun.any):
+            for name in (STUDY_FILE, "space.py", JOURNAL_FILE, SQLITE_FILE, ".lock"):
+                (run_dir / name).unlink(missing_ok=True)
+            shutil.rmtree(run_dir / CODE, ignore_errors=True)
+            with suppress(OSError):  # somebody else's file may be there
+                run_dir.rmdir()
+        raise

@@ -9,7 +9,7 @@ from naskd.schemes import prerequisites as needs
 from naskd.schemes.prerequisites import Prerequisites
 from naskd.spec.design import DistillationSpec, KnowledgeTerm
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
-from naskd.spec.registry import Registry, imported, nearest
+from naskd.spec.registry import Registry, imported
 from naskd.spec.study import StudySpec
 
 NO_TEACHER = "the design asks for knowledge, but the study file has no [teacher]"
@@ -81,7 +81,7 @@ class SchemeCard:
         Args:
             distillation: Of the design.
             n_stages: Of its student.
-            study: Which teachers there are; None where that is not asked.
+            study: What its teachers are; None where that is not asked.
         """
         found = option_problems(self.options, distillation.scheme_options, f"scheme {self.name!r}")
         if n_stages < self.min_stages:
@@ -95,17 +95,10 @@ class SchemeCard:
     def _teacher_problems(self, distillation: DistillationSpec, study: StudySpec) -> list[str]:
         if not (self.asks_teachers(distillation) or self.needs_teacher):
             return []
-        known = study.teacher_specs()
-        if not known:
-            return [NO_TEACHER]
-        found = [
-            f"unknown teacher: the design names {name!r}; known: {', '.join(known)}{nearest(name, known)}"
-            for name in dict.fromkeys(distillation.teachers)
-            if name not in known
-        ]
-        if self.supervisor == "trajectory" and not found and not known[distillation.teachers[0]].trained_here:
-            found.append(f"scheme {self.name!r} needs a teacher that naskd trains, from an architecture")
-        return found
+        teacher = study.teacher_specs().get(distillation.teachers[0])
+        if self.supervisor == "trajectory" and teacher is not None and not teacher.trained_here:
+            return [f"scheme {self.name!r} needs a teacher that naskd trains, from an architecture"]
+        return []
 
 
 def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:

@@ -1,4 +1,4 @@
-"""What time it is: given to whoever asks for it, so that a study can run in made-up time.
+"""How time passes: given to whoever asks for it, so that a study can run in made-up time.
 
 It stands on the ground floor, since a study and an executor that replays a table look at the same clock.
 """
@@ -8,10 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time and lets it pass."""
-
-    def time(self) -> float:
-        """Seconds since the epoch of Unix, which hosts compare with each other."""
+    """Tells how much time has passed, and lets it pass. It tells no date: those of two hosts may differ."""
 
     def monotonic(self) -> float:
         """Seconds since any moment; never goes back."""
@@ -23,10 +20,6 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
-    def time(self) -> float:
-        """See :class:`Clock`."""
-        return time.time()
-
     def monotonic(self) -> float:
         """See :class:`Clock`."""
         return time.monotonic()
@@ -37,19 +30,10 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that goes on only when it is told to.
+    """A clock that goes on only when it is told to; it begins at 0."""
 
-    Args:
-        start: What :meth:`time` says at first, seconds; :meth:`monotonic` begins at 0.
-    """
-
-    def __init__(self, start: float = 0.0) -> None:
-        self._start = start
+    def __init__(self) -> None:
         self._passed = 0.0
-
-    def time(self) -> float:
-        """See :class:`Clock`."""
-        return self._start + self._passed
 
     def monotonic(self) -> float:
         """See :class:`Clock`."""

@@ -61,6 +61,31 @@ def identity(data: Mapping[str, Any]) -> dict[str, Any]:
             **others,
             **dict(_read_by(SAMPLERS, sampler.get("name"), sampler, _SAMPLER_FIELDS)),
         }
+    return without_places(found)
+
+
+def without_places(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without the paths of files, which are named by their content, and without what is said of teachers.
+
+    Earlier versions had the paths as they were written, so that ``./space.py`` was not ``space.py``.
+    """
+    found = dict(identity)
+    found.pop("modules", None)
+    if isinstance(found.get("space"), str):
+        found["space"] = found["space"].rpartition(":")[2]
+    if isinstance(found.get("teacher"), Mapping):
+        found["teacher"] = _teacher_without_places(found["teacher"])
+    if isinstance(found.get("teachers"), list | tuple):
+        found["teachers"] = [_teacher_without_places(teacher) for teacher in found["teachers"]]
+    return found
+
+
+def _teacher_without_places(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in teacher.items() if key not in ("sha256", "saw")}
+    if isinstance(found.get("builder"), str):
+        found["builder"] = found["builder"].rpartition(":")[2]
+    if found.get("checkpoint") is not None:
+        found["checkpoint"] = "a file"
     return found
 
 

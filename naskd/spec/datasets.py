@@ -1,5 +1,6 @@
 """The images of a study: what a study says of them, and cards of the kinds of data that can be read."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field
@@ -138,7 +139,7 @@ def _check_image_folder(given: Mapping[str, Any], base: Path) -> list[Problem]:
 
 def _class_folders(key: str, folder: str, base: Path) -> list[Problem]:
     path, got = absolute(folder, base), format_value(folder)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [Problem(key, got, f"an existing folder; there is no {path}", elsewhere(folder, base))]
     if problem := layout_problem(path, key):
         return [

@@ -9,7 +9,7 @@ import json
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.errors import InputError
@@ -17,13 +17,21 @@ from naskd.spec.option import Options
 
 STRICT = ConfigDict(extra="forbid", validate_default=True)
 
+
+def _plain_zero(value: float) -> float:
+    return value + 0.0  # -0.0 is 0.0, and has another name in JSON
+
+
 PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_plain_zero)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_plain_zero)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
+
+MOST_BLOCKS, MOST_CHANNELS, MOST_TIMES, MOST_STAGES = 1000, 65536, 1000.0, 100
+"""Of a stage and of a network: far above what anybody trains, so that a slip is an error and no endless build."""
 
 FIRST_FAMILY = "cnn"
 """The family of networks of an architecture that names none."""
@@ -35,8 +43,8 @@ class StageSpec:
 
     Args:
         block: Name of a registered block.
-        depth: Number of blocks, at least 1; the first one carries the stride.
-        width: Output channels of the stage.
+        depth: Number of blocks, 1 to 1,000; the first one carries the stride.
+        width: Output channels of the stage, 1 to 65,536.
         kernel: Side of the square kernel, odd.
         expansion: Ratio of a block's hidden width to its output width (``bottleneck``: below 1; to its input width for
             ``inverted_residual``: above 1); blocks without a hidden width ignore it.
@@ -45,10 +53,10 @@ class StageSpec:
     """
 
     block: str
-    depth: PositiveInt
-    width: PositiveInt
+    depth: Annotated[int, Field(ge=1, le=MOST_BLOCKS)]
+    width: Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
     kernel: Annotated[int, Field(ge=1, le=15)] = 3
-    expansion: Positive = 1.0
+    expansion: Annotated[float, Field(gt=0, le=MOST_TIMES, allow_inf_nan=False)] = 1.0
     stride: Literal[1, 2] = 1
     squeeze_excitation: bool = False
 
@@ -74,8 +82,8 @@ class ArchitectureSpec:
         options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
     """
 
-    stages: tuple[StageSpec, ...] = ()
-    stem_width: PositiveInt = 16
+    stages: Annotated[tuple[StageSpec, ...], Field(max_length=MOST_STAGES)] = ()
+    stem_width: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 16
     stem_kernel: Literal[1, 3, 5, 7] = 3
     stem_stride: Literal[1, 2] = 1
     # Written only where they say something: what was written before there were families is still what is written.
@@ -167,7 +175,7 @@ class TrainingSpec:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 3e-3
     weight_decay: NonNegative = 1e-2
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1), AfterValidator(_plain_zero)] = 0.9
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
     augmentation: Literal["none", "translate", "flip", "flip_translate", "resized_crop"] = "translate"
     mixing: Literal["none", "mixup", "cutmix"] = "none"

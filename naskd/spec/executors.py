@@ -1,5 +1,6 @@
 """Who runs the trials: cards of executors."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ class ExecutorCard:
         check: ``"module:function"``, or a function: what of ``[execution]`` does not go together. Called with the
             right ones of its keys by name and the folder of the study file; the keys of its problems are those of the
             table. It must not need torch.
+        able: ``"module:function"``, or a function: of the study's context, what of this machine does not suffice; it
+            raises an :class:`~naskd.spec.errors.InputError` or a :class:`~naskd.spec.errors.RunError` that says it.
+            Called before a search makes anything, after all that `check` says is right.
         brings: ``"module:function"``, or a function: from a study to the :class:`~naskd.trials.facts.World`
             that it runs in, for an executor that needs no images. "": images are loaded, and the executor is made
             of the study's context and the run directory.
@@ -41,6 +45,7 @@ class ExecutorCard:
     elsewhere: bool = False
     prepare: str | Callable[[], None] = ""
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
+    able: str | Callable[[Any], object] = ""
     brings: str | Callable[[Any], Any] = ""
 
 
@@ -58,11 +63,25 @@ def _check_processes(given: Mapping[str, Any], _: Path) -> list[Problem]:
 
 
 def _check_ray(given: Mapping[str, Any], _: Path) -> list[Problem]:
-    gpus = given.get("gpus_per_trial", 0)
-    if gpus <= 1 or not gpus % 1:
-        return []
-    allowed = "a whole number, or at most 1: a fraction shares one device"
-    return [Problem("gpus_per_trial", format_value(gpus), allowed)]
+    found = []
+    gpus, address = given.get("gpus_per_trial", 0), given.get("address")
+    if gpus > 1 and gpus % 1:
+        allowed = "a whole number, or at most 1: a fraction shares one device"
+        found.append(Problem("gpus_per_trial", format_value(gpus), allowed))
+    port = re.fullmatch(r"(?!\w+://)\S+:(\d{1,5})", address or "")
+    if address not in (None, "auto", "local") and not (port and 0 < int(port[1]) < 65536):
+        allowed = (
+            "HOST:PORT of its head, such as 10.0.0.1:6379, on a machine of the cluster; 'auto' or 'local'"
+        )
+        hint = "from elsewhere use `ray job submit`" if "://" in address else ""
+        found.append(Problem("address", format_value(address), allowed, hint))
+    try:
+        Path.home()
+    except RuntimeError:
+        # A container that is run by a number, without an entry for it among the users.
+        allowed = "with a home folder, where Ray keeps its token: set HOME to a folder that can be written to"
+        found.append(Problem("executor", format_value("ray"), allowed))
+    return found
 
 
 def _check_replay(given: Mapping[str, Any], base: Path) -> list[Problem]:
@@ -102,6 +121,7 @@ EXECUTORS.register(
         elsewhere=True,
         prepare="naskd.executors.local.server:start_server",
         check=_check_processes,
+        able="naskd.executors.local.processes:devices_for",
     )
 )
 EXECUTORS.register(
@@ -129,6 +149,7 @@ EXECUTORS.register(
         },
         elsewhere=True,
         check=_check_ray,
+        able="naskd.executors.ray.connect:check_cluster",
     )
 )
 EXECUTORS.register(

@@ -1,6 +1,7 @@
 """How two studies differ, line by line; what is compared is :meth:`naskd.spec.study.StudySpec.identity`."""
 
 import json
+import posixpath
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,15 @@ from naskd.spec import compat
 from naskd.spec.registry import Registry
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.stopping import STOPPING_RULES
+
+_MEANING = {
+    "data_hash": "images for training or validation are not those of before",
+    "split_hash": "the split is another: images came or went, or its settings changed",
+    "teacher_hash": "the teacher is another: its file, its code or its settings",
+    "teacher_hashes": "the teacher is another: its file, its code or its settings",
+    "files": "what the code does has changed; comments and layout do not count",
+}
+"""What a difference of hashes means, by the beginning of its key."""
 
 
 def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -17,12 +27,39 @@ def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
         old: Of a run, as this version or an earlier one wrote it.
         new: Of a study of this version.
     """
-    before, after = _flat(_with_defaults(compat.identity(old))), _flat(_with_defaults(new))
+    before, after = compat.identity(old), dict(new)
+    files = before.pop("files", None), after.pop("files", None)
+    if None not in files:
+        for side, left in zip((before, after), _different_files(*files), strict=True):
+            side.update({"files": left} if left else {})
+    one, other = _flat(_with_defaults(before)), _flat(_with_defaults(after))
     return [
-        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
-        for key in dict.fromkeys([*before, *after])
-        if before.get(key) != after.get(key)
+        _explained(f"{key}: {one.get(key, '(absent)')} -> {other.get(key, '(absent)')}")
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
     ]
+
+
+def _explained(line: str) -> str:
+    meaning = _MEANING.get(line.partition(":")[0].partition(".")[0])
+    return line if meaning is None else f"{line} ({meaning})"
+
+
+def _different_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is left of two tables of files, each named by one hash or by several, without those of equal content."""
+    before, after = ({posixpath.normpath(n): _names(ids) for n, ids in files.items()} for files in (old, new))
+    for name, ids in list(before.items()):
+        # Under its own name first; a file may also have moved.
+        there = [n for n in sorted(after, key=lambda n: n != name) if ids & after[n]]
+        if there:
+            del before[name], after[there[0]]
+    return {n: min(ids, default="") for n, ids in before.items()}, {
+        n: min(ids, default="") for n, ids in after.items()
+    }
+
+
+def _names(ids: object) -> set[str]:
+    return {ids} if isinstance(ids, str) else set(map(str, ids)) if isinstance(ids, list | tuple) else set()
 
 
 def _with_defaults(identity: Mapping[str, Any]) -> dict[str, Any]:

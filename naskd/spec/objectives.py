@@ -215,6 +215,8 @@ def reference_problems(point: Mapping[str, float], objectives: Sequence[str]) ->
             problems.append(Problem(key, got, f"objectives of the study: {', '.join(objectives)}"))
         elif OBJECTIVES[name].scale == "log" and value <= 0:
             problems.append(Problem(key, got, "a number above 0, since its scale is logarithmic"))
+        elif OBJECTIVES[name].unit == "fraction" and OBJECTIVES[name].maximise and not value < 1:
+            problems.append(Problem(key, got, "a fraction below 1, or nothing is better than it"))
     for name in objectives:
         if name not in point and (allowed := needs_reference(name)):
             problems.append(Problem(f"reference_point.{name}", "nothing", allowed))

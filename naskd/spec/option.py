@@ -78,7 +78,7 @@ class Option:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         above = -math.inf if self.above is None else self.above
-        return math.isfinite(value) and low <= value <= high and above < value
+        return -math.inf < value < math.inf and low <= value <= high and above < value
 
     def problem(self, value: object) -> str:
         """What is wrong with `value`: what it is and what is allowed; empty when nothing is."""
@@ -146,27 +146,41 @@ class Configured:
 
 def option_problems(known: Mapping[str, Option], given: Options, method: str) -> list[str]:
     """What is wrong with the options of a method, such as ``knowledge 'rkd'``; empty when nothing is."""
-    found = []
-    for name, value in given:
-        option = known.get(name)
-        if option is None:
-            names = (", ".join(sorted(known)) or "none") + nearest(name, known)
-            found.append(f"{method} has no option {name!r}; known: {names}")
-        elif problem := option.problem(value):
-            found.append(f"option {name!r} of {method} {problem}")
+    found = [problem for name, value in given if (problem := _problem(known, name, value, method))]
     missing = [name for name, option in known.items() if option.required and name not in dict(given)]
     return found + [f"{method} needs option {name!r}: {known[name].meaning}" for name in missing]
 
 
+def unknown_options(known: Mapping[str, Option], given: Options, method: str) -> list[str]:
+    """Those of :func:`option_problems` that are about names: of an option, or of one of its choices."""
+    return [
+        _problem(known, name, value, method)
+        for name, value in given
+        if name not in known
+        or (isinstance(value, str) and known[name].choices and not known[name].fits(value))
+    ]
+
+
+def _problem(known: Mapping[str, Option], name: str, value: object, method: str) -> str:
+    if name not in known:
+        names = (", ".join(sorted(known)) or "none") + nearest(name, known)
+        return f"{method} has no option {name!r}; known: {names}"
+    problem = known[name].problem(value)
+    return f"option {name!r} of {method} {problem}" if problem else ""
+
+
 def canonical_options(known: Mapping[str, Option], given: Options) -> Options:
-    """Sorted, without those that are at their default, in the option's own type; what is wrong stays as it is."""
+    """Sorted, each once, without those that are at their default, in the option's own type; what is wrong stays.
+
+    Of a name that is given twice the last value counts, as everywhere else.
+    """
     kept = []
-    for name, value in given:
+    for name, value in dict(given).items():
         option = known.get(name)
         if option is None or option.problem(value):
             kept.append((name, value))
         elif value != option.default:
-            kept.append((name, option.type(value)))
+            kept.append((name, option.type(value) + 0.0 if option.type is float else value))
     return tuple(sorted(kept))
 
 

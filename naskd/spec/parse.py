@@ -5,6 +5,7 @@ the study names. Nothing else of the user's is executed: whether a space file de
 read from its syntax tree.
 """
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,16 @@ from typing import Any
 from naskd.spec import tables
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
+from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
-from naskd.spec.study import STUDY_TYPE, StudySpec, StudyTable
-from naskd.spec.teachers import DEFAULT_NAME
+from naskd.spec.storages import storage_problems
+from naskd.spec.study import RUNS, STUDY_TYPE, TAKEN, StudySpec, StudyTable
+from naskd.spec.teachers import DEFAULT_NAME, normalisation_problems
+from naskd.spec.toml import Setting, read_file, read_setting
 from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
-from naskd.spec.validation import Problem, apply_setting, format_value, read_toml, schema_problems
+from naskd.spec.validation import Problem, format_key, format_value, schema_problems
+from naskd.spec.visible import visible_line
 
 
 class StudyFileError(InputError):
@@ -34,7 +39,9 @@ class StudyFileError(InputError):
         self.path = path
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{path}: {count}", *(f"  {problem}" for problem in problems)]))
+        super().__init__(
+            "\n".join([f"{visible_line(str(path))}: {count}", *(f"  {problem}" for problem in problems)])
+        )
 
 
 def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
@@ -42,17 +49,22 @@ def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
 
     Args:
         path: The TOML file.
-        settings: ``table.key=value`` overrides; the value is TOML, or else a string. Paths among them
-            are relative to the study file, as all paths of a study.
+        settings: ``table.key=value`` overrides. The value is read as TOML, and taken as it is typed where that is
+            none or the key holds text. Paths among them are relative to the study file, as all paths of a study.
 
     Raises:
         StudyFileError: With every problem found: TOML syntax, unknown keys and names, wrong types, values out of
             range, combinations that cannot work, files that are missing, modules that cannot be imported.
     """
-    data = _read(path)
-    problems = [problem for setting in settings if (problem := apply_setting(data, setting))]
+    data = read_file(path)
+    if isinstance(data, Problem):
+        raise StudyFileError(path, [data])
+    given, problems = _apply_settings(data, settings)
     base = Path(os.path.abspath(path)).parent
     problems += _import_modules(data.get("modules"), base)
+    for setting in given:
+        if not isinstance(setting.value, str) and tables.holds_text(setting.path):
+            setting.put(data, setting.text)
     common, options = tables.split_options(data)
     names = tables.name_problems(data)
     wrong_names = {problem.key for problem in names}
@@ -68,20 +80,30 @@ def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
         problems.sort(
             key=lambda p: order.index(top) if (top := re.split(r"[.\[]", p.key)[0]) in order else -1
         )
-        raise StudyFileError(path, list(dict.fromkeys(problems)))
+        raise StudyFileError(path, [_with_way_of_set(p, given) for p in dict.fromkeys(problems)])
     return STUDY_TYPE.validate_python({**tables.as_spec(common, options), "base": base})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = read_toml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        data = Problem("study file", f"bytes that are not text, at position {error.start}", "TOML in UTF-8")
-    except OSError as error:
-        data = Problem("study file", f"{path} ({error.strerror})", "the path of a readable TOML file")
-    if isinstance(data, Problem):
-        raise StudyFileError(path, [data])
-    return data
+def _apply_settings(data: dict[str, Any], settings: Sequence[str]) -> tuple[list[Setting], list[Problem]]:
+    """Put what ``--set`` was given into `data`: what could be put there, and what is wrong with the rest."""
+    given, problems = [], []
+    for text in settings:
+        setting = read_setting(text)
+        problem = setting if isinstance(setting, Problem) else setting.put(data, setting.value)
+        if problem is not None:
+            problems.append(problem)
+        elif isinstance(setting, Setting):
+            given.append(setting)
+    return given, problems
+
+
+def _with_way_of_set(problem: Problem, given: Sequence[Setting]) -> Problem:
+    """A problem of a value that ``--set`` took as text because it is no TOML says so."""
+    for setting in given:
+        if problem.key == format_key(setting.path) and setting.value == setting.text and not problem.hint:
+            way = '--set reads TOML, such as 3, 0.5, true or \'["a", "b"]\', and all else as text'
+            return dataclasses.replace(problem, hint=way)
+    return problem
 
 
 def _import_modules(modules: Any, base: Path) -> list[Problem]:
@@ -105,6 +127,11 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     problems += objective_problems(objectives)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
     problems += limit_problems(data.get("limits") or {})
+    problems += storage_problems(data.get("storage", StudySpec.storage))
+    if (name := data.get("name")) in TAKEN:
+        problems.append(
+            Problem("name", format_value(name), f"another name: {RUNS / name} is no run's folder")
+        )
     for key, teacher in _teachers(data):
         problems += _teacher_problems(key, teacher, data.get("data") or {})
     names = [teacher.get("name", DEFAULT_NAME) for _, teacher in _teachers(data)]
@@ -137,7 +164,7 @@ def _teacher_problems(place: str, teacher: Mapping[str, Any], data: Mapping[str,
             f"{key} = {format_value(teacher[key])}" for key in ("mean", "std") if key in teacher
         )
         problems.append(Problem(place, got, "one mean and one std for each channel of the images, 1 or 3"))
-    return problems
+    return problems + normalisation_problems(place, teacher)
 
 
 def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
@@ -150,10 +177,21 @@ def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
             problems += _function_problems(key, reference, base)
     for index, module in enumerate(data.get("modules", ())):
         problems += missing_file(f"modules[{index}]", module, base)
+    place = (data.get("execution") or {}).get("checkpoints")
+    if place is not None and "://" not in place:
+        problems += _folder_problems("execution.checkpoints", place, base)
     for key, teacher in _teachers(data):
         if "checkpoint" in teacher:
             problems += missing_file(f"{key}.checkpoint", teacher["checkpoint"], base)
     return problems
+
+
+def _folder_problems(key: str, folder: str, base: Path) -> list[Problem]:
+    try:
+        usable_folder(absolute(folder, base))
+    except InputError as error:
+        return [Problem(key, format_value(folder), "a folder that is there or can be made", str(error))]
+    return []
 
 
 def _function_problems(key: str, reference: str, base: Path) -> list[Problem]:

@@ -10,7 +10,8 @@ from naskd.spec.validation import Problem, format_value
 
 def absolute(path: str | Path, base: Path) -> Path:
     """A path of a study file, which is relative to the file's folder, as an absolute path."""
-    return Path(os.path.abspath(base / Path(path).expanduser()))
+    # Unlike pathlib's, this leaves the ~ where there is no such home, so that the path is one that does not exist.
+    return Path(os.path.abspath(base / os.path.expanduser(path)))
 
 
 def missing_file(key: str, file: str, base: Path) -> list[Problem]:
@@ -22,17 +23,25 @@ def missing_file(key: str, file: str, base: Path) -> list[Problem]:
         base: Folder of the study file.
     """
     path = absolute(file, base)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike pathlib's, these never raise: a path may be too long, or hold a null
         return []
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = names_in(path.parent)
     hint = nearest(path.name, beside).removeprefix("; ") or elsewhere(file, base)
     return [Problem(key, format_value(file), f"an existing file; there is no {path}", hint)]
+
+
+def names_in(folder: Path) -> list[str]:
+    """What a folder holds; nothing where it is none or cannot be read."""
+    try:
+        return os.listdir(folder)
+    except (OSError, ValueError):
+        return []
 
 
 def elsewhere(path: str, base: Path) -> str:
     """Paths are relative to the study file; in a shell, who types one may mean where they are."""
     here = Path(path).absolute()
-    if here.exists() and here != absolute(path, base):
+    if os.path.exists(here) and here != absolute(path, base):
         return f"paths are relative to the study file; did you mean {here}?"
     return ""
 

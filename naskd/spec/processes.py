@@ -1,5 +1,6 @@
 """Which process wrote something, and whether it still lives."""
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -16,6 +17,16 @@ def host() -> str:
         return socket.gethostname()
     number = namespace.removeprefix("pid:[").removesuffix("]")
     return socket.gethostname() + ("" if number == _HOSTS_NAMESPACE else f"/{number}")
+
+
+def writer_id() -> str:
+    """``PID-START-HOST`` of this process, for names of files that it writes; the host as eight digits."""
+    return f"{os.getpid()}-{start_time(os.getpid())}-{host_digits()}"
+
+
+def host_digits() -> str:
+    """Eight hexadecimal digits that name :func:`host`."""
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
 
 
 def start_time(pid: int) -> str:

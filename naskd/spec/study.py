@@ -22,6 +22,11 @@ from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
 RUNS = Path("runs")
 """Folder of all runs, where nothing else is said."""
 
+TAKEN = ("artifacts", "cache")
+"""Folders beside the runs, which all of them share: no study has these names."""
+
+MOST_EPOCHS = 10**6
+
 _FROZEN = ConfigDict(extra="forbid", validate_default=True)
 
 
@@ -68,7 +73,8 @@ Name = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="letters, digits, '-', '_' and '.', beginning with a letter or a digit",
+        max_length=200,
+        description="at most 200 letters, digits, '-', '_' and '.', beginning with a letter or a digit",
     ),
 ]
 Reference = Annotated[
@@ -230,7 +236,13 @@ class ExecutionSpec(Configured):
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
-        retries: How often a trial is run again when its worker dies, or alone on a device that was too full for it.
+        retries: How often a trial is run again when its worker, or the whole search, dies. Not of a native fault of its
+            own, such as a segmentation fault, which would come again.
+        trial_seconds: Wall time of one trial, at most; default no limit.
+        epoch_seconds: Wall time of one epoch of a trial or of a network that trials share, at most; all that comes
+            before the first epoch and after the last counts as one.
+        start_seconds: How long a worker may take to start, and a teacher to be built.
+        space_seconds: How long one call of the search space may take.
         callbacks: Names of registered loggers that follow the trials; see :mod:`naskd.spec.loggers`.
         options: Of the executor's card.
     """
@@ -240,7 +252,7 @@ class ExecutionSpec(Configured):
 
     executor: str = "serial"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: PositiveInt = 1
+    threads: Annotated[int, Field(ge=1, le=2**12)] = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", True, False] = "auto"
     device_data_bytes: Annotated[int, Field(ge=0)] | None = None
@@ -250,6 +262,10 @@ class ExecutionSpec(Configured):
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: Checkpoints | None = None
     retries: Annotated[int, Field(ge=0)] = 3
+    trial_seconds: Positive | None = None
+    epoch_seconds: Positive = 6 * 3600.0
+    start_seconds: Positive = 600.0
+    space_seconds: Positive = 60.0
     callbacks: Callbacks = ()
     options: Options = ()
 
@@ -263,8 +279,8 @@ class RetrainSpec:
         seeds: Fresh seeds for each design.
     """
 
-    epochs: PositiveInt | None = None
-    seeds: PositiveInt = 5
+    epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)] | None = None
+    seeds: Annotated[int, Field(ge=1, le=10**4)] = 5
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -296,7 +312,7 @@ class StudyTable:
     teachers: tuple[TeacherSpec, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0
     modules: tuple[UserFile, ...] = ()
-    epochs: PositiveInt = 20
+    epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)] = 20
     objectives: Objectives = ("val_accuracy", "macs")
     reference_point: Mapping[str, Finite] | None = None
     storage: Storage = "journal"
@@ -368,7 +384,7 @@ class StudySpec(StudyTable):
         Left out is what changes how much is searched, where, or what comes after: budget, executor,
         checkpoints, callbacks, storage, retraining, and the folder of the file. Device, threads, precision, recorded
         steps and what is banked are part of it, since the bits of a result depend on them. Options stand beside the
-        name that they belong to, those at their default left out.
+        name that they belong to, those at their default left out. Files are not named here: their content counts.
         """
         identity = self.to_dict()
         for key in ("base", "budget", "storage", "retrain"):
@@ -386,6 +402,9 @@ class StudySpec(StudyTable):
             for key in ("mixing", "mixing_alpha"):
                 if training.get(key) == getattr(TrainingSpec, key):
                     del training[key]
+            if teacher.get("state") is None:
+                teacher.pop("state", None)
+            teacher.pop("min_accuracy", None)  # asked of it, not what it is
         for teacher in [identity["teacher"]] if identity["teacher"] else []:
             for key, default in (("name", DEFAULT_NAME), ("source", None), ("options", [])):
                 if teacher.get(key) == default:
@@ -399,7 +418,17 @@ class StudySpec(StudyTable):
             identity[key] = {"name": chosen.name, **dict(chosen.options)}
         if self.stopping.name == StoppingSpec.name:
             del identity["stopping"]
-        return identity
+        return compat.without_places(identity)
+
+    def code(self) -> dict[str, Path]:
+        """The user's files of code, by their paths as the study names them: space, modules, builders of teachers."""
+        builders = [teacher.builder for teacher in self.teacher_specs().values() if teacher.builder]
+        names = [
+            self.space.rpartition(":")[0],
+            *self.modules,
+            *(builder.rpartition(":")[0] for builder in builders),
+        ]
+        return {name: self.resolve(name) for name in names}
 
 
 STUDY_TYPE = TypeAdapter(StudySpec)

@@ -15,13 +15,14 @@ from naskd.spec.loggers import LOGGERS
 from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.registry import imported
 from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
-from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec
+from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec, normalisation_problems
 from naskd.spec.validation import (
     Location,
     Problem,
     did_you_mean,
     format_key,
     format_value,
+    is_text,
     known_keys,
     unknown_key,
 )
@@ -159,6 +160,16 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
     return found
 
 
+def holds_text(path: Sequence[str]) -> bool:
+    """Whether the value of a key is text, by its field or by every option of that name; its modules are imported."""
+    if is_text(StudyTable, tuple(path)):
+        return True
+    specs: dict[str, type[Configured]] = {**TABLES, "teacher": TeacherSpec}
+    cards = specs[path[0]].CARDS if len(path) == 2 and path[0] in specs else ()
+    kinds = {card.options[path[1]].type for card in cards if path[1] in card.options}
+    return kinds == {str}
+
+
 def spec_problems(spec: StudySpec) -> list[str]:
     """What is wrong with the names and options of a study that came from no file; its modules are imported.
 
@@ -176,7 +187,8 @@ def spec_problems(spec: StudySpec) -> list[str]:
         (teacher, {name: getattr(teacher, name) for name in _fields(teacher)})
         for teacher in spec.teacher_specs().values()
     ]
-    for teacher, _ in teachers:
+    for teacher, fields in teachers:
+        found += map(str, normalisation_problems(teacher.name, fields))
         if teacher.source_name in TEACHER_SOURCES:
             method = f"{TEACHER_SOURCES.what} {teacher.source_name!r}"
             found += option_problems(teacher.card.options, teacher.options, method)

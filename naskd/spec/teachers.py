@@ -8,13 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from naskd.spec.design import STRICT, ArchitectureSpec, Positive, TrainingSpec
+from naskd.spec.design import STRICT, ArchitectureSpec, Fraction, Positive, TrainingSpec
 from naskd.spec.errors import InputError
 from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
+from naskd.spec.validation import Problem
 
 DEFAULT_NAME = "teacher"
 """Of a teacher that the study file gives no name, and of the one that a design means which names none."""
+
+
+def called(name: str) -> str:
+    """A teacher for people: ``teacher``, or ``teacher 'wide'`` where it has a name of its own."""
+    return "teacher" if name == DEFAULT_NAME else f"teacher {name!r}"
 
 
 @plain_dataclass(frozen=True)
@@ -70,6 +76,30 @@ OWN_KEYS = ("architecture", "builder", "torchvision")
 """Sources that have a key of their own."""
 
 
+def normalisation_problems(place: str, teacher: Any) -> list[Problem]:
+    """What is wrong with the `mean` and `std` of a teacher that may come from tools that count colours from 0 to 255.
+
+    Args:
+        place: Key of the teacher in the study file.
+        teacher: Its `mean` and `std`, each a sequence of numbers or None.
+    """
+    found, (mean, std) = [], (teacher.get("mean"), teacher.get("std"))
+    large = mean is not None and max(mean, default=0) > 1
+    for key, values in (("mean", mean), ("std", std)):
+        if not values or (key == "mean" and min(values) >= 0 and not large):
+            continue
+        if key == "std" and max(values) <= 1 and not (large and min(values) == 1):
+            continue
+        got = f"[{', '.join(f'{value:g}' for value in values)}]"
+        hint = ""
+        if min(values) >= 0:
+            scaled = ", ".join(f"{round(value / 255, 6):g}" for value in values)
+            hint = f"on the scale 0 to 255? Divided by 255 it is [{scaled}]"
+        low = "from 0 to 1" if key == "mean" else "above 0, to 1"
+        found.append(Problem(f"{place}.{key}", got, f"numbers {low}, of images on the [0, 1] scale", hint))
+    return found
+
+
 @dataclass(frozen=True, config=STRICT)
 class TeacherSpec(Configured):
     """A teacher: exactly one of `architecture`, `builder`, `torchvision` and `source` says where it comes from.
@@ -83,6 +113,8 @@ class TeacherSpec(Configured):
         weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by
             one of the study's classes and the network is fine-tuned on the training split as `training` says.
         checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
+        state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one
+            they are found by the network's names; where several fit, an average over the training (EMA) is taken.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
         training: For what naskd trains.
         seed: Of that training, apart from the study's so that several studies share a teacher.
@@ -90,6 +122,7 @@ class TeacherSpec(Configured):
         resolution: What the foreign network expects; images are resized to it.
         classes: The foreign network's class names in the order of its outputs; reordered to the data's.
         taps: Names of modules whose outputs are the stages; empty: found at each change of resolution.
+        min_accuracy: On the validation images, a fraction: a teacher with a `checkpoint` that has less is refused.
         saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
             ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
         source: Name of a registered teacher source, such as one of your own.
@@ -105,6 +138,7 @@ class TeacherSpec(Configured):
     torchvision: str | None = None
     weights: str | None = None
     checkpoint: str | None = None
+    state: Annotated[str, Field(min_length=1)] | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     training: TrainingSpec = field(default_factory=TrainingSpec)
     seed: Annotated[int, Field(ge=0)] = 0
@@ -114,6 +148,7 @@ class TeacherSpec(Configured):
     classes: tuple[str, ...] | None = None
     taps: tuple[str, ...] = ()
     saw: Literal["train", "other", "train+val", "unknown"] = "unknown"
+    min_accuracy: Fraction | None = None
     source: str | None = None
     options: Options = ()
 
@@ -137,6 +172,8 @@ class TeacherSpec(Configured):
             raise InputError("mean and std go together")
         if self.sha256 is not None and self.checkpoint is None:
             raise InputError("sha256 is the hash of checkpoint, which is missing")
+        if self.state is not None and self.checkpoint is None:
+            raise InputError("state is a place in checkpoint, which is missing")
 
     @property
     def source_name(self) -> str:

@@ -7,10 +7,10 @@ one process and neither needs to be on the Python path.
 import ast
 import hashlib
 import importlib.util
-import inspect
+import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import naskd
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 
 _PREFIX = "naskd_user_"
@@ -53,7 +53,7 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
             (the message names the line), or it defines no such function.
     """
     file, name = split_reference(reference)
-    path = base / Path(file).expanduser()
+    path = base / os.path.expanduser(file)
     found: Callable[..., Any] | None = getattr(import_file(path), name, None)
     if not callable(found):
         functions = defined_functions(path)
@@ -86,10 +86,10 @@ def import_file(path: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a user's file may raise, the answer is one line that says where
+        except USERS as error:  # whatever a user's file may raise, the answer is one line that says where
             del sys.modules[name]
             line = _line_of(error, path)
-            raise InputError(f"{path}:{line}: cannot be imported: {type(error).__name__}: {error}") from error
+            raise InputError(f"{path}:{line}: cannot be imported: {one_line(error)}") from error
     return module
 
 
@@ -139,28 +139,6 @@ def file_content_id(path: Path) -> str:
     """
     contents = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in with_siblings(path.resolve()))
     return hashlib.sha256("".join(contents).encode()).hexdigest()[:12]
-
-
-def foreign_code(implementations: Iterable[str | Callable[..., Any]]) -> list[str] | None:
-    """The contents of the files that define what was registered from outside naskd, sorted.
-
-    Args:
-        implementations: Of cards: classes, or ``"module:attribute"``.
-
-    Returns:
-        As of :func:`file_content_id`; None where something has no file, as in a notebook, or cannot be imported.
-    """
-    found = set()
-    for each in implementations:
-        module = (each if isinstance(each, str) else each.__module__).partition(":")[0]
-        if module.partition(".")[0] == "naskd":
-            continue
-        try:
-            file = inspect.getfile(importlib.import_module(module))
-            found.add(file_content_id(Path(file)))
-        except (ImportError, OSError, TypeError, ValueError):
-            return None
-    return sorted(found)
 
 
 @cache
@@ -214,7 +192,7 @@ def _imported_modules(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _line_of(error: Exception, path: Path) -> int:
+def _line_of(error: BaseException, path: Path) -> int:
     if isinstance(error, SyntaxError) and error.filename == str(path) and error.lineno:
         return error.lineno
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
@@ -230,11 +208,15 @@ def _folder_importable(folder: Path) -> Iterator[None]:
     the same name from another user's folder is forgotten first; its importers keep their reference.
     """
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
-    loaded = {name: Path(file) for name, file in files.items() if file}
-    others = {file.parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
+    loaded = {name: file for name, file in files.items() if file}
+    # A path of each module of thousands would take most of the time of an import.
+    others = {Path(file).parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
     for neighbour in {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}:
-        file = loaded.get(neighbour)
-        if file and (file.parent.parent if file.name == "__init__.py" else file.parent) in others:
+        file = Path(loaded.get(neighbour, ""))
+        if (
+            neighbour in loaded
+            and (file.parent.parent if file.name == "__init__.py" else file.parent) in others
+        ):
             for name in [n for n in loaded if n == neighbour or n.startswith(f"{neighbour}.")]:
                 del sys.modules[name]
     sys.path.insert(0, str(folder))

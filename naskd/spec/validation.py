@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import json
 import re
-import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from pydantic.fields import FieldInfo
 
 from naskd.spec.option import Configured, either, in_range
 from naskd.spec.registry import nearest
+from naskd.spec.secrets import redacted
+from naskd.spec.visible import visible_line
 
 Location = tuple[str | int, ...]
 """Keys and list positions from the top to a value."""
@@ -42,55 +43,8 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.key}: got {self.got}; allowed: {self.allowed}" + (
-            f"; {self.hint}" if self.hint else ""
-        )
-
-
-def read_toml(text: str) -> dict[str, Any] | Problem:
-    """Parsed TOML, or the line that is not TOML."""
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what = str(error)
-        place = re.search(r" \(at line (\d+), column \d+\)$", what)
-        lines = text.splitlines() or [""]
-        number = int(place[1]) if place else len(lines)
-        got = lines[min(number, len(lines)) - 1].strip()
-        reason = what[: place.start()] if place else what.removesuffix(" (at end of document)")
-        return Problem(f"line {number}", repr(got), 'TOML, such as epochs = 20 or name = "digits"', reason)
-
-
-def apply_setting(data: dict[str, Any], setting: str) -> Problem | None:
-    """Put ``key.path=value`` into `data`, in place; the value is TOML, else a string."""
-    key, equals, text = setting.partition("=")
-    try:
-        path = _single_path(tomllib.loads(f"{key} = 0"))
-    except tomllib.TOMLDecodeError:
-        path = ()
-    if not equals or not path or "\n" in key:
-        return Problem(repr(setting), "no key and value", "key=value or table.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    table = data
-    for depth, part in enumerate(path[:-1]):
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            return Problem(
-                repr(setting), f"{format_key(path[: depth + 1])}, which is not a table", "keys of tables"
-            )
-    table[path[-1]] = value
-    return None
-
-
-def _single_path(data: Any) -> tuple[str, ...]:
-    path: list[str] = []
-    while isinstance(data, dict):
-        ((key, data),) = data.items()
-        path.append(key)
-    return tuple(path)
+        hint = f"; {self.hint}" if self.hint else ""
+        return visible_line(redacted(f"{self.key}: got {self.got}; allowed: {self.allowed}{hint}"))
 
 
 def schema_problems(cls: type[Any], data: Mapping[str, Any]) -> tuple[list[Problem], dict[str, Any]]:
@@ -197,7 +151,7 @@ def format_key(path: Location) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as it would be written in TOML, shortened."""
+    """A value as it would be written in TOML, shortened, without its passwords."""
     if isinstance(value, Mapping):
         text = "{" + ", ".join(f"{format_key((k,))} = {format_value(v)}" for k, v in value.items()) + "}"
     elif isinstance(value, list):
@@ -205,7 +159,7 @@ def format_value(value: Any) -> str:
     elif isinstance(value, datetime.date | datetime.time):
         text = f"the date {value}"
     else:
-        text = json.dumps(value, ensure_ascii=False)
+        text = redacted(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 100 else text[:96] + " ..."
 
 
@@ -292,6 +246,16 @@ def _tables(annotation: Any) -> dict[str, list[str]]:
         return {}
     fields = get_type_hints(kind, include_extras=True).items()
     return {name: known_keys(field) for name, field in fields if dataclasses.is_dataclass(_unwrap(field)[0])}
+
+
+def is_text(cls: type[Any], path: Location) -> bool:
+    """Whether what stands at `path` is a string of any kind, so that nothing else than text can be meant.
+
+    Args:
+        cls: The dataclass of the whole file.
+        path: Of a key.
+    """
+    return _unwrap(_annotation(cls, path))[0] is str
 
 
 def _is_table(cls: type[Any], path: Location) -> bool:

@@ -210,46 +210,14 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_checkpoint(path: Path, sha256: str | None = None) -> "dict[str, Tensor]":
-    """Read a state dict with ``weights_only``, after checking its hash.
-
-    Args:
-        path: A ``torch.save`` file or a ``.safetensors`` file. A dictionary that holds the state under
-            ``state_dict``, ``model`` or ``model_state_dict`` is unwrapped, as is the ``module.`` prefix of
-            data-parallel training.
-        sha256: Expected hash, hexadecimal; None skips the check.
-
-    Raises:
-        InputError: The file is missing, has another hash, or holds no state dict.
-    """
+def _read(path: Path, sha256: str) -> "dict[str, Tensor]":
+    """The state dict that :meth:`ArtifactStore.save` wrote, as it is."""
     import torch
-    from safetensors.torch import load_file
 
     if not path.is_file():
-        raise InputError(f"checkpoint {path} does not exist")
-    if sha256 is not None:
-        found = file_hash(path)
-        if found != sha256.lower():
-            raise InputError(
-                f"checkpoint {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant"
-            )
-    try:
-        if path.suffix == ".safetensors":
-            data: Any = load_file(path)
-        else:
-            data = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, SafetensorError, ... by file format
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"checkpoint {path} cannot be read with weights_only=True: {why}") from error
-    data = _unwrapped(data)
-    if not isinstance(data, dict) or not data or not all(isinstance(v, torch.Tensor) for v in data.values()):
-        raise InputError(f"checkpoint {path} holds no state dict (a dictionary of tensors)")
-    parallel = all(key.startswith("module.") for key in data)
-    return {key.removeprefix("module.") if parallel else key: value for key, value in data.items()}
-
-
-def _unwrapped(data: Any) -> Any:
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(data, dict) and isinstance(data.get(key), dict):
-            return _unwrapped(data[key])
-    return data
+        raise InputError(f"stored network {path} does not exist")
+    if (found := file_hash(path)) != sha256:
+        raise InputError(
+            f"stored network {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant"
+        )
+    return dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec.errors import DamagedError
-from naskd.spec.processes import host, start_time
+from naskd.spec.processes import host_digits, start_time, writer_id
 
 SEAL = "seal"
 """Key of a JSON record under which its hash stands."""
@@ -133,7 +133,7 @@ def out_of_space(error: BaseException) -> bool:
 def beside(path: Path) -> Path:
     """A name beside `path` that no other call gives, with its suffix, and with this process in it."""
     count = next(_counts())
-    return path.with_name(f".partial-{_writer()}-{count}-{path.name[-_LONGEST_NAME:]}")
+    return path.with_name(f".partial-{writer_id()}-{count}-{path.name[-_LONGEST_NAME:]}")
 
 
 def process_folder() -> Path:
@@ -146,7 +146,7 @@ def process_folder() -> Path:
 
 @cache
 def _process_folder(pid: int) -> Path:
-    folder = Path(tempfile.mkdtemp(prefix=f"naskd-{_writer()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"naskd-{writer_id()}-"))
 
     def remove() -> None:
         if os.getpid() == pid:  # a process that was forked from this one inherits what is done at the end
@@ -159,10 +159,6 @@ def _process_folder(pid: int) -> Path:
 @cache
 def _counts() -> Iterator[int]:
     return iter(range(10**9))
-
-
-def _writer() -> str:
-    return f"{os.getpid()}-{start_time(os.getpid())}-{_hash(host().encode())[:8]}"
 
 
 def leftovers(*folders: Path) -> list[Path]:
@@ -188,7 +184,7 @@ def _is_left(path: Path, pattern: re.Pattern[str]) -> bool:
     if match is None:
         return False
     pid, start, where = match.groups()
-    if where == _hash(host().encode())[:8]:
+    if where == host_digits():
         return start_time(int(pid)) != start
     try:
         return time.time() - path.lstat().st_mtime > _FOREIGN_SECONDS

@@ -6,14 +6,17 @@ from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
-from naskd.schemes import SCHEMES
+from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.spec.design import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.registry import nearest
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.trials.measures import Measured, ObjectiveError, objective_value
-from naskd.trials.methods import canonical, methods_of
+from naskd.trials.methods import canonical, methods_of, unknown_settings
+
+REGISTERED_BY_MODULES = "a method of your own is known when its file is named in the study's modules"
 
 
 def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
@@ -23,12 +26,32 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     defaults, so that designs that train equally have one ``config_id``.
 
     Raises:
-        UnknownNameError: A network family, block, knowledge loss or scheme is unknown.
+        UnknownNameError: A network family, block, knowledge loss, scheme, option or teacher is unknown.
     """
     for registry, name in methods_of(config):
-        registry[name]
+        try:
+            registry[name]
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{error} ({REGISTERED_BY_MODULES})") from None
+    if unknown := unknown_settings(config):
+        raise UnknownNameError(unknown[0])
     training = dataclasses.replace(config.training, epochs=spec.epochs)
-    return canonical(dataclasses.replace(config, training=training))
+    settled = canonical(dataclasses.replace(config, training=training))
+    _check_teachers(config.distillation, settled.distillation, spec)
+    return settled
+
+
+def _check_teachers(given: DistillationSpec, settled: DistillationSpec, spec: StudySpec) -> None:
+    scheme, known = SCHEMES[settled.scheme], spec.teacher_specs()
+    asked = scheme.asks_teachers(settled) or scheme.needs_teacher
+    if asked and not known:
+        raise UnknownNameError(NO_TEACHER)
+    # A design that asks nobody names the default; whoever writes another name means a teacher of the study.
+    for name in given.teachers if asked or given.teachers != DistillationSpec().teachers else ():
+        if name not in known:
+            raise UnknownNameError(
+                f"unknown teacher {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}"
+            )
 
 
 def design_today(stored: Mapping[str, Any], study_seed: int) -> tuple[str, int] | None:

@@ -13,12 +13,14 @@ from naskd.spec.errors import InputError
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
-from naskd.study.admission import count_kinds, problems, settle
+from naskd.study.admission import count_kinds, problems
 from naskd.study.drivers import Drivers
 from naskd.study.ledger import Design, Ledger
+from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.samplers import build_sampler
 from naskd.study.shared_networks import SharedNetworks
 from naskd.study.space import Space
+from naskd.study.stalls import RandomDesigns, Stall
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job
 
@@ -33,11 +35,11 @@ class Asking:
         study: Whose sampler is asked; it is set here.
         ledger, drivers, networks: Of the study.
         clock: Of this host.
-        owner: Who this driver is.
         looked: Called after a design was turned away.
 
     Attributes:
         stop_reason: Why the space has nothing more to give; empty while it may have.
+        exhausted: Whether that is because all its designs were tried.
     """
 
     def __init__(
@@ -50,28 +52,41 @@ class Asking:
         drivers: Drivers,
         networks: SharedNetworks,
         clock: Clock,
-        owner: str,
         looked: Callable[[], None],
     ) -> None:
         self.spec = spec
         self.space = space
         self.stop_reason = ""
+        self.exhausted = False
         self._facts = facts
         self._study = study
         self._ledger = ledger
         self._drivers = drivers
         self._networks = networks
         self._clock = clock
-        self._owner = owner
         self._looked = looked
         self._streak: list[str] = []
+        self._stall = Stall()
+        self._random = RandomDesigns(spec, space, facts, ledger, drivers)
         self._sampler_from: int | None = len(ledger.trials())
-        study.sampler = build_sampler(spec.sampler, spec.seed, self._sampler_from)
+        self._sampler = study.sampler = build_sampler(spec.sampler, spec.seed, self._sampler_from)
 
     def propose(self) -> Job | None:
-        """One proposal of the sampler: a job, or None when it was turned away or has to wait."""
+        """One proposal of the sampler: a job, or None when it was turned away or has to wait.
+
+        A sampler that repeats itself is given a design drawn at random; without one that is new, the search ends.
+        """
+        given = None
+        if self._stall.is_on and not self._drivers.waiting_again:
+            given = self._random.parameters()
+            if given is None:
+                self._end_of_space()
+                return None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            if given is not None:
+                # The sampler is asked all the same: one with generations keeps count of them.
+                self._study.sampler = optuna.samplers.PartialFixedSampler(given, self._sampler)
             trial = self._study.ask()
         has_rivals = self._drivers.hold(trial.number)
         try:
@@ -80,6 +95,20 @@ class Asking:
             # Another driver took it for one that a dead driver has left.
             self._ledger.held.discard(trial.number)
             return None
+        finally:
+            self._study.sampler = self._sampler
+
+    @property
+    def fell_short(self) -> bool:
+        """Whether nothing more is proposed, for another reason than that all designs were tried."""
+        return bool(self.stop_reason) and not (self.exhausted and self._ledger.trained)
+
+    def _end_of_space(self) -> None:
+        self.exhausted = True
+        self.stop_reason = (
+            "all designs of the space that can be trained were tried: "
+            f"{self._random.drawn:,} random draws gave no other"
+        )
 
     def turn_away(self, number: int, reason: str) -> None:
         """End a trial that is not trained; many in a row end the search."""
@@ -97,12 +126,14 @@ class Asking:
         began = self._clock.monotonic()
         if self._sampler_from is not None and self._sampler_from != trial.number:
             # Drivers that begin together would propose the same: the first own number is nobody else's.
-            self._study.sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
+            self._sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
+            self._study.sampler = self._sampler
         self._sampler_from = None
-        trial.set_user_attr("owner", self._owner)
-        trial.set_user_attr("lease", self._drivers.lease())
+        self._drivers.heartbeats.sign(trial)
         config, reason = self._design(trial)
         if config is None:
+            if not optuna_private.was_enqueued(trial):
+                self._stall.turned_away(trial.params, duplicate=reason.startswith("duplicate: "))
             self.turn_away(trial.number, reason)
             return None
         seed = trial_seed(self.spec.seed, config.config_id)
@@ -115,6 +146,7 @@ class Asking:
         if has_rivals and not self._is_ours(trial.number, (config.config_id, seed)):
             return None
         self._streak.clear()
+        self._stall.admitted()
         requires = tuple(recipe.artifact_id for recipe in self._facts.recipes(config))
         job = Job(str(trial.number), "trial", config, seed, config.training.epochs, requires=requires)
         return self._networks.begin(job)
@@ -132,32 +164,24 @@ class Asking:
         return True
 
     def _design(self, trial: optuna.Trial) -> tuple[TrialConfig | None, str]:
-        """The settled design of a proposal, or why it is turned away."""
+        """The settled design of a proposal, or why it is turned away.
+
+        Raises:
+            InputError: The space is broken, or a name is unknown.
+        """
         try:
-            with warnings.catch_warnings():
-                # An enqueued value out of range only warns; it is turned away below.
-                warnings.simplefilter("ignore")
-                proposed = self.space(trial)
-        except optuna.TrialPruned as pruned:
-            return None, f"pruned by the space: {pruned}"
-        except ValueError as error:
-            return None, f"invalid: {str(error).splitlines()[0]}"
-        except UpdateFinishedTrialError:
+            config = design_of(self.space, trial, self.spec)
+            for name, distribution in trial.distributions.items():
+                if not optuna_private.contains(distribution, trial.params[name]):
+                    return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
+            with refusals(self.spec):
+                found = problems(self._facts.measured(config), self.spec)
+                found = found or self._facts.design_problems(config)
+        except TurnedAwayError as turned_away:
+            return None, str(turned_away)
+        except InputError as error:
+            self._ledger.end(trial.number, TrialState.FAIL, str(error))
             raise
-        except Exception as error:  # a user's space may raise anything; the answer names it
-            raise self._broken_space(trial, f"raised {type(error).__name__}: {error}") from error
-        if not isinstance(proposed, TrialConfig):
-            what = f"returned {type(proposed).__name__}; it must return a TrialConfig"
-            raise self._broken_space(trial, what)
-        for name, distribution in trial.distributions.items():
-            if not optuna_private.contains(distribution, trial.params[name]):
-                return None, f"out of range: {name} = {trial.params[name]!r}, allowed: {distribution}"
-        try:
-            config = settle(proposed, self.spec)
-            found = problems(self._facts.measured(config), self.spec)
-            found = found or self._facts.design_problems(config)
-        except ValueError as error:
-            return None, f"invalid: {str(error).splitlines()[0]}"
         if found:
             return None, found[0]
         design = config.config_id, trial_seed(self.spec.seed, config.config_id)
@@ -167,8 +191,3 @@ class Asking:
         if reason := self._networks.unmade_reason(needs):
             return None, reason
         return config, ""
-
-    def _broken_space(self, trial: optuna.Trial, what: str) -> InputError:
-        message = f"the search space {self.spec.space} {what}"
-        self._ledger.end(trial.number, TrialState.FAIL, message)
-        return InputError(message)

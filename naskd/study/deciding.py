@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.study.curves import Curves
 from naskd.study.stopping import StoppingRule
 from naskd.trials.jobs import Decision, Job
@@ -41,10 +41,8 @@ class Deciding:
             return Decision.STOP  # another driver runs it again: its result would be dropped
         try:
             decision = self._rule.decide(trial, trial.curve, self._curves)
-        except Exception as error:  # a user's rule may raise anything; the answer names it
-            raise InputError(
-                f"stopping rule {self._name!r} raised {type(error).__name__}: {error}"
-            ) from error
+        except USERS as error:  # a user's rule may raise anything; the answer names it
+            raise InputError(f"stopping rule {self._name!r} raised {one_line(error)}") from error
         if not isinstance(decision, Decision):
             raise InputError(f"stopping rule {self._name!r} returned {decision!r}; it must return a Decision")
         if decision is Decision.CONTINUE or epoch >= job.until_epoch:

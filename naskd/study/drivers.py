@@ -13,12 +13,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from naskd.spec.clock import Clock
-from naskd.study.leases import LEASE_SECONDS, is_alive
+from naskd.study.heartbeats import Heartbeats
+from naskd.study.leases import LEASE_SECONDS, process_lives
 from naskd.study.ledger import Design, Ledger, reported_epochs
 from naskd.trials.jobs import TrialResult
 
-MAX_RETRIES = 3
-"""How often a design whose process died is run again before it counts as the cause."""
 CLAIM_SECONDS = 1.0
 """A running trial without an owner is given this long to name one: its driver may just be about to."""
 CHOOSING_SECONDS = 10.0
@@ -31,14 +30,19 @@ class Drivers:
     Args:
         ledger: That they share; all trials that are open here are read through :meth:`refresh`.
         clock: Of this host.
+        retries: How often a design whose process died is run again before it counts as the cause.
+        owner: Who this driver is.
 
     Attributes:
+        heartbeats: Signs of life, this driver's and those of others.
         alone: Whether no other driver has been seen since the ledger was opened.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock, retries: int, owner: str) -> None:
+        self._max_retries = retries
         self._ledger = ledger
         self._clock = clock
+        self.heartbeats = Heartbeats(ledger, clock, owner)
         self.alone = True
         self._opened = False
         self._retries: dict[int, int] = {}
@@ -48,7 +52,15 @@ class Drivers:
 
     def refresh(self) -> None:
         """Take in what is new: trials that were not there, and those that were not finished."""
-        for trial in self._ledger.read():
+        changed = self._ledger.read()
+        self.heartbeats.listen(
+            trial
+            for number, trial in self._ledger.open_trials.items()
+            if trial.state is TrialState.RUNNING
+            and number not in self._ledger.held
+            and "owner" in trial.user_attrs
+        )
+        for trial in changed:
             self._take_in(trial)
             self.alone = self.alone and not self._tells_of_others(trial)
         if not (self._opened and self.alone):
@@ -155,19 +167,6 @@ class Drivers:
 
     # --- leases ------------------------------------------------------------------------------------------------
 
-    def lease(self) -> float:
-        """When the lease of a trial ends that is taken or renewed now; seconds since the epoch of Unix."""
-        return self._clock.time() + LEASE_SECONDS
-
-    def renew(self) -> None:
-        """Renew the leases of the trials that this driver holds. May be called by another thread."""
-        with self._ledger.one_sync():
-            for number in tuple(self._ledger.held):
-                try:
-                    self._ledger.write(number, "lease", self.lease())
-                except UpdateFinishedTrialError:
-                    continue  # told a moment ago, or taken over: who holds it finds out
-
     def _is_orphan(self, trial: FrozenTrial) -> bool:
         if trial.state is not TrialState.RUNNING or trial.number in self._ledger.held:
             return False
@@ -175,7 +174,8 @@ class Drivers:
         if "owner" not in attrs:
             # By this machine's own clock: that of another host may be wrong.
             return self._clock.monotonic() - self._unsigned[trial.number] >= CLAIM_SECONDS
-        return not is_alive(attrs["owner"], attrs.get("lease", 0.0), self._clock.time())
+        lives = process_lives(attrs["owner"])
+        return self.heartbeats.silence(attrs["owner"]) >= LEASE_SECONDS if lives is None else not lives
 
     # --- running again -----------------------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ class Drivers:
         # further comes to its end, however often machines are taken away.
         innocent = attrs.get("blocked", False) or self._got_further(trial)
         retries = attrs.get("retries", 0) + (not innocent)
-        if retries <= MAX_RETRIES:
+        if retries <= self._max_retries:
             self.run_again(trial.number, "orphaned: its process ended; run again", retries=retries)
             return
         reason = f"its process died {retries} times without getting further"

@@ -19,6 +19,7 @@ Design = tuple[str, int]
 
 _ARTIFACT = "artifact:"
 _EPOCH = "epoch:"
+_HEARTBEAT = "heartbeat:"
 
 
 def booked_artifacts(user_attrs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -125,6 +126,14 @@ class Ledger:
             self.read_artifacts()
         return artifact_id in self.artifacts
 
+    def heartbeats(self) -> dict[str, int]:
+        """What each driver has counted up to, by owner, as of now."""
+        return {
+            key.removeprefix(_HEARTBEAT): value
+            for key, value in self._study.user_attrs.items()
+            if key.startswith(_HEARTBEAT)
+        }
+
     @property
     def booked(self) -> Sequence[int]:
         """Numbers of the trials whose training has ended, in the order in which that became known."""
@@ -174,6 +183,10 @@ class Ledger:
             UpdateFinishedTrialError: Another driver has closed the trial.
         """
         optuna_private.set_trial_attribute(self._study, number, key, value)
+
+    def write_heartbeat(self, owner: str, count: int) -> None:
+        """Say that a driver lives."""
+        self._study.set_user_attr(_HEARTBEAT + owner, count)
 
     def write_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Note an epoch of a running trial, so that other drivers see it. What a power cut takes of it comes again.

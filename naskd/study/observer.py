@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
+from naskd.spec.errors import USERS, one_line
 from naskd.study.snapshot import Snapshot
 from naskd.trials.jobs import Job, TrialResult
 
@@ -96,12 +97,11 @@ class Observers(StudyObserver):
         for position, observer in enumerate(self._observers):
             try:
                 call(observer)
-            except Exception as error:  # whatever it raises, the search is worth more than who looks on
+            except USERS as error:  # whatever it raises, the search is worth more than who looks on
                 if position not in self._warned:
                     self._warned.add(position)
                     _LOG.warning(
-                        "observer %s raised %s: %s; the search goes on, and further errors of it are not told",
+                        "observer %s raised %s; the search goes on, and further errors of it are not told",
                         observer.name,
-                        type(error).__name__,
-                        error,
+                        one_line(error),
                     )

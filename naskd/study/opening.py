@@ -1,11 +1,12 @@
 """Creating a study in its storage, and opening it again: only as what it was."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
+from optuna.trial import TrialState
 
 from naskd.spec.clock import Clock
 from naskd.spec.errors import InputError, RunError
@@ -17,6 +18,8 @@ from naskd.study.drivers import CLAIM_SECONDS
 from naskd.study.seals import check_study, study_seal
 
 SCHEMA_VERSION = 1
+OWN_STORAGES = ("journal", "sqlite")
+"""Those inside of a run directory, whose lock keeps other drivers away."""
 
 
 def open_study(
@@ -68,22 +71,71 @@ def open_study(
         return study
     check_study(study.user_attrs)
     if difference := identity_difference(known, dict(identity)):
-        lines = "\n  ".join(difference)
-        raise InputError(
-            f"run {spec.name!r} was started differently and cannot be resumed:\n  {lines}\n"
-            "undo the change, or start a new run with another name or --out"
-        )
+        raise InputError(refusal(spec.name, difference))
     return study
 
 
 def known_identity(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dict[str, Any] | None:
     """The identity of a study as its storage holds it, whatever version wrote it; None where it holds none."""
+    study = _there(spec, storage)
+    found = None if study is None else study.user_attrs.get("identity")
+    return None if found is None else dict(found)
+
+
+def refusal(name: str, difference: Sequence[str]) -> str:
+    """Why a run cannot be gone on with, and what to do."""
+    lines = "\n  ".join(difference)
+    return (
+        f"run {name!r} was started differently and cannot be resumed:\n  {lines}\n"
+        "undo the change, or start a new run with another name or --out"
+    )
+
+
+def difference_to(
+    spec: StudySpec, storage: optuna.storages.BaseStorage, identity: Mapping[str, Any]
+) -> list[str]:
+    """What a resume would be refused for; nothing where there is no study, or one in which nothing was trained."""
+    study = _there(spec, storage)
+    return [] if study is None or not _trained(spec, study) else _difference(study, identity)
+
+
+def forget_untrained(
+    spec: StudySpec, storage: optuna.storages.BaseStorage, identity: Mapping[str, Any]
+) -> list[str]:
+    """Remove a study of another identity in which nothing was trained, so that it can be created as it is now.
+
+    A first start with a wrong teacher, or with a space of which every training fails, must not bind all later ones.
+
+    Returns:
+        How the two differ; empty where nothing was removed.
+    """
+    study = _there(spec, storage)
+    difference = [] if study is None or _trained(spec, study) else _difference(study, identity)
+    if difference:
+        optuna.delete_study(study_name=spec.name, storage=storage)
+    return difference
+
+
+def _there(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:
     try:
-        study = optuna.load_study(study_name=spec.name, storage=storage)
+        return optuna.load_study(study_name=spec.name, storage=storage)
     except KeyError:
         return None
-    found = study.user_attrs.get("identity")
-    return None if found is None else dict(found)
+
+
+def _difference(study: optuna.Study, identity: Mapping[str, Any]) -> list[str]:
+    known = study.user_attrs.get("identity")
+    return [] if known is None else identity_difference(known, identity)
+
+
+def _trained(spec: StudySpec, study: optuna.Study) -> bool:
+    """Whether a study holds results, or may get some from a driver that lives."""
+    shared = spec.storage not in OWN_STORAGES  # else the run's lock says that nobody else is at it
+    return any(
+        (shared and trial.state is TrialState.RUNNING)
+        or trial.user_attrs.get("result", {"status": "failed"})["status"] != "failed"
+        for trial in study.get_trials(deepcopy=False)
+    )
 
 
 def _await_creation(study: optuna.Study, clock: Clock) -> None:

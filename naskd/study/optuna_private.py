@@ -46,6 +46,11 @@ def set_trial_attribute(study: optuna.Study, number: int, key: str, value: Any) 
     storage.set_trial_user_attr(trial_id, key, value)
 
 
+def was_enqueued(trial: optuna.Trial) -> bool:
+    """Whether somebody has given the parameters of a trial, rather than the sampler."""
+    return "fixed_params" in trial.storage.get_trial_system_attrs(trial._trial_id)
+
+
 def fail_waiting(study: optuna.Study, trial: FrozenTrial) -> None:
     """End a trial that waits: ``Study.tell`` takes running ones only.
 

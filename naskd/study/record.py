@@ -1,5 +1,6 @@
 """The run record: all that a study's ledger says, as plain data. Reports and scripts read nothing else."""
 
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,15 @@ from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import SCHEMA_VERSION
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, told_as_errors
+from naskd.trials.jobs import training_key
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 """Metrics of a trial that every record has, whatever the objectives."""
+
+IMPORTANCE_TRIALS = 400
+"""Complete trials that importances are computed from, at most."""
+FEWEST_TREES, MOST_TREES = 16, 64
+"""Of the forests that explain an objective: many for few trials."""
 
 
 @told_as_errors()
@@ -45,6 +52,25 @@ def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objectiv
     """
     kept = {data["name"]: data for data in study.user_attrs.get("objectives", ())}
     return [described(kept[name]) if name in kept else OBJECTIVES[name] for name in names]
+
+
+def booked_networks(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dict[str, dict[str, Any]]:
+    """Teachers and assistants that a study's ledger names, by content id; none where there is no such study."""
+    try:
+        study = optuna.load_study(study_name=spec.name, storage=storage)
+    except KeyError:
+        return {}
+    return booked_artifacts(study.user_attrs)
+
+
+def complete_trainings(study: optuna.Study) -> dict[str, tuple[float, ...]]:
+    """Objective values of the complete trials, by :func:`~naskd.trials.jobs.training_key`."""
+    return {
+        training_key(str(trial.user_attrs.get("config_id")), trial.user_attrs.get("seed", 0)): tuple(
+            trial.values
+        )
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    }
 
 
 @told_as_errors()
@@ -104,6 +130,7 @@ def run_record(
         record["progress"] = _progress(trials, axes, reference_point)
         if with_importance:
             record["importance"] = importance(study, axes)
+            record["importance_trials"] = min(len(complete), IMPORTANCE_TRIALS)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
 
@@ -130,7 +157,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
         **{key: metrics.get(key) for key in dict.fromkeys([*TRIAL_KEYS, *objectives])},
         "config": attrs.get("config"),
         "config_id": attrs.get("config_id"),
-        "seed": attrs.get("seed"),
+        "seed": str(attrs.get("seed", "")),  # of 64 bits: JavaScript and tables with gaps round whole numbers
         "wall_seconds": result.get("wall_seconds"),
         "train_macs": result.get("train_macs", 0),
         "spent_macs": result.get("spent_macs", 0),
@@ -192,12 +219,20 @@ def importance(
 ) -> dict[str, dict[str, float]]:
     """Which parameters mattered for each objective: the share of its variance that each explains.
 
-    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over all complete trials, as Optuna computes it; each
+    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over complete trials, as Optuna computes it; each
     objective on its scale. Empty with fewer than ten complete trials, where the numbers would be noise.
+
+    Its time grows with trials times trees. Of many trials :data:`IMPORTANCE_TRIALS` stand for all, drawn at random and
+    the same ones each time, with fewer trees.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(complete) < 10:
         return {}
+    if len(complete) > IMPORTANCE_TRIALS:
+        complete = random.Random(0).sample(complete, IMPORTANCE_TRIALS)
+        study = optuna.create_study(directions=study.directions)
+        study.add_trials(complete)
+    n_trees = max(FEWEST_TREES, min(MOST_TREES, MOST_TREES * 100 // len(complete)))
     found: dict[str, dict[str, float]] = {}
     for position, axis in enumerate(axes):
 
@@ -211,7 +246,7 @@ def importance(
             try:
                 values = optuna.importance.get_param_importances(
                     study,
-                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                    evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=n_trees, seed=0),
                     target=target,
                 )
             except (ValueError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -104,7 +105,7 @@ class SharedNetworks:
         """Book a network that was made.
 
         Raises:
-            RunError: A teacher could not be made, or a disk is full.
+            RunError: A teacher could not be made, or was made again and is not the one that it was; or a disk is full.
         """
         recipe = self._making.pop(job.job_id)
         self.seconds += result.wall_seconds
@@ -117,9 +118,19 @@ class SharedNetworks:
             # An assistant is part of a design: the designs that want it are turned away, the others go on.
             self._unmade[job.job_id] = reason
             return
+        noted = self._ledger.artifacts[job.job_id] if self._ledger.has_artifact(job.job_id) else {}
+        if noted.get("sha256") and result.sha256 not in ("", noted["sha256"]):
+            raise RunError(
+                f"the {described(recipe)} of this run is not stored any more, and what was made again is another "
+                f"(weights {noted['sha256'][:12]}, now {result.sha256[:12]}), so that trials of both could not be "
+                f"compared: restore artifact {job.job_id} from a copy, or begin a new run"
+            )
         cost = {key: getattr(result, key) for key in ("train_macs", "spent_macs", "wall_seconds")}
-        named = {"label": recipe.label, "name": recipe.teacher}
-        self._ledger.book_artifact(job.job_id, {**named, **cost, **result.metrics})
+        named: dict[str, Any] = {"label": recipe.label, "name": recipe.teacher}
+        if result.warnings:
+            named["warnings"] = list(result.warnings)
+        weights = {"sha256": result.sha256} if result.sha256 else {}
+        self._ledger.book_artifact(job.job_id, {**named, **cost, **result.metrics, **weights})
 
     def _ready(self, trial: Job) -> Job | None:
         """The trial itself, a job that makes what it waits for, or None while somebody makes that."""
@@ -139,7 +150,9 @@ class SharedNetworks:
             return None
         self._making[recipe.artifact_id] = recipe
         label = described(recipe)
-        return Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label)
+        return Job(
+            recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label, recipe.trained
+        )
 
 
 def described(recipe: ArtifactRecipe) -> str:

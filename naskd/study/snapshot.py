@@ -25,6 +25,7 @@ class Snapshot:
         seconds, seconds_left: Of the search.
         waiting_for: So many trials of other drivers, with no own work.
         others: How many more jobs run here.
+        trained: Whether what runs is a training; otherwise it is loaded.
     """
 
     complete: int = 0
@@ -42,6 +43,7 @@ class Snapshot:
     seconds_left: float = math.nan
     waiting_for: int = 0
     others: int = 0
+    trained: bool = True
 
 
 class Standing:
@@ -113,6 +115,7 @@ class Standing:
             seconds_left=self._seconds_left(elapsed, apart, fraction),
             waiting_for=waiting_for,
             others=jobs - (job is not None),
+            trained=job is None or job.trained,
         )
 
     def _measures(self) -> tuple[float, float]:

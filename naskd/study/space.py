@@ -5,6 +5,30 @@ from collections.abc import Callable
 import optuna
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import RunError
+from naskd.spec.timeouts import OutOfTimeError, within
 
 Space = Callable[[optuna.Trial], TrialConfig]
 """A search space: asks for parameters, returns a design."""
+
+
+class SlowSpaceError(RunError):
+    """A call of a space was ended, since it took too long."""
+
+
+def timed(space: Space, seconds: float) -> Space:
+    """The same space, whose calls end after so many seconds.
+
+    Raises:
+        SlowSpaceError: By the space that is returned.
+    """
+    late = f"a call took longer than execution.space_seconds = {seconds:g}"
+
+    def call(trial: optuna.Trial) -> TrialConfig:
+        try:
+            with within(seconds, late):
+                return space(trial)
+        except OutOfTimeError:
+            raise SlowSpaceError(late) from None
+
+    return call

@@ -1,8 +1,9 @@
 """Designs drawn from a space without a study: to know its size, its cost, and a reference point."""
 
+import json
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +11,21 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import InputError, UnknownNameError
+from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective, needs_reference
 from naskd.spec.registry import imported
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
-from naskd.study.admission import problems, settle
+from naskd.study.admission import problems
+from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.space import Space
 from naskd.trials.measures import Measured, Outlook, objective_value
 from naskd.trials.methods import methods_of
 
-
-class _NoDesignError(Exception):
-    """A space returned something else."""
+FORCED_DRAWS = 1000
+"""Draws that look for unknown names, at most; they take a millisecond each."""
+MOST_TRIES = 8
+"""Draws for one word that has no part in the design."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def sample_space(
         seed: Of the draws.
 
     Raises:
-        InputError: The space raises, returns something else than a design, or names a parameter with a slash.
+        InputError: The space raises, returns something else than a design, or names a parameter with a slash; or a name
+            in a design is unknown.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     designs: dict[str, Measured] = {}
@@ -97,29 +101,18 @@ def sample_space(
     for _ in range(n):
         trial = study.ask()
         try:
-            proposed = space(trial)
-            if not isinstance(proposed, TrialConfig):
-                raise _NoDesignError(f"returned {type(proposed).__name__}; it must return a TrialConfig")
-            config = settle(proposed, spec)
-            measured = measure(config)
-            found = problems(measured, spec)
-        except optuna.TrialPruned as pruned:
-            found = [f"pruned by the space: {pruned}"]
-        except UnknownNameError as error:
-            raise InputError(f"the search space {spec.space} names what is not there: {error}") from error
-        except ValueError as error:
-            found = [f"invalid: {str(error).splitlines()[0]}"]
-        except _NoDesignError as error:
-            raise InputError(f"the search space {spec.space} {error}") from None
-        except Exception as error:  # a user's space may raise anything; the answer names it
-            raise InputError(
-                f"the search space {spec.space} raised {type(error).__name__}: {error}"
-            ) from error
+            config = design_of(space, trial, spec)
+            with refusals(spec):
+                measured = measure(config)
+                found = problems(measured, spec)
+        except TurnedAwayError as reason:
+            found = [str(reason)]
         parameters.update(trial.distributions)
         if found:
             turned_away.append(found[0])
         else:
             designs.setdefault(config.config_id, measured)
+    _look_for_unknown_names(space, spec, parameters, seed)
     slashes = sorted(name for name in parameters if "/" in name)
     if slashes:
         raise InputError(
@@ -127,6 +120,45 @@ def sample_space(
             f"{', '.join(slashes)}; use dots"
         )
     return SpaceSample(list(designs.values()), turned_away, parameters, n)
+
+
+def _look_for_unknown_names(
+    space: Space, spec: StudySpec, parameters: Mapping[str, BaseDistribution], seed: int
+) -> None:
+    """Try each word that a space chooses among: one that is rarely drawn is found to be unknown before the start.
+
+    A word that has no part in the design, since another choice switches it off, is tried a few times more.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    tries: dict[tuple[str, Any], int] = {}
+    waiting: deque[tuple[str, Any]] = deque()
+
+    def add(found: Mapping[str, BaseDistribution]) -> None:
+        for name, distribution in found.items():
+            for word in distribution.choices if isinstance(distribution, CategoricalDistribution) else ():
+                if (name, word) not in tries:
+                    tries[name, word] = 0
+                    waiting.appendleft((name, word))
+
+    add(parameters)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for _ in range(FORCED_DRAWS):
+        if not waiting:
+            return
+        name, word = waiting.popleft()
+        tries[name, word] += 1
+        study.enqueue_trial({name: word})
+        trial = study.ask()
+        try:
+            config = design_of(space, trial, spec)
+            has_part = not isinstance(word, str) or json.dumps(word) in json.dumps(config.to_dict())
+        except TurnedAwayError:
+            has_part = False
+        if not has_part and tries[name, word] < MOST_TRIES:
+            waiting.append((name, word))
+        add(trial.distributions)
 
 
 def methods_of_the_script(sample: SpaceSample, objectives: Sequence[str] = ()) -> list[str]:
@@ -160,14 +192,12 @@ def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDi
             elif not _in_range(parameters[name], value):
                 found.append(f"{where}: {name} = {value!r} is outside {parameters[name]}")
         if not found:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-                study.enqueue_trial(dict(given))
-                try:
-                    space(study.ask())
-                except ValueError as error:
-                    found.append(f"{where}: {str(error).splitlines()[0]}")
+            study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+            study.enqueue_trial(dict(given))
+            try:
+                design_of(space, study.ask(), spec)
+            except TurnedAwayError as reason:
+                found.append(f"{where}: {reason}")
     return found
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from naskd.spec.errors import DamagedError, InputError, NaskdError, RunError, one_line
 from naskd.spec.interrupts import unbroken
+from naskd.spec.secrets import STORAGE_PASSWORD, redacted, storage_with_password, without_passwords
 from naskd.store.files import SEAL, discard
 from naskd.study import optuna_private
 
@@ -224,20 +225,54 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
                 f"{run_dir / JOURNAL_FILE} is damaged: its entries do not go together ({one_line(error)}); "
                 "restore it from a copy, or keep the lines above the damage and search again"
             ) from error
-    url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
+    url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage_with_password(storage)
     try:
         database = _open_database(url)
         if writing and database.engine.name == "sqlite":
             _take_turns(database)
         return database
     except Exception as error:  # SQLAlchemy and drivers raise many kinds
-        raise InputError(f"storage {storage!r} cannot be opened: {str(error).splitlines()[0]}") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        # Not "from error", whose own text may hold the password.
+        raise InputError(
+            redacted(f"storage {storage!r} cannot be opened: {why}{_way_to_password(url, why)}", url)
+        ) from None
+
+
+def _way_to_password(url: str, why: str) -> str:
+    if url.startswith("sqlite") or not re.search("password|authentication|access denied", why, re.IGNORECASE):
+        return ""
+    return f"; runs keep no password: set {STORAGE_PASSWORD}, or what the database reads itself, such as PGPASSWORD"
+
+
+def database_file(url: str) -> Path | None:
+    """The file of an SQLite URL; None for anything else, and for a database in memory."""
+    kind, _, path = url.partition(":///")
+    name = path.partition("?")[0]
+    return Path(name) if kind.partition("+")[0] == "sqlite" and name not in ("", ":memory:") else None
+
+
+def is_there(storage: str, run_dir: Path) -> bool:
+    """Whether there may be something to read, so that opening it for a look makes nothing new.
+
+    Args:
+        storage: As for :func:`open_storage`.
+        run_dir: Likewise.
+    """
+    own = {"journal": run_dir / JOURNAL_FILE, "sqlite": run_dir / SQLITE_FILE}
+    file = own.get(storage) or database_file(storage)
+    return file is None or os.path.isfile(file)
 
 
 def journal_bytes(storage: str, run_dir: Path) -> int:
     """How long a run's journal is; 0 where there is none."""
     path = run_dir / JOURNAL_FILE
     return path.stat().st_size if storage == "journal" and path.is_file() else 0
+
+
+def lost_bytes(before: int, storage: str, run_dir: Path) -> int:
+    """How much is missing at the end of a run's journal, which only grows, of what it held `before`."""
+    return max(0, before - journal_bytes(storage, run_dir))
 
 
 def _open_database(url: str) -> RDBStorage:
@@ -332,7 +367,7 @@ def dashboard_target(storage: str, run_dir: Path) -> str:
     """What to give to ``optuna-dashboard`` to look at the study."""
     if storage == "journal":
         return str(run_dir / JOURNAL_FILE)
-    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage
+    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else without_passwords(storage)
 
 
 def quiet() -> None:

@@ -77,7 +77,7 @@ class Study:
         self._looked = 0.0
         self._study = open_study(spec, storage, identity, reference_point, self._clock)
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
-        self._drivers = Drivers(self._ledger, self._clock)
+        self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, owner_id())
         named = spec.stopping.name
         curves = Curves(self._ledger, self._drivers)
         self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
@@ -93,7 +93,6 @@ class Study:
             self._drivers,
             self._networks,
             self._clock,
-            owner_id(),
             self._show,
         )
         self._drivers.open()
@@ -111,8 +110,8 @@ class Study:
             self._observers.closed()
 
     def renew(self) -> None:
-        """Renew the leases of all trials that this process holds. May be called by another thread."""
-        self._drivers.renew()
+        """Tell other drivers that this one lives. May be called by another thread."""
+        self._drivers.heartbeats.renew()
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -145,17 +144,19 @@ class Study:
 
         While trials of other drivers fill the budget it is not spent: one of them may die, and is then run here.
         """
-        if self._networks.waiting:
-            return False
-        return self._spent() is not None or (bool(self._asking.stop_reason) and not self._others_may_fail())
+        others_may_fail = self._drivers.running_elsewhere > 0 or self._drivers.waiting_again
+        nothing_new = bool(self._asking.stop_reason) and not others_may_fail
+        return not self._networks.waiting and (self._spent() is not None or nothing_new)
 
     @property
     def end_reason(self) -> str:
         """Why no new job will come; empty while one may."""
-        return self._asking.stop_reason or self._spent() or ""
+        return self._spent() or self._asking.stop_reason
 
-    def _others_may_fail(self) -> bool:
-        return self._drivers.running_elsewhere > 0 or self._drivers.waiting_again
+    @property
+    def fell_short(self) -> bool:
+        """Whether the search has ended without what was asked of it: its budget, or all designs that there are."""
+        return self._spent() is None and self._asking.fell_short
 
     def _spent(self) -> str | None:
         budget, ledger = self.spec.budget, self._ledger

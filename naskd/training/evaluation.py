@@ -1,5 +1,7 @@
 """Evaluation on a whole split."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,17 @@ def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
 
     Images that are not on the device travel there batch by batch.
     """
+    return _answers(network, images, compute, lambda logits: logits.argmax(1))
+
+
+def predict_logits(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
+    """Logits ``(N, K)`` in 32 bits on the CPU; otherwise as :func:`predict`."""
+    return _answers(network, images, compute, lambda logits: logits.float().cpu())
+
+
+def _answers(
+    network: nn.Module, images: Tensor, compute: Compute, kept: Callable[[Tensor], Tensor]
+) -> Tensor:
     found: list[Tensor] = []
     done, size = 0, _batch_size(images, compute)
     with evaluation_mode(network), torch.no_grad(), compute.autocast():
@@ -29,7 +42,7 @@ def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
                 x = images[done : done + size].to(compute.device, non_blocking=True).float().div_(255)
                 if compute.channels_last:
                     x = x.contiguous(memory_format=torch.channels_last)
-                found.append(network(x).argmax(1))
+                found.append(kept(network(x)))
             except torch.cuda.OutOfMemoryError:
                 if size <= FEWEST:
                     raise

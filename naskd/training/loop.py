@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 
 from naskd.data.images import SearchData
 from naskd.data.views import StreamedImages, ViewedImages
+from naskd.nn.subsampled import avoid_faulty_kernels
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
 from naskd.spec.design import TrainingSpec
 from naskd.spec.seeds import derive_seed
@@ -60,6 +61,7 @@ class TrainingLoop:
         self.seed = seed
         self.compute = compute
         self.phases = scheme.phases()
+        avoid_faulty_kernels(scheme)
         self._feeding = {
             phase.name: Feeding(phase, spec, data, views, seed, compute) for phase in self.phases
         }

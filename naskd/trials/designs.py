@@ -7,11 +7,13 @@ import torch
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks.student import design_cost, student_shapes
 from naskd.nn.cost import network_cost
+from naskd.nn.deployed import as_deployed
 from naskd.schemes import SCHEMES
 from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
 from naskd.trials.measures import Measured
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
@@ -55,10 +57,8 @@ class Designs:
                 return self._scheme(config).cost
             except ValueError:
                 raise
-            except (
-                Exception
-            ) as error:  # a user's scheme may raise anything: its trial fails, with the traceback
-                _LOG.warning("a scheme cannot be built: %s: %s", type(error).__name__, error)
+            except USERS as error:  # a user's scheme may raise anything: its trial fails, with the traceback
+                _LOG.warning("a scheme cannot be built: %s", one_line(error))
         if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
             n_classes = self._resources.data.n_classes
             return design_cost(config.architecture, channels, n_classes, resolution)
@@ -84,13 +84,28 @@ class Designs:
                 self._scheme(config)
             else:
                 self._objective(config)
+        except UnknownNameError:
+            raise
         except ValueError as error:
-            return [str(error).splitlines()[0]]
-        except Exception as error:  # a user's loss may raise anything: its trial fails, with the traceback
-            _LOG.warning(
-                "a loss cannot be built, and its trial will fail: %s: %s", type(error).__name__, error
-            )
+            return [(str(error) or one_line(error)).splitlines()[0]]
+        except USERS as error:  # a user's loss may raise anything: its trial fails, with the traceback
+            _LOG.warning("a loss cannot be built, and its trial will fail: %s", one_line(error))
         return []
+
+    def deployed_problem(self, config: TrialConfig) -> str:
+        """Why nobody could keep what a design's training leaves; empty where somebody can, or where that is not known.
+
+        As of :meth:`design_problems`, a scheme of the user's that raises is found out when it trains.
+        """
+        try:
+            as_deployed(self._scheme(config).deployed).describe()
+        except InputError as error:
+            return str(error)
+        except (
+            Exception
+        ) as error:  # a user's scheme may raise anything; and shapes without weights have no values
+            _LOG.debug("what a scheme deploys is not known before it trains: %s", error)
+        return ""
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""

@@ -8,6 +8,11 @@ from typing import Any, Literal, Protocol
 from naskd.spec.design import TrialConfig
 
 
+def training_key(config_id: str, seed: int) -> str:
+    """Names one training of a student, whatever its number in a ledger."""
+    return f"{config_id}-{seed}"
+
+
 class Decision(Enum):
     """What a source answers to a report of a running job."""
 
@@ -28,6 +33,7 @@ class Job:
         until_epoch: Where to stop, at most the schedule's horizon.
         requires: Content ids of the artifacts that must exist before the job can run.
         label: Of an artifact, for people: ``teacher`` or ``assistant``.
+        trained: Whether making an artifact is a training; otherwise it is loaded.
     """
 
     job_id: str
@@ -37,6 +43,7 @@ class Job:
     until_epoch: int
     requires: tuple[str, ...] = ()
     label: str = ""
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,14 @@ class TrialResult:
         seed: Of the training.
         teacher_agreement: Fraction of validation images on which student and teacher name the same class;
             None without a teacher.
+        warnings: What should be known of a network that was made, one line each.
         error: The traceback of a failure.
         out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
         device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
         disk_full: Whether it failed because a disk was full: nothing can go on before there is room.
         environment: Versions, device and threads.
+        sha256: Of the file with the network that the job has stored: a teacher's or an assistant's, or a trial's
+            student, where it is kept; empty where none is.
     """
 
     status: Literal["complete", "failed", "stopped"]
@@ -77,11 +87,13 @@ class TrialResult:
     bank_bytes: Mapping[str, int] = field(default_factory=dict)
     wall_seconds: float = 0.0
     teacher_agreement: float | None = None
+    warnings: tuple[str, ...] = ()
     error: str = ""
     out_of_memory: bool = False
     device_lost: bool = False
     disk_full: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
+    sha256: str = ""
 
     @property
     def blames_device(self) -> bool:
@@ -95,7 +107,8 @@ class TrialResult:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "TrialResult":
         """The inverse of :meth:`to_dict`."""
-        return TrialResult(**{**data, "curve": tuple(data.get("curve", ()))})
+        listed = {key: tuple(data.get(key, ())) for key in ("curve", "warnings")}
+        return TrialResult(**{**data, **listed})
 
 
 class TrialSource(Protocol):

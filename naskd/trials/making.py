@@ -16,9 +16,10 @@ from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
+from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, passes_on, take_up
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
+from naskd.trials.teacher_trial import examine
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,8 +42,10 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
                 yield from _make(job, recipe, known, context, spent)
             manifest = context.resources.store.manifest(recipe.artifact_id)
     except (
-        Exception
+        BaseException
     ) as failure:  # as for a trial: a full disk or a lost connection is no reason to end the search
+        if passes_on(failure):
+            raise
         expected = isinstance(failure, InputError | NonFiniteError)
         return TrialResult(
             "failed",
@@ -60,10 +63,12 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
         seed=recipe.seed,
         metrics={k: manifest[k] for k in ("val_accuracy", "macs", "n_params", "size_bytes")},
         curve=tuple(manifest["curve"]),
+        warnings=tuple(manifest.get("warnings", ())),
         train_macs=manifest["train_macs"],
         spent_macs=manifest["spent_macs"],
         wall_seconds=time.perf_counter() - started,
         environment=context.resources.compute.environment(),
+        sha256=manifest["sha256"],
     )
 
 
@@ -80,6 +85,7 @@ def _make(
     """
     started = time.perf_counter()
     run: TrialRun | None = None
+    notes: tuple[str, ...] = ()
     if recipe.assistant is not None or context.resources.spec.teacher_specs()[recipe.teacher].trained_here:
         run = take_up(
             lambda: with_whole_networks(lambda: _run(recipe, known, context), job.config, context),
@@ -95,7 +101,7 @@ def _make(
             _keep_earlier(run, recipe, list(known.values()), context)
         state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}
     else:
-        state = _brought_along(recipe, context)
+        state, notes = _brought_along(recipe, context)
     seconds = (run.seconds if run is not None else 0.0) + time.perf_counter() - started
     cost = {
         "train_macs": run.train_macs if run is not None else 0,
@@ -103,7 +109,7 @@ def _make(
         "wall_seconds": seconds,
         "curve": run.curve if run is not None else [],
     }
-    _keep(recipe, state, context, cost)
+    _keep(recipe, state, context, cost, notes)
 
 
 def _run(recipe: ArtifactRecipe, known: Mapping[str, ArtifactRecipe], context: StudyContext) -> TrialRun:
@@ -157,13 +163,16 @@ def _make_again(artifact_id: str, config: TrialConfig | None, context: StudyCont
         raise InputError(f"the {recipe.label} was damaged and could not be made again: {result.reason}")
 
 
-def _brought_along(recipe: ArtifactRecipe, context: StudyContext) -> dict[str, Tensor]:
-    """The state of a teacher that naskd does not train: its checkpoint, or what its source gives."""
+def _brought_along(
+    recipe: ArtifactRecipe, context: StudyContext
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state of a teacher that naskd does not train, its checkpoint or what its source gives; what to say of it."""
     if context.resources.spec.teacher_specs()[recipe.teacher].checkpoint is not None:
-        return context.prerequisites.checkpoint(recipe.teacher)
-    return {
-        name: x.detach().cpu() for name, x in context.networks.teacher(recipe.teacher).state_dict().items()
-    }
+        file = context.prerequisites.checkpoint(recipe.teacher)
+        fitted = context.networks.checkpoint_state(recipe.teacher, file)
+        return fitted.tensors, fitted.notes
+    network = context.networks.teacher(recipe.teacher)
+    return {name: x.detach().cpu() for name, x in network.state_dict().items()}, ()
 
 
 def _keep_earlier(
@@ -178,9 +187,25 @@ def _keep_earlier(
 
 
 def _keep(
-    recipe: ArtifactRecipe, state: Mapping[str, Tensor], context: StudyContext, cost: Mapping[str, Any]
+    recipe: ArtifactRecipe,
+    state: Mapping[str, Tensor],
+    context: StudyContext,
+    cost: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> None:
+    """Store it, unless it is a teacher that cannot be meant.
+
+    Raises:
+        InputError: It is.
+    """
     network = context.networks.frozen(recipe, state)
+    warnings = list(notes)
+    if recipe.assistant is None and not recipe.epoch:
+        teacher = context.resources.spec.teacher_specs()[recipe.teacher]
+        trial = examine(network, teacher, context.resources.data, context.resources.compute)
+        if trial.refusals:
+            raise InputError("; ".join(trial.refusals))
+        warnings += trial.warnings
     deployed = network_cost(network, *context.resources.input_shape)
     predictions = predict(network, context.resources.data.val.images, context.resources.compute)
     context.resources.store.save(
@@ -194,6 +219,7 @@ def _keep(
             "val_accuracy": accuracy(predictions, context.resources.data.val.labels),
             **dataclasses.asdict(deployed),
             **cost,
+            "warnings": warnings,
             "environment": context.resources.compute.environment(),
         },
     )

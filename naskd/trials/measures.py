@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.objectives import Objective
 from naskd.spec.registry import imported
 
@@ -134,10 +134,8 @@ def objective_value(objective: Objective, measured: Measured) -> float:
     """
     try:
         value = float(imported(objective.implementation)(measured))
-    except Exception as error:  # a user's objective may raise anything; the answer names it
-        said = str(error).splitlines()
-        what = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-        raise ObjectiveError(f"objective {objective.name}: {what}") from error
+    except USERS as error:  # a user's objective may raise anything; the answer names it
+        raise ObjectiveError(f"objective {objective.name}: {one_line(error)}") from error
     if problem := value_problem(objective, value):
         raise ObjectiveError(f"objective {objective.name}: {problem}")
     return value

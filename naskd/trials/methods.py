@@ -8,6 +8,7 @@ from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import SCHEMES
 from naskd.spec import canonical as by_cards
 from naskd.spec.design import TrialConfig
+from naskd.spec.option import unknown_options
 from naskd.spec.registry import Registry
 
 METHODS: tuple[Registry[Any], ...] = (FAMILIES, BLOCKS, KNOWLEDGE, SCHEMES)
@@ -23,6 +24,21 @@ def methods_of(config: TrialConfig) -> Iterator[tuple[Registry[Any], str]]:
         yield from ((BLOCKS, stage.block) for stage in network.stages)
     for terms in (taught.terms, *(assistant.terms for assistant in taught.assistants)):
         yield from ((KNOWLEDGE, term.kind) for term in terms)
+
+
+def unknown_settings(config: TrialConfig) -> list[str]:
+    """Options of a design's methods that their cards do not have, and choices that the options do not have."""
+    taught = config.distillation
+    found = unknown_options(
+        SCHEMES[taught.scheme].options, taught.scheme_options, f"scheme {taught.scheme!r}"
+    )
+    for network in (config.architecture, *(assistant.architecture for assistant in taught.assistants)):
+        family = FAMILIES[network.family]
+        found += unknown_options(family.options, network.options, f"network family {family.name!r}")
+    for terms in (taught.terms, *(assistant.terms for assistant in taught.assistants)):
+        for term in terms:
+            found += unknown_options(KNOWLEDGE[term.kind].options, term.options, f"knowledge {term.kind!r}")
+    return found
 
 
 def canonical(config: TrialConfig) -> TrialConfig:

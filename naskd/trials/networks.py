@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from naskd.data.views import AnyViews, StreamedImages, ViewedImages, make_views
+from naskd.networks.fitting import FittedState
 from naskd.networks.student import build_student
-from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network, checkpoint_state
 from naskd.spec.design import ArchitectureSpec
+from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
+from naskd.spec.timeouts import OutOfTimeError, within
+from naskd.store.checkpoint_file import CheckpointFile
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.resources import Resources
 
@@ -38,20 +42,47 @@ class Networks:
         Args:
             name: In the study file.
             state: As stored; None: as it comes from its source.
+
+        Raises:
+            InputError: It cannot be built, or not in time.
         """
         resources, data = self._resources, self._resources.data
-        network = build_teacher_network(
-            resources.spec.teacher_specs()[name],
-            base=resources.spec.base,
-            in_channels=data.in_channels,
-            n_classes=data.n_classes,
-            resolution=data.resolution,
-            mean=data.mean,
-            std=data.std,
-            class_names=data.class_names,
-            state=state,
-        )
+        seconds = resources.spec.execution.start_seconds
+        late = f"the teacher {name!r} took longer than execution.start_seconds = {seconds:g} to be built"
+        try:
+            with within(seconds, late):
+                network = build_teacher_network(
+                    resources.spec.teacher_specs()[name],
+                    base=resources.spec.base,
+                    in_channels=data.in_channels,
+                    n_classes=data.n_classes,
+                    resolution=data.resolution,
+                    mean=data.mean,
+                    std=data.std,
+                    class_names=data.class_names,
+                    state=state,
+                )
+        except OutOfTimeError as error:
+            raise InputError(str(error) or late) from None
         return resources.compute.place(network)
+
+    def checkpoint_state(self, name: str, file: CheckpointFile) -> FittedState:
+        """What a teacher's checkpoint holds of its network.
+
+        Raises:
+            InputError: The network cannot be built, or the file holds no state of it.
+        """
+        resources, data = self._resources, self._resources.data
+        given = TeacherInputs(
+            resources.spec.base,
+            data.in_channels,
+            data.n_classes,
+            data.resolution,
+            data.mean,
+            data.std,
+            data.class_names,
+        )
+        return checkpoint_state(resources.spec.teacher_specs()[name], given, file)
 
     def frozen(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> Teacher:
         """A shared network as its students see it, on the device.

@@ -2,20 +2,24 @@
 
 import contextlib
 import gc
+import hashlib
 import io
 import logging
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from naskd.networks.student_file import student_bytes
 from naskd.spec.errors import one_line
+from naskd.spec.secrets import redacted
+from naskd.spec.timeouts import OutOfTimeError
 from naskd.store.files import out_of_space
 from naskd.trials.context import StudyContext
-from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.jobs import Decision, Job, TrialResult, training_key
 from naskd.trials.measures import ObjectiveError
 from naskd.trials.run import TrialRun
 
@@ -50,18 +54,32 @@ Work = Callable[[Job, StudyContext], Steps]
 
 def checkpoint_key(job: Job) -> str:
     """Under which a job's state is kept: its training, whatever its number in the ledger."""
-    return (
-        job.job_id if job.config is None or job.kind == "artifact" else f"{job.config.config_id}-{job.seed}"
-    )
+    if job.config is None or job.kind == "artifact":
+        return job.job_id
+    return training_key(job.config.config_id, job.seed)
 
 
-def failure_facts(failure: Exception, context: StudyContext) -> dict[str, Any]:
+def passes_on(error: BaseException) -> bool:
+    """Whether something that was raised in a training is about the process, and not about the training.
+
+    ``SystemExit`` is not: a user's code that leaves has failed, whatever exit code it wants.
+    """
+    return isinstance(error, KeyboardInterrupt | GeneratorExit | OutOfTimeError)
+
+
+def failed(job: Job, so_far: TrialResult | None, reason: str, error: str = "") -> TrialResult:
+    """What is booked of a job that its executor has ended, with what it had reported."""
+    had = so_far or TrialResult("failed", seed=job.seed)
+    return replace(had, status="failed", reason=reason, error=error or reason)
+
+
+def failure_facts(failure: BaseException, context: StudyContext) -> dict[str, Any]:
     """What a result says of an exception: reason in a line, traceback, and whether device or disk is to blame."""
     cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
         "reason": one_line(failure),
-        "error": traceback.format_exc(),
+        "error": redacted(traceback.format_exc()),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),
         "disk_full": out_of_space(cause or failure),
@@ -108,3 +126,26 @@ def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: fl
         context.resources.checkpoints.save(checkpoint_key(job), run.epoch, state.getvalue())
     except OSError as error:
         _LOG.warning("no checkpoint after epoch %d: %s; the training goes on without", run.epoch, error)
+
+
+def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
+    """Keep what a finished training deploys; the SHA-256 of its file, or "" where none is kept.
+
+    That there is no copy is no fault of the training: whoever wants the student can train it again.
+    """
+    students, resources = context.resources.students, context.resources
+    if students is None:
+        return ""
+    try:
+        data = student_bytes(
+            run.scheme.deployed,
+            resources.data.class_names,
+            (resources.data.in_channels, resources.data.resolution, resources.data.resolution),
+            seed=job.seed,
+            of="search",
+        )
+        students.keep(checkpoint_key(job), data)
+    except Exception as error:  # a full disk, a lost connection, or a user's network that cannot be described
+        _LOG.warning("the student of trial %s is not kept: %s", job.job_id, one_line(error))
+        return ""
+    return hashlib.sha256(data).hexdigest()

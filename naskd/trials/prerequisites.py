@@ -1,21 +1,23 @@
 """What must exist before a design can be trained: the shared networks that its scheme names, and how they are made."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
+from naskd.spec.code_identity import code_id, foreign_code
 from naskd.spec.design import AssistantSpec, TrialConfig, content_id
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
-from naskd.spec.userfile import file_content_id, foreign_code
-from naskd.store.artifacts import file_hash, load_checkpoint
+from naskd.spec.userfile import file_content_id
+from naskd.store.artifacts import file_hash
+from naskd.store.checkpoint_file import CheckpointFile, has_average_beside, read_checkpoint
 from naskd.trials.resources import Resources
 
 _TEACHER = TypeAdapter(TeacherSpec)
@@ -34,6 +36,7 @@ class ArtifactRecipe:
         label: For messages.
         epoch: Of a teacher's training whose state it is; 0 for the end.
         teacher: Name of the study's teacher that it is, or descends from.
+        trained: Whether making it is a training; otherwise it is loaded.
     """
 
     artifact_id: str
@@ -43,6 +46,7 @@ class ArtifactRecipe:
     label: str
     epoch: int = 0
     teacher: str = DEFAULT_NAME
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ class PrerequisiteRecipes:
         """
         return self._known(name).recipe
 
-    def checkpoint(self, name: str) -> dict[str, Tensor]:
-        """The state of a teacher that was brought along with a checkpoint.
+    def checkpoint(self, name: str) -> CheckpointFile:
+        """The file of a teacher that was brought along with a checkpoint.
 
         Raises:
             InputError: The file is missing, or not the one that the study names, or that gave the teacher its id.
@@ -125,7 +129,7 @@ class PrerequisiteRecipes:
         spec = self._resources.spec
         given = spec.teacher_specs()[name].checkpoint
         assert given is not None
-        return load_checkpoint(spec.resolve(given), self._known(name).checkpoint)
+        return read_checkpoint(spec.resolve(given), self._known(name).checkpoint)
 
     def _recipe(self, supervisor: Supervisor) -> ArtifactRecipe:
         if isinstance(supervisor, Assistant):
@@ -163,37 +167,57 @@ class PrerequisiteRecipes:
         if name not in self._teachers:
             specs = self._resources.spec.teacher_specs()
             if not specs:
-                raise InputError(NO_TEACHER)
+                raise UnknownNameError(NO_TEACHER)
             if name not in specs:
-                raise InputError(
+                raise UnknownNameError(
                     f"the study has no teacher {name!r}; known: {', '.join(specs)}{nearest(name, specs)}"
                 )
             self._teachers[name] = self._look_at(specs[name])
         return self._teachers[name]
 
     def _look_at(self, teacher: TeacherSpec) -> _Known:
-        spec = self._resources.spec
-        identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
-        identity.pop("name", None)  # what it is called is not what it is
         checkpoint = None
         if teacher.checkpoint is not None:
-            checkpoint = identity["checkpoint"] = _pinned(
-                spec.resolve(teacher.checkpoint), teacher.checkpoint, teacher.sha256
-            )
-        if teacher.builder is not None:
-            path, _, function = teacher.builder.rpartition(":")
-            identity["builder"] = [file_content_id(spec.resolve(path)), function]
-        if teacher.source is not None and teacher.source not in OWN_KEYS:
-            identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation])
+            path = self._resources.spec.resolve(teacher.checkpoint)
+            checkpoint = _pinned(path, teacher.checkpoint, teacher.sha256)
+        identity = self._identity(teacher, checkpoint, code_id)
+        # What it is checked against and what is said of it is not what it is.
+        for key in ("sha256", "saw"):
+            identity.pop(key, None)
+        artifact_id = self._artifact_id("teacher", identity)
+        # Earlier versions named code by its bytes: a teacher that is kept under such a name is not made again.
+        before = self._identity(teacher, checkpoint, file_content_id)
+        kept = self._artifact_id("teacher", before)
+        if kept != artifact_id and kept in self._resources.store and artifact_id not in self._resources.store:
+            identity, artifact_id = before, kept
         recipe = ArtifactRecipe(
-            artifact_id=self._artifact_id("teacher", identity),
+            artifact_id=artifact_id,
             assistant=None,
             requires=(),
             seed=derive_seed("teacher", teacher.seed),
             label="teacher",
             teacher=teacher.name,
+            trained=teacher.trained_here,
         )
         return _Known(recipe, identity, checkpoint)
+
+    def _identity(
+        self, teacher: TeacherSpec, checkpoint: str | None, content: Callable[[Path], str]
+    ) -> dict[str, Any]:
+        """A teacher's description, its files by content."""
+        identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
+        for key in ("name", "min_accuracy"):  # what it is called, or asked of it, is not what it is
+            identity.pop(key, None)
+        if teacher.checkpoint is not None:
+            identity["checkpoint"] = checkpoint
+            if teacher.state is None and has_average_beside(self._resources.spec.resolve(teacher.checkpoint)):
+                identity["state"] = "average"  # earlier versions took the other weights of such a file
+        if teacher.builder is not None:
+            path, _, function = teacher.builder.rpartition(":")
+            identity["builder"] = [content(self._resources.spec.resolve(path)), function]
+        if teacher.source is not None and teacher.source not in OWN_KEYS:
+            identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation], content)
+        return identity
 
 
 def _pinned(path: Path, given: str, sha256: str | None) -> str:

@@ -9,10 +9,12 @@ from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
+from naskd.spec.code_identity import foreign_code
 from naskd.spec.study import StudySpec
-from naskd.spec.userfile import foreign_code, own_code
+from naskd.spec.userfile import own_code
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
+from naskd.store.students import Students
 from naskd.training.compute import Compute
 
 DATA_SHARE = 0.1
@@ -33,6 +35,7 @@ class Resources:
         foreseen: Kinds of knowledge that trials of the study may ask for, so that a bank can remember them all in one
             pass over the images. A kind that is not named costs a pass of its own when it first comes.
         code: Hashes of the code that decides what networks say; None where some of it has no file, as in a notebook.
+        students: Where finished trials leave their students; None where they leave none.
     """
 
     spec: StudySpec
@@ -43,6 +46,7 @@ class Resources:
     cache: Path | None = None
     foreseen: tuple[str, ...] = ()
     code: tuple[str, ...] | None = None
+    students: Students | None = None
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -58,6 +62,7 @@ def open_resources(
     data: SearchData | None = None,
     checkpoints: Checkpoints | None = None,
     foreseen: tuple[str, ...] = (),
+    students: Students | None = None,
 ) -> Resources:
     """Choose the device and load the images.
 
@@ -68,6 +73,7 @@ def open_resources(
         data: The images, where somebody has loaded them already.
         checkpoints: See :class:`Resources`.
         foreseen: Likewise.
+        students: Likewise.
 
     Raises:
         InputError: The images cannot be used, or the device is not there.
@@ -91,6 +97,7 @@ def open_resources(
         cache,
         foreseen,
         _code(),
+        students,
     )
 
 

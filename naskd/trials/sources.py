@@ -17,6 +17,7 @@ from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import KnowledgeTerm, TrainingSpec, content_id
+from naskd.spec.errors import USERS
 from naskd.store.cache import BANKS
 from naskd.store.columns import STORAGE, DeviceCopies
 from naskd.training.evaluation import predict
@@ -151,5 +152,6 @@ def _template(kind: str, source: OnlineSource, n_samples: int) -> Iterator[Knowl
     if card.unbankable or not card.needs_teacher:
         return
     given = LossInputs(source.parts, n_samples, (source.shapes,) * 2)
-    with contextlib.suppress(ValueError), torch.random.fork_rng(devices=[]):
+    # Whatever it raises: whoever is taught by it is told so, and nobody else.
+    with contextlib.suppress(*USERS), torch.random.fork_rng(devices=[]):
         yield KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="all"), source.shapes, source.shapes, given)

@@ -9,7 +9,16 @@ from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.making import artifact_steps, with_whole_networks
-from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, take_up
+from naskd.trials.outcome import (
+    Progress,
+    Steps,
+    failure_facts,
+    free_memory,
+    keep_student,
+    leave,
+    passes_on,
+    take_up,
+)
 from naskd.trials.run import TrialRun, start_run, trial_metrics
 
 Report = Callable[[int, Mapping[str, float]], Decision]
@@ -89,10 +98,12 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         agreement = run.agreement(compared) if compared is not None else None
         done = result("complete", teacher_agreement=agreement)
         metrics = trial_metrics(run, config, done.metrics, context.resources.spec.objectives, job.seed)
-        return dataclasses.replace(done, metrics=metrics)
+        return dataclasses.replace(done, metrics=metrics, sha256=keep_student(run, job, context))
     except NonFiniteError as failure:
         return result("failed", str(failure))
-    except Exception as failure:  # the one broad except: whatever a design does, the study must go on
+    except BaseException as failure:  # the one broad except: whatever a design does, the study must go on
+        if passes_on(failure):
+            raise
         return result("failed", **failure_facts(failure, context))
     finally:
         # The traceback of a failure would keep the networks alive.

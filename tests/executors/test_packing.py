@@ -123,3 +123,16 @@ def test_a_package_that_registers_only_when_it_is_told_to_is_named(library, tmp_
         "does not know network family 'of a library', block 'of a library', objective 'of_a_library': "
         "importing library.blocks does not register it" in caplog.text
     )
+
+
+def test_a_remote_store_keeps_students(tmp_path: Path) -> None:
+    from naskd.executors.ray.remote_store import RemoteStore
+
+    store = RemoteStore(
+        str(tmp_path / "artifacts"), str(tmp_path / "checkpoints"), str(tmp_path / "students")
+    )
+    store.keep_student("design-7", b"student")
+    assert (tmp_path / "students" / "design-7.safetensors").read_bytes() == b"student"
+    RemoteStore(str(tmp_path / "artifacts"), str(tmp_path / "checkpoints")).keep_student(
+        "design-7", b"student"
+    )

@@ -123,7 +123,6 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint_with_the_sam
     ("mishap", "reason"),
     [
         ("kill", "its process was ended by signal SIGKILL, as a system does that is short of memory"),
-        ("segfault", "its process was ended by signal SIGSEGV"),
         ("exit", "its process ended with exit code 3"),
     ],
 )

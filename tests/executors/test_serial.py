@@ -60,10 +60,14 @@ def test_an_interruption_ends_the_waiting(context, tmp_path, monkeypatch):
     assert source.told == []
 
 
-def test_a_job_after_which_the_device_is_lost_is_booked_and_ends_the_session(context, tmp_path, monkeypatch):
+def test_a_job_after_which_the_device_is_lost_is_booked_and_ends_the_session(context, tmp_path):
     lost = TrialResult("failed", seed=100, reason="AcceleratorError: an assert", device_lost=True)
-    monkeypatch.setattr(serial, "run_job", lambda *_: lost)
+
+    def work(*_: Any) -> Any:
+        return lost
+        yield
+
     source = LaterSource([_job(), _job()])
     with pytest.raises(WorkerError, match=r"trial 0 has ended with 'AcceleratorError: an assert'.*processes"):
-        SerialExecutor(context, tmp_path).run(source)
+        SerialExecutor(context, tmp_path, work).run(source)
     assert source.told == ["0"]

@@ -170,7 +170,7 @@ def test_an_output_that_is_no_logits_is_answered(network):
 
 
 def test_a_network_that_fails_on_the_resolution_says_so():
-    with pytest.raises(ValueError, match=r"fails on images.*give the resolution"):
+    with pytest.raises(ValueError, match=r"fails on images.*is the resolution the one"):
         foreign(vit(), 64)
 
 

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -99,3 +101,92 @@ def test_a_step_is_counted_forward_only_with_its_losses():
 def test_inference_mode_is_refused_rather_than_counted_as_nothing():
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
         network_cost(nn.Conv2d(1, 1, 1), 1, 8)
+
+
+# --- networks that do not run on the meta device -----------------------------------------------------------------
+
+
+class Reading(nn.Module):
+    """Reads a number of its images."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        return self.inner(images / 255 if float(images.max()) > 2 else images)
+
+
+class Making(Reading):
+    """Makes a tensor on the way, on the CPU."""
+
+    def forward(self, images):
+        return self.inner(images - torch.tensor([0.5]).view(1, 1, 1, 1))
+
+
+class Locked(Reading):
+    """Cannot be copied."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.lock = threading.Lock()
+
+    def forward(self, images):
+        return self.inner(images)
+
+
+class Plain(Reading):
+    """Has a tensor that is neither parameter nor buffer."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__(inner)
+        self.mean = torch.tensor([0.5])
+
+    def forward(self, images):
+        return self.inner(images - self.mean)
+
+
+class Sequences(nn.Module):
+    """Recurrent layers and attention, for which the CPU has fused kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(8, 8, batch_first=True)
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.attention(self.recurrent(images[:, 0])[0]).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Reading, Making, Locked, Plain])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)),
+        lambda: VisionTransformer(8, 4, 1, 2, 8, 16, num_classes=3),
+        Sequences,
+    ],
+    ids=["convolutions", "attention", "sequences"],
+)
+def test_a_network_that_runs_elsewhere_only_is_counted_there_with_the_same_number(kind, inner):
+    channels = 3 if inner is not Sequences else 1
+    bare = inner()
+    if isinstance(bare, nn.Sequential):
+        channels = 1
+    wanted = network_cost(bare, channels, 8)
+    network = kind(bare).train()
+    assert network_cost(network, channels, 8) == wanted
+    assert all(module.training for module in network.modules())
+    assert wanted.macs > 0
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_weight_normalised_network_is_counted():
+    network = nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(4, 3)))
+    assert network_cost(network, 1, 2).macs == 12
+
+
+def test_a_network_that_runs_nowhere_says_why():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        network_cost(nn.Sequential(nn.Flatten(), nn.Linear(5, 3)), 1, 2)

@@ -51,7 +51,8 @@ def test_front_table_keeps_accuracy_and_macs_whole(width):
         assert f"{100 * trial['val_accuracy']:.2f}%" in row
         assert units.count(trial["macs"]) in row
         assert (units.flops(trial["macs"]) in row) == (width >= 120)
-    order = [line.split()[0] for line in lines if line.split()[:1] and line.split()[0].isdigit()]
+    rows = lines[: next(i for i, line in enumerate(lines) if line.startswith("FLOPs ="))]
+    order = [line.split()[0] for line in rows if line.split()[:1] and line.split()[0].isdigit()]
     assert order == [str(trial["number"]) for trial in front_of(data)]
 
 
@@ -254,7 +255,15 @@ def test_units():
     assert (units.macs(500), units.macs(12_345)) == ("500 MACs", "12.3 kMACs")
     assert (units.size(500), units.size(12_345)) == ("500 B", "12.3 kB")
     assert [units.duration(s) for s in (1.24, 200, 7500)] == ["1.2 s", "3 min 20 s", "2 h 5 min"]
-    assert [units.short(v) for v in (10_000, 12_500, 100, 1e6)] == ["10 k", "12.5 k", "100", "1 M"]
+    assert [units.count_tick(v) for v in (10_000, 12_350, 100, 1e6, 0.1 + 0.2)] == [
+        "10 k", "12.35 k", "100", "1 M", "0.3",
+    ]  # fmt: skip
+    assert [units.percent_tick(v) for v in (0.985, 0.995, 1.0, 0.9995)] == [
+        "98.5%",
+        "99.5%",
+        "100%",
+        "99.95%",
+    ]
 
 
 def test_objectives_are_shown_in_their_units():

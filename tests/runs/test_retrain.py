@@ -15,7 +15,9 @@ from torch import nn
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import load_student, student_metadata
 from naskd.runs import retrain as module
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining, damaged_students, load_results
+from naskd.runs.directory import RESULTS_FILE
+from naskd.runs.results import damaged_students, load_results
+from naskd.runs.retrain import Design, Retraining
 from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import DamagedError, InputError

@@ -315,6 +315,7 @@ def test_a_search_whose_limits_admit_nothing_ends_and_says_why(study_of: Path, t
     settings = ["limits.max_macs=10", "budget.max_turned_away=5"]
     run = naskd.search(study_of, out=tiny_run_copy.parent / "none", settings=settings)
     assert "5 designs in a row were turned away: over max_macs (5)" in run.stop_reason
+    assert run.fell_short
     assert run.to_dict()["counts"]["turned_away"] == 5
     assert (run.path / "report.html").is_file()
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from naskd.spec.code_identity import code_id, foreign_code
 from naskd.spec.identity import identity_difference
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import SamplerSpec, StudySpec
-from naskd.spec.userfile import file_content_id, foreign_code, import_file, load_function
+from naskd.spec.userfile import file_content_id, import_file, load_function
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "naskd" / "templates"
@@ -144,7 +145,7 @@ seeds = 2021-01-01
         ("name", 'got "my study"', "letters", ""),
         ("seed", 'got "20"', "a whole number at least 0", ""),
         ("space", 'got "space.py:joit"', "joint", "did you mean 'joint'?"),
-        ("epochs", "got 0", "a whole number at least 1", ""),
+        ("epochs", "got 0", "a whole number in [1, 1e+06]", ""),
         ("objectivs", 'got ["val_accuracy", "macs"]', "the keys name, space", "did you mean 'objectives'?"),
         ("objectives[1]", 'got "n_parms"', '"n_params"', "did you mean 'n_params'?"),
         ("reference_point.mac", "got 1", "val_accuracy, macs", "did you mean 'macs'?"),
@@ -492,6 +493,7 @@ class TestUserFiles:
         ("source", "says"),
         [
             ("x = 1\n1 / 0\n", r"user\.py:2: cannot be imported: ZeroDivisionError"),
+            ("import sys\nsys.exit(0)\n", r"user\.py:2: cannot be imported: SystemExit"),
             ("x = 1\ny = = 2\n", r"user\.py:2: cannot be imported: SyntaxError"),
             ("def g():\n    raise KeyError('k')\n\ng()\n", r"user\.py:2: cannot be imported: KeyError"),
             ("import no_such_module_at_all\n", r"user\.py:1: .*no_such_module_at_all"),
@@ -541,10 +543,52 @@ class TestUserFiles:
             found.append(
                 foreign_code(["naskd.knowledge.relation.rkd:RkdLoss", loss, f"{loss.__module__}:Loss"])
             )
-            assert found[-1] == [file_content_id(file)]
+            assert found[-1] == [code_id(file)]
         assert found[0] != found[1]
         assert foreign_code(["naskd.knowledge.relation.rkd:RkdLoss"]) == []
         typed: dict[str, Any] = {"__name__": "typed"}
         exec("class Loss: ...", typed)
         for nowhere in (typed["Loss"], "not_installed:Loss", "builtins:int"):
             assert foreign_code([loss, nowhere]) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        (
+            "[123.675, 116.28, 103.53]",
+            "[58.395, 57.12, 57.375]",
+            "Divided by 255 it is [0.485, 0.456, 0.406]",
+        ),
+        (
+            "[123.675, 116.28, 103.53]",
+            "[1.0, 1.0, 1.0]",
+            "Divided by 255 it is [0.003922, 0.003922, 0.003922]",
+        ),
+        ("[0.5, 0.5, 0.5]", "[127.5, 127.5, 127.5]", "Divided by 255 it is [0.5, 0.5, 0.5]"),
+        ("[-0.5, 0.5, 0.5]", "[0.5, 0.5, 0.5]", "numbers from 0 to 1"),
+    ],
+)
+def test_a_normalisation_on_another_scale_is_refused_with_the_right_numbers(folder, mean, std, words):
+    text = GOOD + f"[teacher]\ntorchvision = 'resnet18'\nmean = {mean}\nstd = {std}\n"
+    with pytest.raises(StudyFileError) as caught:
+        parse(folder, text)
+    assert words in str(caught.value)
+    assert all(problem.key in ("teacher.mean", "teacher.std") for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "allowed"),
+    [
+        ("depth = 1000000000000000000000000000000, width = 8", "depth", "a whole number in [1, 1000]"),
+        ("depth = 1, width = 1000000000", "width", "a whole number in [1, 65536]"),
+        ("depth = 1, width = 8, expansion = 1e30", "expansion", "a number in (0, 1000]"),
+    ],
+)
+def test_a_network_that_nobody_can_build_is_refused(folder, keys, key, allowed):
+    text = GOOD + f"[teacher.architecture]\nstages = [{{block = 'basic', {keys}}}]\n"
+    with pytest.raises(StudyFileError) as caught:
+        parse(folder, text)
+    (problem,) = caught.value.problems
+    assert problem.key == f"teacher.architecture.stages[0].{key}"
+    assert allowed in problem.allowed

@@ -1,6 +1,4 @@
 import json
-import os
-import pickle
 import select
 import signal
 import subprocess
@@ -9,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from naskd.store.artifacts import ArtifactStore, DamagedArtifactError, file_hash, load_checkpoint
+from naskd.store.artifacts import ArtifactStore, DamagedArtifactError, file_hash
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 
@@ -120,80 +117,6 @@ def test_a_claim_is_given_back_after_an_error(store: ArtifactStore) -> None:
         fail()
     with store.claim("x") as wanted:
         assert wanted
-
-
-# --- checkpoints --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        STATE,
-        {"state_dict": STATE, "epoch": 3},
-        {"model": STATE, "optimizer": {"lr": 0.1}},
-        {"model_state_dict": STATE},
-        {"model": {"state_dict": STATE}},
-        {f"module.{name}": value for name, value in STATE.items()},
-        {"state_dict": {f"module.{name}": value for name, value in STATE.items()}},
-    ],
-    ids=["bare", "state_dict", "model", "model_state_dict", "nested", "parallel", "parallel in state_dict"],
-)
-def test_the_state_is_found_where_people_keep_it(content, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "x.pt")
-    assert same(load_checkpoint(tmp_path / "x.pt"))
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_safetensors_are_read_too(prefix: str, tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    save_file({prefix + name: value for name, value in STATE.items()}, path)
-    assert same(load_checkpoint(path, file_hash(path).upper()))
-
-
-def test_a_prefix_that_is_part_of_the_names_stays(tmp_path: Path) -> None:
-    state = {"module.a": torch.zeros(1), "head": torch.zeros(1)}
-    torch.save(state, tmp_path / "x.pt")
-    assert same(load_checkpoint(tmp_path / "x.pt"), state)
-
-
-class Evil:
-    def __reduce__(self):
-        return (os.mkdir, ("EVIL",))
-
-
-def test_a_pickle_is_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"a": torch.zeros(1), "evil": Evil()}, tmp_path / "a.pt")
-    (tmp_path / "b.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
-    for name in ("a.pt", "b.pt"):
-        with pytest.raises(ValueError, match=f"{name} cannot be read with weights_only=True"):
-            load_checkpoint(tmp_path / name)
-    assert not (tmp_path / "EVIL").exists()
-
-
-@pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"], ids=["empty", "text", "cut off"])
-def test_a_file_of_something_else_is_one_clear_error(name: str, content: bytes, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"checkpoint .*{name} cannot be read") as caught:
-        load_checkpoint(tmp_path / name)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [{}, {"a": 3}, [torch.zeros(1)], {"model": {}}, torch.zeros(2)])
-def test_a_file_without_tensors_by_name_is_no_state(content, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match="holds no state dict"):
-        load_checkpoint(tmp_path / "x.pt")
-
-
-def test_the_hash_is_checked_before_the_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=f"has SHA-256 {file_hash(path)}, expected {'0' * 64}"):
-        load_checkpoint(path, "0" * 64)
-    with pytest.raises(ValueError, match="does not exist"):
-        load_checkpoint(tmp_path / "y.pt")
 
 
 def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:

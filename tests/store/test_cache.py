@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.data.decoded_cache import load_decoded, store_decoded
+from naskd.spec.processes import host_digits
 from naskd.store import files
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.cache import Entry, chosen, entries, node_cache, parse_age, parse_size, remove
@@ -312,7 +313,7 @@ def test_what_a_killed_removal_left_goes_with_the_next(runs: Path) -> None:
 
 def test_what_a_killed_process_left_half_written_is_listed_and_goes(runs: Path, monkeypatch) -> None:
     with monkeypatch.context() as another:
-        another.setattr(files, "_writer", lambda: f"4194999-1-{files._hash(files.host().encode())[:8]}")
+        another.setattr(files, "writer_id", lambda: f"4194999-1-{host_digits()}")
         left = [
             beside(runs / "artifacts" / "new"),
             beside(runs / "cache" / "bank" / "aaa1" / "x@0.safetensors"),

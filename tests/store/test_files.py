@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from naskd.spec import processes
 from naskd.spec.errors import DamagedError
 from naskd.store import files
 from naskd.store.files import (
@@ -160,7 +161,7 @@ def test_what_a_killed_process_left_is_swept_and_what_living_ones_write_is_not(t
 
 def test_a_file_of_another_host_is_a_leftover_when_nobody_touched_it_for_a_day(tmp_path, monkeypatch):
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(files, "host", lambda: "elsewhere")
+        elsewhere.setattr(processes, "host", lambda: "elsewhere")
         path = beside(tmp_path / "x")
     path.touch()
     assert leftovers(tmp_path) == []

@@ -152,7 +152,7 @@ def test_interrupted_at_any_write_no_training_is_lost(n_writes, after, monkeypat
         assert journal.left is None, "it came"
         with monkeypatch.context() as later:
             # What was left running is that of a process that has ended.
-            later.setattr(drivers_module, "is_alive", lambda owner, expires, now: False)
+            later.setattr(drivers_module, "process_lives", lambda owner: False)
             again = make_study(SPEC, JournalStorage(MortalJournal(journal.entries)), world)
             drive(again)
         _check(again, world, deaths=1)

@@ -32,7 +32,6 @@ from naskd.spec.errors import InputError
 from naskd.spec.study import BudgetSpec, LimitsSpec
 from naskd.study import drivers as drivers_module
 from naskd.study import study as study_module
-from naskd.study.leases import LEASE_SECONDS
 from naskd.study.ledger import booked_artifacts
 from naskd.study.observer import SnapshotObserver
 from naskd.study.record import run_record
@@ -55,7 +54,7 @@ class Place:
         self.dead: set[str] = set()
         self._monkeypatch = monkeypatch
         self._names = iter("ABCDEFGH")
-        monkeypatch.setattr(drivers_module, "is_alive", lambda owner, lease, now: owner not in self.dead)
+        monkeypatch.setattr(drivers_module, "process_lives", lambda owner: owner not in self.dead)
 
     def storage(self) -> optuna.storages.BaseStorage:
         if self.kind == "memory":
@@ -664,14 +663,13 @@ def test_snapshots_tell_of_all_drivers(place):
     assert seen[-1].fraction == pytest.approx(4 / 6)
 
 
-def test_leases_are_renewed_for_running_and_for_waiting_trials(memory):
-    clock = FakeClock(1000.0)
-    study = memory.driver(make_spec(100), space=assisted, clock=clock)
-    study.ask()
-    study.ask()
-    leases: Callable[[], set[float]] = lambda: {t.user_attrs["lease"] for t in study.optuna_study.trials}  # noqa: E731
-    assert leases() == {1000.0 + LEASE_SECONDS}
-    clock.sleep(30.0)
+def test_one_number_tells_that_a_driver_lives_however_many_trials_it_holds(memory):
+    study = memory.driver(make_spec(100), space=assisted)
     study.renew()
-    assert leases() == {1030.0 + LEASE_SECONDS}
+    assert study._ledger.heartbeats() == {}, "nothing of it runs"
+    study.ask()
+    study.ask()
     assert len(study.optuna_study.trials) == MAX_BLOCKED
+    assert study._ledger.heartbeats() == {study.name: 1}
+    study.renew()
+    assert study._ledger.heartbeats() == {study.name: 2}

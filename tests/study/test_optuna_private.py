@@ -39,6 +39,12 @@ def test_an_attribute_of_a_trial_by_its_number(study):
         optuna_private.set_trial_attribute(study, trial.number, "a", 2)
 
 
+def test_whether_the_parameters_of_a_trial_were_given(study):
+    """Without it a design that somebody enqueued twice is taken for a sampler that repeats itself."""
+    study.enqueue_trial({"x": 1})
+    assert [optuna_private.was_enqueued(study.ask()) for _ in range(2)] == [True, False]
+
+
 def test_ending_a_trial_that_waits(study):
     """Without it a retry that two drivers have both enqueued is trained twice."""
     study.enqueue_trial({"x": 1})

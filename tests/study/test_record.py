@@ -4,12 +4,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 import moocore
+import optuna
 import pytest
 from fake_world import ASSISTANT_MACS, REFERENCE, TRIAL_MACS, drive, joint, make_spec, make_study, plain
 from optuna.storages import InMemoryStorage
 
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.study import record as record_module
 from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
 from naskd.trials.jobs import TrialResult
@@ -186,6 +188,26 @@ def test_importance_shares_sum_to_one_and_find_what_matters(study):
         assert set(shares) == {"width", "depth", "rate", "kd.use", "kd.temperature", "kd.assistant"}
     assert max(found["macs"], key=found["macs"].get) == "width"
     assert found["macs"]["width"] + found["macs"]["depth"] > 0.9
+
+
+def test_importances_of_many_trials_are_those_of_some_the_same_each_time(study, monkeypatch):
+    seen = []
+    compute = optuna.importance.get_param_importances
+
+    def counted(study, evaluator, target):
+        seen.append(len(study.get_trials(deepcopy=False)))
+        return compute(study, evaluator=evaluator, target=target)
+
+    monkeypatch.setattr(optuna.importance, "get_param_importances", counted)
+    axes = study_objectives(study.optuna_study, study.spec.objectives)
+    record = run_record(study.optuna_study, study.spec.objectives)
+    assert record["importance_trials"] == record["counts"]["complete"] > 12
+    monkeypatch.setattr(record_module, "IMPORTANCE_TRIALS", 12)
+    some = importance(study.optuna_study, axes)
+    assert some == importance(study.optuna_study, axes) != record["importance"]
+    assert max(some["macs"], key=some["macs"].get) == "width"
+    assert seen[2:] == [12] * 4
+    assert run_record(study.optuna_study, study.spec.objectives)["importance_trials"] == 12
 
 
 def test_with_few_trials_importance_is_not_told():

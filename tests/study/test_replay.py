@@ -50,7 +50,7 @@ class Diary(StudyObserver):
 
 def replayed(spec, workers=1, *, table=table, space=plain, storage=None, stopping=None):
     """A finished study, its diary and its clock."""
-    clock = FakeClock(1000.0)
+    clock = FakeClock()
     diary = Diary(clock)
     study = Study(
         spec, space, storage or InMemoryStorage(), ReplayFacts(COST), identity=IDENTITY,

@@ -13,7 +13,7 @@ from naskd.networks.teachers import Bare, TeacherInputs
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.prerequisites import Prerequisites
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.option import Option
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSourceCard, TeacherSpec
@@ -75,11 +75,14 @@ def test_a_teacher_that_the_study_does_not_have_is_told_with_those_it_has(tmp_pa
     context = two_teachers(tmp_path)
     spec = context.resources.spec
     asked = taught(KnowledgeTerm("logits"), teachers=("larg",))
-    (why,) = why_not(asked, spec, context)
-    assert why == "unknown teacher: the design names 'larg'; known: small, large; did you mean 'large'?"
-    assert why_not(taught(KnowledgeTerm("logits")), spec, context), (
-        "the default name means a teacher of that name"
-    )
+    with pytest.raises(
+        UnknownNameError, match="unknown teacher 'larg'; known: small, large; did you mean 'large'"
+    ):
+        settle(asked, spec)
+    with pytest.raises(UnknownNameError, match="unknown teacher 'teacher'"):
+        settle(taught(KnowledgeTerm("logits")), spec)  # the default name means a teacher of that name
+    with pytest.raises(UnknownNameError, match="unknown teacher 'larg'"):
+        settle(taught(teachers=("larg",)), spec)  # whether it is asked or not
     assert why_not(taught(), spec, context) == [], "labels ask nobody"
     assert why_not(taught(KnowledgeTerm("label_smoothing")), spec, context) == []
     with pytest.raises(InputError, match=r"no teacher 'larg'; known: small, large"):
@@ -127,8 +130,8 @@ def test_knowledge_between_peers_asks_for_no_teacher(supervisor, tmp_path, monke
     config = taught(KnowledgeTerm("logits"), scheme="mine")
     assert why_not(config, spec, context) == []
     assert context.prerequisites.of(settle(config, spec)).made == ()
-    assert why_not(dataclasses.replace(config, distillation=DistillationSpec(terms=(KnowledgeTerm("logits"),))),
-                   spec, context) == ["the design asks for knowledge, but the study file has no [teacher]"]  # fmt: skip
+    with pytest.raises(UnknownNameError, match=r"asks for knowledge, but the study file has no \[teacher\]"):
+        settle(taught(KnowledgeTerm("logits")), spec)
 
 
 class Stripes(nn.Module):

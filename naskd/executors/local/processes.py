@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from naskd.executors.attempts import POLL_SECONDS, Attempt, Attempts, interrupts
+from naskd.executors.faults import FAULTS
 from naskd.executors.local import mps
 from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.local.worker import Begun, CannotBegin, Worker, WorkerSetup
@@ -30,6 +31,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore
 from naskd.store.files import process_folder
+from naskd.store.students import StudentStore
 from naskd.training.compute import Compute
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import TrialResult, TrialSource
@@ -115,6 +117,11 @@ def devices_of(execution: ExecutionSpec, compute: Compute) -> list[Device]:
     return [device for device in devices if device.slots]
 
 
+def devices_for(context: StudyContext) -> list[Device]:
+    """See :func:`devices_of`; for a study's context."""
+    return devices_of(context.resources.spec.execution, context.resources.compute)
+
+
 def _gpus() -> list[str]:
     """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -152,6 +159,7 @@ class ProcessesExecutor:
         packed, arrays = pack(self.context)
         checkpoints = self.context.resources.checkpoints
         assert checkpoints is None or isinstance(checkpoints, CheckpointStore)
+        students = self.context.resources.students
         with ExitStack() as cleanup:
             cache.mkdir(parents=True, exist_ok=True)
             shared = SharedArrays(arrays, cache)
@@ -170,6 +178,7 @@ class ProcessesExecutor:
                 self.work,
                 self.context.resources.compute.device.type,
                 environment=environment,
+                students=students.root.absolute() if isinstance(students, StudentStore) else None,
             )
             attempts = Attempts(source, self.context)
             served = partial(mps.await_service, environment) if variables else None
@@ -268,6 +277,8 @@ class Pool:
                 self.attempts.lose(attempt, f"{error}", begun=False)
                 return
         slot.attempt = attempt
+        if slot.worker.begun:
+            self.attempts.begin(attempt)
         slot.worker.send(attempt.job)
 
     def _listen(self) -> None:
@@ -281,6 +292,25 @@ class Pool:
         # Both handles of one worker may be ready.
         for slot in dict.fromkeys(speakers[handle] for handle in wait(list(speakers), POLL_SECONDS)):
             self._hear(slot)
+        for slot in self.slots:
+            self._end_overdue(slot)
+
+    def _end_overdue(self, slot: Slot) -> None:
+        """Kill a worker whose job, or whose start, takes too long."""
+        worker, attempt = slot.worker, slot.attempt
+        if worker is None or attempt is None:
+            return
+        late = "" if worker.begun else self.attempts.limits.start_overdue(worker.started)
+        reason = late or self.attempts.overdue(attempt)
+        if not reason:
+            return
+        slot.worker = slot.attempt = None
+        worker.kill()
+        worker.await_end()
+        if late:
+            self.attempts.lose(attempt, late, begun=False)
+        else:
+            self.attempts.fail(attempt, reason)
 
     def _hear(self, slot: Slot) -> None:
         worker, attempt = slot.worker, slot.attempt
@@ -289,15 +319,20 @@ class Pool:
         if said is None:
             slot.worker = slot.attempt = None
             why = worker.await_end()
+            faulty = worker.begun and worker.ended_by in FAULTS
             full = worker.cannot_begin is not None and worker.cannot_begin.out_of_memory
             slot.device.doubtful |= worker.cannot_begin is not None and self.served is not None
             if attempt is None:
                 pass  # who dies between two jobs has lost nothing; the next job gets another worker
             elif full and slot.device.shared and not attempt.alone:
                 self._end(slot, attempt, TrialResult("failed", attempt.job.seed, why, out_of_memory=True))
+            elif faulty:
+                self.attempts.fail(attempt, why)
             else:
                 self.attempts.lose(attempt, why, begun=worker.begun)
             return
+        if isinstance(said, Begun) and attempt is not None:
+            self.attempts.begin(attempt)
         if isinstance(said, Begun | CannotBegin):
             return
         assert attempt is not None

@@ -6,6 +6,7 @@ here: the server imports torch while the driver does.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,11 +15,18 @@ from multiprocessing import forkserver, resource_tracker
 from types import ModuleType
 
 import naskd
+from naskd.executors.local.orphan import DRIVER
 from naskd.store.files import process_folder
 
-PRELOADED = ("naskd.executors.local.worker", "naskd.spaces", "safetensors.torch", "torch._dynamo")
-"""The worker, and what it imports later than at the top: for a study's space, for a teacher's file, for an optimizer's
-first step.
+PRELOADED = (
+    "naskd.executors.local.orphan",
+    "naskd.executors.local.worker",
+    "naskd.spaces",
+    "safetensors.torch",
+    "torch._dynamo",
+)
+"""What ends the server; the worker; and what the worker imports later than at the top: for a study's space, for a
+teacher's file, for an optimizer's first step.
 
 Not pyarrow, which starts a thread.
 """
@@ -36,9 +44,11 @@ def start_server() -> None:
     resource_tracker.ensure_running()  # it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        os.environ[DRIVER] = str(os.getpid())
         with main_hidden():
             forkserver.ensure_running()
     finally:
+        os.environ.pop(DRIVER, None)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import naskd
+from naskd.executors.faults import ended_by
 from naskd.executors.local.server import main_hidden, start_server
 from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.packing import PackedStudy, unpack
 from naskd.spec.errors import InputError, one_line
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.outcome import Progress, Work
+from naskd.trials.outcome import Progress, Work, failed
 
 SERVER_SECONDS = 5.0
 """How long servers may die before no other is tried."""
@@ -49,6 +51,7 @@ class WorkerSetup:
         folder: The driver's working directory, where a user's file may look for others.
         environment: The driver's variables; the server has those of its own start.
         naskd_file: From where the driver has its naskd.
+        students: Folder of the students of finished trials; None keeps none.
     """
 
     packed: PackedStudy
@@ -61,6 +64,7 @@ class WorkerSetup:
     folder: str = field(default_factory=os.getcwd)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     naskd_file: str = str(naskd.__file__)
+    students: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup, gpu: str | None) -> None:
         self.begun = False
+        self.started = time.monotonic()
+        self.ended_by: signal.Signals | None = None
         self.cannot_begin: CannotBegin | None = None
         processes = multiprocessing.get_context("forkserver")
         self.connection, theirs = processes.Pipe()
@@ -145,7 +151,9 @@ class Worker:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
-        why = self.cannot_begin.why if self.cannot_begin is not None else _why_ended(self.process.exitcode)
+        code = self.process.exitcode or 0
+        self.ended_by = signal.Signals(-code) if -code in set(signal.Signals) else None
+        why = self.cannot_begin.why if self.cannot_begin is not None else _why_ended(code, self.ended_by)
         self.process.close()
         return why
 
@@ -169,12 +177,11 @@ def _start(process: BaseProcess) -> None:
             time.sleep(0.05)
 
 
-def _why_ended(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else str(-exitcode)
-        hint = ", as a system does that is short of memory" if -exitcode == signal.SIGKILL else ""
-        return f"its process was ended by signal {name}{hint}"
-    return f"its process ended with exit code {exitcode}"
+def _why_ended(exitcode: int, by: signal.Signals | None) -> str:
+    if exitcode >= 0:
+        return f"its process ended with exit code {exitcode}"
+    hint = ", as a system does that is short of memory" if by is signal.SIGKILL else ""
+    return f"{ended_by(by.name if by is not None else str(-exitcode))}{hint}"
 
 
 # --- the worker's side -----------------------------------------------------------------------------------------
@@ -183,11 +190,12 @@ def _why_ended(exitcode: int | None) -> str:
 def _live(connection: Connection, setup: WorkerSetup, gpu: str | None) -> None:
     """All of a worker's life: open the study, then do one job after the other until the driver hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the server's own
     gc.freeze()  # a collection would walk over all that was imported: 200 of 230 ms until the study was open
     _die_with_driver()
     try:
         context = _open(setup, gpu)
-    except Exception as error:  # whatever it is, the driver must be able to say it
+    except BaseException as error:  # whatever it is, the driver must be able to say it
         # CUDA has two kinds of errors for it, of which that of a full device without a context has no type.
         connection.send(CannotBegin(one_line(error), "out of memory" in str(error)))
         return
@@ -213,7 +221,8 @@ def _open(setup: WorkerSetup, gpu: str | None) -> StudyContext:
         )
     checkpoints = None if setup.checkpoints is None else CheckpointStore(setup.checkpoints)
     arrays: Any = setup.arrays  # they arrive as a dictionary
-    context = unpack(setup.packed, arrays, ArtifactStore(setup.artifacts), checkpoints, setup.cache)
+    students = None if setup.students is None else StudentStore(setup.students)
+    context = unpack(setup.packed, arrays, ArtifactStore(setup.artifacts), checkpoints, setup.cache, students)
     if context.resources.compute.device.type != setup.device:
         raise RuntimeError(f"torch sees no {setup.device} device in this process, as the driver does")
     context.resources.compute.apply_threads()
@@ -222,13 +231,17 @@ def _open(setup: WorkerSetup, gpu: str | None) -> StudyContext:
 
 def _do(job: Job, context: StudyContext, work: Work, connection: Connection) -> None:
     steps = work(job, context)
+    so_far: TrialResult | None = None
     try:
         progress = next(steps)
         while True:
+            so_far = progress.result
             connection.send(progress)
             progress = steps.send(connection.recv())
     except StopIteration as end:
         connection.send(end.value)
+    except KeyboardInterrupt as error:  # no Ctrl-C comes here: a user's code has raised it
+        connection.send(failed(job, so_far, one_line(error)))
     finally:
         steps.close()
 

@@ -14,8 +14,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from naskd.spec.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from naskd.trials.context import StudyContext
 
 ANSWER_SECONDS = 10.0
 """How long the head's port may take to accept a connection."""
@@ -190,6 +194,28 @@ def _check_same(address: str | None, connected: str) -> None:
         )
 
 
+def check_cluster(context: "StudyContext") -> None:
+    """See whether anybody listens where a study's cluster should be; what it says is heard when a search connects.
+
+    Raises:
+        InputError: The address is malformed.
+        ClusterError: Nobody listens.
+    """
+    address = context.resources.spec.execution.settings("ray")["address"] or os.environ.get("RAY_ADDRESS")
+    if address not in (None, "local"):
+        _check_port(address, ANSWER_SECONDS)
+
+
+def _check_port(address: str, seconds: float) -> None:
+    if address == "auto":
+        return
+    host, port = _parse(address)
+    try:
+        socket.create_connection((host, port), timeout=min(ANSWER_SECONDS, seconds)).close()
+    except OSError as error:
+        raise ClusterError(explain_connection_error(error, address)) from error
+
+
 def _check_reachable(address: str, seconds: float) -> None:
     """Connect as a child process would.
 
@@ -197,12 +223,7 @@ def _check_reachable(address: str, seconds: float) -> None:
         InputError: The address is malformed.
         ClusterError: The child could not connect.
     """
-    if address != "auto":
-        host, port = _parse(address)
-        try:
-            socket.create_connection((host, port), timeout=min(ANSWER_SECONDS, seconds)).close()
-        except OSError as error:
-            raise ClusterError(explain_connection_error(error, address)) from error
+    _check_port(address, seconds)
     # -P and PYTHONPATH: the child finds the naskd that runs here, whatever folder it is started in.
     env = {
         **os.environ,

@@ -15,6 +15,7 @@ from filelock import FileLock
 from naskd.spec.errors import DamagedError
 from naskd.store.artifacts import ArtifactStore, PackedArtifact
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +27,13 @@ class RemoteStore:
     Args:
         artifacts: Folder of the run's teachers and assistants, on the driver's machine.
         checkpoints: Folder or URL.
+        students: Folder of the students of finished trials, on the driver's machine; None where none are kept.
     """
 
-    def __init__(self, artifacts: str, checkpoints: str) -> None:
+    def __init__(self, artifacts: str, checkpoints: str, students: str | None = None) -> None:
         self.artifacts = ArtifactStore(Path(artifacts))
         self.checkpoints = CheckpointStore(checkpoints)
+        self.students = None if students is None else StudentStore(Path(students))
 
     def artifact(self, artifact_id: str) -> PackedArtifact | None:
         """A stored network; None when it is not there, or damaged."""
@@ -59,8 +62,13 @@ class RemoteStore:
         """See :class:`~naskd.store.checkpoints.Checkpoints`."""
         self.checkpoints.save(key, epoch, data)
 
+    def keep_student(self, key: str, data: bytes) -> None:
+        """See :class:`~naskd.store.students.Students`."""
+        if self.students is not None:
+            self.students.keep(key, data)
 
-def start_remote_store(artifacts: Path, checkpoints: str) -> Any:
+
+def start_remote_store(artifacts: Path, checkpoints: str, students: Path | None = None) -> Any:
     """A remote store on this machine, which must be a node of the connected cluster; its actor handle."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -68,7 +76,8 @@ def start_remote_store(artifacts: Path, checkpoints: str) -> Any:
     actor = ray.remote(RemoteStore).options(
         num_cpus=0, max_concurrency=8, max_restarts=-1, max_task_retries=3, scheduling_strategy=here
     )
-    return actor.remote(str(artifacts.absolute()), checkpoints)
+    kept = None if students is None else str(students.absolute())
+    return actor.remote(str(artifacts.absolute()), checkpoints, kept)
 
 
 class RemoteArtifacts(ArtifactStore):
@@ -162,3 +171,17 @@ class RemoteCheckpoints:
 
     def remove(self, key: str) -> None:
         """The driver forgets what is booked; workers do not."""
+
+
+class RemoteStudents:
+    """A worker's face of the remote store's students. A result is told after its student is kept, so saving waits."""
+
+    def __init__(self, remote_store: Any) -> None:
+        self.remote_store = remote_store
+
+    def keep(self, key: str, data: bytes) -> None:
+        """See :class:`~naskd.store.students.Students`."""
+        try:
+            ray.get(self.remote_store.keep_student.remote(key, data))
+        except ray.exceptions.RayError as error:
+            raise OSError(str(error).strip().splitlines()[-1]) from error

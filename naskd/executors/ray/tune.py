@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
@@ -25,18 +26,28 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from naskd.executors.attempts import interrupts
+from naskd.executors.attempts import WorkerError, interrupts
+from naskd.executors.faults import FaultFile
+from naskd.executors.limits import TimeLimits
 from naskd.executors.packing import Arrays, PackedStudy, pack, unpack
 from naskd.executors.ray.connect import connect
 from naskd.executors.ray.dispatch import Dispatch, Resources, job_from_dict
 from naskd.executors.ray.ray_private import survive
-from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteCheckpoints, start_remote_store
+from naskd.executors.ray.remote_store import (
+    RemoteArtifacts,
+    RemoteCheckpoints,
+    RemoteStudents,
+    start_remote_store,
+)
+from naskd.spec.errors import one_line
+from naskd.spec.timeouts import OutOfTimeError, ended_when, within
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
 from naskd.store.files import process_folder
+from naskd.store.students import StudentStore
 from naskd.trials.context import StudyContext
-from naskd.trials.jobs import Decision, TrialSource
-from naskd.trials.outcome import Steps, Work
+from naskd.trials.jobs import Decision, TrialResult, TrialSource
+from naskd.trials.outcome import Steps, Work, checkpoint_key, failed
 from naskd.trials.steps import job_steps
 
 _LOG = logging.getLogger(__name__)
@@ -129,17 +140,37 @@ class StudyTrainable(tune.Trainable):
 
     # Tune passes what `with_parameters` was given by name, beside its own `config`.
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], packed: PackedStudy, arrays: Arrays, remote_store: Any, work: Work
+        self,
+        config: dict[str, Any],
+        packed: PackedStudy,
+        arrays: Arrays,
+        remote_store: Any,
+        work: Work,
+        session: str,
     ) -> None:
-        """Open the study in this process, then take up the first job."""
+        """Open the study in this process, then take up the first job.
+
+        Raises:
+            WorkerError: It cannot be opened, or not in time.
+        """
         cache = node_cache()
-        self._context = unpack(
-            packed,
-            arrays,
-            RemoteArtifacts(cache / "artifacts", remote_store),
-            RemoteCheckpoints(remote_store),
-            cache,
-        )
+        seconds = packed.spec["execution"]["start_seconds"]
+        try:
+            with within(seconds, f"it took longer than execution.start_seconds = {seconds:g}"):
+                self._context = unpack(
+                    packed,
+                    arrays,
+                    RemoteArtifacts(cache / "artifacts", remote_store),
+                    RemoteCheckpoints(remote_store),
+                    cache,
+                    RemoteStudents(remote_store),
+                )
+        except (OutOfTimeError, SystemExit) as error:
+            said = isinstance(error, OutOfTimeError)
+            raise WorkerError(str(error) if said else one_line(error)) from None
+        self._limits = TimeLimits(self._context.resources.spec)
+        self._faults = cache / "faults" / session
+        self._noting = ExitStack()
         self._context.resources.compute.apply_threads()
         gc.freeze()  # collections between trials need not walk over all that was imported
         self._work = work
@@ -150,36 +181,70 @@ class StudyTrainable(tune.Trainable):
         """Take up the next job; in another process if this one has lost its device."""
         if self._device_lost:
             os._exit(1)
+        self._noting.close()
         self._job = job_from_dict(new_config["job"])
+        self._file = FaultFile(self._faults, checkpoint_key(self._job))
+        # What another worker of this machine has died of would end this one too.
+        self._fault = self._file.take()
+        self._noting.enter_context(self._file.written())
         self._steps: Steps | None = self._work(self._job, self._context)
+        self._watch = self._limits.begin(self._job)
+        self._so_far: TrialResult | None = None
         self._begun = False
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch. The last one brings the result too, so that an end costs no further round trip."""
-        assert self._steps is not None
         found: dict[str, Any] = {}
         try:
-            progress = self._steps.send(Decision.CONTINUE) if self._begun else next(self._steps)
-            self._begun = True
-            so_far = progress.result
-            found = {**_scalars(so_far.metrics if so_far else {}), **_scalars(progress.metrics)}
-            # Tuples, since Tune takes dictionaries apart.
-            found.update(epoch=progress.epoch, metrics=tuple(progress.metrics.items()))
-            found["trial_result"] = so_far
-            if progress.last:
-                found["so_far"] = so_far
-                self._steps.send(Decision.CONTINUE)
+            if self._fault is not None:
+                return self._ended(found, failed(self._job, None, *self._fault))
+            with ended_when(
+                lambda: self._limits.overdue(self._watch),
+                stuck=lambda reason: self._file.leave(f"{self._job.kind} {self._job.job_id}", reason),
+            ):
+                self._train(found)
         except StopIteration as end:
-            self._steps = None
-            self._device_lost = end.value.device_lost
-            found.update(done=True, trial_result=end.value)
+            self._ended(found, end.value)
+        except OutOfTimeError as over:
+            reason = str(over) or self._limits.overdue(self._watch)
+            self._ended(found, failed(self._job, self._so_far, reason))
+        except KeyboardInterrupt as error:  # no Ctrl-C comes here: a user's code has raised it
+            self._ended(found, failed(self._job, self._so_far, one_line(error)))
+        return found
+
+    def _train(self, found: dict[str, Any]) -> None:
+        """Fill in an epoch.
+
+        Raises:
+            StopIteration: The job has ended, with its result.
+        """
+        assert self._steps is not None
+        progress = self._steps.send(Decision.CONTINUE) if self._begun else next(self._steps)
+        self._begun = True
+        self._limits.epoch(self._watch)
+        so_far = self._so_far = progress.result
+        found.update({**_scalars(so_far.metrics if so_far else {}), **_scalars(progress.metrics)})
+        # Tuples, since Tune takes dictionaries apart.
+        found.update(epoch=progress.epoch, metrics=tuple(progress.metrics.items()))
+        found["trial_result"] = so_far
+        if progress.last:
+            found["so_far"] = so_far
+            self._steps.send(Decision.CONTINUE)
+
+    def _ended(self, found: dict[str, Any], result: TrialResult) -> dict[str, Any]:
+        """The job is over, with this result."""
+        self.cleanup()
+        self._device_lost = result.device_lost
+        found.update(done=True, trial_result=result)
         return found
 
     def cleanup(self) -> None:
         """End a training that is not finished, so that what it holds is free."""
         if self._steps is not None:
             self._steps.close()
+            self._steps = None
+        self._noting.close()
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -221,7 +286,9 @@ class RayTuneExecutor:
             packed, arrays = pack(self.context)
             checkpoints = self.context.resources.checkpoints
             assert isinstance(checkpoints, CheckpointStore)
-            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root)
+            students = self.context.resources.students
+            kept = students.root if isinstance(students, StudentStore) else None
+            remote_store = start_remote_store(self.context.resources.store.root, checkpoints.root, kept)
             cleanup.callback(ray.kill, remote_store)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
@@ -232,7 +299,12 @@ class RayTuneExecutor:
             cleanup.enter_context(_silent("ray.tune"))
             tune.Tuner(
                 tune.with_parameters(
-                    StudyTrainable, packed=packed, arrays=arrays, remote_store=remote_store, work=self.work
+                    StudyTrainable,
+                    packed=packed,
+                    arrays=arrays,
+                    remote_store=remote_store,
+                    work=self.work,
+                    session=uuid.uuid4().hex,
                 ),
                 tune_config=tune.TuneConfig(
                     search_alg=StudySearcher(dispatch),

@@ -1,0 +1,55 @@
+"""What a saved network says of one made-up image, kept beside its weights: so a loaded one is known to be the same.
+
+Weights alone do not tell: a block or a family whose code was edited since takes the same weights and says something
+else.
+"""
+
+import json
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from naskd.nn.deployed import as_deployed, rebuild
+
+TOLERANCE = 1e-3
+"""Largest accepted difference of a logit, relative to the largest one: machines round differently."""
+
+
+def probe_image(shape: tuple[int, int, int]) -> Tensor:
+    """An image ``(1, C, H, W)`` in [0, 1] that is the same everywhere: no random numbers, no files."""
+    numbers = torch.arange(math.prod(shape), dtype=torch.int64) * 2654435761 % 2**32
+    return (numbers % 256).float().reshape(1, *shape) / 255
+
+
+def describe_probe(student: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any] | None:
+    """What a network says, as it will be built again from its description; None where that is not known.
+
+    Args:
+        student: A deployed network, on any device. It is not changed.
+        shape: ``(C, H, W)`` of an image.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            again = rebuild(as_deployed(student).describe())
+        again.load_state_dict({name: tensor.detach().cpu() for name, tensor in student.state_dict().items()})
+        logits = _logits(again, shape)
+    except Exception:  # a user's network may raise anything, and is not to be lost for it
+        return None
+    return {"shape": list(shape), "logits": logits} if all(map(math.isfinite, logits)) else None
+
+
+def differs(student: nn.Module, known: str) -> bool:
+    """Whether a loaded network says something else of the image than what was noted when it was saved."""
+    found = json.loads(known)
+    shape = tuple(found["shape"])
+    before = torch.tensor(found["logits"])
+    now = torch.tensor(_logits(student, shape))
+    scale = max(1.0, float(before.abs().max()))
+    return now.shape != before.shape or not float((now - before).abs().max()) <= TOLERANCE * scale
+
+
+def _logits(network: nn.Module, shape: tuple[int, int, int]) -> list[float]:
+    with torch.no_grad():
+        return [float(value) for value in network.eval()(probe_image(shape))[0]]

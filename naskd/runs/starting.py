@@ -1,0 +1,250 @@
+"""Everything that can be known before a search begins: looked at by ``check``, and by the search itself.
+
+Each check is a function of a start that yields what is wrong, a line each, or raises an error that says it. A further
+check is a further function in :data:`CHECKS`; they are independent, so that all that is wrong is said at once.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from naskd.executors import EXECUTORS
+from naskd.loggers import check_loggers
+from naskd.runs.places import writable
+from naskd.runs.provenance import different_weights, identity_of
+from naskd.spec.design import content_id
+from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.loggers import LOGGERS
+from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.registry import imported
+from naskd.spec.stopping import STOPPING_RULES
+from naskd.spec.study import StudySpec
+from naskd.store.checkpoints import CheckpointStore
+from naskd.study.admission import count_kinds
+from naskd.study.opening import difference_to, refusal
+from naskd.study.record import booked_networks
+from naskd.study.samplers import build_sampler
+from naskd.study.space_sample import (
+    SpaceSample,
+    check_warm_start,
+    methods_of_the_script,
+    random_reference_point,
+)
+from naskd.study.storage import database_file, is_there, open_storage
+from naskd.trials.teacher_trial import log_trials, try_teachers
+
+
+class NotOpenedError(Exception):
+    """The study could not be opened, which is said elsewhere: what needs it is not looked at."""
+
+
+@dataclass
+class Start:
+    """A search that is about to begin.
+
+    Args:
+        spec: The study.
+        run_dir: Of its run, which need not be there.
+        study: An :class:`~naskd.runs.opening.OpenStudy`; None where it cannot be opened.
+    """
+
+    spec: StudySpec
+    run_dir: Path
+    study: Any = field(default=None)
+
+    @property
+    def opened(self) -> Any:
+        """The open study.
+
+        Raises:
+            NotOpenedError: It cannot be opened.
+        """
+        if self.study is None:
+            raise NotOpenedError
+        return self.study
+
+    @cached_property
+    def sample(self) -> SpaceSample:
+        """Random designs of the space, drawn once for all that look at them."""
+        found: SpaceSample = self.opened.sample()
+        return found
+
+    @cached_property
+    def reference_point(self) -> dict[str, float]:
+        """Of the hypervolume; see :func:`~naskd.study.space_sample.random_reference_point`."""
+        world = self.opened.world
+        return random_reference_point(self.sample, self.spec, world.n_classes, world.n_train)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """See :func:`~naskd.runs.provenance.identity_of`."""
+        return identity_of(self.spec, self.opened.world)
+
+
+Check = Callable[[Start], Iterable[str]]
+
+
+def _teachers(start: Start) -> Iterator[str]:
+    """Each teacher is tried; without one that can be built, nothing that needs designs is looked at."""
+    if start.opened.parts is None:
+        return
+    trials = try_teachers(start.opened.parts)
+    log_trials(trials)
+    yield from (problem for trial in trials for problem in trial.problems)
+    if not all(trial.built for trial in trials):
+        start.study = None
+
+
+def _first_designs(start: Start) -> Iterable[str]:
+    return check_warm_start(start.opened.space, start.spec, start.sample.parameters)
+
+
+def _known_elsewhere(start: Start) -> Iterable[str]:
+    spec = start.spec
+    if not EXECUTORS[spec.execution.executor].elsewhere:
+        return
+    if left := methods_of_the_script(start.sample, spec.objectives):
+        yield (
+            f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
+            f"{spec.execution.executor!r} do not run; move it to a file and name that in the study's modules"
+        )
+
+
+def _reference_point(start: Start) -> Iterable[str]:
+    assert start.reference_point
+    return ()
+
+
+def _methods(start: Start) -> Iterator[str]:
+    """What the study names is made once, as the search will make it."""
+    spec = start.spec
+
+    def loggers() -> None:
+        check_loggers(spec.execution.callbacks)
+        for name in spec.execution.callbacks:
+            LOGGERS.load(name)
+
+    made: tuple[tuple[str, Callable[[], Any]], ...] = (
+        (f"sampler {spec.sampler.name!r}", lambda: build_sampler(spec.sampler, spec.seed, 0)),
+        (
+            f"stopping rule {spec.stopping.name!r}",
+            lambda: STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
+        ),
+        ("objectives", lambda: [OBJECTIVES[name] for name in spec.objectives]),
+        ("execution.callbacks", loggers),
+        (f"executor {spec.execution.executor!r}", lambda: EXECUTORS.load(spec.execution.executor)),
+    )
+    for what, make in made:
+        try:
+            make()
+        except NaskdError as error:
+            yield str(error)
+        except Exception as error:  # a user's own may raise anything, and a package may not be there
+            yield f"{what} cannot be made: {type(error).__name__}: {error}"
+
+
+def _executor(start: Start) -> Iterable[str]:
+    able = EXECUTORS[start.spec.execution.executor].able
+    if able:
+        imported(able)(start.opened.context)
+    return ()
+
+
+def _places(start: Start) -> Iterator[str]:
+    for folder in (start.run_dir, start.run_dir.parent / "artifacts", start.run_dir.parent / "cache"):
+        try:
+            writable(folder)
+        except InputError as error:
+            yield str(error)
+
+
+def _checkpoints(start: Start) -> Iterable[str]:
+    given = start.spec.execution.checkpoints
+    if given is not None and start.spec.execution.checkpoint_every:
+        checkpoint_store(start.spec, start.run_dir, {}).check()
+    return ()
+
+
+def _storage(start: Start) -> Iterator[str]:
+    """A database that is a file is made by who opens it, its folder is not; others are asked whether they answer."""
+    path = database_file(start.spec.storage)
+    if path is None:
+        if start.spec.storage.startswith("sqlite:"):
+            yield f"storage: {start.spec.storage!r} is in memory, and gone when the search ends; name a file"
+        elif "://" in start.spec.storage:
+            open_storage(start.spec.storage, start.run_dir)
+    elif not path.parent.is_dir():
+        yield f"storage: there is no folder {path.parent} for the database"
+    else:
+        writable(path.parent)
+
+
+def _run_of_before(start: Start) -> Iterator[str]:
+    """A run that is there must be of the same study, unless nothing was trained in it."""
+    spec = start.spec
+    if not is_there(spec.storage, start.run_dir):
+        return
+    storage = open_storage(spec.storage, start.run_dir)
+    if difference := difference_to(spec, storage, start.identity):
+        yield refusal(spec.name, difference)
+    elif (parts := start.opened.parts) is not None and (
+        lines := different_weights(parts, booked_networks(spec, storage))
+    ):
+        yield refusal(spec.name, lines)
+
+
+CHECKS: tuple[Check, ...] = (
+    _teachers,
+    _methods,
+    _places,
+    _checkpoints,
+    _executor,
+    _first_designs,
+    _known_elsewhere,
+    _reference_point,
+    _storage,
+    _run_of_before,
+)
+
+
+def _test_images(start: Start) -> Iterable[str]:
+    """A search only warns of test images that cannot be read; whoever checks can still mend them."""
+    survey = start.opened.survey
+    return () if survey is None or not survey.test_problems else survey.all_problems
+
+
+def _some_design(start: Start) -> Iterable[str]:
+    """A space of which nothing can be trained. A search finds out by itself, and says so in its end."""
+    if start.sample.designs:
+        return
+    turned_away = dict(enumerate(start.sample.turned_away))
+    counts = ", ".join(f"{kind} ({n})" for kind, n in count_kinds(turned_away).items())
+    yield f"none of {start.sample.n_drawn} random designs can be trained: {counts}"
+
+
+BEFORE_A_SEARCH: tuple[Check, ...] = (_test_images, _some_design)
+"""What ``check`` looks at besides."""
+
+
+def problems(start: Start, checks: Sequence[Check] = CHECKS) -> list[str]:
+    """All that is wrong, each thing once."""
+    found: list[str] = []
+    for check in checks:
+        with contextlib.suppress(NotOpenedError):
+            try:
+                found += check(start)
+            except NaskdError as error:
+                found.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+def checkpoint_store(spec: StudySpec, run_dir: Path, identity: Any) -> CheckpointStore:
+    """In the run directory, or where the study says, apart from those of other studies."""
+    given = spec.execution.checkpoints
+    if given is None:
+        return CheckpointStore(run_dir.absolute() / "checkpoints")
+    root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
+    return CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}{question}{options}")

@@ -1,0 +1,122 @@
+"""Final trainings of a run's trials, and their students as files: what :class:`~naskd.runs.run.Run` does with torch."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from naskd.networks.student_file import probe_shape
+from naskd.runs.directory import locked
+from naskd.runs.export import check_export, export_student, format_of
+from naskd.runs.places import writable_file
+from naskd.runs.provenance import check_unchanged, difference
+from naskd.runs.retrain import Design, Retraining
+from naskd.runs.students import STUDENTS
+from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.exports import EXPORTS
+from naskd.spec.userfile import import_file
+from naskd.store.students import StudentStore
+from naskd.study.record import load_ledger
+from naskd.trials.jobs import training_key
+
+if TYPE_CHECKING:
+    from naskd.runs.run import Run
+
+_LOG = logging.getLogger(__name__)
+
+
+def retrain_trials(
+    run: "Run",
+    trials: Sequence[Mapping[str, Any]],
+    seeds: int,
+    epochs: int,
+    observe: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """See :meth:`naskd.runs.run.Run.retrain`."""
+    designs = [_design(trial) for trial in trials]
+    check_unchanged(run.path, run.context, "retraining")
+    run.context.resources.compute.apply_threads()
+    retraining = Retraining(run.context, run.path, epochs)
+    with locked(run.path):
+        retraining.prepare(designs)
+        check_unchanged(run.path, run.context, "retraining")  # a teacher may have been made again
+        return retraining.run(designs, seeds, observe)
+
+
+def export_trial(run: "Run", number: int, form: str | None, path: Path | None) -> dict[str, Any]:
+    """See :meth:`naskd.runs.run.Run.export`."""
+    for file in run.spec.code().values():
+        if file.is_file():
+            import_file(file)  # it may register the format, or what the student is made of
+    name = format_of(path) if form is None else form
+    target = path or run.path / "exported" / f"trial{number}{EXPORTS[name].suffix}"
+    check_export(name, target)
+    writable_file(target)
+    design = _design(run.trial(number))
+    with locked(run.path):
+        source, origin = _student(run, design)
+    return {**export_student(source, target, _images_for(run, source), name), "origin": origin}
+
+
+def _design(trial: Mapping[str, Any]) -> Design:
+    if trial["config"] is None or trial["state"] != "COMPLETE":
+        raise InputError(
+            f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
+            + (f" ({trial['reason']})" if trial["reason"] else "")
+        )
+    return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
+
+
+def _student(run: "Run", design: Design) -> tuple[Path, str]:
+    """The file of a design's student and where it comes from; it is trained only where none is kept."""
+    known = Retraining(None, run.path, run.spec.retrain_epochs)
+    if (found := known.kept(design) or known.newest(design)) is not None:
+        path, training = found
+        _compare_with_search(run, training.get("made_with"), path)
+        return path, "retrained"
+    attrs = load_ledger(run.spec, run.path).get_trials(deepcopy=False)[design.number].user_attrs
+    key = training_key(str(attrs.get("config_id")), attrs.get("seed", 0))
+    sha256 = attrs.get("result", {}).get("sha256")
+    store = StudentStore(run.path / STUDENTS)
+    if sha256 and (kept := store.found(key, sha256)) is not None:
+        return kept, "search"
+    if sha256 and store.path(key).exists():
+        _LOG.warning(
+            "%s is not what the search kept: it is damaged, and the student trained anew", store.path(key)
+        )
+    check_unchanged(run.path, run.context, "training a student for the export")
+    run.context.resources.compute.apply_threads()
+    retraining = Retraining(run.context, run.path, run.spec.retrain_epochs)
+    retraining.prepare([design])
+    return retraining.train(design, 0), "trained"
+
+
+def _compare_with_search(run: "Run", made: Mapping[str, Any] | None, student: Path) -> None:
+    """Warn where a student was trained on other images than the search had."""
+    known = load_ledger(run.spec, run.path).user_attrs.get("identity", {})
+    keys = ("data_hash", "split_hash")
+    if different := [key for key in keys if made and known and made.get(key) != known.get(key)]:
+        _LOG.warning("%s was trained on other images than the search had (%s)", student, ", ".join(different))
+
+
+def _images_for(run: "Run", source: Path) -> Tensor:
+    """Real images to compare an export on; made-up ones where the study's are not to be had."""
+    try:
+        lines = difference(run.path, run.context)
+    except NaskdError as error:
+        if (shape := probe_shape(source)) is None:
+            raise
+        _LOG.warning("the study's images cannot be opened, so the export is compared on noise: %s", error)
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(256, (64, *shape), dtype=torch.uint8, generator=generator)
+    if lines:
+        _LOG.warning(
+            "what is there now is not what the search had, which changes nothing of a student that is trained "
+            "already: %s",
+            "; ".join(lines),
+        )
+    return run.context.resources.data.val.images[:256]

@@ -1,0 +1,38 @@
+"""Numbers as people give them: as they are printed, with a decimal prefix, or as numbers."""
+
+import math
+import numbers
+import re
+
+PREFIXES = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+"""Powers of ten."""
+
+_WRITTEN = re.compile(
+    r"\s*([+-]?[0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|[+-]?\.[0-9]+)\s*([kKMGTPE]?)(?:MACs|B)?(%?)\s*"
+)
+
+
+def read_number(given: object) -> float | None:
+    """A finite number, or None where it is none.
+
+    Args:
+        given: A number, or text such as ``50000``, ``1e6``, ``100k``, ``12.3 MMACs``, ``12.3 kB`` or ``97.5%``.
+    """
+    if isinstance(given, str):
+        found = _WRITTEN.fullmatch(given)
+        if found is None or (found[2] and found[3]):
+            return None
+        # Of the text, so that 1.1M is 1100000 exactly.
+        shift = PREFIXES[found[2]] - (2 if found[3] else 0)
+        digits, _, power = found[1].replace("_", "").replace(",", "").lower().partition("e")
+        if len(power) > 4:
+            return None
+        number = float(f"{digits}e{int(power or 0) + shift}")
+    elif isinstance(given, numbers.Real) and not isinstance(given, bool):
+        try:
+            number = float(given)
+        except OverflowError:
+            return None
+    else:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,114 @@
+"""Files that a user names for a result: written whole or not at all, through links, and never in place of a device."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from naskd.spec.errors import InputError
+from naskd.spec.processes import writer_id
+from naskd.spec.visible import visible_line
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file to write instead of `path`, which takes its place when the block ends well, and else goes.
+
+    A link stays one: what it points to is replaced. A device, or the pipe of a shell's ``>(...)``, is written to.
+
+    Args:
+        path: Its folder must exist.
+
+    Yields:
+        A new path in the same folder, or in a temporary one for what is no file; its suffix is that of `path`.
+
+    Raises:
+        InputError: `path` is a folder, a named pipe that would be waited for, or in no folder.
+    """
+    target = writable(path)
+    if _is_stream(target):
+        with tempfile.TemporaryDirectory(prefix="naskd-") as folder:
+            part = Path(folder) / f"part{path.suffix}"
+            yield part
+            # Appended: what is behind a descriptor may be a file that holds something already.
+            with open(part, "rb") as source, open(target, "ab") as sink:
+                shutil.copyfileobj(source, sink)
+        return
+    part = target.with_name(f".partial-{writer_id()}-{target.stem[:100]}{path.suffix}")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def writable(path: Path) -> Path:
+    """Where a result that is to be at `path` is really written; costs nothing, so that it can be asked first.
+
+    Raises:
+        InputError: See :func:`written_whole`.
+    """
+    name = visible_line(str(path))
+    try:
+        # /dev/stdout and its like are links to what has no name: they are opened as they are.
+        target = path if _is_descriptor(path) else Path(os.path.realpath(path))
+    except ValueError as error:
+        raise InputError(f"cannot write {name}: {error}") from None
+    try:
+        mode = os.stat(target).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.isdir(target.parent):
+            raise InputError(
+                f"cannot write {name}: there is no folder {visible_line(str(target.parent))}"
+            ) from None
+        return target
+    except OSError as error:
+        raise InputError(f"cannot write {name}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"cannot write {name}: it is a folder; name a file in it")
+    if stat.S_ISFIFO(mode) and not _is_descriptor(path):
+        raise InputError(
+            f"cannot write {name}: it is a named pipe, whose reader would be waited for; name a file"
+        )
+    if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+        raise InputError(
+            f"cannot write {name}: it is a {'socket' if stat.S_ISSOCK(mode) else 'disk'}; name a file"
+        )
+    return target
+
+
+def usable_folder(path: Path) -> None:
+    """See that a folder for results is there or can be made.
+
+    Raises:
+        InputError: It, or what it would be made in, is no folder or cannot be written.
+    """
+    there = Path(os.path.abspath(path))
+    name = visible_line(str(path))
+    while True:
+        try:
+            os.lstat(there)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            there = there.parent
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot write to {name}: {getattr(error, 'strerror', None) or error}") from None
+    if not os.path.isdir(there):
+        raise InputError(f"cannot write to {name}: {visible_line(str(there))} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {name}: no permission to write in {visible_line(str(there))}")
+
+
+def _is_stream(target: Path) -> bool:
+    """Whether what is written there goes elsewhere than into a file of that name, so that nothing can replace it."""
+    return _is_descriptor(target) or (os.path.exists(target) and not os.path.isfile(target))
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Whether a path is that of an open file of this process, as ``/dev/stdout`` and ``/dev/fd/63``."""
+    return os.path.abspath(path) in ("/dev/stdout", "/dev/stderr") or str(path).startswith(
+        ("/dev/fd/", "/proc/self/fd/")
+    )

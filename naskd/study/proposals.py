@@ -1,0 +1,138 @@
+"""From a search space to a design: what is turned away, and what is a mistake that ends everything.
+
+A design that cannot be trained is one among others. A name that nobody knows is a mistake, and so is a space that
+raises something else than ``ValueError`` or ``TrialPruned``: half of the space would never be tried, and nobody told.
+"""
+
+import dataclasses
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from naskd.spec import design
+from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError, UnknownNameError, one_line
+from naskd.spec.registry import nearest
+from naskd.spec.study import StudySpec
+from naskd.study.admission import settle
+from naskd.study.space import Space
+
+
+class TurnedAwayError(Exception):
+    """A proposal is no design of this study; ``str(error)`` is the reason."""
+
+
+def design_of(space: Space, trial: optuna.Trial, spec: StudySpec) -> TrialConfig:
+    """The settled design that a space gives for the values of a trial.
+
+    Raises:
+        TurnedAwayError: These values make no design.
+        InputError: The space is broken, or a name is unknown.
+    """
+    try:
+        with warnings.catch_warnings():
+            # A given value out of range only warns; who gave it looks at that.
+            warnings.simplefilter("ignore")
+            proposed = space(trial)
+        if isinstance(proposed, TrialConfig):
+            return settle(proposed, spec)
+    except optuna.TrialPruned as pruned:
+        raise TurnedAwayError(f"pruned by the space: {pruned}") from None
+    except (UpdateFinishedTrialError, StorageInternalError):
+        raise
+    except ValueError as error:
+        _raise_unknown(error, spec)
+        raise TurnedAwayError(f"invalid: {told(error)}") from error
+    except SystemExit as error:
+        raise InputError(
+            f"the search space {spec.space} called sys.exit({error.code!r}){_place(space, error)}; "
+            "it must return a TrialConfig"
+        ) from error
+    except Exception as error:  # a user's space may raise anything; the answer names it
+        raise InputError(
+            f"the search space {spec.space} raised {one_line(error)}{_place(space, error)}"
+        ) from error
+    raise InputError(
+        f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
+    )
+
+
+def told(error: ValueError) -> str:
+    """What a refusal says, in one line; the name of its class where it says nothing."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{error.title}: {_where(first, error.title)}: {first['msg']}"
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def refusals(spec: StudySpec) -> Iterator[None]:
+    """Within, a ``ValueError`` turns a settled design away.
+
+    Raises:
+        TurnedAwayError: One was raised.
+        UnknownNameError: It was about a name that nobody knows.
+    """
+    try:
+        yield
+    except ValueError as error:
+        _raise_unknown(error, spec)
+        raise TurnedAwayError(f"invalid: {told(error)}") from error
+
+
+def _raise_unknown(error: ValueError, spec: StudySpec) -> None:
+    """Raise :class:`UnknownNameError` if a refusal is about a name that nobody knows; otherwise return."""
+    what = str(error) if isinstance(error, UnknownNameError) else _unknown_name(error)
+    if what:
+        raise UnknownNameError(f"the search space {spec.space} names what is not there: {what}") from error
+
+
+def _unknown_name(error: ValueError) -> str:
+    """The first mistake of a dataclass's arguments that is about a name; empty where none is."""
+    if not isinstance(error, ValidationError):
+        return ""
+    return next(filter(None, (_in_words(e, error.title) for e in error.errors(include_url=False))), "")
+
+
+def _in_words(mistake: ErrorDetails, title: str) -> str:
+    where = _where(mistake, title)
+    kind, given = mistake["type"], mistake["input"]
+    if kind == "literal_error" and isinstance(given, str):
+        expected = mistake.get("ctx", {}).get("expected", "")
+        known = re.findall(r"'([^']*)'", expected)
+        return f"unknown {where} {given!r} in {title}; known: {', '.join(known)}{nearest(given, known)}"
+    if kind == "unexpected_keyword_argument":
+        fields = _fields(title)
+        known_fields = f"; known: {', '.join(fields)}{nearest(where, fields)}" if fields else ""
+        return f"{title} has no field {where!r}{known_fields}"
+    if kind in ("missing", "missing_argument", "unexpected_positional_argument", "multiple_argument_values"):
+        return f"{title}: {where}: {mistake['msg']}"
+    return ""
+
+
+def _where(mistake: ErrorDetails, title: str) -> str:
+    """The argument of a dataclass that a mistake is in, by its name where it was given by its place."""
+    first, *rest = mistake["loc"] or ("the whole",)
+    fields = _fields(title)
+    if isinstance(first, int) and first < len(fields):
+        first = fields[first]
+    return ".".join(map(str, (first, *rest)))
+
+
+def _fields(title: str) -> list[str]:
+    part = getattr(design, title, None)
+    return [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+
+
+def _place(space: Space, error: BaseException) -> str:
+    """In which line of the file of the space something was raised, where that is known."""
+    file = getattr(getattr(space, "__code__", None), "co_filename", None)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f" in line {lines[-1]}" if lines else ""

@@ -1,0 +1,308 @@
+"""What takes too long is ended with its reason, and what ends a process is booked, under every executor."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from small_studies import design, small_context, study
+
+from naskd.executors import faults
+from naskd.executors.faults import FaultFile
+from naskd.executors.limits import LEAST_PATIENCE, PATIENCE, TimeLimits
+from naskd.executors.local.serial import SerialExecutor
+from naskd.spec import timeouts
+from naskd.spec.clock import FakeClock
+from naskd.spec.study import BudgetSpec, ExecutionSpec
+from naskd.spec.timeouts import OutOfTimeError, ended_when, within
+from naskd.testing.fixed_source import FixedSource
+from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.outcome import Progress
+
+
+def _job(number: int = 0, label: str = "", kind: Any = "trial") -> Job:
+    return Job(str(number), kind, design(batch_size=16 + number), 100 + number, 2, label=label)
+
+
+def _limits(seconds: float | None = None, **execution: Any) -> tuple[TimeLimits, FakeClock]:
+    clock = FakeClock()
+    budget = BudgetSpec(trials=2, seconds=seconds)
+    spec = study(budget=budget, execution=ExecutionSpec(**execution))
+    return TimeLimits(spec, clock.monotonic), clock
+
+
+# --- how long a job may take -------------------------------------------------------------------------------------
+
+
+def test_a_trial_has_its_time_and_a_shared_network_another():
+    limits, clock = _limits(trial_seconds=10, epoch_seconds=8)
+    trial, teacher = limits.begin(_job()), limits.begin(_job(kind="artifact"))
+    clock.sleep(7)
+    limits.epoch(trial)
+    limits.epoch(teacher)
+    assert limits.overdue(trial) == limits.overdue(teacher) == ""
+    clock.sleep(3)
+    assert limits.overdue(trial) == "took longer than execution.trial_seconds = 10"
+    assert limits.overdue(teacher) == ""
+    clock.sleep(5)
+    assert limits.overdue(teacher) == "an epoch took longer than execution.epoch_seconds = 8"
+
+
+def test_when_the_budget_is_over_who_ends_epochs_is_waited_for_and_who_hangs_is_not():
+    limits, clock = _limits(seconds=1000)
+    slow, hanging = limits.begin(_job()), limits.begin(_job(1))
+    clock.sleep(40)
+    limits.epoch(slow)
+    clock.sleep(980)
+    limits.epoch(slow)
+    assert limits.overdue(slow) == ""
+    assert limits.overdue(hanging) == "budget.seconds = 1000 are over, and no epoch ended for 1020 s"
+    clock.sleep(999)
+    assert limits.overdue(slow) == "", "its epochs are that long"
+
+
+def test_a_short_budget_is_patient_for_a_while():
+    limits, clock = _limits(seconds=1)
+    watch = limits.begin(_job())
+    clock.sleep(LEAST_PATIENCE - 1)
+    assert limits.overdue(watch) == ""
+    limits.epoch(watch)
+    clock.sleep(PATIENCE * LEAST_PATIENCE)
+    assert limits.overdue(watch).startswith("budget.seconds = 1 are over")
+
+
+# --- how code is ended -------------------------------------------------------------------------------------------
+
+
+def _sleep() -> None:
+    time.sleep(60)
+
+
+def _catch_all() -> None:
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            continue
+
+
+@pytest.mark.parametrize("hang", [_sleep, _catch_all])
+def test_code_is_ended_where_it_is(hang: Any):
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(OutOfTimeError, match=r"^too long$"), within(0.02, "too long"):
+        hang()
+    assert signal.getsignal(signal.SIGALRM) is before
+    with within(60, "too long"):
+        pass
+
+
+def test_code_of_another_thread_is_ended_too():
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with within(0.02, "too long"):
+                while True:
+                    pass
+        except OutOfTimeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(30)
+    assert [type(error) for error in raised] == [OutOfTimeError]
+
+
+def test_who_cannot_be_told_is_stuck(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timeouts, "STUCK_SECONDS", 0.0)
+    monkeypatch.setattr(timeouts, "_tell", lambda *_: None)
+    stuck = threading.Event()
+    with ended_when(lambda: "too long", stuck=lambda reason: stuck.set(), every=0.01):
+        assert stuck.wait(30)
+
+
+def test_who_leaves_the_process_raises_and_children_are_free_to():
+    with pytest.raises(SystemExit, match=r"os\._exit\(0\)"), within(60, "too long"):
+        os._exit(0)
+    with within(60, "too long"):
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+# --- the serial executor -----------------------------------------------------------------------------------------
+
+
+def _leave() -> None:
+    sys.exit(0)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _work(mishap: Any) -> Any:
+    """One epoch, then a mishap where the label asks for it."""
+
+    def work(job: Job, _: Any) -> Any:
+        so_far = TrialResult("stopped", seed=job.seed, curve=({"epoch": 1},))
+        yield Progress(1, {"epoch": 1}, False, so_far)
+        if job.label:
+            mishap()
+        return TrialResult("complete", seed=job.seed)
+
+    return work
+
+
+def _run(tmp_path: Path, mishap: Any, **execution: Any) -> FixedSource:
+    context = small_context(tmp_path, teacher=None, execution=ExecutionSpec(**execution))
+    source = FixedSource([_job(0, "mishap"), _job(1)])
+    SerialExecutor(context, tmp_path, _work(mishap)).run(source)
+    return source
+
+
+def test_a_trial_that_hangs_is_booked_with_what_it_had_and_the_next_one_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("naskd.executors.local.serial.ended_when", _often)
+    source = _run(tmp_path, _sleep, trial_seconds=0.2)
+    failed = source.results["0"]
+    assert failed.status == "failed"
+    assert failed.reason == "took longer than execution.trial_seconds = 0.2"
+    assert failed.curve == ({"epoch": 1},)
+    assert "time.sleep" in failed.error
+    assert source.results["1"].status == "complete"
+
+
+def _often(overdue: Any, *, stuck: Any) -> Any:
+    return ended_when(overdue, stuck=stuck, every=0.02)
+
+
+def test_an_interrupt_that_nobody_has_sent_is_a_failure(tmp_path: Path):
+    source = _run(tmp_path, _interrupt)
+    assert source.results["0"].reason == "KeyboardInterrupt: no message"
+    assert source.results["1"].status == "complete"
+
+
+_DYING = """
+import os, signal, sys
+from pathlib import Path
+from naskd.executors.faults import FaultFile
+with FaultFile(Path(sys.argv[1]), "key").written():
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+def _die(folder: Path, number: int) -> None:
+    # Without site packages: the file alone is enough.
+    subprocess.run([sys.executable, "-c", _DYING, str(folder), str(number)], capture_output=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE])
+def test_a_native_fault_is_found_afterwards_once(tmp_path: Path, number: signal.Signals):
+    _die(tmp_path / "faults", number)
+    found = FaultFile(tmp_path / "faults", "key").take()
+    assert found is not None
+    assert found[0] == f"its process was ended by signal {number.name}"
+    assert "File" in found[1], "where it was"
+    assert number in faults.FAULTS
+    assert FaultFile(tmp_path / "faults", "key").take() is None
+    assert not (tmp_path / "faults").exists()
+
+
+def test_a_kill_from_outside_is_no_fault(tmp_path: Path):
+    _die(tmp_path / "faults", signal.SIGKILL)
+    assert FaultFile(tmp_path / "faults", "key").take() is None
+
+
+def test_a_design_that_has_ended_a_search_is_booked_by_the_next_one_and_not_run(tmp_path: Path):
+    from naskd.trials.outcome import checkpoint_key
+
+    folder = tmp_path / "faults"
+    folder.mkdir()
+    (folder / f"{checkpoint_key(_job())}.log").write_text("Fatal Python error: Segmentation fault\n\nFile x")
+    context = small_context(tmp_path, teacher=None)
+    source = FixedSource([_job(0), _job(1)])
+    ran: list[str] = []
+
+    def work(job: Job, _: Any) -> Any:
+        ran.append(job.job_id)
+        return TrialResult("complete", seed=job.seed)
+        yield
+
+    SerialExecutor(context, tmp_path, work).run(source)
+    assert ran == ["1"]
+    assert source.results["0"].reason == "its process was ended by signal SIGSEGV"
+    assert "File x" in source.results["0"].error
+    assert not folder.exists(), "what is booked needs no note"
+
+
+def test_who_is_stuck_leaves_a_note_and_a_message(tmp_path: Path, monkeypatch, capsys):
+    ended: list[int] = []
+    monkeypatch.setattr(faults, "leave_process", ended.append)
+    file = FaultFile(tmp_path, "key")
+    file.leave("trial 3", "took longer than execution.trial_seconds = 5")
+    assert ended == [1]
+    assert capsys.readouterr().err.startswith(
+        "error: trial 3 took longer than execution.trial_seconds = 5, in"
+    )
+    found = file.take()
+    assert found is not None
+    assert found[0] == "took longer than execution.trial_seconds = 5"
+
+
+# --- workers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_does_not_start_or_does_not_end_is_killed(tmp_path: Path):
+    from naskd.executors.attempts import Attempt, Attempts
+    from naskd.executors.local.processes import Device, Pool, Slot
+
+    class Hanging:
+        ended_by = cannot_begin = None
+
+        def __init__(self, begun: bool) -> None:
+            self.begun, self.started, self.killed = begun, 0.0, False
+
+        def kill(self) -> None:
+            self.killed = True
+
+        def await_end(self) -> str:
+            return ""
+
+    clock = FakeClock()
+    execution = ExecutionSpec(start_seconds=5, trial_seconds=50, retries=1)
+    context = small_context(tmp_path, teacher=None, execution=execution)
+    source = FixedSource([_job(0), _job(1)])
+    attempts = Attempts(source, context)
+    attempts.limits = TimeLimits(context.resources.spec, clock.monotonic)
+    slots = []
+    for begun in (True, False):
+        attempt = attempts.take()
+        assert isinstance(attempt, Attempt)
+        if begun:
+            attempts.begin(attempt)
+        slots.append(Slot(Device(None), Hanging(begun), attempt))  # type: ignore[arg-type]
+    workers = [slot.worker for slot in slots]
+    pool = Pool(attempts, [Device(None, slots)], SimpleNamespace())  # type: ignore[arg-type]
+
+    def look(seconds: float) -> list[bool]:
+        clock.sleep(seconds)
+        for slot in pool.slots:
+            pool._end_overdue(slot)
+        return [worker.killed for worker in workers]  # type: ignore[union-attr]
+
+    assert look(4) == [False, False]
+    assert look(2) == [False, True]
+    assert source.results == {}, "no design is to blame"
+    again = attempts.take()
+    assert again is not None
+    assert (again.job.job_id, again.deaths) == ("1", 1)
+    assert look(50) == [True, True]
+    assert source.results["0"].reason == "took longer than execution.trial_seconds = 50"

@@ -1,0 +1,103 @@
+"""A study's teachers, from its file to its page: tried by `check` and `search`, said on the page."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_STUDY, write_tiny_study
+from torch import nn
+
+import naskd
+from naskd.runs import opening
+from naskd.runs.run import Run
+from naskd.spec.errors import InputError
+from naskd.spec.parse import parse_study
+from naskd.spec.teachers import TeacherSpec
+
+ARCHITECTURE = TINY_STUDY[TINY_STUDY.index("[teacher.architecture]") : TINY_STUDY.index("[budget]")]
+BROUGHT = """
+[teacher]
+builder = "mine.py:build"
+checkpoint = "mine.pt"
+saw = "other"
+"""
+BUILDER = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A tiny study whose teacher was brought along, and says NaN."""
+    path = write_tiny_study(tmp_path)
+    path.write_text(TINY_STUDY.replace(ARCHITECTURE, BROUGHT))
+    (tmp_path / "mine.py").write_text(BUILDER)
+    scope: dict[str, object] = {}
+    exec(BUILDER, scope)
+    network = scope["build"]()
+    assert isinstance(network, nn.Module)
+    state = network.state_dict()
+    state["4.bias"][3] = torch.nan
+    torch.save({"net": state}, tmp_path / "mine.pt")
+    return path
+
+
+def test_check_and_search_refuse_a_teacher_before_anything_is_made(file: Path) -> None:
+    for attempt in (lambda: opening.check(file), lambda: naskd.search(file, out=file.parent / "runs" / "x")):
+        with pytest.raises(
+            InputError, match=r"^teacher: it answers NaN or infinity for \d+ of \d+ .* 4\.bias$"
+        ):
+            attempt()
+    assert not (file.parent / "runs" / "x").exists()
+
+
+def test_check_says_what_is_wrong_with_the_warm_start_too(file: Path) -> None:
+    file.write_text(file.read_text() + '[[warm_start]]\n"nothing" = 1\n')
+    with pytest.raises(InputError) as caught:
+        opening.check(file)
+    assert "NaN" in str(caught.value)
+    assert "nothing" in str(caught.value)
+
+
+def test_an_unknown_block_of_a_teacher_is_an_error_of_check(file: Path) -> None:
+    file.write_text(TINY_STUDY.replace('"basic"', '"bassic"'))
+    with pytest.raises(InputError, match=r"bassic.*basic"):
+        opening.check(file)
+
+
+@pytest.mark.parametrize(
+    ("saw", "words"),
+    [
+        ("other", []),
+        ("train", []),
+        ("unknown", ["validation images (saw = 'unknown')", "test split was cut"]),
+        ("train+val", ["validation images (saw = 'train+val')", "test split was cut"]),
+    ],
+)
+def test_warnings_follow_what_each_teacher_saw(saw: str, words: list[str], file: Path) -> None:
+    spec = parse_study(file)
+    second = TeacherSpec(name="second", builder="mine.py:build", checkpoint="mine.pt", saw=saw)
+    spec = dataclasses.replace(
+        spec, teachers=(second,), data=dataclasses.replace(spec.data, kind="image_folder", root="images")
+    )
+    said = Run(file.parent, spec)._warnings({"teachers": [{"name": "second", "warnings": ["dim"]}]})
+    assert said[0] == "teacher 'second': dim"
+    assert len(said) == 1 + len(words)
+    for text, part in zip(said[1:], words, strict=True):
+        assert part in text
+    assert not words or said[1].startswith("The teacher 'second' may have seen")
+
+
+def test_what_is_asked_of_a_teacher_is_no_part_of_a_runs_identity(file: Path) -> None:
+    spec = parse_study(file)
+    assert spec.teacher is not None
+    before = spec.identity()
+    asked = dataclasses.replace(spec, teacher=dataclasses.replace(spec.teacher, min_accuracy=0.5))
+    assert asked.identity() == before
+    assert not {"state", "min_accuracy"} & before["teacher"].keys()  # as runs of earlier versions wrote it
+    other = dataclasses.replace(spec, teacher=dataclasses.replace(spec.teacher, state="net"))
+    assert other.identity()["teacher"]["state"] == "net"

@@ -1,0 +1,197 @@
+"""What can be known is looked at before a search begins, by `check` too; a bad start binds nothing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from projects import SPACE, project
+
+import naskd
+from naskd.runs import opening
+from naskd.spec.errors import InputError, NaskdError, RunError
+from naskd.study.storage import JOURNAL_FILE
+from naskd.trials import steps
+
+USERS = """\
+import optuna
+from naskd.spec.samplers import SAMPLERS, SamplerCard
+from naskd.spec.stopping import STOPPING_RULES, StoppingCard
+
+
+def raises(**_):
+    raise OSError("no model server")
+
+
+for registry, card in ((SAMPLERS, SamplerCard), (STOPPING_RULES, StoppingCard)):
+    if "raises" not in registry:
+        registry.register(card(name="raises", title="", paper="", implementation=raises))
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "users.py").write_text(USERS)
+    (tmp_path / "file").touch()
+    few = opening.OpenStudy.sample
+    monkeypatch.setattr(opening.OpenStudy, "sample", lambda self: few(self, 8))
+    return project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            ["execution.executor=processes", "execution.workers=3", "execution.trials_per_device=2"],
+            "allows 2",
+        ),
+        (["execution.checkpoint_every=1", "execution.checkpoints=file/below"], "cannot be kept"),
+        (["execution.device=cuda"], "cuda"),
+        (["storage=sqlite:////nowhere/at/all.db"], "no folder /nowhere/at"),
+        (["storage=sqlite://"], "is in memory"),
+        (
+            ["modules=['blocks.py','users.py']", "sampler.name=raises"],
+            "sampler 'raises' cannot be made: OSError: no model server",
+        ),
+        (
+            ["modules=['blocks.py','users.py']", "stopping.name=raises"],
+            "stopping rule 'raises' cannot be made",
+        ),
+        (["warm_start=[{width=65}]"], "warm_start[0]"),
+    ],
+)
+def test_what_check_says_a_search_says_and_makes_nothing(settings: list[str], says: str, study: Path) -> None:
+    said = []
+    for act in (
+        lambda: opening.check(study, settings),
+        lambda: naskd.search(study, settings=settings, out=study.parent / "runs" / "img"),
+    ):
+        with pytest.raises(NaskdError) as caught:
+            act()
+        said.append(str(caught.value))
+        assert says in said[-1]
+        assert not (study.parent / "runs" / "img").exists()
+    assert len(said[0].splitlines()) == len(said[1].splitlines()) == 1
+
+
+def test_all_is_said_at_once(study: Path) -> None:
+    (study.parent / "space.py").write_text("import nothing_like_it\n" + SPACE)
+    settings = [
+        "modules=['blocks.py','users.py']",
+        "stopping.name=raises",
+        "data.root=empty",
+        "execution.checkpoint_every=1",
+        "execution.checkpoints=file/below",
+    ]
+    for name in ("a", "b"):
+        (study.parent / "empty" / name).mkdir(parents=True)
+    with pytest.raises(InputError) as caught:
+        opening.check(study, settings)
+    for part in ("space.py", "empty", "stopping rule 'raises'", "checkpoints cannot be kept"):
+        assert part in str(caught.value)
+
+
+def test_where_no_run_can_be_is_said(study: Path) -> None:
+    with pytest.raises(InputError, match="name too long"):
+        opening.check(study, out=study.parent / ("a" * 300))
+    for out in (study.parent / "file", study.parent / "file" / "below"):
+        for act in (
+            lambda out=out: opening.check(study, out=out),
+            lambda out=out: naskd.search(study, out=out),
+        ):
+            with pytest.raises(InputError, match=r"cannot be a folder: .*file is a file"):
+                act()
+
+
+def test_check_knows_the_run_that_is_there(tiny_run_copy: Path) -> None:
+    study = tiny_run_copy.parents[1] / "tiny.toml"
+    before = (tiny_run_copy / JOURNAL_FILE).read_bytes()
+    opening.check(study, out=tiny_run_copy)
+    with pytest.raises(InputError, match=r"cannot be resumed:\n  seed: 0 -> 3"):
+        opening.check(study, ["seed=3"], out=tiny_run_copy)
+    assert (tiny_run_copy / JOURNAL_FILE).read_bytes() == before
+
+
+def test_an_executor_that_cannot_begin_leaves_no_run(study: Path, monkeypatch) -> None:
+    out = study.parent / "runs" / "img"
+
+    def run(self, source):
+        raise RunError("no such cluster")
+
+    monkeypatch.setattr("naskd.executors.local.serial.SerialExecutor.run", run)
+    with pytest.raises(RunError, match="no such cluster"):
+        naskd.search(study, out=out)
+    assert not out.exists()
+    out.mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(RunError):
+        naskd.search(study, out=out)
+    assert (out / "notes.txt").exists()
+
+
+# --- a bad start --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_in_which_nothing_was_trained_takes_the_study_as_it_is_now(study: Path, caplog) -> None:
+    out = study.parent / "runs" / "img"
+    run = naskd.search(
+        study, out=out, settings=["budget.seconds=1e-3", "budget.trials=9", "warm_start=[{width=9}]"]
+    )
+    assert not run.front()
+    settings = ["seed=3", "objectives=['val_accuracy','n_params']"]
+    opening.check(study, settings, out=out)
+    caplog.clear()
+    run = naskd.search(study, out=out, trials=1, settings=settings)
+    assert "nothing was trained in run 'img', which begins anew with: " in caplog.text
+    assert "seed: 0 -> 3" in caplog.text
+    assert [trial["state"] for trial in run.trials()] == ["COMPLETE"]
+    assert [objective["name"] for objective in run.to_dict()["objectives"]] == ["val_accuracy", "n_params"]
+    with pytest.raises(InputError, match="cannot be resumed"):
+        naskd.search(study, out=out, trials=2)
+
+
+def test_trials_that_all_failed_bind_nothing(study: Path, monkeypatch) -> None:
+    out = study.parent / "runs" / "img"
+
+    def start_run(*_):
+        raise ValueError("a loss with a mistake")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "start_run", start_run)
+        run = naskd.search(study, out=out)
+    assert [trial["state"] for trial in run.trials()] == ["FAIL"]
+    space = study.with_name("space.py")
+    space.write_text(space.read_text().replace("16", "12"))
+    left = out / "checkpoints" / "0123456789ab-7"
+    teachers = out / "checkpoints" / "0123456789ab"
+    for folder in (left, teachers):
+        folder.mkdir(parents=True)
+    run = naskd.search(study, out=out)
+    assert [trial["state"] for trial in run.trials()] == ["COMPLETE"]
+    assert not left.exists(), "the state of a training of before is of another study"
+    assert teachers.exists()
+
+
+def test_a_storage_that_others_use_is_not_begun_anew_under_a_living_trial(study: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{study.parent / 'books.db'}"
+    settings = [f"storage={url!r}"]
+    out = study.parent / "runs" / "img"
+    naskd.search(study, out=out, seconds=1e-3, settings=settings)
+    optuna.load_study(study_name="img", storage=url).ask()
+    with pytest.raises(InputError, match="seed: 0 -> 3"):
+        naskd.search(study, out=out, settings=[*settings, "seed=3"])
+    assert len(optuna.load_study(study_name="img", storage=url).trials) == 1
+
+
+def test_what_a_resume_is_refused_for_is_only_what_changes_something(tiny_run_copy: Path) -> None:
+    folder = tiny_run_copy.parents[1]
+    (folder / "code").mkdir()
+    shutil.move(folder / "space.py", folder / "code" / "my_space.py")
+    text = (folder / "code" / "my_space.py").read_text()
+    (folder / "code" / "my_space.py").write_text(text.replace("\n", "\r\n") + "# a remark\n")
+    settings = ["space=code/../code/my_space.py:joint"]
+    assert (
+        len(naskd.search(folder / "tiny.toml", out=tiny_run_copy, trials=2, settings=settings).trials()) == 2
+    )

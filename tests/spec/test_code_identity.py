@@ -1,0 +1,161 @@
+"""Code is named by what it does: what changes nothing keeps its name, what changes something does not."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from naskd.spec import compat
+from naskd.spec.code_identity import code_id, code_ids
+from naskd.spec.identity import identity_difference
+from naskd.spec.study import BudgetSpec, DataSpec, StudySpec
+from naskd.spec.teachers import TeacherSpec
+from naskd.spec.userfile import file_content_id
+
+CODE = '''"""A space."""
+
+import neighbour
+
+
+def joint(trial, width=4):
+    """One stage."""
+    # As wide as it comes.
+    return [width,
+            neighbour.twice(f"{width!r}"), None, ...]
+'''
+
+
+def named(folder: Path, text: str | bytes) -> str:
+    file = folder / "space.py"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return code_id(file)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "neighbour.py").write_text("def twice(x):\n    return x + x\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text + "\n\n# the end\n",
+        lambda text: text.replace("# As wide as it comes.", "# Other words."),
+        lambda text: text.replace("def joint", "\n\n\ndef joint").replace(":\n", ":   \n"),
+        lambda text: text.replace("[width,\n            ", "[width, "),
+        lambda text: text.replace("One stage.", "One stage, or two.").replace("A space.", "A better space."),
+        lambda text: text.replace('f"{width!r}"', "f'{width!r}'"),
+        lambda text: "\ufeff" + text,
+    ],
+    ids=["line ends", "remark", "words", "blanks", "layout", "docstrings", "quotes", "byte order mark"],
+)
+def test_what_changes_nothing_keeps_the_name(change, folder: Path) -> None:
+    assert named(folder, change(CODE)) == named(folder, CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("width=4", "width=5"),
+        ("width=4", "width=4.0"),
+        ("None", "..."),
+        ("!r", ""),
+        ("joint", "plain"),
+        ("[width,", "["),
+    ],
+)
+def test_what_changes_something_does_not(old: str, new: str, folder: Path) -> None:
+    assert named(folder, CODE.replace(old, new)) != named(folder, CODE)
+
+
+def test_neighbours_are_part_of_it(folder: Path) -> None:
+    before = named(folder, CODE)
+    (folder / "neighbour.py").write_text("def twice(x):\n\treturn x + x # tabs\n")
+    assert named(folder, CODE) == before
+    (folder / "neighbour.py").write_text("def twice(x):\n    return x * 2\n")
+    assert named(folder, CODE) != before
+
+
+def test_what_is_no_python_is_named_by_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "space.py"
+    file.write_text("def (")
+    before = code_ids(file)
+    file.write_text("def ( ")
+    assert not set(before) & set(code_ids(file))
+
+
+# --- identities ---------------------------------------------------------------------------------------------------
+
+
+def study(folder: Path, **changes) -> StudySpec:
+    given = {
+        "name": "x",
+        "space": "space.py:joint",
+        "data": DataSpec("digits"),
+        "budget": BudgetSpec(trials=1),
+    }
+    return StudySpec(**{**given, "base": folder, **changes})
+
+
+def identity(spec: StudySpec) -> dict[str, object]:
+    names = [spec.space.rpartition(":")[0], *spec.modules]
+    return {**spec.identity(), "files": {name: code_ids(spec.resolve(name)) for name in names}}
+
+
+def test_files_are_what_they_hold_wherever_they_are(folder: Path) -> None:
+    named(folder, CODE)
+    (folder / "loss.py").write_text("a = 1\n")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "moved.py").write_text("a = 1  # as it was\n")
+    one = identity(study(folder, modules=("loss.py",)))
+    for modules in (("./loss.py",), (str(folder / "loss.py"),), ("deep/moved.py",)):
+        other = study(folder, space=f"{folder}/space.py:joint", modules=modules)
+        assert identity_difference(one, identity(other)) == []
+    assert identity_difference(
+        one, identity(study(folder, space="space.py:plain", modules=("loss.py",)))
+    ) == ['space: "joint" -> "plain"']
+    (folder / "loss.py").write_text("a = 2\n")
+    (line,) = identity_difference(one, identity(study(folder, modules=("loss.py",))))
+    assert line.startswith("files.loss.py: ")
+    assert line.endswith("(what the code does has changed; comments and layout do not count)")
+    (gone,) = identity_difference(one, identity(study(folder)))
+    assert gone.startswith("files.loss.py: ")
+    assert "-> (absent)" in gone
+
+
+def test_teachers_are_what_their_files_hold(folder: Path) -> None:
+    teacher = TeacherSpec(builder="teacher.py:build", checkpoint="teacher.pt")
+    one = identity(study(named_folder(folder), teacher=teacher))
+    moved = replace(
+        teacher, builder="deep/../teacher.py:build", checkpoint="/moved/t.pt", sha256="0" * 64, saw="train"
+    )
+    assert identity_difference(one, identity(study(folder, teacher=moved))) == []
+    other = replace(teacher, builder="teacher.py:build_more")
+    assert identity_difference(one, identity(study(folder, teacher=other))) == [
+        'teacher.builder: "build" -> "build_more"'
+    ]
+
+
+def named_folder(folder: Path) -> Path:
+    named(folder, CODE)
+    return folder
+
+
+def test_a_run_of_before_named_files_by_path_and_bytes(folder: Path) -> None:
+    named(folder, CODE)
+    spec = study(folder, modules=("neighbour.py",), teacher=TeacherSpec(builder="t.py:b", checkpoint="t.pt"))
+    old = {
+        **spec.identity(),
+        "space": "space.py:joint",
+        "modules": ["neighbour.py"],
+        "teacher": spec.to_dict()["teacher"],
+        "files": {name: file_content_id(folder / name) for name in ("space.py", "neighbour.py")},
+    }
+    today = identity(spec)
+    assert [line for line in identity_difference(old, today) if not line.startswith("teacher.")] == []
+    assert compat.identity(today) == today
+    (folder / "space.py").write_text(CODE + "# a remark\n")
+    (line,) = [line for line in identity_difference(old, identity(spec)) if not line.startswith("teacher.")]
+    assert line.startswith("files.space.py: "), "of the bytes of before nothing else is known"

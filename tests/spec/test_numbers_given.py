@@ -1,0 +1,36 @@
+"""Numbers are read as they are printed."""
+
+import math
+
+import numpy as np
+import pytest
+
+from naskd.report import units
+from naskd.spec.numbers import read_number
+
+
+@pytest.mark.parametrize(
+    ("given", "number"),
+    [
+        ("50000", 50_000), ("1e6", 1e6), ("100k", 100_000), ("1.5M", 1_500_000), ("1.1M", 1_100_000), ("2 G", 2e9),
+        ("12.3 kMACs", 12_300), ("42.6 kB", 42_600), ("97.5%", 0.975), ("1_000", 1000), ("1,000", 1000), (".5", 0.5),
+        ("-3", -3), (7, 7), (0.25, 0.25), (np.int64(5), 5), (np.float32(0.5), 0.5),
+    ],
+)  # fmt: skip
+def test_a_number(given: object, number: float) -> None:
+    assert read_number(given) == number
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "k", "1kk", "1k%", "ten", "1e", "nan", "inf", "0x10", "1e99999", "١", None, True, math.nan, math.inf,
+     10**400, [1], "1" * 400],
+)  # fmt: skip
+def test_no_number(given: object) -> None:
+    assert read_number(given) is None
+
+
+def test_what_a_table_prints_is_read() -> None:
+    for value in (0, 7, 999, 1000, 12_345, 99_950, 3_219_999, 5e12):
+        assert read_number(units.count(value)) == pytest.approx(value, rel=6e-3)
+        assert read_number(units.macs(value)) == pytest.approx(value, rel=6e-3)
