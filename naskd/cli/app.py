@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from naskd import __version__
 from naskd.cli.printing import print_plainly, say
 from naskd.spec.errors import InputError, NaskdError, left
+from naskd.store.files import out_of_space
 
 _INTERRUPTED = 130
 
@@ -51,7 +52,10 @@ class Commands(TyperGroup):
             if error.errno == errno.EPIPE:
                 raise
             place = f" ({error.filename})" if error.filename else ""
-            say(f"error: {error.strerror or error}{place}")
+            hint = (
+                "; nothing is damaged: make room, and the same command goes on" if out_of_space(error) else ""
+            )
+            say(f"error: {error.strerror or error}{place}{hint}")
             code = 1
         raise typer.Exit(code)
 

@@ -19,7 +19,7 @@ def cache(
         list[str] | None,
         typer.Option(
             metavar="WHAT",
-            help="A kind (bank, images, teacher, assistant, files) or an id; may be repeated.",
+            help="A kind (bank, images, teacher, assistant, files, leftover) or an id; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -41,7 +41,8 @@ def cache(
 ) -> None:
     """List what is kept between runs, and remove it.
 
-    Teacher outputs (bank), decoded images, teachers and assistants, and what this machine's cluster workers keep.
+    Teacher outputs (bank), decoded images, teachers and assistants, what this machine's cluster workers keep, and what
+    killed processes left half written, which the next search removes too.
     Teachers, assistants and files are removed only when their kind or id is named.
     """
     from naskd.store.cache import chosen, entries, node_cache, parse_age, parse_size

@@ -2,20 +2,18 @@
 
 import contextlib
 import hashlib
-import json
+import io
 import logging
 import os
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from naskd.data.raw import ImageArray
+from naskd.store.files import read_sealed, write_sealed, write_whole
 
 _LOG = logging.getLogger(__name__)
-_LEFT_OVER_SECONDS = 86400
 
 
 def decoded_once(folder: Path | None, key: str, decode: Callable[[], ImageArray]) -> ImageArray:
@@ -43,11 +41,11 @@ def decoded_once(folder: Path | None, key: str, decode: Callable[[], ImageArray]
 def load_decoded(folder: Path, key: str) -> ImageArray | None:
     """The images stored under `key`, or None when there are none or they are not what was stored."""
     try:
-        record = json.loads((folder / f"{key}.json").read_text())
+        record = read_sealed(folder / f"{key}.json")
         images: ImageArray = np.load(folder / f"{key}.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError, OverflowError, SyntaxError, TypeError, KeyError):
-        return None  # whatever damage makes of a header
-    if not (isinstance(record, dict) and record.get("sha256") == _content_hash(images)):
+        if record != _description(images):
+            return None
+    except Exception:  # whatever numpy raises at a damaged header, memory for an absurd shape among it
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / f"{key}.json")  # `naskd cache` removes what was not used for long
@@ -56,32 +54,15 @@ def load_decoded(folder: Path, key: str) -> ImageArray | None:
 
 def store_decoded(folder: Path, key: str, images: ImageArray) -> None:
     """Store `images` under `key`; both files appear whole or not at all, and the hash last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_left_over(folder)
-    for suffix in (".npy", ".json"):
-        handle, name = tempfile.mkstemp(prefix=f".{key}-", suffix=suffix, dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                if suffix == ".npy":
-                    np.save(file, images, allow_pickle=False)
-                else:
-                    file.write(json.dumps({"sha256": _content_hash(images), "shape": images.shape}).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, folder / f"{key}{suffix}")
-        except BaseException:
-            os.unlink(name)
-            raise
+    images = np.ascontiguousarray(images)
+    header = io.BytesIO()
+    # As `np.save` does, which says of a full disk neither that it is full nor which file it was.
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(images))
+    write_whole(folder / f"{key}.npy", header.getvalue(), images.data)
+    write_sealed(folder / f"{key}.json", _description(images))
 
 
-def _remove_left_over(folder: Path) -> None:
-    """Files of processes that were killed while they wrote, a day ago or longer."""
-    for pattern in (".*-*.npy", ".*-*.json"):
-        for path in folder.glob(pattern):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < time.time() - _LEFT_OVER_SECONDS:
-                    path.unlink()
-
-
-def _content_hash(images: ImageArray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+def _description(images: ImageArray) -> dict[str, object]:
+    """What the file beside an array says of it; a shape that is read wrongly leaves the bytes as they are."""
+    content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    return {"sha256": content, "shape": list(images.shape), "dtype": images.dtype.str}

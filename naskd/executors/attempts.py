@@ -37,7 +37,9 @@ class Attempt:
     Args:
         job: What is done.
         number: Of the attempt, from 1.
-        deaths: Workers that died of it, or with it.
+        deaths: Workers that died of it, or with it; not those of retries that had got further.
+        reached: The last epoch that any of them has done.
+        before: The same, of the workers that died.
         alone: Whether it wants a device that nobody else uses.
         result: The last one that a worker reported.
         watch: Since when a worker does it; None while none does.
@@ -46,6 +48,8 @@ class Attempt:
     job: Job
     number: int = 1
     deaths: int = 0
+    reached: int = 0
+    before: int = 0
     alone: bool = False
     result: TrialResult | None = None
     watch: Watch | None = None
@@ -113,6 +117,7 @@ class Attempts:
             so_far: What is booked if the attempt should come to nothing from here on.
         """
         attempt.result = so_far
+        attempt.reached = max(attempt.reached, epoch)
         if attempt.watch is not None:
             self.limits.epoch(attempt.watch)
         return self.source.report(attempt.job, epoch, metrics)
@@ -151,12 +156,20 @@ class Attempts:
             RuntimeError: It could not begin, nor could those before it; of the type that was given.
         """
         self._nothing_until = 0.0
-        deaths = attempt.deaths + 1
+        # What gets further at each retry comes to its end, however often its machines are taken away.
+        got_further = attempt.number > 1 and attempt.reached > attempt.before
+        deaths = attempt.deaths + (not got_further)
         if deaths <= self.context.resources.spec.execution.retries:
             _LOG.warning("%s lost its worker (%s); it is taken up again", attempt.name, why)
-            self._again.append(
-                replace(attempt, number=attempt.number + 1, deaths=deaths, result=None, watch=None)
+            again = replace(
+                attempt,
+                number=attempt.number + 1,
+                deaths=deaths,
+                before=attempt.reached,
+                result=None,
+                watch=None,
             )
+            self._again.append(again)
             return
         times = "once" if deaths == 1 else f"{deaths} times"
         if not begun:

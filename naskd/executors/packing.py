@@ -25,6 +25,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
+from naskd.store.files import sweep, write_whole
 from naskd.store.students import Students
 from naskd.trials.context import StudyContext
 from naskd.trials.methods import METHODS
@@ -165,6 +166,7 @@ def unpack(
         raise InputError(f"{platform.node()} has {differing}; install the same on every node")
     if packed.files:
         assert cache is not None
+        sweep(cache)
         packed = deliver(packed, cache)
     spec = StudySpec.from_dict(packed.spec)
     # Workers propose nothing, but a space may register what its designs are made of. It may need what packages have
@@ -230,8 +232,5 @@ def _write_files(files: dict[str, bytes], cache: Path) -> Path:
         for path, content in files.items():
             target = folder / path
             if not target.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                partial = target.with_name(f".{target.name}.partial")
-                partial.write_bytes(content)
-                partial.replace(target)
+                write_whole(target, content)
     return folder

@@ -1,20 +1,25 @@
 """A student as one file: weights and everything that is needed to build the network again."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from naskd.networks.probe import describe_probe, differs
 from naskd.nn.deployed import DEPLOYED, DeployedCard, as_deployed, rebuild
-from naskd.spec.compat import STUDENT_FORMAT_1, description_of_format_1
-from naskd.spec.errors import InputError
+from naskd.spec.compat import STUDENT_FORMAT_1, STUDENT_FORMAT_2, description_of_format_1
+from naskd.spec.errors import DamagedError, InputError, NaskdError, one_line
+from naskd.store.files import write_whole
 
-FORMAT = "naskd-student-2"
+FORMAT = "naskd-student-3"
+_HASH = "sha256"
+"""Text field with the hash of all the others and of the tensors."""
 
 for _card in (
     DeployedCard("student", "naskd.networks.student:rebuild_student"),
@@ -33,7 +38,7 @@ def save_student(
     shape: tuple[int, int, int] | None = None,
     **extra: Any,
 ) -> None:
-    """Write a ``.safetensors`` file whose metadata holds the design; whole or not at all.
+    """Write a ``.safetensors`` file whose metadata holds the design and a hash; whole or not at all.
 
     Args:
         path: Parent folders are made.
@@ -44,12 +49,9 @@ def save_student(
 
     Raises:
         InputError: Nobody could build the network again; the message names its class.
+        OSError: It cannot be written.
     """
-    data = student_bytes(student, class_names, shape, **extra)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    write_whole(path, student_bytes(student, class_names, shape, **extra))
 
 
 def student_bytes(
@@ -68,15 +70,7 @@ def student_bytes(
     if shape is not None and (probe := describe_probe(student, shape)) is not None:
         metadata["probe"] = json.dumps(probe)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    return _in_order(save(state, metadata))
-
-
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with the entries of its header in order, which the package draws anew each time."""
-    begin = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:begin]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # what follows is aligned
-    return len(header).to_bytes(8, "little") + header + data[begin:]
+    return _in_order(save(state, {**metadata, _HASH: _content_hash(metadata, state)}))
 
 
 def load_student(path: Path) -> nn.Module:
@@ -87,12 +81,27 @@ def load_student(path: Path) -> nn.Module:
     Raises:
         InputError: The file is missing, was not written by naskd, or names a block that is not registered, or whose
             code is not what it was.
+        DamagedError: It is not what was written.
     """
     metadata = student_metadata(path)
-    old = metadata["format"] == STUDENT_FORMAT_1
-    student = rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata["format"] == FORMAT:
+        plain = {key: value for key, value in metadata.items() if key != _HASH}
+        if metadata.get(_HASH) != _content_hash(plain, state):
+            raise DamagedError(
+                f"{path} is damaged: its content is not what was written; "
+                "restore it from a copy, or have naskd retrain or naskd export make it again"
+            )
+    old = metadata["format"] == STUDENT_FORMAT_1
+    try:
+        student = rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
+    except NaskdError:
+        raise
+    except Exception as error:  # whatever a description raises that is none
+        raise DamagedError(
+            f"{path} is damaged: it does not say which network it holds ({one_line(error)})"
+        ) from error
     try:
         student.load_state_dict(state)
     except RuntimeError as error:
@@ -124,8 +133,25 @@ def student_metadata(path: Path) -> Mapping[str, str]:
             metadata = file.metadata() or {}
     except Exception as error:  # safetensors raises its own kinds
         raise InputError(f"{path} is no safetensors file: {error}") from error
-    if metadata.get("format") not in (FORMAT, STUDENT_FORMAT_1):
+    if metadata.get("format") not in (FORMAT, STUDENT_FORMAT_2, STUDENT_FORMAT_1):
         raise InputError(
             f"{path} was not written by naskd: its format is {metadata.get('format')!r}, not {FORMAT!r}"
         )
     return dict(metadata)
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its header in one order: else equal students would differ in their bytes."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + file[start:]
+
+
+def _content_hash(metadata: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file says: its text fields, and each tensor with its name, type and shape."""
+    content = hashlib.sha256(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(state.items()):
+        content.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        content.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()

@@ -7,14 +7,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from naskd.spec.errors import RunError
+from naskd.store.files import sweep
 
 STUDY_FILE = "study.json"
 RESULTS_FILE = "retrained.json"
+LEDGER_BYTES = "ledger_bytes"
+"""Beside the study in its file: how long the journal was when a search last began or ended. It only grows."""
 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory; the lock ends with the process."""
+    """Hold a run directory, cleared of what killed processes left half written; the lock ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / ".lock", timeout=0)
     try:
@@ -22,6 +25,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     except Timeout:
         raise RunError(f"{run_dir} is in use by another naskd process") from None
     try:
+        sweep(run_dir, run_dir.parent / "artifacts", run_dir.parent / "cache")
         yield
     finally:
         lock.release()

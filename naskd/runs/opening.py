@@ -19,6 +19,7 @@ from naskd.spec.study import RUNS, StudySpec
 from naskd.spec.tables import spec_problems
 from naskd.spec.userfile import import_file, load_function
 from naskd.store.artifacts import ArtifactStore
+from naskd.store.checkpoints import check_scheme
 from naskd.study.admission import count_kinds
 from naskd.study.space import Space, timed
 from naskd.study.space_sample import SpaceSample, describe_range, methods_of_the_script, sample_space
@@ -89,6 +90,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     if problems := spec_problems(spec):
         raise InputError(problems)
     check_loggers(spec.execution.callbacks)
+    check_scheme(spec.execution.checkpoints or "")
     for name in spec.objectives:
         OBJECTIVES[name]
     brings = EXECUTORS[spec.execution.executor].brings

@@ -5,7 +5,6 @@ and images that no choice has seen say what its designs are worth.
 """
 
 import dataclasses
-import json
 import logging
 import math
 import statistics
@@ -22,11 +21,14 @@ from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
 from naskd.runs.places import writable
 from naskd.runs.provenance import different_parts, made_with
+from naskd.runs.results import is_kept_or_told, load_results
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, RunError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.pareto import front_mask
 from naskd.spec.seeds import derive_seed
+from naskd.store.artifacts import file_hash
+from naskd.store.files import write_sealed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
@@ -166,7 +168,7 @@ class Retraining:
     def kept(self, design: Design, replicate: int = 0) -> tuple[Path, dict[str, Any]] | None:
         """The student of a training that was done before with its entry, whatever it was made with; None without."""
         training = self._load().get("trainings", {}).get(self.key(design, replicate))
-        if training is None or not (self.run_dir / str(training["file"])).is_file():
+        if training is None or not is_kept_or_told(self.run_dir, training):
             return None
         return self.run_dir / str(training["file"]), dict(training)
 
@@ -177,7 +179,7 @@ class Retraining:
         there = [
             (self.run_dir / str(training["file"]), dict(training))
             for training in record.get("trainings", {}).values()
-            if training["file"] in files and (self.run_dir / str(training["file"])).is_file()
+            if training["file"] in files and is_kept_or_told(self.run_dir, training)
         ]
         return there[0] if there else None
 
@@ -224,7 +226,8 @@ class Retraining:
                 job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
                 made = run_job(job, self.context, lambda epoch, metrics: Decision.CONTINUE)
                 if made.status != "complete":
-                    raise InputError(f"the {recipe.label} could not be made: {made.reason}")
+                    kind = RunError if made.disk_full else InputError
+                    raise kind(f"the {recipe.label} could not be made: {made.reason}")
 
     def _train(self, design: Design, replicate: int) -> dict[str, Any]:
         config = self._final(design)
@@ -253,6 +256,7 @@ class Retraining:
             "seed": seed,
             "test_accuracy": self._test_accuracy(student),
             "file": str(path.relative_to(self.run_dir)),
+            "sha256": file_hash(path),
             "made_with": self.made_with,
         }
 
@@ -341,17 +345,10 @@ class Retraining:
             }
 
     def _load(self) -> dict[str, Any]:
-        path = self.run_dir / RESULTS_FILE
-        if not path.exists():
-            return {}
-        with open(path) as file:
-            return dict(json.load(file))
+        return load_results(self.run_dir)
 
     def _store(self, record: dict[str, Any]) -> None:
-        path = self.run_dir / RESULTS_FILE
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=1))
-        partial.replace(path)
+        write_sealed(self.run_dir / RESULTS_FILE, record)
 
 
 def _last(value: float | None, sign: int) -> float:

@@ -3,7 +3,6 @@
 Torch is imported by what trains or loads a network, so that a run is looked at at once.
 """
 
-import json
 import numbers
 import os
 import shlex
@@ -13,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from naskd import report
 from naskd.runs.choose import choose
-from naskd.runs.directory import RESULTS_FILE, STUDY_FILE
+from naskd.runs.directory import LEDGER_BYTES, STUDY_FILE
 from naskd.runs.moved import check_places, located
+from naskd.runs.results import doubts, load_results
 from naskd.spec.datasets import DATASETS
-from naskd.spec.errors import InputError
+from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
+from naskd.store.files import read_sealed
 from naskd.study.record import load_ledger, run_record
-from naskd.study.storage import dashboard_target, quiet
+from naskd.study.storage import JOURNAL_FILE, dashboard_target, lost_bytes, quiet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,12 +57,12 @@ def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
     path = Path(path)
     if not os.path.isfile(path / STUDY_FILE):
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
-    try:
-        known = json.loads((path / STUDY_FILE).read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{path / STUDY_FILE} is damaged: {error}; naskd search STUDY.toml writes it anew"
-        ) from error
+    known = read_sealed(path / STUDY_FILE, "naskd search STUDY.toml writes it anew")
+    if lost := lost_bytes(int(known.pop(LEDGER_BYTES, 0)), known.get("storage", "journal"), path):
+        raise DamagedError(
+            f"{path / JOURNAL_FILE} is damaged: its last {lost} bytes are missing; "
+            "restore it from a copy, or search again to go on from what is left"
+        )
     return Run(path, located(known, path, settings))
 
 
@@ -208,13 +209,10 @@ class Run:
             found.append(
                 "The test split was cut from the training folder, which a foreign teacher may have seen."
             )
-        return found
+        return found + doubts(self.path)
 
     def _retrained(self) -> dict[str, Any] | None:
-        path = self.path / RESULTS_FILE
-        if not path.exists():
-            return None
-        record = dict(json.loads(path.read_text()))
+        record = load_results(self.path)
         record.pop("trainings", None)
         return record if "designs" in record else None
 

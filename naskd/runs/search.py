@@ -1,6 +1,5 @@
 """A search: a study, its ledger, and the executor that does its work."""
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
-from naskd.runs.directory import STUDY_FILE, locked
+from naskd.runs.directory import LEDGER_BYTES, STUDY_FILE, locked
 from naskd.runs.moved import CODE, keep_code, study_record
 from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
@@ -21,19 +20,29 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.secrets import kept
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
+from naskd.store.checkpoints import Checkpoints, CheckpointStore
+from naskd.store.files import read_sealed, write_sealed, write_whole
 from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import forget_untrained, known_identity
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
-from naskd.study.storage import JOURNAL_FILE, SQLITE_FILE, open_storage
+from naskd.study.storage import (
+    JOURNAL_FILE,
+    SQLITE_FILE,
+    journal_bytes,
+    lost_bytes,
+    open_storage,
+    told_as_errors,
+)
 from naskd.study.study import Study
 from naskd.trials.jobs import Job
 
 _LOG = logging.getLogger(__name__)
 
 
+@told_as_errors()
 def run_search(
     spec: StudySpec,
     run_dir: Path,
@@ -50,6 +59,7 @@ def run_search(
         opened = opened.given(foreseen=tuple(sorted(kinds)))
     begun = _Begun()
     with _gone_unless(begun, run_dir), locked(run_dir):
+        _warn_of_loss(run_dir)
         storage = open_storage(spec.storage, run_dir, writing=True)
         if difference := forget_untrained(spec, storage, start.identity):
             _LOG.warning(
@@ -72,6 +82,8 @@ def run_search(
         )
         for each in keeper:
             each.begin(complete_trainings(source.optuna_study))
+        if opened.parts is not None:
+            forget_ended(source, opened.parts.resources.checkpoints)
         _describe(spec, run_dir)
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
         try:
@@ -79,6 +91,7 @@ def run_search(
                 work(source)
         finally:
             source.release()
+            _describe_study(spec, run_dir)
     run = Run(run_dir, spec, opened.parts)
     run.stop_reason, run.fell_short = source.end_reason, source.fell_short
     run.write_html()
@@ -105,11 +118,36 @@ def _with_stores(
 
 def _describe(spec: StudySpec, run_dir: Path) -> None:
     """Write what a run directory says of its study."""
-    partial = run_dir / f".{STUDY_FILE}.partial"
-    partial.write_text(json.dumps(kept(study_record(spec, run_dir)), indent=1))
-    partial.replace(run_dir / STUDY_FILE)
-    shutil.copyfile(spec.resolve(spec.space.rpartition(":")[0]), run_dir / "space.py")
+    _describe_study(spec, run_dir)
+    write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
     keep_code(spec, run_dir)
+
+
+def _describe_study(spec: StudySpec, run_dir: Path) -> None:
+    ledger = {LEDGER_BYTES: journal_bytes(spec.storage, run_dir)}
+    write_sealed(run_dir / STUDY_FILE, {**kept(study_record(spec, run_dir)), **ledger})
+
+
+def _warn_of_loss(run_dir: Path) -> None:
+    """Say that the end of a journal is missing; a damaged ``study.json`` is written anew, and says nothing."""
+    with suppress(OSError, ValueError):
+        known = read_sealed(run_dir / STUDY_FILE)
+        before = int(known.get(LEDGER_BYTES, 0))
+        if lost := lost_bytes(before, known.get("storage", "journal"), run_dir):
+            _LOG.warning(
+                "the last %d bytes of the run's ledger are missing: the search goes on from what is left",
+                lost,
+            )
+
+
+def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:
+    """Remove checkpoints of trainings that have ended: a process may be killed before it does."""
+    if not isinstance(checkpoints, CheckpointStore):
+        return
+    for key in checkpoints.kept():
+        config_id, _, seed = key.rpartition("-")
+        if seed.isdecimal() and source.is_over(config_id, int(seed)):
+            checkpoints.remove(key)
 
 
 def _forget_trainings(run_dir: Path) -> None:

@@ -241,5 +241,5 @@ def checkpoint_store(spec: StudySpec, run_dir: Path, identity: Any) -> Checkpoin
     given = spec.execution.checkpoints
     if given is None:
         return CheckpointStore(run_dir.absolute() / "checkpoints")
-    root = given if "://" in given else str(spec.resolve(given))
-    return CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}")
+    root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
+    return CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}{question}{options}")

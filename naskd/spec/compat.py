@@ -15,6 +15,8 @@ from naskd.spec.registry import Registry
 from naskd.spec.samplers import SAMPLERS
 
 STUDENT_FORMAT_1 = "naskd-student-1"
+STUDENT_FORMAT_2 = "naskd-student-2"
+"""The same as today's, without a hash."""
 
 DISTILLED_STUDENT = {
     "student.": "taught.network.",

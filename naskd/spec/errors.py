@@ -38,6 +38,10 @@ class UnknownNameError(InputError):
     """A name that nobody knows: a mistake wherever it stands, and never a design among others."""
 
 
+class DamagedError(InputError):
+    """A stored file is not what was written, and cannot be made again by itself; the message names it."""
+
+
 class RunError(NaskdError, RuntimeError):
     """What was given is right, and something went wrong while it ran. The command line ends with exit code 1."""
 

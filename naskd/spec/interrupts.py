@@ -8,11 +8,14 @@ from types import FrameType
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
+def unbroken(*, ends: bool = False) -> Iterator[None]:
     """Inside, a Ctrl-C is heard at the end only; a second one at once, for what never ends.
 
     An exception between any two instructions would leave a lock behind, or a write half known. Python interrupts the
     main thread alone, so other threads need nothing.
+
+    Args:
+        ends: What is inside waits for nobody, so that it always ends: a second one is heard at the end, too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,7 +33,7 @@ def unbroken() -> Iterator[None]:
 
     def later(_number: int, frame: FrameType | None) -> None:
         heard.append(frame)
-        if len(heard) > 1:
+        if len(heard) > 1 and not ends:
             pass_on()
 
     signal.signal(signal.SIGINT, later)

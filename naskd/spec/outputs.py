@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from naskd.spec.errors import InputError
+from naskd.spec.processes import writer_id
 from naskd.spec.visible import visible_line
 
 
@@ -36,7 +37,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             with open(part, "rb") as source, open(target, "ab") as sink:
                 shutil.copyfileobj(source, sink)
         return
-    part = target.with_name(f".partial-{os.getpid()}-{target.stem[:100]}{path.suffix}")
+    part = target.with_name(f".partial-{writer_id()}-{target.stem[:100]}{path.suffix}")
     try:
         yield part
         os.replace(part, target)

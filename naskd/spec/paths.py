@@ -1,6 +1,7 @@
 """Paths of a study file: relative to it, and what is said of those that are not there."""
 
 import os
+import re
 from pathlib import Path
 
 from naskd.spec.registry import nearest
@@ -42,4 +43,23 @@ def elsewhere(path: str, base: Path) -> str:
     here = Path(path).absolute()
     if os.path.exists(here) and here != absolute(path, base):
         return f"paths are relative to the study file; did you mean {here}?"
+    return ""
+
+
+def url_problem(root: str) -> str:
+    """What is wrong with a place for checkpoints, as far as its text says; empty when nothing is, and for a folder."""
+    if not root.strip():
+        return "it names no folder"
+    scheme, separator, rest = root.partition(":")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return ""
+    if not rest.startswith("//"):
+        return f"a URL begins with {scheme}://, and a folder of such a name with ./{scheme}:"
+    where = rest.partition("?")[0].strip("/")
+    if not where:
+        return "it names no folder" if scheme == "file" else "it names no bucket, host or folder"
+    if scheme.lower() in ("http", "https"):
+        return "nothing can be written there"
+    if scheme == "file" and not rest.startswith("///"):
+        return "the folder of a file:// URL is absolute: file:///folder"
     return ""

@@ -14,7 +14,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.option import Configured, Options
-from naskd.spec.paths import absolute
+from naskd.spec.paths import absolute, url_problem
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
@@ -55,6 +55,12 @@ def _check_storage(storage: str) -> str:
     return storage
 
 
+def _check_checkpoints(place: str) -> str:
+    if problem := url_problem(place):
+        raise InputError(problem)
+    return place
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False, description="a finite number")]
 
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
@@ -93,6 +99,11 @@ Callbacks = Annotated[
     tuple[str, ...],
     Field(description='distinct ones of the registered loggers, such as ["tensorboard"]'),
     AfterValidator(_check_callbacks),
+]
+Checkpoints = Annotated[
+    str,
+    Field(description='a folder, or a URL such as "s3://bucket/prefix"'),
+    AfterValidator(_check_checkpoints),
 ]
 Storage = Annotated[
     str,
@@ -249,7 +260,7 @@ class ExecutionSpec(Configured):
     bank_bytes: Bytes = 2**30
     bank_device_bytes: Bytes = 2**30
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
-    checkpoints: str | None = None
+    checkpoints: Checkpoints | None = None
     retries: Annotated[int, Field(ge=0)] = 3
     trial_seconds: Positive | None = None
     epoch_seconds: Positive = 6 * 3600.0

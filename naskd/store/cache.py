@@ -4,6 +4,7 @@
 ``runs/cache``          decoded images (``<id>.npy``) and ``bank/<id>/``, what a network said of the images
 ``runs/artifacts``      ``<id>/``, teachers and assistants, shared by the runs beside it
 ``~/.cache/naskd``      of a cluster's workers on this machine (``NASKD_CACHE``): ``bank``, ``artifacts``, ``files``
+everywhere              what a process was writing when it was killed (:mod:`naskd.store.files`)
 ======================  ======================================================================================
 
 All of it but what was trained can be made again without loss. Importing this module imports nothing heavy.
@@ -23,14 +24,15 @@ from typing import Literal, get_args
 from filelock import FileLock, Timeout
 
 from naskd.spec.errors import InputError
+from naskd.store.files import discard, leftovers
 
 CACHE_VARIABLE = "NASKD_CACHE"
 BANKS = "bank"
 """Folder of the banks within a cache."""
 
-Kind = Literal["bank", "images", "teacher", "assistant", "files"]
+Kind = Literal["bank", "images", "teacher", "assistant", "files", "leftover"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-REMOVED_WHEN_OLD: tuple[Kind, ...] = ("bank", "images")
+REMOVED_WHEN_OLD: tuple[Kind, ...] = ("bank", "images", "leftover")
 """What no name is needed for. What was trained is dear, and files are those of a study that may be running."""
 
 
@@ -44,10 +46,11 @@ class Entry:
     """Something that is kept.
 
     Args:
-        kind: ``bank``, ``images``, ``teacher`` (states of its training too), ``assistant`` or ``files`` (of studies
-            that this machine's workers were sent).
+        kind: ``bank``, ``images``, ``teacher`` (states of its training too), ``assistant``, ``files`` (of studies
+            that this machine's workers were sent) or ``leftover`` (half written by a process that was killed).
         id: Unique among the entries of a kind in one place.
-        place: Folder that it is in: ``runs/cache``, ``runs/artifacts`` or within the workers' cache.
+        place: Folder that it is in: ``runs/cache``, ``runs/artifacts``, within the workers' cache, or where something
+            was being written.
         size_bytes: On the disk.
         last_use: Seconds since the epoch.
     """
@@ -91,6 +94,7 @@ def entries(runs: Path, node: Path) -> list[Entry]:
         *_banks(node / BANKS),
         *_artifacts(node / "artifacts"),
         *(_folder("files", path) for path in _folders(node / "files")),
+        *map(_leftover, leftovers(runs, node)),
     ]
     return sorted(found, key=lambda entry: (entry.last_use, entry.kind, entry.id))
 
@@ -171,6 +175,9 @@ def remove(entry: Entry, runs: Path) -> str:
                 for path in entry.paths:
                     path.unlink(missing_ok=True)
                 return ""
+            if entry.kind == "leftover":
+                discard(entry.place / entry.id)
+                return ""
             # In one step out of the way: whoever comes now begins anew, and finds nothing half removed.
             away = entry.place / f".{entry.id}.{os.getpid()}.removed"
             (path,) = entry.paths
@@ -193,7 +200,7 @@ def _held(entry: Entry, runs: Path) -> Iterator[None]:
     """
     if entry.kind == "bank":
         locks = sorted((entry.place / entry.id).glob("*.lock"))
-    elif entry.kind == "images":
+    elif entry.kind in ("images", "leftover"):
         locks = []
     else:
         locks = [entry.place / f"{entry.id}.lock"]
@@ -233,6 +240,11 @@ def _folder(kind: Kind, path: Path) -> Entry:
     # The manifest was just read, to see what it is.
     last = _last_use(file for file in files if file.name != "manifest.json")
     return Entry(kind, path.name, path.parent, _size(files), last)
+
+
+def _leftover(path: Path) -> Entry:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return Entry("leftover", path.name, path.parent, _size(files), _last_use(files))
 
 
 def _folders(place: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import socket
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +16,8 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from naskd.store.files import write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -170,38 +171,14 @@ class ColumnFolder:
         Raises:
             OSError: A full disk, say. Nothing is left behind.
         """
-        path = self._file(name, column)
-        # The lock is ours: who began one of these is dead.
-        for left in self.path.glob(f"*@{column}.safetensors.*.partial"):
-            left.unlink(missing_ok=True)
         said = {"of": self._mark(name, column), "sha256": _content_hash(values)}
-        partial = self.path / f"{path.name}.{socket.gethostname()}-{os.getpid()}.partial"
-        try:
-            with open(partial, "wb") as file:
-                file.write(save({_TENSOR: _as_stored(values)}, said))
-                file.flush()
-                # Else a crash of the machine may leave the name and not the bytes.
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        with suppress(OSError):  # some file systems cannot, and then need not
-            _sync_folder(self.path)
+        write_whole(self._file(name, column), save({_TENSOR: _as_stored(values)}, said))
 
     def _file(self, name: str, column: int) -> Path:
         return self.path / f"{quote(name, safe='')}@{column}.safetensors"
 
     def _mark(self, name: str, column: int) -> str:
         return f"{self.path.name}/{name}@{column}"
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _content_hash(values: Tensor) -> str:

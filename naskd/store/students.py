@@ -1,11 +1,11 @@
 """Trained students of a search, one file each: so that taking one away needs no second training."""
 
 import hashlib
-import os
-import uuid
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
+
+from naskd.store.files import write_whole
 
 SUFFIX = ".safetensors"
 
@@ -37,26 +37,17 @@ class StudentStore:
 
     def keep(self, key: str, data: bytes) -> None:
         """See :class:`Students`."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        partial = self.root / f".{key}.{uuid.uuid4().hex}.partial"
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.path(key))
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(self.path(key), data)
 
     def remove(self, key: str) -> None:
         """Forget a student; a no-op when it is not there."""
         self.path(key).unlink(missing_ok=True)
 
     def keep_only(self, keys: Collection[str]) -> None:
-        """Remove all others, and what writers that died have left. Only where nobody is writing."""
+        """Remove all others. Only where nobody is writing."""
         wanted = {self.path(key) for key in keys}
         for path in self.root.glob("*") if self.root.is_dir() else ():
-            if path not in wanted and path.suffix in (SUFFIX, ".partial"):
+            if path not in wanted and path.suffix == SUFFIX:
                 path.unlink(missing_ok=True)
 
     def found(self, key: str, sha256: str) -> Path | None:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.clock import Clock
 from naskd.study.heartbeats import Heartbeats
 from naskd.study.leases import LEASE_SECONDS, process_lives
-from naskd.study.ledger import Design, Ledger
+from naskd.study.ledger import Design, Ledger, reported_epochs
 from naskd.trials.jobs import TrialResult
 
 CLAIM_SECONDS = 1.0
@@ -201,6 +201,9 @@ class Drivers:
         if trial is None:
             return
         attrs = trial.user_attrs
+        if "result" in attrs:
+            self._close(trial)
+            return
         # A trial that ended while its space was still asking has a part of its parameters, given ones another.
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters and number not in self._retries:
@@ -231,19 +234,35 @@ class Drivers:
                 orphan = trial.user_attrs["retry_of"]
                 self._ledger.drop_waiting(trial, f"trial {self._retries[orphan]} runs trial {orphan} again")
 
+    def _close(self, trial: FrozenTrial) -> None:
+        """End a trial whose result was written and whose driver was stopped before it closed it: nothing is lost."""
+        self._ledger.close(trial.number, TrialResult.from_dict(trial.user_attrs["result"]))
+
+    def _got_further(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that runs others again has done an epoch that none of these did."""
+        reached, before = max(reported_epochs(trial.user_attrs), default=0), [0]
+        trials, orphan = self._ledger.trials(), trial.user_attrs.get("retry_of")
+        if orphan is None:
+            return False
+        while orphan is not None:
+            before += reported_epochs(trials[orphan].user_attrs)
+            orphan = trials[orphan].user_attrs.get("retry_of")
+        return reached > max(before)
+
     def _settle(self, trial: FrozenTrial) -> None:
         ledger, attrs = self._ledger, trial.user_attrs
         ledger.ours.add(trial.number)
         if "result" in attrs:
-            # Killed between writing the result and closing the trial: nothing is lost.
-            ledger.close(trial.number, TrialResult.from_dict(attrs["result"]))
+            self._close(trial)
             return
-        # A trial that was waiting for a network has not begun: it cannot be why its process died.
-        retries = attrs.get("retries", 0) + (not attrs.get("blocked", False))
+        # A trial that was waiting for a network has not begun: it cannot be why its process died. A retry that got
+        # further comes to its end, however often machines are taken away.
+        innocent = attrs.get("blocked", False) or self._got_further(trial)
+        retries = attrs.get("retries", 0) + (not innocent)
         if retries <= self._max_retries:
             self.run_again(trial.number, "orphaned: its process ended; run again", retries=retries)
             return
-        reason = f"its process died {retries} times"
+        reason = f"its process died {retries} times without getting further"
         result = TrialResult("failed", seed=attrs.get("seed", 0), reason=reason)
         try:
             ledger.write(trial.number, "reason", reason)

@@ -8,7 +8,6 @@ monotonic clock of the one who watches: no two clocks are compared, for one of t
 import hashlib
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from naskd.spec.clock import Clock
+from naskd.spec.processes import host, start_time
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,8 +25,6 @@ RENEW_SECONDS = 20.0
 """How often a driver gives one."""
 MOST_SECONDS = 3 * RENEW_SECONDS
 """Between two looks at another driver no more than this counts as silence: the watcher itself may have slept."""
-_HOSTS_NAMESPACE = "4026531836"
-"""Linux gives the first namespace of process numbers this number after each boot."""
 
 
 def owner_id() -> str:
@@ -35,7 +33,7 @@ def owner_id() -> str:
     What follows the ``@`` tells two machines of one name from one machine before and after a restart. Earlier versions
     did not write it.
     """
-    return f"{_host()}:{os.getpid()}:{_start_time(os.getpid())}{_system()}"
+    return f"{host()}:{os.getpid()}:{start_time(os.getpid())}{_system()}"
 
 
 def process_lives(owner: str) -> bool | None:
@@ -44,15 +42,15 @@ def process_lives(owner: str) -> bool | None:
     Args:
         owner: From :func:`owner_id`.
     """
-    host, _, number = owner.rpartition(":")[0].rpartition(":")
+    where, _, number = owner.rpartition(":")[0].rpartition(":")
     start, at, system = owner.rpartition(":")[2].partition("@")
-    if host != _host() or not number.isdigit():
+    if where != host() or not number.isdigit():
         return None
     if at and at + system != _system():
         # Another machine of this name, or this one before it was started again.
         machine = system.partition(".")[2]
         return False if machine and machine == _system().partition(".")[2] else None
-    return bool(start) and _start_time(int(number)) == start
+    return bool(start) and start_time(int(number)) == start
 
 
 class Silence:
@@ -128,35 +126,3 @@ def _system() -> str:
 
 def _digits(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8] if text else ""
-
-
-def _host() -> str:
-    """Within which process numbers are unique: the host, or a container on it, which may have the host's name."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return socket.gethostname()
-    number = namespace.removeprefix("pid:[").removesuffix("]")
-    return socket.gethostname() + ("" if number == _HOSTS_NAMESPACE else f"/{number}")
-
-
-def _start_time(pid: int) -> str:
-    """Clock ticks since boot at which the process started, from ``/proc``; "" when it does not live.
-
-    Where there is no ``/proc``, "alive" for any process that answers a signal.
-    """
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        except PermissionError:
-            pass
-        return "alive"
-    try:
-        # The second field is the command in parentheses and may hold spaces.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    # A zombie has ended: only its parent has not looked yet.
-    return "" if fields[0] in "ZX" else fields[19]

@@ -8,7 +8,9 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from naskd.store.files import SEAL
 from naskd.study import optuna_private
+from naskd.study.seals import check_trial, sealed, trial_seal, unsealed
 from naskd.study.storage import one_sync, unsynced
 from naskd.trials.jobs import TrialResult
 
@@ -23,7 +25,9 @@ _HEARTBEAT = "heartbeat:"
 def booked_artifacts(user_attrs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Teachers and assistants in a study's attributes, by content id. One attribute each: nobody rewrites another's."""
     return {
-        key.removeprefix(_ARTIFACT): value for key, value in user_attrs.items() if key.startswith(_ARTIFACT)
+        key.removeprefix(_ARTIFACT): unsealed(key, value)
+        for key, value in user_attrs.items()
+        if key.startswith(_ARTIFACT)
     }
 
 
@@ -103,6 +107,7 @@ class Ledger:
             self.open_trials[trial.number] = trial
             return
         self.open_trials.pop(trial.number, None)
+        check_trial(trial, self._objectives)
         if "result" in attrs:
             known = trial.number in self._booked
             self.book(trial.number, attrs.get("config_id", ""), TrialResult.from_dict(attrs["result"]))
@@ -204,7 +209,9 @@ class Ledger:
                     self.write(number, name, result.metrics[name])
             if result.reason:
                 self.write(number, "reason", result.reason)
-            self.write(number, "result", result.to_dict())
+            written = result.to_dict()
+            self.write(number, SEAL, trial_seal(self.trials()[number], written))
+            self.write(number, "result", written)
 
     def end(
         self, number: int, state: TrialState, reason: str = "", values: Sequence[float] | None = None
@@ -247,5 +254,5 @@ class Ledger:
     def book_artifact(self, artifact_id: str, entry: Mapping[str, Any]) -> None:
         """Note an artifact and what it cost, unless it is noted."""
         if not self.has_artifact(artifact_id):
-            self._study.set_user_attr(_ARTIFACT + artifact_id, dict(entry))
+            self._study.set_user_attr(_ARTIFACT + artifact_id, sealed(entry))
             self.artifacts[artifact_id] = dict(entry)

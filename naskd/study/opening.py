@@ -13,7 +13,9 @@ from naskd.spec.errors import InputError, RunError
 from naskd.spec.identity import identity_difference
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.study import StudySpec
+from naskd.store.files import SEAL
 from naskd.study.drivers import CLAIM_SECONDS
+from naskd.study.seals import check_study, study_seal
 
 SCHEMA_VERSION = 1
 OWN_STORAGES = ("journal", "sqlite")
@@ -61,11 +63,14 @@ def open_study(
         study.set_user_attr("reference_point", dict(reference_point))
         # So that whoever looks later need not know a user's own objectives.
         study.set_user_attr("objectives", [objective.describe() for objective in objectives])
+        study.set_user_attr(SEAL, study_seal(study.user_attrs))
         # A study without its identity was never completely created: creating it goes on from there.
         for parameters in spec.warm_start[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})
         study.set_user_attr("identity", dict(identity))
-    elif difference := identity_difference(known, dict(identity)):
+        return study
+    check_study(study.user_attrs)
+    if difference := identity_difference(known, dict(identity)):
         raise InputError(refusal(spec.name, difference))
     return study
 

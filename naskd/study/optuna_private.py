@@ -7,8 +7,22 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from naskd.spec.interrupts import unbroken
+
+
+class UnbrokenJournalStorage(JournalStorage):
+    """Optuna's, with a Ctrl-C heard only when what was read is known.
+
+    An entry that was counted and not taken in would shift the numbers of all trials after it, and what is written then
+    would go to the wrong one.
+    """
+
+    def _sync_with_backend(self) -> None:
+        with unbroken(ends=True):
+            super()._sync_with_backend()
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:

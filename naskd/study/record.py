@@ -15,7 +15,8 @@ from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import SCHEMA_VERSION
-from naskd.study.storage import open_storage
+from naskd.study.seals import check_study, check_trial
+from naskd.study.storage import open_storage, told_as_errors
 from naskd.trials.jobs import training_key
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
@@ -27,6 +28,7 @@ FEWEST_TREES, MOST_TREES = 16, 64
 """Of the forests that explain an objective: many for few trials."""
 
 
+@told_as_errors()
 def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
     """A run's study, for reading.
 
@@ -34,9 +36,12 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
         InputError: The storage holds no such study.
     """
     try:
-        return optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
+        study = optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
     except KeyError:
         raise InputError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
+    if "reference_point" not in study.user_attrs:
+        raise InputError(f"the search of {run_dir} has not begun, or was stopped as it began: search again")
+    return study
 
 
 def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objective]:
@@ -68,6 +73,7 @@ def complete_trainings(study: optuna.Study) -> dict[str, tuple[float, ...]]:
     }
 
 
+@told_as_errors()
 def run_record(
     study: optuna.Study, objectives: Sequence[str], *, everything: bool = True, with_importance: bool = True
 ) -> dict[str, Any]:
@@ -84,6 +90,7 @@ def run_record(
     """
     axes = study_objectives(study, objectives)
     reference_point = study.user_attrs["reference_point"]
+    check_study(study.user_attrs)
     trials = [_trial(t, objectives) for t in study.get_trials(deepcopy=False)]
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     points = [tuple(t[name] for name in objectives) for t in complete]
@@ -138,6 +145,7 @@ def _by_cost(axes: Sequence[Objective]) -> Any:
 
 
 def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
+    check_trial(trial, objectives)
     attrs = trial.user_attrs
     result: Mapping[str, Any] = attrs.get("result") or {}
     metrics = result.get("metrics", {})

@@ -14,6 +14,8 @@ from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job, TrialResult
 from naskd.trials.prerequisites import ArtifactRecipe
 
+MAKE_ROOM = "nothing is damaged: make room, and search again to go on"
+"""What is to be done about a full disk."""
 MAX_BLOCKED = 8
 """Designs that wait for a shared network at once; more would be proposed without having learned anything."""
 
@@ -103,12 +105,14 @@ class SharedNetworks:
         """Book a network that was made.
 
         Raises:
-            RunError: A teacher could not be made, or was made again and is not the one that it was.
+            RunError: A teacher could not be made, or was made again and is not the one that it was; or a disk is full.
         """
         recipe = self._making.pop(job.job_id)
         self.seconds += result.wall_seconds
         if result.status != "complete":
             reason = f"the {described(recipe)} could not be made: {result.reason}"
+            if result.disk_full:
+                raise RunError(f"{reason}; {MAKE_ROOM}")
             if recipe.label == "teacher":
                 raise RunError(reason)
             # An assistant is part of a design: the designs that want it are turned away, the others go on.

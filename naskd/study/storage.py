@@ -1,24 +1,28 @@
 """Where a study keeps its ledger."""
 
+import errno
+import hashlib
 import json
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from naskd.spec.errors import InputError
+from naskd.spec.errors import DamagedError, InputError, NaskdError, RunError, one_line
 from naskd.spec.interrupts import unbroken
 from naskd.spec.secrets import STORAGE_PASSWORD, redacted, storage_with_password, without_passwords
+from naskd.store.files import SEAL, discard
 from naskd.study import optuna_private
 
 LOCK_GRACE_SECONDS = 5
@@ -29,6 +33,11 @@ STALE_LOCK_SECONDS = 1.0
 
 CREATE_PAUSES = (0.1, 0.3, 1.0, 3.0)
 """Seconds between attempts to open a database whose tables another driver is just creating."""
+
+RENAME_FILE_SUFFIX = ".rename"
+"""Optuna's, of a lock that is being given back."""
+
+_SEALED_END = re.compile(rb',"%s":"([0-9a-f]{16})"\}$' % SEAL.encode())
 
 JOURNAL_FILE = "journal.log"
 SQLITE_FILE = "study.db"
@@ -48,6 +57,8 @@ class WholeLineJournal(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._gathering: set[int] = set()
+        self._known = (0, 0)
+        """So many entries have been read, and that is where the next one begins, in bytes."""
         self.lock = JournalFileSymlinkLock(str(path), LOCK_GRACE_SECONDS)
         super().__init__(str(path), lock_obj=self.lock)
 
@@ -57,12 +68,54 @@ class WholeLineJournal(JournalFileBackend):
         Raises:
             OSError: They cannot be written, most often because the disk is full.
         """
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with unbroken(), self._told(), self._locked(), open(self._path, "ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            if threading.get_ident() not in self._gathering:
-                os.fsync(file.fileno())
+        lines = b"".join(map(_sealed_line, logs))
+        with unbroken(), self._told(), self._locked():
+            self.cut_partial_line()
+            try:
+                with open(self._path, "ab", buffering=0) as file:
+                    left = memoryview(lines)
+                    while left:
+                        left = left[file.write(left) :]
+                    if threading.get_ident() not in self._gathering:
+                        os.fsync(file.fileno())
+            except BaseException:
+                with suppress(OSError):
+                    self.cut_partial_line()
+                raise
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The entries from a number on, from 0; a last line that is still being written is left for later.
+
+        Raises:
+            DamagedError: A line is not what was written; the message names it.
+        """
+        number, start = self._known if self._known[0] <= log_number_from else (0, 0)
+        with open(self._path, "rb") as file:
+            file.seek(start)
+            *lines, _unfinished = file.read().split(b"\n")
+        for line in lines:
+            number, start = number + 1, start + len(line) + 1
+            if number > log_number_from:
+                entry = self._entry(line, number)
+                self._known = number, start
+                yield entry
+
+    def _entry(self, line: bytes, number: int) -> dict[str, Any]:
+        """A line's entry; those of earlier versions and of other programs have no hash."""
+        seal = _SEALED_END.search(line)
+        problem = "its content is not what was written"
+        if seal is None or _line_hash(line[: seal.start()]) == seal.group(1).decode():
+            try:
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    entry.pop(SEAL, None)
+                    return entry
+            except (ValueError, RecursionError) as error:
+                problem = str(error)
+        raise DamagedError(
+            f"{self._path} is damaged at line {number}: {problem}; "
+            "restore it from a copy, or keep the lines above the damage and search again"
+        )
 
     @contextmanager
     def gathering(self, *, sync: bool) -> Iterator[None]:
@@ -82,19 +135,32 @@ class WholeLineJournal(JournalFileBackend):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.lock.acquire()
+        try:
+            self.lock.acquire()
+        except RuntimeError as error:
+            # Optuna gives back, at a Ctrl-C, the lock that it was still waiting for.
+            raise KeyboardInterrupt from error
         try:
             yield
         finally:
+            self._release()
+
+    def _release(self) -> None:
+        try:
             self.lock.release()
+        except RuntimeError as error:
+            # Optuna renames a lock before it removes it, which a full disk may refuse. What is not there was broken.
+            cause = error.__context__
+            if isinstance(cause, OSError) and cause.errno != errno.ENOENT:
+                with suppress(OSError):
+                    os.unlink(f"{self._path}.lock")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """What cannot be written leaves nothing and is told in one line."""
+        """What cannot be written is told in one line."""
         try:
             yield
         except OSError as error:
-            self.cut_partial_line()
             what = (
                 f"the run's ledger cannot be written ({error.strerror}); mend that and search again to go on"
             )
@@ -120,6 +186,8 @@ class WholeLineJournal(JournalFileBackend):
     def break_stale_lock(self) -> None:
         """Remove a lock that a killed writer left. Only for the one process that may write."""
         lock = Path(f"{self._path}.lock")
+        for given_back in lock.parent.glob(f"{lock.name}?*{RENAME_FILE_SUFFIX}"):
+            discard(given_back)
         while lock.is_symlink():
             try:
                 age = time.time() - lock.lstat().st_mtime
@@ -147,10 +215,14 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
             journal.break_stale_lock()
             journal.cut_partial_line()
         try:
-            return JournalStorage(journal)
-        except ValueError as error:
-            raise InputError(
-                f"{run_dir / JOURNAL_FILE} is damaged{_first_damage(run_dir / JOURNAL_FILE)}: {error}; "
+            return optuna_private.UnbrokenJournalStorage(journal)
+        except (NaskdError, OSError):
+            raise
+        except (
+            Exception
+        ) as error:  # whatever Optuna raises at an entry of an earlier version, which has no hash
+            raise DamagedError(
+                f"{run_dir / JOURNAL_FILE} is damaged: its entries do not go together ({one_line(error)}); "
                 "restore it from a copy, or keep the lines above the damage and search again"
             ) from error
     url = f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else storage_with_password(storage)
@@ -190,6 +262,17 @@ def is_there(storage: str, run_dir: Path) -> bool:
     own = {"journal": run_dir / JOURNAL_FILE, "sqlite": run_dir / SQLITE_FILE}
     file = own.get(storage) or database_file(storage)
     return file is None or os.path.isfile(file)
+
+
+def journal_bytes(storage: str, run_dir: Path) -> int:
+    """How long a run's journal is; 0 where there is none."""
+    path = run_dir / JOURNAL_FILE
+    return path.stat().st_size if storage == "journal" and path.is_file() else 0
+
+
+def lost_bytes(before: int, storage: str, run_dir: Path) -> int:
+    """How much is missing at the end of a run's journal, which only grows, of what it held `before`."""
+    return max(0, before - journal_bytes(storage, run_dir))
 
 
 def _open_database(url: str) -> RDBStorage:
@@ -253,12 +336,31 @@ def _gathering(storage: BaseStorage, *, sync: bool) -> Iterator[None]:
         yield
 
 
-def _first_damage(path: Path) -> str:
-    lines: Sequence[bytes] = path.read_bytes().splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not (line.startswith(b"{") and line.endswith(b"}")):
-            return f" at line {number} of {len(lines)}"
-    return ""
+def _sealed_line(log: Mapping[str, Any]) -> bytes:
+    """An entry as a line that ends in its hash, which Optuna passes over."""
+    line = json.dumps(log, separators=(",", ":")).encode()[:-1]
+    return line + f',"{SEAL}":"{_line_hash(line)}"}}\n'.encode()
+
+
+def _line_hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:16]
+
+
+@contextmanager
+def told_as_errors() -> Iterator[None]:
+    """What a database raises inside, as one line for the user.
+
+    Raises:
+        RunError: The database cannot be read or written.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        what = one_line(getattr(cause, "orig", None) or cause)
+        raise RunError(
+            f"the run's database cannot be read or written ({what}); mend that, and the same command goes on"
+        ) from error
 
 
 def dashboard_target(storage: str, run_dir: Path) -> str:

@@ -10,6 +10,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from naskd.spec.clock import Clock, SystemClock
+from naskd.spec.errors import RunError
 from naskd.spec.interrupts import unbroken
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import StudySpec
@@ -22,7 +23,7 @@ from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger
 from naskd.study.observer import Observers, StudyObserver
 from naskd.study.opening import open_study
-from naskd.study.shared_networks import MAX_BLOCKED, SharedNetworks
+from naskd.study.shared_networks import MAKE_ROOM, MAX_BLOCKED, SharedNetworks
 from naskd.study.snapshot import Standing
 from naskd.study.space import Space
 from naskd.study.stopping import NeverStop, StoppingRule
@@ -131,6 +132,10 @@ class Study:
         """Of the complete trials, on accuracy and the logarithms of costs."""
         return self._standing.hypervolume
 
+    def is_over(self, config_id: str, seed: int) -> bool:
+        """Whether the training of a design has ended, whatever came of it."""
+        return self._ledger.trained_by((config_id, seed)) is not None
+
     # --- the end -----------------------------------------------------------------------------------------------
 
     @property
@@ -225,13 +230,15 @@ class Study:
 
         Raises:
             ValueError: The job is not running.
-            RunError: It was the teacher, and failed.
+            RunError: It was the teacher, and failed; or a disk is full, and the trial is to be run again.
         """
         if self._running.pop(job.job_id, None) is None:
             raise ValueError(f"job {job.job_id} is not running: it was told already, or never asked for")
         if job.kind == "artifact":
             self._observers.told(job, result)
             self._networks.tell(job, result)
+        elif result.disk_full:
+            raise RunError(f"trial {job.job_id} cannot go on: {result.reason}; {MAKE_ROOM}")
         else:
             self._observers.told(job, self._book(job, result))
         self._show()

@@ -69,6 +69,7 @@ class TrialResult:
         error: The traceback of a failure.
         out_of_memory: Whether it failed because a device was full, so that it may fit when alone on one.
         device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
+        disk_full: Whether it failed because a disk was full: nothing can go on before there is room.
         environment: Versions, device and threads.
         sha256: Of the file with the network that the job has stored: a teacher's or an assistant's, or a trial's
             student, where it is kept; empty where none is.
@@ -90,6 +91,7 @@ class TrialResult:
     error: str = ""
     out_of_memory: bool = False
     device_lost: bool = False
+    disk_full: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
     sha256: str = ""
 

@@ -1,14 +1,17 @@
 """How a teacher or an assistant is made and stored, once for all trials that want it."""
 
 import dataclasses
+import logging
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from naskd.nn.cost import network_cost
+from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
+from naskd.store.artifacts import DamagedArtifactError
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
@@ -17,6 +20,8 @@ from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, le
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
 from naskd.trials.teacher_trial import examine
+
+_LOG = logging.getLogger(__name__)
 
 
 def artifact_steps(job: Job, context: StudyContext) -> Steps:
@@ -81,14 +86,13 @@ def _make(
     started = time.perf_counter()
     run: TrialRun | None = None
     notes: tuple[str, ...] = ()
-    if recipe.assistant is not None:
-        parent = context.sources.heard_in(known[recipe.requires[0]], recipe.assistant.training)
-        run = assistant_run(recipe.assistant, recipe.seed, parent, context)
-    elif context.resources.spec.teacher_specs()[recipe.teacher].trained_here:
-        run = teacher_run(context, recipe)
-    if run is not None:
+    if recipe.assistant is not None or context.resources.spec.teacher_specs()[recipe.teacher].trained_here:
+        run = take_up(
+            lambda: with_whole_networks(lambda: _run(recipe, known, context), job.config, context),
+            job,
+            context,
+        )
         spent.append(run)
-        take_up(run, job, context)
         last = recipe.epoch or run.total_epochs
         while run.epoch < last:
             metrics = run.advance(run.epoch + 1)
@@ -106,6 +110,57 @@ def _make(
         "curve": run.curve if run is not None else [],
     }
     _keep(recipe, state, context, cost, notes)
+
+
+def _run(recipe: ArtifactRecipe, known: Mapping[str, ArtifactRecipe], context: StudyContext) -> TrialRun:
+    """The training of a teacher, or of an assistant by its parent."""
+    if recipe.assistant is None:
+        return teacher_run(context, recipe)
+    parent = context.sources.heard_in(known[recipe.requires[0]], recipe.assistant.training)
+    return assistant_run(recipe.assistant, recipe.seed, parent, context)
+
+
+def with_whole_networks(
+    build: Callable[[], TrialRun], config: TrialConfig | None, context: StudyContext
+) -> TrialRun:
+    """What `build` gives; shared networks that it finds damaged are made again first, each once.
+
+    They were there when the study looked. What this costs is booked nowhere: it belongs to no design.
+
+    Args:
+        build: Loads shared networks.
+        config: The design that needs them; None for the study's teachers.
+        context: The study's.
+
+    Raises:
+        InputError: One cannot be made again.
+    """
+    mended: set[str] = set()
+    while True:
+        try:
+            return build()
+        except DamagedArtifactError as damage:
+            if damage.artifact_id in mended:
+                raise
+            mended.add(damage.artifact_id)
+            _LOG.warning("%s; it is made again", damage)
+            _make_again(damage.artifact_id, config, context)
+
+
+def _make_again(artifact_id: str, config: TrialConfig | None, context: StudyContext) -> None:
+    chain = context.prerequisites.teachers() if config is None else context.prerequisites.of(config).made
+    recipe = next(recipe for recipe in chain if recipe.artifact_id == artifact_id)
+    steps = artifact_steps(
+        Job(artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, recipe.label), context
+    )
+    try:
+        next(steps)
+        while True:
+            steps.send(Decision.CONTINUE)
+    except StopIteration as end:
+        result: TrialResult = end.value
+    if result.status != "complete":
+        raise InputError(f"the {recipe.label} was damaged and could not be made again: {result.reason}")
 
 
 def _brought_along(

@@ -17,6 +17,7 @@ from naskd.networks.student_file import student_bytes
 from naskd.spec.errors import USERS, one_line
 from naskd.spec.secrets import redacted
 from naskd.spec.timeouts import OutOfTimeError
+from naskd.store.files import out_of_space
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, training_key
 from naskd.trials.measures import ObjectiveError
@@ -73,7 +74,7 @@ def failed(job: Job, so_far: TrialResult | None, reason: str, error: str = "") -
 
 
 def failure_facts(failure: BaseException, context: StudyContext) -> dict[str, Any]:
-    """What a result says of an exception: its reason in a line, its traceback, and whether the device is to blame."""
+    """What a result says of an exception: reason in a line, traceback, and whether device or disk is to blame."""
     cause = failure.__cause__ if isinstance(failure, ObjectiveError) else failure
     full = isinstance(cause, torch.cuda.OutOfMemoryError)
     return {
@@ -81,6 +82,7 @@ def failure_facts(failure: BaseException, context: StudyContext) -> dict[str, An
         "error": redacted(traceback.format_exc()),
         "out_of_memory": full,
         "device_lost": not full and not context.resources.compute.answers(),
+        "disk_full": out_of_space(cause or failure),
     }
 
 
@@ -93,16 +95,23 @@ def free_memory(context: StudyContext) -> None:
             torch.cuda.empty_cache()
 
 
-def take_up(run: TrialRun, job: Job, context: StudyContext) -> None:
-    """Go on from the newest checkpoint of the same training."""
-    data = (
-        context.resources.checkpoints.load(checkpoint_key(job))
-        if context.resources.checkpoints is not None
-        else None
-    )
-    if data is not None:
-        state = torch.load(io.BytesIO(data), map_location=context.resources.compute.device, weights_only=True)
-        run.load_state_dict(state)
+def take_up(make: Callable[[], TrialRun], job: Job, context: StudyContext) -> TrialRun:
+    """A run that goes on from the newest checkpoint of the same training; from its start where none can be used."""
+    run, store, compute = make(), context.resources.checkpoints, context.resources.compute
+    data = None if store is None else store.load(checkpoint_key(job))
+    if store is None or data is None:
+        return run
+    try:
+        run.load_state_dict(torch.load(io.BytesIO(data), map_location=compute.device, weights_only=True))
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever torch raises at what is no state of this run
+        if not compute.answers():
+            raise
+        _LOG.warning("a checkpoint of %s cannot be used: %s", checkpoint_key(job), one_line(error))
+        store.remove(checkpoint_key(job))
+        return make()
+    return run
 
 
 def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: float) -> None:

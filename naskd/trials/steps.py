@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
-from naskd.trials.making import artifact_steps
+from naskd.trials.making import artifact_steps, with_whole_networks
 from naskd.trials.outcome import (
     Progress,
     Steps,
@@ -76,8 +76,13 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
 
     try:
         assert job.config is not None
-        run, recipe = start_run(job.config, context, job.seed)
-        take_up(run, job, context)
+        config = job.config
+        run = take_up(
+            lambda: with_whole_networks(lambda: start_run(config, context, job.seed)[0], config, context),
+            job,
+            context,
+        )
+        compared = context.prerequisites.of(config).compared
         started = time.perf_counter()
         last = min(job.until_epoch, run.total_epochs)
         while run.epoch < last:
@@ -90,9 +95,9 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             if decision is not Decision.CONTINUE:
                 return so_far
             leave(run, job, context, last, started)
-        agreement = run.agreement(recipe) if recipe is not None else None
+        agreement = run.agreement(compared) if compared is not None else None
         done = result("complete", teacher_agreement=agreement)
-        metrics = trial_metrics(run, job.config, done.metrics, context.resources.spec.objectives, job.seed)
+        metrics = trial_metrics(run, config, done.metrics, context.resources.spec.objectives, job.seed)
         return dataclasses.replace(done, metrics=metrics, sha256=keep_student(run, job, context))
     except NonFiniteError as failure:
         return result("failed", str(failure))

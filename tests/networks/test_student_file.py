@@ -10,6 +10,7 @@ from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import FORMAT, load_student, save_student, student_metadata
 from naskd.networks.teachers import build_teacher_network
 from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
+from naskd.spec.compat import STUDENT_FORMAT_2
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.teachers import TeacherSpec
@@ -192,10 +193,39 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
             load_student(tmp_path / "y.safetensors")
 
 
+def test_no_flip_of_a_bit_is_loaded_in_silence(student: Student, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_student(path, student, CLASSES, seed=3)
+    whole = path.read_bytes()
+    for position in [*range(8, 1500, 61), *range(1500, len(whole), len(whole) // 40)]:
+        path.write_bytes(
+            whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :]
+        )
+        with pytest.raises(InputError, match=r"x\.safetensors"):
+            load_student(path)
+
+
+@pytest.mark.parametrize("network", [None, "{", "7"])
+def test_a_file_without_hash_that_describes_no_network_is_refused_by_name(network, student, tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    metadata = {"format": STUDENT_FORMAT_2, "class_names": "[]"} | ({"network": network} if network else {})
+    save_file(student.state_dict(), path, metadata=metadata)
+    with pytest.raises(InputError, match=r"x\.safetensors is damaged"):
+        load_student(path)
+
+
+def test_a_file_of_format_2_has_no_hash_and_is_read(student: Student, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_student(path, student, CLASSES)
+    metadata = {k: v for k, v in student_metadata(path).items() if k != "sha256"}
+    save_file(load_file(path), path, metadata={**metadata, "format": STUDENT_FORMAT_2})
+    assert load_student(path).spec == student.spec
+
+
 def test_weights_of_another_design_are_refused(student: Student, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_student(path, student, CLASSES)
-    state, metadata = load_file(path), dict(student_metadata(path))
+    state, metadata = load_file(path), {**student_metadata(path), "format": STUDENT_FORMAT_2}
     del state["head.bias"]
     save_file(state, path, metadata=metadata)
     with pytest.raises(

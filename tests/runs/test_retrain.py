@@ -15,12 +15,15 @@ from torch import nn
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import load_student, student_metadata
 from naskd.runs import retrain as module
-from naskd.runs.retrain import RESULTS_FILE, Design, Retraining
+from naskd.runs.directory import RESULTS_FILE
+from naskd.runs.results import damaged_students, load_results
+from naskd.runs.retrain import Design, Retraining
 from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.seeds import trial_seed
+from naskd.store.artifacts import file_hash
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
@@ -48,7 +51,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def results(run_dir: Path) -> dict[str, Any]:
-    return dict(json.loads((run_dir / RESULTS_FILE).read_text()))
+    return load_results(run_dir)
 
 
 def test_every_number_is_that_of_the_students_that_are_kept(context, tmp_path, trained) -> None:
@@ -330,3 +333,58 @@ def test_nothing_to_do_is_said(context, tmp_path) -> None:
     with pytest.raises(ValueError, match="no design to retrain"):
         Retraining(context, tmp_path, EPOCHS).run([], 1)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- damage ------------------------------------------------------------------------------------------------------
+
+
+def _flip(path: Path, position: int) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+
+
+def test_a_damaged_student_is_trained_again_and_is_the_same(context, tmp_path, trained, caplog) -> None:
+    retraining = Retraining(context, tmp_path, EPOCHS)
+    path = retraining.train(PLAIN, 0)
+    whole, before = path.read_bytes(), results(tmp_path)
+    assert before["trainings"][retraining.key(PLAIN, 0)]["sha256"] == file_hash(path)
+    _flip(path, len(whole) - 9)
+    assert damaged_students(tmp_path, before) == [str(path.relative_to(tmp_path))]
+    assert Retraining(context, tmp_path, EPOCHS).train(PLAIN, 0) == path
+    assert "is damaged: its content is not what was written; it is trained again" in caplog.text
+    assert path.read_bytes() == whole
+    assert results(tmp_path) == before
+    assert len(trained) == 2
+    assert Retraining(context, tmp_path, EPOCHS).train(PLAIN, 0) == path
+    assert len(trained) == 2, "what is whole is not trained again"
+
+
+def test_damaged_results_are_refused_by_name_with_the_way_out(context, tmp_path, trained) -> None:
+    retraining = Retraining(context, tmp_path, EPOCHS)
+    retraining.train(PLAIN, 0)
+    path = tmp_path / RESULTS_FILE
+    whole = path.read_bytes()
+    number = whole.index(b'"test_accuracy": 0.') + len(b'"test_accuracy": 0.')
+    for content in (
+        whole[:number] + b"9" + whole[number + 1 :],
+        whole[: len(whole) // 2],
+        b'{"trainings": 3}',
+        b'{"trainings": {"a": {}}}',
+        b"[]",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match=r"retrained\.json is damaged: .*move it away and retrain"):
+            retraining.train(PLAIN, 0)
+    assert len(trained) == 1
+
+
+def test_results_of_an_earlier_version_have_no_hashes_and_go_on(context, tmp_path, trained) -> None:
+    retraining = Retraining(context, tmp_path, EPOCHS)
+    retraining.train(PLAIN, 0)
+    record = results(tmp_path)
+    for training in record["trainings"].values():
+        del training["sha256"]
+    (tmp_path / RESULTS_FILE).write_text(json.dumps(record))
+    assert damaged_students(tmp_path, record) == []
+    retraining.train(PLAIN, 0)
+    assert len(trained) == 1

@@ -16,7 +16,7 @@ import naskd
 from naskd import launch
 from naskd.runs import opening
 from naskd.runs import run as api
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import DamagedError, InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
 
 
@@ -57,6 +57,41 @@ def test_resuming_a_finished_search_trains_nothing(study_of: Path, tiny_run_copy
     run = naskd.search(study_of, out=tiny_run_copy)
     assert run.trials() == before
     assert run.stop_reason == "all 2 trials done"
+
+
+def test_a_journal_that_was_cut_is_refused_and_a_search_goes_on_from_what_is_left(
+    study_of: Path, tiny_run_copy: Path, caplog
+):
+    """Cut between two lines, it looks like an earlier moment of the run."""
+    journal, before = tiny_run_copy / "journal.log", naskd.open_run(tiny_run_copy).trials()
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    # At last after the first trial: what is running is this process's, and this process lives.
+    first_ended = next(n for n, line in enumerate(lines, 1) if b"datetime_complete" in line)
+    for left in (0, len(lines) - 1, first_ended):
+        journal.write_bytes(b"".join(lines[:left]))
+        with pytest.raises(DamagedError, match=r"journal\.log is damaged: its last \d+ bytes are missing"):
+            naskd.open_run(tiny_run_copy)
+    run = naskd.search(study_of, out=tiny_run_copy)
+    assert "the search goes on from what is left" in caplog.text
+    assert run.trials()[0] == before[0]
+    assert [t["state"] for t in run.trials()].count("COMPLETE") == 2
+    assert naskd.open_run(tiny_run_copy).trials() == run.trials()
+
+
+def test_a_damaged_study_file_of_a_run_is_refused_and_a_search_writes_it_anew(
+    study_of: Path, tiny_run_copy: Path
+):
+    path = tiny_run_copy / "study.json"
+    whole = path.read_text()
+    path.write_text(whole.replace('"seed": 0', '"seed": 1'))
+    assert path.read_text() != whole
+    with pytest.raises(
+        DamagedError, match=r"study\.json is damaged: .*naskd search STUDY\.toml writes it anew"
+    ):
+        naskd.open_run(tiny_run_copy)
+    naskd.search(study_of, out=tiny_run_copy)
+    assert naskd.open_run(tiny_run_copy).spec.seed == 0
 
 
 def test_more_trials_go_on_from_where_the_search_stopped(study_of: Path, tiny_run_copy: Path):

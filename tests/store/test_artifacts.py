@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from naskd.store.artifacts import ArtifactStore, file_hash
+from naskd.store.artifacts import ArtifactStore, DamagedArtifactError, file_hash
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 
@@ -68,7 +68,7 @@ ArtifactStore(Path({str(store.root)!r})).save("x", {{"a": torch.zeros(2)}}, {{}}
 def test_a_changed_file_is_noticed(store: ArtifactStore) -> None:
     store.save("x", STATE, {})
     torch.save({"a": torch.zeros(2, 3), "b": torch.tensor(3)}, store.path("x") / "model.pt")
-    with pytest.raises(ValueError, match="not the file that was meant"):
+    with pytest.raises(DamagedArtifactError, match="not that of the file that was written"):
         store.load("x")
 
 
@@ -126,4 +126,68 @@ def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
 
 def test_the_manifest_is_plain_json(store: ArtifactStore) -> None:
     store.save("x", STATE, {"curve": [{"epoch": 1, "loss": 0.5}]})
-    assert json.loads((store.path("x") / "manifest.json").read_text()) == store.manifest("x")
+    kept = json.loads((store.path("x") / "manifest.json").read_text())
+    assert kept.pop("seal")
+    assert kept == store.manifest("x")
+
+
+# --- damage -------------------------------------------------------------------------------------------------------
+
+
+def _damage(path: Path) -> None:
+    content = path.read_bytes()
+    middle = content.index(b"teacher") if path.suffix == ".json" else len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+
+
+@pytest.mark.parametrize("how", ["model.pt", "manifest.json", "cut", "missing", "empty manifest"])
+def test_what_is_damaged_counts_as_missing_and_what_is_made_replaces_it(store, how, caplog) -> None:
+    store.save("x", STATE, {"label": "teacher"})
+    folder = store.path("x")
+    if how == "cut":
+        (folder / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-9])
+    elif how == "missing":
+        (folder / "model.pt").unlink()
+    elif how == "empty manifest":
+        (folder / "manifest.json").write_text("{}")
+    else:
+        _damage(folder / how)
+    with pytest.raises(DamagedArtifactError, match="is damaged") as caught:
+        ArtifactStore(store.root).load("x")
+    assert caught.value.artifact_id == "x"
+    later = ArtifactStore(store.root)
+    assert "x" not in later
+    assert "it is not used and will be made again" in caplog.text
+    with later.claim("x") as wanted:
+        assert wanted
+        later.save("x", STATE, {"label": "teacher"})
+    assert "x" in later
+    assert same(ArtifactStore(store.root).load("x")[0])
+    assert "not the same to the bit" not in caplog.text
+    assert sorted(p.name for p in store.root.iterdir()) == ["x", "x.lock"]
+
+
+def test_another_network_in_the_place_of_a_damaged_one_is_said(store, caplog) -> None:
+    store.save("x", STATE, {"label": "teacher"})
+    _damage(store.path("x") / "model.pt")
+    ArtifactStore(store.root).save("x", {"a": torch.zeros(2)}, {"label": "teacher"})
+    assert "not the same to the bit" in caplog.text
+
+
+def test_an_artifact_is_hashed_once_a_process_and_whenever_it_is_read(store, monkeypatch) -> None:
+    store.save("x", STATE, {"label": "teacher"})
+    later, read = ArtifactStore(store.root), []
+    pack = ArtifactStore.pack
+    monkeypatch.setattr(ArtifactStore, "pack", lambda self, name: read.append(name) or pack(self, name))
+    assert all("x" in later for _ in range(3))
+    assert read == ["x"]
+    later.load("x")
+    assert read == ["x", "x"]
+
+
+def test_a_manifest_of_an_earlier_version_has_no_hash_and_is_read(store) -> None:
+    store.save("x", STATE, {"label": "teacher"})
+    path = store.path("x") / "manifest.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "seal"}))
+    assert "x" in ArtifactStore(store.root)
+    assert same(ArtifactStore(store.root).load("x")[0])

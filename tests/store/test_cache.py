@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.data.decoded_cache import load_decoded, store_decoded
+from naskd.spec.processes import host_digits
+from naskd.store import files
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.cache import Entry, chosen, entries, node_cache, parse_age, parse_size, remove
+from naskd.store.files import beside
 
 DAY = 86400
 NOW = 1_700_000_000.0
@@ -38,7 +42,9 @@ def artifact(place: Path, name: str, label: str, days_ago: float) -> None:
     folder = place / name
     folder.mkdir(parents=True)
     (folder / "model.pt").write_bytes(bytes(100))
-    (folder / "manifest.json").write_text(json.dumps({"label": label}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"label": label, "sha256": sha256(bytes(100)).hexdigest()})
+    )
     used(days_ago, folder / "model.pt", folder / "manifest.json")
 
 
@@ -89,6 +95,22 @@ ALL = [
 ]
 
 
+def test_a_damaged_array_of_images_counts_as_missing(tmp_path: Path) -> None:
+    images = np.arange(96, dtype=np.uint8).reshape(4, 1, 4, 6)
+    store_decoded(tmp_path, "x", images)
+    assert (load_decoded(tmp_path, "x") == images).all()
+    array = tmp_path / "x.npy"
+    for file in (array, tmp_path / "x.json"):
+        whole = file.read_bytes()
+        for position in range(len(whole)):
+            file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+            found = load_decoded(tmp_path, "x")
+            assert found is None or (found.shape == images.shape and (found == images).all())
+        file.write_bytes(whole)
+    array.write_bytes(array.read_bytes().replace(b"(4, 1, 4, 6)", b"(4, 1, 6, 4)"))
+    assert load_decoded(tmp_path, "x") is None, "the bytes alone are the same"
+
+
 # --- listing ------------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +119,7 @@ def test_all_is_listed_by_last_use(runs: Path) -> None:
     by_id = {entry.id: entry for entry in found(runs)}
     assert by_id["aaa1"].size_bytes == 1000
     assert by_id["aaa1"].last_use == NOW - 40 * DAY
-    assert by_id["ggg7"].size_bytes == 100 + len(json.dumps({"label": "assistant"}))
+    assert by_id["ggg7"].size_bytes == 100 + (runs / "artifacts/ggg7/manifest.json").stat().st_size
     assert names(found(runs)) == ALL, "looking is not using"
 
 
@@ -287,3 +309,22 @@ def test_what_a_killed_removal_left_goes_with_the_next(runs: Path) -> None:
     (left / "logits@0.safetensors").write_bytes(b"x")
     call(runs, "--remove", "aaa1", "--yes")
     assert not left.exists()
+
+
+def test_what_a_killed_process_left_half_written_is_listed_and_goes(runs: Path, monkeypatch) -> None:
+    with monkeypatch.context() as another:
+        another.setattr(files, "writer_id", lambda: f"4194999-1-{host_digits()}")
+        left = [
+            beside(runs / "artifacts" / "new"),
+            beside(runs / "cache" / "bank" / "aaa1" / "x@0.safetensors"),
+        ]
+    left[0].mkdir()
+    (left[0] / "model.pt").write_bytes(bytes(500))
+    left[1].write_bytes(bytes(200))
+    beside(runs / "cache" / "own.npy").touch()
+    listed = [entry for entry in found(runs) if entry.kind == "leftover"]
+    assert {(entry.id, entry.size_bytes) for entry in listed} == {(left[0].name, 500), (left[1].name, 200)}
+    result = call(runs, "--remove", "leftover", "--yes")
+    assert result.exit_code == 0
+    assert not any(path.exists() for path in left)
+    assert len(list((runs / "cache").glob(".partial-*"))) == 1, "that of a living process stays"

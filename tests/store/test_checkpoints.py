@@ -1,11 +1,18 @@
 """Checkpoints: the newest one wins, whole or not at all, on any filesystem."""
 
 import itertools
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
-from naskd.store.checkpoints import CheckpointStore
+from naskd.runs.search import forget_ended
+from naskd.spec.errors import InputError
+from naskd.spec.paths import url_problem
+from naskd.spec.study import ExecutionSpec
+from naskd.store.checkpoints import CheckpointStore, check_scheme
 
 
 @pytest.fixture(params=["folder", "file", "memory"])
@@ -41,10 +48,69 @@ def test_trainings_do_not_mix_and_are_forgotten_alone(store) -> None:
 
 def test_a_writer_that_died_leaves_nothing_that_is_read(store) -> None:
     store.save("x-1", 1, b"whole")
-    filesystem, _ = store._filesystem()
-    with filesystem.open_output_stream(f"{store._folder('x-1')}/.0000.partial") as stream:
-        stream.write(b"ha")
+    store._place().write("x-1", ".0000.partial", b"ha")
     assert store.load("x-1") == b"whole"
+
+
+def test_a_damaged_one_counts_as_missing_and_does_not_stand_in_the_way(store, caplog) -> None:
+    """It is cut, or a bit is flipped: the training begins anew, or with an earlier one, and says so."""
+    for damage in (lambda b: b[: len(b) // 2], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b""):
+        store.save("x-1", 7, b"state")
+        place = store._place()
+        place.write("x-1", "000007.ckpt", damage(place.read("x-1", "000007.ckpt")))
+        assert store.load("x-1") is None
+        assert "the checkpoint after epoch 7" in caplog.text
+        store.save("x-1", 2, b"again")
+        place.write("x-1", "000003.ckpt", b"broken")
+        assert store.load("x-1") == b"again", "an earlier one that is whole"
+        store.remove("x-1")
+
+
+def test_one_of_an_earlier_version_has_no_hash_and_is_read(store) -> None:
+    store._place().write("x-1", "000004.ckpt", b"PK\x03\x04 of torch.save")
+    assert store.load("x-1") == b"PK\x03\x04 of torch.save"
+
+
+def test_on_a_disk_it_is_written_through(tmp_path, monkeypatch) -> None:
+    done = []
+    monkeypatch.setattr(os, "fsync", done.append)
+    CheckpointStore(f"file://{tmp_path}").save("x", 1, b"state")
+    assert len(done) == 2, "the file and its folder"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://",
+        "s3:///",
+        "gs://",
+        "file://",
+        "file://here",
+        "s3:bucket",
+        "s3:/bucket",
+        "http://x/y",
+        "memory://",
+        "",
+        " ",
+    ],
+)
+def test_a_url_without_a_place_is_refused_and_makes_no_folder(place) -> None:
+    assert url_problem(place)
+    with pytest.raises(ValidationError, match=r"checkpoints\n"):
+        ExecutionSpec(checkpoints=place)
+
+
+@pytest.mark.parametrize(
+    "place", ["a/b", "/a", "./s3:x", "s3://bucket", "s3://bucket/a?region=x", "file:///a", "a b"]
+)
+def test_places_that_may_be_meant(place) -> None:
+    assert url_problem(place) == ""
+    check_scheme(place)
+
+
+def test_a_scheme_that_nothing_opens_is_refused_before_anything() -> None:
+    with pytest.raises(InputError, match=r"execution.checkpoints = 'nowhere://x' cannot be opened"):
+        check_scheme("nowhere://x")
 
 
 @pytest.mark.parametrize("url", ["nowhere://x", "s3://"])
@@ -67,3 +133,11 @@ def test_a_place_where_nothing_can_be_kept_is_found_before_it_is_needed(tmp_path
     store = CheckpointStore(tmp_path / "kept")
     store.check()
     assert not list((tmp_path / "kept").iterdir())
+
+
+def test_what_a_killed_process_kept_of_ended_trainings_goes_at_the_next_start(store) -> None:
+    for key in ("ended-7", "ended-8", "running-7", "0123456789ab"):
+        store.save(key, 1, b"state")
+    over = {("ended", 7), ("0123456789", 0)}
+    forget_ended(SimpleNamespace(is_over=lambda *design: design in over), store)
+    assert sorted(store.kept()) == ["0123456789ab", "ended-8", "running-7"]

@@ -1,6 +1,7 @@
 """A study that dies at each of its writes, and again while it recovers, ends with the same ledger as one that lives."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from optuna.trial import FixedTrial, TrialState
 from naskd.study import drivers as drivers_module
 from naskd.study import study as study_module
 from naskd.study.leases import owner_id
-from naskd.study.ledger import booked_artifacts
+from naskd.study.ledger import Ledger, booked_artifacts
 from naskd.study.record import run_record
 from naskd.trials.jobs import Job
 
@@ -115,3 +116,66 @@ def test_dying_again_during_the_recovery_loses_nothing(n_writes, monkeypatch):
             if study is None:
                 study = _live(entries, world, monkeypatch, None)
             _check(study, world, deaths=2)
+
+
+# --- a second Ctrl-C ---------------------------------------------------------------------------------------------
+
+
+class InterruptedJournal(MortalJournal):
+    """One write, of all, is met by a Ctrl-C that is heard at once: before it, or when it is done."""
+
+    after = False
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except Death:
+            self.left = None
+            if self.after:
+                super().append_logs(logs)
+            raise KeyboardInterrupt from None
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_interrupted_at_any_write_no_training_is_lost(n_writes, after, monkeypatch):
+    """In the same process, as `naskd search` does it: the session is released, and the next one goes on."""
+    monkeypatch.setattr(drivers_module, "CLAIM_SECONDS", 0.0)
+    for write in range(after, n_writes, 2):
+        journal, world = InterruptedJournal([], write), FakeWorld()
+        journal.after = after
+        with suppress(KeyboardInterrupt):
+            study = make_study(SPEC, JournalStorage(journal), world)
+            try:
+                drive(study)
+            finally:
+                study.release()
+        assert journal.left is None, "it came"
+        with monkeypatch.context() as later:
+            # What was left running is that of a process that has ended.
+            later.setattr(drivers_module, "process_lives", lambda owner: False)
+            again = make_study(SPEC, JournalStorage(MortalJournal(journal.entries)), world)
+            drive(again)
+        _check(again, world, deaths=1)
+        written = [t for t in again.optuna_study.get_trials(deepcopy=False) if "result" in t.user_attrs]
+        assert len(written) == N
+        assert {t.state for t in written} == {TrialState.COMPLETE}, "a finished training is booked"
+
+
+def test_interrupted_between_result_and_end_a_trial_is_booked(monkeypatch):
+    entries, world, close, calls = [], FakeWorld(), Ledger.close, []
+
+    def interrupted(self, number, result):
+        calls.append(number)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return close(self, number, result)
+
+    monkeypatch.setattr(Ledger, "close", interrupted)
+    study = make_study(SPEC, JournalStorage(MortalJournal(entries)), world)
+    with pytest.raises(KeyboardInterrupt):
+        drive(study)
+    study.release()
+    assert states(study)[calls[1]] == "COMPLETE"
+    again = make_study(SPEC, JournalStorage(MortalJournal(entries)), world)
+    drive(again)
+    _check(again, world, deaths=0)

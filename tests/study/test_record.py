@@ -273,10 +273,10 @@ def test_a_study_keeps_what_its_objectives_are(monkeypatch):
 
 def test_a_study_of_before_is_described_by_what_is_registered(study):
     attributes = study.optuna_study._storage.get_study_user_attrs(study.optuna_study._study_id)
-    kept = attributes.pop("objectives")
+    kept, seal = attributes.pop("objectives"), attributes.pop("seal")
     try:
         assert run_record(study.optuna_study, study.spec.objectives)["objectives"] == kept
         with pytest.raises(InputError, match="unknown objective 'enery'"):
             study_objectives(study.optuna_study, ("val_accuracy", "enery"))
     finally:
-        attributes["objectives"] = kept
+        attributes |= {"objectives": kept, "seal": seal}

@@ -10,7 +10,9 @@ import optuna
 import pytest
 from fake_world import FakeWorld, drive, make_spec, make_study, plain, states
 
+from naskd.spec.errors import DamagedError
 from naskd.study import storage as storage_module
+from naskd.study.record import run_record
 from naskd.study.storage import (
     JOURNAL_FILE,
     LOCK_GRACE_SECONDS,
@@ -96,10 +98,75 @@ def test_damage_in_the_middle_is_told_with_its_line(tmp_path):
     lines = _lines(tmp_path)
     lines[4] = lines[4][:10] + b"\n"
     (tmp_path / JOURNAL_FILE).write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match=rf"damaged at line 5 of {len(lines)}.*lines above"):
+    with pytest.raises(ValueError, match=r"journal.log is damaged at line 5: .*lines above"):
         open_storage("journal", tmp_path, writing=True)
     (tmp_path / JOURNAL_FILE).write_bytes(b"".join(lines[:4]))
     open_storage("journal", tmp_path, writing=True)
+
+
+# --- damage ----------------------------------------------------------------------------------------------------
+
+
+def _shown(folder):
+    study = optuna.load_study(study_name="fake", storage=open_storage("journal", folder))
+    return run_record(study, make_spec().objectives, with_importance=False)
+
+
+def test_no_flip_of_a_bit_in_the_journal_changes_what_is_shown(tmp_path):
+    _searched(tmp_path)
+    path, shown, noticed = tmp_path / JOURNAL_FILE, _shown(tmp_path), 0
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 41):
+        flipped = bytes([whole[position] ^ 1 << position % 8])
+        path.write_bytes(whole[:position] + flipped + whole[position + 1 :])
+        said = ""
+        try:
+            assert _shown(tmp_path) == shown, "only the name under which a hash stands"
+        except DamagedError as error:
+            said = str(error)
+        line = whole[:position].count(b"\n") + 1
+        noticed += f"journal.log is damaged at line {line}: " in said
+    assert noticed > 0.9 * len(range(0, len(whole), 41))
+
+
+def test_damage_that_comes_while_a_search_runs_is_told(tmp_path):
+    world = _searched(tmp_path)
+    study = make_study(make_spec(9), open_storage("journal", tmp_path, writing=True), world, space=plain)
+    with open(tmp_path / JOURNAL_FILE, "ab") as file:
+        file.write(b'{"op_code":5,"seal":"0123456789abcdef"}\n')
+    with pytest.raises(DamagedError, match="damaged at line"):
+        drive(study)
+
+
+def test_a_journal_of_an_earlier_version_has_no_hashes_and_goes_on(tmp_path):
+    world = _searched(tmp_path)
+    path = tmp_path / JOURNAL_FILE
+    entries = list(WholeLineJournal(path).read_logs(0))
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    drive(
+        study := make_study(make_spec(4), open_storage("journal", tmp_path, writing=True), world, space=plain)
+    )
+    assert states(study) == ["COMPLETE"] * 4
+    lines = _lines(tmp_path)
+    lines[2] = lines[2].replace(b"op_code", b"op_cod\xc3")
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(DamagedError, match=r"journal\.log is damaged"):
+        open_storage("journal", tmp_path)
+    lines[2] = b'{"op_code": 4}\n'
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(DamagedError, match=r"its entries do not go together .*KeyError"):
+        open_storage("journal", tmp_path)
+
+
+def test_optuna_reads_a_journal_with_hashes(tmp_path):
+    """A dashboard does, and what it writes has none."""
+    _searched(tmp_path)
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL_FILE))
+    theirs = optuna.load_study(study_name="fake", storage=optuna.storages.JournalStorage(backend))
+    theirs.set_user_attr("note", "good")
+    ours = optuna.load_study(study_name="fake", storage=open_storage("journal", tmp_path))
+    assert ours.user_attrs["note"] == "good"
+    assert [t.values for t in theirs.trials] == [t.values for t in ours.trials]
 
 
 # --- a full disk -----------------------------------------------------------------------------------------------
@@ -108,8 +175,9 @@ def test_damage_in_the_middle_is_told_with_its_line(tmp_path):
 class _Disk:
     """Stands in for `open`: writes to the journal get this many bytes, then the disk is full."""
 
-    def __init__(self, left):
+    def __init__(self, left, error=None):
         self.left = left
+        self.error = error or OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def __call__(self, path, mode="r", *args, **kwargs):
         file = open(path, mode, *args, **kwargs)  # noqa: SIM115 - whoever asked for it closes it
@@ -134,7 +202,7 @@ class _Disk:
                 write(data[: disk.left])
                 file.flush()
                 disk.left = 0
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                raise disk.error
 
         return Full()
 
@@ -155,6 +223,46 @@ def test_a_full_disk_is_told_and_the_ledger_go_on_when_there_is_space(tmp_path, 
     drive(again)
     assert states(again).count("COMPLETE") == 4
     assert len({t.user_attrs["config_id"] for t in again.optuna_study.trials if t.values}) == 4
+
+
+@pytest.mark.parametrize("call", ["symlink", "rename"])
+def test_a_disk_too_full_for_the_lock_is_told_too(tmp_path, monkeypatch, call):
+    world = _searched(tmp_path)
+    study = make_study(make_spec(4), open_storage("journal", tmp_path, writing=True), world, space=plain)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        if call == "symlink":
+            with pytest.raises(OSError, match="ledger cannot be written"):
+                drive(study, 1)
+        else:
+            drive(study, 1)  # the entries are written: what is left is to give the lock back
+    assert not (tmp_path / f"{JOURNAL_FILE}.lock").is_symlink()
+    study.release()
+    drive(again := make_study(make_spec(4), open_storage("journal", tmp_path), world, space=plain))
+    assert states(again).count("COMPLETE") == 4
+
+
+def test_a_write_that_is_broken_off_leaves_no_half_line(tmp_path, monkeypatch):
+    """A second Ctrl-C comes at once, in the middle of a write, too."""
+    _searched(tmp_path)
+    journal = WholeLineJournal(tmp_path / JOURNAL_FILE)
+    before = (tmp_path / JOURNAL_FILE).read_bytes()
+    monkeypatch.setattr(storage_module, "open", _Disk(9, KeyboardInterrupt), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        journal.append_logs([{"op_code": 99}])
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == before
+    assert not (tmp_path / f"{JOURNAL_FILE}.lock").is_symlink()
+
+
+def test_what_a_killed_process_left_of_a_lock_goes(tmp_path):
+    _searched(tmp_path)
+    (tmp_path / f"{JOURNAL_FILE}.lock1234.rename").symlink_to(tmp_path / JOURNAL_FILE)
+    open_storage("journal", tmp_path, writing=True)
+    assert [p.name for p in tmp_path.iterdir()] == [JOURNAL_FILE]
 
 
 # --- waiting for the disk --------------------------------------------------------------------------------------
@@ -271,7 +379,8 @@ def test_ctrl_c_in_the_middle_of_a_write_is_heard_when_it_is_whole(where, tmp_pa
             journal.append_logs([{"op_code": 99}])
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert (tmp_path / JOURNAL_FILE).read_text() == before + '{"op_code":99}\n'
+    assert (tmp_path / JOURNAL_FILE).read_text().startswith(before + '{"op_code":99,')
+    assert list(journal.read_logs(0))[-1] == {"op_code": 99}
     assert not (tmp_path / f"{JOURNAL_FILE}.lock").is_symlink()
 
 

@@ -614,6 +614,53 @@ def test_a_design_whose_process_dies_every_time_is_given_up(reopen, monkeypatch)
     assert states(final)[ExecutionSpec.retries + 1 :] == ["COMPLETE"] * 2, "it counts as one failed trial"
 
 
+def test_a_training_that_gets_further_at_each_start_ends_however_often_it_is_interrupted(reopen, monkeypatch):
+    world, metrics = FakeWorld(), {"val_accuracy": 0.5}
+    spec = make_spec(1, warm_start=({"width": 5, "depth": 2},), epochs=40)
+    for start in range(2 * ExecutionSpec.retries + 2):
+        monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
+        study = make_study(spec, reopen(), world, space=plain)
+        drive(study, 0 if world.made else 1)
+        job = study.ask()
+        for epoch in range(max(1, start), start + 2):
+            study.report(job, epoch, metrics)
+    monkeypatch.undo()
+    drive(final := make_study(spec, reopen(), world, space=plain))
+    assert states(final).count("COMPLETE") == 1
+    assert final.optuna_study.trials[-1].user_attrs["retries"] == 1, "the first one counts: it was no retry"
+
+
+def test_a_training_that_gets_no_further_is_given_up(reopen, monkeypatch):
+    world = FakeWorld()
+    spec = make_spec(1, warm_start=({"width": 5, "depth": 2},))
+    for _ in range(ExecutionSpec.retries + 1):
+        monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
+        study = make_study(spec, reopen(), world, space=plain)
+        drive(study, 0 if world.made else 1)
+        study.report(study.ask(), 1, {"val_accuracy": 0.5})
+    monkeypatch.undo()
+    final = make_study(spec, reopen(), world, space=plain)
+    assert f"its process died {ExecutionSpec.retries + 1} times without getting further" in reasons(final)[-1]
+
+
+@pytest.mark.parametrize("kind", ["trial", "artifact"])
+def test_a_full_disk_ends_the_search_and_costs_no_design(kind):
+    """Not a trial, and no designs that want an assistant, which nobody would try again."""
+    storage, world = InMemoryStorage(), FakeWorld()
+    world.made.add("teacher-id")
+    spec = make_spec(2)
+    study = make_study(spec, storage, world, space=assisted)
+    while (job := study.ask()).kind != kind or job.job_id == "teacher-id":
+        study.tell(job, world.work(job))
+    full = TrialResult("failed", job.seed, "OSError: [Errno 28] No space left on device: 'x'", disk_full=True)
+    with pytest.raises(RunError, match="No space left on device: 'x'; nothing is damaged: make room"):
+        study.tell(job, full)
+    study.release()
+    drive(again := make_study(spec, storage, world, space=assisted))
+    assert states(again).count("COMPLETE") == 2
+    assert not any("could not be made" in reason for reason in reasons(again))
+
+
 def test_waiting_for_a_network_is_never_why_a_process_died(monkeypatch):
     storage, world = InMemoryStorage(), FakeWorld()
     world.made.add("teacher-id")

@@ -604,11 +604,19 @@ def test_a_design_that_cannot_be_built_is_a_result_too(config, reason, context) 
     assert result.train_macs == 0
 
 
-def test_a_damaged_teacher_is_a_result_too(tmp_path) -> None:
+@pytest.mark.parametrize("file", ["model.pt", "manifest.json"])
+def test_a_damaged_teacher_is_made_again_and_costs_no_trial(tmp_path, file, caplog) -> None:
+    """In the middle of a search: it was whole when the search looked."""
     context = small_context(tmp_path)
-    path = context.resources.store.path(context.prerequisites.teacher().artifact_id) / "model.pt"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert "not the file that was meant" in trial(context, TAUGHT).reason
+    path = context.resources.store.path(context.prerequisites.teacher().artifact_id) / file
+    whole = path.read_bytes()
+    assert context.prerequisites.teacher().artifact_id in context.resources.store
+    path.write_bytes(whole[:-60] + bytes([whole[-60] ^ 1]) + whole[-59:])
+    result = trial(context, TAUGHT)
+    assert (result.status, result.reason) == ("complete", "")
+    assert "it is made again" in caplog.text
+    assert context.resources.store.load(context.prerequisites.teacher().artifact_id)
+    assert file == "manifest.json" or path.read_bytes() == whole, "the same bits"
 
 
 @pytest.mark.parametrize("batch_size", [7, 17, 59, 119])

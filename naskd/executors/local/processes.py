@@ -30,6 +30,7 @@ from naskd.executors.ray.connect import available_cpus
 from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.files import process_folder
 from naskd.store.students import StudentStore
 from naskd.training.compute import Compute
 from naskd.trials.context import StudyContext
@@ -163,7 +164,7 @@ class ProcessesExecutor:
             cache.mkdir(parents=True, exist_ok=True)
             shared = SharedArrays(arrays, cache)
             cleanup.callback(shared.close)
-            files = Path(cleanup.enter_context(TemporaryDirectory(prefix="naskd-files-")))
+            files = Path(cleanup.enter_context(TemporaryDirectory(prefix="files-", dir=process_folder())))
             mps_wanted = self.context.resources.spec.execution.settings("processes")["mps"]
             sharing = mps_wanted and any(device.shared for device in devices)
             variables = cleanup.enter_context(mps.service(sharing))

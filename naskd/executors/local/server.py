@@ -16,6 +16,7 @@ from types import ModuleType
 
 import naskd
 from naskd.executors.local.orphan import DRIVER
+from naskd.store.files import process_folder
 
 PRELOADED = (
     "naskd.executors.local.orphan",
@@ -38,6 +39,8 @@ def start_server() -> None:
     first moment on: they inherit that the signal is blocked.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload(_preloaded())
+    # Else it makes a folder of its own, which stays when this process is killed.
+    vars(multiprocessing.current_process())["_config"].setdefault("tempdir", str(process_folder()))
     resource_tracker.ensure_running()  # it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -27,17 +27,25 @@ class SharedArrays:
     Args:
         arrays: By name.
         folder: On whose disk; None takes the system's folder for temporary files.
+
+    Raises:
+        OSError: There is no room for them.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by :meth:`close`
         self._layout: _Layout = {}
-        for name, array in arrays.items():
-            start = -(-self._file.tell() // ALIGNMENT) * ALIGNMENT
-            self._file.seek(start)
-            self._file.write(np.ascontiguousarray(array).data.cast("B"))
-            self._layout[name] = (start, array.dtype.str, array.shape)
-        self._file.flush()
+        try:
+            for name, array in arrays.items():
+                start = -(-self._file.tell() // ALIGNMENT) * ALIGNMENT
+                self._file.seek(start)
+                self._file.write(np.ascontiguousarray(array).data.cast("B"))
+                self._layout[name] = (start, array.dtype.str, array.shape)
+            self._file.flush()
+        except OSError as error:
+            # The file has no name: its folder says which disk is full.
+            where = str(folder or tempfile.gettempdir())
+            raise OSError(error.errno, f"{error.strerror}, for the images of all workers", where) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _mapped, (DupFd(self._file.fileno()), self._layout)

@@ -5,13 +5,14 @@ a worker keeps a copy of what it fetched in a folder of its machine, where the n
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from filelock import FileLock
 
+from naskd.spec.errors import DamagedError
 from naskd.store.artifacts import ArtifactStore, PackedArtifact
 from naskd.store.checkpoints import CheckpointStore
 from naskd.store.students import StudentStore
@@ -35,8 +36,10 @@ class RemoteStore:
         self.students = None if students is None else StudentStore(Path(students))
 
     def artifact(self, artifact_id: str) -> PackedArtifact | None:
-        """A stored network; None when it is not there."""
-        return self.artifacts.pack(artifact_id) if artifact_id in self.artifacts else None
+        """A stored network; None when it is not there, or damaged."""
+        with suppress(DamagedError):
+            return self.artifacts.pack(artifact_id) if artifact_id in self.artifacts else None
+        return None
 
     def artifact_hash(self, artifact_id: str) -> str | None:
         """Hash of a stored model; None when it is not there."""

@@ -43,6 +43,7 @@ from naskd.spec.errors import one_line
 from naskd.spec.timeouts import OutOfTimeError, ended_when, within
 from naskd.store.cache import node_cache
 from naskd.store.checkpoints import CheckpointStore
+from naskd.store.files import process_folder
 from naskd.store.students import StudentStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, TrialResult, TrialSource
@@ -291,7 +292,7 @@ class RayTuneExecutor:
             cleanup.callback(ray.kill, remote_store)
             dispatch = Dispatch(source, self.context, resources)
             # Tune's own files are about its trials, which are attempts: nothing in them is kept.
-            scratch = tempfile.mkdtemp(prefix="naskd-tune-")
+            scratch = tempfile.mkdtemp(prefix="tune-", dir=process_folder())
             cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
             cleanup.enter_context(interrupts(dispatch.attempts))
             cleanup.enter_context(_environment(_TUNE_SETTINGS))

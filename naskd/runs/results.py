@@ -1,0 +1,67 @@
+"""What a run directory keeps of retrainings, and whether it is what was written. Torch is not needed for it."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from naskd.runs.directory import RESULTS_FILE
+from naskd.spec.errors import DamagedError
+from naskd.store.artifacts import file_hash
+from naskd.store.files import is_sealed, read_sealed
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_results(run_dir: Path) -> dict[str, Any]:
+    """What ``retrained.json`` of a run says, its single trainings under ``trainings``; nothing where there is none.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    path = run_dir / RESULTS_FILE
+    if not path.exists():
+        return {}
+    way_out = "restore it from a copy, or move it away and retrain: the same seeds give the same results"
+    record = read_sealed(path, way_out)
+    trainings = record.get("trainings", {})
+    if not (
+        isinstance(trainings, dict)
+        and all(isinstance(training, dict) and "file" in training for training in trainings.values())
+    ):
+        raise DamagedError(f"{path} is damaged: it does not say what was trained; {way_out}")
+    return record
+
+
+def is_kept(run_dir: Path, training: Mapping[str, Any]) -> bool:
+    """Whether the student of a training is there and is what was written; earlier versions kept no hash of it."""
+    path = run_dir / str(training["file"])
+    return path.is_file() and training.get("sha256") in (None, file_hash(path))
+
+
+def is_kept_or_told(run_dir: Path, training: Mapping[str, Any]) -> bool:
+    """The same, with a warning of a student that is there and damaged: it will be trained again."""
+    kept, path = is_kept(run_dir, training), run_dir / str(training["file"])
+    if not kept and path.is_file():
+        _LOG.warning("%s is damaged: its content is not what was written; it is trained again", path)
+    return kept
+
+
+def damaged_students(run_dir: Path, record: Mapping[str, Any]) -> list[str]:
+    """Files of students, as ``retrained.json`` names them, that are missing or not what was written."""
+    trainings = record.get("trainings", {}).values()
+    return [str(training["file"]) for training in trainings if not is_kept(run_dir, training)]
+
+
+def doubts(run_dir: Path) -> list[str]:
+    """What cannot be relied on of the files of a run's retrainings, for people."""
+    retrained = load_results(run_dir)
+    found = [
+        f"{file} is missing or damaged; naskd retrain and naskd export make it again."
+        for file in damaged_students(run_dir, retrained)
+    ]
+    if retrained and not is_sealed(run_dir / RESULTS_FILE):
+        found.append(
+            f"{RESULTS_FILE} was written by an earlier version, without a hash: damage to it would not be noticed."
+        )
+    return found

@@ -1,0 +1,46 @@
+"""A machine's copies of shared networks: one that is damaged is fetched again."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from naskd.executors.ray import remote_store as module
+from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteStore
+from naskd.store.artifacts import DamagedArtifactError
+
+STATE = {"a": torch.arange(6.0)}
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch) -> RemoteStore:
+    monkeypatch.setattr(module.ray, "get", lambda found: found)
+    return RemoteStore(str(tmp_path / "driver"), str(tmp_path / "checkpoints"))
+
+
+def _actor(remote: RemoteStore) -> SimpleNamespace:
+    methods = ("artifact", "artifact_hash", "keep_artifact")
+    return SimpleNamespace(**{name: SimpleNamespace(remote=getattr(remote, name)) for name in methods})
+
+
+def _damage(path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-70] + bytes([content[-70] ^ 1]) + content[-69:])
+
+
+@pytest.mark.parametrize("file", ["model.pt", "manifest.json"])
+def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_replaced(remote, tmp_path, file) -> None:
+    first = RemoteArtifacts(tmp_path / "node", _actor(remote))
+    first.save("x", STATE, {"label": "teacher"})
+    assert "x" in remote.artifacts
+    _damage(tmp_path / "node" / "x" / file)
+    with pytest.raises(DamagedArtifactError):
+        first.load("x")
+    later = RemoteArtifacts(tmp_path / "node", _actor(remote))
+    assert torch.equal(later.load("x")[0]["a"], STATE["a"]) if "x" in later else False
+    _damage(tmp_path / "driver" / "x" / file)
+    restarted = RemoteStore(str(tmp_path / "driver"), str(tmp_path / "checkpoints"))
+    assert restarted.artifact("x") is None
+    with RemoteArtifacts(tmp_path / "node", _actor(restarted)).claim("x") as wanted:
+        assert not wanted, "the machine's copy is whole"
+    assert restarted.artifact("x") is not None
