@@ -47,7 +47,7 @@ def marked(mark: str) -> list[Process]:
 
 
 def role(process: Process, driver: int, others: Iterable[Process]) -> str:
-    """``driver``, ``server``, ``worker`` or ``helper``."""
+    """``driver``, ``server``, ``worker`` or ``aide``."""
     if process.pid == driver:
         return "driver"
     servers = {p.pid for p in others if "multiprocessing.forkserver" in p.words and p.parent == driver}
@@ -55,8 +55,8 @@ def role(process: Process, driver: int, others: Iterable[Process]) -> str:
         return "server"
     if process.parent in servers or process.words.startswith("ray::"):
         # A worker of Ray that waits for work is called ray::IDLE, and belongs to nobody.
-        return "helper" if "IDLE" in process.words else "worker"
-    return "helper"
+        return "aide" if "IDLE" in process.words else "worker"
+    return "aide"
 
 
 class Life:

@@ -66,7 +66,7 @@ WORDS = {
 }
 """What else helps to find the mistake in a space."""
 
-HELPER = """\
+PROLOGUE = """\
 from naskd.config import ArchitectureSpec, DistillationSpec, KnowledgeTerm, StageSpec, TrainingSpec, TrialConfig
 
 
@@ -98,6 +98,6 @@ def cases() -> Iterator[Case]:
         yield Case(
             f"plain-space-{how}",
             "plain",
-            writing("space.py", HELPER + head),
+            writing("space.py", PROLOGUE + head),
             ("space.py", *WORDS.get(how, ())),
         )
