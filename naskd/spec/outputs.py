@@ -27,6 +27,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: `path` is a folder, a named pipe that would be waited for, or in no folder.
+        OSError: It cannot be written, as on a full disk; the error names `path`.
     """
     target = writable(path)
     if _is_stream(target):
@@ -40,7 +41,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     part = target.with_name(f".partial-{writer_id()}-{target.stem[:100]}{path.suffix}")
     try:
         yield part
+        with open(part, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(part, target)
+    except OSError as error:
+        if error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from naskd.spec.clock import Clock
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
@@ -17,7 +17,7 @@ from naskd.study.admission import count_kinds, problems
 from naskd.study.drivers import Drivers
 from naskd.study.ledger import Design, Ledger
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
-from naskd.study.samplers import build_sampler
+from naskd.study.samplers import build_sampler, raise_of_sampler
 from naskd.study.shared_networks import SharedNetworks
 from naskd.study.space import Space
 from naskd.study.stalls import RandomDesigns, Stall
@@ -87,7 +87,11 @@ class Asking:
             if given is not None:
                 # The sampler is asked all the same: one with generations keeps count of them.
                 self._study.sampler = optuna.samplers.PartialFixedSampler(given, self._sampler)
-            trial = self._study.ask()
+            try:
+                trial = self._study.ask()
+            except USERS as error:
+                raise_of_sampler(error, self.spec.sampler.name)
+                raise
         has_rivals = self._drivers.hold(trial.number)
         try:
             return self._admit(trial, has_rivals)

@@ -22,6 +22,7 @@ from naskd.spec.errors import InputError, UnknownNameError, one_line
 from naskd.spec.registry import nearest
 from naskd.spec.study import StudySpec
 from naskd.study.admission import settle
+from naskd.study.samplers import raise_of_sampler
 from naskd.study.space import Space
 
 
@@ -48,14 +49,17 @@ def design_of(space: Space, trial: optuna.Trial, spec: StudySpec) -> TrialConfig
     except (UpdateFinishedTrialError, StorageInternalError):
         raise
     except ValueError as error:
+        raise_of_sampler(error, spec.sampler.name)
         _raise_unknown(error, spec)
         raise TurnedAwayError(f"invalid: {told(error)}") from error
     except SystemExit as error:
+        raise_of_sampler(error, spec.sampler.name)
         raise InputError(
             f"the search space {spec.space} called sys.exit({error.code!r}){_place(space, error)}; "
             "it must return a TrialConfig"
         ) from error
     except Exception as error:  # a user's space may raise anything; the answer names it
+        raise_of_sampler(error, spec.sampler.name)
         raise InputError(
             f"the search space {spec.space} raised {one_line(error)}{_place(space, error)}"
         ) from error

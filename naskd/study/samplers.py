@@ -1,11 +1,14 @@
 """Samplers: one function each, named by the cards of :mod:`naskd.spec.samplers`."""
 
+import traceback
 import warnings
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler
+from sqlalchemy.exc import SQLAlchemyError
 
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, NaskdError, one_line
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.seeds import derive_seed
 from naskd.spec.study import SamplerSpec
@@ -85,3 +88,21 @@ def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSamp
             "optuna.samplers.BaseSampler"
         )
     return sampler
+
+
+def raise_of_sampler(error: BaseException, name: str) -> None:
+    """Raise what a sampler has raised by itself as one line that names it; return where somebody else has raised.
+
+    Args:
+        error: Raised while a trial was asked for, or while a space asked a trial for values.
+        name: Of the sampler, as the study file says it.
+
+    Raises:
+        InputError: It came from the sampler, and not from the storage that it reads.
+    """
+    if isinstance(error, NaskdError | OSError | OptunaError | SQLAlchemyError):
+        return
+    if any(
+        isinstance(f.f_locals.get("self"), BaseSampler) for f, _ in traceback.walk_tb(error.__traceback__)
+    ):
+        raise InputError(f"sampler {name!r} raised {one_line(error)}") from error

@@ -1,5 +1,6 @@
 """Results are written whole, through links, and never in place of a device."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -80,3 +81,18 @@ def test_a_folder_that_cannot_be_is_refused_before_anything_is_made(tmp_path: Pa
     for path in (tmp_path / "file", tmp_path / "file" / "x", Path("/dev/null"), Path("x" * 300), Path("\0")):
         with pytest.raises(InputError, match="cannot write to"):
             usable_folder(path)
+
+
+def test_a_full_disk_names_the_file_that_was_wanted_and_leaves_what_was_there(tmp_path, monkeypatch):
+    target = tmp_path / "page.html"
+    target.write_text("before")
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught, written_whole(target) as part:
+        part.write_text("after")
+    assert caught.value.filename == str(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert target.read_text() == "before"

@@ -120,3 +120,16 @@ def test_a_sampler_of_ones_own_is_called_with_its_seed_and_options_and_must_be_o
     assert called == [(derive_seed("sampler", 0, 3) % 2**32, 7)]
     with pytest.raises(InputError, match="sampler 'mine' returned str; it must return an optuna"):
         build_sampler(SamplerSpec("mine", (("startup_trials", 1),)), 0, 3)
+
+
+@pytest.mark.parametrize("where", ["sample_relative", "sample_independent"])
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, SystemExit])
+def test_a_sampler_that_raises_is_named_and_not_the_space(monkeypatch, where, error):
+    def broken(self, *_):
+        raise error
+
+    mine = type("Mine", (optuna.samplers.RandomSampler,), {where: broken})
+    card = SamplerCard("mine", "", "", lambda seed: mine(seed=seed))
+    monkeypatch.setitem(SAMPLERS._cards, "mine", card)
+    with pytest.raises(InputError, match=f"^sampler 'mine' raised {error.__name__}: no message$"):
+        drive(make_study(make_spec(3, sampler=SamplerSpec("mine"))))
