@@ -88,7 +88,8 @@ def trajectory(distillation: DistillationSpec, study: StudySpec, anchors: int) -
     if not needs_teacher(distillation):
         return Prerequisites()
     name = distillation.teachers[0]
-    epochs = study.teacher_specs()[name].training.epochs
+    known = study.teacher_specs()
+    epochs = known[name].training.epochs if name in known else 0
     reached = dict.fromkeys(max(1, round(epochs * i / anchors)) for i in range(1, anchors))
     states = [StudyTeacher(name, epoch) for epoch in reached if epoch < epochs]
     teacher = StudyTeacher(name)

@@ -585,18 +585,6 @@ def test_damaged_cache_is_decoded_again(tmp_path, damage):
     assert array.stat().st_size == len(content)
 
 
-def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
-    write_images(tmp_path / "images", {"ant": 8, "bee": 8})
-    (tmp_path / "cache").mkdir()
-    old, new = (tmp_path / "cache" / f".{key}-abc.npy" for key in ("old", "new"))
-    for path in (old, new):
-        path.write_bytes(b"x")
-    os.utime(old, (0, 0))
-    load_search_data(folder_spec(), tmp_path, tmp_path / "cache")
-    assert new.exists()
-    assert not old.exists()
-
-
 # The containers
 
 

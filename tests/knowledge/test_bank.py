@@ -23,6 +23,7 @@ from naskd.networks.teachers import Teacher
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
 from naskd.store.columns import DeviceCopies, at_rest, in_use
+from naskd.store.files import leftovers, sweep
 from naskd.testing.taps import changed
 
 TESTS = str(Path(__file__).parents[1])
@@ -283,7 +284,7 @@ torch.set_num_threads(1)
 from knowledge.test_bank import ask, bank, batch, losses, teacher_source, viewed_images
 
 def in_the_middle(handle):
-    os.ftruncate(handle, os.fstat(handle).st_size // 2)
+    os.truncate(f"/proc/self/fd/{{handle}}", os.fstat(handle).st_size // 2)
     print("writing", flush=True)
     time.sleep(300)
 
@@ -294,7 +295,7 @@ ask(bank(source, viewed, folder=Path({folder!r})), viewed, losses(["logits"], so
 
 
 def test_a_writer_that_is_killed_leaves_nothing_that_is_read(source, viewed, tmp_path) -> None:
-    """Its half file has another name, and is removed by whoever fills the column again; its lock dies with it."""
+    """Its half file has another name, by which it is known for a dead one's; its lock dies with it."""
     folder = tmp_path / "bank"
     script = WRITING.format(tests=TESTS, folder=str(folder))
     writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -302,12 +303,14 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(source, viewed, tmp
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
-    assert len(list(folder.glob("*.partial"))) == 1
-    assert not list(folder.glob("*.safetensors"))
+    (left,) = folder.glob(".partial-*")
+    assert leftovers(folder) == [left]
+    assert not (folder / "logits@0.safetensors").exists()
     index, asking = batch(1), losses(["logits"], source)
     (expected,) = ask(bank(source, viewed), viewed, asking, 0, index)
     (found,) = ask(bank(source, viewed, folder=folder), viewed, asking, 0, index)
     assert torch.equal(found["logits"], expected["logits"])
+    sweep(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["0.lock", "logits@0.safetensors"]
 
 

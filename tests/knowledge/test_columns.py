@@ -216,13 +216,6 @@ def test_any_name_is_a_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_dead_writers_left_is_removed_by_who_holds_the_lock(tmp_path: Path) -> None:
-    for column in (3, 13):
-        (tmp_path / f"pooled@{column}.safetensors.host-1.partial").write_bytes(b"half")
-    written(tmp_path)
-    assert [path.name for path in tmp_path.glob("*.partial")] == ["pooled@13.safetensors.host-1.partial"]
-
-
 def test_a_failing_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(handle: int) -> None:
         raise OSError(5, "Input/output error")

@@ -61,7 +61,6 @@ def test_who_falls_off_the_front_goes(store: StudentStore) -> None:
 def test_what_an_earlier_session_left_is_put_in_order(store: StudentStore) -> None:
     for number in (0, 1, 2):
         store.keep(key(number), b"student")
-    (store.root / ".x.partial").touch()
     (store.root / "mine.txt").touch()
     keeper = keeper_of(store)
     keeper.begin({key(0): (0.5, 100.0), key(1): (0.4, 200.0)})

@@ -295,7 +295,7 @@ def test_who_took_so_long_to_choose_that_another_has_trained_the_same_does_not_t
 def test_drivers_that_begin_together_do_not_propose_the_same(place):
     def wide(trial):
         trial.suggest_float("rate", 0.0, 1.0)
-        return TrialConfig(student(trial.suggest_int("width", 1, 10**9)))
+        return TrialConfig(student(trial.suggest_int("width", 1, 65536)))
 
     spec = make_spec(20, teacher=None)
     drivers = [place.driver(spec, space=wide) for _ in range(3)]

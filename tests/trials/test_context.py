@@ -209,6 +209,8 @@ def test_changed_code_is_another_teacher(tmp_path) -> None:
     spec = bring(tmp_path)
     first = context_of(tmp_path, teacher=spec).prerequisites.teacher()
     (tmp_path / "mine.py").write_text(BUILDER + "\n# retouched\n")
+    assert context_of(tmp_path, teacher=spec).prerequisites.teacher() == first, "a comment changes nothing"
+    (tmp_path / "mine.py").write_text(BUILDER + "\nRETOUCHED = True\n")
     assert context_of(tmp_path, teacher=spec).prerequisites.teacher() != first
 
 

@@ -89,14 +89,14 @@ def test_a_builder_a_module_and_an_objective_that_leave_are_named(tmp_path: Path
 
 def test_a_space_that_leaves_or_hangs_is_one_error():
     measure: Any = None
-    with pytest.raises(InputError, match=r"the search space space\.py:joint raised SystemExit: 0"):
+    with pytest.raises(InputError, match=r"the search space space\.py:joint called sys\.exit\(0\)"):
         sample_space(_leave, study(), measure, 1)
 
     def hang(_: optuna.Trial) -> Any:
         while True:
             pass
 
-    with pytest.raises(InputError, match=r"SlowSpaceError: .* longer than execution\.space_seconds = 0\.02"):
+    with pytest.raises(InputError, match=r"a call took longer than execution\.space_seconds = 0\.02"):
         sample_space(timed(hang, 0.02), study(), measure, 1)
     with pytest.raises(SlowSpaceError):
         timed(hang, 0.02)(None)  # type: ignore[arg-type]

@@ -26,6 +26,12 @@ def note(name, batch):
         notes.write(json.dumps(found) + "\n")
 
 
+def n_processes(name):
+    """How many processes have trained a design."""
+    lines = (control.FOLDER / f"{name}.notes").read_text().splitlines()
+    return len({json.loads(line)["pid"] for line in lines})
+
+
 def hold(name):
     """Wait until the test lets the design go on."""
     while not (control.FOLDER / f"{name}.go_on").exists():
