@@ -41,7 +41,7 @@ class Attempt:
         reached: The last epoch that any of them has done.
         before: The same, of the workers that died.
         alone: Whether it wants a device that nobody else uses.
-        result: The last one that a worker reported.
+        result: The last one that a worker reported, of this try or an earlier one.
         watch: Since when a worker does it; None while none does.
     """
 
@@ -166,7 +166,6 @@ class Attempts:
                 number=attempt.number + 1,
                 deaths=deaths,
                 before=attempt.reached,
-                result=None,
                 watch=None,
             )
             self._again.append(again)
