@@ -3,12 +3,14 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.making import artifact_steps, with_whole_networks
+from naskd.trials.memory import bounded_memory
 from naskd.trials.outcome import (
     Progress,
     Steps,
@@ -26,7 +28,8 @@ Report = Callable[[int, Mapping[str, float]], Decision]
 
 def job_steps(job: Job, context: StudyContext) -> Steps:
     """A job of either kind, epoch by epoch, for executors that are called back by an engine."""
-    return trial_steps(job, context) if job.kind == "trial" else artifact_steps(job, context)
+    with bounded_memory() if context.resources.compute.device.type == "cpu" else nullcontext():
+        return (yield from (trial_steps if job.kind == "trial" else artifact_steps)(job, context))
 
 
 def run_job(job: Job, context: StudyContext, report: Report) -> TrialResult:
