@@ -61,7 +61,7 @@ class Leaks:
             row, position = twice[0]
             yield (
                 f"{len(twice)} of {len(self._sealed)} test images are also training or validation images "
-                f"({self.counts['test in train']} and {self.counts['test in val']})"
+                f"({self.counts['test in train']} of the former, {self.counts['test in val']} of the latter)"
                 f"{self._example(self._test, position, known[row])}: test accuracies will be too high"
             )
         if self.counts["val in train"]:
