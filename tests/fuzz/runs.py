@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -226,7 +227,8 @@ def _make(home: Path, seed: int) -> None:
     def save_and_stop(self: CheckpointStore, key: str, epoch: int, data: bytes) -> None:
         save(self, key, epoch, data)
         if epoch == 1:
-            raise KeyboardInterrupt
+            for _ in range(2):  # a Ctrl-C finishes the trial, and a second one ends at once
+                signal.raise_signal(signal.SIGINT)
 
     with patch.object(CheckpointStore, "save", save_and_stop):
         stopped = call("search", home / "fuzz.toml", "--out", made.run, "--trials", TRIALS, codes=(130,))
