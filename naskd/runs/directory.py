@@ -14,6 +14,9 @@ RESULTS_FILE = "retrained.json"
 LEDGER_BYTES = "ledger_bytes"
 """Beside the study in its file: how long the journal was when a search last began or ended. It only grows."""
 
+LEDGER_IDENTITY = "ledger_identity"
+"""Beside the study in its file: the hash of what its ledger says that the run depends on."""
+
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:

@@ -7,17 +7,22 @@ from typing import Any
 
 from naskd.runs.directory import RESULTS_FILE
 from naskd.spec.errors import DamagedError
+from naskd.spec.seeds import derive_seed
 from naskd.store.artifacts import file_hash
 from naskd.store.files import is_sealed, read_sealed
 
 _LOG = logging.getLogger(__name__)
 
 
-def load_results(run_dir: Path) -> dict[str, Any]:
+def load_results(run_dir: Path, seed: int | None = None) -> dict[str, Any]:
     """What ``retrained.json`` of a run says, its single trainings under ``trainings``; nothing where there is none.
 
+    Args:
+        run_dir: Of the run.
+        seed: Of its study; None where it is not known.
+
     Raises:
-        DamagedError: It is not what was written.
+        DamagedError: It is not what was written, or of a study with another seed.
     """
     path = run_dir / RESULTS_FILE
     if not path.exists():
@@ -30,7 +35,21 @@ def load_results(run_dir: Path) -> dict[str, Any]:
         and all(isinstance(training, dict) and "file" in training for training in trainings.values())
     ):
         raise DamagedError(f"{path} is damaged: it does not say what was trained; {way_out}")
+    if seed is not None and any(_has_another_seed(seed, *item) for item in trainings.items()):
+        raise DamagedError(f"{path} is of another run: its trainings have other seeds; {way_out}")
     return record
+
+
+def training_seed(study_seed: int, config_id: str, replicate: int) -> int:
+    """Of the `replicate`-th final training of a design."""
+    return derive_seed("retrain", study_seed, config_id, replicate)
+
+
+def _has_another_seed(study_seed: int, key: str, training: Mapping[str, Any]) -> bool:
+    config_id, _, replicate = key.rpartition("-")
+    if "seed" not in training or not replicate.isdecimal():
+        return False
+    return bool(training["seed"] != training_seed(study_seed, config_id, int(replicate)))
 
 
 def is_kept(run_dir: Path, training: Mapping[str, Any]) -> bool:
@@ -42,7 +61,7 @@ def is_kept(run_dir: Path, training: Mapping[str, Any]) -> bool:
 def is_kept_or_told(run_dir: Path, training: Mapping[str, Any]) -> bool:
     """The same, with a warning of a student that is there and damaged: it will be trained again."""
     kept, path = is_kept(run_dir, training), run_dir / str(training["file"])
-    if not kept and path.is_file():
+    if not kept and path.exists():
         _LOG.warning("%s is damaged: its content is not what was written; it is trained again", path)
     return kept
 

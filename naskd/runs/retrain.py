@@ -21,14 +21,13 @@ from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
 from naskd.runs.places import writable
 from naskd.runs.provenance import different_parts, made_with
-from naskd.runs.results import is_kept_or_told, load_results
+from naskd.runs.results import is_kept_or_told, load_results, training_seed
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.pareto import front_mask
-from naskd.spec.seeds import derive_seed
 from naskd.store.artifacts import file_hash
-from naskd.store.files import write_sealed
+from naskd.store.files import discard, write_sealed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
@@ -231,7 +230,7 @@ class Retraining:
 
     def _train(self, design: Design, replicate: int) -> dict[str, Any]:
         config = self._final(design)
-        seed = derive_seed("retrain", self.context.resources.spec.seed, config.config_id, replicate)
+        seed = training_seed(self.context.resources.spec.seed, config.config_id, replicate)
         run, _ = start_run(config, self.context, seed)
         as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained
         try:
@@ -250,6 +249,8 @@ class Retraining:
         path = self.student_path(design, replicate)
         data = self.context.resources.data
         shape = (data.in_channels, data.resolution, data.resolution)
+        if path.is_dir():
+            discard(path)
         save_student(path, student, data.class_names, shape, seed=seed)
         return {
             **metrics,
@@ -345,7 +346,8 @@ class Retraining:
             }
 
     def _load(self) -> dict[str, Any]:
-        return load_results(self.run_dir)
+        context = self._context
+        return load_results(self.run_dir, None if context is None else context.resources.spec.seed)
 
     def _store(self, record: dict[str, Any]) -> None:
         write_sealed(self.run_dir / RESULTS_FILE, record)

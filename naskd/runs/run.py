@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from naskd import report
 from naskd.runs.choose import choose
-from naskd.runs.directory import LEDGER_BYTES, STUDY_FILE
+from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
 from naskd.runs.results import doubts, load_results
 from naskd.spec.datasets import DATASETS
@@ -21,9 +21,9 @@ from naskd.spec.objectives import described
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
-from naskd.store.files import read_sealed
+from naskd.store.files import digest, read_sealed
 from naskd.study.record import load_ledger, run_record
-from naskd.study.storage import JOURNAL_FILE, dashboard_target, lost_bytes, quiet
+from naskd.study.storage import JOURNAL_FILE, dashboard_target, lost_bytes, place_of, quiet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,10 +60,13 @@ def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
     known = read_sealed(path / STUDY_FILE, "naskd search STUDY.toml writes it anew")
     if lost := lost_bytes(int(known.pop(LEDGER_BYTES, 0)), known.get("storage", "journal"), path):
         raise DamagedError(
-            f"{path / JOURNAL_FILE} is damaged: its last {lost} bytes are missing; "
-            "restore it from a copy, or search again to go on from what is left"
+            f"{path / JOURNAL_FILE} is damaged: its last {lost} bytes are missing, of which "
+            f"{STUDY_FILE} tells; restore the journal from a copy, or search again to go on from what is left"
         )
-    return Run(path, located(known, path, settings))
+    ledger_identity = known.pop(LEDGER_IDENTITY, "")
+    run = Run(path, located(known, path, settings))
+    run.ledger_identity = ledger_identity
+    return run
 
 
 class Run:
@@ -82,6 +85,8 @@ class Run:
         """Why the search that gave this run has ended; empty for one that was stopped, or opened."""
         self.fell_short = False
         """Whether it ended with less than what was asked: its budget, or all designs of its space."""
+        self.ledger_identity = ""
+        """Hash of the identity that its ledger must have; empty where that is not known."""
         self._context = context
 
     @property
@@ -104,6 +109,11 @@ class Run:
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
         ledger = load_ledger(self.spec, self.path)
+        if self.ledger_identity not in ("", digest(ledger.user_attrs.get("identity"))):
+            raise DamagedError(
+                f"{self.path / STUDY_FILE} and {place_of(ledger)} are of different runs; restore from a copy the one "
+                f"that is another's, or search again, which writes {STUDY_FILE} anew"
+            )
         return run_record(
             ledger, self.spec.objectives, everything=everything, with_importance=with_importance
         )
@@ -212,7 +222,7 @@ class Run:
         return found + doubts(self.path)
 
     def _retrained(self) -> dict[str, Any] | None:
-        record = load_results(self.path)
+        record = load_results(self.path, self.spec.seed)
         record.pop("trainings", None)
         return record if "designs" in record else None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
-from naskd.runs.directory import LEDGER_BYTES, STUDY_FILE, locked
+from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE, locked
 from naskd.runs.moved import CODE, keep_code, study_record
 from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
@@ -21,7 +21,7 @@ from naskd.spec.secrets import kept
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.store.checkpoints import Checkpoints, CheckpointStore
-from naskd.store.files import read_sealed, write_sealed, write_whole
+from naskd.store.files import digest, read_sealed, write_sealed, write_whole
 from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
@@ -84,14 +84,15 @@ def run_search(
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
             forget_ended(source, opened.parts.resources.checkpoints)
-        _describe(spec, run_dir)
+        ledger_identity = digest(source.optuna_study.user_attrs["identity"])
+        _describe(spec, run_dir, ledger_identity)
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
         try:
             with renewing(source.renew):
                 work(source)
         finally:
             source.release()
-            _describe_study(spec, run_dir)
+            _describe_study(spec, run_dir, ledger_identity)
     run = Run(run_dir, spec, opened.parts)
     run.stop_reason, run.fell_short = source.end_reason, source.fell_short
     run.write_html()
@@ -116,15 +117,18 @@ def _with_stores(
     return opened.given(checkpoints=checkpoints, students=students), (FrontKeeper(students, objectives),)
 
 
-def _describe(spec: StudySpec, run_dir: Path) -> None:
+def _describe(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:
     """Write what a run directory says of its study."""
-    _describe_study(spec, run_dir)
+    _describe_study(spec, run_dir, ledger_identity)
     write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
     keep_code(spec, run_dir)
 
 
-def _describe_study(spec: StudySpec, run_dir: Path) -> None:
-    ledger = {LEDGER_BYTES: journal_bytes(spec.storage, run_dir)}
+def _describe_study(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:
+    ledger = {
+        LEDGER_BYTES: journal_bytes(spec.storage, run_dir),
+        LEDGER_IDENTITY: ledger_identity,
+    }
     write_sealed(run_dir / STUDY_FILE, {**kept(study_record(spec, run_dir)), **ledger})
 
 

@@ -217,7 +217,10 @@ def _some_design(start: Start) -> Iterable[str]:
         return
     turned_away = dict(enumerate(start.sample.turned_away))
     counts = ", ".join(f"{kind} ({n})" for kind, n in count_kinds(turned_away).items())
-    yield f"none of {start.sample.n_drawn} random designs can be trained: {counts}"
+    yield (
+        f"none of {start.sample.n_drawn} random designs of {start.spec.space} can be trained: {counts}; "
+        f"the first is {start.sample.turned_away[0]}"
+    )
 
 
 BEFORE_A_SEARCH: tuple[Check, ...] = (_test_images, _some_design)

@@ -13,6 +13,7 @@ from naskd.runs.directory import locked
 from naskd.runs.export import check_export, export_student, format_of
 from naskd.runs.places import writable_file
 from naskd.runs.provenance import check_unchanged, difference
+from naskd.runs.results import load_results
 from naskd.runs.retrain import Design, Retraining
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
@@ -73,6 +74,7 @@ def _design(trial: Mapping[str, Any]) -> Design:
 
 def _student(run: "Run", design: Design) -> tuple[Path, str]:
     """The file of a design's student and where it comes from; it is trained only where none is kept."""
+    load_results(run.path, run.spec.seed)  # which of another run would give another student
     known = Retraining(None, run.path, run.spec.retrain_epochs)
     if (found := known.kept(design) or known.newest(design)) is not None:
         path, training = found

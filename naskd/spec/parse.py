@@ -195,7 +195,10 @@ def _folder_problems(key: str, folder: str, base: Path) -> list[Problem]:
 
 
 def _function_problems(key: str, reference: str, base: Path) -> list[Problem]:
-    file, name = split_reference(reference)
+    try:
+        file, name = split_reference(reference)
+    except InputError:
+        return [Problem(key, format_value(reference), "a function of a file, as path/to/file.py:function")]
     missing = missing_file(key, file, base)
     if missing:
         return missing

@@ -120,7 +120,11 @@ class Place(Protocol):
         """Of what is in a folder; none when it is not there."""
 
     def read(self, folder: str, name: str) -> bytes:
-        """A file's content."""
+        """A file's content.
+
+        Raises:
+            DamagedError: It is no file.
+        """
 
     def write(self, folder: str, name: str, data: bytes) -> None:
         """Write a file, whole or not at all."""
@@ -151,7 +155,11 @@ class Disk:
 
     def read(self, folder: str, name: str) -> bytes:
         """See :class:`Place`."""
-        return (self.root / folder / name).read_bytes()
+        path = self.root / folder / name
+        try:
+            return path.read_bytes()
+        except IsADirectoryError:
+            raise DamagedError(f"{path} is a folder") from None
 
     def write(self, folder: str, name: str, data: bytes) -> None:
         """See :class:`Place`."""

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from naskd.store.files import SEAL
 from naskd.study import optuna_private
-from naskd.study.seals import check_trial, sealed, trial_seal, unsealed
-from naskd.study.storage import one_sync, unsynced
+from naskd.study.seals import STORAGE, check_trial, sealed, trial_seal, unsealed
+from naskd.study.storage import one_sync, place_of, unsynced
 from naskd.trials.jobs import TrialResult
 
 Design = tuple[str, int]
@@ -22,10 +22,10 @@ _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
 
 
-def booked_artifacts(user_attrs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def booked_artifacts(user_attrs: Mapping[str, Any], place: str = STORAGE) -> dict[str, dict[str, Any]]:
     """Teachers and assistants in a study's attributes, by content id. One attribute each: nobody rewrites another's."""
     return {
-        key.removeprefix(_ARTIFACT): unsealed(key, value)
+        key.removeprefix(_ARTIFACT): unsealed(key, value, place)
         for key, value in user_attrs.items()
         if key.startswith(_ARTIFACT)
     }
@@ -107,7 +107,7 @@ class Ledger:
             self.open_trials[trial.number] = trial
             return
         self.open_trials.pop(trial.number, None)
-        check_trial(trial, self._objectives)
+        check_trial(trial, self._objectives, place_of(self._study))
         if "result" in attrs:
             known = trial.number in self._booked
             self.book(trial.number, attrs.get("config_id", ""), TrialResult.from_dict(attrs["result"]))
@@ -118,7 +118,7 @@ class Ledger:
 
     def read_artifacts(self) -> None:
         """Take in teachers and assistants."""
-        self.artifacts = booked_artifacts(self._study.user_attrs)
+        self.artifacts = booked_artifacts(self._study.user_attrs, place_of(self._study))
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether the study has noted an artifact."""

@@ -16,6 +16,7 @@ from naskd.spec.study import StudySpec
 from naskd.store.files import SEAL
 from naskd.study.drivers import CLAIM_SECONDS
 from naskd.study.seals import check_study, study_seal
+from naskd.study.storage import place_of
 
 SCHEMA_VERSION = 1
 OWN_STORAGES = ("journal", "sqlite")
@@ -69,7 +70,7 @@ def open_study(
             study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})
         study.set_user_attr("identity", dict(identity))
         return study
-    check_study(study.user_attrs)
+    check_study(study.user_attrs, place_of(study))
     if difference := identity_difference(known, dict(identity)):
         raise InputError(refusal(spec.name, difference))
     return study

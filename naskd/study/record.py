@@ -16,7 +16,7 @@ from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import SCHEMA_VERSION
 from naskd.study.seals import check_study, check_trial
-from naskd.study.storage import open_storage, told_as_errors
+from naskd.study.storage import open_storage, place_of, told_as_errors
 from naskd.trials.jobs import training_key
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
@@ -60,7 +60,7 @@ def booked_networks(spec: StudySpec, storage: optuna.storages.BaseStorage) -> di
         study = optuna.load_study(study_name=spec.name, storage=storage)
     except KeyError:
         return {}
-    return booked_artifacts(study.user_attrs)
+    return booked_artifacts(study.user_attrs, place_of(study))
 
 
 def complete_trainings(study: optuna.Study) -> dict[str, tuple[float, ...]]:
@@ -90,8 +90,9 @@ def run_record(
     """
     axes = study_objectives(study, objectives)
     reference_point = study.user_attrs["reference_point"]
-    check_study(study.user_attrs)
-    trials = [_trial(t, objectives) for t in study.get_trials(deepcopy=False)]
+    place = place_of(study)
+    check_study(study.user_attrs, place)
+    trials = [_trial(t, objectives, place) for t in study.get_trials(deepcopy=False)]
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     points = [tuple(t[name] for name in objectives) for t in complete]
     front = front_mask(points, axes)
@@ -99,7 +100,7 @@ def run_record(
         trial["on_front"] = False
     for trial, on_front in zip(complete, front.tolist(), strict=True):
         trial["on_front"] = on_front
-    artifacts = booked_artifacts(study.user_attrs)
+    artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
     teachers = [
         {"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"
@@ -144,8 +145,8 @@ def _by_cost(axes: Sequence[Objective]) -> Any:
     )
 
 
-def _trial(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
-    check_trial(trial, objectives)
+def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[str, Any]:
+    check_trial(trial, objectives, place)
     attrs = trial.user_attrs
     result: Mapping[str, Any] = attrs.get("result") or {}
     metrics = result.get("metrics", {})

@@ -12,6 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.errors import DamagedError
 from naskd.store.files import SEAL, digest
 
+STORAGE = "the run's storage"
+"""What a database is called in messages; a journal has a path."""
+
 _OF_A_TRIAL = ("config", "config_id", "seed", "result")
 _OF_A_STUDY = ("reference_point", "objectives")
 
@@ -26,12 +29,13 @@ def trial_seal(trial: FrozenTrial, result: Mapping[str, Any]) -> str:
     return _trial_digest(trial, {**trial.user_attrs, "result": result})
 
 
-def check_trial(trial: FrozenTrial, objectives: Sequence[str]) -> None:
+def check_trial(trial: FrozenTrial, objectives: Sequence[str], place: str = STORAGE) -> None:
     """See that a trial is what was written.
 
     Args:
         trial: In any state.
         objectives: Names, in the study's order.
+        place: Where it was read, for the message.
 
     Raises:
         DamagedError: It is not.
@@ -45,8 +49,7 @@ def check_trial(trial: FrozenTrial, objectives: Sequence[str]) -> None:
     if whole and (not complete or trial.values == _values(result, objectives)):
         return
     raise DamagedError(
-        f"trial {trial.number} in the run's storage is damaged: it is not what was written; "
-        "restore the storage from a copy"
+        f"trial {trial.number} in {place} is damaged: it is not what was written; restore that from a copy"
     )
 
 
@@ -64,7 +67,7 @@ def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**entry, SEAL: digest(entry)}
 
 
-def unsealed(key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def unsealed(key: str, entry: Mapping[str, Any], place: str = STORAGE) -> dict[str, Any]:
     """The inverse of :func:`sealed`.
 
     Raises:
@@ -74,7 +77,7 @@ def unsealed(key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     seal = found.pop(SEAL, None)
     if seal not in (None, digest(found)):
         raise DamagedError(
-            f"{key} in the run's storage is damaged: it is not what was written; restore the storage from a copy"
+            f"{key} in {place} is damaged: it is not what was written; restore that from a copy"
         )
     return found
 
@@ -84,7 +87,7 @@ def study_seal(attrs: Mapping[str, Any]) -> str:
     return digest([attrs.get(key) for key in _OF_A_STUDY])
 
 
-def check_study(attrs: Mapping[str, Any]) -> None:
+def check_study(attrs: Mapping[str, Any], place: str = STORAGE) -> None:
     """See that a study's reference point and objectives are what was written.
 
     Raises:
@@ -92,5 +95,5 @@ def check_study(attrs: Mapping[str, Any]) -> None:
     """
     if attrs.get(SEAL) not in (None, study_seal(attrs)):
         raise DamagedError(
-            "the reference point or the objectives in the run's storage are damaged; restore the storage from a copy"
+            f"the reference point or the objectives in {place} are damaged; restore that from a copy"
         )

@@ -107,6 +107,7 @@ def sample_space(
                 found = problems(measured, spec)
         except TurnedAwayError as reason:
             found = [str(reason)]
+        _check_choices(trial.distributions, spec)
         parameters.update(trial.distributions)
         if found:
             turned_away.append(found[0])
@@ -120,6 +121,21 @@ def sample_space(
             f"{', '.join(slashes)}; use dots"
         )
     return SpaceSample(list(designs.values()), turned_away, parameters, n)
+
+
+def _check_choices(distributions: Mapping[str, BaseDistribution], spec: StudySpec) -> None:
+    """Refuse what a storage cannot keep, or gives back as something else, such as a tuple.
+
+    Raises:
+        InputError: A parameter is chosen among such things.
+    """
+    for name, distribution in distributions.items():
+        for choice in distribution.choices if isinstance(distribution, CategoricalDistribution) else ():
+            if not isinstance(choice, str | int | float | None):
+                raise InputError(
+                    f"the search space {spec.space} chooses {name!r} among {type(choice).__name__}s, which no storage "
+                    "keeps; choose among texts, numbers, true, false and None, and make of them what you need"
+                )
 
 
 def _look_for_unknown_names(

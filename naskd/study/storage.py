@@ -24,6 +24,7 @@ from naskd.spec.interrupts import unbroken
 from naskd.spec.secrets import STORAGE_PASSWORD, redacted, storage_with_password, without_passwords
 from naskd.store.files import SEAL, discard
 from naskd.study import optuna_private
+from naskd.study.seals import STORAGE
 
 LOCK_GRACE_SECONDS = 5
 """A killed writer often leaves the journal's lock behind; the next one waits this long before it breaks it."""
@@ -55,7 +56,7 @@ class WholeLineJournal(JournalFileBackend):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._gathering: set[int] = set()
         self._known = (0, 0)
         """So many entries have been read, and that is where the next one begins, in bytes."""
@@ -72,7 +73,7 @@ class WholeLineJournal(JournalFileBackend):
         with unbroken(), self._told(), self._locked():
             self.cut_partial_line()
             try:
-                with open(self._path, "ab", buffering=0) as file:
+                with open(self.path, "ab", buffering=0) as file:
                     left = memoryview(lines)
                     while left:
                         left = left[file.write(left) :]
@@ -90,7 +91,7 @@ class WholeLineJournal(JournalFileBackend):
             DamagedError: A line is not what was written; the message names it.
         """
         number, start = self._known if self._known[0] <= log_number_from else (0, 0)
-        with open(self._path, "rb") as file:
+        with open(self.path, "rb") as file:
             file.seek(start)
             *lines, _unfinished = file.read().split(b"\n")
         for line in lines:
@@ -113,7 +114,7 @@ class WholeLineJournal(JournalFileBackend):
             except (ValueError, RecursionError) as error:
                 problem = str(error)
         raise DamagedError(
-            f"{self._path} is damaged at line {number}: {problem}; "
+            f"{self.path} is damaged at line {number}: {problem}; "
             "restore it from a copy, or keep the lines above the damage and search again"
         )
 
@@ -130,7 +131,7 @@ class WholeLineJournal(JournalFileBackend):
         finally:
             self._gathering.remove(me)
             if sync:
-                with self._told(), open(self._path, "rb") as file:
+                with self._told(), open(self.path, "rb") as file:
                     os.fsync(file.fileno())
 
     @contextmanager
@@ -153,7 +154,7 @@ class WholeLineJournal(JournalFileBackend):
             cause = error.__context__
             if isinstance(cause, OSError) and cause.errno != errno.ENOENT:
                 with suppress(OSError):
-                    os.unlink(f"{self._path}.lock")
+                    os.unlink(f"{self.path}.lock")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -164,11 +165,11 @@ class WholeLineJournal(JournalFileBackend):
             what = (
                 f"the run's ledger cannot be written ({error.strerror}); mend that and search again to go on"
             )
-            raise OSError(error.errno, what, str(self._path)) from error
+            raise OSError(error.errno, what, str(self.path)) from error
 
     def cut_partial_line(self) -> None:
         """Drop what follows the last line end: an entry whose writing was cut short. Only for the one who writes."""
-        with open(self._path, "rb+") as file:
+        with open(self.path, "rb+") as file:
             end = file.seek(0, os.SEEK_END)
             whole = end
             while whole > 0:
@@ -185,7 +186,7 @@ class WholeLineJournal(JournalFileBackend):
 
     def break_stale_lock(self) -> None:
         """Remove a lock that a killed writer left. Only for the one process that may write."""
-        lock = Path(f"{self._path}.lock")
+        lock = Path(f"{self.path}.lock")
         for given_back in lock.parent.glob(f"{lock.name}?*{RENAME_FILE_SUFFIX}"):
             discard(given_back)
         while lock.is_symlink():
@@ -250,6 +251,12 @@ def database_file(url: str) -> Path | None:
     kind, _, path = url.partition(":///")
     name = path.partition("?")[0]
     return Path(name) if kind.partition("+")[0] == "sqlite" and name not in ("", ":memory:") else None
+
+
+def place_of(study: optuna.Study) -> str:
+    """Where a study is kept, for messages: the path of its journal, or that it is a database."""
+    journal = optuna_private.journal_of(optuna_private.storage_of(study))
+    return str(journal.path) if isinstance(journal, WholeLineJournal) else STORAGE
 
 
 def is_there(storage: str, run_dir: Path) -> bool:

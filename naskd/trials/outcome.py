@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from naskd.networks.student_file import student_bytes
-from naskd.spec.errors import USERS, one_line
+from naskd.spec.errors import USERS, DamagedError, one_line
 from naskd.spec.secrets import redacted
 from naskd.spec.timeouts import OutOfTimeError
 from naskd.store.files import out_of_space
@@ -47,6 +47,9 @@ Steps = Generator[Progress, Decision, TrialResult]
 """A job that yields after each epoch, is sent the decision, and returns its result. It never raises but for an
 interrupt: what a design or a machine does to a training is data."""
 
+
+_TRAINING = "training"
+"""Key of a checkpoint under which it says whose it is; those of earlier versions do not."""
 
 Work = Callable[[Job, StudyContext], Steps]
 """How a worker does a job: :func:`~naskd.trials.steps.job_steps`, but for tests of what a worker may do."""
@@ -102,7 +105,10 @@ def take_up(make: Callable[[], TrialRun], job: Job, context: StudyContext) -> Tr
     if store is None or data is None:
         return run
     try:
-        run.load_state_dict(torch.load(io.BytesIO(data), map_location=compute.device, weights_only=True))
+        state = torch.load(io.BytesIO(data), map_location=compute.device, weights_only=True)
+        if state.get(_TRAINING, checkpoint_key(job)) != checkpoint_key(job):
+            raise DamagedError(f"it is of another training, {state[_TRAINING]}")
+        run.load_state_dict(state)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # whatever torch raises at what is no state of this run
@@ -121,7 +127,7 @@ def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: fl
         return
     state = io.BytesIO()
     seconds = run.seconds + time.perf_counter() - started
-    torch.save({**run.state_dict(), "seconds": seconds}, state)
+    torch.save({**run.state_dict(), "seconds": seconds, _TRAINING: checkpoint_key(job)}, state)
     try:
         context.resources.checkpoints.save(checkpoint_key(job), run.epoch, state.getvalue())
     except OSError as error:

@@ -154,6 +154,7 @@ def _pictures() -> Iterator[Case]:
         "thin": png(1, 65_500, (b"\0" + b"abc") * 65_500),
         "wide": png(65_500, 1, b"\0" + b"abc" * 65_500),
         "bomb": png(50_000, 50_000),
+        "gif_without_frames": b"GIF89a" + bytes(20),
         "no_width": png(0, 16),
         "no_pixels": png(16, 16),
         "odd_depth": png(16, 16, depth=7),
@@ -175,10 +176,9 @@ def _entries() -> Iterator[Case]:
 
         return change
 
-    gif, heic = b"GIF89a" + bytes(20), b"\0\0\0\x18ftypheic" + bytes(20)
+    heic = b"\0\0\0\x18ftypheic" + bytes(20)
     told = {
         "text": (with_file("apple/notes.txt"), (".txt", "notes")),
-        "gif": (with_file("apple/9.gif", gif), (".gif",)),
         "heic": (with_file("apple/9.heic", heic), (".heic",)),
         "backup": (with_file("apple/0.png.bak"), (".bak",)),
         "no_suffix": (with_file("apple/IMG_0009"), ("IMG_0009", "without", "suffix")),
@@ -198,7 +198,7 @@ def _entries() -> Iterator[Case]:
         "empty_class": (lambda folder, files: (folder / "images" / "date").mkdir(), ("date",)),
         "class_without_images": (with_file("date/notes.txt"), ("date",)),
         "folder_called_png": (
-            lambda folder, files: (folder / "images" / "apple" / "9.png").mkdir(),
+            with_file("apple/9.png/1.png", png(SIDE, SIDE, (b"\0" + b"abc" * SIDE) * SIDE)),
             ("9.png",),
         ),
         "pipe": (lambda folder, files: os.mkfifo(folder / "images" / "apple" / "9.png"), ("9.png",)),

@@ -1,5 +1,6 @@
 """What must hold of any command, whatever it was given: judged on its exit code, its words and its time."""
 
+import logging
 import resource
 import signal
 import traceback
@@ -22,6 +23,18 @@ CODES = (0, 1, 2)
 
 class HangError(BaseException):
     """A command did not come back."""
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Warnings of a log are words on standard error, as they are where pytest does not catch them."""
+    last = logging.lastResort
+    assert last is not None
+    logging.getLogger().addHandler(last)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(last)
 
 
 @contextmanager
@@ -48,7 +61,7 @@ def limited() -> Iterator[None]:
 def call(*arguments: object, codes: tuple[int, ...] = CODES) -> Result:
     """Run a command in this process, and judge what holds of every one."""
     words = [str(a) for a in arguments]
-    with limited():
+    with limited(), heard():
         result = CliRunner().invoke(app, words, prog_name="naskd")
     said = f"naskd {' '.join(words)}\n{result.output[-3000:]}"
     if not (result.exception is None or isinstance(result.exception, SystemExit)):

@@ -326,7 +326,7 @@ def _absurd() -> Iterator[Case]:
         "callback_not_there": WHOLE.replace("callbacks = []", 'callbacks = ["wandbb"]').encode(),
     }
     for name, data in texts.items():
-        yield _study(f"whole-{name}", "whole", data)
+        yield _study(f"whole-{name}", "whole", data, *(["teacher: "] if name.startswith("teacher") else []))
 
 
 def _files() -> Iterator[Case]:
