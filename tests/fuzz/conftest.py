@@ -14,7 +14,7 @@ OUTCOMES = ("refused", "made again", "unchanged", "read as written", "left out a
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes longer here than all else: collecting garbage before a search, and most of its sample."""
     monkeypatch.setattr("gc.collect", lambda *generation: 0)
-    monkeypatch.setattr("naskd.runs.opening.OpenStudy.sample.__defaults__", (24,))
+    monkeypatch.setattr("naskd.runs.opening.OpenStudy.sample.__defaults__", (8,))
 
 
 @pytest.fixture(scope="session")

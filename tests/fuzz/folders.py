@@ -23,14 +23,6 @@ resolution = {side}
 val_fraction = 0.25
 test_fraction = 0.25
 
-[teacher.architecture]
-stem_width = 4
-stages = [{{block = "basic", depth = 1, width = 4, stride = 2}}]
-
-[teacher.training]
-epochs = 1
-batch_size = 8
-
 [budget]
 trials = 1
 
@@ -41,6 +33,17 @@ device = "cpu"
 epochs = 1
 seeds = 1
 """
+SPACE = '''\
+"""Two designs without a teacher."""
+
+from naskd.config import ArchitectureSpec, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
+
+
+def joint(trial):
+    width = trial.suggest_categorical("width", [4, 6])
+    architecture = ArchitectureSpec(stem_width=4, stem_stride=2, stages=(StageSpec("basic", depth=1, width=width),))
+    return TrialConfig(architecture, DistillationSpec(), TrainingSpec(batch_size=8, augmentation="none"))
+'''
 UNEQUAL = STUDY.replace("resolution = {side}\n", "").format(side=SIDE)
 """Without a resolution: all images must have one size."""
 
@@ -75,8 +78,6 @@ ALL = (EACH,) * len(CLASSES)
 
 def write(folder: Path, case: Case) -> Path:
     """The study with its damage; its file."""
-    from .study_files import SPACE
-
     (folder / "study.toml").write_text(case.study)
     (folder / "space.py").write_text(SPACE)
     case.change(folder, write_folder(folder / "images"))

@@ -250,7 +250,7 @@ def _study(name: str, base: str, data: bytes, *places: str) -> Case:
 
 
 def _by_bytes() -> Iterator[Case]:
-    for base, each in (("whole", 9), ("folder", 4)):
+    for base, each in (("whole", 5), ("folder", 3)):
         for how in (*BYTES, *LINES):
             for seed in range(each):
                 yield _study(f"{base}-{how}-{seed}", base, damaged(BASES[base].encode(), how, seed))
