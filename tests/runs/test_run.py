@@ -94,6 +94,20 @@ def test_a_damaged_study_file_of_a_run_is_refused_and_a_search_writes_it_anew(
     assert naskd.open_run(tiny_run_copy).spec.seed == 0
 
 
+def test_a_study_file_or_retrainings_of_another_run_are_refused(study_of: Path, tiny_run_copy: Path):
+    run = naskd.search(study_of, out=tiny_run_copy.parent / "other", trials=1, settings=["seed=7"])
+    run.retrain([0], seeds=1)
+    there = tiny_run_copy / "retrained.json"
+    there.write_bytes((run.path / "retrained.json").read_bytes())
+    with pytest.raises(DamagedError, match=r"retrained\.json is of another run"):
+        naskd.open_run(tiny_run_copy).to_dict(everything=True)
+    there.unlink()
+    # The other run's journal is shorter, so that its length says nothing.
+    (tiny_run_copy / "study.json").write_bytes((run.path / "study.json").read_bytes())
+    with pytest.raises(DamagedError, match=r"study\.json and .*journal\.log are of different runs"):
+        naskd.open_run(tiny_run_copy).trials()
+
+
 def test_more_trials_go_on_from_where_the_search_stopped(study_of: Path, tiny_run_copy: Path):
     before = naskd.open_run(tiny_run_copy).to_dict(everything=True)
     seen = []

@@ -57,6 +57,10 @@ def test_what_a_space_refuses_is_turned_away(space, reason):
     assert sample_space(space, make_spec(), MEASURE, 3).turned_away == [reason] * 3
 
 
+def _tuples(trial):
+    return TrialConfig(student(trial.suggest_categorical("width", [(4, 4), (6, 6)])[0]))
+
+
 def _slashes(trial):
     return TrialConfig(student(trial.suggest_int("stage/width", 1, 4)))
 
@@ -67,6 +71,7 @@ def _slashes(trial):
         (lambda trial: None, "returned NoneType; it must return a TrialConfig"),
         (lambda trial: {"width": 3}, "returned dict"),
         (lambda trial: trial.params["no"], "raised KeyError"),
+        (_tuples, "chooses 'width' among tuples, which no storage keeps"),
         (_slashes, "slash.*stage/width; use dots"),
     ],
 )
