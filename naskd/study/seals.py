@@ -49,7 +49,7 @@ def check_trial(trial: FrozenTrial, objectives: Sequence[str], place: str = STOR
     if whole and (not complete or trial.values == _values(result, objectives)):
         return
     raise DamagedError(
-        f"trial {trial.number} in {place} is damaged: it is not what was written; restore that from a copy"
+        f"trial {trial.number} in {place} is damaged: it is not what was written; restore the storage from a copy"
     )
 
 
@@ -77,7 +77,7 @@ def unsealed(key: str, entry: Mapping[str, Any], place: str = STORAGE) -> dict[s
     seal = found.pop(SEAL, None)
     if seal not in (None, digest(found)):
         raise DamagedError(
-            f"{key} in {place} is damaged: it is not what was written; restore that from a copy"
+            f"{key} in {place} is damaged: it is not what was written; restore the storage from a copy"
         )
     return found
 
@@ -95,5 +95,5 @@ def check_study(attrs: Mapping[str, Any], place: str = STORAGE) -> None:
     """
     if attrs.get(SEAL) not in (None, study_seal(attrs)):
         raise DamagedError(
-            f"the reference point or the objectives in {place} are damaged; restore that from a copy"
+            f"the reference point or the objectives in {place} are damaged; restore the storage from a copy"
         )
