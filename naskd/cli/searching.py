@@ -238,4 +238,6 @@ def space(
         found = opening.describe_space(study, settings or (), samples)
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
+    if not found["distinct_designs"]:
+        found["macs"] = "of none: no design that was drawn can be trained, and naskd check says why"
     print_result(report.space_table(found))
