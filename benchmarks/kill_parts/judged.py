@@ -42,7 +42,7 @@ def ledger_faults(trials: Sequence[Trial], before: Sequence[Trial]) -> Iterator[
     yield from (("doubled", f"trial {n} is run again twice") for n in set(again) if again.count(n) > 1)
     for t in complete:
         whole = [point["epoch"] for point in t["curve"]] == list(range(1, EPOCHS + 1))
-        if not (whole and math.isfinite(t["val_accuracy"]) and t["seed"] == trial_seed(0, t["config_id"])):
+        if not (whole and math.isfinite(t["val_accuracy"]) and t["seed"] == str(trial_seed(0, t["config_id"]))):
             yield "another number", f"trial {t['number']} is COMPLETE and not whole"
     for old in before:
         if old["state"] == "COMPLETE" and (
@@ -76,7 +76,7 @@ def number_faults(place: Place, trials: Iterable[Trial], clean: Path) -> Iterato
         for recipe in context.designs.recipes(config):
             job = Job(recipe.artifact_id, "artifact", config, recipe.seed, 0, requires=recipe.requires)
             assert run_job(job, context, _go_on).status == "complete"
-        result = run_job(Job("0", "trial", config, trial["seed"], EPOCHS), context, _go_on)
+        result = run_job(Job("0", "trial", config, int(trial["seed"]), EPOCHS), context, _go_on)
         if trial["curve"] != list(result.curve) or trial["val_accuracy"] != result.metrics["val_accuracy"]:
             yield "another number", f"trial {trial['number']} has another curve than undisturbed"
 
