@@ -42,7 +42,9 @@ def ledger_faults(trials: Sequence[Trial], before: Sequence[Trial]) -> Iterator[
     yield from (("doubled", f"trial {n} is run again twice") for n in set(again) if again.count(n) > 1)
     for t in complete:
         whole = [point["epoch"] for point in t["curve"]] == list(range(1, EPOCHS + 1))
-        if not (whole and math.isfinite(t["val_accuracy"]) and t["seed"] == str(trial_seed(0, t["config_id"]))):
+        if not (
+            whole and math.isfinite(t["val_accuracy"]) and t["seed"] == str(trial_seed(0, t["config_id"]))
+        ):
             yield "another number", f"trial {t['number']} is COMPLETE and not whole"
     for old in before:
         if old["state"] == "COMPLETE" and (

@@ -72,7 +72,8 @@ def ended_when(
         try:
             with lock:
                 over.set()
-            thread.join()
+            if thread.is_alive():  # a Ctrl-C may have come before it began
+                thread.join()
         finally:
             if in_main:
                 signal.signal(signal.SIGALRM, before)

@@ -321,3 +321,12 @@ def test_ray_without_a_home_folder_is_one_problem_that_names_the_way_out(monkeyp
     (problem,) = check({}, Path())
     assert problem.key == "executor"
     assert "set HOME to a folder" in problem.allowed
+
+
+def test_a_ctrl_c_while_the_watch_begins_is_no_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), ended_when(lambda: ""):
+        pass

@@ -33,8 +33,8 @@ def test_a_suite_without_names_does_not_pass_silently() -> None:
 
 
 def test_a_name_that_nobody_registered_is_told_so() -> None:
-    with pytest.raises(pytest.UsageError, match="no block named 'mine' is registered; import the module"):
-        type("Mine", (BlockSuite,), {"names": "mine"}).chosen()
+    with pytest.raises(pytest.UsageError, match="no block named 'nobodys' is registered; import the module"):
+        type("Mine", (BlockSuite,), {"names": "nobodys"}).chosen()
 
 
 def test_without_pytest_one_line_says_what_to_install(tmp_path: Path) -> None:
