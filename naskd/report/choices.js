@@ -6,7 +6,9 @@ function importanceCard() {
     return card("Which choices mattered", null, empty("Importances need a few complete trials that differ."));
   const used = data.importance_trials,
     from =
-      used && used < data.counts.complete ? `${used} of ${data.counts.complete} complete trials` : "the trials there are";
+      used && used < data.counts.complete
+        ? `${used} of ${data.counts.complete} complete trials`
+        : "the trials there are";
   return card(
     "Which choices mattered",
     `Share of an objective's variance over the whole space that each parameter explains. An estimate from ${from}, not a cause.`,
