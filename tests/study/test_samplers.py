@@ -84,7 +84,9 @@ def test_settings_reach_the_sampler():
 def test_an_unknown_sampler_is_refused():
     spec = SamplerSpec("tpee")
     with pytest.raises(
-        ValueError, match="unknown sampler 'tpee'; known: gp, nsga2, nsga3, random, tpe; did you mean 'tpe'"
+        ValueError,
+        # Tests of users' files may have registered more in this process.
+        match=f"unknown sampler 'tpee'; known: {', '.join(SAMPLERS.names())}; did you mean 'tpe'",
     ):
         build_sampler(spec, 0, 0)
 
