@@ -86,7 +86,7 @@ def test_an_unknown_sampler_is_refused():
     with pytest.raises(
         ValueError,
         # Tests of users' files may have registered more in this process.
-        match=f"unknown sampler 'tpee'; known: {', '.join(SAMPLERS.names())}; did you mean 'tpe'",
+        match=f"unknown sampler 'tpee'; known: {', '.join(sorted(SAMPLERS.names()))}; did you mean 'tpe'",
     ):
         build_sampler(spec, 0, 0)
 
