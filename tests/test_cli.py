@@ -456,14 +456,14 @@ def test_best(tiny_run: Path) -> None:
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_methods_show_every_card(card: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    name, paper = card.name, card.paper  # type: ignore[attr-defined]
+    name, paper = card.name, card.paper
     listing = call("methods").stdout
     assert re.search(rf"^(\S+)? +{name} .*{re.escape(paper)}", listing, re.MULTILINE)
     whole = call("methods", name).stdout
     assert " at 0x" not in whole, "a function is shown by its name"
     assert name in whole
     assert paper in whole
-    assert str(card.implementation) in whole  # type: ignore[attr-defined]
+    assert str(card.implementation) in whole
 
 
 def test_piped_tables_are_neither_narrow_nor_endless(monkeypatch: pytest.MonkeyPatch) -> None:

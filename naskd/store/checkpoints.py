@@ -66,7 +66,7 @@ class CheckpointStore:
         try:
             self.save(probe, 0, b"")
             self.remove(probe)
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError) as error:  # of filesystems that can only be read
             raise InputError(f"checkpoints cannot be kept at {self.root!r}: {error}") from None
 
     def save(self, key: str, epoch: int, data: bytes) -> None:

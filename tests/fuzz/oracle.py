@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import sklearn.datasets  # noqa: F401
+import sklearn.datasets  # noqa: F401 - as the next
 from typer.testing import CliRunner, Result
 
 import naskd.runs.run  # noqa: F401 - what commands import is there before memory is counted

@@ -173,7 +173,7 @@ TEACHER_JOB = Job("c0ffee", "artifact", CONFIG, 1, 0, label="teacher")
 
 
 def ended(status: str, reason: str = "", **metrics: float) -> TrialResult:
-    return TrialResult(status, 7, reason, metrics, ({"epoch": 1},), error="x" * 999)  # type: ignore[arg-type]
+    return TrialResult(status, 7, reason, metrics, ({"epoch": 1},), error="x" * 999)
 
 
 def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
@@ -383,7 +383,7 @@ def log_four_jobs(loggers: list[StudyObserver]) -> None:
                 metrics = {"epoch": epoch, "val_accuracy": epoch / 4, "loss": 1.5, "logits#2": 0.5}
                 logger.epoch(job, epoch, metrics)
             final = {"val_accuracy": epochs[-1] / 4, "macs": 123_456, "size_bytes": 4096}
-            logger.told(job, TrialResult(status, 7, reason, final, train_macs=10**9))  # type: ignore[arg-type]
+            logger.told(job, TrialResult(status, 7, reason, final, train_macs=10**9))
     for logger in loggers:
         logger.closed()
 

@@ -155,7 +155,7 @@ def test_an_id_is_the_same_in_another_process() -> None:
 
 def test_a_design_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        FULL.training.epochs = 3  # type: ignore[misc]
+        FULL.training.epochs = 3
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Fake(Replay):
         return ("loss",), torch.tensor([float(len(self.steps))])
 
     def _record(self, batch: Batch, asked: Asked) -> None:
-        self._graph = object() if self.records else None  # type: ignore[assignment]
+        self._graph = object() if self.records else None
 
     def _replay(self, batch: Batch, asked: Asked) -> Row:
         assert self._graph is not None

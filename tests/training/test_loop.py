@@ -477,11 +477,11 @@ def test_mixed_images_are_asked_of_the_teacher_itself(teaching, mixing) -> None:
     assert isinstance(source, OnlineSource)
     before, asked = source.forward_images, []
     ask = source.summaries
-    source.summaries = lambda images, *given: asked.append(images) or ask(images, *given)  # type: ignore[method-assign]
+    source.summaries = lambda images, *given: asked.append(images) or ask(images, *given)
     try:
         run.advance(2)
     finally:
-        del source.summaries  # type: ignore[attr-defined]
+        del source.summaries
     assert source.forward_images - before == sum(map(len, asked)) == 2 * 120
     shown = torch.cat(asked).reshape(-1)
     # Digits have 17 grey levels: mixup makes others, cutmix does not.

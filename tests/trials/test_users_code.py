@@ -84,7 +84,7 @@ def test_a_builder_a_module_and_an_objective_that_leave_are_named(tmp_path: Path
         import_file(tmp_path / "module.py")
     monkeypatch.setattr("naskd.trials.measures.imported", lambda _: _leave)
     with pytest.raises(ObjectiveError, match="objective macs: SystemExit: 0"):
-        objective_value(OBJECTIVES["macs"], None)  # type: ignore[arg-type]
+        objective_value(OBJECTIVES["macs"], None)
 
 
 def test_a_space_that_leaves_or_hangs_is_one_error():
@@ -99,7 +99,7 @@ def test_a_space_that_leaves_or_hangs_is_one_error():
     with pytest.raises(InputError, match=r"a call took longer than execution\.space_seconds = 0\.02"):
         sample_space(timed(hang, 0.02), study(), measure, 1)
     with pytest.raises(SlowSpaceError):
-        timed(hang, 0.02)(None)  # type: ignore[arg-type]
+        timed(hang, 0.02)(None)
 
 
 def test_an_observer_that_leaves_ends_nothing(caplog: pytest.LogCaptureFixture):
