@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import math
 import statistics
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from naskd.runs.places import writable
 from naskd.runs.provenance import different_parts, made_with
 from naskd.runs.results import is_kept_or_told, load_results, training_seed
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.pareto import front_mask
+from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.artifacts import file_hash
 from naskd.store.files import discard, write_sealed
 from naskd.training.evaluation import accuracy, predict
@@ -33,8 +35,9 @@ from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.measures import ObjectiveError, objective_value
+from naskd.trials.memory import bounded_memory
 from naskd.trials.prerequisites import ArtifactRecipe
-from naskd.trials.run import start_run, trial_metrics
+from naskd.trials.run import TrialRun, start_run, trial_metrics
 from naskd.trials.steps import run_job
 
 _LOG = logging.getLogger(__name__)
@@ -231,20 +234,16 @@ class Retraining:
     def _train(self, design: Design, replicate: int) -> dict[str, Any]:
         config = self._final(design)
         seed = training_seed(self.context.resources.spec.seed, config.config_id, replicate)
-        run, _ = start_run(config, self.context, seed)
-        as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained
         try:
-            reached = run.advance(run.total_epochs)
-            known = {
-                ACCURACY: reached["val_accuracy"],
-                **dataclasses.asdict(run.cost),
-                "train_macs": run.train_macs,
-            }
-            metrics = trial_metrics(run, config, known, self.context.resources.spec.objectives, seed)
-        except (NonFiniteError, ObjectiveError) as failure:
-            raise InputError(
-                f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {failure}; leave it out"
-            ) from failure
+            run, metrics = self._trained(config, seed)
+        except (NonFiniteError, ObjectiveError, OutOfTimeError) as failure:
+            raise _cannot(design, replicate, str(failure)) from failure
+        except (NaskdError, OSError):
+            raise
+        except USERS as failure:  # a user's loss or block may raise anything
+            last = traceback.extract_tb(failure.__traceback__)[-1]
+            why = f"{one_line(failure)} ({last.filename}:{last.lineno})"
+            raise _cannot(design, replicate, why) from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         data = self.context.resources.data
@@ -260,6 +259,24 @@ class Retraining:
             "sha256": file_hash(path),
             "made_with": self.made_with,
         }
+
+    def _trained(self, config: TrialConfig, seed: int) -> tuple[TrialRun, dict[str, float]]:
+        """A training to its end, within the limits that one of a search has; and its metrics."""
+        spec, device = self.context.resources.spec, self.context.resources.compute.device.type
+        seconds = spec.execution.epoch_seconds
+        late = f"an epoch took longer than execution.epoch_seconds = {seconds:g}"
+        with bounded_memory(device):
+            run, _ = start_run(config, self.context, seed)
+            as_deployed(run.scheme.deployed).describe()  # what nobody could save is not trained
+            while run.epoch < run.total_epochs:
+                with within(seconds, late):
+                    reached = run.advance(run.epoch + 1)
+            known = {
+                ACCURACY: reached["val_accuracy"],
+                **dataclasses.asdict(run.cost),
+                "train_macs": run.train_macs,
+            }
+            return run, trial_metrics(run, config, known, spec.objectives, seed)
 
     def _test_accuracy(self, network: nn.Module) -> float:
         return accuracy(predict(network, self.test.images, self.context.resources.compute), self.test.labels)
@@ -351,6 +368,12 @@ class Retraining:
 
     def _store(self, record: dict[str, Any]) -> None:
         write_sealed(self.run_dir / RESULTS_FILE, record)
+
+
+def _cannot(design: Design, replicate: int, why: str) -> InputError:
+    return InputError(
+        f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {why}; leave it out"
+    )
 
 
 def _last(value: float | None, sign: int) -> float:

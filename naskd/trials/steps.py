@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Any, Literal, cast
 
 from naskd.training.loop import NonFiniteError
@@ -28,7 +27,7 @@ Report = Callable[[int, Mapping[str, float]], Decision]
 
 def job_steps(job: Job, context: StudyContext) -> Steps:
     """A job of either kind, epoch by epoch, for executors that are called back by an engine."""
-    with bounded_memory() if context.resources.compute.device.type == "cpu" else nullcontext():
+    with bounded_memory(context.resources.compute.device.type):
         return (yield from (trial_steps if job.kind == "trial" else artifact_steps)(job, context))
 
 

@@ -3,6 +3,8 @@
 import json
 import math
 import statistics
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.seeds import trial_seed
+from naskd.spec.study import ExecutionSpec
 from naskd.store.artifacts import file_hash
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
@@ -324,6 +327,28 @@ def test_a_training_that_diverges_is_one_clear_error_that_names_it(context, tmp_
         Retraining(context, tmp_path, EPOCHS).run(
             [replace(PLAIN, config=replace(PLAIN.config, training=wild))], 1
         )
+
+
+def _raises() -> None:
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("happens", "says"),
+    [
+        (_raises, r"ValueError: no message \(.*test_retrain\.py:\d+\)"),
+        (lambda: sys.exit(0), r"SystemExit: 0 \("),
+        (lambda: time.sleep(60), r"an epoch took longer than execution\.epoch_seconds = 0\.05"),
+    ],
+)
+def test_what_a_users_code_does_in_a_final_training_is_one_line(tmp_path, monkeypatch, happens, says) -> None:
+    execution = ExecutionSpec(epoch_seconds=0.05)
+    context = small_context(tmp_path, teacher=None, execution=execution)
+    monkeypatch.setattr(TrialRun, "advance", lambda *_: happens())
+    with pytest.raises(
+        InputError, match=rf"^trial 8 cannot be retrained, with seed 1: {says}.*; leave it out$"
+    ):
+        Retraining(context, tmp_path, EPOCHS).run([PLAIN], 1)
 
 
 def test_nothing_to_do_is_said(context, tmp_path) -> None:
