@@ -22,6 +22,8 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import imported
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
+from naskd.spec.teachers import called
+from naskd.store.checkpoint_file import read_checkpoint
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
 from naskd.study.opening import difference_to, refusal
@@ -211,6 +213,18 @@ def _test_images(start: Start) -> Iterable[str]:
     return () if survey is None or not survey.test_problems else survey.all_problems
 
 
+def _teachers_files(start: Start) -> Iterator[str]:
+    """A study that cannot be opened has no teacher to run, yet what its file holds can be read."""
+    if start.study is not None:
+        return
+    for name, teacher in start.spec.teacher_specs().items():
+        if teacher.checkpoint is not None:
+            try:
+                read_checkpoint(start.spec.resolve(teacher.checkpoint), teacher.sha256)
+            except InputError as error:
+                yield f"{called(name)}: {error}"
+
+
 def _some_design(start: Start) -> Iterable[str]:
     """A space of which nothing can be trained. A search finds out by itself, and says so in its end."""
     if start.sample.designs:
@@ -223,7 +237,7 @@ def _some_design(start: Start) -> Iterable[str]:
     )
 
 
-BEFORE_A_SEARCH: tuple[Check, ...] = (_test_images, _some_design)
+BEFORE_A_SEARCH: tuple[Check, ...] = (_test_images, _teachers_files, _some_design)
 """What ``check`` looks at besides."""
 
 

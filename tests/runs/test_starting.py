@@ -193,3 +193,15 @@ def test_what_a_resume_is_refused_for_is_only_what_changes_something(tiny_run_co
     assert (
         len(naskd.search(folder / "tiny.toml", out=tiny_run_copy, trials=2, settings=settings).trials()) == 2
     )
+
+
+def test_a_broken_image_does_not_hide_a_broken_teacher(study: Path) -> None:
+    image = next((study.parent / "images").glob("*/*.png"))
+    image.write_bytes(image.read_bytes()[:40])
+    settings = ["teacher.builder=space.py:joint", "teacher.checkpoint=file"]
+    with pytest.raises(InputError) as caught:
+        opening.check(study, settings)
+    said = str(caught.value)
+    assert str(image) in said
+    assert "teacher: checkpoint" in said
+    assert "is empty" in said
