@@ -4,8 +4,8 @@ Weights alone do not tell: a block or a family whose code was edited since takes
 else.
 """
 
-import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -40,16 +40,37 @@ def describe_probe(student: nn.Module, shape: tuple[int, int, int]) -> dict[str,
     return {"shape": list(shape), "logits": logits} if all(map(math.isfinite, logits)) else None
 
 
-def differs(student: nn.Module, known: str) -> bool:
-    """Whether a loaded network says something else of the image than what was noted when it was saved."""
-    found = json.loads(known)
-    shape = tuple(found["shape"])
-    before = torch.tensor(found["logits"])
-    now = torch.tensor(_logits(student, shape))
+def probe_of(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any] | None:
+    """What a network that is here says; None where it does not say the same twice, or takes no single image.
+
+    Args:
+        network: In evaluation mode, on any device.
+        shape: ``(C, H, W)`` of an image.
+    """
+    try:
+        known = {"shape": list(shape), "logits": _logits(network, shape, seed=1)}
+        return None if differs(network, known) else known
+    except Exception:  # a user's network may raise anything, and is not to be lost for it
+        return None
+
+
+def differs(network: nn.Module, known: Mapping[str, Any], tolerance: float = TOLERANCE) -> bool:
+    """Whether a loaded network says something else of the image than what was noted when it was saved.
+
+    Args:
+        network: Loaded.
+        known: From :func:`describe_probe` or :func:`probe_of`.
+        tolerance: Of a logit, relative to the largest one.
+    """
+    before = torch.tensor(known["logits"])
+    now = torch.tensor(_logits(network, tuple(known["shape"])))
     scale = max(1.0, float(before.abs().max()))
-    return now.shape != before.shape or not float((now - before).abs().max()) <= TOLERANCE * scale
+    return now.shape != before.shape or not float((now - before).abs().max()) <= tolerance * scale
 
 
-def _logits(network: nn.Module, shape: tuple[int, int, int]) -> list[float]:
-    with torch.no_grad():
-        return [float(value) for value in network.eval()(probe_image(shape))[0]]
+def _logits(network: nn.Module, shape: tuple[int, int, int], seed: int = 0) -> list[float]:
+    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    # One that draws random numbers in evaluation mode must not change those of a training.
+    with torch.no_grad(), torch.random.fork_rng(None if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return [float(value) for value in network.eval()(probe_image(shape).to(device))[0]]

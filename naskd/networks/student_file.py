@@ -106,7 +106,7 @@ def load_student(path: Path) -> nn.Module:
         student.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{path} does not hold the weights of the design that it names: {error}") from error
-    if "probe" in metadata and differs(student, metadata["probe"]):
+    if "probe" in metadata and differs(student, json.loads(metadata["probe"])):
         raise InputError(
             f"{path} holds a network that says something else here than when it was saved: the code of its blocks has "
             "changed since, or other files register them; load it with the code that trained it"

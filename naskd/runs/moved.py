@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from naskd.spec.code_identity import code_ids
+from naskd.spec.code_identity import code_ids, same_code
 from naskd.spec.errors import InputError
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
@@ -124,10 +124,7 @@ def _with_code(
 
 def _same(code: Mapping[str, Any], files: Mapping[str, Path]) -> bool:
     """Whether files are there and hold what is noted of them."""
-    return all(
-        path.is_file() and isinstance(ids := code.get(name), list) and bool(set(ids) & set(code_ids(path)))
-        for name, path in files.items()
-    )
+    return all(path.is_file() and same_code(code.get(name), code_ids(path)) for name, path in files.items())
 
 
 def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:

@@ -1,7 +1,8 @@
 """What names the user's code by what it does: changes that change nothing (layout, comments, docstrings) do not count.
 
-A file has two names. One is of its bytes, as earlier versions of naskd wrote it, and stays the same whatever Python
-reads the file. The other is of its syntax tree. Two files are the same code where either is equal.
+A file has three names. One is of its syntax tree, and one of its bytes, which stays the same whatever Python reads the
+file: two files are the same code where either is equal. The third is what earlier versions of naskd wrote. It does not
+tell which of the imported files is which, so it counts only where nothing else is known.
 """
 
 import ast
@@ -20,16 +21,30 @@ _LEFT_OUT = {"ctx", "type_comment", "type_ignores", "kind"}
 
 
 def code_ids(path: Path) -> list[str]:
-    """The two names of a file of code, that of its bytes first. Files of its folder that it imports are part of it.
+    """The names of a file of code: of earlier versions, of its syntax tree, of its bytes.
+
+    Files of its folder that it imports are part of it, each under its own name.
 
     Raises:
         InputError: The file cannot be read.
     """
     path = path.resolve()
     try:
-        return [file_content_id(path), code_id(path)]
+        return [file_content_id(path), code_id(path), _named(path, lambda file: _hash(_read(file)))]
     except InputError:  # not valid Python: nothing but its bytes is known
         return [_hash(_read(path))[:12]]
+
+
+def same_code(one: object, other: object) -> bool:
+    """Whether two files are the same code by their :func:`code_ids`; earlier versions wrote the first of them alone."""
+    names, others = _all(one), _all(other)
+    if len(names) > 1 and len(others) > 1:
+        return not set(names[1:]).isdisjoint(others[1:])
+    return names[:1] == others[:1] != []
+
+
+def _all(ids: object) -> list[str]:
+    return [ids] if isinstance(ids, str) else list(map(str, ids)) if isinstance(ids, list | tuple) else []
 
 
 def code_id(path: Path) -> str:
@@ -38,8 +53,16 @@ def code_id(path: Path) -> str:
     Raises:
         InputError: One of them cannot be read, or is not valid Python.
     """
-    contents = sorted(_meaning(file) for file in with_siblings(path.resolve()))
-    return _hash("".join(contents).encode())[:12]
+    return _named(path.resolve(), _meaning)
+
+
+def _named(path: Path, content: Callable[[Path], str]) -> str:
+    """A file and those that it imports in one hash: which of them is which counts, what the file is called does not."""
+    parts = sorted(
+        ("" if file == path else file.relative_to(path.parent).as_posix(), content(file))
+        for file in with_siblings(path)
+    )
+    return _hash(repr(parts).encode("utf-8", "surrogateescape"))[:12]
 
 
 def foreign_code(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from naskd.spec import compat
+from naskd.spec.code_identity import same_code
 from naskd.spec.registry import Registry
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.stopping import STOPPING_RULES
@@ -47,19 +48,17 @@ def _explained(line: str) -> str:
 
 def _different_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is left of two tables of files, each named by one hash or by several, without those of equal content."""
-    before, after = ({posixpath.normpath(n): _names(ids) for n, ids in files.items()} for files in (old, new))
+    before, after = ({posixpath.normpath(n): ids for n, ids in files.items()} for files in (old, new))
     for name, ids in list(before.items()):
         # Under its own name first; a file may also have moved.
-        there = [n for n in sorted(after, key=lambda n: n != name) if ids & after[n]]
+        there = [n for n in sorted(after, key=lambda n: n != name) if same_code(ids, after[n])]
         if there:
             del before[name], after[there[0]]
-    return {n: min(ids, default="") for n, ids in before.items()}, {
-        n: min(ids, default="") for n, ids in after.items()
-    }
+    return {n: _last(ids) for n, ids in before.items()}, {n: _last(ids) for n, ids in after.items()}
 
 
-def _names(ids: object) -> set[str]:
-    return {ids} if isinstance(ids, str) else set(map(str, ids)) if isinstance(ids, list | tuple) else set()
+def _last(ids: Any) -> Any:
+    return ids[-1] if isinstance(ids, list | tuple) and ids else ids
 
 
 def _with_defaults(identity: Mapping[str, Any]) -> dict[str, Any]:

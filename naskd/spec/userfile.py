@@ -163,7 +163,9 @@ def _parse(path: Path) -> ast.Module:
 
 
 def with_siblings(path: Path) -> set[Path]:
-    """A Python file and the files of its folder that it imports, directly or not; any other file alone.
+    """A Python file and the files of its folder, and of packages in it, that it imports, directly or not.
+
+    Any other file alone.
 
     Raises:
         InputError: One of them is not valid Python.
@@ -171,25 +173,35 @@ def with_siblings(path: Path) -> set[Path]:
     found = {path}
     waiting = [path] if path.suffix == ".py" else []
     while waiting:
-        for module in _imported_modules(_parse(waiting.pop())):
-            parts = module.split(".")
-            for file in (
-                path.parent.joinpath(*parts).with_suffix(".py"),
-                path.parent.joinpath(*parts, "__init__.py"),
-            ):
-                if file.is_file() and file not in found:
-                    found.add(file)
-                    waiting.append(file)
+        importer = waiting.pop()
+        for file in _imported_files(_parse(importer), importer, path.parent):
+            if file.is_file() and file not in found:
+                found.add(file)
+                waiting.append(file)
     return found
 
 
-def _imported_modules(tree: ast.Module) -> Iterator[str]:
+def _imported_files(tree: ast.Module, importer: Path, root: Path) -> Iterator[Path]:
+    """Where the modules that a file imports would be: by name below `root`, with dots from its own folder."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            for alias in node.names:
+                yield from _module_files(root, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            folder = importer.parents[node.level - 1] if 0 < node.level <= len(importer.parents) else root
+            if folder != root:
+                yield folder / "__init__.py"
+            if folder.is_relative_to(root):
+                for name in ("", *(alias.name for alias in node.names)):
+                    yield from _module_files(folder, ".".join(filter(None, (node.module, name))))
+
+
+def _module_files(folder: Path, name: str) -> Iterator[Path]:
+    """A module, and the packages that are executed on the way to it."""
+    for part in filter(None, name.split(".")):
+        yield folder / f"{part}.py"
+        folder /= part
+        yield folder / "__init__.py"
 
 
 def _line_of(error: BaseException, path: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from naskd.networks.probe import probe_of
 from naskd.nn.cost import network_cost
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
@@ -206,7 +207,8 @@ def _keep(
         if trial.refusals:
             raise InputError("; ".join(trial.refusals))
         warnings += trial.warnings
-    deployed = network_cost(network, *context.resources.input_shape)
+    channels, resolution = context.resources.input_shape
+    deployed = network_cost(network, channels, resolution)
     predictions = predict(network, context.resources.data.val.images, context.resources.compute)
     context.resources.store.save(
         recipe.artifact_id,
@@ -220,6 +222,7 @@ def _keep(
             **dataclasses.asdict(deployed),
             **cost,
             "warnings": warnings,
+            "probe": probe_of(network, (channels, resolution, resolution)),
             "environment": context.resources.compute.environment(),
         },
     )

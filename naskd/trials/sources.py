@@ -12,18 +12,22 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs
 from naskd.knowledge.source import KnowledgeSource, OnlineSource, teacher_parts
+from naskd.networks.probe import differs
 from naskd.networks.student import design_cost
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import KnowledgeTerm, TrainingSpec, content_id
-from naskd.spec.errors import USERS
+from naskd.spec.errors import USERS, InputError
 from naskd.store.cache import BANKS
 from naskd.store.columns import STORAGE, DeviceCopies
 from naskd.training.evaluation import predict
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.resources import Resources
+
+ANSWERS_TOLERANCE = 1e-2
+"""Largest accepted difference of a logit between devices and precisions, relative to the largest one."""
 
 
 class KnowledgeSources:
@@ -55,11 +59,20 @@ class KnowledgeSources:
         """The stored network of a recipe, run at every question.
 
         Raises:
-            InputError: The stored file is not the one that was written.
+            InputError: The stored file is not the one that was written, or is built by other code now.
         """
         if recipe.artifact_id not in self._online:
-            state, _ = self._resources.store.load(recipe.artifact_id)
-            self._online[recipe.artifact_id] = self._made(recipe, state)
+            state, manifest = self._resources.store.load(recipe.artifact_id)
+            found = self._made(recipe, state)
+            assert isinstance(found.network, nn.Module)
+            # Not there in those of earlier versions.
+            if (known := manifest.get("probe")) and differs(found.network, known, ANSWERS_TOLERANCE):
+                raise InputError(
+                    f"the stored {recipe.label} {recipe.artifact_id} answers otherwise than when it was stored: code "
+                    "that builds it, or a file that this reads, has changed; undo that, or remove it with `naskd cache "
+                    f"--remove {recipe.artifact_id} --yes` and begin a new run"
+                )
+            self._online[recipe.artifact_id] = found
         return self._online[recipe.artifact_id]
 
     def heard_in(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from naskd.spec import compat
-from naskd.spec.code_identity import code_id, code_ids
+from naskd.spec.code_identity import code_id, code_ids, same_code
 from naskd.spec.identity import identity_difference
 from naskd.spec.study import BudgetSpec, DataSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
-from naskd.spec.userfile import file_content_id
+from naskd.spec.userfile import file_content_id, with_siblings
 
 CODE = '''"""A space."""
 
@@ -159,3 +159,52 @@ def test_a_run_of_before_named_files_by_path_and_bytes(folder: Path) -> None:
     (folder / "space.py").write_text(CODE + "# a remark\n")
     (line,) = [line for line in identity_difference(old, identity(spec)) if not line.startswith("teacher.")]
     assert line.startswith("files.space.py: "), "of the bytes of before nothing else is known"
+
+
+PACKAGE = {
+    "space.py": "import pkg.a\nimport one, two\n",
+    "pkg/__init__.py": "SCALE = 1\n",
+    "pkg/a.py": "from .b import W\nfrom . import c\nfrom .sub import d\n",
+    "pkg/b.py": "W = 1\n",
+    "pkg/c.py": "C = 1\n",
+    "pkg/sub/__init__.py": "",
+    "pkg/sub/d.py": "from ..c import C\n",
+    "one.py": "W = 1\n",
+    "two.py": "W = 2\n",
+}
+
+
+def _package(folder: Path) -> Path:
+    for name, text in PACKAGE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder / "space.py"
+
+
+def test_packages_and_relative_imports_are_followed(tmp_path: Path) -> None:
+    space = _package(tmp_path)
+    (tmp_path / "unused.py").touch()
+    (tmp_path / "__init__.py").touch()
+    found = {file.relative_to(tmp_path).as_posix() for file in with_siblings(space)}
+    assert found == set(PACKAGE)
+
+
+@pytest.mark.parametrize("changed", [name for name in PACKAGE if name != "space.py"])
+def test_a_change_of_any_of_them_is_another_code(tmp_path: Path, changed: str) -> None:
+    space = _package(tmp_path)
+    before = code_ids(space)
+    (tmp_path / changed).write_text(PACKAGE[changed] + "# a remark\n")
+    assert same_code(before, code_ids(space))
+    (tmp_path / changed).write_text(PACKAGE[changed] + "X = 3\n")
+    assert not same_code(before, code_ids(space))
+
+
+def test_files_that_exchange_their_contents_are_another_code(tmp_path: Path) -> None:
+    space = _package(tmp_path)
+    before = code_ids(space)
+    (tmp_path / "one.py").write_text(PACKAGE["two.py"])
+    (tmp_path / "two.py").write_text(PACKAGE["one.py"])
+    after = code_ids(space)
+    assert before[0] == after[0]
+    assert not same_code(before, after)
+    assert same_code(before[0], after), "of a run of an earlier version no more is known"

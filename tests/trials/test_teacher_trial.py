@@ -200,12 +200,25 @@ def test_the_binomial_tail_is_right():
 # --- of a study ---------------------------------------------------------------------------------------------------
 
 BUILDER = """
+from pathlib import Path
+import torch
 from torch import nn
 
 def build():
     return nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10)
     )
+
+def scaled():
+    network = build()
+    scale = float((Path(__file__).parent / "scale.txt").read_text())
+    network.register_forward_hook(lambda module, images, logits: logits * scale)
+    return network
+
+def noisy():
+    network = build()
+    network.register_forward_hook(lambda module, images, logits: logits + torch.randn_like(logits))
+    return network
 
 def leave():
     raise SystemExit(0)
@@ -297,6 +310,25 @@ def test_what_was_said_is_kept_with_the_teacher_and_said_again(tmp_path):
     (again,) = try_teachers(context)
     assert again.warnings == before.warnings
     assert again.measured == f"accuracy {result.metrics['val_accuracy']:.3f} on the validation images"
+
+
+def test_a_stored_teacher_that_answers_otherwise_is_refused_before_it_teaches(tmp_path):
+    """Its weights and its code are what they were; a file that its code reads is not."""
+    (tmp_path / "scale.txt").write_text("1")
+    spec = brought(tmp_path, "scaled")
+    (result,) = make(context_of(tmp_path, teacher=spec))
+    assert result.status == "complete"
+    assert not try_teachers(context_of(tmp_path, teacher=spec))[0].refusals
+    (tmp_path / "scale.txt").write_text("1.1")
+    (found,) = try_teachers(context_of(tmp_path, teacher=spec))
+    assert "answers otherwise than when it was stored" in found.refusals[0]
+
+
+def test_a_teacher_of_random_answers_is_not_held_to_them(tmp_path):
+    spec = brought(tmp_path, "noisy")
+    context = context_of(tmp_path, teacher=spec)
+    make(context)
+    assert not try_teachers(context_of(tmp_path, teacher=spec))[0].refusals
 
 
 def test_another_state_of_the_file_is_another_teacher(tmp_path):
