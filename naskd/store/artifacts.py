@@ -208,16 +208,3 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path, sha256: str) -> "dict[str, Tensor]":
-    """The state dict that :meth:`ArtifactStore.save` wrote, as it is."""
-    import torch
-
-    if not path.is_file():
-        raise InputError(f"stored network {path} does not exist")
-    if (found := file_hash(path)) != sha256:
-        raise InputError(
-            f"stored network {path} has SHA-256 {found}, expected {sha256}: it is not the file that was meant"
-        )
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
