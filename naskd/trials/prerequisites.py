@@ -1,6 +1,6 @@
 """What must exist before a design can be trained: the shared networks that its scheme names, and how they are made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -176,17 +176,19 @@ class PrerequisiteRecipes:
         return self._teachers[name]
 
     def _look_at(self, teacher: TeacherSpec) -> _Known:
-        checkpoint = None
+        file: dict[str, str] = {}
         if teacher.checkpoint is not None:
             path = self._resources.spec.resolve(teacher.checkpoint)
-            checkpoint = _pinned(path, teacher.checkpoint, teacher.sha256)
-        identity = self._identity(teacher, checkpoint, code_id)
+            file["checkpoint"] = _pinned(path, teacher.checkpoint, teacher.sha256)
+            if teacher.state is None and has_average_beside(path):
+                file["state"] = "average"  # earlier versions took the other weights of such a file
+        identity = self._identity(teacher, file, code_id)
         # What it is checked against and what is said of it is not what it is.
         for key in ("sha256", "saw"):
             identity.pop(key, None)
         artifact_id = self._artifact_id("teacher", identity)
         # Earlier versions named code by its bytes: a teacher that is kept under such a name is not made again.
-        before = self._identity(teacher, checkpoint, file_content_id)
+        before = self._identity(teacher, file, file_content_id)
         kept = self._artifact_id("teacher", before)
         if kept != artifact_id and kept in self._resources.store and artifact_id not in self._resources.store:
             identity, artifact_id = before, kept
@@ -199,19 +201,16 @@ class PrerequisiteRecipes:
             teacher=teacher.name,
             trained=teacher.trained_here,
         )
-        return _Known(recipe, identity, checkpoint)
+        return _Known(recipe, identity, file.get("checkpoint"))
 
     def _identity(
-        self, teacher: TeacherSpec, checkpoint: str | None, content: Callable[[Path], str]
+        self, teacher: TeacherSpec, file: Mapping[str, str], content: Callable[[Path], str]
     ) -> dict[str, Any]:
-        """A teacher's description, its files by content."""
+        """A teacher's description, its files by content; of its checkpoint, what `file` says."""
         identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
         for key in ("name", "min_accuracy"):  # what it is called, or asked of it, is not what it is
             identity.pop(key, None)
-        if teacher.checkpoint is not None:
-            identity["checkpoint"] = checkpoint
-            if teacher.state is None and has_average_beside(self._resources.spec.resolve(teacher.checkpoint)):
-                identity["state"] = "average"  # earlier versions took the other weights of such a file
+        identity.update(file)
         if teacher.builder is not None:
             path, _, function = teacher.builder.rpartition(":")
             identity["builder"] = [content(self._resources.spec.resolve(path)), function]
