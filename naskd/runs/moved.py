@@ -18,6 +18,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.toml import read_setting
 from naskd.spec.userfile import with_siblings
 from naskd.spec.validation import Problem
+from naskd.store.files import folder_beside
 
 CODE = "code"
 """Folder of a run directory with copies of the user's files of code."""
@@ -48,16 +49,15 @@ def study_record(spec: StudySpec, run_dir: Path) -> dict[str, Any]:
 def keep_code(spec: StudySpec, run_dir: Path) -> None:
     """Copy the study's code, with the neighbours that it imports, into the run directory."""
     folder = run_dir / CODE
-    fresh = run_dir / f".{CODE}.partial"
-    shutil.rmtree(fresh, ignore_errors=True)
-    for name, copy in _copies(spec, fresh).items():
-        path = spec.resolve(name).resolve()
-        for file in with_siblings(path):
-            target = copy.parent / file.relative_to(path.parent) if file != path else copy
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with folder_beside(folder) as fresh:
+        for name, copy in _copies(spec, fresh).items():
+            path = spec.resolve(name).resolve()
+            for file in with_siblings(path):
+                target = copy.parent / file.relative_to(path.parent) if file != path else copy
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
 
 
 def _copies(spec: StudySpec, folder: Path) -> dict[str, Path]:
