@@ -26,6 +26,7 @@ from PIL import __version__ as pillow_version
 
 from naskd.data.decoded_cache import load_decoded, store_decoded
 from naskd.data.raw import channels_of
+from naskd.spec.cpus import available_cpus
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 
@@ -199,7 +200,7 @@ class FactsMemo:
         changed = False
         # Below some size Python's own work dominates, and threads only fight for its lock.
         large = bool(missing) and _size(paths[missing[0]]) >= _THREADED_BYTES
-        with without_warnings(), ThreadPoolExecutor(available_cores() if large else 1) as pool:
+        with without_warnings(), ThreadPoolExecutor(available_cpus() if large else 1) as pool:
             made = pool.map(_facts, [paths[position] for position in missing])
             for position, (stated, facts) in zip(missing, made, strict=True):
                 found[position] = facts
@@ -251,8 +252,3 @@ def _believable(stated: Sequence[int]) -> bool:
     """
     changed = stated[2]
     return changed % 10**9 != 0 and changed + SETTLED_NS < time.time_ns()
-
-
-def available_cores() -> int:
-    """Cores that this process may use, where the system says so."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 reads its settings once."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -23,8 +22,8 @@ from ray_heads import (
     wait_until,
 )
 
-from naskd.executors.ray import connect as ray_connect
-from naskd.executors.ray.connect import available_cpus, connect, explain_connection_error
+from naskd.executors.ray.connect import connect, explain_connection_error
+from naskd.spec.cpus import available_cpus
 
 TOKEN = "a" * 48
 CONNECT = """
@@ -173,36 +172,6 @@ def test_an_unknown_failure_is_still_one_line() -> None:
     error.__cause__ = RuntimeError("first line\nsecond line")
     assert explain_connection_error(error, "h:1") == "cannot connect to Ray at h:1: first line (RuntimeError)"
     assert explain_connection_error(Exception(), "local").endswith("no reason given (Exception)")
-
-
-def test_a_quota_of_the_control_group_or_of_one_above_it_limits_the_cpus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    membership = tmp_path / "membership"
-    inner = tmp_path / "job" / "step"
-    inner.mkdir(parents=True)
-
-    def quotas() -> list[float]:
-        return sorted(ray_connect._quotas(tmp_path, membership))
-
-    assert quotas() == []
-    membership.write_text("0::/job/step\n")
-    (inner / "cpu.max").write_text("max 100000\n")
-    assert quotas() == []
-    (tmp_path / "job" / "cpu.max").write_text("350000 100000\n")
-    assert quotas() == [3.5]
-    membership.write_text("3:cpuset:/\n2:cpu,cpuacct:/job\n")
-    old = tmp_path / "cpu,cpuacct" / "job"
-    old.mkdir(parents=True)
-    (old / "cpu.cfs_quota_us").write_text("-1\n")
-    (old / "cpu.cfs_period_us").write_text("100000\n")
-    assert quotas() == []
-    (old / "cpu.cfs_quota_us").write_text("50000\n")
-    assert quotas() == [0.5]
-    monkeypatch.setattr(ray_connect, "_quotas", lambda *_: iter([0.5]))
-    assert available_cpus() == 1, "half a CPU is still one"
-    monkeypatch.undo()
-    assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
 
 
 def test_importing_the_module_does_not_import_ray() -> None:

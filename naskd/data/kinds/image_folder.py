@@ -19,7 +19,6 @@ from naskd.data.image_files import (
     TRANSPARENT,
     FactsMemo,
     FileFacts,
-    available_cores,
     file_hash,
     image_in,
     opened_file,
@@ -39,6 +38,7 @@ from naskd.data.raw import (
     pixel_digests,
 )
 from naskd.data.splits import IndexArray
+from naskd.spec.cpus import available_cpus
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
@@ -245,7 +245,7 @@ class _Files:
                     problems.append(str(error))
             return problems
 
-        with without_warnings(), ThreadPoolExecutor(available_cores() if large else 1) as pool:
+        with without_warnings(), ThreadPoolExecutor(available_cpus() if large else 1) as pool:
             return [line for lines in pool.map(decode_chunk, range(0, len(index), _CHUNK)) for line in lines]
 
     def _unequal(self, index: IndexArray) -> str:

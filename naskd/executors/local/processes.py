@@ -26,7 +26,7 @@ from naskd.executors.local import mps
 from naskd.executors.local.shared_arrays import SharedArrays
 from naskd.executors.local.worker import Begun, CannotBegin, Worker, WorkerSetup
 from naskd.executors.packing import deliver, pack
-from naskd.executors.ray.connect import available_cpus
+from naskd.spec.cpus import available_cpus
 from naskd.spec.errors import InputError
 from naskd.spec.study import ExecutionSpec
 from naskd.store.checkpoints import CheckpointStore

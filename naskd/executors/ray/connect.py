@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from naskd.spec.cpus import available_cpus
 from naskd.spec.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -146,44 +146,6 @@ def _reason(error: BaseException, text: str, address: str) -> str:
     last = list(_chain(error))[-1]
     lines = str(last).strip().splitlines()
     return f"{lines[0] if lines else 'no reason given'} ({type(last).__name__})"
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use, at least 1: those of its affinity mask, within its control group's quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(
-        1,
-        min([allowed, *(int(quota) for quota in _quotas(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))]),
-    )
-
-
-def _quotas(root: Path, membership: Path) -> Iterator[float]:
-    """CPUs' worth of time that each control group around this process allows, where it sets a limit."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "cpu", "cpu,cpuacct"):
-            continue
-        base = root / controllers if controllers else root
-        # In a container the path may be the host's, which does not exist here; then its root is the container's.
-        group = base / path.strip("/")
-        for folder in (group, *group.parents):
-            yield from _quota(folder)
-            if folder == base:
-                break
-
-
-def _quota(folder: Path) -> Iterator[float]:
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((folder / name).read_text().strip() for name in names).split()
-        except (OSError, ValueError):
-            continue
-        if quota not in ("max", "-1"):
-            yield int(quota) / int(period)
 
 
 def _check_same(address: str | None, connected: str) -> None:
