@@ -32,8 +32,9 @@ from naskd.report.record import (
 from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
 from naskd.report.units import FORMATS, axis_label, finite
 from naskd.spec.objectives import OBJECTIVES
-from naskd.spec.outputs import written_whole
+from naskd.spec.outputs import writable
 from naskd.spec.visible import encodable
+from naskd.store.files import replacing
 
 _KEPT = (
     "study",
@@ -74,9 +75,9 @@ def write_html(record: Record, path: str | Path) -> None:
     Args:
         record: A run record with all trials.
         path: Replaced in one step, so that a page that is being looked at is never half written; see
-            :func:`~naskd.spec.outputs.written_whole`.
+            :func:`~naskd.store.files.replacing`.
     """
-    with written_whole(Path(path)) as part:
+    with replacing(writable(Path(path))) as part:
         part.write_text(page(record), encoding="utf-8")
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from naskd.report.record import Record, Trial, cost, front, is_complete, trials, usable
 from naskd.report.units import axis_label, count_tick, finite, percent_tick
 from naskd.spec.objectives import Objective
-from naskd.spec.outputs import written_whole
+from naskd.spec.outputs import writable
 from naskd.spec.pareto import non_dominated
+from naskd.store.files import replacing
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
 
@@ -56,7 +57,7 @@ def write_png(record: Record, path: str | Path) -> None:
         axes.text(0.5, 0.5, "no trial to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
         axes.set_xlim(1e3, 1e6)
         axes.set_ylim(0, 1)
-    with written_whole(Path(path)) as part:
+    with replacing(writable(Path(path))) as part:
         figure.savefig(part, format="png")
 
 

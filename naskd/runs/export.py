@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from naskd.networks.student_file import load_student
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.exports import EXPORTS, ExportCard
-from naskd.spec.outputs import written_whole
+from naskd.spec.outputs import writable
 from naskd.spec.registry import installed
+from naskd.store.files import replacing
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a logit, relative to the largest logit of the batch."""
@@ -94,7 +95,7 @@ def export_student(source: Path, target: Path, images: Tensor, name: str | None 
     with torch.no_grad():
         expected = student(inputs)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(target) as partial:
+    with replacing(writable(target)) as partial:
         form.write(student, source, partial, inputs[:2])
         with torch.no_grad():
             found = form.run(partial, inputs)

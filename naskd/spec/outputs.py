@@ -1,62 +1,21 @@
-"""Files that a user names for a result: written whole or not at all, through links, and never in place of a device."""
+"""Files and folders that a user names for results: whether they can be written, found out before anything is made."""
 
 import os
-import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from naskd.spec.errors import InputError
-from naskd.spec.processes import writer_id
 from naskd.spec.visible import visible_line
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A file to write instead of `path`, which takes its place when the block ends well, and else goes.
-
-    A link stays one: what it points to is replaced. A device, or the pipe of a shell's ``>(...)``, is written to.
-
-    Args:
-        path: Its folder must exist.
-
-    Yields:
-        A new path in the same folder, or in a temporary one for what is no file; its suffix is that of `path`.
-
-    Raises:
-        InputError: `path` is a folder, a named pipe that would be waited for, or in no folder.
-        OSError: It cannot be written, as on a full disk; the error names `path`.
-    """
-    target = writable(path)
-    if _is_stream(target):
-        with tempfile.TemporaryDirectory(prefix="naskd-") as folder:
-            part = Path(folder) / f"part{path.suffix}"
-            yield part
-            # Appended: what is behind a descriptor may be a file that holds something already.
-            with open(part, "rb") as source, open(target, "ab") as sink:
-                shutil.copyfileobj(source, sink)
-        return
-    part = target.with_name(f".partial-{writer_id()}-{target.stem[:100]}{path.suffix}")
-    try:
-        yield part
-        with open(part, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(part, target)
-    except OSError as error:
-        if error.filename not in (None, str(part)):
-            raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def writable(path: Path) -> Path:
     """Where a result that is to be at `path` is really written; costs nothing, so that it can be asked first.
 
+    Returns:
+        What a link points to; a device, or the pipe of a shell's ``>(...)``, as it is.
+
     Raises:
-        InputError: See :func:`written_whole`.
+        InputError: `path` is a folder, a named pipe that would be waited for, or in no folder.
     """
     name = visible_line(str(path))
     try:
@@ -109,7 +68,7 @@ def usable_folder(path: Path) -> None:
         raise InputError(f"cannot write to {name}: no permission to write in {visible_line(str(there))}")
 
 
-def _is_stream(target: Path) -> bool:
+def is_stream(target: Path) -> bool:
     """Whether what is written there goes elsewhere than into a file of that name, so that nothing can replace it."""
     return _is_descriptor(target) or (os.path.exists(target) and not os.path.isfile(target))
 

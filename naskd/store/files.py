@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec.errors import DamagedError
+from naskd.spec.outputs import is_stream
 from naskd.spec.processes import host_digits, start_time, writer_id
 
 SEAL = "seal"
@@ -46,18 +47,23 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` to write; at the end it takes the place of `path`, in one step and on the disk.
 
     Where that fails, `path` stays as it was and nothing is left beside it. A link is followed. What is no file, such as
-    a device or a pipe, is written itself.
+    a device or a pipe, stays what it is: it is written to at the end.
 
     Args:
-        path: Its folder must be there.
+        path: Its folder must be there. Of one that a user names, ask :func:`naskd.spec.outputs.writable` first.
 
     Raises:
-        OSError: It cannot be written; the error names `path`.
+        OSError: It cannot be written, as on a full disk; the error names `path`.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        yield target
+    if is_stream(path):
+        with tempfile.TemporaryDirectory(dir=process_folder()) as folder:
+            part = Path(folder) / path.name
+            yield part
+            # Appended: what is behind a descriptor may be a file that holds something already.
+            with open(part, "rb") as source, open(path, "ab") as sink:
+                shutil.copyfileobj(source, sink)
         return
+    target = Path(os.path.realpath(path))
     partial = beside(target)
     try:
         yield partial

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from naskd.spec.errors import InputError
-from naskd.spec.outputs import usable_folder, writable, written_whole
+from naskd.spec.outputs import usable_folder, writable
+from naskd.store.files import replacing
 
 
 def write(path: Path, text: str = "new") -> None:
-    with written_whole(path) as part:
+    with replacing(writable(path)) as part:
         part.write_text(text)
 
 
 def test_a_file_is_replaced_whole_and_a_failure_leaves_it(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), written_whole(target) as part:
+    with pytest.raises(ZeroDivisionError), replacing(writable(target)) as part:
         part.write_text(f"ne{1 / 0}")
     assert target.read_text() == "old"
     write(target)
@@ -91,7 +92,10 @@ def test_a_full_disk_names_the_file_that_was_wanted_and_leaves_what_was_there(tm
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device") as caught, written_whole(target) as part:
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        replacing(writable(target)) as part,
+    ):
         part.write_text("after")
     assert caught.value.filename == str(target)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
