@@ -20,12 +20,12 @@ from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
-from naskd.runs.places import writable
 from naskd.runs.provenance import different_parts, made_with
 from naskd.runs.results import is_kept_or_told, load_results, training_seed
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
+from naskd.spec.outputs import usable_folder
 from naskd.spec.pareto import front_mask
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.artifacts import file_hash
@@ -128,7 +128,7 @@ class Retraining:
             InputError: A test image cannot be read or does not fit, what a design deploys cannot be saved, a teacher
                 cannot be made, or nothing can be written to the run directory.
         """
-        writable(self.run_dir / "retrained")
+        usable_folder(self.run_dir / "retrained")
         different = {design.config.config_id: design for design in designs}.values()
         problems = [(design, self.context.designs.deployed_problem(design.config)) for design in different]
         if found := [f"trial {design.number}: {problem}" for design, problem in problems if problem]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
-from naskd.runs.places import writable
 from naskd.runs.provenance import different_weights, identity_of
 from naskd.spec.design import content_id
 from naskd.spec.errors import USERS, InputError, NaskdError
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.outputs import usable_folder
 from naskd.spec.registry import imported
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
@@ -160,7 +160,7 @@ def _executor(start: Start) -> Iterable[str]:
 def _places(start: Start) -> Iterator[str]:
     for folder in (start.run_dir, start.run_dir.parent / "artifacts", start.run_dir.parent / "cache"):
         try:
-            writable(folder)
+            usable_folder(folder)
         except InputError as error:
             yield str(error)
 

@@ -1,6 +1,7 @@
 """Final trainings of a run's trials, and their students as files: what :class:`~naskd.runs.run.Run` does with torch."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ from torch import Tensor
 from naskd.networks.student_file import probe_shape
 from naskd.runs.directory import locked
 from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.places import writable_file
 from naskd.runs.provenance import check_unchanged, difference
 from naskd.runs.results import load_results
 from naskd.runs.retrain import Design, Retraining
@@ -19,6 +19,7 @@ from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.exports import EXPORTS
+from naskd.spec.outputs import usable_folder
 from naskd.spec.userfile import import_file
 from naskd.store.students import StudentStore
 from naskd.study.record import load_ledger
@@ -56,11 +57,21 @@ def export_trial(run: "Run", number: int, form: str | None, path: Path | None) -
     name = format_of(path) if form is None else form
     target = path or run.path / "exported" / f"trial{number}{EXPORTS[name].suffix}"
     check_export(name, target)
-    writable_file(target)
+    _check_target(target)
     design = _design(run.trial(number))
     with locked(run.path):
         source, origin = _student(run, design)
     return {**export_student(source, target, _images_for(run, source), name), "origin": origin}
+
+
+def _check_target(path: Path) -> None:
+    """See, before anything is trained, that the file of an export can be written, in a folder that may be made."""
+    if os.path.lexists(path) and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise InputError(f"{path} cannot be written: it is {what}; give the name of a file")
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, which would be replaced by a file; give the file itself")
+    usable_folder(path.parent)
 
 
 def _design(trial: Mapping[str, Any]) -> Design:

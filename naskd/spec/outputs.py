@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from naskd.spec.errors import InputError
@@ -47,7 +48,7 @@ def writable(path: Path) -> Path:
 
 
 def usable_folder(path: Path) -> None:
-    """See that a folder for results is there or can be made.
+    """See that files can be written into a folder, which need not be there yet. Nothing is left behind.
 
     Raises:
         InputError: It, or what it would be made in, is no folder or cannot be written.
@@ -63,9 +64,14 @@ def usable_folder(path: Path) -> None:
         except (OSError, ValueError) as error:
             raise InputError(f"cannot write to {name}: {getattr(error, 'strerror', None) or error}") from None
     if not os.path.isdir(there):
-        raise InputError(f"cannot write to {name}: {visible_line(str(there))} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {name}: no permission to write in {visible_line(str(there))}")
+        raise InputError(f"cannot write to {name}: {visible_line(str(there))} is a file, and no folder")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {name}: nothing can be written in {visible_line(str(there))}: {error.strerror}"
+        ) from None
 
 
 def is_stream(target: Path) -> bool:
