@@ -8,8 +8,7 @@ from typing import Any
 from naskd.runs.directory import RESULTS_FILE
 from naskd.spec.errors import DamagedError
 from naskd.spec.seeds import derive_seed
-from naskd.store.artifacts import file_hash
-from naskd.store.files import is_sealed, read_sealed
+from naskd.store.files import file_hash, is_sealed, read_sealed
 
 _LOG = logging.getLogger(__name__)
 

@@ -28,8 +28,7 @@ from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
 from naskd.spec.outputs import usable_folder
 from naskd.spec.pareto import front_mask
 from naskd.spec.timeouts import OutOfTimeError, within
-from naskd.store.artifacts import file_hash
-from naskd.store.files import discard, write_sealed
+from naskd.store.files import discard, file_hash, write_sealed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext

@@ -202,9 +202,3 @@ class ArtifactStore:
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f"{artifact_id}.lock"):
             yield artifact_id not in self
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

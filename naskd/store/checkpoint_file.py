@@ -11,7 +11,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from naskd.spec.errors import InputError, one_line
-from naskd.store.artifacts import file_hash
+from naskd.store.files import file_hash
 
 State = Mapping[str, Tensor]
 """Tensors by their names in a network."""

@@ -216,10 +216,17 @@ def discard(path: Path) -> None:
 # --- noticing damage -------------------------------------------------------------------------------------------
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(record: Any) -> str:
     """SHA-256 of anything JSON can hold, however it is laid out."""
     plain = json.loads(json.dumps(record))
-    return _hash(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode())
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_sealed(path: Path, record: Mapping[str, Any]) -> None:
@@ -282,7 +289,3 @@ def unseal_bytes(sealed: bytes, unsealed_start: bytes | None = None) -> bytes:
     if sealed[:start] != _MAGIC + hashlib.sha256(data).digest():
         raise DamagedError("its bytes are not those that were written")
     return data
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

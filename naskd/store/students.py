@@ -1,11 +1,10 @@
 """Trained students of a search, one file each: so that taking one away needs no second training."""
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from naskd.store.files import write_whole
+from naskd.store.files import file_hash, write_whole
 
 SUFFIX = ".safetensors"
 
@@ -46,8 +45,8 @@ class StudentStore:
     def keep_only(self, keys: Collection[str]) -> None:
         """Remove all others. Only where nobody is writing."""
         wanted = {self.path(key) for key in keys}
-        for path in self.root.glob("*") if self.root.is_dir() else ():
-            if path not in wanted and path.suffix == SUFFIX:
+        for path in self.root.glob(f"*{SUFFIX}"):
+            if path not in wanted:
                 path.unlink(missing_ok=True)
 
     def found(self, key: str, sha256: str) -> Path | None:
@@ -58,6 +57,6 @@ class StudentStore:
             sha256: Of the file.
         """
         path = self.path(key)
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        if not path.is_file() or file_hash(path) != sha256:
             return None
         return path

@@ -16,8 +16,8 @@ from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import file_content_id
-from naskd.store.artifacts import file_hash
 from naskd.store.checkpoint_file import CheckpointFile, has_average_beside, read_checkpoint
+from naskd.store.files import file_hash
 from naskd.trials.resources import Resources
 
 _TEACHER = TypeAdapter(TeacherSpec)

@@ -26,7 +26,7 @@ from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import ExecutionSpec
-from naskd.store.artifacts import file_hash
+from naskd.store.files import file_hash
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from naskd.store.artifacts import ArtifactStore, DamagedArtifactError, file_hash
+from naskd.store.artifacts import ArtifactStore, DamagedArtifactError
+from naskd.store.files import file_hash
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 

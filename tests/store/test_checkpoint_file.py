@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from naskd.store.artifacts import file_hash
 from naskd.store.checkpoint_file import is_average, read_checkpoint
+from naskd.store.files import file_hash
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)}
 

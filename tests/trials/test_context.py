@@ -29,7 +29,8 @@ from naskd.spec.datasets import DataSpec
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
-from naskd.store.artifacts import ArtifactStore, file_hash
+from naskd.store.artifacts import ArtifactStore
+from naskd.store.files import file_hash
 from naskd.trials import run as trial_module
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
