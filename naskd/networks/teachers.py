@@ -79,16 +79,7 @@ class Teacher(nn.Module):
 
 
 def build_teacher_network(
-    spec: TeacherSpec,
-    *,
-    base: Path,
-    in_channels: int,
-    n_classes: int,
-    resolution: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    class_names: Sequence[str],
-    state: Mapping[str, Tensor] | None = None,
+    spec: TeacherSpec, given: "TeacherInputs", state: Mapping[str, Tensor] | None = None
 ) -> nn.Module:
     """The teacher's network on the CPU, tapped and trainable; :class:`Teacher` freezes it.
 
@@ -96,13 +87,7 @@ def build_teacher_network(
         spec: Its description. Without a `mean`, a builder's network is given images in [0, 1], and a
             torchvision network the normalisation of its `weights`, or else the study's. Without a
             `resolution`, images are resized to that of the `weights`, or else not at all.
-        base: Folder that the builder's path is relative to.
-        in_channels: Of the study's images; a network of three channels is given one channel three times.
-        n_classes: ``K``.
-        resolution: Of the study's images.
-        mean: Of the study's images, per channel, on the [0, 1] scale.
-        std: Likewise.
-        class_names: In the study's order.
+        given: Of the study.
         state: With a ``spec.checkpoint``: what that file holds, the state of the bare network. Otherwise:
             the state of what this function returned, trained by naskd. None leaves the weights fresh (or
             ``spec.weights``, downloaded).
@@ -111,9 +96,6 @@ def build_teacher_network(
         InputError: The builder, the model's name, its weights, its number of classes, its class names, its
             taps or `state` do not fit. The message says what was found and what was wanted.
     """
-    given = TeacherInputs(
-        base, in_channels, n_classes, resolution, tuple(mean), tuple(std), tuple(class_names)
-    )
     built = _built(spec, given, fresh=state is None)
     if isinstance(built.network, TappedNetwork):
         if state is not None:
@@ -185,7 +167,7 @@ class TeacherInputs:
 
     Args:
         base: Folder of the study file, to which paths are relative.
-        in_channels, resolution: Of the study's images.
+        in_channels, resolution: Of the study's images; a network of three channels is given one channel three times.
         n_classes: ``K``.
         mean, std: Of the study's images, per channel, on the [0, 1] scale.
         class_names: In the study's order.

@@ -1,12 +1,11 @@
 """What every teacher source must do, whoever registered it."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
 from naskd.testing.suite import Suite
 
@@ -37,17 +36,16 @@ class TeacherSourceSuite(Suite):
     def build(self, spec: TeacherSpec, folder: Path, state: dict[str, Tensor] | None = None) -> nn.Module:
         """Its network, always drawn from the same seed."""
         torch.manual_seed(0)
-        given: dict[str, Any] = {"mean": (0.5,) * self.in_channels, "std": (0.25,) * self.in_channels}
-        return build_teacher_network(
-            spec,
-            base=folder,
-            in_channels=self.in_channels,
-            n_classes=len(self.class_names),
-            resolution=self.resolution,
+        given = TeacherInputs(
+            folder,
+            self.in_channels,
+            len(self.class_names),
+            self.resolution,
+            mean=(0.5,) * self.in_channels,
+            std=(0.25,) * self.in_channels,
             class_names=self.class_names,
-            state=state,
-            **given,
         )
+        return build_teacher_network(spec, given, state)
 
     def images(self, batch: int = 2) -> Tensor:
         """The same at each call."""

@@ -46,22 +46,12 @@ class Networks:
         Raises:
             InputError: It cannot be built, or not in time.
         """
-        resources, data = self._resources, self._resources.data
+        resources = self._resources
         seconds = resources.spec.execution.start_seconds
         late = f"the teacher {name!r} took longer than execution.start_seconds = {seconds:g} to be built"
         try:
             with within(seconds, late):
-                network = build_teacher_network(
-                    resources.spec.teacher_specs()[name],
-                    base=resources.spec.base,
-                    in_channels=data.in_channels,
-                    n_classes=data.n_classes,
-                    resolution=data.resolution,
-                    mean=data.mean,
-                    std=data.std,
-                    class_names=data.class_names,
-                    state=state,
-                )
+                network = build_teacher_network(resources.spec.teacher_specs()[name], self._inputs, state)
         except OutOfTimeError as error:
             raise InputError(str(error) or late) from None
         return resources.compute.place(network)
@@ -72,9 +62,13 @@ class Networks:
         Raises:
             InputError: The network cannot be built, or the file holds no state of it.
         """
-        resources, data = self._resources, self._resources.data
-        given = TeacherInputs(
-            resources.spec.base,
+        return checkpoint_state(self._resources.spec.teacher_specs()[name], self._inputs, file)
+
+    @property
+    def _inputs(self) -> TeacherInputs:
+        data = self._resources.data
+        return TeacherInputs(
+            self._resources.spec.base,
             data.in_channels,
             data.n_classes,
             data.resolution,
@@ -82,7 +76,6 @@ class Networks:
             data.std,
             data.class_names,
         )
-        return checkpoint_state(resources.spec.teacher_specs()[name], given, file)
 
     def frozen(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> Teacher:
         """A shared network as its students see it, on the device.

@@ -8,7 +8,7 @@ from torch import nn
 
 from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import FORMAT, load_student, save_student, student_metadata
-from naskd.networks.teachers import build_teacher_network
+from naskd.networks.teachers import TeacherInputs, build_teacher_network
 from naskd.nn.projected import ProjectedStudent, Projector, ProjectorShape, ReusedClassifier
 from naskd.spec.compat import STUDENT_FORMAT_2
 from naskd.spec.design import ArchitectureSpec, StageSpec
@@ -144,8 +144,8 @@ def test_a_foreign_network_comes_back_if_its_maker_is_known(tmp_path: Path, monk
         classes=("dog", "eel", "cat"),
         saw="other",
     )
-    given = {"in_channels": 3, "n_classes": 3, "resolution": 16, "mean": (0.1,) * 3, "std": (0.2,) * 3}
-    network = build_teacher_network(spec, base=tmp_path, class_names=CLASSES, **given).eval()
+    given = TeacherInputs(tmp_path, 3, 3, 16, (0.1,) * 3, (0.2,) * 3, CLASSES)
+    network = build_teacher_network(spec, given).eval()
     save_student(tmp_path / "x.safetensors", network, CLASSES)
     monkeypatch.chdir("/")
     images = torch.rand(5, 3, 16, 16)

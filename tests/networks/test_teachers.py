@@ -9,7 +9,7 @@ from torch import nn
 
 from naskd.networks.foreign import Preprocessing
 from naskd.networks.student import build_student
-from naskd.networks.teachers import Teacher, build_teacher_network
+from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import TappedNetwork, tap_shapes
 from naskd.spec.design import ArchitectureSpec, StageSpec
@@ -56,17 +56,16 @@ def base(tmp_path: Path) -> Path:
 
 def build(spec, base=Path("."), *, in_channels=3, state=None, resolution=16, class_names=CLASSES):
     torch.manual_seed(0)
-    return build_teacher_network(
-        spec,
-        base=base,
-        in_channels=in_channels,
-        n_classes=len(class_names),
-        resolution=resolution,
+    given = TeacherInputs(
+        base,
+        in_channels,
+        len(class_names),
+        resolution,
         mean=(0.5,) * in_channels,
         std=(0.25,) * in_channels,
         class_names=class_names,
-        state=state,
     )
+    return build_teacher_network(spec, given, state)
 
 
 def user(function="rgb", **settings):
@@ -351,11 +350,8 @@ def test_a_teacher_of_an_earlier_version_is_read():
     """Its squeeze and excitation had 1x1 convolutions."""
     stage = StageSpec("inverted_residual", 1, 4, expansion=2.0, squeeze_excitation=True)
     spec = TeacherSpec(architecture=ArchitectureSpec((stage,), stem_width=4))
-    given = {
-        "base": Path(), "in_channels": 1, "n_classes": 3, "resolution": 8, "mean": (0.5,), "std": (0.5,),
-        "class_names": ("a", "b", "c"),
-    }  # fmt: skip
-    new = build_teacher_network(spec, **given, state=None)
+    given = TeacherInputs(Path(), 1, 3, 8, (0.5,), (0.5,), ("a", "b", "c"))
+    new = build_teacher_network(spec, given)
     names = {"reduce.weight": "gate.1.weight", "reduce.bias": "gate.1.bias",
              "expand.weight": "gate.3.weight", "expand.bias": "gate.3.bias"}  # fmt: skip
     old = {}
@@ -365,8 +361,8 @@ def test_a_teacher_of_an_earlier_version_is_read():
                 name, value = name.replace(here, there), value[:, :, None, None] if value.ndim == 2 else value
         old[name] = value
     assert old.keys() != new.state_dict().keys()
-    found = build_teacher_network(spec, **given, state=old)
+    found = build_teacher_network(spec, given, old)
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(found.eval()(images), new.eval()(images))
     with pytest.raises(ValueError, match="missing"):
-        build_teacher_network(spec, **given, state={"stem.0.weight": old["stem.0.weight"]})
+        build_teacher_network(spec, given, {"stem.0.weight": old["stem.0.weight"]})
