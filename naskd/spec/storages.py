@@ -6,7 +6,7 @@ from pathlib import Path
 from naskd.spec.validation import Problem, format_value
 
 OWN = ("journal", "sqlite")
-"""Storages inside the run directory."""
+"""Storages inside the run directory, whose lock keeps other drivers away."""
 
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """How ``pip install`` knows a driver, where it is not by the name that is imported."""

@@ -17,6 +17,7 @@ from naskd.spec.option import Configured, Options
 from naskd.spec.paths import absolute, url_problem
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.stopping import STOPPING_RULES
+from naskd.spec.storages import OWN
 from naskd.spec.teachers import DEFAULT_NAME, TeacherSpec
 
 RUNS = Path("runs")
@@ -50,7 +51,7 @@ def _check_callbacks(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_storage(storage: str) -> str:
-    if storage not in ("journal", "sqlite") and "://" not in storage:
+    if storage not in OWN and "://" not in storage:
         raise InputError("'journal', 'sqlite' or an Optuna storage URL such as 'sqlite:///study.db'")
     return storage
 

@@ -12,6 +12,7 @@ from naskd.spec.clock import Clock
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.identity import identity_difference
 from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.storages import OWN
 from naskd.spec.study import StudySpec
 from naskd.store.files import SEAL
 from naskd.study.drivers import CLAIM_SECONDS
@@ -19,8 +20,6 @@ from naskd.study.seals import check_study, study_seal
 from naskd.study.storage import place_of
 
 SCHEMA_VERSION = 1
-OWN_STORAGES = ("journal", "sqlite")
-"""Those inside of a run directory, whose lock keeps other drivers away."""
 
 
 def open_study(
@@ -78,7 +77,7 @@ def open_study(
 
 def known_identity(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dict[str, Any] | None:
     """The identity of a study as its storage holds it, whatever version wrote it; None where it holds none."""
-    study = _there(spec, storage)
+    study = stored_study(spec, storage)
     found = None if study is None else study.user_attrs.get("identity")
     return None if found is None else dict(found)
 
@@ -96,7 +95,7 @@ def difference_to(
     spec: StudySpec, storage: optuna.storages.BaseStorage, identity: Mapping[str, Any]
 ) -> list[str]:
     """What a resume would be refused for; nothing where there is no study, or one in which nothing was trained."""
-    study = _there(spec, storage)
+    study = stored_study(spec, storage)
     return [] if study is None or not _trained(spec, study) else _difference(study, identity)
 
 
@@ -110,14 +109,15 @@ def forget_untrained(
     Returns:
         How the two differ; empty where nothing was removed.
     """
-    study = _there(spec, storage)
+    study = stored_study(spec, storage)
     difference = [] if study is None or _trained(spec, study) else _difference(study, identity)
     if difference:
         optuna.delete_study(study_name=spec.name, storage=storage)
     return difference
 
 
-def _there(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:
+def stored_study(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:
+    """A study as its storage holds it; None where it holds none."""
     try:
         return optuna.load_study(study_name=spec.name, storage=storage)
     except KeyError:
@@ -131,7 +131,7 @@ def _difference(study: optuna.Study, identity: Mapping[str, Any]) -> list[str]:
 
 def _trained(spec: StudySpec, study: optuna.Study) -> bool:
     """Whether a study holds results, or may get some from a driver that lives."""
-    shared = spec.storage not in OWN_STORAGES  # else the run's lock says that nobody else is at it
+    shared = spec.storage not in OWN  # else the run's lock says that nobody else is at it
     return any(
         (shared and trial.state is TrialState.RUNNING)
         or trial.user_attrs.get("result", {"status": "failed"})["status"] != "failed"

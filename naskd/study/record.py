@@ -14,7 +14,7 @@ from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
 from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
-from naskd.study.opening import SCHEMA_VERSION
+from naskd.study.opening import SCHEMA_VERSION, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
 from naskd.trials.jobs import training_key
@@ -35,10 +35,9 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
     Raises:
         InputError: The storage holds no such study.
     """
-    try:
-        study = optuna.load_study(study_name=spec.name, storage=open_storage(spec.storage, run_dir))
-    except KeyError:
-        raise InputError(f"the storage of {run_dir} holds no study named {spec.name!r}") from None
+    study = stored_study(spec, open_storage(spec.storage, run_dir))
+    if study is None:
+        raise InputError(f"the storage of {run_dir} holds no study named {spec.name!r}")
     if "reference_point" not in study.user_attrs:
         raise InputError(f"the search of {run_dir} has not begun, or was stopped as it began: search again")
     return study
@@ -56,11 +55,8 @@ def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objectiv
 
 def booked_networks(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dict[str, dict[str, Any]]:
     """Teachers and assistants that a study's ledger names, by content id; none where there is no such study."""
-    try:
-        study = optuna.load_study(study_name=spec.name, storage=storage)
-    except KeyError:
-        return {}
-    return booked_artifacts(study.user_attrs, place_of(study))
+    study = stored_study(spec, storage)
+    return {} if study is None else booked_artifacts(study.user_attrs, place_of(study))
 
 
 def complete_trainings(study: optuna.Study) -> dict[str, tuple[float, ...]]:
