@@ -7,7 +7,7 @@ content. A run also keeps copies of that code.
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +139,8 @@ def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:
             return teacher
         return dataclasses.replace(teacher, builder=moved(teacher.builder))
 
-    return dataclasses.replace(
-        spec,
-        space=moved(spec.space),
-        modules=tuple(str(code[name]) for name in spec.modules),
-        teacher=None if spec.teacher is None else of(spec.teacher),
-        teachers=tuple(map(of, spec.teachers)),
-    )
+    modules = tuple(str(code[name]) for name in spec.modules)
+    return dataclasses.replace(_with_teachers(spec, of), space=moved(spec.space), modules=modules)
 
 
 def _reached(spec: StudySpec, before: Path) -> StudySpec:
@@ -161,11 +156,15 @@ def _reached(spec: StudySpec, before: Path) -> StudySpec:
         return dataclasses.replace(teacher, checkpoint=now(teacher.checkpoint))
 
     data = dataclasses.replace(spec.data, root=now(spec.data.root), test_root=now(spec.data.test_root))
+    return dataclasses.replace(_with_teachers(spec, of), data=data)
+
+
+def _with_teachers(spec: StudySpec, change: Callable[[TeacherSpec], TeacherSpec]) -> StudySpec:
+    """The study with each of its teachers changed."""
     return dataclasses.replace(
         spec,
-        data=data,
-        teacher=None if spec.teacher is None else of(spec.teacher),
-        teachers=tuple(map(of, spec.teachers)),
+        teacher=None if spec.teacher is None else change(spec.teacher),
+        teachers=tuple(map(change, spec.teachers)),
     )
 
 
@@ -208,12 +207,7 @@ def _with_places(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
     def of(teacher: TeacherSpec) -> TeacherSpec:
         return dataclasses.replace(teacher, checkpoint=checkpoints.get(teacher.name, teacher.checkpoint))
 
-    return dataclasses.replace(
-        spec,
-        data=dataclasses.replace(spec.data, **data) if data else spec.data,
-        teacher=None if spec.teacher is None else of(spec.teacher),
-        teachers=tuple(map(of, spec.teachers)),
-    )
+    return dataclasses.replace(_with_teachers(spec, of), data=dataclasses.replace(spec.data, **data))
 
 
 def check_places(spec: StudySpec, run_dir: Path) -> None:
