@@ -81,9 +81,8 @@ def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
         images = torch.empty(shape, device="meta")
         with torch.no_grad():
             return count_macs(lambda: network(images))
-    except (
-        Exception
-    ):  # numbers that are read, tensors made on the way, objects that cannot be copied: users' networks
+    except Exception:
+        # Users' networks read numbers, make tensors on the way, and hold objects that cannot be copied.
         if torch.is_inference_mode_enabled():
             raise
         return _macs_where_it_lies(module, shape)

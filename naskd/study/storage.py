@@ -219,9 +219,8 @@ def open_storage(storage: str, run_dir: Path, *, writing: bool = False) -> BaseS
             return optuna_private.UnbrokenJournalStorage(journal)
         except (NaskdError, OSError):
             raise
-        except (
-            Exception
-        ) as error:  # whatever Optuna raises at an entry of an earlier version, which has no hash
+        except Exception as error:
+            # Whatever Optuna raises at an entry of an earlier version, which has no hash.
             raise DamagedError(
                 f"{run_dir / JOURNAL_FILE} is damaged: its entries do not go together ({one_line(error)}); "
                 "restore it from a copy, or keep the lines above the damage and search again"

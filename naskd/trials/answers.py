@@ -110,9 +110,8 @@ def better_order(logits: Tensor, labels: Tensor) -> Reordering | None:
 
 def _assignment(answers: Tensor, labels: Tensor, n_classes: int) -> Sequence[int]:
     """For each class the output that is its own, so that most images are right; where it does not matter, as now."""
-    from scipy.optimize import (
-        linear_sum_assignment,  # half a second, and only studies with a foreign teacher need it
-    )
+    # Half a second, and only studies with a foreign teacher need it.
+    from scipy.optimize import linear_sum_assignment
 
     counts = torch.bincount(labels * n_classes + answers, minlength=n_classes**2).view(n_classes, n_classes)
     profit = counts.double() + 0.5 * torch.eye(n_classes, dtype=torch.double)

@@ -101,9 +101,8 @@ class Designs:
             as_deployed(self._scheme(config).deployed).describe()
         except InputError as error:
             return str(error)
-        except (
-            USERS
-        ) as error:  # a user's scheme may raise anything; and shapes without weights have no values
+        except USERS as error:
+            # A user's scheme may raise anything; and shapes without weights have no values.
             _LOG.debug("what a scheme deploys is not known before it trains: %s", error)
         return ""
 

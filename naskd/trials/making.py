@@ -42,9 +42,8 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
             if wanted:
                 yield from _make(job, recipe, known, context, spent)
             manifest = context.resources.store.manifest(recipe.artifact_id)
-    except (
-        BaseException
-    ) as failure:  # as for a trial: a full disk or a lost connection is no reason to end the search
+    except BaseException as failure:
+        # As for a trial: a full disk or a lost connection is no reason to end the search.
         if passes_on(failure):
             raise
         expected = isinstance(failure, InputError | NonFiniteError)

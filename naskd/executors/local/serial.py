@@ -17,8 +17,8 @@ from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.trials.outcome import Progress, Steps, Work, checkpoint_key, failed
 from naskd.trials.steps import job_steps
 
-FAULTS = "faults"
-"""Folder in the run directory."""
+FAULT_FOLDER = "faults"
+"""In the run directory: notes of jobs that have ended a process."""
 
 
 class SerialExecutor:
@@ -69,7 +69,7 @@ class SerialExecutor:
 
     def _do(self, job: Job, source: TrialSource) -> TrialResult:
         """A job to its end, whatever ends it."""
-        file = FaultFile(self.folder / FAULTS, checkpoint_key(job))
+        file = FaultFile(self.folder / FAULT_FOLDER, checkpoint_key(job))
         if (earlier := file.take()) is not None:
             return failed(job, None, *earlier)
         so_far: TrialResult | None = None
