@@ -6,8 +6,6 @@ and images that no choice has seen say what its designs are worth.
 
 import dataclasses
 import logging
-import math
-import statistics
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,20 +20,19 @@ from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
 from naskd.runs.provenance import different_parts, made_with
 from naskd.runs.results import is_kept_or_told, load_results, training_seed
+from naskd.runs.summary import TrainedDesign, summarised
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
-from naskd.spec.objectives import ACCURACY, OBJECTIVES, cost_of
+from naskd.spec.objectives import ACCURACY
 from naskd.spec.outputs import usable_folder
-from naskd.spec.pareto import front_mask
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
 from naskd.training.evaluation import accuracy, predict
 from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.measures import ObjectiveError, objective_value
+from naskd.trials.measures import ObjectiveError
 from naskd.trials.memory import bounded_memory
-from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import TrialRun, start_run, trial_metrics
 from naskd.trials.steps import run_job
 
@@ -116,7 +113,22 @@ class Retraining:
             self.train(design, replicate)
         observe(len(work), len(work), "")
         trainings = self._load()["trainings"]
-        record = self._summary(designs, seeds, trainings)
+        trained = [
+            TrainedDesign(
+                design.number,
+                self._final(design),
+                design.val_accuracy,
+                [trainings[self.key(design, replicate)] for replicate in range(seeds)],
+            )
+            for design in designs
+        ]
+        record = {
+            "seeds": seeds,
+            "epochs": self.epochs,
+            "n_test": len(self.test),
+            "made_with": self.made_with,
+            **summarised(trained, self.context, len(self.test), self._test_accuracy),
+        }
         self._store({**record, "trainings": trainings})
         return record
 
@@ -280,87 +292,6 @@ class Retraining:
     def _test_accuracy(self, network: nn.Module) -> float:
         return accuracy(predict(network, self.test.images, self.context.resources.compute), self.test.labels)
 
-    def _summary(self, designs: Sequence[Design], seeds: int, trainings: dict[str, Any]) -> dict[str, Any]:
-        rows = []
-        for design in designs:
-            results = [trainings[self.key(design, replicate)] for replicate in range(seeds)]
-            accuracies = [result["test_accuracy"] for result in results]
-            rows.append(
-                {
-                    "number": design.number,
-                    "macs": results[0]["macs"],
-                    "n_params": results[0]["n_params"],
-                    **self._values(design, results),
-                    "val_accuracy_search": design.val_accuracy,
-                    "val_accuracy_mean": statistics.fmean(r["val_accuracy"] for r in results),
-                    "test_accuracy_mean": statistics.fmean(accuracies),
-                    "test_accuracy_sd": statistics.stdev(accuracies) if seeds > 1 else None,
-                    "test_accuracies": accuracies,
-                    "n": seeds,
-                    "files": [r["file"] for r in results],
-                }
-            )
-        objectives = [OBJECTIVES[name] for name in self.context.resources.spec.objectives]
-        cost = cost_of(objectives)
-        rows.sort(key=lambda row: (_last(row[cost.name], cost.sign), -row["test_accuracy_mean"]))
-        points = [
-            [
-                row["test_accuracy_mean"] if name == ACCURACY else row[name]
-                for name in self.context.resources.spec.objectives
-            ]
-            for row in rows
-        ]
-        for row, on_front in zip(rows, front_mask(points, objectives), strict=True):
-            row["on_front"] = bool(on_front)
-        record: dict[str, Any] = {
-            "seeds": seeds,
-            "epochs": self.epochs,
-            "n_test": len(self.test),
-            "made_with": self.made_with,
-            "designs": rows,
-            "teacher_test_accuracy": None,
-            "matches_teacher": None,
-        }
-        store = self.context.resources.store
-        there = [teacher for teacher in self.context.designs.teachers() if teacher.artifact_id in store]
-        if there:
-            # The one that the search knows as the best: to choose by test images would flatter it.
-            best = max(there, key=lambda teacher: store.manifest(teacher.artifact_id)["val_accuracy"])
-            self._compare_with_teacher(record, best)
-        return record
-
-    def _values(self, design: Design, results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-        """The study's objectives but accuracy; None for one that trainings of before did not compute."""
-        values: dict[str, float | None] = {}
-        for name in self.context.resources.spec.objectives:
-            known = [result[name] for result in results if name in result]
-            if OBJECTIVES[name].known == "before" and not known:
-                values[name] = objective_value(
-                    OBJECTIVES[name], self.context.designs.measured(self._final(design))
-                )
-            elif name != ACCURACY:
-                same = len(set(known)) == 1  # counts stay whole numbers
-                values[name] = (known[0] if same else statistics.fmean(known)) if known else None
-        return values
-
-    def _compare_with_teacher(self, record: dict[str, Any], teacher: ArtifactRecipe) -> None:
-        """Add a teacher's test accuracy, and the cheapest design whose mean is within its standard error."""
-        source = self.context.sources.online(teacher)
-        assert isinstance(source.network, nn.Module)
-        found = self._test_accuracy(source.network)
-        standard_error = math.sqrt(found * (1 - found) / len(self.test))
-        record.update(
-            teacher_test_accuracy=found, teacher_test_standard_error=standard_error, teacher_macs=source.macs
-        )
-        good = [row for row in record["designs"] if row["test_accuracy_mean"] >= found - standard_error]
-        if good:
-            row = min(good, key=lambda row: row["macs"])
-            record["matches_teacher"] = {
-                "number": row["number"],
-                "macs": row["macs"],
-                "times_cheaper": source.macs / row["macs"],
-            }
-
     def _load(self) -> dict[str, Any]:
         context = self._context
         return load_results(self.run_dir, None if context is None else context.resources.spec.seed)
@@ -373,8 +304,3 @@ def _cannot(design: Design, replicate: int, why: str) -> InputError:
     return InputError(
         f"trial {design.number} cannot be retrained, with seed {replicate + 1}: {why}; leave it out"
     )
-
-
-def _last(value: float | None, sign: int) -> float:
-    """A key by which the best value comes first, and one that is not known last."""
-    return math.inf if value is None else sign * value
