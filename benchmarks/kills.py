@@ -44,7 +44,7 @@ EXECUTORS = ("serial", "processes", "ray")
 IN_SEARCH = {
     "serial": ("teacher", "bank", "driver", "driver", "driver"),
     "processes": ("teacher", "bank", "worker", "driver", "server", "worker", "driver"),
-    "ray": ("teacher", "bank", "worker", "driver", "server", "worker", "driver"),
+    "ray": ("teacher", "worker", "worker", "driver", "server", "worker", "driver"),
 }
 """What is killed in a round, in this order; the last one is the driver, so that nothing runs afterwards."""
 AFTER_SEARCH = ("retrain", "retrain", "export", "export")
@@ -142,7 +142,11 @@ class Round:
         runs = self.place.root / "runs"
         if target == "teacher":
             made = list(runs.glob("artifacts/*/manifest.json"))
-            found = None if made else holder(runs.glob("artifacts/*.lock"))
+            if self.place.executor == "ray":  # its workers keep their locks elsewhere
+                training = next((process.pid for process in life.of_role("worker")), None)
+            else:
+                training = holder(runs.glob("artifacts/*.lock"))
+            found = None if made else training
             # Half of the times whoever trains it, half of the times the driver, where they are not the same.
             return found if found is None or self.draw.random() < 0.5 else life.process.pid
         if target == "bank":

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "NASKD_KILLS_MARK"
-GRACE_SECONDS = 20.0
-"""How long what belongs to a dead driver may take to end by itself."""
+GRACE_SECONDS = 60.0
+"""How long what belongs to a dead driver may take to end by itself: Ray's own agents may take half a minute."""
 
 
 @dataclass(frozen=True)
