@@ -72,18 +72,27 @@ def export(
 ) -> None:
     """Write a student as one file.
 
-    It is compared with the original on real images before it counts as done. The student is that of the
-    trial's first retraining, or else the one that the search has kept; it is trained now if there is neither.
+    It is compared with the original on real images before it counts as done. The student is that
+    whose test accuracy front and show tell, of the first seed; else the one that the search has kept. It is trained
+    now if there is neither.
     """
+    from naskd.report.units import percent
     from naskd.runs.run import open_run
 
     opened = open_run(run, settings or ())
     with writing_to(out if out is not None else opened.path), data_said():
         made = opened.export(trial, form, out)
+    training = made["training"]
     if made["origin"] == "search":
         say(
             "the student of the search, whose accuracy is on validation images; "
             f"{command_line('retrain', run, trial)} trains it for good"
+        )
+    else:
+        epochs = f"{training['epochs']} epoch{'' if training['epochs'] == 1 else 's'}"
+        say(
+            f"the student of seed {training['replicate']}, trained for {epochs}: "
+            f"{percent(training['test_accuracy'])} on the test images"
         )
     say(
         f"on {made['n_images']} real images: the same classes, logits within {made['max_difference']:.2g}; "

@@ -6,7 +6,17 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.footer import Footer
-from naskd.report.record import Record, Trial, cost, front, is_complete, other_costs, retrained, trials
+from naskd.report.record import (
+    Record,
+    Trial,
+    cost,
+    front,
+    how_retrained,
+    is_complete,
+    other_costs,
+    retrained,
+    trials,
+)
 from naskd.report.units import count, finite, flops, macs, measure, percent, percent_with_sd
 from naskd.spec.objectives import Objective
 
@@ -129,7 +139,20 @@ class FrontTable:
         parts += [f"{number} {what}" for number, what in told if number]
         if (first := cost(record)).name != "macs":
             parts.append(f"{'best' if first.maximise else 'cheapest'} by {first.title}")
-        return parts
+        return parts + self._tests()
+
+    def _tests(self) -> list[str]:
+        """How designs were retrained, where not all were in one way: such accuracies are not compared lightly."""
+        designs, ways = retrained(self.record), dict[str, list[str]]()
+        for trial in front(self.record):
+            if (number := trial.get("number", -1)) in designs:
+                ways.setdefault(how_retrained(designs[number]), []).append(str(number))
+        if len(ways) < 2:
+            return []
+        return [
+            f"test acc of trial{'s' * (len(numbers) > 1)} {', '.join(numbers)}: {way}"
+            for way, numbers in ways.items()
+        ]
 
     def _below(self) -> RenderResult:
         for warning in self.record.get("warnings") or ():

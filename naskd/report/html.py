@@ -123,7 +123,11 @@ def page_data(record: Record) -> dict[str, Any]:
     data["residuals"], data["min_trials"] = _residuals(record), MIN_TRIALS
     data["retrained"] = None
     if designs:
-        data["retrained"] = {**(record.get("retrained") or {}), "designs": list(designs.values())}
+        found = dict(record["retrained"])
+        for part in ("designs", "earlier"):
+            numbers = [design.get("number") for design in found.get(part) or ()]
+            found[part] = [designs[number] for number in dict.fromkeys(numbers) if number in designs]
+        data["retrained"] = found
     clean = _clean(data)
     assert isinstance(clean, dict)
     return clean

@@ -5,7 +5,9 @@ const byNumber = new Map(trials.map((t) => [t.number, t]));
 const front = data.front.map((n) => byNumber.get(n)).filter(Boolean);
 const complete = trials.filter((t) => t.state === "COMPLETE");
 const teacher = data.teacher;
-const tests = new Map((data.retrained ? data.retrained.designs : []).map((d) => [d.number, d]));
+const tests = new Map(
+  (data.retrained ? [...data.retrained.earlier, ...data.retrained.designs] : []).map((d) => [d.number, d]),
+);
 // Costs that tables do not show anyway.
 const otherCosts = data.costs.filter((k) => !["macs", "n_params"].includes(k));
 const curveOf = (t, name) => {
@@ -59,13 +61,12 @@ function tile(name, value, more) {
 }
 function smallestLikeTeacher() {
   const r = data.retrained;
-  if (!r || !ok(r.teacher_test_accuracy) || !(r.teacher_test_n > 0)) return null;
-  const p = r.teacher_test_accuracy,
-    error = Math.sqrt((p * (1 - p)) / r.teacher_test_n);
-  const found = r.designs
-    .filter((d) => ok(d.test_accuracy_mean) && ok(d.macs) && d.test_accuracy_mean >= p - error)
-    .sort((a, b) => a.macs - b.macs)[0];
-  return { found, error };
+  if (!r || !ok(r.teacher_test_accuracy) || !ok(r.teacher_test_standard_error)) return null;
+  return {
+    found: r.matches_teacher,
+    error: r.teacher_test_standard_error,
+    atChance: r.teacher_at_chance,
+  };
 }
 function head() {
   const objectives = (data.objectives || [])
@@ -103,7 +104,7 @@ function head() {
       ? tile(
           "As good as the teacher",
           count(like.found.macs),
-          `MACs, trial ${like.found.number}, test ${percent(like.found.test_accuracy_mean)}` +
+          `MACs, trial ${like.found.number}, test ${percent(tests.get(like.found.number)?.test_accuracy_mean)}` +
             (teacher && positive(teacher.macs)
               ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs`
               : ""),

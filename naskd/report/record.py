@@ -94,6 +94,18 @@ def trial_by_number(record: Record, number: int) -> Trial:
 
 
 def retrained(record: Record) -> dict[int, Mapping[str, Any]]:
-    """Retrained designs by the number of their trial; empty before ``naskd retrain``."""
-    designs = (record.get("retrained") or {}).get("designs") or ()
-    return {design["number"]: design for design in designs if "number" in design}
+    """Retrained designs by the number of their trial; empty before ``naskd retrain``.
+
+    Of those that the last retraining left out, the one before says what is known; each has its ``epochs``.
+    """
+    found = record.get("retrained") or {}
+    designs = [*(found.get("designs") or ()), *(found.get("earlier") or ())]
+    epochs = {"epochs": found.get("epochs")}
+    return {design["number"]: {**epochs, **design} for design in reversed(designs) if "number" in design}
+
+
+def how_retrained(design: Mapping[str, Any]) -> str:
+    """Such as ``2 seeds of 30 epochs``."""
+    n, epochs = design.get("n"), design.get("epochs")
+    seeds = f"{n} seed{'' if n == 1 else 's'}"
+    return seeds if epochs is None else f"{seeds} of {epochs} epoch{'' if epochs == 1 else 's'}"

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from naskd.report.record import how_retrained
 from naskd.report.units import count, measure, percent, percent_with_sd
 from naskd.spec.objectives import Objective
 
@@ -63,7 +64,15 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
             count(retrained.get("teacher_macs")),
             style="italic",
         )
-    return Group(Text(heading, style="bold"), table, *_verdict(retrained))
+    earlier = [
+        Text(
+            f"Trial {design.get('number')}, retrained earlier: "
+            f"{percent_with_sd(design.get('test_accuracy_mean'), design.get('test_accuracy_sd'))} "
+            f"over {how_retrained(design)}."
+        )
+        for design in retrained.get("earlier") or ()
+    ]
+    return Group(Text(heading, style="bold"), table, *_verdict(retrained), *earlier)
 
 
 def _verdict(retrained: Mapping[str, Any]) -> list[Text]:
@@ -71,6 +80,12 @@ def _verdict(retrained: Mapping[str, Any]) -> list[Text]:
         return []
     match = retrained.get("matches_teacher")
     error = percent_with_sd(retrained["teacher_test_accuracy"], retrained.get("teacher_test_standard_error"))
+    if retrained.get("teacher_at_chance"):
+        return [
+            Text(
+                f"The teacher is no better than chance on the test images ({error}): nothing is compared with it."
+            )
+        ]
     if match is None:
         return [Text(f"No student is within one standard error of the teacher ({error}).")]
     return [

@@ -262,22 +262,35 @@ function retrainedSection() {
       text: (t) => withSd(t.test_accuracy_mean, t.sd),
     },
     num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH)),
-    num("n", "n", plain),
+    num("seeds", "n", plain),
+    num("epochs", "epochs", plain),
     { name: "on front", value: (t) => (t.on_front ? 0 : 1), text: (t) => (t.on_front ? "yes" : "no") },
   ];
   const like = smallestLikeTeacher();
+  const error = like
+    ? `(${fixed(100 * like.error, formats.percent)} points, binomial on ${r.n_test} test images)`
+    : "";
   const verdict = like
     ? like.found
-      ? `The smallest student whose mean is within one standard error of the teacher (${fixed(100 * like.error, formats.percent)} points, binomial on ${r.teacher_test_n} test images) is trial ${like.found.number}: ${count(like.found.macs)} MACs` +
+      ? `The smallest student whose mean is within one standard error of the teacher ${error} is trial ${like.found.number}: ${count(like.found.macs)} MACs` +
         (teacher && positive(teacher.macs)
           ? `, ${short(teacher.macs / like.found.macs)}× fewer than the teacher.`
           : ".")
-      : `No student's mean is within one standard error of the teacher (${fixed(100 * like.error, formats.percent)} points, binomial on ${r.teacher_test_n} test images).`
+      : like.atChance
+        ? "The teacher is no better than chance on the test images: nothing is compared with it."
+        : `No student's mean is within one standard error of the teacher ${error}.`
     : null;
   return card(
     "After retraining",
     `Fresh seeds${ok(r.seeds) ? ` (${r.seeds})` : ""}, the final schedule${ok(r.epochs) ? ` (${r.epochs} epochs)` : ""}, the sealed test split: the numbers to quote.`,
     verdict ? h("p", {}, verdict) : null,
+    r.earlier.length
+      ? h(
+          "p",
+          {},
+          `Retrained earlier: ${r.earlier.map((d) => `trial ${d.number}, ${withSd(d.test_accuracy_mean, d.test_accuracy_sd)} n = ${d.n}, ${d.epochs} epochs`).join("; ")}.`,
+        )
+      : null,
     h(
       "div",
       { class: "legend" },

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.bank import answers
-from naskd.report.record import Record, other_costs, retrained, trial_by_number
+from naskd.report.record import Record, how_retrained, other_costs, retrained, trial_by_number
 from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
 
 # What is left of a row when all of its values are missing.
@@ -93,7 +93,7 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
     test = retrained(record).get(trial.get("number", -1))
     if test:
         mean = percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))
-        yield "test accuracy, retrained", f"{mean} over {test.get('n')} seeds"
+        yield "test accuracy, retrained", f"{mean} over {how_retrained(test)}"
     yield "in its best epoch", percent(trial.get("best_val_accuracy"))
     yield "agrees with the teacher", percent(trial.get("teacher_agreement"))
     yield "MACs (FLOPs)", f"{count(trial.get('macs'))} ({flops(trial.get('macs'))})"

@@ -128,7 +128,8 @@ def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources
     say_survey(survey)
     if data is None:
         raise InputError(survey.all_problems)
-    return survey, open_resources(spec, ArtifactStore(runs / "artifacts"), runs / "cache", data=data)
+    store = ArtifactStore(runs / "artifacts")
+    return survey, open_resources(spec, store, runs / "cache", data=data, test_hash=survey.test_hash)
 
 
 def _opened(space: Space, context: StudyContext, survey: DataSurvey | None) -> OpenStudy:

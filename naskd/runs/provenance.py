@@ -17,6 +17,7 @@ from naskd.spec.identity import identity_difference
 from naskd.spec.secrets import kept
 from naskd.spec.study import StudySpec
 from naskd.study.ledger import booked_artifacts
+from naskd.study.opening import TEST_HASH
 from naskd.study.record import load_ledger
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
@@ -67,7 +68,38 @@ def difference(run_dir: Path, context: StudyContext) -> list[str]:
         )
         return []
     found = identity_difference(known, identity_of(spec, world_of(context)))
-    return found + different_weights(context, booked_artifacts(ledger.user_attrs))
+    found += different_weights(context, booked_artifacts(ledger.user_attrs))
+    # Those that lie apart may grow after a search: that is said, not refused.
+    return found if spec.data.own_test else found + different_test_images(ledger.user_attrs, context)
+
+
+def different_test_images(user_attrs: Mapping[str, Any], context: StudyContext) -> list[str]:
+    """A line where the test images are not those that were there at the search; empty where that is not known.
+
+    Args:
+        user_attrs: Of the run's study.
+        context: What is there now.
+    """
+    before, now = user_attrs.get(TEST_HASH, ""), context.resources.test_hash
+    if before == now or not (before and now):
+        return []
+    return [f"{TEST_HASH}: {before} -> {now} (the test images are not those that were there at the search)"]
+
+
+def notes_on_test_images(run_dir: Path, context: StudyContext) -> list[str]:
+    """What whoever reads test accuracies must know of the images that they are measured on, a sentence each."""
+    attrs = load_ledger(context.resources.spec, run_dir).user_attrs
+    if different_test_images(attrs, context):
+        return [
+            "The test images are not those that were there at the search: test accuracies are measured on those "
+            "of now. If they were not meant to change, restore them and retrain."
+        ]
+    if not attrs.get(TEST_HASH):
+        _LOG.warning(
+            "%s does not say which test images were there at the search: that they are the same now cannot be checked",
+            run_dir,
+        )
+    return []
 
 
 def different_weights(context: StudyContext, booked: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -112,7 +144,6 @@ def made_with(context: StudyContext, test: ImageSet) -> dict[str, Any]:
     """
     resources = context.resources
     there = [recipe for recipe in context.designs.teachers() if recipe.artifact_id in resources.store]
-    code = {path: code_id(path) for path in resources.spec.code().values() if path.is_file()}
     return {
         "naskd": naskd.__version__,
         "data_hash": resources.data.data_hash,
@@ -121,7 +152,7 @@ def made_with(context: StudyContext, test: ImageSet) -> dict[str, Any]:
         "teachers": {
             recipe.teacher: str(resources.store.manifest(recipe.artifact_id)["sha256"]) for recipe in there
         },
-        "code": content_id(sorted(code.values())),
+        "code": _code_of(resources.spec),
     }
 
 
@@ -142,6 +173,38 @@ _WORDS = {
     "teachers": "teacher",
     "code": "code",
 }
+
+
+def different_from_search(made: Mapping[str, Any], run_dir: Path, spec: StudySpec) -> list[str]:
+    """In words, what a training was made with that the search had otherwise, or that is otherwise now.
+
+    No image is opened. What cannot be compared is left out.
+
+    Args:
+        made: See :func:`made_with`.
+        run_dir: Of the search.
+        spec: Of the run, with its code where it is now.
+    """
+    attrs = load_ledger(spec, run_dir).user_attrs
+    known: dict[str, Any] = {"naskd": naskd.__version__}
+    known |= {key: attrs.get("identity", {}).get(key) for key in ("data_hash", "split_hash")}
+    if all(path.is_file() for path in spec.code().values()):
+        known["code"] = _code_of(spec)
+    weights = {
+        entry.get("name", "teacher"): entry.get("sha256")
+        for entry in booked_artifacts(attrs).values()
+        if entry.get("label") == "teacher"
+    }
+    teachers = made.get("teachers") or {}
+    known["teachers"] = {name: weights.get(name) or sha256 for name, sha256 in teachers.items()}
+    return [
+        _WORDS[key] for key, value in known.items() if value is not None and made.get(key, value) != value
+    ]
+
+
+def _code_of(spec: StudySpec) -> str:
+    """Names what the study's code does, of the files that are there."""
+    return content_id(sorted(code_id(path) for path in spec.code().values() if path.is_file()))
 
 
 def different_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,97 @@ def load_results(run_dir: Path, seed: int | None = None) -> dict[str, Any]:
         return {}
     way_out = "restore it from a copy, or move it away and retrain: the same seeds give the same results"
     record = read_sealed(path, way_out)
-    trainings = record.get("trainings", {})
+    trainings = record.get("trainings")  # every version has written it, and never empty
     if not (
         isinstance(trainings, dict)
+        and trainings
         and all(isinstance(training, dict) and "file" in training for training in trainings.values())
     ):
         raise DamagedError(f"{path} is damaged: it does not say what was trained; {way_out}")
     if seed is not None and any(_has_another_seed(seed, *item) for item in trainings.items()):
         raise DamagedError(f"{path} is of another run: its trainings have other seeds; {way_out}")
     return record
+
+
+def shown_designs(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The designs whose test accuracies are shown: those of the last retraining, then those of earlier ones.
+
+    Args:
+        record: See :func:`load_results`. Earlier versions kept the last retraining alone.
+    """
+    epochs = record.get("epochs")
+    return [{"epochs": epochs, **row} for row in (*record.get("designs", ()), *record.get("earlier", ()))]
+
+
+def earlier_designs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is shown of earlier retrainings beside a new one: the designs that are not in it, made with the same.
+
+    Args:
+        before: Of ``retrained.json``, until now.
+        now: Of the new retraining.
+
+    Returns:
+        Rows as in ``designs``, without a place on the front, which is of one retraining. Those that are not shown any
+        more are named in a warning.
+    """
+    numbers = {row["number"] for row in now["designs"]}
+    rows = [{**row, "on_front": None} for row in shown_designs(before) if row["number"] not in numbers]
+    if not rows or before.get("made_with") == now["made_with"]:
+        return rows
+    _LOG.warning(
+        "test accuracies of before are not shown any more, since they were made with something else: of trial%s %s; "
+        "retrain all that you compare",
+        "" if len(rows) == 1 else "s",
+        ", ".join(str(row["number"]) for row in rows),
+    )
+    return []
+
+
+@dataclass(frozen=True)
+class FinalStudent:
+    """The student of a final training.
+
+    Args:
+        path: Of its file.
+        training: As ``retrained.json`` keeps it.
+        epochs: Of the training.
+        replicate: Which of its design's, from 0.
+    """
+
+    path: Path
+    training: Mapping[str, Any]
+    epochs: int
+    replicate: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Which training it was, in plain JSON types."""
+        return {
+            "epochs": self.epochs,
+            "replicate": self.replicate + 1,
+            "seed": str(self.training.get("seed", "")),
+            "test_accuracy": self.training["test_accuracy"],
+        }
+
+
+def shown_student(run_dir: Path, record: Mapping[str, Any], row: Mapping[str, Any]) -> FinalStudent | None:
+    """A student of those whose mean test accuracy is shown, of the first seed that is there and is what was written.
+
+    Args:
+        run_dir: Of the run.
+        record: See :func:`load_results`.
+        row: Of :func:`shown_designs`.
+    """
+    by_file = {training["file"]: training for training in record["trainings"].values()}
+    for replicate, file in enumerate(row["files"]):
+        training = by_file.get(file)
+        why = "is missing or damaged"
+        if training is not None and is_kept(run_dir, training):
+            made_with = training.get("made_with") in (None, record.get("made_with"))
+            if made_with and training["test_accuracy"] == row["test_accuracies"][replicate]:
+                return FinalStudent(run_dir / file, training, int(row["epochs"]), replicate)
+            why = "is not the one whose test accuracy is shown"
+        _LOG.warning("the student of seed %d, %s, %s", replicate + 1, run_dir / file, why)
+    return None
 
 
 def training_seed(study_seed: int, config_id: str, replicate: int) -> int:
@@ -78,6 +161,7 @@ def doubts(run_dir: Path) -> list[str]:
         f"{file} is missing or damaged; naskd retrain and naskd export make it again."
         for file in damaged_students(run_dir, retrained)
     ]
+    found += retrained.get("warnings", ())
     if retrained and not is_sealed(run_dir / RESULTS_FILE):
         found.append(
             f"{RESULTS_FILE} was written by an earlier version, without a hash: damage to it would not be noticed."

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from naskd.data.images import ImageSet
@@ -19,8 +20,8 @@ from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
 from naskd.runs.provenance import different_parts, made_with
-from naskd.runs.results import is_kept_or_told, load_results, training_seed
-from naskd.runs.summary import TrainedDesign, summarised
+from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, training_seed
+from naskd.runs.summary import TrainedDesign, doubtful, summarised
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY
@@ -57,10 +58,14 @@ class Retraining:
         context: The study's; None where nothing is trained, and what was trained is looked up.
         run_dir: Where ``retrained.json`` and ``retrained/*.safetensors`` go.
         epochs: Of the final schedule.
+        notes: What whoever reads the test accuracies must know, a sentence each; kept with them.
     """
 
-    def __init__(self, context: StudyContext | None, run_dir: Path, epochs: int) -> None:
+    def __init__(
+        self, context: StudyContext | None, run_dir: Path, epochs: int, notes: Sequence[str] = ()
+    ) -> None:
         self._context = context
+        self._notes = tuple(notes)
         self.run_dir = run_dir
         self.epochs = epochs
         self._test: ImageSet | None = None
@@ -112,7 +117,8 @@ class Retraining:
             observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
             self.train(design, replicate)
         observe(len(work), len(work), "")
-        trainings = self._load()["trainings"]
+        before = self._load()
+        trainings = before["trainings"]
         trained = [
             TrainedDesign(
                 design.number,
@@ -127,8 +133,12 @@ class Retraining:
             "epochs": self.epochs,
             "n_test": len(self.test),
             "made_with": self.made_with,
-            **summarised(trained, self.context, len(self.test), self._test_accuracy),
+            **summarised(trained, self.context, len(self.test), self.chance, self._test_accuracy),
         }
+        record["earlier"] = earlier_designs(before, record)
+        record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance)]
+        for warning in record["warnings"]:
+            _LOG.warning("%s", warning)
         self._store({**record, "trainings": trainings})
         return record
 
@@ -184,17 +194,6 @@ class Retraining:
         if training is None or not is_kept_or_told(self.run_dir, training):
             return None
         return self.run_dir / str(training["file"]), dict(training)
-
-    def newest(self, design: Design) -> tuple[Path, dict[str, Any]] | None:
-        """The first student of a trial in the last retraining, whatever its epochs; None where it is in none."""
-        record = self._load()
-        files = [row["files"][0] for row in record.get("designs", ()) if row["number"] == design.number]
-        there = [
-            (self.run_dir / str(training["file"]), dict(training))
-            for training in record.get("trainings", {}).values()
-            if training["file"] in files and is_kept_or_told(self.run_dir, training)
-        ]
-        return there[0] if there else None
 
     def train(self, design: Design, replicate: int) -> Path:
         """Train a design once, unless that was done before, and keep what came of it.
@@ -288,6 +287,11 @@ class Retraining:
                 "train_macs": run.train_macs,
             }
             return run, trial_metrics(run, config, known, spec.objectives, seed)
+
+    @property
+    def chance(self) -> float:
+        """Test accuracy of who always says the most frequent class."""
+        return int(torch.bincount(self.test.labels.cpu()).max()) / len(self.test)
 
     def _test_accuracy(self, network: nn.Module) -> float:
         return accuracy(predict(network, self.test.images, self.context.resources.compute), self.test.labels)

@@ -5,6 +5,7 @@ check is a further function in :data:`CHECKS`; they are independent, so that all
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
-from naskd.runs.provenance import different_weights, identity_of
+from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec.design import content_id
 from naskd.spec.errors import USERS, InputError, NaskdError
 from naskd.spec.loggers import LOGGERS
@@ -26,7 +27,7 @@ from naskd.spec.teachers import called
 from naskd.store.checkpoint_file import read_checkpoint
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
-from naskd.study.opening import difference_to, refusal
+from naskd.study.opening import difference_to, refusal, stored_study
 from naskd.study.record import booked_networks
 from naskd.study.samplers import build_sampler
 from naskd.study.space_sample import (
@@ -37,6 +38,9 @@ from naskd.study.space_sample import (
 )
 from naskd.study.storage import database_file, is_there, open_storage
 from naskd.trials.teacher_trial import log_trials, try_teachers
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class NotOpenedError(Exception):
@@ -191,6 +195,10 @@ def _run_of_before(start: Start) -> Iterator[str]:
         lines := different_weights(parts, booked_networks(spec, storage))
     ):
         yield refusal(spec.name, lines)
+    elif parts is not None and (study := stored_study(spec, storage)) is not None:
+        for line in different_test_images(study.user_attrs, parts):
+            then = "measures on those of now" if spec.data.own_test else "will refuse them"
+            _LOG.warning("%s; the search does not use them, but naskd retrain %s", line, then)
 
 
 CHECKS: tuple[Check, ...] = (

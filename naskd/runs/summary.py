@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from naskd.spec.design import TrialConfig
@@ -37,6 +38,7 @@ def summarised(
     trained: Sequence[TrainedDesign],
     context: StudyContext,
     n_test: int,
+    chance: float,
     test_accuracy: Callable[[nn.Module], float],
 ) -> dict[str, Any]:
     """The rows of the designs, the cheapest first, and the comparison with the teacher.
@@ -45,6 +47,7 @@ def summarised(
         trained: The designs.
         context: The study's.
         n_test: Number of test images.
+        chance: Test accuracy of who always says the most frequent class.
         test_accuracy: That of a network, a fraction.
 
     Returns:
@@ -66,7 +69,7 @@ def summarised(
     if there:
         # The one that the search knows as the best: to choose by test images would flatter it.
         best = max(there, key=lambda teacher: store.manifest(teacher.artifact_id)["val_accuracy"])
-        record.update(_compared(rows, best, context, n_test, test_accuracy))
+        record.update(_compared(rows, best, context, n_test, chance, test_accuracy))
     return record
 
 
@@ -83,6 +86,7 @@ def _row(design: TrainedDesign, context: StudyContext) -> dict[str, Any]:
         "test_accuracy_mean": statistics.fmean(accuracies),
         "test_accuracy_sd": statistics.stdev(accuracies) if len(results) > 1 else None,
         "test_accuracies": accuracies,
+        "epochs": design.config.training.epochs,
         "n": len(results),
         "files": [result["file"] for result in results],
     }
@@ -106,20 +110,27 @@ def _compared(
     teacher: ArtifactRecipe,
     context: StudyContext,
     n_test: int,
+    chance: float,
     test_accuracy: Callable[[nn.Module], float],
 ) -> dict[str, Any]:
-    """A teacher's test accuracy, and the cheapest design whose mean is within its standard error."""
+    """A teacher's test accuracy, and the cheapest design whose mean is within its standard error.
+
+    Beside a teacher who may as well guess, no design is named: any would match it.
+    """
     source = context.sources.online(teacher)
     assert isinstance(source.network, nn.Module)
     found = test_accuracy(source.network)
-    standard_error = math.sqrt(found * (1 - found) / n_test)
+    error = standard_error(found, n_test)
+    at_chance = is_at_chance(found, n_test, chance)
     compared: dict[str, Any] = {
         "teacher_test_accuracy": found,
-        "teacher_test_standard_error": standard_error,
+        "teacher_test_standard_error": error,
+        "teacher_val_accuracy": context.resources.store.manifest(teacher.artifact_id)["val_accuracy"],
+        "teacher_at_chance": at_chance,
         "teacher_macs": source.macs,
     }
-    good = [row for row in rows if row["test_accuracy_mean"] >= found - standard_error]
-    if good:
+    good = [row for row in rows if row["test_accuracy_mean"] >= found - error]
+    if good and not at_chance:
         row = min(good, key=lambda row: row["macs"])
         compared["matches_teacher"] = {
             "number": row["number"],
@@ -127,6 +138,44 @@ def _compared(
             "times_cheaper": source.macs / row["macs"],
         }
     return compared
+
+
+def standard_error(accuracy: float, n: int) -> float:
+    """Of an accuracy on `n` images, after Agresti & Coull (The American Statistician, 1998): never 0.
+
+    Two images that are right and two that are wrong are added, so that ``n`` of ``n`` are no certainty.
+    """
+    shrunk = (accuracy * n + 2) / (n + 4)
+    return math.sqrt(shrunk * (1 - shrunk) / (n + 4))
+
+
+def is_at_chance(accuracy: float, n: int, chance: float) -> bool:
+    """Whether an accuracy on `n` images is below chance, or within one standard error of it."""
+    return accuracy - standard_error(accuracy, n) <= chance
+
+
+def doubtful(record: Mapping[str, Any], context: StudyContext, chance: float) -> list[str]:
+    """Networks that may as well guess on the test images though they do not on others, a sentence each.
+
+    Args:
+        record: Of a retraining: its designs, and the teacher.
+        context: The study's, with the validation images.
+        chance: Test accuracy of who always says the most frequent class.
+    """
+    n_test, val = record["n_test"], context.resources.data.val
+    measured = [
+        (f"Trial {row['number']}", row["test_accuracy_mean"], row["val_accuracy_mean"])
+        for row in record["designs"]
+    ]
+    if record["teacher_test_accuracy"] is not None:
+        measured.append(("The teacher", record["teacher_test_accuracy"], record["teacher_val_accuracy"]))
+    val_chance = int(torch.bincount(val.labels.cpu()).max()) / len(val)
+    return [
+        f"{name} is right on {on_test:.1%} of the test images, which is no better than chance, and on {on_val:.1%} of "
+        "the validation images. Are the test images and their classes the right ones?"
+        for name, on_test, on_val in measured
+        if is_at_chance(on_test, n_test, chance) and not is_at_chance(on_val, len(val), val_chance)
+    ]
 
 
 def _last(value: float | None, sign: int) -> float:

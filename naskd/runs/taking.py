@@ -12,8 +12,13 @@ from torch import Tensor
 from naskd.networks.student_file import probe_shape
 from naskd.runs.directory import locked
 from naskd.runs.export import check_export, export_student, format_of
-from naskd.runs.provenance import check_unchanged, difference
-from naskd.runs.results import load_results
+from naskd.runs.provenance import (
+    check_unchanged,
+    difference,
+    different_from_search,
+    notes_on_test_images,
+)
+from naskd.runs.results import FinalStudent, load_results, shown_designs, shown_student
 from naskd.runs.retrain import Design, Retraining
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
@@ -42,7 +47,8 @@ def retrain_trials(
     designs = [_design(trial) for trial in trials]
     check_unchanged(run.path, run.context, "retraining")
     run.context.resources.compute.apply_threads()
-    retraining = Retraining(run.context, run.path, epochs)
+    notes = notes_on_test_images(run.path, run.context)
+    retraining = Retraining(run.context, run.path, epochs, notes)
     with locked(run.path):
         retraining.prepare(designs)
         check_unchanged(run.path, run.context, "retraining")  # a teacher may have been made again
@@ -60,8 +66,12 @@ def export_trial(run: "Run", number: int, form: str | None, path: Path | None) -
     _check_target(target)
     design = _design(run.trial(number))
     with locked(run.path):
-        source, origin = _student(run, design)
-    return {**export_student(source, target, _images_for(run, source), name), "origin": origin}
+        source, origin, training = _student(run, design)
+    return {
+        **export_student(source, target, _images_for(run, source), name),
+        "origin": origin,
+        "training": training,
+    }
 
 
 def _check_target(path: Path) -> None:
@@ -83,37 +93,56 @@ def _design(trial: Mapping[str, Any]) -> Design:
     return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
 
 
-def _student(run: "Run", design: Design) -> tuple[Path, str]:
-    """The file of a design's student and where it comes from; it is trained only where none is kept."""
-    load_results(run.path, run.spec.seed)  # which of another run would give another student
-    known = Retraining(None, run.path, run.spec.retrain_epochs)
-    if (found := known.kept(design) or known.newest(design)) is not None:
-        path, training = found
-        _compare_with_search(run, training.get("made_with"), path)
-        return path, "retrained"
+def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
+    """The file of a design's student, where it comes from, and which training it was.
+
+    It is that of the training whose test accuracy is shown, else of a retraining that did not come to its end, else
+    that of the search. It is trained only where none is kept.
+    """
+    record = load_results(run.path, run.spec.seed)  # which of another run would give another student
+    epochs = run.spec.retrain_epochs
+    rows = [row for row in shown_designs(record) if row["number"] == design.number]
+    if rows:
+        if (shown := shown_student(run.path, record, rows[0])) is not None:
+            if other := _made_otherwise(run, shown):
+                _LOG.warning("%s was made with another %s than the search", shown.path, " and ".join(other))
+            return shown.path, "retrained", shown.to_dict()
+        epochs = int(rows[0]["epochs"])
+    elif (kept := Retraining(None, run.path, epochs).kept(design)) is not None:
+        student = FinalStudent(*kept, epochs, 0)
+        if not (other := _made_otherwise(run, student)):
+            return student.path, "retrained", student.to_dict()
+        _LOG.warning("%s is not taken: it was made with another %s", student.path, " and ".join(other))
+    if not rows and (found := _of_the_search(run, design)) is not None:
+        return found, "search", {"epochs": design.config.training.epochs, "test_accuracy": None}
+    check_unchanged(run.path, run.context, "training a student for the export")
+    run.context.resources.compute.apply_threads()
+    retraining = Retraining(run.context, run.path, epochs)
+    retraining.prepare([design])
+    retraining.train(design, 0)
+    made = retraining.kept(design)
+    assert made is not None
+    return made[0], "trained", FinalStudent(*made, epochs, 0).to_dict()
+
+
+def _of_the_search(run: "Run", design: Design) -> Path | None:
+    """The student that the search has kept of a trial; None where there is none, or it is damaged."""
     attrs = load_ledger(run.spec, run.path).get_trials(deepcopy=False)[design.number].user_attrs
     key = training_key(str(attrs.get("config_id")), attrs.get("seed", 0))
     sha256 = attrs.get("result", {}).get("sha256")
     store = StudentStore(run.path / STUDENTS)
-    if sha256 and (kept := store.found(key, sha256)) is not None:
-        return kept, "search"
-    if sha256 and store.path(key).exists():
+    kept = store.found(key, sha256) if sha256 else None
+    if sha256 and kept is None and store.path(key).exists():
         _LOG.warning(
             "%s is not what the search kept: it is damaged, and the student trained anew", store.path(key)
         )
-    check_unchanged(run.path, run.context, "training a student for the export")
-    run.context.resources.compute.apply_threads()
-    retraining = Retraining(run.context, run.path, run.spec.retrain_epochs)
-    retraining.prepare([design])
-    return retraining.train(design, 0), "trained"
+    return kept
 
 
-def _compare_with_search(run: "Run", made: Mapping[str, Any] | None, student: Path) -> None:
-    """Warn where a student was trained on other images than the search had."""
-    known = load_ledger(run.spec, run.path).user_attrs.get("identity", {})
-    keys = ("data_hash", "split_hash")
-    if different := [key for key in keys if made and known and made.get(key) != known.get(key)]:
-        _LOG.warning("%s was trained on other images than the search had (%s)", student, ", ".join(different))
+def _made_otherwise(run: "Run", student: FinalStudent) -> list[str]:
+    """In what a student's training differs from the search; nothing where an earlier version did not note it."""
+    made = student.training.get("made_with")
+    return [] if made is None else different_from_search(made, run.path, run.spec)
 
 
 def _images_for(run: "Run", source: Path) -> Tensor:

@@ -21,6 +21,9 @@ from naskd.study.storage import place_of
 
 SCHEMA_VERSION = 1
 
+TEST_HASH = "test_hash"
+"""Beside the identity in a study's attributes: names the test images that were there. No search uses them."""
+
 
 def open_study(
     spec: StudySpec,
@@ -114,6 +117,19 @@ def forget_untrained(
     if difference:
         optuna.delete_study(study_name=spec.name, storage=storage)
     return difference
+
+
+def note_test_images(spec: StudySpec, study: optuna.Study, test_hash: str) -> None:
+    """Note which test images there are, so that others are noticed before a retraining measures on them.
+
+    Args:
+        spec: The study.
+        study: As its storage holds it. Once something is trained in it, what is noted stays as it is.
+        test_hash: Names them; empty where they could not be read.
+    """
+    known = study.user_attrs.get(TEST_HASH)
+    if test_hash and test_hash != known and not (known and _trained(spec, study)):
+        study.set_user_attr(TEST_HASH, test_hash)
 
 
 def stored_study(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:

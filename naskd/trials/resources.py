@@ -36,6 +36,7 @@ class Resources:
             pass over the images. A kind that is not named costs a pass of its own when it first comes.
         code: Hashes of the code that decides what networks say; None where some of it has no file, as in a notebook.
         students: Where finished trials leave their students; None where they leave none.
+        test_hash: Names the content of the test images, of which nothing else is known here; empty where nobody looked.
     """
 
     spec: StudySpec
@@ -47,6 +48,7 @@ class Resources:
     foreseen: tuple[str, ...] = ()
     code: tuple[str, ...] | None = None
     students: Students | None = None
+    test_hash: str = ""
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -63,6 +65,7 @@ def open_resources(
     checkpoints: Checkpoints | None = None,
     foreseen: tuple[str, ...] = (),
     students: Students | None = None,
+    test_hash: str = "",
 ) -> Resources:
     """Choose the device and load the images.
 
@@ -74,6 +77,7 @@ def open_resources(
         checkpoints: See :class:`Resources`.
         foreseen: Likewise.
         students: Likewise.
+        test_hash: Likewise.
 
     Raises:
         InputError: The images cannot be used, or the device is not there.
@@ -98,6 +102,7 @@ def open_resources(
         foreseen,
         _code(),
         students,
+        test_hash,
     )
 
 

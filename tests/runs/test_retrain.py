@@ -258,7 +258,8 @@ def designs(n: int) -> list[Design]:
 
 def test_the_smallest_student_within_a_standard_error_of_the_teacher_is_named(context, tmp_path) -> None:
     teacher = 0.9
-    error = math.sqrt(0.9 * 0.1 / 359)
+    shrunk = (0.9 * 359 + 2) / 363  # Agresti and Coull: two right and two wrong are added
+    error = math.sqrt(shrunk * (1 - shrunk) / 363)
     found = {0: [0.99, 0.7], 1: [teacher - error - 1e-6] * 2, 2: [teacher - error + 1e-6] * 2, 3: [1.0, 1.0]}
     record = Fixed(context, tmp_path, found, teacher).run(list(reversed(designs(4))), 2)
     macs = context.designs.design_cost(designs(4)[2].config).macs
