@@ -18,6 +18,7 @@ from naskd.spec.outputs import usable_folder
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
 from naskd.spec.study import RUNS, StudySpec
+from naskd.spec.timeouts import exit_raises
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
@@ -61,7 +62,8 @@ def search(
     from naskd.runs.search import run_search
 
     try:
-        return run_search(spec, run_dir, observe, observers)
+        with exit_raises():
+            return run_search(spec, run_dir, observe, observers)
     except SystemExit as error:  # a script that searches would end without a word, with exit code 0 perhaps
         raise left(error) from error
 

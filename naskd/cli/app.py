@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from naskd import __version__
 from naskd.cli.printing import print_plainly, say
 from naskd.spec.errors import InputError, NaskdError, left
+from naskd.spec.timeouts import exit_raises
 from naskd.store.files import out_of_space
 
 _INTERRUPTED = 130
@@ -36,7 +37,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
-            result = super().invoke(ctx)
+            with exit_raises():
+                result = super().invoke(ctx)
             sys.stdout.flush()  # a full disk or a closed pipe is said here, not by Python at its end
             return result
         except KeyboardInterrupt:

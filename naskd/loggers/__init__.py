@@ -37,13 +37,13 @@ def build_loggers(names: Sequence[str], *, folder: Path, study: str) -> list[Stu
         study: Its name.
 
     Raises:
-        InputError: See :func:`check_loggers`, or one is no :class:`~naskd.study.observer.StudyObserver`.
+        InputError: See :func:`check_loggers`, or one cannot be made, or is no :class:`~naskd.study.observer.StudyObserver`.
     """
     check_loggers(names)
     folder = Path(os.path.abspath(folder))
     loggers = []
     for name in names:
-        logger = LOGGERS.load(name)(folder=folder, study=study)
+        logger = LOGGERS.make(name, folder=folder, study=study)
         if not isinstance(logger, StudyObserver):
             raise InputError(
                 f"logger {name!r} returned {type(logger).__name__}; it must return a "

@@ -70,7 +70,7 @@ def earlier_designs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[d
         "test accuracies of before are not shown any more, since they were made with something else: of trial%s %s; "
         "retrain all that you compare",
         "" if len(rows) == 1 else "s",
-        ", ".join(str(row["number"]) for row in rows),
+        ", ".join(map(str, sorted(row["number"] for row in rows))),
     )
     return []
 

@@ -18,7 +18,6 @@ from naskd.runs.students import STUDENTS, FrontKeeper
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.secrets import kept
-from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.store.checkpoints import Checkpoints, CheckpointStore
 from naskd.store.files import digest, read_sealed, write_sealed, write_whole
@@ -36,6 +35,7 @@ from naskd.study.storage import (
     open_storage,
     told_as_errors,
 )
+from naskd.study.stopping import build_stopping
 from naskd.study.study import Study
 from naskd.trials.jobs import Job
 
@@ -50,6 +50,10 @@ def run_search(
     observers: Sequence[StudyObserver] = (),
 ) -> Run:
     """Run a study, or go on with it where it stopped; see :func:`naskd.launch.search`."""
+    if strange := [observer for observer in observers if not isinstance(observer, StudyObserver)]:
+        raise InputError(
+            f"observers: got {type(strange[0]).__name__}; each must be a naskd.study.observer.StudyObserver"
+        )
     opened = open_study(spec, runs=run_dir.parent)
     start = Start(spec, run_dir, opened)
     if found := problems(start):
@@ -77,7 +81,7 @@ def run_search(
             identity=start.identity,
             reference_point=start.reference_point,
             observers=(begun, SnapshotObserver(observe), *observers, *loggers, *keeper),
-            stopping=STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
+            stopping=build_stopping(spec.stopping),
             clock=world.clock,
         )
         for each in keeper:

@@ -16,12 +16,11 @@ from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec.design import content_id
-from naskd.spec.errors import USERS, InputError, NaskdError
+from naskd.spec.errors import USERS, InputError, NaskdError, one_line
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import usable_folder
 from naskd.spec.registry import imported
-from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import called
 from naskd.store.checkpoint_file import read_checkpoint
@@ -36,6 +35,7 @@ from naskd.study.space_sample import (
     methods_of_the_script,
     random_reference_point,
 )
+from naskd.study.stopping import build_stopping
 from naskd.study.storage import database_file, is_there, open_storage
 from naskd.trials.teacher_trial import log_trials, try_teachers
 
@@ -139,7 +139,7 @@ def _methods(start: Start) -> Iterator[str]:
         (f"sampler {spec.sampler.name!r}", lambda: build_sampler(spec.sampler, spec.seed, 0)),
         (
             f"stopping rule {spec.stopping.name!r}",
-            lambda: STOPPING_RULES.load(spec.stopping.name)(**spec.stopping.settings()),
+            lambda: build_stopping(spec.stopping),
         ),
         ("objectives", lambda: [OBJECTIVES[name] for name in spec.objectives]),
         ("execution.callbacks", loggers),
@@ -151,7 +151,7 @@ def _methods(start: Start) -> Iterator[str]:
         except NaskdError as error:
             yield str(error)
         except USERS as error:  # a user's own may raise anything, and a package may not be there
-            yield f"{what} cannot be made: {type(error).__name__}: {error}"
+            yield f"{what} cannot be made: {one_line(error)}"
 
 
 def _executor(start: Start) -> Iterable[str]:

@@ -12,6 +12,23 @@ _WRITTEN = re.compile(
 )
 
 
+def real_number(given: object) -> float | None:
+    """What code gives as a number, or None where it is none: no truth value, no text.
+
+    Args:
+        given: A real number, or an array or a tensor that holds one.
+    """
+    item = getattr(given, "item", None)
+    if callable(item):
+        try:
+            given = item()
+        except (ValueError, RuntimeError, TypeError):  # it holds several
+            return None
+    if not isinstance(given, numbers.Real) or isinstance(given, bool):
+        return None
+    return float(given)
+
+
 def read_number(given: object) -> float | None:
     """A finite number, or None where it is none.
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
-from naskd.spec.errors import InputError, UnknownNameError
+from naskd.spec.errors import USERS, InputError, NaskdError, UnknownNameError, one_line
 
 
 class Card(Protocol):
@@ -111,3 +111,21 @@ class Registry(Generic[C]):
             InputError: The name is not registered.
         """
         return imported(self[name].implementation)
+
+    def make(self, name: str, **given: Any) -> Any:
+        """Call what the card `name` describes: a class, or a function of a user's, which may raise anything.
+
+        Args:
+            name: Of the card.
+            given: What it is called with.
+
+        Raises:
+            InputError: The name is not registered, or it raises; the message names it.
+        """
+        implementation = self.load(name)
+        try:
+            return implementation(**given)
+        except NaskdError:
+            raise
+        except USERS as error:
+            raise InputError(f"{self.what} {name!r} cannot be made: {one_line(error)}") from error

@@ -20,7 +20,7 @@ STUCK_SECONDS = 15.0
 """After how long code that cannot be told, since it does not come back to Python, counts as stuck."""
 
 leave_process = os._exit
-"""The real one; inside of :func:`ended_when` a user's code finds another."""
+"""The real one; inside of :func:`exit_raises` a user's code finds another."""
 
 
 class OutOfTimeError(BaseException):
@@ -66,7 +66,7 @@ def ended_when(
     thread = threading.Thread(target=watch, name="naskd-time", daemon=True)
     try:
         thread.start()
-        with _exit_raises():
+        with exit_raises():
             yield
     finally:
         try:
@@ -103,8 +103,11 @@ def _raise(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _exit_raises() -> Iterator[None]:
-    """Inside, ``os._exit`` of this process is an exception; that of a process forked from it is what it was."""
+def exit_raises() -> Iterator[None]:
+    """Inside, ``os._exit`` of this process raises ``SystemExit``, so that code of a user's ends nothing without a word.
+
+    That of a process forked from it is what it was.
+    """
     here, before = os.getpid(), os._exit
 
     def leave(status: int) -> None:

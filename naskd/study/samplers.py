@@ -75,13 +75,13 @@ def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSamp
         n_trials: Already in the storage. A resumed study must not replay the random numbers of its beginning.
 
     Raises:
-        InputError: The name is not registered, or its implementation returns something else than a sampler.
+        InputError: The name is not registered, or its implementation raises or returns something else than a sampler.
     """
     seed = derive_seed("sampler", study_seed, n_trials) % 2**32
     with warnings.catch_warnings():
         # Optuna marks multivariate TPE and GP as experimental; the study file chose them by name.
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-        sampler = SAMPLERS.load(spec.name)(seed=seed, **spec.settings())
+        sampler = SAMPLERS.make(spec.name, seed=seed, **spec.settings())
     if not isinstance(sampler, BaseSampler):
         raise InputError(
             f"sampler {spec.name!r} returned {type(sampler).__name__}; it must return an "

@@ -13,13 +13,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective, needs_reference
-from naskd.spec.registry import imported
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import problems
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.space import Space
-from naskd.trials.measures import Measured, Outlook, objective_value
+from naskd.trials.measures import Measured, Outlook, objective_value, reference_value
 from naskd.trials.methods import methods_of
 
 FORCED_DRAWS = 1000
@@ -249,7 +248,7 @@ def random_reference_point(
 
 def _reference(objective: Objective, outlook: Outlook, spec: StudySpec) -> float:
     if objective.known == "after":
-        return float(imported(objective.reference)(outlook))
+        return reference_value(objective, outlook)
     limits = [
         limit.bound
         for limit in spec.limits.all()

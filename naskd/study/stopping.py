@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
+from naskd.spec.stopping import STOPPING_RULES
+from naskd.spec.study import StoppingSpec
 from naskd.trials.jobs import Decision
 
 Curve = Sequence[Mapping[str, float]]
@@ -63,6 +66,25 @@ class StoppingRule(Protocol):
             curve: Up to and with this epoch, those before a resume included.
             ledger: Everything else.
         """
+
+
+def build_stopping(spec: StoppingSpec) -> StoppingRule:
+    """The stopping rule of a study.
+
+    Args:
+        spec: Name and options.
+
+    Raises:
+        InputError: The name is not registered, or its implementation raises or returns something else than a rule.
+    """
+    rule = STOPPING_RULES.make(spec.name, **spec.settings())
+    if isinstance(rule, type) or not callable(getattr(rule, "decide", None)):
+        raise InputError(
+            f"stopping rule {spec.name!r} returned {type(rule).__name__}; it must return a "
+            "naskd.study.stopping.StoppingRule, an object with a method decide"
+        )
+    decides: StoppingRule = rule
+    return decides
 
 
 class NeverStop:

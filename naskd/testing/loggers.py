@@ -70,7 +70,7 @@ class LoggerSuite(Suite):
 
     def build(self, name: str, folder: Path) -> StudyObserver:
         """The logger of a search whose run directory is `folder`."""
-        found: StudyObserver = LOGGERS.load(name)(folder=folder, study="made up")
+        found: StudyObserver = LOGGERS.make(name, folder=folder, study="made up")
         return found
 
     def end(self, logger: StudyObserver) -> None:

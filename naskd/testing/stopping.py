@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StoppingSpec
-from naskd.study.stopping import Curve, StoppingRule, TrialView
+from naskd.study.stopping import Curve, StoppingRule, TrialView, build_stopping
 from naskd.testing.studies import design
 from naskd.testing.suite import Suite
 from naskd.trials.jobs import Decision
@@ -69,8 +69,7 @@ class StoppingRuleSuite(Suite):
     def build(self, name: str) -> StoppingRule:
         """The rule of a new search."""
         given = StoppingSpec(name, tuple(self.options.get(name, {}).items()))
-        rule: StoppingRule = STOPPING_RULES.load(name)(**given.settings())
-        return rule
+        return build_stopping(given)
 
     def decisions(self, rule: StoppingRule, ledger: MadeUpLedger, best: float = 0.3) -> list[Decision]:
         """What a rule says after each epoch of a trial, as if nobody obeyed."""
@@ -89,7 +88,7 @@ class StoppingRuleSuite(Suite):
         for option in card.options.values():
             assert option.default is None or not option.problem(option.default)
             assert option.meaning
-        STOPPING_RULES.load(name)(**StoppingSpec(name).settings())
+        build_stopping(StoppingSpec(name))
 
     def test_the_first_trial_of_a_study_is_decided_about(self, name: str) -> None:
         """Nothing is in the ledger, and nobody else is running."""

@@ -4,12 +4,13 @@ Importing this imports neither torch nor data: objectives known before training 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.numbers import real_number
 from naskd.spec.objectives import Objective
 from naskd.spec.registry import imported
 
@@ -132,13 +133,36 @@ def objective_value(objective: Objective, measured: Measured) -> float:
     Raises:
         ObjectiveError: It raises, or its value cannot stand; the message begins with its name.
     """
-    try:
-        value = float(imported(objective.implementation)(measured))
-    except USERS as error:  # a user's objective may raise anything; the answer names it
-        raise ObjectiveError(f"objective {objective.name}: {one_line(error)}") from error
+    value = _called(objective, objective.implementation, measured)
     if problem := value_problem(objective, value):
         raise ObjectiveError(f"objective {objective.name}: {problem}")
     return value
+
+
+def reference_value(objective: Objective, outlook: Outlook) -> float:
+    """What no design should be worse than, of an objective that is known after training alone.
+
+    Raises:
+        ObjectiveError: As for :func:`objective_value`.
+    """
+    value = _called(objective, objective.reference, outlook)
+    if problem := value_problem(objective, value):
+        raise ObjectiveError(f"objective {objective.name}: its reference: {problem}")
+    return value
+
+
+def _called(objective: Objective, function: str | Callable[..., Any], known: Any) -> float:
+    try:
+        value = imported(function)(known)
+        number = real_number(value)
+    except USERS as error:  # a user's objective may raise anything; the answer names it
+        raise ObjectiveError(f"objective {objective.name}: {one_line(error)}") from error
+    if number is None:
+        raise ObjectiveError(
+            f"objective {objective.name}: it returned {value!r:.60} ({type(value).__name__}); "
+            "it must return a real number"
+        )
+    return number
 
 
 def value_problem(objective: Objective, value: float) -> str:

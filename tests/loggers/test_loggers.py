@@ -125,6 +125,29 @@ def test_what_is_no_observer_is_refused(tmp_path, monkeypatch):
         build_loggers(["mine"], folder=tmp_path, study="s")
 
 
+def _leaves(folder, study):
+    raise SystemExit(0)
+
+
+def _raises(folder, study):
+    raise RuntimeError("boom\nand more")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_raises, "RuntimeError: boom$"),
+        (_leaves, "SystemExit: 0$"),
+        (lambda: None, "TypeError: "),
+        (lambda folder, study: open(folder / "no" / "file"), "FileNotFoundError: "),
+    ],
+)
+def test_a_logger_that_cannot_be_made_is_one_line(make, says, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOGGERS._cards, "mine", LoggerCard("mine", "mine", "", make))
+    with pytest.raises(InputError, match=f"^logger 'mine' cannot be made: {says}"):
+        build_loggers(["mine"], folder=tmp_path, study="s")
+
+
 def test_no_logger_is_imported_before_a_search_begins():
     code = (
         "import sys; from pathlib import Path; from naskd.loggers import build_loggers; "

@@ -9,6 +9,7 @@ import pytest
 from projects import copied, images, searched
 
 import naskd
+from naskd.runs.opening import check
 from naskd.runs.retrain import RESULTS_FILE
 from naskd.spec.errors import InputError, RunError
 
@@ -74,6 +75,48 @@ def test_a_damaged_test_image_is_found_before_anything_trains(run_dir: Path, mon
     assert naskd.open_run(run_dir).retrain()["designs"]
 
 
+# --- test images --------------------------------------------------------------------------------------------------
+
+
+def sealed(run_dir: Path) -> list[Path]:
+    """The files of the test images, which were cut off from the others."""
+    from naskd.data.sources import open_development, split_of
+
+    spec = naskd.open_run(run_dir).spec
+    files = sorted((run_dir.parents[1] / "images").glob("*/*"))
+    return [files[i] for i in split_of(open_development(spec.data, spec.base, None), spec.data).test]
+
+
+def test_other_test_images_are_said_by_all_and_refused_by_a_retraining(run_dir: Path, caplog) -> None:
+    files = sealed(run_dir)
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, contents[1:] + contents[:1], strict=True):
+        file.write_bytes(content)
+    refused(run_dir, "test_hash", "the test images are not those that were there at the search")
+    study = run_dir.parents[1] / "img.toml"
+    check(study, out=run_dir)
+    assert "naskd retrain will refuse them" in caplog.text
+    caplog.clear()
+    run = naskd.search(study, out=run_dir, trials=2)
+    assert "the search does not use them" in caplog.text
+    with pytest.raises(InputError, match="test_hash"):
+        run.retrain()
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    assert naskd.open_run(run_dir).retrain()["warnings"] == []
+
+
+def test_runs_that_did_not_note_the_test_images_go_on_and_note_them(run_dir: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("naskd.runs.provenance.TEST_HASH", "unknown")
+    assert naskd.open_run(run_dir).retrain()["designs"]
+    assert "does not say which test images were there" in caplog.text
+    monkeypatch.setattr("naskd.study.opening.TEST_HASH", "unknown")
+    naskd.search(run_dir.parents[1] / "img.toml", out=run_dir)
+    caplog.clear()
+    naskd.open_run(run_dir).retrain()
+    assert not caplog.text
+
+
 # --- one mean, one kind of numbers --------------------------------------------------------------------------------
 
 
@@ -107,9 +150,12 @@ def test_other_test_images_are_measured_anew(run_dir: Path, tmp_path: Path) -> N
     shutil.rmtree(run_dir)
     naskd.search(project / "img.toml", out=run_dir, settings=["data.test_root=test"])
     first = naskd.open_run(run_dir).retrain(seeds=1)
+    assert first["warnings"] == []
     images(project / "test", 5, seed=6)
     both = naskd.open_run(run_dir).retrain(seeds=2)
     assert (first["n_test"], both["n_test"]) == (6, 10)
+    assert "The test images are not those that were there at the search" in both["warnings"][0]
+    assert both["warnings"][0] in naskd.open_run(run_dir).to_dict(everything=True)["warnings"]
     assert first["made_with"]["test_hash"] != both["made_with"]["test_hash"]
     assert all((accuracy * 10) % 1 == pytest.approx(0) for accuracy in both["designs"][0]["test_accuracies"])
 

@@ -1,5 +1,6 @@
 """The final trainings: fresh seeds, the test split, honest means, and no training done twice."""
 
+import io
 import json
 import math
 import statistics
@@ -11,22 +12,27 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from small_studies import STUDENT, TEACHER, design, small_context
 from torch import nn
 
 from naskd.data.sealed import load_test_split
 from naskd.networks.student_file import load_student, student_metadata
+from naskd.report.record import retrained
+from naskd.report.retrained_table import retrained_table
 from naskd.runs import retrain as module
 from naskd.runs.directory import RESULTS_FILE
-from naskd.runs.results import damaged_students, load_results
+from naskd.runs.results import damaged_students, doubts, load_results
 from naskd.runs.retrain import Design, Retraining
+from naskd.runs.summary import standard_error
 from naskd.schemes.offline import OfflineScheme
 from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import ExecutionSpec
-from naskd.store.files import file_hash
+from naskd.store.artifacts import ArtifactStore
+from naskd.store.files import file_hash, write_sealed
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
@@ -413,3 +419,73 @@ def test_results_of_an_earlier_version_have_no_hashes_and_go_on(context, tmp_pat
     assert damaged_students(tmp_path, record) == []
     retraining.train(PLAIN, 0)
     assert len(trained) == 1
+
+
+def test_an_empty_file_of_results_is_no_file_of_results(context, tmp_path) -> None:
+    for content in ("{}", '{"trainings": {}}', '{"seeds": 1, "designs": []}'):
+        (tmp_path / RESULTS_FILE).write_text(content)
+        with pytest.raises(DamagedError, match=r"retrained\.json is damaged"):
+            load_results(tmp_path)
+
+
+# --- beside earlier retrainings -----------------------------------------------------------------------------------
+
+
+def test_designs_that_a_retraining_leaves_out_stay_shown(context, tmp_path, caplog) -> None:
+    found = {number: [0.5 + number / 10] * 3 for number in range(4)}
+    retraining = Fixed(context, tmp_path, found, 0.9)
+    one, two, three = designs(3)
+    retraining.run([one, two], 3)
+    retraining.epochs = 5
+    assert [row["number"] for row in retraining.run([three], 1)["earlier"]] == [0, 1]
+    record = retraining.run([one], 2)
+    shown = {row["number"]: (row["n"], row["epochs"], row["on_front"]) for row in record["earlier"]}
+    assert shown == {1: (3, EPOCHS, None), 2: (1, 5, None)}
+    by_number = retrained({"retrained": record})
+    assert [(number, row["n"], row["epochs"]) for number, row in sorted(by_number.items())] == [
+        (0, 2, 5),
+        (1, 3, EPOCHS),
+        (2, 1, 5),
+    ]
+    assert not caplog.text
+    kept = results(tmp_path)
+    write_sealed(tmp_path / RESULTS_FILE, {**kept, "made_with": {"naskd": "0"}})
+    assert retraining.run([one], 2)["earlier"] == []
+    assert "of trials 1, 2; retrain all that you compare" in caplog.text
+
+
+# --- numbers that say nothing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("teacher", [0.0, 0.1, 0.11])
+def test_nothing_is_compared_with_a_teacher_who_may_as_well_guess(
+    context, tmp_path, teacher, caplog, monkeypatch
+) -> None:
+    manifest = ArtifactStore.manifest
+    good = {"val_accuracy": 0.95}  # the one of these tests has hardly learnt anything
+    monkeypatch.setattr(ArtifactStore, "manifest", lambda self, name: {**manifest(self, name), **good})
+    record = Fixed(context, tmp_path, {0: [0.9], 1: [0.95]}, teacher).run(designs(2), 1)
+    assert record["teacher_at_chance"]
+    assert record["matches_teacher"] is None
+    (line,) = record["warnings"]
+    assert f"The teacher is right on {teacher:.1%} of the test images, which is no better than chance" in line
+    assert line in caplog.text
+    assert any(line in said for said in doubts(tmp_path))
+    text = io.StringIO()
+    Console(file=text, width=200).print(retrained_table(record))
+    assert "The teacher is no better than chance on the test images" in text.getvalue()
+    assert "within one standard error" not in text.getvalue()
+
+
+def test_a_student_who_guesses_on_the_test_images_alone_is_said(context, tmp_path) -> None:
+    record = Fixed(context, tmp_path, {0: [0.08], 1: [0.9]}, 0.9).run(designs(2), 1)
+    (line,) = record["warnings"]
+    assert line.startswith("Trial 0 is right on 8.0% of the test images")
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(18, 0), (0, 18)])
+def test_no_accuracy_is_certain(right: int, wrong: int) -> None:
+    error = standard_error(right / (right + wrong), 18)
+    assert error == pytest.approx(math.sqrt((20 / 22) * (2 / 22) / 22))
+    assert 17 / 18 >= 1 - error, "one image off is within it"
+    assert standard_error(0.9, 10**6) == pytest.approx(math.sqrt(0.9 * 0.1 / 10**6), rel=1e-4)

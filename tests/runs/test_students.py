@@ -180,3 +180,109 @@ def test_a_student_whose_blocks_say_something_else_now_is_refused(tmp_path: Path
     monkeypatch.setattr(Basic, "forward", lambda self, x: forward(self, x) * 1.5)
     with pytest.raises(InputError, match="the code of its blocks has changed"):
         load_student(path)
+
+
+# --- which of several trainings -----------------------------------------------------------------------------------
+
+
+def same_student(path: str | Path, other: Path) -> bool:
+    import torch
+
+    one, two = load_student(Path(path)).state_dict(), load_student(other).state_dict()
+    return all(torch.equal(one[name], two[name]) for name in two)
+
+
+def of_shown(run_dir: Path, number: int, seed: int = 0) -> Path:
+    """The file of a student whose test accuracy is shown."""
+    shown = naskd.open_run(run_dir).to_dict(everything=True, with_importance=False)["retrained"]
+    (row,) = [row for row in (*shown["designs"], *shown["earlier"]) if row["number"] == number]
+    return run_dir / row["files"][seed]
+
+
+def test_the_student_whose_test_accuracy_is_shown_is_exported_and_said(tiny_run_copy: Path, capsys) -> None:
+    from naskd.cli.app import app
+
+    run = naskd.open_run(tiny_run_copy)
+    first = run.retrain([0], seeds=1)
+    record = run.retrain([0], seeds=2, epochs=2)
+    for _ in range(2):
+        made = naskd.open_run(tiny_run_copy).export(0)
+        assert same_student(made["path"], of_shown(tiny_run_copy, 0))
+        assert not same_student(made["path"], tiny_run_copy / first["designs"][0]["files"][0])
+        assert made["training"]["epochs"] == 2
+        assert made["training"]["replicate"] == 1
+        assert made["training"]["test_accuracy"] == record["designs"][0]["test_accuracies"][0]
+        run.retrain([1], seeds=1)  # which leaves trial 0 out
+    capsys.readouterr()
+    app(["export", str(tiny_run_copy), "0"], standalone_mode=False)
+    accuracy = record["designs"][0]["test_accuracies"][0]
+    assert f"of seed 1, trained for 2 epochs: {accuracy:.2%} on the test images" in capsys.readouterr().err
+
+
+def test_where_it_is_lost_another_seed_of_it_is_taken_or_it_is_made_again(
+    tiny_run_copy: Path, caplog
+) -> None:
+    run = naskd.open_run(tiny_run_copy)
+    run.retrain([0], seeds=1)
+    record = run.retrain([0], seeds=2, epochs=2)
+    one, two = (of_shown(tiny_run_copy, 0, seed) for seed in (0, 1))
+    content = one.read_bytes()
+    one.write_bytes(content[:-1] + b"x")
+    made = run.export(0)
+    assert made["training"]["replicate"] == 2
+    assert "seed 1" in caplog.text
+    assert same_student(made["path"], two)
+    two.unlink()
+    made = run.export(0)
+    assert (made["origin"], made["training"]["epochs"]) == ("trained", 2)
+    assert made["training"]["test_accuracy"] == record["designs"][0]["test_accuracies"][0]
+    assert one.read_bytes() == content
+
+
+def changed(run_dir: Path, change) -> None:
+    """Rewrite ``retrained.json`` as if an earlier version, or another search, had written it."""
+    import json
+
+    path = run_dir / "retrained.json"
+    record = json.loads(path.read_text())
+    record.pop("seal", None)
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("key", "word"),
+    [("data_hash", "images"), ("split_hash", "split"), ("code", "code"), ("naskd", "version of naskd")],
+)
+def test_what_was_made_with_something_else_is_said_or_left(
+    key: str, word: str, tiny_run_copy: Path, caplog
+) -> None:
+    run = naskd.open_run(tiny_run_copy)
+    run.retrain([0], seeds=1)
+
+    def otherwise(record) -> None:
+        record["made_with"][key] = "other"
+        (training,) = record["trainings"].values()
+        training["made_with"][key] = "other"
+
+    changed(tiny_run_copy, otherwise)
+    assert run.export(0)["origin"] == "retrained"
+    assert f"was made with another {word} than the search" in caplog.text
+    changed(tiny_run_copy, lambda record: record.pop("designs"))  # as if it had not come to its end
+    assert run.export(0)["origin"] == "search"
+    assert f"is not taken: it was made with another {word}" in caplog.text
+
+
+def test_a_student_that_has_taken_the_place_of_the_one_that_is_shown_is_none(
+    tiny_run_copy: Path, caplog
+) -> None:
+    run = naskd.open_run(tiny_run_copy)
+    run.retrain([0], seeds=1)
+
+    def replaced(record) -> None:
+        for training in record["trainings"].values():
+            training["test_accuracy"] = 0.123
+
+    changed(tiny_run_copy, replaced)
+    run.export(0)
+    assert "is not the one whose test accuracy is shown" in caplog.text

@@ -6,10 +6,13 @@ import pytest
 from fake_world import FakeWorld, drive, make_spec, make_study, plain, states
 from optuna.storages import InMemoryStorage
 
+from naskd.spec.errors import InputError
+from naskd.spec.stopping import STOPPING_RULES, StoppingCard
+from naskd.spec.study import StoppingSpec
 from naskd.study import study as study_module
 from naskd.study.leases import owner_id
 from naskd.study.ledger import reported_epochs
-from naskd.study.stopping import NeverStop
+from naskd.study.stopping import NeverStop, build_stopping
 from naskd.study.storage import open_storage
 from naskd.trials.jobs import Decision
 
@@ -164,3 +167,41 @@ def test_a_trial_that_another_driver_has_taken_is_stopped(monkeypatch):
     assert first.report(job, 1, {"epoch": 1}) is Decision.STOP
     again = second.ask()
     second.tell(again, second.facts.work(again))
+
+
+# --- making one ----------------------------------------------------------------------------------------------------
+
+
+def _raises(**_options):
+    raise ValueError("boom\nand more")
+
+
+def _leaves(**_options):
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: None, "stopping rule 'mine' returned NoneType; it must return a .* with a method decide"),
+        (lambda: "x", "stopping rule 'mine' returned str; it must return a"),
+        (lambda: True, "stopping rule 'mine' returned bool; it must return a"),
+        (lambda: NeverStop, "stopping rule 'mine' returned type; it must return a"),
+        (_raises, "stopping rule 'mine' cannot be made: ValueError: boom$"),
+        (_leaves, "stopping rule 'mine' cannot be made: SystemExit: 0$"),
+        (lambda wanted: None, "stopping rule 'mine' cannot be made: TypeError: "),
+    ],
+)
+def test_what_makes_no_rule_is_one_line(make, says, monkeypatch):
+    monkeypatch.setitem(STOPPING_RULES._cards, "mine", StoppingCard("mine", "mine", "", make))
+    with pytest.raises(InputError, match=f"^{says}"):
+        build_stopping(StoppingSpec("mine"))
+
+
+def test_a_rule_of_any_class_that_decides_is_one(monkeypatch):
+    class Mine:
+        def decide(self, trial, curve, ledger):
+            return Decision.CONTINUE
+
+    monkeypatch.setitem(STOPPING_RULES._cards, "mine", StoppingCard("mine", "mine", "", Mine))
+    assert isinstance(build_stopping(StoppingSpec("mine")), Mine)

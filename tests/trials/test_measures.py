@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import io
 import math
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_tiny_study
@@ -21,7 +23,7 @@ from naskd.spec.pareto import front_mask
 from naskd.spec.study import LimitsSpec
 from naskd.study.admission import problems
 from naskd.trials.jobs import Decision, Job
-from naskd.trials.measures import Measured, ObjectiveError, Trained, objective_value
+from naskd.trials.measures import Measured, ObjectiveError, Trained, objective_value, reference_value
 from naskd.trials.steps import run_job
 
 OWN = ("val_accuracy", "energy", "doubt")
@@ -93,7 +95,7 @@ def test_what_an_objective_draws_depends_on_the_seed_alone(context):
     [
         (lambda trained: 1 / 0, {}, "objective doubt: ZeroDivisionError: division by zero"),
         (lambda trained: math.nan, {}, "objective doubt: nan is no finite number"),
-        (lambda trained: "much", {}, "objective doubt: ValueError: could not convert string"),
+        (lambda trained: "much", {}, "objective doubt: it returned 'much' (str); it must return a real"),
         (lambda trained: 0, {"scale": "log"}, "objective doubt: 0 has no logarithm"),
     ],
 )
@@ -106,6 +108,31 @@ def test_an_objective_that_fails_fails_its_trial_by_name(context, function, chan
     assert result.train_macs > 0, "what was spent is booked"
     with pytest.raises(InputError, match="trial 4 cannot be retrained, with seed 1: objective doubt: "):
         Retraining(context, context.resources.store.root.parent, 1).run([Design(4, design(), None)], 1)
+
+
+@pytest.mark.parametrize(
+    "value", [True, None, "1.5", [1.0], 1j, np.bool_(True), torch.tensor(True), torch.tensor([1.0, 2.0])]
+)
+def test_what_is_no_real_number_is_no_value(value) -> None:
+    for known in ("before", "after"):
+        given = card("energy", lambda _: value, known, reference=lambda _: value)
+        with pytest.raises(ObjectiveError, match=r"objective energy: it returned .*; it must return a real number"):
+            objective_value(given, None)
+        with pytest.raises(ObjectiveError, match="objective energy: it returned"):
+            reference_value(given, None)
+
+
+@pytest.mark.parametrize(
+    "value", [1.5, Fraction(3, 2), np.float32(1.5), np.array([1.5]), torch.tensor(1.5), torch.tensor([1.5])]
+)
+def test_numbers_of_all_kinds_are_values(value) -> None:
+    found = objective_value(card("energy", lambda _: value), None)
+    assert (found, type(found)) == (1.5, float)
+
+
+def test_a_reference_that_raises_is_one_line() -> None:
+    with pytest.raises(ObjectiveError, match="^objective energy: ZeroDivisionError: division by zero$"):
+        reference_value(card(reference=lambda _: 1 / 0), None)
 
 
 def _full(trained: Trained) -> float:
