@@ -8,6 +8,7 @@ Nothing heavy is imported before a command needs it: the help must not wait for 
 """
 
 import errno
+import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -53,13 +54,15 @@ class Commands(TyperGroup):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            place = f" ({error.filename})" if error.filename else ""
-            hint = (
-                "; nothing is damaged: make room, and the same command goes on" if out_of_space(error) else ""
-            )
-            say(f"error: {error.strerror or error}{place}{hint}")
+            say(_of_the_system(error))
             code = 1
         raise typer.Exit(code)
+
+
+def _of_the_system(error: OSError) -> str:
+    place = f" ({error.filename})" if error.filename else ""
+    hint = "; nothing is damaged: make room, and the same command goes on" if out_of_space(error) else ""
+    return f"error: {error.strerror or error}{place}{hint}"
 
 
 app = typer.Typer(
@@ -80,7 +83,22 @@ def main() -> None:
     """The entry point of the ``naskd`` command."""
     print_plainly()
     try:
-        app(prog_name="naskd")
+        os.getcwd()
+    except OSError:  # some libraries end the process with a message of their own
+        say("error: the folder that naskd was started in is gone; change to one that is there")
+        sys.exit(2)
+    try:
+        try:
+            app(prog_name="naskd")
+        finally:
+            sys.stdout.flush()  # of help, too, a full disk is said here
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more
+        sys.exit(1)
+    except OSError as error:
+        say(_of_the_system(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception:  # whatever is none of ours to know: said where to report it
         say(traceback.format_exc() + _OUR_MISTAKE)
         sys.exit(1)

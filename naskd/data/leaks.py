@@ -71,8 +71,8 @@ class Leaks:
                 f"{self._example(self._seen, self._val[row], self._train[row])}: "
                 "the accuracies that the search sees will be too high"
             )
-        if self.counts["in two classes"]:
-            yield f"{self.counts['in two classes']} images are in more than one class"
+        if n := self.counts["in two classes"]:
+            yield f"{n} image{' is' if n == 1 else 's are'} in more than one class"
 
     def _example(self, source: Source, position: int, other: int) -> str:
         if source.files is None or self._seen.files is None:

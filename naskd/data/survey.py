@@ -144,8 +144,9 @@ def say_survey(survey: DataSurvey) -> None:
         _LOG.warning("%s", line)
     if survey.test_problems and not survey.problems:
         _LOG.warning(
-            "%d test images cannot be read, so that naskd retrain would stop:\n%s",
+            "%d test image%s cannot be read, so that naskd retrain would stop:\n%s",
             len(survey.test_problems),
+            "" if len(survey.test_problems) == 1 else "s",
             "\n".join(survey.test_problems),
         )
 

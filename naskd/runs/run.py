@@ -57,7 +57,10 @@ def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
     path = Path(path)
     if not os.path.isfile(path / STUDY_FILE):
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
-    known = read_sealed(path / STUDY_FILE, "naskd search STUDY.toml writes it anew")
+    way_out = "naskd search STUDY.toml writes it anew"
+    known = read_sealed(path / STUDY_FILE, way_out)
+    if not {"name", "space"} <= set(known):  # which every version has written
+        raise DamagedError(f"{path / STUDY_FILE} is damaged: it says no study; {way_out}")
     if lost := lost_bytes(int(known.pop(LEDGER_BYTES, 0)), known.get("storage", "journal"), path):
         raise DamagedError(
             f"{path / JOURNAL_FILE} is damaged: its last {lost} bytes are missing, of which "

@@ -105,14 +105,20 @@ def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
     if rows:
         if (shown := shown_student(run.path, record, rows[0])) is not None:
             if other := _made_otherwise(run, shown):
-                _LOG.warning("%s was made with another %s than the search", shown.path, " and ".join(other))
+                _LOG.warning(
+                    "%s was made with something else than the search had (%s)", shown.path, ", ".join(other)
+                )
             return shown.path, "retrained", shown.to_dict()
         epochs = int(rows[0]["epochs"])
     elif (kept := Retraining(None, run.path, epochs).kept(design)) is not None:
         student = FinalStudent(*kept, epochs, 0)
         if not (other := _made_otherwise(run, student)):
             return student.path, "retrained", student.to_dict()
-        _LOG.warning("%s is not taken: it was made with another %s", student.path, " and ".join(other))
+        _LOG.warning(
+            "%s is not taken: it was made with something else than the search had (%s)",
+            student.path,
+            ", ".join(other),
+        )
     if not rows and (found := _of_the_search(run, design)) is not None:
         return found, "search", {"epochs": design.config.training.epochs, "test_accuracy": None}
     check_unchanged(run.path, run.context, "training a student for the export")

@@ -72,7 +72,7 @@ def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
     problems += names + [problem for problem in found if problem.key not in wrong_names]
     wrong = tables.check_options(data, options)
     problems += wrong
-    problems += _combination_problems(right)
+    problems += _combination_problems(right) + _twice(common)
     problems += _file_problems(right, base)
     problems += tables.check_together(tables.with_options(right, options, wrong), base)
     if problems:
@@ -134,12 +134,20 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
         )
     for key, teacher in _teachers(data):
         problems += _teacher_problems(key, teacher, data.get("data") or {})
-    names = [teacher.get("name", DEFAULT_NAME) for _, teacher in _teachers(data)]
-    for key, teacher in _teachers(data):
-        name = teacher.get("name", DEFAULT_NAME)
-        if names.count(name) > 1:
-            problems.append(Problem(f"{key}.name", format_value(name), "a name that no other teacher has"))
     return problems
+
+
+def _twice(data: Mapping[str, Any]) -> list[Problem]:
+    """Names that two teachers have, as they are given: one that is wrong otherwise is not the default one."""
+    single, several = data.get("teacher"), data.get("teachers")
+    given = [("teacher", single)] if single else []
+    given += [(f"teachers[{i}]", each) for i, each in enumerate(several if isinstance(several, list) else ())]
+    names = {key: each.get("name", DEFAULT_NAME) for key, each in given if isinstance(each, Mapping)}
+    return [
+        Problem(f"{key}.name", format_value(name), "a name that no other teacher has")
+        for key, name in names.items()
+        if list(names.values()).count(name) > 1
+    ]
 
 
 def _teachers(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -157,7 +157,8 @@ def _parse(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid Python: {error.msg}") from error
+        line = "" if error.lineno is None else f":{error.lineno}"
+        raise InputError(f"{path}{line}: not valid Python: {error.msg}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as Python: {error}") from error
 

@@ -69,7 +69,10 @@ def schema_problems(cls: type[Any], data: Mapping[str, Any]) -> tuple[list[Probl
             bad.add(path)
     right = copy.deepcopy(dict(data))
     tables = {path for path, error in first if error["type"] == "value_error" and _is_table(cls, path)}
-    for path in sorted(bad - tables - {()}, key=lambda p: [str(part).rjust(9) for part in p], reverse=True):
+    # What is left of a list without one of its values is no list that anybody gave.
+    bad_values = {path[:-1] if _is_item(data, path) else path for path in bad - tables - {()}}
+    bad |= bad_values
+    for path in sorted(bad_values, key=lambda p: [str(part).rjust(9) for part in p], reverse=True):
         _remove(right, path)
     # Rules that join several keys are checked only when each key is right by itself, hence a second
     # look without those that are not. A rule about a key that was removed says nothing.
@@ -289,6 +292,13 @@ def _unwrap(annotation: Any) -> tuple[Any, list[FieldInfo]]:
             annotation = Union[tuple(a for a in get_args(annotation) if a is not type(None))]  # noqa: UP007
         else:
             return annotation, fields
+
+
+def _is_item(data: Any, path: Location) -> bool:
+    """Whether `path` leads to an item of a list that is no table."""
+    for part in path[:-1]:
+        data = data[part]
+    return isinstance(data, list) and not isinstance(data[path[-1]], Mapping)  # type: ignore[call-overload]
 
 
 def _bounds(fields: Sequence[FieldInfo]) -> str:

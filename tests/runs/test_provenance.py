@@ -133,7 +133,7 @@ def test_trainings_made_with_something_else_are_made_again_and_said(run_dir: Pat
     path.write_text(json.dumps({k: v for k, v in kept.items() if k != "seal"}))
     caplog.clear()
     assert naskd.open_run(run_dir).retrain(seeds=2)["designs"] == record["designs"]
-    assert "2 earlier trainings were made with another" in caplog.text
+    assert "2 earlier trainings were made with something else than what is there now (" in caplog.text
     assert "version of naskd" in caplog.text
     assert "split" in caplog.text
     caplog.clear()

@@ -22,6 +22,20 @@ def raises(**_):
     raise OSError("no model server")
 
 
+def nothing(**_):
+    return None
+
+
+class Leaves:
+    def decide(self, trial, curve, ledger):
+        import os
+
+        os._exit(0)
+
+
+for name, made in (("nothing", nothing), ("leaves", Leaves)):
+    if name not in STOPPING_RULES:
+        STOPPING_RULES.register(StoppingCard(name=name, title="", paper="", implementation=made))
 for registry, card in ((SAMPLERS, SamplerCard), (STOPPING_RULES, StoppingCard)):
     if "raises" not in registry:
         registry.register(card(name="raises", title="", paper="", implementation=raises))
@@ -57,7 +71,11 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["modules=['blocks.py','users.py']", "stopping.name=raises"],
             "stopping rule 'raises' cannot be made",
         ),
-        (["warm_start=[{width=65}]"], "warm_start[0]"),
+        (
+            ["modules=['blocks.py','users.py']", "stopping.name=nothing"],
+            "stopping rule 'nothing' returned NoneType; it must return a",
+        ),
+        (["warm_start=[{width=65}]"], "warm_start[0]: width = 65 is not in the space: 4 to 16"),
     ],
 )
 def test_what_check_says_a_search_says_and_makes_nothing(settings: list[str], says: str, study: Path) -> None:
@@ -87,6 +105,29 @@ def test_all_is_said_at_once(study: Path) -> None:
         opening.check(study, settings)
     for part in ("space.py", "empty", "stopping rule 'raises'"):
         assert part in str(caught.value)
+
+
+def test_code_that_leaves_the_process_ends_a_search_with_a_word(study: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("os._exit", lambda status: pytest.fail("nobody was told"))
+    settings = ["modules=['blocks.py','users.py']", "stopping.name=leaves"]
+    said = "stopping rule 'leaves' raised SystemExit: os._exit(0)"
+    with pytest.raises(NaskdError, match=re.escape(said)):
+        naskd.search(study, settings=settings, out=study.parent / "runs" / "a")
+    (study.parent / "space.py").write_text("import os\nos._exit(0)\n")
+    from naskd.cli.app import app
+
+    with pytest.raises(click.exceptions.Exit):
+        app(["check", str(study)], standalone_mode=False)
+    assert "os._exit(0)" in capsys.readouterr().err
+
+
+def test_who_is_no_observer_is_refused(study: Path) -> None:
+    with pytest.raises(InputError, match="observers: got function; each must be a"):
+        naskd.search(study, out=study.parent / "runs" / "a", observers=[print_nothing])
+
+
+def print_nothing(*_: object) -> None:
+    """No observer, though it can be called."""
 
 
 def test_where_no_run_can_be_is_said(study: Path) -> None:

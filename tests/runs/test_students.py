@@ -267,10 +267,10 @@ def test_what_was_made_with_something_else_is_said_or_left(
 
     changed(tiny_run_copy, otherwise)
     assert run.export(0)["origin"] == "retrained"
-    assert f"was made with another {word} than the search" in caplog.text
+    assert f"was made with something else than the search had ({word})" in caplog.text
     changed(tiny_run_copy, lambda record: record.pop("designs"))  # as if it had not come to its end
     assert run.export(0)["origin"] == "search"
-    assert f"is not taken: it was made with another {word}" in caplog.text
+    assert f"is not taken: it was made with something else than the search had ({word})" in caplog.text
 
 
 def test_a_student_that_has_taken_the_place_of_the_one_that_is_shown_is_none(
