@@ -266,3 +266,26 @@ def test_nothing_tells_to_install_what_no_index_has() -> None:
         assert not re.search(r"pip install\s+['\"]?naskd\b", file.read_text()), file
         if file.suffix == ".py":
             assert "naskd[" not in file.read_text(), file
+
+
+# --- where nothing can be written, and nothing is -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"]])
+def test_help_on_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "naskd", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    code = f"import os; os.rmdir({str(tmp_path)!r}); from naskd.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "methods"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: the folder that naskd was started in is gone; change to one that is there\n"

@@ -37,7 +37,8 @@ def build_loggers(names: Sequence[str], *, folder: Path, study: str) -> list[Stu
         study: Its name.
 
     Raises:
-        InputError: See :func:`check_loggers`, or one cannot be made, or is no :class:`~naskd.study.observer.StudyObserver`.
+        InputError: See :func:`check_loggers`; one cannot be made, or is no
+            :class:`~naskd.study.observer.StudyObserver`.
     """
     check_loggers(names)
     folder = Path(os.path.abspath(folder))

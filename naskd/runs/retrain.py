@@ -167,7 +167,8 @@ class Retraining:
         if others:
             parts = dict.fromkeys(part for made in others for part in different_parts(made, self.made_with))
             _LOG.warning(
-                "%d earlier training%s made with something else than what is there now (%s): not counted, and made again",
+                "%d earlier training%s made with something else than what is there now (%s): not counted, and "
+                "made again",
                 len(others),
                 " was" if len(others) == 1 else "s were",
                 ", ".join(parts),

@@ -266,8 +266,9 @@ class Run:
     def export(self, trial: int, format: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
         """Write the student of a trial as one file, and compare it with the original on real images.
 
-        The student is that whose test accuracy is shown, of the first seed of the design's last retraining, else the one
-        that the search has kept. A design of which there is neither is trained now, which is refused where data, split, teacher or code are not the search's.
+        The student is that whose test accuracy is shown, of the first seed of the design's last retraining; else the
+        one that the search has kept. A design of which there is neither is trained now, which is refused where data,
+        split, teacher or code are not the search's.
 
         Args:
             trial: Number.
@@ -275,8 +276,9 @@ class Run:
             path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
 
         Returns:
-            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; `origin`: ``retrained``, ``search``
-            or ``trained``; and ``training``: its ``epochs``, ``test_accuracy``, ``replicate`` (from 1) and ``seed``.
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; `origin`: ``retrained``,
+            ``search`` or ``trained``; and ``training``: its ``epochs``, ``test_accuracy``, ``replicate`` (from 1) and
+            ``seed``.
 
         Raises:
             ExportError: The exported model differs, or a package is missing.

@@ -27,6 +27,7 @@ from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import forget_untrained, known_identity, note_test_images
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
+from naskd.study.stopping import build_stopping
 from naskd.study.storage import (
     JOURNAL_FILE,
     SQLITE_FILE,
@@ -35,7 +36,6 @@ from naskd.study.storage import (
     open_storage,
     told_as_errors,
 )
-from naskd.study.stopping import build_stopping
 from naskd.study.study import Study
 from naskd.trials.jobs import Job
 

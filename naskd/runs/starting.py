@@ -39,7 +39,6 @@ from naskd.study.stopping import build_stopping
 from naskd.study.storage import database_file, is_there, open_storage
 from naskd.trials.teacher_trial import log_trials, try_teachers
 
-
 _LOG = logging.getLogger(__name__)
 
 

@@ -296,9 +296,10 @@ def _unwrap(annotation: Any) -> tuple[Any, list[FieldInfo]]:
 
 def _is_item(data: Any, path: Location) -> bool:
     """Whether `path` leads to an item of a list that is no table."""
-    for part in path[:-1]:
-        data = data[part]
-    return isinstance(data, list) and not isinstance(data[path[-1]], Mapping)  # type: ignore[call-overload]
+    parent = data
+    for part in path:
+        parent, data = data, data[part]
+    return isinstance(parent, list) and not isinstance(data, Mapping)
 
 
 def _bounds(fields: Sequence[FieldInfo]) -> str:

@@ -205,9 +205,7 @@ def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDi
             if name not in parameters:
                 found.append(f"{where}: unknown parameter {name!r}; known: {', '.join(sorted(parameters))}")
             elif not _in_range(parameters[name], value):
-                found.append(
-                    f"{where}: {name} = {value!r} is not in the space: {describe_range(parameters[name])}"
-                )
+                found.append(f"{where}: {name} = {value!r} is outside {describe_range(parameters[name])}")
         if not found:
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
             study.enqueue_trial(dict(given))

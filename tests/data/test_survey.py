@@ -257,7 +257,7 @@ def test_copies_within_one_root_are_counted_where_splits_part_them(tmp_path, ima
         "in two classes": 1,
     }
     assert warned(survey, "validation images are also training images")
-    assert warned(survey, "1 images are in more than one class")
+    assert warned(survey, "1 image is in more than one class")
 
 
 # Damage

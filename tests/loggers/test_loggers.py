@@ -139,7 +139,7 @@ def _raises(folder, study):
         (_raises, "RuntimeError: boom$"),
         (_leaves, "SystemExit: 0$"),
         (lambda: None, "TypeError: "),
-        (lambda folder, study: open(folder / "no" / "file"), "FileNotFoundError: "),
+        (lambda folder, study: (folder / "no" / "file").touch(), "FileNotFoundError: "),
     ],
 )
 def test_a_logger_that_cannot_be_made_is_one_line(make, says, tmp_path, monkeypatch):

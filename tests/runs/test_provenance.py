@@ -106,7 +106,9 @@ def test_other_test_images_are_said_by_all_and_refused_by_a_retraining(run_dir: 
     assert naskd.open_run(run_dir).retrain()["warnings"] == []
 
 
-def test_runs_that_did_not_note_the_test_images_go_on_and_note_them(run_dir: Path, monkeypatch, caplog) -> None:
+def test_runs_that_did_not_note_the_test_images_go_on_and_note_them(
+    run_dir: Path, monkeypatch, caplog
+) -> None:
     monkeypatch.setattr("naskd.runs.provenance.TEST_HASH", "unknown")
     assert naskd.open_run(run_dir).retrain()["designs"]
     assert "does not say which test images were there" in caplog.text

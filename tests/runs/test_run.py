@@ -52,6 +52,15 @@ def test_a_search_leaves_a_run_directory_that_opens(tiny_run: Path):
     assert not [name for name in _files(tiny_run) if "partial" in name]
 
 
+@pytest.mark.parametrize("content", ["{}", '{"name": "tiny"}', "[]", "null", ""])
+def test_a_study_file_that_says_no_study_is_damaged(content: str, tiny_run_copy: Path):
+    (tiny_run_copy / "study.json").write_text(content)
+    with pytest.raises(
+        DamagedError, match=r"study\.json is damaged: .*naskd search STUDY\.toml writes it anew"
+    ):
+        naskd.open_run(tiny_run_copy)
+
+
 def test_resuming_a_finished_search_trains_nothing(study_of: Path, tiny_run_copy: Path):
     before = naskd.open_run(tiny_run_copy).trials()
     run = naskd.search(study_of, out=tiny_run_copy)

@@ -1,12 +1,15 @@
 """What can be known is looked at before a search begins, by `check` too; a bad start binds nothing."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from projects import SPACE, project
+from typer.testing import CliRunner
 
 import naskd
+from naskd.cli import app
 from naskd.runs import opening
 from naskd.spec.errors import InputError, NaskdError, RunError
 from naskd.study.storage import JOURNAL_FILE
@@ -75,7 +78,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["modules=['blocks.py','users.py']", "stopping.name=nothing"],
             "stopping rule 'nothing' returned NoneType; it must return a",
         ),
-        (["warm_start=[{width=65}]"], "warm_start[0]: width = 65 is not in the space: 4 to 16"),
+        (["warm_start=[{width=65}]"], "warm_start[0]: width = 65 is outside 4 to 16"),
     ],
 )
 def test_what_check_says_a_search_says_and_makes_nothing(settings: list[str], says: str, study: Path) -> None:
@@ -107,18 +110,16 @@ def test_all_is_said_at_once(study: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_code_that_leaves_the_process_ends_a_search_with_a_word(study: Path, monkeypatch, capsys) -> None:
+def test_code_that_leaves_the_process_ends_a_search_with_a_word(study: Path, monkeypatch) -> None:
     monkeypatch.setattr("os._exit", lambda status: pytest.fail("nobody was told"))
     settings = ["modules=['blocks.py','users.py']", "stopping.name=leaves"]
     said = "stopping rule 'leaves' raised SystemExit: os._exit(0)"
     with pytest.raises(NaskdError, match=re.escape(said)):
         naskd.search(study, settings=settings, out=study.parent / "runs" / "a")
-    (study.parent / "space.py").write_text("import os\nos._exit(0)\n")
-    from naskd.cli.app import app
-
-    with pytest.raises(click.exceptions.Exit):
-        app(["check", str(study)], standalone_mode=False)
-    assert "os._exit(0)" in capsys.readouterr().err
+    (study.parent / "blocks.py").write_text("import os\nos._exit(0)\n")
+    done = CliRunner().invoke(app, ["check", str(study)], prog_name="naskd")
+    assert done.exit_code != 0
+    assert "os._exit(0)" in done.stderr
 
 
 def test_who_is_no_observer_is_refused(study: Path) -> None:

@@ -592,3 +592,31 @@ def test_a_network_that_nobody_can_build_is_refused(folder, keys, key, allowed):
     (problem,) = caught.value.problems
     assert problem.key == f"teacher.architecture.stages[0].{key}"
     assert allowed in problem.allowed
+
+
+# --- one mistake is told once ---------------------------------------------------------------------------------------
+
+FOREIGN = "[teacher]\ntorchvision = 'resnet18'\n"
+
+
+@pytest.mark.parametrize("std", ["[0.0, 0.5, 0.5]", "[0.5, 'a', 0.5]", "[0.5, 0.5, -1]"])
+def test_a_list_with_one_wrong_value_is_wrong_once(folder: Path, std: str) -> None:
+    text = GOOD + FOREIGN + f"mean = [0.5, 0.5, 0.5]\nstd = {std}\n"
+    (key,) = problems(folder, text)
+    assert key.startswith("teacher.std[")
+
+
+def test_a_wrong_name_of_a_teacher_is_no_name_of_another(folder: Path) -> None:
+    more = "[[teachers]]\ntorchvision = 'resnet18'\nname = {}\n"
+    assert set(problems(folder, GOOD + FOREIGN + more.format("'a b'"))) == {"teachers[0].name"}
+    both = more.format("'a b'") + more.format("'two'") + more.format("'two'")
+    assert set(problems(folder, GOOD + FOREIGN + both)) == {f"teachers[{i}].name" for i in range(3)}
+    assert set(problems(folder, GOOD + FOREIGN + more.format("'teacher'"))) == {
+        "teacher.name",
+        "teachers[0].name",
+    }
+
+
+def test_a_file_that_no_line_of_is_wrong_names_none(folder: Path) -> None:
+    (folder / "space.py").write_bytes(b"def joint(trial): ...\n\0")
+    assert "None" not in problems(folder, GOOD)["space"]

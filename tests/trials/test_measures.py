@@ -116,7 +116,9 @@ def test_an_objective_that_fails_fails_its_trial_by_name(context, function, chan
 def test_what_is_no_real_number_is_no_value(value) -> None:
     for known in ("before", "after"):
         given = card("energy", lambda _: value, known, reference=lambda _: value)
-        with pytest.raises(ObjectiveError, match=r"objective energy: it returned .*; it must return a real number"):
+        with pytest.raises(
+            ObjectiveError, match=r"objective energy: it returned .*; it must return a real number"
+        ):
             objective_value(given, None)
         with pytest.raises(ObjectiveError, match="objective energy: it returned"):
             reference_value(given, None)
@@ -131,7 +133,7 @@ def test_numbers_of_all_kinds_are_values(value) -> None:
 
 
 def test_a_reference_that_raises_is_one_line() -> None:
-    with pytest.raises(ObjectiveError, match="^objective energy: ZeroDivisionError: division by zero$"):
+    with pytest.raises(ObjectiveError, match=r"^objective energy: ZeroDivisionError: division by zero$"):
         reference_value(card(reference=lambda _: 1 / 0), None)
 
 
