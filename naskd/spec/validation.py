@@ -296,10 +296,10 @@ def _unwrap(annotation: Any) -> tuple[Any, list[FieldInfo]]:
 
 def _is_item(data: Any, path: Location) -> bool:
     """Whether `path` leads to an item of a list that is no table."""
-    parent = data
-    for part in path:
-        parent, data = data, data[part]
-    return isinstance(parent, list) and not isinstance(data, Mapping)
+    for part in path[:-1]:
+        data = data[part]
+    last: Any = path[-1]
+    return isinstance(data, list) and not isinstance(data[last], Mapping)
 
 
 def _bounds(fields: Sequence[FieldInfo]) -> str:
