@@ -59,6 +59,10 @@ function tile(name, value, more) {
     more ? h("div", { class: "more" }, more) : null,
   );
 }
+// A student may also have more MACs than a small teacher.
+function times(fewer) {
+  return fewer >= 1 ? `${short(fewer)}× fewer` : `${short(1 / fewer)}× more`;
+}
 function smallestLikeTeacher() {
   const r = data.retrained;
   if (!r || !ok(r.teacher_test_accuracy) || !ok(r.teacher_test_standard_error)) return null;
@@ -105,9 +109,7 @@ function head() {
           "As good as the teacher",
           count(like.found.macs),
           `MACs, trial ${like.found.number}, test ${percent(tests.get(like.found.number)?.test_accuracy_mean)}` +
-            (teacher && positive(teacher.macs)
-              ? `, ${short(teacher.macs / like.found.macs)}× fewer MACs`
-              : ""),
+            (teacher && positive(teacher.macs) ? `, ${times(teacher.macs / like.found.macs)} MACs` : ""),
         )
       : null,
     ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), `of ${volumeOf()}`) : null,

@@ -91,6 +91,11 @@ def _verdict(retrained: Mapping[str, Any]) -> list[Text]:
     return [
         Text(
             f"Trial {match['number']} is the cheapest within one standard error of the teacher ({error}): "
-            f"{count(match['macs'])} MACs, {match['times_cheaper']:.3g} times fewer."
+            f"{count(match['macs'])} MACs, {_times(match['times_cheaper'])}."
         )
     ]
+
+
+def _times(fewer: float) -> str:
+    """A student may also have more MACs than a small teacher."""
+    return f"{fewer:.3g} times fewer" if fewer >= 1 else f"{1 / fewer:.3g} times more"

@@ -274,7 +274,7 @@ function retrainedSection() {
     ? like.found
       ? `The smallest student whose mean is within one standard error of the teacher ${error} is trial ${like.found.number}: ${count(like.found.macs)} MACs` +
         (teacher && positive(teacher.macs)
-          ? `, ${short(teacher.macs / like.found.macs)}× fewer than the teacher.`
+          ? `, ${times(teacher.macs / like.found.macs)} than the teacher.`
           : ".")
       : like.atChance
         ? "The teacher is no better than chance on the test images: nothing is compared with it."
