@@ -53,6 +53,7 @@ ROOMS = {
     "schemes": "Who trains together, and who supervises whom",
     "training": "The training loop",
     "trials": "One trial",
+    "tables": "Recorded trainings, for questions of search",
     "executors": "Who runs the trials",
     "study": "Proposals, the ledger and admission",
     "loggers": "Who follows a search",

@@ -21,13 +21,14 @@ from harness.made_up import eight, made_up_facts, made_up_study, of_design
 from harness.results import Row, say
 from harness.setting import open_study
 from harness.spread import header, middle
-from naskd.executors.local.replay import Recorded, ReplayExecutor
+from naskd.executors.local.replay import ReplayExecutor
 from naskd.spec.clock import FakeClock
 from naskd.spec.design import TrialConfig
 from naskd.spec.study import BudgetSpec, StudySpec
 from naskd.study.leases import RENEW_SECONDS, owner_id
 from naskd.study.storage import one_sync, open_storage
 from naskd.study.study import Study
+from naskd.tables import Recorded
 from naskd.trials.jobs import Decision, Job, TrialResult
 
 TRIAL_SECONDS = 60.0

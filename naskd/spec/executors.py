@@ -85,8 +85,14 @@ def _check_ray(given: Mapping[str, Any], _: Path) -> list[Problem]:
 
 
 def _check_replay(given: Mapping[str, Any], base: Path) -> list[Problem]:
-    table = given.get("table")
-    return [] if table is None else missing_file("table", str(table).rpartition(":")[0], base)
+    table = str(given.get("table") or "")
+    if ":" in table:
+        return missing_file("table", table.rpartition(":")[0], base)
+    if table and not (base / table).is_dir():
+        return [
+            Problem("table", format_value(table), "a folder that is there, or 'path/to/file.py:function'")
+        ]
+    return []
 
 
 EXECUTORS.register(
@@ -161,8 +167,9 @@ EXECUTORS.register(
         options={
             "table": Option(
                 None,
-                "'path/to/file.py:function', relative to the study file; the function returns a RecordedTable",
-                pattern=r".+\.py:[A-Za-z_]\w*",
+                "folder of a recorded table, relative to the study file; or 'path/to/file.py:function', which returns "
+                "a RecordedTable",
+                pattern=r".+\.py:[A-Za-z_]\w*|[^:]+",
                 kind=str,
                 required=True,
             ),

@@ -16,7 +16,7 @@ def wide(trial):
     return TrialConfig(ArchitectureSpec(stem_width=4, stages=(StageSpec("basic", 1, width),)))
 """
 TABLE = """
-from naskd.executors.local.replay import Recorded, RecordedTable
+from naskd.tables import Recorded, RecordedTable
 from naskd.spec.design import Cost
 
 def cost(config):

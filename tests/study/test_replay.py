@@ -6,7 +6,7 @@ import pytest
 from fake_world import IDENTITY, REFERENCE, FakeWorld, make_spec, plain, student
 from optuna.storages import InMemoryStorage
 
-from naskd.executors.local.replay import Recorded, ReplayExecutor, ReplayFacts
+from naskd.executors.local.replay import ReplayExecutor, ReplayFacts
 from naskd.spec.clock import FakeClock
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, RunError
@@ -15,6 +15,7 @@ from naskd.study.observer import StudyObserver
 from naskd.study.record import run_record
 from naskd.study.stopping import NeverStop
 from naskd.study.study import Study
+from naskd.tables import Recorded
 from naskd.trials.jobs import Decision
 
 COST = FakeWorld().design_cost

@@ -4,41 +4,22 @@ For studies of samplers and stopping rules: what a thousand trainings have shown
 """
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from naskd.executors.attempts import POLL_SECONDS
 from naskd.spec.clock import FakeClock
-from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.design import Cost, TrialConfig, content_id
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import file_content_id, load_function
-from naskd.trials.facts import World
+from naskd.tables.files import TABLE_FILES, read_table
+from naskd.tables.recorded import Recorded, RecordedTable, Trainings, found_in
+from naskd.trials.facts import TrainingMacs, World
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a training was, or would be.
-
-    Args:
-        curve: One mapping for each epoch, in order: ``val_accuracy``, losses; at least one.
-        metrics: As of the end: all objectives of the study.
-        train_macs: Of the whole training; a part of it costs its share.
-        epoch_seconds: That an epoch takes.
-    """
-
-    curve: tuple[Mapping[str, float], ...]
-    metrics: Mapping[str, float]
-    train_macs: int = 0
-    epoch_seconds: float = 1.0
-
-
-Table = Callable[[TrialConfig], Recorded] | Mapping[str, Recorded]
-"""Of designs, or by their ``config_id``."""
 
 
 class ReplayFacts:
@@ -46,18 +27,24 @@ class ReplayFacts:
 
     Args:
         cost: Of a design.
+        table: What was recorded.
         in_channels, resolution, n_classes: Of the images; see :class:`~naskd.trials.measures.Measured`.
+        n_val: Images that accuracies were measured on; 0 where that is not known.
     """
 
     def __init__(
         self,
         cost: Callable[[TrialConfig], Cost],
+        table: Trainings | None = None,
         *,
         in_channels: int = 3,
         resolution: int = 32,
         n_classes: int = 10,
+        n_val: int = 0,
     ) -> None:
         self.design_cost = cost
+        self.n_val = n_val
+        self._table = table if table is not None else {}
         self._shape = (in_channels, resolution, n_classes)
 
     def measured(self, config: TrialConfig) -> Measured:
@@ -67,6 +54,14 @@ class ReplayFacts:
     def design_problems(self, config: TrialConfig) -> list[str]:
         """None: the table has its design."""
         return []
+
+    def training_macs(self, config: TrialConfig) -> TrainingMacs:
+        """As recorded; 0 of a design that is not there."""
+        recorded = found_in(self._table, config)
+        if recorded is None:
+            return TrainingMacs(0.0)
+        shared = {name: float(macs) for epoch in recorded.shared for name, macs in epoch.items()}
+        return TrainingMacs(float(recorded.train_macs), shared)
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """None: what was trained had its teacher."""
@@ -90,6 +85,7 @@ class _Training:
     job: Job = field(compare=False)
     recorded: Recorded = field(compare=False)
     epoch: int = field(default=0, compare=False)
+    first_paid: int = field(default=0, compare=False)
 
     def result(self, status: Literal["complete", "stopped"]) -> TrialResult:
         recorded, epochs = self.recorded, len(self.recorded.curve)
@@ -105,7 +101,7 @@ class _Training:
             metrics,
             curve,
             train_macs=spent,
-            spent_macs=spent,
+            spent_macs=spent + self.first_paid,
             wall_seconds=recorded.epoch_seconds * self.epoch,
         )
 
@@ -122,13 +118,14 @@ class ReplayExecutor:
         workers: Trainings at once, at least 1.
     """
 
-    def __init__(self, table: Table, clock: FakeClock, workers: int = 1) -> None:
+    def __init__(self, table: Trainings, clock: FakeClock, workers: int = 1) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; allowed: at least 1")
         self._table = table
         self._clock = clock
         self._workers = workers
         self._asked = 0
+        self._made: set[str] = set()
 
     def run(self, source: TrialSource) -> None:
         """See :class:`~naskd.executors.Executor`.
@@ -159,20 +156,16 @@ class ReplayExecutor:
 
     def _look_up(self, job: Job) -> Recorded:
         assert job.config is not None
-        if callable(self._table):
-            return self._table(job.config)
-        try:
-            return self._table[job.config.config_id]
-        except KeyError:
-            raise RunError(
-                f"the table has no design {job.config.config_id}, which trial {job.job_id} wants"
-            ) from None
+        if (recorded := found_in(self._table, job.config)) is None:
+            raise RunError(f"the table has no design {job.config.config_id}, which trial {job.job_id} wants")
+        return recorded
 
     def _next_epoch(self, source: TrialSource, running: list[_Training]) -> None:
         """Go on to the end of the epoch that ends first."""
         training = heapq.heappop(running)
         self._clock.advance_to(training.at)
         training.epoch += 1
+        self._pay(training)
         job, curve = training.job, training.recorded.curve
         decision = source.report(job, training.epoch, {"epoch": training.epoch, **curve[training.epoch - 1]})
         if decision is Decision.STOP:
@@ -183,24 +176,13 @@ class ReplayExecutor:
             training.at = self._clock.monotonic() + training.recorded.epoch_seconds
             heapq.heappush(running, training)
 
-
-@dataclass(frozen=True)
-class RecordedTable:
-    """Trainings that were recorded, as the function returns it that ``execution.table`` names.
-
-    Args:
-        trainings: Of designs, or by their ``config_id``.
-        cost: Of a design's deployed network.
-        in_channels, resolution, n_classes: Of the images that were trained on.
-        n_train: How many there were.
-    """
-
-    trainings: Table
-    cost: Callable[[TrialConfig], Cost]
-    in_channels: int = 3
-    resolution: int = 32
-    n_classes: int = 10
-    n_train: int = 1
+    def _pay(self, training: _Training) -> None:
+        """What the epoch needs and nobody has had made."""
+        shared = training.recorded.shared
+        for name, macs in shared[training.epoch - 1].items() if training.epoch <= len(shared) else ():
+            if name not in self._made:
+                self._made.add(name)
+                training.first_paid += macs
 
 
 def recorded_world(spec: StudySpec) -> World:
@@ -209,18 +191,12 @@ def recorded_world(spec: StudySpec) -> World:
     Raises:
         InputError: The file or the function is not there, or it returns something else.
     """
-    reference = str(spec.execution.option("table"))
-    table = load_function(reference, spec.base)()
-    if not isinstance(table, RecordedTable):
-        raise InputError(
-            f"execution.table {reference!r} returns {type(table).__name__}; wanted a RecordedTable"
-        )
+    table, content = _table(spec)
     clock = FakeClock()
     executor = ReplayExecutor(table.trainings, clock, int(spec.execution.option("workers")))
-    shape = {"in_channels": table.in_channels, "resolution": table.resolution, "n_classes": table.n_classes}
-    content = file_content_id(spec.resolve(reference.rpartition(":")[0]))
+    shape = {name: getattr(table, name) for name in ("in_channels", "resolution", "n_classes", "n_val")}
     return World(
-        ReplayFacts(table.cost, **shape),
+        ReplayFacts(table.cost, table.trainings, **shape),
         table.n_classes,
         table.n_train,
         content,
@@ -228,3 +204,18 @@ def recorded_world(spec: StudySpec) -> World:
         clock,
         executor.run,
     )
+
+
+def _table(spec: StudySpec) -> tuple[RecordedTable, str]:
+    """The table that a study names, and what names its content."""
+    reference = str(spec.execution.option("table"))
+    if ":" not in reference:
+        folder = spec.resolve(reference)
+        table = read_table(folder).recorded(spec.seed)
+        return table, content_id([file_content_id(folder / name) for name in TABLE_FILES])
+    table = load_function(reference, spec.base)()
+    if not isinstance(table, RecordedTable):
+        raise InputError(
+            f"execution.table {reference!r} returns {type(table).__name__}; wanted a RecordedTable"
+        )
+    return table, file_content_id(spec.resolve(reference.rpartition(":")[0]))

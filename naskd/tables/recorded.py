@@ -1,0 +1,56 @@
+"""Trainings that were recorded, as a replay looks them up."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from naskd.spec.design import Cost, TrialConfig
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a training was, or would be.
+
+    Args:
+        curve: One mapping for each epoch, in order: ``val_accuracy``, losses; at least one.
+        metrics: As of the end: all objectives of the study.
+        train_macs: Of the whole training; a part of it costs its share.
+        epoch_seconds: That an epoch takes.
+        shared: For each epoch, what must be made before it, once for all trainings: multiply-accumulates by name.
+            Whoever comes first pays. Fewer entries than epochs: later ones need nothing more.
+    """
+
+    curve: tuple[Mapping[str, float], ...]
+    metrics: Mapping[str, float]
+    train_macs: int = 0
+    epoch_seconds: float = 1.0
+    shared: tuple[Mapping[str, int], ...] = ()
+
+
+Trainings = Callable[[TrialConfig], Recorded | None] | Mapping[str, Recorded]
+"""Of designs, or by their ``config_id``."""
+
+
+def found_in(trainings: Trainings, config: TrialConfig) -> Recorded | None:
+    """The training of a design; None where there is none."""
+    return trainings(config) if callable(trainings) else trainings.get(config.config_id)
+
+
+@dataclass(frozen=True)
+class RecordedTable:
+    """Trainings that were recorded, as the function returns it that ``execution.table`` names.
+
+    Args:
+        trainings: Of designs, or by their ``config_id``.
+        cost: Of a design's deployed network.
+        in_channels, resolution, n_classes: Of the images that were trained on.
+        n_train: How many there were.
+        n_val: How many accuracies were measured on; 0 where that is not known.
+    """
+
+    trainings: Trainings
+    cost: Callable[[TrialConfig], Cost]
+    in_channels: int = 3
+    resolution: int = 32
+    n_classes: int = 10
+    n_train: int = 1
+    n_val: int = 0
