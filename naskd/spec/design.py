@@ -7,6 +7,7 @@ never travels further than the line that wrote it.
 import hashlib
 import json
 from dataclasses import field, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -257,7 +258,7 @@ class TrialConfig:
     distillation: DistillationSpec = field(default_factory=DistillationSpec)
     training: TrainingSpec = field(default_factory=TrainingSpec)
 
-    @property
+    @cached_property
     def config_id(self) -> str:
         """Twelve hexadecimal digits that name the design; equal designs have equal names.
 

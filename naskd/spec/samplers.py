@@ -19,6 +19,7 @@ class SamplerCard:
         implementation: ``"module:function"``, or what is called: with ``seed`` (in [0, 2^32)) and the options by name;
             it returns an ``optuna.samplers.BaseSampler`` for several objectives.
         options: Settings, keys of a study's ``[sampler]``.
+        needs_known_costs: Whether all objectives beside accuracy must be known before training.
     """
 
     name: str
@@ -26,6 +27,7 @@ class SamplerCard:
     paper: str
     implementation: str | Callable[..., Any]
     options: Mapping[str, Option] = field(default_factory=dict)
+    needs_known_costs: bool = False
 
 
 SAMPLERS: Registry[SamplerCard] = Registry("sampler")
@@ -73,6 +75,18 @@ SAMPLERS.register(
         paper="Daulton, Balandat, Bakshy: Differentiable expected hypervolume improvement. NeurIPS 2020, "
         "arXiv 2006.05078",
         implementation="naskd.study.samplers:gp",
+        options={"startup_trials": _STARTUP},
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="ehvi",
+        title="most expected hypervolume for the training it takes; costs are computed",
+        paper="Emmerich, Giannakoglou, Naujoks: Single- and multiobjective evolutionary optimization assisted by "
+        "Gaussian random field metamodels. IEEE TEVC 2006; Lee, Perrone, Archambeau, Seeger: Cost-aware Bayesian "
+        "optimization. 2020, arXiv 2003.10870",
+        implementation="naskd.study.samplers:ehvi",
+        needs_known_costs=True,
         options={"startup_trials": _STARTUP},
     )
 )

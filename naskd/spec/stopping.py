@@ -19,6 +19,7 @@ class StoppingCard:
         implementation: ``"module:Class"``, or what is called: with the options by name; it returns a
             :class:`~naskd.study.stopping.StoppingRule`.
         options: Settings, keys of a study's ``[stopping]``.
+        needs_known_costs: Whether all objectives beside accuracy must be known before training.
     """
 
     name: str
@@ -26,6 +27,7 @@ class StoppingCard:
     paper: str
     implementation: str | Callable[..., Any]
     options: Mapping[str, Option] = field(default_factory=dict)
+    needs_known_costs: bool = False
 
 
 STOPPING_RULES: Registry[StoppingCard] = Registry("stopping rule")
@@ -36,5 +38,33 @@ STOPPING_RULES.register(
         title="every trial is trained to its end",
         paper="",
         implementation="naskd.study.stopping:NeverStop",
+    )
+)
+STOPPING_RULES.register(
+    StoppingCard(
+        name="front",
+        title="stops what will hardly be on the front at its cost, by the study's own curves",
+        paper="",
+        implementation="naskd.study.rules.front:FrontRule",
+        needs_known_costs=True,
+        options={
+            "risk": Option(
+                0.05, "a trial is stopped when it is less probable to be on the front", above=0.0, high=0.5
+            ),
+            "min_epochs": Option(1, "no trial is stopped before", low=1),
+        },
+    )
+)
+STOPPING_RULES.register(
+    StoppingCard(
+        name="mo_asha",
+        title="asynchronous successive halving for several objectives",
+        paper="Schmucker, Donini, Zafar, Salinas, Archambeau: Multi-objective asynchronous successive halving. 2021, "
+        "arXiv 2106.12639",
+        implementation="naskd.study.rules.mo_asha:MoAshaRule",
+        options={
+            "min_epochs": Option(1, "epoch of the first rung", low=1),
+            "reduction": Option(3, "of this many trials that reach a rung, one goes on", low=2),
+        },
     )
 )

@@ -12,8 +12,11 @@ from typing import Any
 
 from naskd.spec.datasets import DataSpec
 from naskd.spec.loggers import LOGGERS
+from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.registry import imported
+from naskd.spec.samplers import SAMPLERS, SamplerCard
+from naskd.spec.stopping import STOPPING_RULES, StoppingCard
 from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
 from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec, normalisation_problems
 from naskd.spec.validation import (
@@ -194,7 +197,27 @@ def spec_problems(spec: StudySpec) -> list[str]:
             found += option_problems(teacher.card.options, teacher.options, method)
     named = {**tables, "teachers": [fields for _, fields in teachers]}
     found += map(str, name_problems(named))
-    return found or [str(problem) for problem in check_together(tables, spec.base)]
+    found = found or [str(problem) for problem in check_together(tables, spec.base)]
+    return found or _unpriced(spec)
+
+
+def _unpriced(spec: StudySpec) -> list[str]:
+    """Objectives that a sampler or a stopping rule must know before training, and does not."""
+    late = [
+        name
+        for name in spec.objectives
+        if name in OBJECTIVES and name != ACCURACY and OBJECTIVES[name].known != "before"
+    ]
+    cards: list[tuple[str, SamplerCard | StoppingCard]] = [
+        ("sampler", SAMPLERS[spec.sampler.name]),
+        ("stopping", STOPPING_RULES[spec.stopping.name]),
+    ]
+    return [
+        f"{table}.name = {card.name!r} needs objectives that are known before training; {', '.join(late)} is known "
+        "after it: choose another"
+        for table, card in cards
+        if late and card.needs_known_costs
+    ]
 
 
 def with_options(data: Mapping[str, Any], options: Given, wrong: Sequence[Problem]) -> dict[str, Any]:

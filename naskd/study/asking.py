@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from naskd.spec.clock import Clock
@@ -18,6 +19,7 @@ from naskd.study.drivers import Drivers
 from naskd.study.ledger import Design, Ledger
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.samplers import build_sampler, raise_of_sampler
+from naskd.study.search_view import Informed, SearchView
 from naskd.study.shared_networks import SharedNetworks
 from naskd.study.space import Space
 from naskd.study.stalls import RandomDesigns, Stall
@@ -36,6 +38,7 @@ class Asking:
         ledger, drivers, networks: Of the study.
         clock: Of this host.
         looked: Called after a design was turned away.
+        view: Of the study, for samplers that want one.
 
     Attributes:
         stop_reason: Why the space has nothing more to give; empty while it may have.
@@ -53,6 +56,7 @@ class Asking:
         networks: SharedNetworks,
         clock: Clock,
         looked: Callable[[], None],
+        view: SearchView,
     ) -> None:
         self.spec = spec
         self.space = space
@@ -69,7 +73,14 @@ class Asking:
         self._stall = Stall()
         self._random = RandomDesigns(spec, space, facts, ledger, drivers)
         self._sampler_from: int | None = len(ledger.trials())
-        self._sampler = study.sampler = build_sampler(spec.sampler, spec.seed, self._sampler_from)
+        self._view = view
+        self._sampler = study.sampler = self._new_sampler(self._sampler_from)
+
+    def _new_sampler(self, n_trials: int) -> BaseSampler:
+        sampler = build_sampler(self.spec.sampler, self.spec.seed, n_trials)
+        if isinstance(sampler, Informed):
+            sampler.attach(self._view)
+        return sampler
 
     def propose(self) -> Job | None:
         """One proposal of the sampler: a job, or None when it was turned away or has to wait.
@@ -130,8 +141,7 @@ class Asking:
         began = self._clock.monotonic()
         if self._sampler_from is not None and self._sampler_from != trial.number:
             # Drivers that begin together would propose the same: the first own number is nobody else's.
-            self._sampler = build_sampler(self.spec.sampler, self.spec.seed, trial.number)
-            self._study.sampler = self._sampler
+            self._sampler = self._study.sampler = self._new_sampler(trial.number)
         self._sampler_from = None
         self._drivers.heartbeats.sign(trial)
         config, reason = self._design(trial)

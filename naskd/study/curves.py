@@ -1,10 +1,11 @@
 """What trainings have reported so far, epoch by epoch, whoever trains them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.objectives import Objective
 from naskd.study.drivers import Drivers
 from naskd.study.ledger import Ledger, reported_epochs
 from naskd.study.stopping import Curve, TrialView
@@ -21,11 +22,21 @@ class Curves:
     Args:
         ledger: In which the epochs of running trials are noted.
         drivers: Who knows which of them are still to give a result.
+        objectives: Of the study.
+        known: What is known of a design before training, by name of the objective or cost.
     """
 
-    def __init__(self, ledger: Ledger, drivers: Drivers) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        drivers: Drivers,
+        objectives: Sequence[Objective],
+        known: Callable[[TrialConfig], Mapping[str, float]],
+    ) -> None:
+        self.objectives = tuple(objectives)
         self._ledger = ledger
         self._drivers = drivers
+        self._known = known
         self._own: dict[int, tuple[Job, Epochs]] = {}
         self._finished: dict[int, TrialView | None] = {}
 
@@ -74,20 +85,17 @@ class Curves:
                 and self._drivers.is_wanted(trial)
             ):
                 epochs = self._noted(trial, self._ledger.trials())
-                views[number] = TrialView(
-                    number,
-                    TrialConfig.from_dict(attrs["config"]),
-                    attrs["seed"],
-                    "running",
-                    _curve(epochs),
-                )
+                config = TrialConfig.from_dict(attrs["config"])
+                views[number] = self._view(number, config, attrs["seed"], epochs)
         return [views[number] for number in sorted(views)]
 
-    @staticmethod
-    def _running(number: int, job: Job, epochs: Epochs, until: int | None = None) -> TrialView:
+    def _running(self, number: int, job: Job, epochs: Epochs, until: int | None = None) -> TrialView:
         assert job.config is not None
-        known = epochs if until is None else {e: m for e, m in epochs.items() if e <= until}
-        return TrialView(number, job.config, job.seed, "running", _curve(known))
+        done = epochs if until is None else {e: m for e, m in epochs.items() if e <= until}
+        return self._view(number, job.config, job.seed, done)
+
+    def _view(self, number: int, config: TrialConfig, seed: int, epochs: Epochs) -> TrialView:
+        return TrialView(number, config, seed, "running", _curve(epochs), self._known(config))
 
     def _noted(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Epochs:
         """Epochs of a training, those before it was interrupted included."""

@@ -101,13 +101,15 @@ def run_record(
     teachers = [
         {"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"
     ]  # once nameless
+    train_macs = sum(t["spent_macs"] for t in trials) + shared_macs
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "study": study.study_name,
         "objectives": [axis.describe() for axis in axes],
         "reference_point": reference_point,
         "hypervolume": front_volume(points, axes, reference_point),
-        "train_macs": sum(t["spent_macs"] for t in trials) + shared_macs,
+        "train_macs": train_macs,
+        "train_macs_with_teachers": train_macs + sum(t.get("spent_macs", 0) for t in teachers),
         "bank": _bank(trials),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,

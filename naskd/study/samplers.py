@@ -66,6 +66,18 @@ def random(seed: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
+def ehvi(seed: int, startup_trials: int = 10) -> BaseSampler:
+    """Expected hypervolume for the training it takes; see :mod:`naskd.study.sampling.ehvi`.
+
+    Args:
+        seed: In [0, 2^32).
+        startup_trials: Finished trainings before the model speaks, at least 1.
+    """
+    from naskd.study.sampling.ehvi import EhviSampler
+
+    return EhviSampler(seed, startup_trials)
+
+
 def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSampler:
     """The sampler of a study.
 

@@ -97,7 +97,7 @@ class Standing:
             waiting_for: See :class:`Snapshot`.
             jobs: That run here, `job` among them.
         """
-        ledger, fraction = self._ledger, self._fraction(elapsed)
+        ledger, fraction = self._ledger, self.fraction(elapsed)
         volume, best = self._measures()
         return Snapshot(
             complete=ledger.complete,
@@ -128,7 +128,7 @@ class Standing:
             self._known = (len(points), found, best)
         return self._known[1:]
 
-    def _fraction(self, elapsed: float) -> float:
+    def fraction(self, elapsed: float) -> float:
         """Of the budget that is spent, at most 1."""
         parts = (
             (self._ledger.trained, self._budget.trials),

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.objectives import Objective
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StoppingSpec
 from naskd.trials.jobs import Decision
@@ -24,7 +25,8 @@ class TrialView:
         seed: Of the training.
         status: ``running``, or how it ended.
         curve: So far. Of another driver's trial that runs, as of a few seconds ago.
-        metrics: Of a finished one: objectives and costs by name, as of its end; empty while it runs.
+        metrics: Objectives and costs by name: of a finished one as of its end, of a running one those that are known
+            before training.
         train_macs: Of a finished one, as for ``TrialResult``.
     """
 
@@ -41,12 +43,21 @@ class LedgerView(Protocol):
     """All trainings of a study, those of other drivers too; for reading."""
 
     @property
+    def objectives(self) -> Sequence[Objective]:
+        """Of the study, in its order."""
+
+    @property
     def finished(self) -> Sequence[TrialView]:
         """Complete, failed and stopped ones, in the order in which this driver heard of their ends."""
 
     @property
     def running(self) -> Sequence[TrialView]:
         """By number; the one that is decided about is among them."""
+
+
+def costs_of(objectives: Sequence[Objective]) -> list[Objective]:
+    """Objectives that are known before training."""
+    return [objective for objective in objectives if objective.known == "before"]
 
 
 class StoppingRule(Protocol):

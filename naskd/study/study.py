@@ -10,9 +10,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from naskd.spec.clock import Clock, SystemClock
+from naskd.spec.design import TrialConfig
 from naskd.spec.errors import RunError
 from naskd.spec.interrupts import unbroken
 from naskd.spec.objectives import OBJECTIVES, Objective
+from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study.admission import design_today
 from naskd.study.asking import Asking
@@ -23,6 +25,8 @@ from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger
 from naskd.study.observer import Observers, StudyObserver
 from naskd.study.opening import open_study
+from naskd.study.prices import Prices
+from naskd.study.search_view import SearchView
 from naskd.study.shared_networks import MAKE_ROOM, MAX_BLOCKED, SharedNetworks
 from naskd.study.snapshot import Standing
 from naskd.study.space import Space
@@ -79,9 +83,10 @@ class Study:
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
         self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, owner_id())
         named = spec.stopping.name
-        curves = Curves(self._ledger, self._drivers)
-        self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
         self._objectives = [OBJECTIVES[name] for name in spec.objectives]
+        prices = Prices(facts, self._objectives)
+        curves = Curves(self._ledger, self._drivers, self._objectives, prices.known)
+        self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
         self._standing = Standing(self._ledger, self._objectives, self.reference_point, spec.budget)
         self._networks = SharedNetworks(facts, self._ledger, has_teachers=bool(spec.teacher_specs()))
         self._asking = Asking(
@@ -94,6 +99,17 @@ class Study:
             self._networks,
             self._clock,
             self._show,
+            SearchView(
+                spec,
+                space,
+                facts,
+                prices,
+                curves,
+                self.reference_point,
+                lambda number: self._ledger.trials()[number].params,
+                self._is_taken,
+                lambda: self._standing.fraction(self._elapsed()),
+            ),
         )
         self._drivers.open()
         self._seconds_before = self._ledger.wall_seconds
@@ -135,6 +151,11 @@ class Study:
     def is_over(self, config_id: str, seed: int) -> bool:
         """Whether the training of a design has ended, whatever came of it."""
         return self._ledger.trained_by((config_id, seed)) is not None
+
+    def _is_taken(self, config: TrialConfig) -> bool:
+        """Whether a design is trained, or was."""
+        design = config.config_id, trial_seed(self.spec.seed, config.config_id)
+        return self._drivers.same_design(design, self._ledger.seen) is not None
 
     # --- the end -----------------------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StoppingSpec
 from naskd.study.stopping import Curve, StoppingRule, TrialView, build_stopping
@@ -21,6 +22,9 @@ class MadeUpLedger:
 
     finished: Sequence[TrialView] = ()
     running: Sequence[TrialView] = ()
+    objectives: Sequence[Objective] = field(
+        default_factory=lambda: [OBJECTIVES[name] for name in ("val_accuracy", "macs")]
+    )
 
 
 def curve(best: float, epochs: int = EPOCHS) -> Curve:
@@ -38,7 +42,7 @@ def view(
 ) -> TrialView:
     """A trial of six epochs with this curve."""
     done = status == "complete"
-    metrics = {"val_accuracy": points[-1]["val_accuracy"], "macs": 1e6} if done else {}
+    metrics = {"macs": 1e6, **({"val_accuracy": points[-1]["val_accuracy"]} if done else {})}
     return TrialView(number, design(epochs=EPOCHS), 100 + number, status, points, metrics, 1000 * len(points))
 
 

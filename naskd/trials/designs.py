@@ -14,6 +14,7 @@ from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
+from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
 from naskd.trials.networks import Networks
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
@@ -117,6 +118,35 @@ class Designs:
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether it is in the store."""
         return artifact_id in self._resources.store
+
+    def training_macs(self, config: TrialConfig) -> TrainingMacs:
+        """What training a design takes: adapters of losses are left out, they are small.
+
+        Teachers are heard through a bank, which is filled once for all trainings, except of images that are mixed.
+        """
+        data, epochs = self._resources.data, config.training.epochs
+        macs, n_train = self.design_cost(config).macs, len(data.train)
+        own = float(macs) * epochs * (3 * n_train + len(data.val))
+        shared: dict[str, float] = {}
+        needed = self._prerequisites.of(config)
+        for recipe in needed.made:
+            if recipe.assistant is not None and not self.has_artifact(recipe.artifact_id):
+                shared[recipe.artifact_id] = (
+                    3.0 * self._sources.stand_in(recipe).macs * n_train * recipe.assistant.training.epochs
+                )
+        remembered = config.training.mixing == "none" and self._resources.spec.execution.bank_bytes > 0
+        for recipe in dict.fromkeys(needed.heard):
+            passes = float(self._sources.stand_in(recipe).macs) * n_train * epochs
+            if remembered:
+                shared[f"{recipe.artifact_id} {config.training.augmentation}"] = passes
+            else:
+                own += passes
+        return TrainingMacs(own, shared)
+
+    @property
+    def n_val(self) -> int:
+        """Validation images."""
+        return len(self._resources.data.val)
 
     @staticmethod
     def _teaches_itself(config: TrialConfig) -> bool:

@@ -1,6 +1,6 @@
 """What a study asks of the world outside, and the world that a search runs in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +9,20 @@ from naskd.spec.design import TrialConfig
 from naskd.trials.jobs import TrialSource
 from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
+
+
+@dataclass(frozen=True)
+class TrainingMacs:
+    """What training a design takes, in multiply-accumulates, computed before anything is trained.
+
+    Args:
+        own: Of the student: training and evaluation, and a teacher that nobody remembers.
+        shared: What is made once for all trainings that need it, by a name of its own: an assistant, what a teacher
+            says of the training images. It costs nothing where another training has had it made.
+    """
+
+    own: float
+    shared: Mapping[str, float] = field(default_factory=dict)
 
 
 class DesignFacts(Protocol):
@@ -28,6 +42,13 @@ class DesignFacts(Protocol):
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether it is in the store."""
+
+    def training_macs(self, config: TrialConfig) -> TrainingMacs:
+        """What training a design takes."""
+
+    @property
+    def n_val(self) -> int:
+        """Images that accuracies are measured on; 0 where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from naskd.spec.design import (
 from naskd.spec.study import BudgetSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.study import Study
+from naskd.trials.facts import TrainingMacs
 from naskd.trials.jobs import Job, TrialResult
 from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
@@ -116,6 +117,13 @@ class FakeWorld:
 
     def has_artifact(self, artifact_id: str) -> bool:
         return artifact_id in self.made
+
+    def training_macs(self, config: TrialConfig) -> TrainingMacs:
+        return TrainingMacs(TRIAL_MACS)
+
+    @property
+    def n_val(self) -> int:
+        return 100
 
     def work(self, job: Job) -> TrialResult:
         """What an executor would do with a job."""

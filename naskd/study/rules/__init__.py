@@ -1,0 +1,1 @@
+"""Stopping rules that come with naskd, beside :class:`~naskd.study.stopping.NeverStop`."""

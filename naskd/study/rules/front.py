@@ -1,0 +1,62 @@
+"""Stop what will hardly be on the front at its cost.
+
+Accuracy-only halving stops the cheap end of a front, where students are less accurate and welcome. Here a training is
+compared with finished ones that cost no more: it goes on while it may become better than all of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import ndtr
+
+from naskd.spec.objectives import ACCURACY, Objective
+from naskd.study.sampling.extrapolation import Extrapolation
+from naskd.study.stopping import Curve, LedgerView, TrialView, costs_of
+from naskd.trials.jobs import Decision
+
+
+class FrontRule:
+    """Stops a trial when it is improbable that, fully trained, it would be on the front.
+
+    After each epoch its final accuracy is forecast from the study's own curves
+    (:class:`~naskd.study.sampling.extrapolation.Extrapolation`), and compared with the best complete trial that costs
+    no more in any objective known before training. Without one, and before enough trials are complete, it goes on.
+
+    Args:
+        risk: It is stopped when the probability of being better is below this, in (0, 0.5].
+        min_epochs: No trial is stopped before, at least 1.
+    """
+
+    def __init__(self, risk: float = 0.05, min_epochs: int = 1) -> None:
+        self._risk = risk
+        self._min_epochs = min_epochs
+        self._curves = Extrapolation()
+        self._finished: list[TrialView] = []
+        self._costs = np.empty((0, 0))
+        self._accuracies = np.empty(0)
+
+    def decide(self, trial: TrialView, curve: Curve, ledger: LedgerView) -> Decision:
+        """See :class:`~naskd.study.stopping.StoppingRule`."""
+        if len(curve) < self._min_epochs:
+            return Decision.CONTINUE
+        costs = costs_of(ledger.objectives)
+        if any(cost.name not in trial.metrics for cost in costs):
+            return Decision.CONTINUE
+        self._learn(ledger.finished, costs)
+        forecast = self._curves.forecast(trial, curve)
+        mine = np.array([cost.sign * trial.metrics[cost.name] for cost in costs])
+        if forecast is None or not (is_rival := (self._costs <= mine).all(axis=1)).any():
+            return Decision.CONTINUE
+        better = float(ndtr((forecast.mean - self._accuracies[is_rival].max()) / forecast.spread))
+        return Decision.STOP if better < self._risk else Decision.CONTINUE
+
+    def _learn(self, finished: Sequence[TrialView], costs: Sequence[Objective]) -> None:
+        known = self._finished
+        if len(finished) == len(known) and (not known or finished[-1] is known[-1]):
+            return
+        self._finished = list(finished)
+        self._curves.learn(finished)
+        complete = [trial for trial in finished if trial.status == "complete"]
+        rows = [[cost.sign * trial.metrics[cost.name] for cost in costs] for trial in complete]
+        self._costs = np.array(rows, dtype=np.float64).reshape(len(complete), len(costs))
+        self._accuracies = np.array([trial.metrics[ACCURACY] for trial in complete])

@@ -1,0 +1,266 @@
+"""A sampler that knows what designs cost: most expected hypervolume for the training that it takes.
+
+Accuracy is predicted by :class:`~naskd.study.sampling.surrogate.Surrogate`; costs of designs and of their trainings are
+computed. What a design promises (:func:`~naskd.study.sampling.improvement.expected_volume`) is divided by what training
+it takes, to a power that falls from 1 to 0 as the budget is used (cost cooling: Lee, Perrone, Archambeau & Seeger,
+"Cost-aware Bayesian optimization", 2020, arXiv 2003.10870): early on cheap designs teach much, late the best count.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial
+
+from naskd.spec.objectives import ACCURACY
+from naskd.spec.pareto import non_dominated, objective_space
+from naskd.study.sampling.extrapolation import Extrapolation
+from naskd.study.sampling.features import Described, Features, describe
+from naskd.study.sampling.improvement import expected_volume
+from naskd.study.sampling.surrogate import Surrogate
+from naskd.study.search_view import Candidate, SearchView
+from naskd.study.stopping import TrialView, costs_of
+
+Array = NDArray[np.float64]
+
+POOL = 384
+"""Candidates: at first random designs, later those of them and of what came that promised most."""
+FRESH, CHILDREN = 4, 8
+"""Random designs, and variations of the front, that come to the pool before each proposal."""
+THRIFT = 0.5
+"""Power of the price by which distance is divided, while designs are spread out."""
+LEAST_NOISE = 1e-4
+"""Variance of an accuracy, where the number of validation images is not known."""
+
+
+class EhviSampler(BaseSampler):
+    """See the module. Without a study of naskd (:meth:`attach`) it draws at random.
+
+    Args:
+        seed: In [0, 2^32).
+        startup_trials: Finished trainings before the model speaks.
+    """
+
+    def __init__(self, seed: int, startup_trials: int = 10) -> None:
+        self._seed = seed
+        self._startup = startup_trials
+        self._independent = RandomSampler(seed=seed)
+        self._rng = np.random.RandomState(seed)
+        self._view: SearchView | None = None
+        self._pool: dict[str, Candidate] = {}
+        self._features: Features | None = None
+        self._described: dict[str, Described] = {}
+        self._rows: dict[str, Array] = {}
+        self._surrogate = Surrogate(seed)
+        self._curves = Extrapolation()
+        self._proposal: Mapping[str, Any] = {}
+
+    # --- as Optuna asks it -------------------------------------------------------------------------------------
+
+    def reseed_rng(self) -> None:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        self._independent.reseed_rng()
+        self._rng.seed()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """See :class:`optuna.samplers.BaseSampler`; made here, since a proposal says which parameters it has."""
+        if self._view is None:
+            return {}
+        self._asked = study, trial
+        proposal = self._propose(self._view)
+        self._proposal = {} if proposal is None else proposal.parameters
+        return {name: self._view.distributions[name] for name in self._proposal}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        return {name: self._proposal[name] for name in search_space}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """See :class:`optuna.samplers.BaseSampler`."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    # --- proposing ---------------------------------------------------------------------------------------------
+
+    def attach(self, view: SearchView) -> None:
+        """See :class:`~naskd.study.search_view.Informed`."""
+        self._view = view
+
+    def _propose(self, view: SearchView) -> Candidate | None:
+        if self._features is None:
+            drawn = view.draw(POOL, self._seed)
+            self._pool = {candidate.config_id: candidate for candidate in drawn}
+            self._features = Features([self._describe(candidate) for candidate in drawn])
+        finished = view.trainings.finished
+        self._curves.learn(finished)
+        seen = [trial for trial in finished if trial.status in ("complete", "stopped") and trial.curve]
+        running = view.trainings.running
+        self._pool = {name: candidate for name, candidate in self._pool.items() if view.is_new(candidate)}
+        if sum(trial.status == "complete" for trial in seen) < self._startup:
+            return self._spread_out([*seen, *running], view)
+        observed = [
+            (trial, *observation)
+            for trial in (*seen, *running)
+            if trial.curve and (observation := self._observation(trial, view)) is not None
+        ]
+        self._surrogate.fit(
+            [trial.config.config_id for trial, _, _ in observed],
+            np.stack([self._row(trial) for trial, _, _ in observed]),
+            np.array([value for _, value, _ in observed]),
+            np.array([noise for _, _, noise in observed]),
+        )
+        front, accuracies, costs = self._front(view, observed, [t for t in running if not t.curve])
+        self._enrich(view, front)
+        if not self._pool:
+            return None
+        candidates = list(self._pool.values())
+        rows = np.stack([self._candidate_row(candidate) for candidate in candidates])
+        mean, spread = self._surrogate.predict(list(self._pool), rows)
+        reference, worst = self._reference(view)
+        offered = self._costs([candidate.price.known for candidate in candidates], view)
+        volume = expected_volume(mean, spread, offered, costs, accuracies, reference, worst)
+        price = self._prices(candidates, (*seen, *running), view)
+        # In logarithms: where nothing is promised, what promises least badly.
+        value = np.log(volume + 1e-300) - (1.0 - view.fraction()) * np.log(price)
+        best = np.argsort(-value, kind="stable")[:POOL]
+        self._pool = {candidates[number].config_id: candidates[number] for number in best}
+        return candidates[int(best[0])]
+
+    def _spread_out(self, taken: Sequence[TrialView], view: SearchView) -> Candidate | None:
+        """A random design that is far from those begun so far, and not dear."""
+        if not self._pool:
+            return None
+        pool = list(self._pool.values())
+        drawn = self._rng.choice(len(pool), min(len(pool), 32), replace=False)
+        chosen: list[Candidate] = [pool[number] for number in drawn]
+        if not taken:
+            return chosen[0]
+        rows = np.stack([self._candidate_row(candidate) for candidate in chosen])
+        begun = np.stack([self._row(trial) for trial in taken])
+        distance = ((rows[:, None] - begun[None]) ** 2).sum(-1).min(1)
+        price = self._prices(chosen, taken, view)
+        return chosen[int((np.log(distance + 1e-12) - THRIFT * np.log(price)).argmax())]
+
+    def _front(
+        self,
+        view: SearchView,
+        observed: Sequence[tuple[TrialView, float, float]],
+        begun: Sequence[TrialView],
+    ) -> tuple[list[TrialView], Array, Array]:
+        """The front as the model sees it, without noise, with its accuracies and costs; trials that run are among it.
+
+        Args:
+            view: Of the study.
+            observed: What the model has learned from.
+            begun: Trials that run and have shown nothing yet: what they promise counts as if it were there.
+        """
+        there = [number for number, (trial, _, _) in enumerate(observed) if trial.status != "stopped"]
+        trials = [observed[number][0] for number in there]
+        accuracies = self._surrogate.fitted[there]
+        if begun:
+            names = [trial.config.config_id for trial in begun]
+            promised, _ = self._surrogate.predict(names, np.stack([self._row(trial) for trial in begun]))
+            trials, accuracies = [*trials, *begun], np.concatenate([accuracies, promised])
+        costs = self._costs([trial.metrics for trial in trials], view)
+        if costs.shape[1] == 1:
+            order = np.lexsort((-accuracies, costs[:, 0]))
+            best = np.maximum.accumulate(accuracies[order])
+            kept = order[np.diff(best, prepend=-np.inf) > 0]
+        else:
+            kept = np.flatnonzero(
+                non_dominated(np.column_stack([-accuracies, costs]), [False] * (1 + costs.shape[1]))
+            )
+        return [trials[number] for number in kept], accuracies[kept], costs[kept]
+
+    def _enrich(self, view: SearchView, front: Sequence[TrialView]) -> None:
+        """Add random designs and variations of the front to the pool, those that nobody has tried."""
+        varied = [self._vary(front[self._rng.randint(len(front))], view) for _ in range(CHILDREN)]
+        for candidate in (*view.draw(FRESH, int(self._rng.randint(2**31))), *varied):
+            if candidate is not None and view.is_new(candidate):
+                self._pool.setdefault(candidate.config_id, candidate)
+
+    def _vary(self, parent: TrialView, view: SearchView) -> Candidate | None:
+        """A design that differs from another in one parameter, or in a few."""
+        parameters = dict(view.parameters_of(parent.number))
+        names = [name for name in view.distributions if name in parameters]
+        if not names:
+            return None
+        for _ in range(1 + self._rng.geometric(0.6)):
+            name = names[self._rng.randint(len(names))]
+            parameters[name] = self._independent.sample_independent(
+                *self._asked, name, view.distributions[name]
+            )
+        return view.at(parameters)
+
+    # --- what is known -----------------------------------------------------------------------------------------
+
+    def _observation(self, trial: TrialView, view: SearchView) -> tuple[float, float] | None:
+        """Final accuracy of a training and its variance; None where nothing can be said."""
+        noise = LEAST_NOISE
+        if trial.status == "complete":
+            value = trial.metrics[ACCURACY]
+        else:
+            forecast = self._curves.forecast(trial, trial.curve)
+            if forecast is None:
+                return None
+            value, noise = forecast.mean, forecast.spread**2
+        if view.n_val:
+            share = min(max(value, 0.01), 0.99)
+            noise = max(noise, share * (1 - share) / view.n_val)
+        return value, noise
+
+    @staticmethod
+    def _costs(known: Sequence[Mapping[str, float]], view: SearchView) -> Array:
+        """``(N, K)`` in the space of the hypervolume; less is better."""
+        axes = costs_of(view.objectives)
+        values = objective_space([[one[axis.name] for axis in axes] for one in known], axes)
+        return np.asarray(values * np.array([axis.sign for axis in axes]), dtype=np.float64)
+
+    def _reference(self, view: SearchView) -> tuple[Array, float]:
+        return self._costs([view.reference_point], view)[0], float(view.reference_point[ACCURACY])
+
+    @staticmethod
+    def _prices(candidates: Sequence[Candidate], begun: Sequence[TrialView], view: SearchView) -> Array:
+        """Multiply-accumulates of training each, with what nobody has had made yet."""
+        made = {name for trial in begun for name in view.prices.of(trial.config).training.shared}
+        found = []
+        for candidate in candidates:
+            training = candidate.price.training
+            rest = sum(macs for name, macs in training.shared.items() if name not in made)
+            found.append(max(1.0, training.own + rest))
+        return np.array(found)
+
+    def _describe(self, candidate: Candidate) -> Described:
+        name = candidate.config_id
+        if name not in self._described:
+            self._described[name] = describe(candidate.config, candidate.price.known)
+        return self._described[name]
+
+    def _candidate_row(self, candidate: Candidate) -> Array:
+        name = candidate.config_id
+        if name not in self._rows:
+            assert self._features is not None
+            self._rows[name] = self._features.rows([self._describe(candidate)])[0]
+        return self._rows[name]
+
+    def _row(self, trial: TrialView) -> Array:
+        name = trial.config.config_id
+        if name not in self._rows:
+            assert self._features is not None
+            assert self._view is not None
+            known = self._view.prices.of(trial.config).known
+            self._rows[name] = self._features.rows([describe(trial.config, known)])[0]
+        return self._rows[name]

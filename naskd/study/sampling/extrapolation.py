@@ -1,0 +1,151 @@
+"""How a learning curve goes on, as the study's own finished curves teach.
+
+A linear model of what is still to come, ``final - accuracy``, given accuracy, its last step and the features of the
+design, with an offset of each kind of teaching that is drawn towards that of all: a student that copies maps starts
+more slowly than one that copies answers. Its Gaussian posterior is in closed form (Bishop, "Pattern Recognition and
+Machine Learning", 2006, section 3.3), with the noise estimated from the residuals.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naskd.spec.design import DistillationSpec
+from naskd.spec.objectives import ACCURACY
+from naskd.study.sampling.features import Described, Features, describe
+from naskd.study.stopping import Curve, TrialView
+
+FEWEST = 8
+"""Finished curves, below which nothing is said."""
+_SLOPE, _FEATURE, _OFFSET = 1.0, 5.0, 2.0
+"""Prior of the weights in units of the residuals: precision of slopes for standardised inputs of the curve, and for
+features of the design; width of a kind's offset."""
+_LEAST_SPREAD = 1e-3
+
+
+def teaching(distillation: DistillationSpec) -> str:
+    """Names a kind of teaching: the scheme, the kinds of knowledge, and whether an assistant stands between."""
+    kinds = "+".join(sorted({term.kind for term in distillation.terms}))
+    return f"{distillation.scheme} {kinds} {len(distillation.assistants)}"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of an accuracy: mean and standard deviation."""
+
+    mean: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class _Model:
+    """Of one epoch."""
+
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    features: Features
+    kinds: tuple[str, ...]
+    weights: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    noise: float
+
+
+class Extrapolation:
+    """Forecasts of final accuracies; it learns of trials as they finish.
+
+    What it says follows from the trials that it was shown, and not from when it was asked.
+    """
+
+    def __init__(self) -> None:
+        self._finished: list[TrialView] = []
+        self._complete: list[TrialView] = []
+        self._models: dict[int, _Model | None] = {}
+        self._described: dict[str, Described] = {}
+        self._features: tuple[Features, NDArray[np.float64]] | None = None
+
+    def learn(self, finished: Sequence[TrialView]) -> None:
+        """Take in the trials that have finished by now, in the order in which they did."""
+        known = self._finished
+        if len(finished) < len(known) or (known and finished[len(known) - 1] is not known[-1]):
+            self._finished, self._complete = known, _ = [], []
+        new = finished[len(known) :]
+        known.extend(new)
+        complete = [trial for trial in new if trial.status == "complete" and trial.curve]
+        if complete:
+            self._complete += complete
+            self._models, self._features = {}, None
+
+    def forecast(self, trial: TrialView, curve: Curve) -> Forecast | None:
+        """Of the final accuracy of a training; None while too little is known.
+
+        Args:
+            trial: Whose training it is.
+            curve: So far; at least one epoch.
+        """
+        epoch = len(curve)
+        if epoch not in self._models:
+            self._models[epoch] = self._fit(epoch)
+        model = self._models[epoch]
+        if model is None:
+            return None
+        design = model.features.rows([self._describe(trial)])[0]
+        x = _row((_inputs(curve) - model.centre) / model.scale, design, model.kinds, trial)
+        unknown = _OFFSET**2 if teaching(trial.config.distillation) not in model.kinds else 0.0
+        spread = math.sqrt(model.noise * (1.0 + unknown + x @ model.covariance @ x))
+        return Forecast(curve[-1][ACCURACY] + float(x @ model.weights), max(spread, _LEAST_SPREAD))
+
+    def _fit(self, epoch: int) -> _Model | None:
+        kept = [number for number, trial in enumerate(self._complete) if len(trial.curve) > epoch]
+        if len(kept) < FEWEST:
+            return None
+        if self._features is None:
+            shown = [self._describe(trial) for trial in self._complete]
+            features = Features(shown)
+            self._features = features, features.rows(shown)
+        features, designs = self._features
+        trials = [self._complete[number] for number in kept]
+        inputs = np.stack([_inputs(trial.curve[:epoch]) for trial in trials])
+        rest = np.array([t.curve[-1][ACCURACY] - t.curve[epoch - 1][ACCURACY] for t in trials])
+        centre, scale = inputs.mean(0), inputs.std(0)
+        scale[scale < 1e-9] = 1.0
+        kinds = tuple(sorted({teaching(trial.config.distillation) for trial in trials}))
+        x = np.stack(
+            [
+                _row(row, designs[number], kinds, trial)
+                for row, number, trial in zip((inputs - centre) / scale, kept, trials, strict=True)
+            ]
+        )
+        # In units of the noise: the intercept is free, everything else is drawn towards 0.
+        prior = np.array(
+            [1e-6]
+            + [_SLOPE] * inputs.shape[1]
+            + [_FEATURE] * designs.shape[1]
+            + [1 / _OFFSET**2] * len(kinds)
+        )
+        covariance = np.asarray(np.linalg.inv(x.T @ x + np.diag(prior)), dtype=np.float64)
+        weights = covariance @ (x.T @ rest)
+        freedom = max(1.0, len(trials) - float(np.trace(covariance @ (x.T @ x))))
+        noise = float(((rest - x @ weights) ** 2).sum()) / freedom
+        return _Model(centre, scale, features, kinds, weights, covariance, max(noise, _LEAST_SPREAD**2))
+
+    def _describe(self, trial: TrialView) -> Described:
+        name = trial.config.config_id
+        if name not in self._described:
+            macs = {"macs": trial.metrics["macs"]} if "macs" in trial.metrics else {}
+            self._described[name] = describe(trial.config, macs)
+        return self._described[name]
+
+
+def _inputs(curve: Curve) -> NDArray[np.float64]:
+    now = curve[-1][ACCURACY]
+    return np.array([now, now - (curve[-2][ACCURACY] if len(curve) > 1 else 0.0)])
+
+
+def _row(
+    standardised: NDArray[np.float64], design: NDArray[np.float64], kinds: Sequence[str], trial: TrialView
+) -> NDArray[np.float64]:
+    mine = teaching(trial.config.distillation)
+    return np.concatenate([[1.0], standardised, design, [float(kind == mine) for kind in kinds]])

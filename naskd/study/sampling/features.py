@@ -1,0 +1,91 @@
+"""Designs as rows of numbers, for models: what equal designs share, and nothing that is switched off.
+
+The settled design is flattened, not its parameters: a temperature without a loss that has one is no feature.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from naskd.spec.design import TrialConfig
+
+Described = Mapping[str, float | str]
+
+
+def describe(config: TrialConfig, costs: Mapping[str, float]) -> dict[str, float | str]:
+    """Numbers and words of a design by name; costs are logarithms.
+
+    Args:
+        config: A settled design.
+        costs: Of it, positive.
+    """
+    given = config.to_dict()
+    found: dict[str, float | str] = {}
+    distillation = given["distillation"]
+    terms = distillation.pop("terms")
+    for part, content in given.items():
+        found.update(_flat(part, content))
+    for term in terms:
+        kind = term.pop("kind")
+        found[f"term {kind}"] = 1.0
+        found.update(_flat(f"term {kind}", term))
+    found.update({f"cost {name}": math.log(value) for name, value in costs.items() if value > 0})
+    return found
+
+
+def _flat(name: str, content: Any) -> Iterator[tuple[str, float | str]]:
+    match content:
+        case bool() | str() | None:
+            yield name, str(content)
+        case int() | float():
+            # Widths, rates and weights are meant as ratios.
+            yield name, math.log(content) if content > 0 else -1.0
+        case Mapping():
+            for key, value in content.items():
+                yield from _flat(f"{name}.{key}", value)
+        case Sequence():
+            yield f"{name} n", float(len(content))
+            for number, value in enumerate(content):
+                yield from _flat(f"{name}.{number}", value)
+
+
+class Features:
+    """Turns described designs into rows; learns which columns there are from those it is shown first.
+
+    Numbers are scaled to unit variance over these, words become one column a word, and what does not vary is left out.
+
+    Args:
+        shown: Designs of the space, many.
+    """
+
+    def __init__(self, shown: Sequence[Described]) -> None:
+        names = sorted({name for one in shown for name in one})
+        self._columns: list[tuple[str, str | None]] = []
+        for name in names:
+            values = {one.get(name) for one in shown}
+            words = sorted(value for value in values if isinstance(value, str))
+            if len(values) > 1:
+                self._columns += [(name, word) for word in words[: len(words) if len(values) > 2 else 1]]
+            if any(isinstance(value, float) for value in values) and len(values) > 1:
+                self._columns.append((name, None))
+        raw = self._raw(shown)
+        self._centre, self._scale = raw.mean(0), raw.std(0)
+        self._scale[self._scale < 1e-12] = 1.0
+
+    def rows(self, designs: Sequence[Described]) -> NDArray[np.float64]:
+        """``(N, D)``."""
+        return np.asarray((self._raw(designs) - self._centre) / self._scale, dtype=np.float64)
+
+    def _raw(self, designs: Sequence[Described]) -> NDArray[np.float64]:
+        def number(one: Described, name: str, word: str | None) -> float:
+            value = one.get(name)
+            if word is not None:
+                return float(value == word)
+            return value if isinstance(value, float) else 0.0
+
+        return np.array([[number(one, *column) for column in self._columns] for one in designs]).reshape(
+            len(designs), len(self._columns)
+        )

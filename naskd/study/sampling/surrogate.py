@@ -1,0 +1,158 @@
+"""How good designs are that nobody has trained: a Gaussian process on their features (Rasmussen & Williams, 2006).
+
+Each observation brings its own noise: a trained design that of its validation images, a stopped or running one that of
+the forecast of its curve. The kernel has a length for each feature; scikit-learn learns lengths, anew only when there
+is a third more to learn from. Between two proposals little changes: kernels between designs are remembered.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
+from scipy.spatial.distance import cdist
+
+Array = NDArray[np.float64]
+
+GROWTH = 1.3
+"""Lengths are learned anew when there are so many times more observations than the last time."""
+MOST_FOR_LENGTHS = 150
+"""Observations that lengths are learned from, at most: the cost grows with their cube."""
+_LENGTHS = (0.5, 50.0)
+_SEEDS = (1e-4, 1e-1)
+"""Share of the variance that is not the design's but the seed's."""
+_SPARE = 256
+"""Designs that are remembered beyond those that are asked about."""
+
+
+class Surrogate:
+    """Predicts accuracies of designs, which have names.
+
+    Args:
+        seed: Of what is drawn among many observations.
+
+    Attributes:
+        fitted: Means at the observations, in their order: what they say without noise.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.fitted: Array = np.empty(0)
+        self._seed = seed
+        self._learned_from = 0
+        self._kernel: Any = None
+        self._gram = _Gram()
+        self._asked: Sequence[str] = ()
+
+    def fit(self, names: Sequence[str], x: Array, y: Array, noise: Array) -> None:
+        """Learn from observations.
+
+        Args:
+            names: Of the designs; a design has one row of features.
+            x: Features ``(N, D)``.
+            y: Accuracies ``(N,)``.
+            noise: Variance of each, ``(N,)``.
+        """
+        self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
+        target, own = (y - self._centre) / self._scale, noise / self._scale**2
+        if self._kernel is None or len(y) >= GROWTH * self._learned_from:
+            self._learn_lengths(x, target, own)
+        self._gram.keep([*names, *self._asked])
+        self._places = self._gram.places(names, x)
+        covariance = self._variance * self._gram.between(self._places, self._places)
+        noisy = own + self._seeds + 1e-8
+        covariance[np.diag_indices(len(y))] += noisy
+        self._root = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        half = solve_triangular(self._root, target, lower=True, check_finite=False)
+        self._weights = solve_triangular(self._root, half, lower=True, trans=1, check_finite=False)
+        self.fitted = (target - noisy * self._weights) * self._scale + self._centre
+
+    def predict(self, names: Sequence[str], x: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the accuracies that designs have apart from noise: ``(M,)`` each."""
+        self._asked = names  # and will be, most of them
+        places = self._gram.places(names, x)
+        across = self._variance * self._gram.between(self._places, places)
+        solved = solve_triangular(self._root, across, lower=True, overwrite_b=False, check_finite=False)
+        spread = np.sqrt(np.maximum(self._variance - np.einsum("ij,ij->j", solved, solved), 1e-10))
+        mean = across.T @ self._weights * self._scale + self._centre
+        return mean, spread * self._scale
+
+    def _learn_lengths(self, x: Array, target: Array, own: Array) -> None:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+        chosen = np.arange(len(target))
+        if len(target) > MOST_FOR_LENGTHS:
+            chosen = np.random.default_rng(self._seed).choice(chosen, MOST_FOR_LENGTHS, replace=False)
+        if self._kernel is None:
+            lengths = np.full(x.shape[1], np.sqrt(x.shape[1]))
+            matern = Matern(lengths, _LENGTHS, nu=2.5)
+            self._kernel = ConstantKernel(1.0, (0.05, 20.0)) * matern + WhiteKernel(1e-2, _SEEDS)
+        learner = GaussianProcessRegressor(self._kernel, alpha=own[chosen] + 1e-8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._kernel = learner.fit(x[chosen], target[chosen]).kernel_
+        found = np.exp(self._kernel.theta)
+        self._variance, self._seeds = float(found[0]), float(found[-1])
+        self._gram.forget(found[1:-1])
+        self._learned_from = len(target)
+
+
+class _Gram:
+    """Matern kernel of smoothness 5/2 between designs, each pair computed once."""
+
+    def __init__(self) -> None:
+        self.forget(np.ones(1))
+
+    def forget(self, lengths: Array) -> None:
+        """Begin anew with other lengths."""
+        self._lengths = lengths
+        self._place: dict[str, int] = {}
+        self._x = np.empty((0, len(lengths)))
+        self._k = np.empty((0, 0))
+
+    def places(self, names: Sequence[str], x: Array) -> NDArray[np.intp]:
+        """Where designs are; those that are not there are added.
+
+        Places of before stay what they are, while what is asked about at once is not much more than what is there.
+        """
+        new = {name: row for name, row in zip(names, x, strict=True) if name not in self._place}
+        if new:
+            rows = np.stack(list(new.values())) / self._lengths
+            known = len(self._place)
+            self._place.update({name: known + number for number, name in enumerate(new)})
+            across = _matern(cdist(rows, np.concatenate([self._x[:known], rows])))
+            self._reserve(known + len(new))
+            self._x[known : known + len(new)] = rows
+            self._k[known : known + len(new), : known + len(new)] = across
+            self._k[: known + len(new), known : known + len(new)] = across.T
+        return np.array([self._place[name] for name in names], dtype=np.intp)
+
+    def between(self, one: NDArray[np.intp], other: NDArray[np.intp]) -> Array:
+        """A copy, ``(len(one), len(other))``."""
+        return self._k[np.ix_(one, other)]
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Forget all others, once there are many of them; places change."""
+        kept = [name for name in dict.fromkeys(names) if name in self._place]
+        if len(self._place) <= len(kept) + _SPARE:
+            return
+        places = np.array([self._place[name] for name in kept], dtype=np.intp)
+        self._x, self._k = self._x[places], self._k[np.ix_(places, places)]
+        self._place = {name: number for number, name in enumerate(kept)}
+
+    def _reserve(self, size: int) -> None:
+        if size > len(self._k):
+            room = max(size, 2 * len(self._k))
+            x, k = np.empty((room, len(self._lengths))), np.empty((room, room))
+            known = min(len(self._x), size)
+            x[:known] = self._x[:known]
+            k[: len(self._k), : len(self._k)] = self._k
+            self._x, self._k = x, k
+
+
+def _matern(distance: Array) -> Array:
+    scaled = np.sqrt(5.0) * distance
+    return np.asarray((1.0 + scaled + scaled**2 / 3.0) * np.exp(-scaled), dtype=np.float64)

@@ -1,0 +1,195 @@
+"""The sampler that knows costs, on a made-up world whose best designs are known."""
+
+import math
+
+import optuna
+import pytest
+from optuna.storages import InMemoryStorage
+
+from naskd.executors.local.replay import ReplayExecutor, ReplayFacts
+from naskd.networks.student import design_cost
+from naskd.spec.clock import FakeClock
+from naskd.spec.datasets import DataSpec
+from naskd.spec.design import ArchitectureSpec, DistillationSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.spec.stopping import STOPPING_RULES
+from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
+from naskd.spec.tables import spec_problems
+from naskd.spec.teachers import TeacherSpec
+from naskd.study.study import Study
+from naskd.tables import Recorded
+
+EPOCHS = 6
+BLOCKS = {"basic": 0.0, "inverted_residual": 0.06, "depthwise_separable": -0.04}
+KINDS = {"none": 0.0, "logits": 0.02, "hint": 0.08, "attention": -0.03}
+REFERENCE = {"val_accuracy": 0.1, "macs": 1e7}
+
+
+def joint(trial):
+    """2,880 designs."""
+    block = trial.suggest_categorical("block", tuple(BLOCKS))
+    width = trial.suggest_int("width", 4, 48, step=4)
+    depth = trial.suggest_int("depth", 1, 5)
+    kind = trial.suggest_categorical("kind", tuple(KINDS))
+    temperature = trial.suggest_categorical("temperature", (2.0, 4.0, 8.0))
+    terms = () if kind == "none" else (KnowledgeTerm(kind),)
+    if kind == "logits":
+        terms = (KnowledgeTerm(kind, temperature=temperature),)
+    stages = (
+        StageSpec(block, depth, width, expansion=2.0),
+        StageSpec(block, 1, 2 * width, stride=2, expansion=2.0),
+    )
+    return TrialConfig(ArchitectureSpec(stages, stem_width=8), DistillationSpec(terms))
+
+
+def cost(config):
+    return design_cost(config.architecture, 3, 10, 16)
+
+
+def recorded(config):
+    macs = cost(config).macs
+    kind = config.distillation.terms[0].kind if config.distillation.terms else "none"
+    final = 0.3 + 0.1 * math.log10(macs / 1e4) + KINDS[kind] + BLOCKS[config.architecture.stages[0].block]
+    curve = tuple({"val_accuracy": final * (1 - math.exp(-1.5 * e))} for e in range(1, EPOCHS + 1))
+    curve = (*curve[:-1], {"val_accuracy": final})
+    bank = ({"teacher": 10**8},) if config.distillation.terms else ()
+    return Recorded(curve, {"val_accuracy": final, **vars(cost(config))}, 100 * macs, 1.0, bank)
+
+
+def search(
+    sampler, budget, *, seed=0, workers=1, stopping="none", objectives=("val_accuracy", "macs"), space=joint
+):
+    spec = StudySpec(
+        name="made-up", space="space.py:joint", data=DataSpec("digits"), seed=seed, epochs=EPOCHS, budget=budget,
+        sampler=SamplerSpec(sampler), stopping=StoppingSpec(stopping), objectives=objectives,
+        teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
+    )  # fmt: skip
+    clock = FakeClock()
+    facts = ReplayFacts(cost, recorded, resolution=16, n_val=1000)
+    reference = {"val_accuracy": 0.1, "macs": 1e7, "n_params": 1e6}
+    study = Study(
+        spec, space, InMemoryStorage(), facts, identity={},
+        reference_point={name: reference[name] for name in objectives},
+        stopping=STOPPING_RULES.load(stopping)(), clock=clock,
+    )  # fmt: skip
+    ReplayExecutor(recorded, clock, workers).run(study)
+    return study
+
+
+def trained(study):
+    return [trial for trial in study.optuna_study.trials if "result" in trial.user_attrs]
+
+
+def test_it_needs_a_small_part_of_the_training_of_random_search():
+    budget = BudgetSpec(train_macs=int(2e10))
+    informed, drawn = (search(name, budget) for name in ("ehvi", "random"))
+    assert informed.hypervolume() > drawn.hypervolume()
+    soon = search("ehvi", BudgetSpec(train_macs=int(1e10)))
+    assert soon.hypervolume() > drawn.hypervolume()
+
+
+def test_the_same_seed_proposes_the_same_and_another_seed_others():
+    one, same, other = (
+        [trial.params for trial in trained(search("ehvi", BudgetSpec(trials=16), seed=seed))]
+        for seed in (0, 0, 1)
+    )
+    assert one == same
+    assert one != other
+
+
+def test_no_design_is_proposed_twice():
+    study = search("ehvi", BudgetSpec(trials=60))
+    assert len(study.optuna_study.trials) == 60
+
+
+def test_workers_at_once_are_given_different_designs():
+    study = search("ehvi", BudgetSpec(trials=40), workers=8)
+    assert len({trial.user_attrs["config_id"] for trial in trained(study)}) == 40
+    assert len(study.optuna_study.trials) == 40
+
+
+def test_it_learns_from_stopped_trials_and_from_running_ones():
+    study = search("ehvi", BudgetSpec(trials=60), workers=4, stopping="front")
+    assert study._ledger.stopped >= 3
+    best = max(t.user_attrs["result"]["metrics"]["val_accuracy"] for t in trained(study))
+    assert best > 0.6
+
+
+def test_three_objectives():
+    study = search("ehvi", BudgetSpec(trials=25), objectives=("val_accuracy", "macs", "n_params"))
+    assert len(trained(study)) == 25
+
+
+def test_a_space_that_is_exhausted_ends():
+    def small(trial):
+        stage = StageSpec("basic", trial.suggest_int("depth", 1, 3), 8 * trial.suggest_int("width", 1, 5))
+        return TrialConfig(ArchitectureSpec((stage,)))
+
+    study = search("ehvi", BudgetSpec(trials=100), space=small)
+    assert len(trained(study)) == 15
+
+
+def test_a_space_with_parameters_of_parameters():
+    """A variation that the space would ask another parameter of is no candidate."""
+
+    def nested(trial):
+        kind = trial.suggest_categorical("kind", ("none", "logits"))
+        heat = trial.suggest_float("temperature", 1.0, 8.0) if kind == "logits" else 4.0
+        terms = (KnowledgeTerm("logits", temperature=heat),) if kind == "logits" else ()
+        width = trial.suggest_int("width", 4, 48, step=4)
+        return TrialConfig(ArchitectureSpec((StageSpec("basic", 1, width),)), DistillationSpec(terms))
+
+    study = search("ehvi", BudgetSpec(trials=30), space=nested)
+    assert len(trained(study)) == 30
+
+
+def test_what_nobody_has_paid_is_part_of_the_price():
+    """The bank costs as much as many trainings of small students: these come first, and taught ones then."""
+
+    def spent_first(bank):
+        def dear(config):
+            found = recorded(config)
+            shared = ({"teacher": bank},) if config.distillation.terms else ()
+            return Recorded(found.curve, found.metrics, found.train_macs, 1.0, shared)
+
+        spec = StudySpec(
+            name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS,
+            budget=BudgetSpec(train_macs=int(1e12)), sampler=SamplerSpec("ehvi", (("startup_trials", 1),)),
+            teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
+        )  # fmt: skip
+        study = Study(
+            spec, joint, InMemoryStorage(), ReplayFacts(cost, dear, resolution=16, n_val=1000), identity={},
+            reference_point=REFERENCE, clock=FakeClock(),
+        )  # fmt: skip
+        kinds = []
+        for _ in range(12):
+            job = study.ask()
+            kinds.append(bool(job.config.distillation.terms))
+            found = dear(job.config)
+            curve = tuple({"epoch": e, **point} for e, point in enumerate(found.curve, start=1))
+            from naskd.trials.jobs import TrialResult
+
+            result = TrialResult("complete", job.seed, metrics=found.metrics, curve=curve)
+            study.tell(job, result)
+        return sum(kinds[2:])
+
+    assert spent_first(10**13) < spent_first(1)
+
+
+def test_without_a_study_it_draws_at_random():
+    from naskd.study.sampling.ehvi import EhviSampler
+
+    study = optuna.create_study(sampler=EhviSampler(0), directions=["maximize", "minimize"])
+    study.optimize(
+        lambda trial: (trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)), n_trials=12
+    )
+    assert len({trial.params["x"] for trial in study.trials}) == 12
+
+
+@pytest.mark.parametrize(("sampler", "stopping"), [("ehvi", "none"), ("random", "front")])
+def test_objectives_that_only_training_tells_are_refused(sampler, stopping):
+    spec = StudySpec(
+        name="made-up", space="space.py:joint", data=DataSpec("digits"), budget=BudgetSpec(trials=5),
+        sampler=SamplerSpec(sampler), stopping=StoppingSpec(stopping),
+        objectives=("val_accuracy", "macs", "train_macs"),
+    )  # fmt: skip
+    assert any("train_macs" in problem for problem in spec_problems(spec))

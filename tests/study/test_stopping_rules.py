@@ -1,0 +1,103 @@
+"""The rules that come with naskd, on curves whose outcome is known."""
+
+import numpy as np
+import pytest
+from test_sampling import ALONE, rising, view
+
+from naskd.spec.objectives import OBJECTIVES
+from naskd.study.rules.front import FrontRule
+from naskd.study.rules.mo_asha import MoAshaRule, ranked
+from naskd.testing.stopping import MadeUpLedger
+from naskd.trials.jobs import Decision
+
+
+def running(accuracies, macs=1e6, number=99):
+    return view(number, accuracies, ALONE, "running", macs)
+
+
+def decide(rule, trial, finished, others=()):
+    return rule.decide(trial, trial.curve, MadeUpLedger(finished, [*others, trial]))
+
+
+def test_front_stops_what_a_finished_trial_beats_at_no_more_macs():
+    finished = rising(30, 0.1, ALONE, noise=0.01)
+    assert decide(FrontRule(), running([0.1]), finished) is Decision.STOP
+
+
+def test_front_lets_the_cheap_end_be():
+    """Nobody costs as little, so that whatever it reaches is on the front."""
+    finished = rising(30, 0.1, ALONE, noise=0.01)
+    assert decide(FrontRule(), running([0.1], macs=9e5), finished) is Decision.CONTINUE
+
+
+def test_front_lets_go_on_what_may_still_be_the_best():
+    finished = rising(30, 0.1, ALONE, noise=0.01)
+    best = max(trial.metrics["val_accuracy"] for trial in finished)
+    assert decide(FrontRule(), running([best - 0.2]), finished) is Decision.CONTINUE
+
+
+def test_front_waits_for_curves_to_learn_from():
+    assert decide(FrontRule(), running([0.01]), rising(5, 0.1, ALONE)) is Decision.CONTINUE
+
+
+def test_front_does_not_stop_before_its_first_epoch():
+    finished = rising(30, 0.1, ALONE, noise=0.01)
+    assert decide(FrontRule(min_epochs=2), running([0.1]), finished) is Decision.CONTINUE
+    assert decide(FrontRule(min_epochs=2), running([0.1, 0.12]), finished) is Decision.STOP
+
+
+def test_front_stops_less_at_a_smaller_risk():
+    finished = rising(60, 0.1, ALONE, noise=0.05)
+    best = max(trial.metrics["val_accuracy"] for trial in finished)
+    starts = np.linspace(best - 0.45, best, 60)
+    stopped = [
+        sum(decide(FrontRule(risk=risk), running([start]), finished) is Decision.STOP for start in starts)
+        for risk in (0.01, 0.1, 0.5)
+    ]
+    assert stopped[0] < stopped[1] < stopped[2]
+
+
+def test_front_compares_all_costs():
+    """With parameters as a third objective, a trial with fewer of them has no rival."""
+    finished = [
+        view(t.number, [point["val_accuracy"] for point in t.curve])
+        for t in rising(30, 0.1, ALONE, noise=0.01)
+    ]
+    for trial in finished:
+        trial.metrics["n_params"] = 1000
+    trial = running([0.1])
+    trial.metrics["n_params"] = 900
+    axes = [OBJECTIVES[name] for name in ("val_accuracy", "macs", "n_params")]
+    ledger = MadeUpLedger(finished, [trial], axes)
+    assert FrontRule().decide(trial, trial.curve, ledger) is Decision.CONTINUE
+    trial.metrics["n_params"] = 1000
+    assert FrontRule().decide(trial, trial.curve, ledger) is Decision.STOP
+
+
+def test_ranking_takes_fronts_in_turn_and_spreads_within_each():
+    """First the best of the first objective, then the farthest; the dominated one last."""
+    points = np.array([[0.0, 1.0], [1.0, 0.0], [0.9, 0.05], [0.5, 0.5], [1.0, 1.0]])
+    assert ranked(points) == [0, 1, 3, 2, 4]
+
+
+@pytest.mark.parametrize(("epoch", "is_rung"), [(1, True), (2, False), (3, True), (4, False), (9, True)])
+def test_mo_asha_decides_at_its_rungs(epoch, is_rung):
+    finished = [view(n, [0.5] * 9, macs=1e5) for n in range(9)]
+    found = decide(MoAshaRule(1, 3), running([0.1] * epoch), finished)
+    assert found is (Decision.STOP if is_rung else Decision.CONTINUE)
+
+
+def test_mo_asha_lets_a_third_go_on():
+    """Of nine equally cheap trials at the first rung, the best three."""
+    others = [view(n, [0.1 * n], ALONE, "stopped") for n in range(8)]
+    going_on = [
+        accuracy
+        for accuracy in (0.05, 0.35, 0.55, 0.75)
+        if decide(MoAshaRule(1, 3), running([accuracy]), others) is Decision.CONTINUE
+    ]
+    assert going_on == [0.55, 0.75]
+
+
+def test_mo_asha_keeps_the_cheap_end():
+    others = [view(n, [0.5 + 0.01 * n], ALONE, "stopped", macs=1e6) for n in range(8)]
+    assert decide(MoAshaRule(1, 3), running([0.2], macs=1e5), others) is Decision.CONTINUE
