@@ -1,0 +1,46 @@
+"""Searches on recorded tables: who needs least training for the same front, and whether joint search pays.
+
+    python benchmarks/bench_search.py --table runs/tables/cifar10/table --json search.json
+
+Parts:
+
+- ``reach``: ``train_macs`` until an arm has the hypervolume of NSGA-II after 200 full trials, as a share of NSGA-II's;
+- ``stopping``: the same designs with a stopping rule and without;
+- ``ask``: time of a proposal with 1,000 finished and 8 pending trials;
+- ``claims``: joint search against undistilled search, and against architectures first, then distillation.
+
+A sampler and a rule of your own take part: ``--module own.py --arm mine=my_sampler,my_rule``.
+"""
+
+import sys
+from pathlib import Path
+
+from harness import machine, parts
+from harness.arguments import parser
+
+
+def main() -> int:
+    from search_parts import asking, claims, reach, stopping
+    from search_parts.arms import ARMS, named_arm
+
+    known = {"reach": reach, "stopping": stopping, "ask": asking, "claims": claims}
+    given = parser(__doc__)
+    given.add_argument("--table", type=Path, required=True, help="folder of a recorded table")
+    given.add_argument("--repetitions", type=int, default=100)
+    given.add_argument("--jobs", type=int, default=2, help="processes")
+    given.add_argument(
+        "--arms", nargs="*", default=list(ARMS), choices=list(ARMS), help="of those that are known"
+    )
+    given.add_argument(
+        "--module", type=Path, action="append", default=[], help="file that registers methods of yours"
+    )
+    given.add_argument("--arm", action="append", default=[], metavar="NAME=SAMPLER[,RULE]", help="one more")
+    given.add_argument("--part", nargs="+", default=list(known), choices=list(known))
+    args = given.parse_args()
+    args.arms = {**{name: ARMS[name] for name in args.arms}, **dict(map(named_arm, args.arm))}
+    args.module = [file.resolve() for file in args.module]
+    return parts.run(known, args, machine.facts(("optuna", "scikit-learn")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Parts of ``bench_search.py``: searches on recorded tables, and what is compared of them."""

@@ -1,0 +1,47 @@
+"""Repetitions in processes, and medians of them."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from naskd.spec.userfile import import_file
+
+BOOTSTRAP = 2000
+
+
+def repeated(
+    one: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int, modules: Sequence[Path] = ()
+) -> Iterator[Any]:
+    """Results as they come; files of `modules` are imported first."""
+    if jobs == 1:
+        learn(modules)
+        yield from (one(*task) for task in tasks)
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), learn, (modules,)) as pool:
+        for future in as_completed([pool.submit(one, *task) for task in tasks]):
+            yield future.result()
+
+
+def learn(modules: Sequence[Path]) -> None:
+    for module in modules:
+        import_file(module)
+
+
+def median_interval(values: Sequence[float]) -> str:
+    """Median with a bootstrap interval of 95 %; infinite values are those that did not get there."""
+    found = np.asarray(values, dtype=float)
+    draws = np.random.default_rng(0).integers(0, len(found), (BOOTSTRAP, len(found)))
+    with np.errstate(invalid="ignore"):
+        medians = np.sort(np.median(found[draws], axis=1))
+    low, high = medians[int(0.025 * BOOTSTRAP)], medians[int(0.975 * BOOTSTRAP) - 1]
+    return f"{_said(np.median(found))} [{_said(low)}, {_said(high)}]"
+
+
+def _said(value: float) -> str:
+    return f"{value:.2f}" if np.isfinite(value) else "over 1"

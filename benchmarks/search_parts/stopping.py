@@ -1,0 +1,75 @@
+"""Stopping alone: the same designs in the same order, with a rule and without."""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from harness.results import Row, say
+from harness.spread import header
+from naskd.spec.pareto import front_mask
+from naskd.spec.study import BudgetSpec
+from naskd.tables import read_table
+from search_parts.arms import Arm
+from search_parts.repeating import repeated
+from search_parts.replayed import AXES, Searched, world_of
+
+RULES = ("front", "mo_asha")
+TRIALS = 200
+
+
+def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """One row for each repetition and rule."""
+    rows: list[Row] = []
+    for done in repeated(one, [(str(args.table), seed) for seed in range(args.repetitions)], args.jobs):
+        rows += done
+        say(f"stopping: repetition {done[0]['repetition']}")
+    return rows
+
+
+def one(table: str, seed: int) -> list[Row]:
+    """A repetition: random designs, which no result changes."""
+    world = world_of(read_table(table), seed)
+    whole = Arm("random").search(world, seed, BudgetSpec(trials=TRIALS))
+    rows: list[Row] = []
+    for rule in RULES:
+        cut = Arm("random", rule).search(world, seed, BudgetSpec(trials=TRIALS))
+        assert cut.designs == whole.designs
+        rows.append(
+            {
+                "repetition": seed,
+                "rule": rule,
+                "times less": whole.spent[-1] / cut.spent[-1],
+                "volume lost": 1 - cut.volume[-1] / whole.volume[-1],
+                "wrongly stopped": wrongly(whole, cut),
+                "stopped": float(np.mean(cut.stopped)),
+            }
+        )
+    return rows
+
+
+def wrongly(whole: Searched, cut: Searched) -> float:
+    """Share of the front without the rule that the rule has stopped."""
+    front = front_mask(whole.values, AXES)
+    return float(np.mean([stopped for stopped, there in zip(cut.stopped, front, strict=True) if there]))
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Medians with the middle 80 % of the repetitions."""
+    lines = header(
+        "rule", "times less train_macs", "hypervolume lost, %", "front wrongly stopped, %", "stopped, %"
+    )
+    for rule in RULES:
+        cells = []
+        for key, factor in (
+            ("times less", 1),
+            ("volume lost", 100),
+            ("wrongly stopped", 100),
+            ("stopped", 100),
+        ):
+            values = [factor * row[key] for row in rows if row["rule"] == rule]
+            low, high = np.percentile(values, [10, 90])
+            cells.append(f"{statistics.fmean(values):.2f} (10 to 90 %: {low:.2f} to {high:.2f})")
+        lines.append(f"| {rule} | {' | '.join(cells)} |")
+    return lines

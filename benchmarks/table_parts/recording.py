@@ -1,0 +1,112 @@
+"""One recorded training: its curves on validation and test images, and what it cost, in parts."""
+
+import argparse
+import dataclasses
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from harness.setting import Setting, study
+from naskd.spec.seeds import derive_seed, trial_seed
+from naskd.training.evaluation import accuracy, predict
+from naskd.trials.run import TrialRun
+from table_parts import space
+from table_parts.splits import Parts
+
+TEACHER_TRAINING = dataclasses.replace(space.TRAINING, learning_rate=3e-3)
+
+TEST_EVERY = 4
+"""Epochs between two looks at the test images: each costs as much as a fifth of an epoch of training."""
+
+
+class Recorder:
+    """Trains points of the space on the same images with the same teacher.
+
+    Args:
+        args: Of the command line: device, threads, epochs of the teacher.
+        parts: The images.
+        folder: Of the teacher, the assistant, and what they said.
+    """
+
+    def __init__(self, args: argparse.Namespace, parts: Parts, folder: Path) -> None:
+        self.args, self.parts, self.folder = args, parts, folder
+        teaching = dataclasses.replace(TEACHER_TRAINING, epochs=args.teacher_epochs)
+        self.spec = study(args, space.TEACHER, space.EPOCHS, teaching)
+        self.setting = Setting(
+            self.spec, folder / "students", folder / "bank", parts.student, foreseen=("logits", "hint")
+        )
+        self.test = parts.test.to(self.setting.compute.device)
+        self.setting.compute.apply_threads()
+
+    def prepare(self) -> dict[str, Any]:
+        """Have teacher and assistant made, and say what they are.
+
+        A teacher of more images is trained on them, and stored as if it had been trained on the students'.
+        """
+        context = self.setting.context
+        recipe = context.prerequisites.teacher()
+        store = context.resources.store
+        if recipe.artifact_id not in store and len(self.parts.teacher.train) != len(self.parts.student.train):
+            larger = Setting(self.spec, self.folder / "teacher", None, self.parts.teacher)
+            larger.make()
+            state, manifest = larger.context.resources.store.load(
+                larger.context.prerequisites.teacher().artifact_id
+            )
+            store.save(recipe.artifact_id, state, manifest)
+        taught = space.joint(space.Point({**next(space.points(0)), "kd.kind": "assistant"}))
+        self.setting.make()
+        self.setting.make(taught)
+        made = {
+            recipe.label: store.manifest(recipe.artifact_id) for recipe in context.designs.recipes(taught)
+        }
+        return {label: self._of(manifest) for label, manifest in made.items()}
+
+    def _of(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        kept = ("val_accuracy", "macs", "n_params", "train_macs", "spent_macs", "wall_seconds")
+        return {name: manifest[name] for name in kept}
+
+    def train(self, values: dict[str, Any], replicate: int) -> dict[str, Any]:
+        """A row of the table; one that failed has ``error`` in it."""
+        config = space.joint(space.Point(values))
+        seed = trial_seed(0, config.config_id)
+        seed = derive_seed("replicate", seed, replicate) if replicate else seed
+        row: dict[str, Any] = {
+            "config_id": config.config_id,
+            "replicate": replicate,
+            "seed": str(seed),
+            "values": values,
+        }
+        began = time.perf_counter()
+        try:
+            row |= self._trained(self.setting.start(config, seed))
+        except ArithmeticError as error:
+            row["error"] = "".join(traceback.format_exception_only(error)).strip()
+        return {**row, "seconds": time.perf_counter() - began}
+
+    def _trained(self, run: TrialRun) -> dict[str, Any]:
+        test: dict[int, float] = {}
+        student = teacher = evaluation = 0
+        trained, asked = {}, {}
+        for epoch in range(run.total_epochs):
+            phase = run.loop.phase_of(epoch).name
+            trained[phase], asked[phase] = run._step_macs[phase]
+            n_images = run.loop.images_per_epoch(epoch)
+            run.advance(epoch + 1)
+            student += round(n_images * 3 * trained[phase])
+            teacher += round(n_images * asked[phase])
+            evaluation += len(self.parts.student.val) * run.cost.macs
+            if (epoch + 1) % TEST_EVERY == 0 or epoch + 1 == run.total_epochs:
+                said = predict(run.scheme.deployed, self.test.images, self.setting.compute)
+                test[epoch + 1] = accuracy(said, self.test.labels)
+        return {
+            **dataclasses.asdict(run.cost),
+            "train_macs": run.train_macs,
+            "student_macs": student,
+            "teacher_macs": teacher,
+            "evaluation_macs": evaluation,
+            "val_accuracy": [point["val_accuracy"] for point in run.curve],
+            "test_epochs": list(test),
+            "test_accuracy": list(test.values()),
+            "loss": [point["loss"] for point in run.curve],
+        }

@@ -1,0 +1,221 @@
+"""The recorder of tables and the benchmark of search: each part on a few designs."""
+
+import argparse
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+CLASSES, EACH = 4, 24
+
+
+@pytest.fixture(autouse=True)
+def harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Images of four colours."""
+    draw = np.random.default_rng(0)
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for label in range(CLASSES):
+            for number in range(EACH):
+                pixels = draw.integers(0, 120, (8, 8, 3), dtype=np.uint8)
+                pixels[..., label % 3] += np.uint8(60 + 60 * (label // 3))
+                content = io.BytesIO()
+                Image.fromarray(pixels).save(content, "PNG")
+                file.writestr(f"train/{'abcd'[label]}/{number:03}.png", content.getvalue())
+    return path
+
+
+# --- recording -----------------------------------------------------------------------------------------------------
+
+
+def test_no_image_is_in_two_parts_and_a_teacher_has_those_of_its_students(
+    archive: Path, tmp_path: Path
+) -> None:
+    from table_parts import splits
+
+    images, labels, classes = splits.read(archive, tmp_path / "images.npz")
+    parts = splits.cut(images, labels, classes, splits.Splits(student=16, teacher=40, val=20, test=20))
+
+    def names(these: object) -> list[bytes]:
+        return [image.numpy().tobytes() for image in these.images]
+
+    student, teacher = set(names(parts.student.train)), set(names(parts.teacher.train))
+    val, test = set(names(parts.student.val)), set(names(parts.test))
+    assert student < teacher
+    assert not teacher & val
+    assert not teacher & test
+    assert not val & test
+    assert [len(student), len(teacher), len(val), len(test)] == [16, 40, 20, 20]
+    assert parts.student.train.labels.bincount().tolist() == [4, 4, 4, 4]
+    assert parts.teacher.val.labels.bincount().tolist() == [5, 5, 5, 5]
+    again = splits.read(archive, tmp_path / "images.npz")
+    assert (again[0] == images).all()
+
+
+def test_more_images_than_there_are_is_said(archive: Path, tmp_path: Path) -> None:
+    from table_parts import splits
+
+    read = splits.read(archive, tmp_path / "images.npz")
+    with pytest.raises(ValueError, match=r"there are 96"):
+        splits.cut(*read, splits.Splits(student=80, teacher=10, val=10, test=10))
+
+
+def test_the_levels_are_different_designs_and_each_is_a_grid() -> None:
+    from table_parts import space
+    from table_parts.publishing import n_ways
+
+    points = [values for level in range(len(space.LEVELS)) for values in space.points(level)]
+    designs = [space.joint(space.Point(values)) for values in points]
+    assert len({design.config_id for design in designs}) == len(points)
+    assert len({design.architecture for design in designs}) == 192 >= 150
+    assert len(points) == 192 * n_ways()
+    assert n_ways() >= 10
+
+
+def test_a_recording_goes_on_where_it_stopped_and_becomes_a_table(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import record_table
+    from naskd.tables import read_table
+    from table_parts import publishing, space
+
+    monkeypatch.setattr(space, "EPOCHS", 1)
+    training = space.TRAINING.__class__(**{**vars(space.TRAINING), "epochs": 1, "batch_size": 8})
+    monkeypatch.setattr(space, "TRAINING", training)
+    monkeypatch.setattr(space, "TEACHER", space.three_stages(8, (1, 1, 1)))
+    few = [v for v in space.points(0) if v["width"] == 8 and v["block"] == "basic" and v["stage2.depth"] == 1]
+    monkeypatch.setattr(space, "points", lambda level: iter(few[:14]))
+    out = tmp_path / "table"
+    given = ["--images", str(archive), "--out", str(out), "--student-images", "16", "--teacher-images", "40"]
+    given += [
+        "--val-images",
+        "20",
+        "--test-images",
+        "20",
+        "--teacher-epochs",
+        "1",
+        "--levels",
+        "1",
+        "--seeds",
+        "1",
+    ]
+    args = record_table.arguments().parse_args(given)
+    out.mkdir()
+
+    def in_this_process(args: argparse.Namespace, tasks: list) -> object:
+        recorder = record_table.open_recorder(args)
+        return (recorder.train(*task) for task in tasks[: most[0]])
+
+    monkeypatch.setattr(record_table, "trained", in_this_process)
+    most = [5]
+    record_table.record(args)
+    assert len(record_table.read_rows(out / "rows.jsonl")) == 5
+    with open(out / "rows.jsonl", "a") as file:
+        file.write('{"config_id": "cut off by a ki')
+    most[0] = 100
+    record_table.record(args)
+    rows = record_table.read_rows(out / "rows.jsonl")
+    assert len({row["config_id"] for row in rows}) == len(rows) == 14
+    for row in rows:
+        assert row["student_macs"] + row["teacher_macs"] + row["evaluation_macs"] == row["train_macs"]
+        assert (row["teacher_macs"] == 0) == (row["values"]["kd.kind"] == "none")
+    lines = publishing.publish(out, rows)
+    assert any(line.startswith("| hint |") for line in lines)
+    table = read_table(out / "table")
+    assert len(table.trainings) == 14
+    assert table.card["images"]["classes"] == CLASSES
+    assert table.config(few[0]).config_id == rows[0]["config_id"]
+
+
+# --- searching -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of the first two levels with two seeds, made up."""
+    import sys
+
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from search_parts import made_up
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    folder = tmp_path_factory.mktemp("table")
+    made_up.write(folder)
+    return folder
+
+
+def arguments(table: Path) -> argparse.Namespace:
+    from search_parts.arms import ARMS, named_arm
+
+    arms = {"NSGA-II": ARMS["NSGA-II"], **dict([named_arm("mine=ehvi,front")])}
+    return argparse.Namespace(table=table, repetitions=2, jobs=1, module=[], arms=arms)
+
+
+def test_reach(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search_parts import reach
+
+    monkeypatch.setattr(reach, "FULL_TRIALS", 25)
+    rows = reach.measure(arguments(made_up), tmp_path)
+    assert {row["arm"] for row in rows} == {"NSGA-II", "mine"}
+    own = [row["share of NSGA-II"] for row in rows if row["arm"] == "NSGA-II"]
+    assert max(own) <= 1.0  # the same search, with the same seed
+    assert any(line.startswith("| mine |") for line in reach.table(rows))
+
+
+def test_stopping(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search_parts import stopping
+
+    monkeypatch.setattr(stopping, "TRIALS", 30)
+    rows = stopping.measure(arguments(made_up), tmp_path)
+    assert all(row["times less"] >= 1 and 0 <= row["wrongly stopped"] <= 1 for row in rows)
+    assert any(line.startswith("| front |") for line in stopping.table(rows))
+
+
+def test_claims(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search_parts import claims
+
+    monkeypatch.setattr(claims, "TIMES", (3,))
+    rows = claims.measure(arguments(made_up), tmp_path)
+    assert {row["ledger"] for row in rows} == set(claims.LEDGERS)
+    for row in rows:
+        assert row["trials undistilled"] > 0
+        assert row["joint"] >= 0
+        if row["ledger"] == "everything charged":  # the teacher costs more than all
+            assert row["joint"] == row["trials joint"] == 0
+    assert len(claims.table(rows)) == 2 + 2
+
+
+def test_a_median_says_how_many_did_not_get_there() -> None:
+    from search_parts.repeating import median_interval
+
+    assert median_interval([0.2] * 50) == "0.20 [0.20, 0.20]"
+    assert median_interval([float("inf")] * 5) == "over 1 [over 1, over 1]"
+
+
+def test_an_arm_that_names_no_sampler_is_refused() -> None:
+    from search_parts.arms import named_arm
+
+    with pytest.raises(SystemExit, match="NAME=SAMPLER"):
+        named_arm("mine")
+
+
+def test_what_is_kept_can_be_written_as_json(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search_parts import reach
+
+    monkeypatch.setattr(reach, "FULL_TRIALS", 12)
+    given = arguments(made_up)
+    given.repetitions = 1
+    assert json.loads(json.dumps(reach.measure(given, tmp_path)))
