@@ -132,6 +132,9 @@ class FrontTable:
             parts.append(f"hypervolume {record['hypervolume']:.4f}")
         if finite(record.get("train_macs")) is not None:
             parts.append(f"search spent {macs(record['train_macs'])}")
+            whole = finite(record.get("train_macs_with_teachers"))
+            if whole is not None and whole > record["train_macs"]:
+                parts.append(f"{macs(whole)} with the teacher's training")
         counts = record.get("counts") or {}
         told = [(counts.get("complete"), "trials"), (counts.get("stopped"), "stopped early")]
         told.append((counts.get("failed"), "failed"))
