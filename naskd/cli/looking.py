@@ -131,6 +131,25 @@ def _show_trial(run: "Run", number: int, as_json: bool) -> None:
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories, two or more.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show several runs side by side.
+
+    Hypervolumes have one reference point, and the level is the lowest of them: how much training did each need for it?
+    """
+    from naskd.report.compare_table import compare_table
+    from naskd.runs.comparing import compare as compared
+
+    found = compared(runs)
+    if as_json:
+        print_json(found)
+    else:
+        print_result(compare_table(found))
+
+
+@app.command()
 def methods(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Show all about this one.", show_default=False)

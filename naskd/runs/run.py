@@ -121,6 +121,10 @@ class Run:
             ledger, self.spec.objectives, everything=everything, with_importance=with_importance
         )
 
+    def identity(self) -> dict[str, Any]:
+        """What a resume must find unchanged: hashes of images, split, files and settings."""
+        return dict(load_ledger(self.spec, self.path).user_attrs.get("identity") or {})
+
     @property
     def storage_url(self) -> str:
         """What ``optuna-dashboard`` takes."""

@@ -225,7 +225,11 @@ class TestSingleMistakes:
             ("limits = {max_macs = 0}", "limits.max_macs", "at least 1"),
             ("warm_start = [{a = [1]}]", "warm_start[0].a", "a number, a string, true or false"),
             ("warm_start = {a = 1}", "warm_start", "a list; each item: a table"),
-            ("sampler = {name = 'random', startup_trials = 3}", "sampler.startup_trials", "'tpe', 'gp' or 'ehvi'"),
+            (
+                "sampler = {name = 'random', startup_trials = 3}",
+                "sampler.startup_trials",
+                "'tpe', 'gp' or 'ehvi'",
+            ),
             ("sampler = {name = 'nsga2', multivariate = true}", "sampler.multivariate", "only with 'tpe'"),
             ("execution = {callbacks = 'mlflow'}", "execution.callbacks", "distinct ones of"),
             ("execution = {callbacks = ['wandb', 'wandb']}", "execution.callbacks", "distinct ones of"),

@@ -1,0 +1,131 @@
+"""Runs side by side: one scale for all, and nothing compared that does not compare."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import naskd
+from naskd.cli import app
+from naskd.runs.comparing import compare
+from naskd.spec.errors import InputError
+from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.pareto import front_volume
+
+SPACE = """
+from naskd.config import ArchitectureSpec, StageSpec, TrialConfig
+from naskd.networks.student import design_cost
+from naskd.tables import Recorded, RecordedTable
+
+def space(trial):
+    stage = StageSpec("basic", trial.suggest_int("depth", 1, 4), trial.suggest_int("width", 4, 64, step=4))
+    return TrialConfig(ArchitectureSpec((stage,)))
+
+def cost(config):
+    return design_cost(config.architecture, 3, 10, 16)
+
+def recorded(config):
+    macs = cost(config).macs
+    accuracy = min(0.9, macs / 1e7)
+    curve = ({"val_accuracy": accuracy / 2}, {"val_accuracy": accuracy})
+    return Recorded(curve, {"val_accuracy": accuracy, **vars(cost(config))}, macs * EACH, 2.0)
+
+EACH = 100
+
+def table():
+    return RecordedTable(recorded, cost)
+"""
+
+
+def search(folder, name, trials, *, objectives=("val_accuracy", "macs"), code=SPACE, reference=None, seed=0):
+    where = folder / f"{name} files"
+    where.mkdir()
+    (where / "space.py").write_text(code)
+    at = (
+        ""
+        if reference is None
+        else f"[reference_point]\nval_accuracy = {reference[0]}\nmacs = {reference[1]}\n"
+    )
+    (where / "study.toml").write_text(
+        f'name = "{name}"\nseed = {seed}\nspace = "space.py:space"\nepochs = 2\nobjectives = {json.dumps(objectives)}\n'
+        f'[data]\nkind = "digits"\n[sampler]\nname = "random"\n[budget]\ntrials = {trials}\n{at}'
+        '[execution]\nexecutor = "replay"\ntable = "space.py:table"\n'
+    )
+    return naskd.search(where / "study.toml", out=folder / name)
+
+
+def test_the_longer_of_two_equal_searches_is_ahead_and_reached_the_level_with_the_same_training(tmp_path):
+    short, long = search(tmp_path, "short", 6), search(tmp_path, "long", 20)
+    found = compare([short, tmp_path / "long"])
+    rows = {row["name"]: row for row in found["runs"]}
+    assert rows["long"]["hypervolume"] > rows["short"]["hypervolume"] == found["level"]
+    assert rows["long"]["complete"] == 20
+    # The first six designs are the same.
+    assert rows["long"]["to_level"] == rows["short"]["to_level"]
+    assert rows["short"]["to_level"]["train_macs"] <= rows["short"]["train_macs"]
+    assert rows["long"]["train_macs"] == long.to_dict()["train_macs"]
+    assert found["warnings"] == []
+
+
+def test_all_are_measured_from_the_worst_reference_point(tmp_path):
+    near = search(tmp_path, "near", 6, reference=(0.3, 5e6))
+    far = search(tmp_path, "far", 6, reference=(0.1, 9e6))
+    found = compare([near, far])
+    assert found["reference_point"] == {"val_accuracy": 0.1, "macs": 9e6}
+    points = [(point["val_accuracy"], point["macs"]) for point in found["runs"][0]["front"]]
+    axes = [OBJECTIVES[name] for name in ("val_accuracy", "macs")]
+    assert found["runs"][0]["hypervolume"] == pytest.approx(
+        front_volume(points, axes, found["reference_point"])
+    )
+    assert found["runs"][0]["hypervolume"] == found["runs"][1]["hypervolume"]
+
+
+def test_runs_on_other_images_are_said(tmp_path):
+    one = search(tmp_path, "one", 4)
+    other = search(tmp_path, "other", 4, code=SPACE.replace("EACH = 100", "EACH = 50"))
+    warnings = compare([one, other])["warnings"]
+    assert len(warnings) == 1
+    assert "do not compare: one; other" in warnings[0]
+
+
+def test_runs_of_other_objectives_are_refused(tmp_path):
+    one = search(tmp_path, "one", 4)
+    other = search(tmp_path, "other", 4, objectives=("val_accuracy", "macs", "n_params"))
+    with pytest.raises(
+        InputError, match="one has val_accuracy, macs; other has val_accuracy, macs, n_params"
+    ):
+        compare([one, other])
+
+
+def test_one_run_and_a_run_given_twice_are_refused(tmp_path):
+    one = search(tmp_path, "one", 4)
+    with pytest.raises(InputError, match="at least two"):
+        compare([one])
+    with pytest.raises(InputError, match="given twice"):
+        compare([one, one.path])
+
+
+def test_a_run_that_has_not_finished_a_trial_has_no_front(tmp_path):
+    one, other = search(tmp_path, "one", 4), search(tmp_path, "other", 4, reference=(0.95, 1e3))
+    rows = {row["name"]: row for row in compare([one, other])["runs"]}
+    assert rows["one"]["hypervolume"] == rows["other"]["hypervolume"]
+
+
+def test_the_command_shows_the_best_first_and_writes_json(tmp_path):
+    search(tmp_path, "short", 6)
+    search(tmp_path, "long", 20)
+    paths = [str(tmp_path / "short"), str(tmp_path / "long")]
+    shown = CliRunner().invoke(app, ["compare", *paths])
+    assert shown.exit_code == 0
+    assert shown.output.index("long") < shown.output.index("short")
+    assert "reference point" in shown.output
+    found = json.loads(CliRunner().invoke(app, ["compare", *paths, "--json"]).output)
+    assert {row["name"] for row in found["runs"]} == {"short", "long"}
+
+
+def test_two_runs_of_one_name_are_told_apart(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    names = [row["name"] for row in compare([search(first, "run", 4), search(second, "run", 4)])["runs"]]
+    assert names == [str(first / "run"), str(second / "run")]
