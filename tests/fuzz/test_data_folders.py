@@ -100,7 +100,8 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patches:
         patches.chdir(home)
         for words in (("search", study, "--out", "runs/r"), ("retrain", "runs/r")):
-            assert call(*words).exit_code == 0
+            done = call(*words)
+            assert done.exit_code == 0, done.output
     return home
 
 
@@ -156,6 +157,6 @@ def test_a_test_image_is_another_after_a_retraining(
     """No mean is taken over trainings that were measured on different images."""
     _in_place(files[SEALED], files[SEEN])
     result = call(*COMMANDS["retrain"])
-    assert result.exit_code == 0
-    assert "test images: not counted, and made again" in result.output
-    outcome("data folders", "left out and said")
+    assert result.exit_code == 2
+    assert "test images" in result.output, result.output
+    outcome("data folders", "refused")
