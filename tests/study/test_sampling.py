@@ -64,11 +64,20 @@ def test_kinds_of_teaching_go_on_each_in_its_own_way():
     assert means == pytest.approx([0.4, 0.6], abs=0.01)
 
 
-def test_a_kind_that_has_not_finished_is_forecast_as_all_others_are():
+def test_a_few_trials_of_a_kind_say_how_it_goes_on():
     known = Extrapolation()
-    known.learn(rising(40, 0.1, LOGITS))
+    known.learn([*rising(20, 0.05, LOGITS, noise=0.01), *rising(2, 0.15, HINT, first=100, noise=0.01)])
     found = known.forecast(view(99, [0.3], HINT, "running"), ({"epoch": 1, "val_accuracy": 0.3},))
+    assert found.mean == pytest.approx(0.6, abs=0.04)
+
+
+def test_a_kind_that_has_not_finished_is_forecast_as_all_others_are_and_less_surely():
+    known = Extrapolation()
+    known.learn(rising(40, 0.1, LOGITS, noise=0.02))
+    curve = ({"epoch": 1, "val_accuracy": 0.3},)
+    found, sure = (known.forecast(view(99, [0.3], kind, "running"), curve) for kind in (HINT, LOGITS))
     assert found.mean == pytest.approx(0.5, abs=0.02)
+    assert found.spread > 2 * sure.spread
 
 
 def test_the_spread_is_that_of_what_was_still_to_come():
