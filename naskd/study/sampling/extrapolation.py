@@ -1,9 +1,9 @@
 """How a learning curve goes on, as the study's own finished curves teach.
 
 A linear model of what is still to come, ``final - accuracy``, given accuracy, its last step and the features of the
-design, with an offset of each kind of teaching that is drawn towards that of all: a student that copies maps starts
-more slowly than one that copies answers. Its Gaussian posterior is in closed form (Bishop, "Pattern Recognition and
-Machine Learning", 2006, section 3.3), with the noise estimated from the residuals.
+design. The kind of teaching is one of them: a student that copies maps starts more slowly than one that copies answers.
+How a kind goes on of which no curve has finished is uncertain by as much as kinds differ. The posterior is Gaussian, in
+closed form (Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3), with the noise of the residuals.
 """
 
 import math
@@ -20,9 +20,10 @@ from naskd.study.stopping import Curve, TrialView
 
 FEWEST = 8
 """Finished curves, below which nothing is said."""
-_SLOPE, _FEATURE, _OFFSET = 1.0, 5.0, 2.0
-"""Prior of the weights in units of the residuals: precision of slopes for standardised inputs of the curve, and for
-features of the design; width of a kind's offset."""
+_SLOPE, _FEATURE = 1.0, 5.0
+"""Precision of the weights' prior, in units of the residuals: of standardised inputs of the curve, and of features."""
+_NEW_KIND = 2.0
+"""Standard deviation, in units of the residuals, of how a kind goes on that has not been seen to its end."""
 _LEAST_SPREAD = 1e-3
 
 
@@ -47,7 +48,7 @@ class _Model:
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
     features: Features
-    kinds: tuple[str, ...]
+    kinds: frozenset[str]
     weights: NDArray[np.float64]
     covariance: NDArray[np.float64]
     noise: float
@@ -92,8 +93,8 @@ class Extrapolation:
         if model is None:
             return None
         design = model.features.rows([self._describe(trial)])[0]
-        x = _row((_inputs(curve) - model.centre) / model.scale, design, model.kinds, trial)
-        unknown = _OFFSET**2 if teaching(trial.config.distillation) not in model.kinds else 0.0
+        x = _row((_inputs(curve) - model.centre) / model.scale, design)
+        unknown = _NEW_KIND**2 if teaching(trial.config.distillation) not in model.kinds else 0.0
         spread = math.sqrt(model.noise * (1.0 + unknown + x @ model.covariance @ x))
         return Forecast(curve[-1][ACCURACY] + float(x @ model.weights), max(spread, _LEAST_SPREAD))
 
@@ -111,20 +112,12 @@ class Extrapolation:
         rest = np.array([t.curve[-1][ACCURACY] - t.curve[epoch - 1][ACCURACY] for t in trials])
         centre, scale = inputs.mean(0), inputs.std(0)
         scale[scale < 1e-9] = 1.0
-        kinds = tuple(sorted({teaching(trial.config.distillation) for trial in trials}))
+        kinds = frozenset(teaching(trial.config.distillation) for trial in trials)
         x = np.stack(
-            [
-                _row(row, designs[number], kinds, trial)
-                for row, number, trial in zip((inputs - centre) / scale, kept, trials, strict=True)
-            ]
+            [_row(row, designs[number]) for row, number in zip((inputs - centre) / scale, kept, strict=True)]
         )
         # In units of the noise: the intercept is free, everything else is drawn towards 0.
-        prior = np.array(
-            [1e-6]
-            + [_SLOPE] * inputs.shape[1]
-            + [_FEATURE] * designs.shape[1]
-            + [1 / _OFFSET**2] * len(kinds)
-        )
+        prior = np.array([1e-6] + [_SLOPE] * inputs.shape[1] + [_FEATURE] * designs.shape[1])
         covariance = np.asarray(np.linalg.inv(x.T @ x + np.diag(prior)), dtype=np.float64)
         weights = covariance @ (x.T @ rest)
         freedom = max(1.0, len(trials) - float(np.trace(covariance @ (x.T @ x))))
@@ -144,8 +137,5 @@ def _inputs(curve: Curve) -> NDArray[np.float64]:
     return np.array([now, now - (curve[-2][ACCURACY] if len(curve) > 1 else 0.0)])
 
 
-def _row(
-    standardised: NDArray[np.float64], design: NDArray[np.float64], kinds: Sequence[str], trial: TrialView
-) -> NDArray[np.float64]:
-    mine = teaching(trial.config.distillation)
-    return np.concatenate([[1.0], standardised, design, [float(kind == mine) for kind in kinds]])
+def _row(standardised: NDArray[np.float64], design: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([[1.0], standardised, design])
