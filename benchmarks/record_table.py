@@ -82,7 +82,14 @@ def record(args: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     recorder = open_recorder(args)
     card.found["classes"] = recorder.parts.student.n_classes
-    card.found["networks"] = recorder.prepare()
+    networks = recorder.prepare()
+    for name, known in card.found.get("networks", {}).items():
+        if known["val_accuracy"] != networks[name]["val_accuracy"]:
+            raise SystemExit(
+                f"{args.out}: the {name} has {networks[name]['val_accuracy']} on validation images; that of the recorded "
+                f"rows had {known['val_accuracy']}: a table has one {name}, so restore it or begin another table"
+            )
+    card.found["networks"] = networks
     card.save()
     rows = args.out / "rows.jsonl"
     done = {(row["config_id"], row["replicate"]) for row in read_rows(rows)}

@@ -112,6 +112,7 @@ def test_commands_are_the_promised_ones() -> None:
         "front",
         "show",
         "best",
+        "compare",
         "retrain",
         "export",
         "check",

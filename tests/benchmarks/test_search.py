@@ -129,6 +129,11 @@ def test_a_recording_goes_on_where_it_stopped_and_becomes_a_table(
     for row in rows:
         assert row["student_macs"] + row["teacher_macs"] + row["evaluation_macs"] == row["train_macs"]
         assert (row["teacher_macs"] == 0) == (row["values"]["kd.kind"] == "none")
+    card = json.loads((out / "recording.json").read_text())
+    card["networks"]["teacher"]["val_accuracy"] += 0.05
+    (out / "recording.json").write_text(json.dumps(card))
+    with pytest.raises(SystemExit, match="a table has one teacher"):
+        record_table.record(args)
     lines = publishing.publish(out, rows)
     assert any(line.startswith("| hint |") for line in lines)
     table = read_table(out / "table")

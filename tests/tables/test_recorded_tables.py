@@ -212,6 +212,29 @@ def test_a_folder_that_is_not_there_is_said_before_anything(tmp_path):
         naskd.search(tmp_path / "study.toml", out=tmp_path / "run")
 
 
+def test_optuna_takes_a_table_as_it_is(folder):
+    import optuna
+
+    from naskd.study.problem import TableProblem
+
+    problem = TableProblem(folder)
+    study = optuna.create_study(
+        sampler=optuna.samplers.BruteForceSampler(),
+        directions=[one.name.lower() for one in problem.directions],
+    )
+    study.optimize(problem, n_trials=20)
+    assert len(study.trials) == 6
+    assert study.trials[0].distributions == problem.search_space
+    expected = {(row.val_accuracy[-1], row.cost.macs) for row in rows() if row.replicate == 0}
+    other = {(row.val_accuracy[-1], row.cost.macs) for row in rows() if row.replicate == 1}
+    assert {tuple(trial.values) for trial in study.trials} <= expected | other
+    assert problem.evaluate({"width": 8, "kind": "none"}) == tuple(
+        next(t.values for t in study.trials if t.params == {"width": 8, "kind": "none"})
+    )
+    with pytest.raises(InputError, match="nothing was recorded"):
+        problem.evaluate({"width": 12, "kind": "none"})
+
+
 def test_seeds_of_64_bits_survive(folder):
     assert {row.seed for mine in read_table(folder).trainings.values() for row in mine} == {2**63, 2**63 + 1}
 
