@@ -86,8 +86,8 @@ def record(args: argparse.Namespace) -> None:
     for name, known in card.found.get("networks", {}).items():
         if known["val_accuracy"] != networks[name]["val_accuracy"]:
             raise SystemExit(
-                f"{args.out}: the {name} has {networks[name]['val_accuracy']} on validation images; that of the recorded "
-                f"rows had {known['val_accuracy']}: a table has one {name}, so restore it or begin another table"
+                f"{args.out}: the {name} has {networks[name]['val_accuracy']} on validation images; that of the "
+                f"recorded rows had {known['val_accuracy']}: a table has one {name}, so restore it or begin another table"
             )
     card.found["networks"] = networks
     card.save()
