@@ -87,7 +87,7 @@ def record(args: argparse.Namespace) -> None:
         if known["val_accuracy"] != networks[name]["val_accuracy"]:
             raise SystemExit(
                 f"{args.out}: the {name} has {networks[name]['val_accuracy']} on validation images; that of the "
-                f"recorded rows had {known['val_accuracy']}: a table has one {name}, so restore it or begin another table"
+                f"recorded rows had {known['val_accuracy']}: a table has one {name}; restore it, or begin another"
             )
     card.found["networks"] = networks
     card.save()
