@@ -56,7 +56,15 @@ def recorded(config):
 
 
 def search(
-    sampler, budget, *, seed=0, workers=1, stopping="none", objectives=("val_accuracy", "macs"), space=joint
+    sampler,
+    budget,
+    *,
+    seed=0,
+    workers=1,
+    stopping="none",
+    objectives=("val_accuracy", "macs"),
+    space=joint,
+    storage=None,
 ):
     spec = StudySpec(
         name="made-up", space="space.py:joint", data=DataSpec("digits"), seed=seed, epochs=EPOCHS, budget=budget,
@@ -67,7 +75,7 @@ def search(
     facts = ReplayFacts(cost, recorded, resolution=16, n_val=1000)
     reference = {"val_accuracy": 0.1, "macs": 1e7, "n_params": 1e6}
     study = Study(
-        spec, space, InMemoryStorage(), facts, identity={},
+        spec, space, storage or InMemoryStorage(), facts, identity={},
         reference_point={name: reference[name] for name in objectives},
         stopping=STOPPING_RULES.load(stopping)(), clock=clock,
     )  # fmt: skip
@@ -126,6 +134,19 @@ def test_a_space_that_is_exhausted_ends():
 
     study = search("ehvi", BudgetSpec(trials=100), space=small)
     assert len(trained(study)) == 15
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_search_goes_on_where_few_designs_are_left(left):
+    """Of fifteen; what differs among them is known from those of before."""
+
+    def small(trial):
+        stage = StageSpec("basic", trial.suggest_int("depth", 1, 3), 8 * trial.suggest_int("width", 1, 5))
+        return TrialConfig(ArchitectureSpec((stage,)))
+
+    storage = InMemoryStorage()
+    search("random", BudgetSpec(trials=15 - left), space=small, storage=storage)
+    assert len(trained(search("ehvi", BudgetSpec(trials=100), space=small, storage=storage))) == 15
 
 
 def test_a_space_with_parameters_of_parameters():

@@ -75,7 +75,8 @@ class EhviSampler(BaseSampler):
         self._asked = study, trial
         proposal = self._propose(self._view)
         self._proposal = {} if proposal is None else proposal.parameters
-        return {name: self._view.distributions[name] for name in self._proposal}
+        known = self._view.distributions
+        return {name: known[name] for name in self._proposal if name in known}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -100,14 +101,18 @@ class EhviSampler(BaseSampler):
         self._view = view
 
     def _propose(self, view: SearchView) -> Candidate | None:
+        finished, running = view.trainings.finished, view.trainings.running
         if self._features is None:
             drawn = view.draw(POOL, self._seed)
+            shown = [self._describe(candidate) for candidate in drawn]
+            # A search that goes on may find few designs that are new: those of before differ in more.
+            shown += [describe(t.config, view.prices.of(t.config).known) for t in (*finished, *running)]
+            if len(shown) < 2:
+                return None
             self._pool = {candidate.config_id: candidate for candidate in drawn}
-            self._features = Features([self._describe(candidate) for candidate in drawn])
-        finished = view.trainings.finished
+            self._features = Features(shown)
         self._curves.learn(finished)
         seen = [trial for trial in finished if trial.status in ("complete", "stopped") and trial.curve]
-        running = view.trainings.running
         self._pool = {name: candidate for name, candidate in self._pool.items() if view.is_new(candidate)}
         if sum(trial.status == "complete" for trial in seen) < self._startup:
             return self._spread_out([*seen, *running], view)
