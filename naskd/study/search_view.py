@@ -9,7 +9,6 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import StudySpec
 from naskd.study.admission import problems
@@ -99,7 +98,12 @@ class SearchView:
         return not self._taken(candidate.config)
 
     def draw(self, n: int, seed: int) -> list[Candidate]:
-        """New designs, drawn at random: at most `n`, fewer where draws are turned away or taken."""
+        """New designs, drawn at random: at most `n`, fewer where draws are turned away or taken.
+
+        Raises:
+            InputError: The space is broken, or a name is unknown.
+            RunError: A call of the space took too long.
+        """
         study = optuna.create_study(sampler=RandomSampler(seed=seed))
         found = []
         for _ in range(n):
@@ -130,8 +134,4 @@ class SearchView:
                     return None
                 return Candidate(dict(trial.params), config, self.prices.of(config))
         except TurnedAwayError:
-            return None
-        except InputError:
-            raise
-        except NaskdError:
             return None
