@@ -18,12 +18,11 @@ import optuna
 
 from harness.results import Row, say
 from harness.spread import header, interval, sd
-from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import BudgetSpec
 from naskd.tables import TrainingTable, read_table
 from search_parts.arms import ARMS
 from search_parts.repeating import repeated
-from search_parts.replayed import AXES, Searched, World, grid_of, world_of
+from search_parts.replayed import Searched, World, front_of, grid_of, test_volume, world_of
 from table_parts.publishing import STUDENT, TAUGHT
 
 TIMES = (1, 3, 10)
@@ -84,9 +83,7 @@ def in_turn(table: TrainingTable, world: World, seed: int, budget: float) -> lis
     first = searched(replace(world, space=grid_of(table, UNDISTILLED)), seed, budget / 2)
     if first is None:
         return []
-    complete = [n for n, stopped in enumerate(first.stopped) if not stopped]
-    front = front_mask([first.values[n] for n in complete], AXES)
-    chosen = {first.designs[n] for n, there in zip(complete, front, strict=True) if there}
+    chosen = front_of(first)
     students = [point for point in table.points if point["config_id"] in chosen and _is_alone(point)]
 
     def space(trial: Any) -> Any:
@@ -106,17 +103,7 @@ def _is_alone(point: Mapping[str, Any]) -> bool:
 
 def judged(runs: list[Searched], world: World) -> float:
     """Hypervolume on test images of the front of all runs together, chosen by what the searches saw."""
-    seen = {
-        name: value
-        for run in runs
-        for name, value, stopped in zip(run.designs, run.values, run.stopped, strict=True)
-        if not stopped
-    }
-    if not seen:
-        return 0.0
-    front = front_mask(list(seen.values()), AXES)
-    points = [(world.test_accuracy(n), seen[n][1]) for n, there in zip(seen, front, strict=True) if there]
-    return front_volume(points, AXES, world.reference_point)
+    return test_volume({name: values for run in runs for name, values in front_of(run).items()}, world)
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -19,6 +19,7 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
+from naskd.study.ledger import mean_values
 from naskd.study.observer import StudyObserver
 from naskd.study.stopping import build_stopping
 from naskd.study.study import Study
@@ -116,7 +117,7 @@ class Searched:
         volume: Hypervolume of the complete trials by then, ``(N,)``, as the search sees it.
         test_volume: On test images, of the front that the search would give its user by then, ``(N,)``: a lucky
             seed is no gain here, and it may fall.
-        designs: ``config_id`` of each training.
+        designs: ``config_id`` of each training; one that was trained again is there again.
         values: Accuracy of each, as the search saw it, and its MACs.
         stopped: Whether it was stopped.
         seconds: Real ones, of the whole.
@@ -195,18 +196,17 @@ def search(
 def searched(told: list[tuple[str, TrialResult]], world: World, seconds: float = math.nan) -> Searched:
     """From results in their order."""
     spent, volume, test = [], [], []
-    complete: list[tuple[str, float, float]] = []
+    complete: dict[str, list[tuple[float, float]]] = {}
     total, reached, judged = 0, 0.0, 0.0
     for name, result in told:
         total += result.spent_macs
         if result.status == "complete":
-            complete.append((name, result.metrics["val_accuracy"], result.metrics["macs"]))
-            before, reached = (
-                reached,
-                front_volume([one[1:] for one in complete], AXES, world.reference_point),
-            )
+            found = result.metrics["val_accuracy"], result.metrics["macs"]
+            complete.setdefault(name, []).append(found)
+            before, means = reached, {one: mean_values(values) for one, values in complete.items()}
+            reached = front_volume(list(means.values()), AXES, world.reference_point)
             if reached != before:
-                judged = test_volume(complete, world)
+                judged = test_volume(means, world)
         spent.append(total)
         volume.append(reached)
         test.append(judged)
@@ -221,9 +221,23 @@ def searched(told: list[tuple[str, TrialResult]], world: World, seconds: float =
     )
 
 
-def test_volume(complete: list[tuple[str, float, float]], world: World) -> float:
-    """Hypervolume on test images of the designs that are on the front by what the search saw."""
-    mask = front_mask([one[1:] for one in complete], AXES)
-    chosen = [one for one, keep in zip(complete, mask, strict=True) if keep]
-    points = [(world.test_accuracy(name), macs) for name, _, macs in chosen]
+def front_of(found: Searched) -> dict[str, tuple[float, ...]]:
+    """Designs of the front that a search gives its user, with their accuracies as it saw them, and their MACs."""
+    complete: dict[str, list[tuple[float, float]]] = {}
+    for name, values, stopped in zip(found.designs, found.values, found.stopped, strict=True):
+        if not stopped:
+            complete.setdefault(name, []).append(values)
+    return _front({name: mean_values(values) for name, values in complete.items()})
+
+
+def test_volume(designs: Mapping[str, tuple[float, ...]], world: World) -> float:
+    """Hypervolume on test images of those designs that are on the front by what the search saw."""
+    points = [(world.test_accuracy(name), values[1]) for name, values in _front(designs).items()]
     return front_volume(points, AXES, world.reference_point)
+
+
+def _front(designs: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    if not designs:
+        return {}
+    mask = front_mask(list(designs.values()), AXES)
+    return {name: values for (name, values), keep in zip(designs.items(), mask, strict=True) if keep}

@@ -105,7 +105,13 @@ function details(t) {
         h(
           "span",
           { class: "badge" + (t.on_front ? " on" : "") },
-          t.on_front ? "on the front" : t.state === "COMPLETE" ? "dominated" : t.state.toLowerCase(),
+          t.on_front
+            ? "on the front"
+            : ok(t.replicate_of)
+              ? `again: trial ${t.replicate_of}`
+              : t.state === "COMPLETE"
+                ? "dominated"
+                : t.state.toLowerCase(),
         ),
       ),
     ),

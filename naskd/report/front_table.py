@@ -136,7 +136,8 @@ class FrontTable:
             if whole is not None and whole > record["train_macs"]:
                 parts.append(f"{macs(whole)} with the teacher's training")
         counts = record.get("counts") or {}
-        told = [(counts.get("complete"), "trials"), (counts.get("stopped"), "stopped early")]
+        told = [(counts.get("complete"), "trials"), (counts.get("again"), "of them with a further seed")]
+        told.append((counts.get("stopped"), "stopped early"))
         told.append((counts.get("failed"), "failed"))
         told.append((counts.get("turned_away"), "turned away"))
         parts += [f"{number} {what}" for number, what in told if number]

@@ -23,7 +23,7 @@ from naskd.report.record import (
     cost,
     costs,
     front,
-    is_complete,
+    is_design,
     objectives,
     retrained,
     trials,
@@ -163,7 +163,7 @@ def _residuals(record: Record) -> dict[str, Any] | None:
     rows = [
         (trial.get("number"), value, accuracy)
         for trial in trials(record)
-        if is_complete(trial)
+        if is_design(trial)
         and (value := usable(first, trial.get(first.name))) is not None
         and (accuracy := finite(trial.get("val_accuracy"))) is not None
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from naskd.report.record import Record, Trial, cost, front, is_complete, trials, usable
+from naskd.report.record import Record, Trial, cost, front, is_design, trials, usable
 from naskd.report.units import axis_label, count_tick, finite, percent_tick
 from naskd.spec.objectives import Objective
 from naskd.spec.outputs import writable
@@ -34,7 +34,7 @@ def write_png(record: Record, path: str | Path) -> None:
     axes = figure.add_subplot()
     chosen = front(record)
     on_front = {id(trial) for trial in chosen}
-    others = [trial for trial in trials(record) if is_complete(trial) and id(trial) not in on_front]
+    others = [trial for trial in trials(record) if is_design(trial) and id(trial) not in on_front]
     _draw_trials(axes, _points(chosen, key), _points(others, key), key.maximise)
     _draw_retrained(axes, record, key)
     _draw_teacher(axes, record.get("teacher") or {}, key)

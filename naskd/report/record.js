@@ -3,7 +3,8 @@
 const trials = data.trials;
 const byNumber = new Map(trials.map((t) => [t.number, t]));
 const front = data.front.map((n) => byNumber.get(n)).filter(Boolean);
-const complete = trials.filter((t) => t.state === "COMPLETE");
+// Of each design, however often it was trained, the first trial stands for it.
+const complete = trials.filter((t) => t.state === "COMPLETE" && !ok(t.replicate_of));
 const teacher = data.teacher;
 const tests = new Map(
   (data.retrained ? [...data.retrained.earlier, ...data.retrained.designs] : []).map((d) => [d.number, d]),

@@ -56,7 +56,7 @@ def front(record: Record) -> list[Trial]:
         chosen = [trial for trial in everything if trial.get("on_front")]
     elif any("state" in trial for trial in everything):
         axes = [OBJECTIVES[ACCURACY], *costs(record)]
-        complete = [trial for trial in everything if is_complete(trial)]
+        complete = [trial for trial in everything if is_design(trial)]
         points = [
             [math.nan if (value := finite(trial.get(axis.name))) is None else value for axis in axes]
             for trial in complete
@@ -77,6 +77,11 @@ def front(record: Record) -> list[Trial]:
 def is_complete(trial: Trial) -> bool:
     """Whether the trial ended as it should; a record of the front only does not say, and holds no others."""
     return bool(trial.get("state", "COMPLETE") == "COMPLETE")
+
+
+def is_design(trial: Trial) -> bool:
+    """Whether a trial stands for its design: complete, and the first of its design's trainings."""
+    return is_complete(trial) and trial.get("replicate_of") is None
 
 
 def trial_by_number(record: Record, number: int) -> Trial:

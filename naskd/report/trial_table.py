@@ -32,6 +32,8 @@ _KNOWN = {
     "teacher_agreement",
     "on_front",
     "replicates",
+    "replicate_of",
+    "own",
     "error",
     "environment",
     "best_val_accuracy",
@@ -60,6 +62,8 @@ def trial_table(record: Record, number: int) -> Group:
     state = str(trial.get("state", "COMPLETE"))
     heading.append(f"  {state}" + (", on the front" if trial.get("on_front") else ""), style="dim")
     parts: list[Any] = [heading]
+    if (first := trial.get("replicate_of")) is not None:
+        parts.append(Text(f"trains the design of trial {first} once more, with another seed", style="dim"))
     if trial.get("reason"):
         parts.append(Text(str(trial["reason"]), style="yellow"))
     parts += [Text(), _grid(row for row in _numbers(record, trial) if row[1].strip(_GAP))]
@@ -86,10 +90,15 @@ def trial_table(record: Record, number: int) -> Group:
 
 
 def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "validation accuracy", percent(trial.get("val_accuracy"))
+    own = trial.get("own") or trial
+    yield "validation accuracy", percent(own.get("val_accuracy"))
     replicates = trial.get("replicates") or {}
     if (replicates.get("n") or 0) > 1:
-        yield f"over {replicates['n']} seeds", percent_with_sd(replicates.get("mean"), replicates.get("sd"))
+        mean = percent_with_sd(replicates.get("mean"), replicates.get("sd"))
+        yield (
+            f"mean over {replicates['n']} seeds",
+            f"{mean}, trials {', '.join(map(str, replicates.get('trials', ())))}",
+        )
     test = retrained(record).get(trial.get("number", -1))
     if test:
         mean = percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))

@@ -28,6 +28,8 @@ def trials_table(record: Record) -> Group:
     for trial in sorted(trials(record), key=lambda trial: trial.get("number", -1)):
         config, on_front = trial.get("config"), bool(trial.get("on_front"))
         design = f"{summary.student(config)} ← {summary.taught_by(config)}" if config else ""
+        if (first := trial.get("replicate_of")) is not None:
+            design = f"trial {first} with another seed"
         table.add_row(
             Text(("* " if on_front else "") + str(trial.get("number", ""))),
             Text(percent(trial.get("val_accuracy"))),

@@ -8,6 +8,7 @@ from naskd.runs.run import Run, open_run
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, Objective, described
 from naskd.spec.pareto import front_volume
+from naskd.study.record import growing
 
 
 def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
@@ -77,14 +78,12 @@ def _check_objectives(records: Mapping[str, Mapping[str, Any]]) -> None:
 def _row(
     name: str, record: Mapping[str, Any], axes: Sequence[Objective], reference: Mapping[str, float]
 ) -> dict[str, Any]:
-    points: list[tuple[float, ...]] = []
     progress: list[dict[str, float]] = []
     macs, seconds = 0, 0.0
-    for trial in record["trials"]:
+    for trial, points in growing(record["trials"], [axis.name for axis in axes]):
         macs += trial["spent_macs"]
         seconds += trial["wall_seconds"] or 0.0
-        if trial["state"] == "COMPLETE":
-            points.append(tuple(trial[axis.name] for axis in axes))
+        if points is not None:
             reached = front_volume(points, axes, reference)
             progress.append({"train_macs": macs, "seconds": seconds, "hypervolume": reached})
     front = [trial for trial in record["trials"] if trial["on_front"]]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from naskd.spec.objectives import Objective
 from naskd.spec.pareto import front_mask
 from naskd.store.students import StudentStore
+from naskd.study.ledger import mean_values
 from naskd.study.observer import StudyObserver
 from naskd.trials.jobs import Job, TrialResult
 from naskd.trials.outcome import checkpoint_key
@@ -14,7 +15,7 @@ STUDENTS = "students"
 
 
 class FrontKeeper(StudyObserver):
-    """Removes the students of trials that are not on the front.
+    """Removes the students of designs that are not on the front.
 
     Args:
         store: Of the students.
@@ -24,36 +25,50 @@ class FrontKeeper(StudyObserver):
     def __init__(self, store: StudentStore, objectives: Sequence[Objective]) -> None:
         self._store = store
         self._objectives = objectives
-        self._points: dict[str, tuple[float, ...]] = {}
+        self._values: dict[str, dict[str, tuple[float, ...]]] = {}
+        self._kept: set[str] = set()
 
-    def begin(self, points: Mapping[str, tuple[float, ...]]) -> None:
+    def begin(self, values: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
         """Take in what earlier sessions have done, and remove what they left. Nobody writes yet.
 
         Args:
-            points: Objective values of the complete trials by the key of their training.
+            values: Objective values of the complete trials by their design and the key of their training.
         """
-        self._points = dict(points)
-        self._forget_dominated()
-        self._store.keep_only(self._points)
+        self._values = {design: dict(trainings) for design, trainings in values.items()}
+        self._kept = self._on_front()
+        self._store.keep_only(self._kept)
 
     def told(self, job: Job, result: TrialResult) -> None:
         """See :class:`~naskd.study.observer.StudyObserver`."""
         if job.kind != "trial":
             return
-        if result.status != "complete":
-            if checkpoint_key(job) not in self._points:
-                self._store.remove(checkpoint_key(job))
-            return
-        self._points[checkpoint_key(job)] = tuple(result.metrics[o.name] for o in self._objectives)
-        self._forget_dominated()
+        assert job.config is not None
+        key, design = checkpoint_key(job), job.config.config_id
+        trainings = self._values.setdefault(
+            design if job.replicate or design not in self._values else key, {}
+        )
+        if result.status == "complete":
+            trainings[key] = tuple(result.metrics[objective.name] for objective in self._objectives)
+            self._kept.add(key)
+        elif key not in trainings:
+            self._store.remove(key)
+        wanted = self._on_front()
+        for one in self._kept - wanted:
+            self._store.remove(one)
+        self._kept &= wanted
 
-    def _forget_dominated(self) -> None:
-        """A trial that is off the front never comes back to it, so its point goes too."""
-        if not self._points:
-            return
-        keys = list(self._points)
-        front = front_mask([self._points[key] for key in keys], self._objectives)
-        for key, on_front in zip(keys, front.tolist(), strict=True):
-            if not on_front:
-                del self._points[key]
-                self._store.remove(key)
+    def _on_front(self) -> set[str]:
+        """Trainings of the designs on the front.
+
+        A design that was off it may come back, when one that was lucky is trained once more and turns out worse; its
+        student is then made again by whoever wants it.
+        """
+        points = {
+            design: mean_values(list(found.values())) for design, found in self._values.items() if found
+        }
+        if not points:
+            return set()
+        front = front_mask(list(points.values()), self._objectives).tolist()
+        return {
+            key for design, there in zip(points, front, strict=True) if there for key in self._values[design]
+        }

@@ -153,12 +153,15 @@ class BudgetSpec:
         train_macs: Multiply-accumulates spent on training.
         max_turned_away: End when this many designs in a row were turned away before training (duplicates, or
             outside the limits): the space has nothing left to offer.
+        front_seeds: Trainings that each design of the front gets, with a seed each, once half of the budget is used;
+            their mean is its accuracy. Each counts as a trial. 1: none is trained twice.
     """
 
     trials: Count | None = None
     seconds: Positive | None = None
     train_macs: Count | None = None
     max_turned_away: PositiveInt = 200
+    front_seeds: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if self.trials is None and self.seconds is None and self.train_macs is None:

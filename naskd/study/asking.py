@@ -1,7 +1,8 @@
 """From a proposal of the sampler to a job: the design is settled, checked, and compared with what others train."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -16,8 +17,9 @@ from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import count_kinds, problems
 from naskd.study.drivers import Drivers
-from naskd.study.ledger import Design, Ledger
+from naskd.study.ledger import REPLICATE, Design, Ledger, replicate_of
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
+from naskd.study.repeats import Repeat, Repeats
 from naskd.study.samplers import build_sampler, raise_of_sampler
 from naskd.study.search_view import Informed, SearchView
 from naskd.study.shared_networks import SharedNetworks
@@ -72,6 +74,7 @@ class Asking:
         self._streak: list[str] = []
         self._stall = Stall()
         self._random = RandomDesigns(spec, space, facts, ledger, drivers)
+        self._repeats = Repeats(spec, ledger, drivers, view.fraction)
         self._sampler_from: int | None = len(ledger.trials())
         self._view = view
         self._sampler = study.sampler = self._new_sampler(self._sampler_from)
@@ -87,17 +90,23 @@ class Asking:
 
         A sampler that repeats itself is given a design drawn at random; without one that is new, the search ends.
         """
-        given = None
-        if self._stall.is_on and not self._drivers.waiting_again:
-            given = self._random.parameters()
-            if given is None:
-                self._end_of_space()
-                return None
+        given: Mapping[str, Any] | None = None
+        again: Repeat | None = None
+        if not self._drivers.waiting_again:
+            again = self._repeats.next()
+            if again is None and self._stall.is_on:
+                given = self._random.parameters()
+                again = self._repeats.next(early=True) if given is None else None
+                if given is None and again is None:
+                    self._end_of_space()
+                    return None
+            if again is not None:
+                given = again.parameters
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
             if given is not None:
                 # The sampler is asked all the same: one with generations keeps count of them.
-                self._study.sampler = optuna.samplers.PartialFixedSampler(given, self._sampler)
+                self._study.sampler = optuna.samplers.PartialFixedSampler(dict(given), self._sampler)
             try:
                 trial = self._study.ask()
             except USERS as error:
@@ -105,6 +114,8 @@ class Asking:
                 raise
         has_rivals = self._drivers.hold(trial.number)
         try:
+            if again is not None and not optuna_private.was_enqueued(trial):
+                trial.set_user_attr(REPLICATE, [again.first, again.replicate])
             return self._admit(trial, has_rivals)
         except UpdateFinishedTrialError:
             # Another driver took it for one that a dead driver has left.
@@ -150,7 +161,8 @@ class Asking:
                 self._stall.turned_away(trial.params, duplicate=reason.startswith("duplicate: "))
             self.turn_away(trial.number, reason)
             return None
-        seed = trial_seed(self.spec.seed, config.config_id)
+        _, replicate = replicate_of(trial)
+        seed = trial_seed(self.spec.seed, config.config_id, replicate)
         trial.set_user_attr("config", config.to_dict())
         trial.set_user_attr("seed", seed)
         # The last of the three: from here on, others know what this trial trains.
@@ -162,7 +174,15 @@ class Asking:
         self._streak.clear()
         self._stall.admitted()
         requires = tuple(recipe.artifact_id for recipe in self._facts.recipes(config))
-        job = Job(str(trial.number), "trial", config, seed, config.training.epochs, requires=requires)
+        job = Job(
+            str(trial.number),
+            "trial",
+            config,
+            seed,
+            config.training.epochs,
+            requires=requires,
+            replicate=replicate,
+        )
         return self._networks.begin(job)
 
     def _is_ours(self, number: int, design: Design) -> bool:
@@ -198,7 +218,8 @@ class Asking:
             raise
         if found:
             return None, found[0]
-        design = config.config_id, trial_seed(self.spec.seed, config.config_id)
+        _, replicate = replicate_of(trial)
+        design = config.config_id, trial_seed(self.spec.seed, config.config_id, replicate)
         if (earlier := self._drivers.same_design(design, trial.number)) is not None:
             return None, f"duplicate: design {config.config_id} is trial {earlier}"
         needs = [recipe.artifact_id for recipe in self._facts.recipes(config)]

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import Objective
 from naskd.study.drivers import Drivers
-from naskd.study.ledger import Ledger, reported_epochs
+from naskd.study.ledger import Ledger, replicate_of, reported_epochs
 from naskd.study.stopping import Curve, TrialView
 from naskd.trials.jobs import Job, TrialResult
 
@@ -86,16 +86,18 @@ class Curves:
             ):
                 epochs = self._noted(trial, self._ledger.trials())
                 config = TrialConfig.from_dict(attrs["config"])
-                views[number] = self._view(number, config, attrs["seed"], epochs)
+                views[number] = self._view(number, config, attrs["seed"], epochs, replicate_of(trial)[1])
         return [views[number] for number in sorted(views)]
 
     def _running(self, number: int, job: Job, epochs: Epochs, until: int | None = None) -> TrialView:
         assert job.config is not None
         done = epochs if until is None else {e: m for e, m in epochs.items() if e <= until}
-        return self._view(number, job.config, job.seed, done)
+        return self._view(number, job.config, job.seed, done, job.replicate)
 
-    def _view(self, number: int, config: TrialConfig, seed: int, epochs: Epochs) -> TrialView:
-        return TrialView(number, config, seed, "running", _curve(epochs), self._known(config))
+    def _view(self, number: int, config: TrialConfig, seed: int, epochs: Epochs, replicate: int) -> TrialView:
+        return TrialView(
+            number, config, seed, "running", _curve(epochs), self._known(config), replicate=replicate
+        )
 
     def _noted(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Epochs:
         """Epochs of a training, those before it was interrupted included."""
@@ -122,4 +124,5 @@ def _finished(trial: FrozenTrial) -> TrialView | None:
         result.curve,
         result.metrics,
         result.train_macs,
+        replicate_of(trial)[1],
     )

@@ -39,6 +39,8 @@ class Deciding:
             trial = self._curves.add(job, epoch, metrics)
         except UpdateFinishedTrialError:
             return Decision.STOP  # another driver runs it again: its result would be dropped
+        if job.replicate:
+            return Decision.CONTINUE  # it is trained again for the value at its end
         try:
             decision = self._rule.decide(trial, trial.curve, self._curves)
         except USERS as error:  # a user's rule may raise anything; the answer names it

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.clock import Clock
 from naskd.study.heartbeats import Heartbeats
 from naskd.study.leases import LEASE_SECONDS, process_lives
-from naskd.study.ledger import Design, Ledger, reported_epochs
+from naskd.study.ledger import REPLICATE, Design, Ledger, reported_epochs
 from naskd.trials.jobs import TrialResult
 
 CLAIM_SECONDS = 1.0
@@ -207,7 +207,9 @@ class Drivers:
         # A trial that ended while its space was still asking has a part of its parameters, given ones another.
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters and number not in self._retries:
-            known: dict[str, Any] = {k: attrs[k] for k in ("config_id", "seed", "retries") if k in attrs}
+            known: dict[str, Any] = {
+                k: attrs[k] for k in ("config_id", "seed", "retries", REPLICATE) if k in attrs
+            }
             if retries is not None:
                 known["retries"] = retries
             self._ledger.enqueue(parameters, {"retries": 0, **known, "retry_of": number})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -20,6 +21,8 @@ Design = tuple[str, int]
 _ARTIFACT = "artifact:"
 _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
+REPLICATE = "replicate"
+"""Attribute of a trial that trains a design once more: number of the first, and how many come before."""
 
 
 def booked_artifacts(user_attrs: Mapping[str, Any], place: str = STORAGE) -> dict[str, dict[str, Any]]:
@@ -29,6 +32,18 @@ def booked_artifacts(user_attrs: Mapping[str, Any], place: str = STORAGE) -> dic
         for key, value in user_attrs.items()
         if key.startswith(_ARTIFACT)
     }
+
+
+def replicate_of(trial: FrozenTrial | optuna.Trial) -> tuple[int, int]:
+    """The first trial of the design that a trial trains, and how many of its trainings come before: itself and 0."""
+    first, replicate = trial.user_attrs.get(REPLICATE, (trial.number, 0))
+    return first, replicate
+
+
+def mean_values(trainings: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Objective values of a design from those of its trainings, at least one; of one its own, to the bit."""
+    first, *others = trainings
+    return tuple(map(fmean, zip(first, *others, strict=True))) if others else tuple(first)
 
 
 def reported_epochs(user_attrs: Mapping[str, Any]) -> dict[int, dict[str, float]]:
@@ -55,7 +70,8 @@ class Ledger:
         seen: How many trials there are.
         open_trials: Those that are not finished, by number.
         complete, stopped, failed: Finished trainings.
-        points: Objective values of the complete trials.
+        values: Objective values of the complete trials by number, and these by the number of their design's first.
+        replicates: For a design by its first trial, which of its further trainings have ended.
         turned_away: Reasons by number.
         artifacts: See :func:`booked_artifacts`.
         wall_seconds: Of all finished trainings.
@@ -77,7 +93,8 @@ class Ledger:
         self.complete = 0
         self.stopped = 0
         self.failed = 0
-        self.points: list[tuple[float, ...]] = []
+        self.values: dict[int, dict[int, tuple[float, ...]]] = {}
+        self.replicates: dict[int, set[int]] = {}
         self.turned_away: dict[int, str] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.wall_seconds = 0.0
@@ -154,6 +171,11 @@ class Ledger:
         """Finished trainings, whatever came of them."""
         return self.complete + self.stopped + self.failed
 
+    @property
+    def points(self) -> dict[int, tuple[float, ...]]:
+        """Objective values of the designs that were trained, by their first trial: means over their trainings."""
+        return {first: mean_values(list(found.values())) for first, found in self.values.items()}
+
     # --- writing -----------------------------------------------------------------------------------------------
 
     def one_sync(self) -> AbstractContextManager[None]:
@@ -166,11 +188,14 @@ class Ledger:
             return
         self._booked[number] = None
         self._trained[config_id, result.seed] = number
+        first, replicate = replicate_of(self.trials()[number])
+        self.replicates.setdefault(first, set()).add(replicate)
         self._trial_macs += result.spent_macs
         self.wall_seconds += result.wall_seconds
         if result.status == "complete":
             self.complete += 1
-            self.points.append(tuple(result.metrics[name] for name in self._objectives))
+            values = tuple(result.metrics[name] for name in self._objectives)
+            self.values.setdefault(first, {})[number] = values
         elif result.status == "stopped":
             self.stopped += 1
         else:

@@ -2,8 +2,9 @@
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import optuna
@@ -13,7 +14,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
 from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
-from naskd.study.ledger import booked_artifacts
+from naskd.study.ledger import booked_artifacts, mean_values, replicate_of
 from naskd.study.opening import SCHEMA_VERSION, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
@@ -59,14 +60,14 @@ def booked_networks(spec: StudySpec, storage: optuna.storages.BaseStorage) -> di
     return {} if study is None else booked_artifacts(study.user_attrs, place_of(study))
 
 
-def complete_trainings(study: optuna.Study) -> dict[str, tuple[float, ...]]:
-    """Objective values of the complete trials, by :func:`~naskd.trials.jobs.training_key`."""
-    return {
-        training_key(str(trial.user_attrs.get("config_id")), trial.user_attrs.get("seed", 0)): tuple(
-            trial.values
-        )
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    }
+def complete_trainings(study: optuna.Study) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Objective values of the complete trials by their design and :func:`~naskd.trials.jobs.training_key`."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        config_id = str(trial.user_attrs.get("config_id"))
+        key = training_key(config_id, trial.user_attrs.get("seed", 0))
+        found.setdefault(config_id, {})[key] = tuple(trial.values)
+    return found
 
 
 @told_as_errors()
@@ -90,11 +91,12 @@ def run_record(
     check_study(study.user_attrs, place)
     trials = [_trial(t, objectives, place) for t in study.get_trials(deepcopy=False)]
     complete = [t for t in trials if t["state"] == "COMPLETE"]
-    points = [tuple(t[name] for name in objectives) for t in complete]
+    designs = _designs(complete, objectives)
+    points = [tuple(t[name] for name in objectives) for t in designs]
     front = front_mask(points, axes)
     for trial in trials:
         trial["on_front"] = False
-    for trial, on_front in zip(complete, front.tolist(), strict=True):
+    for trial, on_front in zip(designs, front.tolist(), strict=True):
         trial["on_front"] = on_front
     artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
@@ -116,14 +118,13 @@ def run_record(
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": {
             "complete": len(complete),
+            "again": len(complete) - len(designs),
             "failed": sum(t["state"] == "FAIL" and not t["retried"] for t in trials),
             "stopped": sum(t["state"] == "PRUNED" and t["curve"] != [] for t in trials),
             "turned_away": sum(t["state"] == "PRUNED" and t["curve"] == [] for t in trials),
             "running": sum(t["state"] == "RUNNING" for t in trials),
         },
-        "trials": trials
-        if everything
-        else sorted((t for t in complete if t["on_front"]), key=_by_cost(axes)),
+        "trials": trials if everything else sorted((t for t in designs if t["on_front"]), key=_by_cost(axes)),
     }
     if everything:
         record["progress"] = _progress(trials, axes, reference_point)
@@ -132,6 +133,28 @@ def run_record(
             record["importance_trials"] = min(len(complete), IMPORTANCE_TRIALS)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _designs(complete: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """The first trial of each design, with the means over all its trainings in the place of its own values."""
+    by_design: dict[int, list[dict[str, Any]]] = {}
+    for trial in complete:
+        by_design.setdefault(_first(trial), []).append(trial)
+    for number, trainings in by_design.items():
+        if len(trainings) == 1:
+            continue
+        shown = next((t for t in trainings if t["number"] == number), trainings[0])
+        accuracies = [t[ACCURACY] for t in trainings]
+        shown["replicates"] = {
+            "n": len(trainings),
+            "mean": fmean(accuracies),
+            "sd": stdev(accuracies),
+            "trials": [t["number"] for t in trainings],
+        }
+        shown["own"] = {name: shown[name] for name in objectives}
+        means = mean_values([[t[name] for name in objectives] for t in trainings])
+        shown.update(zip(objectives, means, strict=True))
+    return [t for t in complete if t["replicate_of"] is None]
 
 
 def _by_cost(axes: Sequence[Objective]) -> Any:
@@ -167,6 +190,9 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "curve": list(result.get("curve", ())),
         "environment": result.get("environment", {}),
         "error": result.get("error", ""),
+        "replicate_of": None if replicate_of(trial)[1] == 0 else replicate_of(trial)[0],
+        "replicates": None,
+        "own": None,
         "retry_of": attrs.get("retry_of"),
         "retried": trial.state is TrialState.FAIL and "result" not in attrs,
         "parameters": dict(trial.params),
@@ -197,20 +223,37 @@ def _progress(
     trials: Sequence[Mapping[str, Any]], axes: Sequence[Objective], reference_point: Mapping[str, float]
 ) -> list[dict[str, float]]:
     """Hypervolume after each complete trial, against the training MACs spent on trials up to then."""
-    spent, points, progress = 0, [], []
-    for trial in trials:
+    spent, progress = 0, []
+    for trial, points in growing(trials, [axis.name for axis in axes]):
         spent += trial["spent_macs"]
-        if trial["state"] != "COMPLETE":
-            continue
-        points.append(tuple(trial[axis.name] for axis in axes))
-        progress.append(
-            {
-                "train_macs": spent,
-                "trial": trial["number"],
-                "hypervolume": front_volume(points, axes, reference_point),
-            }
-        )
+        if points is not None:
+            progress.append(
+                {
+                    "train_macs": spent,
+                    "trial": trial["number"],
+                    "hypervolume": front_volume(points, axes, reference_point),
+                }
+            )
     return progress
+
+
+def growing(
+    trials: Sequence[Mapping[str, Any]], objectives: Sequence[str]
+) -> Iterator[tuple[Mapping[str, Any], list[tuple[float, ...]] | None]]:
+    """Trials of a record by number, complete ones with the objective values of all designs as known by then."""
+    values: dict[int, list[tuple[float, ...]]] = {}
+    for trial in trials:
+        if trial["state"] != "COMPLETE":
+            yield trial, None
+            continue
+        own = trial["own"] or trial
+        values.setdefault(_first(trial), []).append(tuple(own[name] for name in objectives))
+        yield trial, [mean_values(trainings) for trainings in values.values()]
+
+
+def _first(trial: Mapping[str, Any]) -> int:
+    first = trial["replicate_of"]
+    return int(trial["number"] if first is None else first)
 
 
 def importance(

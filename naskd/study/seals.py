@@ -16,6 +16,8 @@ STORAGE = "the run's storage"
 """What a database is called in messages; a journal has a path."""
 
 _OF_A_TRIAL = ("config", "config_id", "seed", "result")
+_WHERE_THERE = ("replicate",)
+"""Likewise, of trials that have them: seals of earlier versions know nothing of these."""
 _OF_A_STUDY = ("reference_point", "objectives")
 
 
@@ -59,7 +61,9 @@ def _values(result: Any, objectives: Sequence[str]) -> list[float] | None:
 
 
 def _trial_digest(trial: FrozenTrial, attrs: Mapping[str, Any]) -> str:
-    return digest([trial.number, trial.params, {key: attrs.get(key) for key in _OF_A_TRIAL}])
+    known = {key: attrs.get(key) for key in _OF_A_TRIAL}
+    known |= {key: attrs[key] for key in _WHERE_THERE if key in attrs}
+    return digest([trial.number, trial.params, known])
 
 
 def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class TrialView:
         metrics: Objectives and costs by name: of a finished one as of its end, of a running one those that are known
             before training.
         train_macs: Of a finished one, as for ``TrialResult``.
+        replicate: How many trainings of the same design came before; no rule is asked about those after the first.
     """
 
     number: int
@@ -37,6 +38,7 @@ class TrialView:
     curve: Curve = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     train_macs: int = 0
+    replicate: int = 0
 
 
 class LedgerView(Protocol):

@@ -7,7 +7,7 @@ row for each point of the grid that was recorded, so that a table says itself wh
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -97,12 +97,12 @@ class TrainingTable:
         return rows[derive_seed("replicate of a table", seed, config_id) % len(rows)]
 
     def recorded(self, seed: int = 0) -> RecordedTable:
-        """As a study replays it: one replicate of each design, chosen by the study's seed.
+        """As a study replays it: one replicate of each design, chosen by the study's seed, and the others after it.
 
         A design that hears a teacher needs what it says of each epoch's views, once for all designs; one that hears an
         assistant needs that first.
         """
-        found = {name: self._replayed(self.replicate(name, seed)) for name in self.trainings}
+        found = {name: self._seen(name, seed) for name in self.trainings}
 
         def cost(config: TrialConfig) -> Cost:
             try:
@@ -120,6 +120,12 @@ class TrainingTable:
             n_train=images["student"],
             n_val=images["val"],
         )
+
+    def _seen(self, config_id: str, seed: int) -> Recorded:
+        """A design's training as a study of this seed sees it, with its further ones."""
+        first = self.replicate(config_id, seed)
+        others = [row for row in self.trainings[config_id] if row is not first]
+        return replace(self._replayed(first), again=tuple(map(self._replayed, others)))
 
     def _replayed(self, row: Training) -> Recorded:
         epochs, networks = len(row.val_accuracy), self.card["networks"]

@@ -17,6 +17,7 @@ class Recorded:
         epoch_seconds: That an epoch takes.
         shared: For each epoch, what must be made before it, once for all trainings: multiply-accumulates by name.
             Whoever comes first pays. Fewer entries than epochs: later ones need nothing more.
+        again: Further trainings of the same design, with other seeds, in the order in which a study sees them.
     """
 
     curve: tuple[Mapping[str, float], ...]
@@ -24,6 +25,7 @@ class Recorded:
     train_macs: int = 0
     epoch_seconds: float = 1.0
     shared: tuple[Mapping[str, int], ...] = ()
+    again: tuple["Recorded", ...] = ()
 
 
 Trainings = Callable[[TrialConfig], Recorded | None] | Mapping[str, Recorded]

@@ -34,6 +34,7 @@ class Job:
         requires: Content ids of the artifacts that must exist before the job can run.
         label: Of an artifact, for people: ``teacher`` or ``assistant``.
         trained: Whether making an artifact is a training; otherwise it is loaded.
+        replicate: Of a trial: how many trainings of the same design, each with its seed, came before.
     """
 
     job_id: str
@@ -44,6 +45,7 @@ class Job:
     requires: tuple[str, ...] = ()
     label: str = ""
     trained: bool = True
+    replicate: int = 0
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,30 @@ def test_what_an_earlier_session_left_is_put_in_order(store: StudentStore) -> No
         store.keep(key(number), b"student")
     (store.root / "mine.txt").touch()
     keeper = keeper_of(store)
-    keeper.begin({key(0): (0.5, 100.0), key(1): (0.4, 200.0)})
+    keeper.begin({"one": {key(0): (0.5, 100.0)}, "other": {key(1): (0.4, 200.0)}})
     assert kept(store) == [0]
     assert sorted(path.name for path in store.root.iterdir() if path.suffix != ".safetensors") == ["mine.txt"]
     store.keep(key(2), b"student")
     keeper.told(job(2), TrialResult("failed", 2, reason="duplicate"))
     assert kept(store) == [0]
+
+
+def test_a_lucky_design_that_is_trained_again_leaves_with_all_its_students(store: StudentStore) -> None:
+    keeper = keeper_of(store)
+    lucky, keys = job(0).config, [key(0), key(1)]
+    assert lucky is not None
+    keeper.begin({lucky.config_id: {keys[0]: (0.6, 100.0)}, "other": {key(2): (0.5, 90.0)}})
+    store.keep(keys[0], b"student")
+    store.keep(key(2), b"student")
+    store.keep(keys[1], b"student")
+    metrics = {"val_accuracy": 0.5, "macs": 100.0}
+    again = Job("1", "trial", lucky, 1, 1, replicate=1)
+    keeper.told(again, TrialResult("complete", 1, metrics=metrics))
+    assert kept(store) == [0, 1, 2], "its mean of 0.55 is on the front, and so are its students"
+    store.keep(key(3), b"student")
+    third = Job("3", "trial", lucky, 3, 1, replicate=2)
+    keeper.told(third, TrialResult("complete", 3, metrics={**metrics, "val_accuracy": 0.1}))
+    assert kept(store) == [2]
 
 
 # --- taking it away -----------------------------------------------------------------------------------------------

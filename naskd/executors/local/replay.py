@@ -158,7 +158,12 @@ class ReplayExecutor:
         assert job.config is not None
         if (recorded := found_in(self._table, job.config)) is None:
             raise RunError(f"the table has no design {job.config.config_id}, which trial {job.job_id} wants")
-        return recorded
+        if job.replicate > len(recorded.again):
+            raise RunError(
+                f"budget.front_seeds: trial {job.job_id} wants training {job.replicate + 1} of design "
+                f"{job.config.config_id}; the table has {1 + len(recorded.again)}"
+            )
+        return recorded.again[job.replicate - 1] if job.replicate else recorded
 
     def _next_epoch(self, source: TrialSource, running: list[_Training]) -> None:
         """Go on to the end of the epoch that ends first."""

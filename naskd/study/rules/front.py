@@ -5,6 +5,7 @@ compared with finished ones that cost no more: it goes on while it may become be
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 from scipy.special import ndtr
@@ -56,7 +57,22 @@ class FrontRule:
             return
         self._finished = list(finished)
         self._curves.learn(finished)
-        complete = [trial for trial in finished if trial.status == "complete"]
-        rows = [[cost.sign * trial.metrics[cost.name] for cost in costs] for trial in complete]
-        self._costs = np.array(rows, dtype=np.float64).reshape(len(complete), len(costs))
-        self._accuracies = np.array([trial.metrics[ACCURACY] for trial in complete])
+        designs = _designs(finished)
+        rows = [[cost.sign * same[0].metrics[cost.name] for cost in costs] for same in designs]
+        self._costs = np.array(rows, dtype=np.float64).reshape(len(designs), len(costs))
+        self._accuracies = np.array([fmean(trial.metrics[ACCURACY] for trial in same) for same in designs])
+
+
+def _designs(finished: Sequence[TrialView]) -> list[list[TrialView]]:
+    """Complete trials; those that train a design once more beside the first that has."""
+    designs: list[list[TrialView]] = []
+    by_name: dict[str, list[TrialView]] = {}
+    for trial in finished:
+        if trial.status != "complete":
+            continue
+        if trial.replicate and trial.config.config_id in by_name:
+            by_name[trial.config.config_id].append(trial)
+        else:
+            designs.append([trial])
+            by_name[trial.config.config_id] = designs[-1]
+    return designs

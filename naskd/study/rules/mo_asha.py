@@ -41,7 +41,7 @@ class MoAshaRule:
         others = [
             other
             for other in (*ledger.finished, *ledger.running)
-            if other.number != trial.number and len(other.curve) >= epoch
+            if other.number != trial.number and not other.replicate and len(other.curve) >= epoch
         ]
         points = np.array([_point(one, epoch, costs) for one in (trial, *others)])
         going_on = max(1, len(points) // self._reduction)
