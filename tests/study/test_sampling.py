@@ -268,3 +268,16 @@ def test_noisy_observations_are_believed_less():
     sure.fit(names, x, y, np.full(30, 1e-5))
     unsure.fit(names, x, y, np.array([1.0] + [1e-5] * 29))
     assert unsure.fitted[0] < sure.fitted[0]
+
+
+def test_a_factor_that_has_grown_is_that_of_all():
+    names, x, y, noise = observations(60)
+    grown = Surrogate()
+    grown.fit(names[:50], x[:50], y[:50], noise[:50])
+    later = noise.copy()
+    later[55] = 3e-4  # a forecast that has changed: from there on nothing is as it was
+    for n, changed in ((51, noise), (58, noise), (58, later), (56, later), (60, later)):
+        grown.fit(names[:n], x[:n], y[:n], changed[:n])
+        covariance = grown._variance * grown._gram.between(grown._places, grown._places)
+        covariance[np.diag_indices(n)] += changed[:n] / grown._scale**2 + grown._seeds + 1e-8
+        assert grown._root == pytest.approx(np.linalg.cholesky(covariance), abs=1e-9)

@@ -116,9 +116,11 @@ class EhviSampler(BaseSampler):
         self._pool = {name: candidate for name, candidate in self._pool.items() if view.is_new(candidate)}
         if sum(trial.status == "complete" for trial in seen) < self._startup:
             return self._spread_out([*seen, *running], view)
+        # What stays as it is comes first: forecasts change with each curve that ends.
+        by_change = sorted((*seen, *running), key=lambda trial: trial.status != "complete")
         observed = [
             (trial, *observation)
-            for trial in (*seen, *running)
+            for trial in by_change
             if trial.curve and (observation := self._observation(trial, view)) is not None
         ]
         self._surrogate.fit(

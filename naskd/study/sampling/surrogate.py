@@ -2,7 +2,8 @@
 
 Each observation brings its own noise: a trained design that of its validation images, a stopped or running one that of
 the forecast of its curve. The kernel has a length for each feature; scikit-learn learns lengths, anew only when there
-is a third more to learn from. Between two proposals little changes: kernels between designs are remembered.
+is a third more to learn from. Between two proposals little changes: kernels between designs are remembered, and a
+Cholesky factor grows by the rows of what has come.
 """
 
 import warnings
@@ -43,10 +44,11 @@ class Surrogate:
         self._learned_from = 0
         self._kernel: Any = None
         self._gram = _Gram()
+        self._factor = _Factor()
         self._asked: Sequence[str] = ()
 
     def fit(self, names: Sequence[str], x: Array, y: Array, noise: Array) -> None:
-        """Learn from observations.
+        """Learn from observations; cheap where those of the last time come first, and unchanged.
 
         Args:
             names: Of the designs; a design has one row of features.
@@ -54,16 +56,16 @@ class Surrogate:
             y: Accuracies ``(N,)``.
             noise: Variance of each, ``(N,)``.
         """
-        self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
-        target, own = (y - self._centre) / self._scale, noise / self._scale**2
         if self._kernel is None or len(y) >= GROWTH * self._learned_from:
-            self._learn_lengths(x, target, own)
+            self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
+            self._learn_lengths(x, (y - self._centre) / self._scale, noise / self._scale**2)
+        target, own = (y - self._centre) / self._scale, noise / self._scale**2
         self._gram.keep([*names, *self._asked])
         self._places = self._gram.places(names, x)
-        covariance = self._variance * self._gram.between(self._places, self._places)
         noisy = own + self._seeds + 1e-8
-        covariance[np.diag_indices(len(y))] += noisy
-        self._root = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        same = self._factor.same(names, noisy)
+        new = self._variance * self._gram.between(self._places[same:], self._places)
+        self._root = self._factor.grow(same, names, noisy, new)
         half = solve_triangular(self._root, target, lower=True, check_finite=False)
         self._weights = solve_triangular(self._root, half, lower=True, trans=1, check_finite=False)
         self.fitted = (target - noisy * self._weights) * self._scale + self._centre
@@ -97,7 +99,47 @@ class Surrogate:
         found = np.exp(self._kernel.theta)
         self._variance, self._seeds = float(found[0]), float(found[-1])
         self._gram.forget(found[1:-1])
+        self._factor = _Factor()
         self._learned_from = len(target)
+
+
+class _Factor:
+    """Cholesky factor of the covariance of observations in an order of which the first ones stay."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._noise: Array = np.empty(0)
+        self._root: Array = np.empty((0, 0))
+
+    def same(self, names: Sequence[str], noise: Array) -> int:
+        """How many of the first observations are those of the last time."""
+        n = min(len(names), len(self._names))
+        other = [a != b for a, b in zip(names[:n], self._names[:n], strict=True)]
+        differs = np.array(other, dtype=bool) | (noise[:n] != self._noise[:n])
+        return int(differs.argmax()) if differs.any() else n
+
+    def grow(self, same: int, names: Sequence[str], noise: Array, new: Array) -> Array:
+        """The factor of all, ``(N, N)``.
+
+        Args:
+            same: See :meth:`same`.
+            names: Of all.
+            noise: Of each, ``(N,)``.
+            new: Covariances without noise of those after the first `same` with all, ``(N - same, N)``.
+        """
+        n = len(names)
+        root = np.zeros((n, n), order="F")
+        root[:same, :same] = self._root[:same, :same]
+        if same < n:
+            across, own = new[:, :same], new[:, same:].copy()
+            own[np.diag_indices(n - same)] += noise[same:]
+            if same:
+                solved = solve_triangular(root[:same, :same], across.T, lower=True, check_finite=False)
+                root[same:, :same] = solved.T
+                own -= solved.T @ solved
+            root[same:, same:] = cholesky(own, lower=True, overwrite_a=True, check_finite=False)
+        self._names, self._noise, self._root = list(names), noise.copy(), root
+        return root
 
 
 class _Gram:
