@@ -68,16 +68,21 @@ def read(archive: Path, decoded: Path) -> tuple[np.ndarray, np.ndarray, tuple[st
         return kept["images"], kept["labels"], tuple(map(str, kept["classes"]))
 
 
+def even_order(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Places of images, drawn within each class, such that any number of the first is even over the classes."""
+    draw = np.random.default_rng(0)
+    by_class = [draw.permutation(np.flatnonzero(labels == number)) for number in range(n_classes)]
+    shortest = min(map(len, by_class))
+    return np.stack([places[:shortest] for places in by_class], axis=1).ravel()
+
+
 def cut(images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], sizes: Splits) -> Parts:
     """The parts of a data set.
 
     Raises:
         ValueError: There are not enough images.
     """
-    draw = np.random.default_rng(0)
-    by_class = [draw.permutation(np.flatnonzero(labels == number)) for number in range(len(classes))]
-    shortest = min(map(len, by_class))
-    order = np.stack([places[:shortest] for places in by_class], axis=1).ravel()
+    order = even_order(labels, len(classes))
     needed = sizes.val + sizes.test + max(sizes.student, sizes.teacher)
     if needed > len(order):
         raise ValueError(f"{needed:,} images are asked for; there are {len(order):,} evenly over the classes")
