@@ -32,6 +32,7 @@ REGISTRIES: dict[str, tuple[str, str, str]] = {
     "families": ("Network families", "naskd.networks", "FAMILIES"),
     "knowledge": ("Kinds of knowledge", "naskd.knowledge", "KNOWLEDGE"),
     "schemes": ("Schemes", "naskd.schemes", "SCHEMES"),
+    "teachings": ("Teaching presets", "naskd.teachings", "TEACHINGS"),
     "samplers": ("Samplers", "naskd.spec.samplers", "SAMPLERS"),
     "stopping": ("Stopping rules", "naskd.spec.stopping", "STOPPING_RULES"),
     "objectives": ("Objectives", "naskd.spec.objectives", "OBJECTIVES"),
@@ -67,6 +68,8 @@ ROOMS = {
 FACES = {
     "launch": "`naskd.search`: reads the study and begins what takes seconds; torch-free itself",
     "spaces": "The parts of a search space",
+    "teachings": "Ways of being taught: presets, and how a space searches one",
+    "suggesting": "How parts of a space get their values",
     "config": "Names that search spaces import, kept where they were",
 }
 """Modules of the package that are no folders."""
@@ -396,7 +399,8 @@ def python_api() -> dict[str, str]:
     for module, names in places.items():
         for name in names:
             lines += [f"::: {module}.{name}", "    options:", "      heading_level: 2", ""]
-    lines += ["::: naskd.spaces", "    options:", "      heading_level: 2", ""]
+    for module in ("spaces", "teachings"):
+        lines += [f"::: naskd.{module}", "    options:", "      heading_level: 2", ""]
     pages = {"reference/api/index.md": "\n".join(lines)}
     for room, title in ROOMS.items():
         modules = sorted(

@@ -13,9 +13,9 @@ Parameter names have dots (``stage1.width``, ``kd.logits.temperature``), never s
 value is a constant and no parameter.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
@@ -26,42 +26,23 @@ from naskd.spec.design import (
     Pairs,
     StageSpec,
     TrainingSpec,
-    TrialConfig,
     Weighting,
 )
 from naskd.spec.errors import InputError, UnknownNameError
-from naskd.spec.option import Options, OptionValue
+from naskd.spec.option import Options
 from naskd.spec.registry import nearest
+from naskd.suggesting import OptionRange as OptionRange
+from naskd.suggesting import Range as Range
+from naskd.suggesting import RealRange as RealRange
+from naskd.suggesting import SearchSpace as SearchSpace
+from naskd.suggesting import Trial as Trial
+from naskd.suggesting import choose, suggest_int, suggest_log, suggest_option
+from naskd.teachings import Beside as Beside
+from naskd.teachings import Response as Response
+from naskd.teachings import TeachingPreset as TeachingPreset
+from naskd.teachings import suggest_teaching as suggest_teaching
 
 Stride = Literal[1, 2]
-
-T = TypeVar("T")
-
-Range = tuple[int, int]
-"""Closed range of whole numbers."""
-RealRange = tuple[float, float]
-"""Closed range of real numbers; bounds of at most three significant digits."""
-OptionRange = Range | RealRange | Sequence[OptionValue]
-"""What an option may be: a pair of numbers is a closed range, of whole numbers, or of real ones above 0 on a
-logarithmic scale; anything else lists what there is to choose from."""
-
-
-class Trial(Protocol):
-    """Where a search space gets its values from; an ``optuna.Trial`` is one."""
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """A whole number in [low, high]."""
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number in [low, high]."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of `choices`."""
-
-
-SearchSpace = Callable[[Trial], TrialConfig]
 
 
 @dataclass(frozen=True)
@@ -148,9 +129,9 @@ def suggest_architecture(
         shared_block: One block, kernel and expansion for the whole network: a much smaller space. False
             lets every stage choose its own.
     """
-    n_stages = _suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
-    width = _rounded(_suggest_int(trial, "stem.width", stem_width, log=True), 2)
-    stride = _choose(trial, "stem.stride", stem_strides)
+    n_stages = suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
+    width = _rounded(suggest_int(trial, "stem.width", stem_width, log=True), 2)
+    stride = choose(trial, "stem.stride", stem_strides)
     shared = _suggest_block(trial, "", blocks, kernels) if shared_block else {}
     suggested = []
     for number, stage in enumerate(stages, start=1):
@@ -158,10 +139,10 @@ def suggest_architecture(
         suggested.append(
             StageSpec(
                 width=_rounded(
-                    _suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple
+                    suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple
                 ),
-                depth=_suggest_int(trial, f"stage{number}.depth", stage.depth),
-                stride=_choose(trial, f"stage{number}.stride", stage.strides),
+                depth=suggest_int(trial, f"stage{number}.depth", stage.depth),
+                stride=choose(trial, f"stage{number}.stride", stage.strides),
                 **shared,
                 **own,
             )
@@ -207,10 +188,10 @@ def suggest_distillation(
     """
     terms = _any_subset(trial, kinds) if slots is None else _some(trial, kinds, slots)
     named = dict(assistants or {})
-    assistant = _choose(trial, "kd.assistant", ("none", *named))
+    assistant = choose(trial, "kd.assistant", ("none", *named))
     chain = () if assistant == "none" else (named[assistant],)
-    scheme = _choose(trial, "kd.scheme", schemes)
-    teacher = _choose(trial, "kd.teacher", teachers)
+    scheme = choose(trial, "kd.scheme", schemes)
+    teacher = choose(trial, "kd.teacher", teachers)
     taken = {f"{choice.kind}.{name}" for choice in kinds for name in _settings_of(choice)}
     settings = _suggest_scheme_options(trial, scheme_options or {}, schemes, taken)
     spec = DistillationSpec(
@@ -245,30 +226,21 @@ def _suggest_scheme_options(
         if clash := sorted(name for name in options if f"{scheme}.{name}" in taken):
             raise InputError(f"kd.{scheme}.{clash[0]} is a parameter of the knowledge {scheme!r} already")
         found[scheme] = tuple(
-            (name, _suggest_option(trial, f"kd.{scheme}.{name}", options[name])) for name in sorted(options)
+            (name, suggest_option(trial, f"kd.{scheme}.{name}", options[name])) for name in sorted(options)
         )
     return found
-
-
-def _suggest_option(trial: Trial, name: str, may_be: OptionRange) -> OptionValue:
-    if len(may_be) == 2 and not any(isinstance(bound, bool | str) for bound in may_be):
-        low, high = may_be
-        if isinstance(low, int) and isinstance(high, int):
-            return _suggest_int(trial, name, (low, high))
-        return _suggest_log(trial, name, (float(low), float(high)))
-    return _choose(trial, name, tuple(may_be))
 
 
 def _any_subset(trial: Trial, kinds: Sequence[KnowledgeChoice]) -> list[KnowledgeTerm]:
     terms = []
     for choice in kinds:
         prefix = f"kd.{choice.kind}"
-        use = _choose(trial, f"{prefix}.use", (False, True))
-        weight = _suggest_log(trial, f"{prefix}.weight", choice.weight)
-        pairs = _choose(trial, f"{prefix}.pairs", choice.pairs)
+        use = choose(trial, f"{prefix}.use", (False, True))
+        weight = suggest_log(trial, f"{prefix}.weight", choice.weight)
+        pairs = choose(trial, f"{prefix}.pairs", choice.pairs)
         temperature = None
         if choice.temperature is not None:
-            temperature = _suggest_log(trial, f"{prefix}.temperature", choice.temperature)
+            temperature = suggest_log(trial, f"{prefix}.temperature", choice.temperature)
         term = _term(choice, weight, pairs, temperature, _suggest_options(trial, choice))
         if use:
             terms.append(term)
@@ -284,13 +256,13 @@ def _some(trial: Trial, kinds: Sequence[KnowledgeChoice], slots: int) -> list[Kn
     pairs = tuple(dict.fromkeys(pair for choice in kinds for pair in choice.pairs))
     terms: dict[str, KnowledgeTerm] = {}
     for slot in range(1, slots + 1):
-        kind = _choose(trial, f"kd.{slot}.kind", ("none", *by_name))
-        weight = _suggest_log(trial, f"kd.{slot}.weight", weight_range)
-        chosen = _choose(trial, f"kd.{slot}.pairs", pairs)
+        kind = choose(trial, f"kd.{slot}.kind", ("none", *by_name))
+        weight = suggest_log(trial, f"kd.{slot}.weight", weight_range)
+        chosen = choose(trial, f"kd.{slot}.pairs", pairs)
         temperature = None
         if warm:
             bounds = (min(low for low, _ in warm), max(high for _, high in warm))
-            temperature = _suggest_log(trial, f"kd.{slot}.temperature", bounds)
+            temperature = suggest_log(trial, f"kd.{slot}.temperature", bounds)
         if kind == "none" or kind in terms:
             continue
         choice = by_name[kind]
@@ -310,7 +282,7 @@ def _within(value: float, bounds: RealRange) -> float:
 
 def _suggest_options(trial: Trial, choice: KnowledgeChoice) -> Options:
     searched = {
-        name: _suggest_log(trial, f"kd.{choice.kind}.{name}", bounds) for name, bounds in choice.ranges
+        name: suggest_log(trial, f"kd.{choice.kind}.{name}", bounds) for name, bounds in choice.ranges
     }
     return tuple(sorted({**dict(choice.options), **searched}.items()))
 
@@ -349,54 +321,38 @@ def suggest_training(
     """
     changes: dict[str, Any] = {}
     if learning_rates:
-        optimizer = _choose(trial, "train.optimizer", tuple(learning_rates))
+        optimizer = choose(trial, "train.optimizer", tuple(learning_rates))
         rates = {
-            name: _suggest_log(trial, f"train.{name}.learning_rate", rate)
+            name: suggest_log(trial, f"train.{name}.learning_rate", rate)
             for name, rate in learning_rates.items()
         }
         changes |= {"optimizer": optimizer, "learning_rate": rates[optimizer]}
     if weight_decay is not None:
-        changes["weight_decay"] = _suggest_log(trial, "train.weight_decay", weight_decay)
+        changes["weight_decay"] = suggest_log(trial, "train.weight_decay", weight_decay)
     if batch_sizes:
-        changes["batch_size"] = _choose(trial, "train.batch_size", batch_sizes)
+        changes["batch_size"] = choose(trial, "train.batch_size", batch_sizes)
     if augmentations:
-        changes["augmentation"] = _choose(trial, "train.augmentation", augmentations)
+        changes["augmentation"] = choose(trial, "train.augmentation", augmentations)
     if mixings:
-        changes["mixing"] = _choose(trial, "train.mixing", mixings)
+        changes["mixing"] = choose(trial, "train.mixing", mixings)
     return replace(base, **changes)
 
 
 def _suggest_block(
     trial: Trial, prefix: str, blocks: Sequence[BlockChoice], kernels: Sequence[int]
 ) -> dict[str, Any]:
-    name = _choose(trial, f"{prefix}block", [block.name for block in blocks])
-    chosen: dict[str, Any] = {"block": name, "kernel": _choose(trial, f"{prefix}kernel", kernels)}
+    name = choose(trial, f"{prefix}block", [block.name for block in blocks])
+    chosen: dict[str, Any] = {"block": name, "kernel": choose(trial, f"{prefix}kernel", kernels)}
     for block in blocks:
         settings: dict[str, Any] = {}
         if block.expansions:
-            settings["expansion"] = _choose(trial, f"{prefix}block.{block.name}.expansion", block.expansions)
+            settings["expansion"] = choose(trial, f"{prefix}block.{block.name}.expansion", block.expansions)
         if block.squeeze_excitation:
             parameter = f"{prefix}block.{block.name}.squeeze_excitation"
-            settings["squeeze_excitation"] = _choose(trial, parameter, (False, True))
+            settings["squeeze_excitation"] = choose(trial, parameter, (False, True))
         if block.name == name:
             chosen |= settings
     return chosen
-
-
-def _choose(trial: Trial, name: str, choices: Sequence[T]) -> T:
-    chosen: T = choices[0] if len(choices) == 1 else trial.suggest_categorical(name, choices)
-    return chosen
-
-
-def _suggest_int(trial: Trial, name: str, bounds: Range, *, log: bool = False) -> int:
-    low, high = bounds
-    return low if low == high else trial.suggest_int(name, low, high, log=log)
-
-
-def _suggest_log(trial: Trial, name: str, bounds: RealRange) -> float:
-    low, high = bounds
-    # Three significant digits: more are noise, and a report has to show them.
-    return low if low == high else float(f"{trial.suggest_float(name, low, high, log=True):.3g}")
 
 
 def _rounded(width: int, multiple: int) -> int:

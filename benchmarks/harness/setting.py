@@ -133,6 +133,7 @@ class Setting:
         data: Images; None reads those of the study.
         foreseen: Kinds of knowledge that trials will ask for.
         checkpoints: Whether trials write any.
+        foreseen_states: States that the teacher's training keeps on its way, by name and epoch.
     """
 
     def __init__(
@@ -144,12 +145,21 @@ class Setting:
         foreseen: Sequence[str] = (),
         *,
         checkpoints: bool = False,
+        foreseen_states: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.spec = spec
         store = ArtifactStore(folder / "artifacts")
         left = CheckpointStore(folder / "checkpoints") if checkpoints else None
         self.context = StudyContext.of(
-            open_resources(spec, store, cache, data=data, checkpoints=left, foreseen=tuple(foreseen))
+            open_resources(
+                spec,
+                store,
+                cache,
+                data=data,
+                checkpoints=left,
+                foreseen=tuple(foreseen),
+                foreseen_states=tuple(foreseen_states),
+            )
         )
 
     @property

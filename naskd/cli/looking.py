@@ -192,12 +192,14 @@ def registries() -> dict[str, Any]:
     from naskd.spec.objectives import OBJECTIVES
     from naskd.spec.samplers import SAMPLERS
     from naskd.spec.stopping import STOPPING_RULES
+    from naskd.teachings import TEACHINGS
 
     return {
         "family": FAMILIES,
         "block": BLOCKS,
         "knowledge": KNOWLEDGE,
         "scheme": SCHEMES,
+        "teaching": TEACHINGS,
         "data": DATASETS,
         "objective": OBJECTIVES,
         "sampler": SAMPLERS,

@@ -45,7 +45,7 @@ class PackedStudy:
     Args:
         spec: The study as a dictionary, its paths those of `files`.
         files: Content by path, relative to the folder that they are unpacked into.
-        foreseen: See :class:`~naskd.trials.resources.Resources`.
+        foreseen, foreseen_states: See :class:`~naskd.trials.resources.Resources`.
         packages: Other modules that registered methods here, with the names of these by registry.
         facts: Of the data: ``class_names``, ``mean``, ``std``, ``data_hash``, ``split_hash``.
         versions: Of what must be equal on both sides.
@@ -54,6 +54,7 @@ class PackedStudy:
     spec: dict[str, Any]
     files: dict[str, bytes]
     foreseen: tuple[str, ...]
+    foreseen_states: tuple[tuple[str, int], ...]
     packages: dict[str, list[tuple[str, str]]]
     facts: dict[str, Any]
     versions: dict[str, str]
@@ -107,6 +108,7 @@ def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
         spec=dataclasses.replace(spec, **changes).to_dict(),
         files=files,
         foreseen=context.resources.foreseen,
+        foreseen_states=context.resources.foreseen_states,
         packages=_packages(),
         facts={
             name: getattr(data, name) for name in ("class_names", "mean", "std", "data_hash", "split_hash")
@@ -192,6 +194,7 @@ def unpack(
             checkpoints=checkpoints,
             foreseen=packed.foreseen,
             students=students,
+            foreseen_states=packed.foreseen_states,
         )
     )
 

@@ -29,6 +29,8 @@ def taught_by(config: Config | None) -> str:
     scheme = distillation.get("scheme", "offline")
     if scheme != "offline":
         text = f"{scheme}: {text}"
+    if (state := distillation.get("teacher_state", 1)) < 1:
+        text += f" via teacher at {100 * state:.3g}%"
     assistants = len(distillation.get("assistants") or ())
     if assistants:
         text += " via assistant" if assistants == 1 else f" via {assistants} assistants"
@@ -46,9 +48,12 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
     terms = distillation.get("terms") or ()
     known = [(term, KNOWLEDGE[term["kind"]]) for term in terms if term.get("kind") in KNOWLEDGE]
     assistants = len(distillation.get("assistants") or ())
+    between = "none" if not assistants else "one" if assistants == 1 else f"chain of {assistants}"
+    if distillation.get("teacher_state", 1) < 1:
+        between = "state of the teacher" if not assistants else f"state of the teacher, {between}"
     found: dict[str, str | list[str]] = {
         "knowledge": _distinct(term.get("kind") for term in terms) or ["labels only"],
-        "assistant": "none" if not assistants else "one" if assistants == 1 else f"chain of {assistants}",
+        "assistant": between,
         "temperature": _distinct(
             _bucket(term["temperature"]) for term, card in known if card.uses_temperature
         ),

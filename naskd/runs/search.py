@@ -38,6 +38,7 @@ from naskd.study.storage import (
 )
 from naskd.study.study import Study
 from naskd.trials.jobs import Job
+from naskd.trials.prerequisites import foreseen_states
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def run_search(
         raise InputError(found)
     kinds = {term.kind for design, _ in start.sample.designs for term in design.distillation.terms}
     if opened.parts is not None:
-        opened = opened.given(foreseen=tuple(sorted(kinds)))
+        states = foreseen_states([design for design, _ in start.sample.designs], spec)
+        opened = opened.given(foreseen=tuple(sorted(kinds)), foreseen_states=states)
     begun = _Begun()
     with _gone_unless(begun, run_dir), locked(run_dir):
         _warn_of_loss(run_dir)

@@ -105,6 +105,17 @@ def _teachers(start: Start) -> Iterable[str]:
     return [problem for trial in trials for problem in trial.problems]
 
 
+def _states(start: Start) -> Iterable[str]:
+    """A teacher that was brought along has no states; what its designs get instead is said, and is no mistake."""
+    for name in start.sample.stateless:
+        _LOG.warning(
+            "the %s was not trained here, so that no state of its training is there: designs that ask for one are "
+            "taught by the teacher itself",
+            called(name),
+        )
+    return ()
+
+
 def _first_designs(start: Start) -> Iterable[str]:
     return check_warm_start(start.opened.space, start.spec, start.sample.parameters)
 
@@ -206,6 +217,7 @@ CHECKS: tuple[Check, ...] = (
     _places,
     _checkpoints,
     _executor,
+    _states,
     _first_designs,
     _known_elsewhere,
     _reference_point,

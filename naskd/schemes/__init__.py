@@ -90,6 +90,10 @@ class SchemeCard:
             )
         if self.supervisor == "trajectory" and distillation.assistants:
             found.append(f"scheme {self.name!r} follows the teacher's own training and takes no assistant")
+        if self.supervisor == "trajectory" and distillation.teacher_state < 1:
+            found.append(
+                f"scheme {self.name!r} follows the teacher's own training and takes no single state of it"
+            )
         return found + (self._teacher_problems(distillation, study) if study is not None else [])
 
     def _teacher_problems(self, distillation: DistillationSpec, study: StudySpec) -> list[str]:
@@ -110,6 +114,7 @@ def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
             teachers=("teacher",),
             terms=tuple(replace(term, source=0) for term in terms),
             assistants=(),
+            teacher_state=1.0,
         )
     asking = [term for term in terms if KNOWLEDGE[term.kind].needs_teacher]
     if any(KNOWLEDGE[term.kind].several_teachers for term in asking):
@@ -125,8 +130,9 @@ def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
         distillation,
         teachers=tuple(names[source] for source in heard),
         terms=tuple(moved(term) for term in terms),
-        # The chain of assistants is below the first teacher.
+        # Its state and the chain of assistants are the first teacher's.
         assistants=distillation.assistants if 0 in heard else (),
+        teacher_state=distillation.teacher_state if 0 in heard else 1.0,
     )
 
 

@@ -60,7 +60,7 @@ def nothing(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
 
 
 def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
-    """The design's teachers, the chain of assistants below the first of them, and who is heard.
+    """The design's teachers, the chain of its state and of assistants below the first of them, and who is heard.
 
     The first source is the last of the chain, the others are the other teachers. A loss of several teachers hears the
     rest of the chain too, the nearest first.
@@ -68,6 +68,8 @@ def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
     if not needs_teacher(distillation):
         return Prerequisites()
     chain: list[Supervisor] = [StudyTeacher(distillation.teachers[0])]
+    if epoch := state_epoch(distillation, study):
+        chain.append(StudyTeacher(distillation.teachers[0], epoch))
     for spec in distillation.assistants:
         chain.append(Assistant(spec, chain[-1]))
     others = [StudyTeacher(name) for name in distillation.teachers[1:]]
@@ -75,6 +77,19 @@ def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
     if any(KNOWLEDGE[term.kind].several_teachers for term in distillation.terms):
         heard += reversed(chain[:-1])
     return Prerequisites(tuple(dict.fromkeys([*chain, *others])), tuple(heard), chain[-1])
+
+
+def state_epoch(distillation: DistillationSpec, study: StudySpec) -> int:
+    """After which epoch of its training the first teacher teaches, the nearest to its share; 0 for the end.
+
+    A teacher that was brought along has no states: its end is meant.
+    """
+    teacher = study.teacher_specs().get(distillation.teachers[0])
+    if teacher is None or not teacher.trained_here or distillation.teacher_state == 1:
+        return 0
+    epochs = teacher.training.epochs
+    reached = max(1, round(epochs * distillation.teacher_state))
+    return reached if reached < epochs else 0
 
 
 def trajectory(distillation: DistillationSpec, study: StudySpec, anchors: int) -> Prerequisites:

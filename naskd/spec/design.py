@@ -221,6 +221,8 @@ class DistillationSpec:
         teachers: Names of the study's teachers; terms point into this tuple.
         assistants: A chain of teacher assistants from the teacher down; the student is then taught by the last one.
         scheme_options: Further settings of the scheme as (name, value) pairs, sorted by name; its card lists them.
+        teacher_state: The first teacher as it was after this share of the epochs of its own training (Wang et al.,
+            NeurIPS 2022, arXiv 2210.06458), above 0; 1 for its end. It stands where a first assistant would.
     """
 
     terms: tuple[KnowledgeTerm, ...] = ()
@@ -229,6 +231,8 @@ class DistillationSpec:
     teachers: Annotated[tuple[str, ...], Field(min_length=1)] = ("teacher",)
     assistants: tuple[AssistantSpec, ...] = ()
     scheme_options: Options = ()
+    # Written only where it says something, like the family of an architecture.
+    teacher_state: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 1)] = 1.0
 
     def __post_init__(self) -> None:
         _check_terms(self.terms, self.ce_weight, n_teachers=len(self.teachers))
@@ -236,8 +240,9 @@ class DistillationSpec:
     def canonical(self) -> "DistillationSpec":
         """The same training written in one way.
 
-        Terms of weight 0 teach nothing and go; without terms no assistant is needed; terms are sorted, since their sum
-        does not depend on their order. Spaces return canonical designs, so that ``config_id`` finds duplicates.
+        Terms of weight 0 teach nothing and go; without terms no assistant and no state of a teacher is needed; terms
+        are sorted, since their sum does not depend on their order. Spaces return canonical designs, so that
+        ``config_id`` finds duplicates.
         """
         terms = _canonical_terms(self.terms)
         return DistillationSpec(
@@ -247,6 +252,7 @@ class DistillationSpec:
             teachers=self.teachers,
             assistants=tuple(a.canonical() for a in self.assistants) if terms else (),
             scheme_options=tuple(sorted(self.scheme_options)),
+            teacher_state=self.teacher_state if terms else 1.0,
         )
 
 

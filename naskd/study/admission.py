@@ -7,6 +7,7 @@ from typing import Any
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
+from naskd.schemes.prerequisites import state_epoch
 from naskd.spec.design import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.objectives import OBJECTIVES
@@ -22,8 +23,9 @@ REGISTERED_BY_MODULES = "a method of your own is known when its file is named in
 def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     """The design that a proposal means in this study.
 
-    The study's epochs are the horizon of every schedule. Settings that the cards call meaningless are set to their
-    defaults, so that designs that train equally have one ``config_id``.
+    The study's epochs are the horizon of every schedule. A teacher that was brought along has no states of its training:
+    it teaches itself where one is asked for. Settings that the cards call meaningless are set to their defaults, so that
+    designs that train equally have one ``config_id``.
 
     Raises:
         UnknownNameError: A network family, block, knowledge loss, scheme, option or teacher is unknown.
@@ -36,9 +38,16 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     if unknown := unknown_settings(config):
         raise UnknownNameError(unknown[0])
     training = dataclasses.replace(config.training, epochs=spec.epochs)
-    settled = canonical(dataclasses.replace(config, training=training))
+    taught = _with_states_there(config.distillation, spec)
+    settled = canonical(dataclasses.replace(config, distillation=taught, training=training))
     _check_teachers(config.distillation, settled.distillation, spec)
     return settled
+
+
+def _with_states_there(distillation: DistillationSpec, spec: StudySpec) -> DistillationSpec:
+    if distillation.teacher_state == 1 or state_epoch(distillation, spec):
+        return distillation
+    return dataclasses.replace(distillation, teacher_state=1.0)
 
 
 def _check_teachers(given: DistillationSpec, settled: DistillationSpec, spec: StudySpec) -> None:

@@ -1,11 +1,12 @@
 """Designs drawn from a space without a study: to know its size, its cost, and a reference point."""
 
+import contextlib
 import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -23,6 +24,8 @@ from naskd.trials.methods import methods_of
 
 FORCED_DRAWS = 1000
 """Draws that look for unknown names, at most; they take a millisecond each."""
+ASKED_AGAIN = 64
+"""Draws that are looked at before they are settled, at most."""
 MOST_TRIES = 8
 """Draws for one word that has no part in the design."""
 
@@ -36,12 +39,14 @@ class SpaceSample:
         turned_away: Reason of each draw that was not admitted.
         parameters: All parameters seen, with their ranges.
         n_drawn: Draws in all.
+        stateless: Teachers without states of their training of which some of the first draws ask for one.
     """
 
     measured: list[Measured]
     turned_away: list[str]
     parameters: dict[str, BaseDistribution]
     n_drawn: int
+    stateless: tuple[str, ...] = ()
 
     @property
     def designs(self) -> list[tuple[TrialConfig, Cost]]:
@@ -119,7 +124,21 @@ def sample_space(
             f"the search space {spec.space} names parameters with a slash, which some engines split: "
             f"{', '.join(slashes)}; use dots"
         )
-    return SpaceSample(list(designs.values()), turned_away, parameters, n)
+    stateless = _stateless(space, spec, study.get_trials(deepcopy=False)[:ASKED_AGAIN])
+    return SpaceSample(list(designs.values()), turned_away, parameters, n, stateless)
+
+
+def _stateless(space: Space, spec: StudySpec, drawn: Sequence[optuna.trial.FrozenTrial]) -> tuple[str, ...]:
+    """See :class:`SpaceSample`: a settled design does not ask any more for what is not there."""
+    teachers = spec.teacher_specs()
+    foreign = {name for name, teacher in teachers.items() if not teacher.trained_here}
+    found: set[str] = set()
+    for trial in drawn if foreign else ():
+        with contextlib.suppress(ValueError, optuna.TrialPruned):  # such a draw was turned away
+            taught = space(cast(optuna.Trial, optuna.trial.FixedTrial(trial.params))).distillation
+            if taught.teacher_state < 1:
+                found.add(taught.teachers[0])
+    return tuple(name for name in teachers if name in found & foreign)
 
 
 def _check_choices(distributions: Mapping[str, BaseDistribution], spec: StudySpec) -> None:

@@ -129,6 +129,10 @@ class Designs:
         own = float(macs) * epochs * (3 * n_train + len(data.val))
         shared: dict[str, float] = {}
         needed = self._prerequisites.of(config)
+        # Whoever trains a teacher up to a state has passed through the earlier ones.
+        if states := [r for r in needed.made if r.epoch and not self.has_artifact(r.artifact_id)]:
+            last = max(states, key=lambda recipe: recipe.epoch)
+            shared[last.artifact_id] = 3.0 * self._sources.stand_in(last).macs * n_train * last.epoch
         for recipe in needed.made:
             if recipe.assistant is not None and not self.has_artifact(recipe.artifact_id):
                 shared[recipe.artifact_id] = (

@@ -36,7 +36,7 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
     try:
         prerequisites = context.prerequisites
         chain = prerequisites.teachers() if job.config is None else prerequisites.of(job.config).made
-        known = {recipe.artifact_id: recipe for recipe in chain}
+        known = {recipe.artifact_id: recipe for recipe in (*chain, *prerequisites.foreseen_states())}
         recipe = known[job.job_id]
         with context.resources.store.claim(recipe.artifact_id) as wanted:
             if wanted:
@@ -178,9 +178,12 @@ def _brought_along(
 def _keep_earlier(
     run: TrialRun, recipe: ArtifactRecipe, others: Sequence[ArtifactRecipe], context: StudyContext
 ) -> None:
-    """Store a state of a teacher that somebody will ask for; its cost is booked with the training that is going on."""
+    """Store a state of this teacher that somebody will ask for; its cost is booked with the training in progress."""
+    if recipe.assistant is not None:
+        return
     for other in others:
-        if other.epoch == run.epoch and other != recipe and other.artifact_id not in context.resources.store:
+        passed = other.teacher == recipe.teacher and other.epoch == run.epoch
+        if passed and other != recipe and other.artifact_id not in context.resources.store:
             state = {name: x.detach().cpu().clone() for name, x in run.scheme.deployed.state_dict().items()}
             free = {"train_macs": 0, "spent_macs": 0, "wall_seconds": 0.0, "curve": list(run.curve)}
             _keep(other, state, context, free)

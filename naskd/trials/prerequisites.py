@@ -1,6 +1,6 @@
 """What must exist before a design can be trained: the shared networks that its scheme names, and how they are made."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from naskd.spec.design import AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
+from naskd.spec.study import StudySpec
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import file_content_id
 from naskd.store.checkpoint_file import CheckpointFile, has_average_beside, read_checkpoint
@@ -79,6 +80,22 @@ class _Known:
     checkpoint: str | None
 
 
+def foreseen_states(designs: Iterable[TrialConfig], spec: StudySpec) -> tuple[tuple[str, int], ...]:
+    """States of teachers that a study's designs ask for, by name and epoch: whoever trains the teachers keeps them.
+
+    Args:
+        designs: Settled ones, many.
+        spec: The study.
+    """
+    found = {
+        (network.name, network.epoch)
+        for distillation in {design.distillation for design in designs}
+        for network in SCHEMES[distillation.scheme].prerequisites(distillation, spec).made
+        if isinstance(network, StudyTeacher) and network.epoch
+    }
+    return tuple(sorted(found))
+
+
 class PrerequisiteRecipes:
     """Recipes of a study's shared networks; each teacher's files are hashed once.
 
@@ -111,6 +128,10 @@ class PrerequisiteRecipes:
             InputError: Their files are not what the study says.
         """
         return [self.teacher(name) for name in self._resources.spec.teacher_specs()]
+
+    def foreseen_states(self) -> list[ArtifactRecipe]:
+        """States of the study's teachers that trials may ask for, which whoever trains the teacher keeps on the way."""
+        return [self._state(StudyTeacher(*state)) for state in self._resources.foreseen_states]
 
     def teacher(self, name: str = DEFAULT_NAME) -> ArtifactRecipe:
         """A teacher of the study.

@@ -34,6 +34,8 @@ class Resources:
         cache: Folder for decoded images and for what networks said of them; None keeps both in memory.
         foreseen: Kinds of knowledge that trials of the study may ask for, so that a bank can remember them all in one
             pass over the images. A kind that is not named costs a pass of its own when it first comes.
+        foreseen_states: States of the study's teachers that trials may ask for, by name and epoch: kept when the
+            teacher passes through them. One that is not named is trained again when it first comes.
         code: Hashes of the code that decides what networks say; None where some of it has no file, as in a notebook.
         students: Where finished trials leave their students; None where they leave none.
         test_hash: Names the content of the test images, of which nothing else is known here; empty where nobody looked.
@@ -49,6 +51,7 @@ class Resources:
     code: tuple[str, ...] | None = None
     students: Students | None = None
     test_hash: str = ""
+    foreseen_states: tuple[tuple[str, int], ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -66,6 +69,7 @@ def open_resources(
     foreseen: tuple[str, ...] = (),
     students: Students | None = None,
     test_hash: str = "",
+    foreseen_states: tuple[tuple[str, int], ...] = (),
 ) -> Resources:
     """Choose the device and load the images.
 
@@ -78,6 +82,7 @@ def open_resources(
         foreseen: Likewise.
         students: Likewise.
         test_hash: Likewise.
+        foreseen_states: Likewise.
 
     Raises:
         InputError: The images cannot be used, or the device is not there.
@@ -103,6 +108,7 @@ def open_resources(
         _code(),
         students,
         test_hash,
+        foreseen_states,
     )
 
 

@@ -28,9 +28,10 @@ _LEAST_SPREAD = 1e-3
 
 
 def teaching(distillation: DistillationSpec) -> str:
-    """Names a kind of teaching: the scheme, the kinds of knowledge, and whether an assistant stands between."""
+    """Names a kind of teaching: the scheme, the kinds of knowledge, and how many networks stand between."""
     kinds = "+".join(sorted({term.kind for term in distillation.terms}))
-    return f"{distillation.scheme} {kinds} {len(distillation.assistants)}"
+    between = len(distillation.assistants) + (distillation.teacher_state < 1)
+    return f"{distillation.scheme} {kinds} {between}"
 
 
 @dataclass(frozen=True)
