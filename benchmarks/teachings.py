@@ -177,9 +177,10 @@ def drawn(arm: str, student: Any, number: int) -> tuple[Any, dict[str, Any]]:
     """A random way of an arm, and the values that were drawn."""
     import optuna
 
-    from harness.setting import ROOT
+    from harness.setting import resnet
     from naskd.spaces import KnowledgeChoice, suggest_distillation, suggest_teaching
-    from naskd.spec.userfile import import_file
+    from naskd.spec.design import AssistantSpec
+    from table_parts import space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number)).ask()
@@ -192,7 +193,10 @@ def drawn(arm: str, student: Any, number: int) -> tuple[Any, dict[str, Any]]:
         KnowledgeChoice("attention", pairs=stages),
         KnowledgeChoice("rkd"),
     )
-    assistant = import_file(ROOT / "search_spaces" / "cifar.py").ASSISTANT
+    assistant = AssistantSpec(
+        resnet(1, 24, stem_stride=2),
+        dataclasses.replace(space.TRAINING, batch_size=128, learning_rate=3e-3, epochs=10),
+    )
     return suggest_distillation(trial, kinds, assistants={"medium": assistant}), trial.params
 
 

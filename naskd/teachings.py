@@ -182,8 +182,9 @@ def suggest_teaching(
     """Suggest how a student is taught, out of a preset.
 
     Parameters: ``kd.response`` (``none`` or a kind), ``kd.share`` (of the labels against it, see
-    :func:`shared_weights`), ``kd.temperature``; ``kd.feature`` (``none`` or a kind), ``kd.<kind>.weight`` for each of them; ``kd.assistant``
-    (``none``, ``state:0.5`` for the teacher after half of its training, or a key of `assistants`); ``kd.teacher``.
+    :func:`shared_weights`), ``kd.temperature``; ``kd.feature`` (``none`` or a kind), ``kd.<kind>.weight`` for each of
+    them; ``kd.assistant`` (``none``, ``state:0.5`` for the teacher after half of its training, or a key of
+    `assistants`); ``kd.teacher``.
     Without a response the labels have weight 1.
 
     Args:

@@ -5,11 +5,8 @@ architecture, distillation and training together; `architecture_only` and `disti
 it. All are made of the same three functions, so a parameter has one range everywhere.
 """
 
-from dataclasses import replace
-
 from naskd.config import (
     ArchitectureSpec,
-    AssistantSpec,
     DistillationSpec,
     StageSpec,
     TrainingSpec,
@@ -17,13 +14,12 @@ from naskd.config import (
 )
 from naskd.spaces import (
     BlockChoice,
-    KnowledgeChoice,
     SearchSpace,
     StageChoice,
     Trial,
     canonical,
     suggest_architecture,
-    suggest_distillation,
+    suggest_teaching,
     suggest_training,
 )
 
@@ -38,12 +34,9 @@ BLOCKS = (
     BlockChoice("inverted_residual", expansions=(2.0, 4.0), squeeze_excitation=True),
     BlockChoice("depthwise_separable"),
 )
-KNOWLEDGE = (
-    KnowledgeChoice("logits", temperature=(1.0, 8.0)),
-    KnowledgeChoice("hint", pairs=("first", "middle", "last", "all")),
-    KnowledgeChoice("attention", pairs=("first", "middle", "last", "all")),
-    KnowledgeChoice("rkd"),
-)
+TEACHING = "more-images-1"
+"""Of the presets that `naskd methods` lists. `same-images-1` is for a teacher that knows no more than its students'
+images; hints, which that one leaves out, are a choice here that a search can leave alone."""
 TRAINING = TrainingSpec(batch_size=128, optimizer="adamw", weight_decay=0.05, augmentation="flip_translate")
 
 MEDIUM = ArchitectureSpec(
@@ -57,20 +50,6 @@ MEDIUM = ArchitectureSpec(
 )
 """About 3 million MACs at 32x32: the fixed student of `distillation_only`."""
 
-ASSISTANT = AssistantSpec(
-    architecture=ArchitectureSpec(
-        stem_width=24,
-        stem_stride=2,
-        stages=(
-            StageSpec("basic", depth=1, width=24),
-            StageSpec("basic", depth=1, width=48, stride=2),
-            StageSpec("basic", depth=1, width=96, stride=2),
-        ),
-    ),
-    training=replace(TRAINING, epochs=10),
-)
-"""About 7 million MACs at 32x32, between the study's teacher and its small students."""
-
 
 def architecture(trial: Trial) -> ArchitectureSpec:
     """Three stages of one block."""
@@ -79,9 +58,9 @@ def architecture(trial: Trial) -> ArchitectureSpec:
     )
 
 
-def distillation(trial: Trial) -> DistillationSpec:
-    """Any subset of four kinds of knowledge, each with its weight; none is one of them."""
-    return suggest_distillation(trial, KNOWLEDGE, assistants={"medium": ASSISTANT})
+def distillation(trial: Trial, student: ArchitectureSpec) -> DistillationSpec:
+    """One response of several or none, its share against the labels, and what else the preset offers."""
+    return suggest_teaching(trial, TEACHING, student=student)
 
 
 def training(trial: Trial) -> TrainingSpec:
@@ -91,7 +70,8 @@ def training(trial: Trial) -> TrainingSpec:
 
 def joint(trial: Trial) -> TrialConfig:
     """Architecture, distillation and training together."""
-    return canonical(TrialConfig(architecture(trial), distillation(trial), training(trial)))
+    student = architecture(trial)
+    return canonical(TrialConfig(student, distillation(trial, student), training(trial)))
 
 
 def architecture_only(trial: Trial) -> TrialConfig:
@@ -108,6 +88,6 @@ def make_distillation_only(student: ArchitectureSpec) -> SearchSpace:
     """A space in which only the teaching and training of `student` are searched."""
 
     def space(trial: Trial) -> TrialConfig:
-        return canonical(TrialConfig(student, distillation(trial), training(trial)))
+        return canonical(TrialConfig(student, distillation(trial, student), training(trial)))
 
     return space

@@ -22,6 +22,7 @@ from naskd.spaces import (
     canonical,
     suggest_architecture,
     suggest_distillation,
+    suggest_teaching,
     suggest_training,
 )
 
@@ -36,12 +37,8 @@ BLOCKS = (
     BlockChoice("inverted_residual", expansions=(2.0, 4.0), squeeze_excitation=True),
     BlockChoice("depthwise_separable"),
 )
-KNOWLEDGE = (
-    KnowledgeChoice("logits", temperature=(1.0, 8.0)),
-    KnowledgeChoice("hint", pairs=("first", "middle", "last", "all")),
-    KnowledgeChoice("attention", pairs=("first", "middle", "last", "all")),
-    KnowledgeChoice("rkd"),
-)
+TEACHING = "same-images-1"
+"""Of the presets that `naskd methods` lists: the teacher of digits has seen the images of its students."""
 PAIRS: tuple[Pairs, ...] = ("all", "last", "middle", "learned")
 CATALOGUE = (
     *(
@@ -79,7 +76,7 @@ ASSISTANT = AssistantSpec(
     ),
     training=TRAINING,
 )
-"""534 thousand MACs at 8x8, between the study's teacher and its small students."""
+"""534 thousand MACs at 8x8, between the study's teacher and its small students: a choice of `catalogue`."""
 
 
 def architecture(trial: Trial) -> ArchitectureSpec:
@@ -89,9 +86,9 @@ def architecture(trial: Trial) -> ArchitectureSpec:
     )
 
 
-def distillation(trial: Trial) -> DistillationSpec:
-    """Any subset of four kinds of knowledge, each with its weight; none is one of them."""
-    return suggest_distillation(trial, KNOWLEDGE, assistants={"medium": ASSISTANT})
+def distillation(trial: Trial, student: ArchitectureSpec) -> DistillationSpec:
+    """One response of several or none, its share against the labels, and what else the preset offers."""
+    return suggest_teaching(trial, TEACHING, student=student)
 
 
 def training(trial: Trial) -> TrainingSpec:
@@ -101,7 +98,8 @@ def training(trial: Trial) -> TrainingSpec:
 
 def joint(trial: Trial) -> TrialConfig:
     """Architecture, distillation and training together."""
-    return canonical(TrialConfig(architecture(trial), distillation(trial), training(trial)))
+    student = architecture(trial)
+    return canonical(TrialConfig(student, distillation(trial, student), training(trial)))
 
 
 def catalogue(trial: Trial) -> TrialConfig:
@@ -130,6 +128,6 @@ def make_distillation_only(student: ArchitectureSpec) -> SearchSpace:
     """A space in which only the teaching and training of `student` are searched."""
 
     def space(trial: Trial) -> TrialConfig:
-        return canonical(TrialConfig(student, distillation(trial), training(trial)))
+        return canonical(TrialConfig(student, distillation(trial, student), training(trial)))
 
     return space

@@ -38,6 +38,7 @@ from naskd.spec.design import (
 )
 from naskd.spec.errors import InputError
 from naskd.spec.userfile import import_file
+from naskd.teachings import TEACHINGS
 
 ROOT = Path(__file__).parents[1]
 FILES = ["digits", "cifar"]
@@ -112,7 +113,8 @@ class TestEverySpace:
 
     def test_active_values_give_different_designs(self, file: str, function: str) -> None:
         ids = [config.config_id for _, config in sample(file, function)]
-        assert len(set(ids)) > 0.95 * N
+        # A learning rate has three digits: without distillation two students of one architecture may be one.
+        assert len(set(ids)) > 0.9 * N
 
     def test_is_fast(self, file: str, function: str) -> None:
         space = getattr(load(file), function)
@@ -129,7 +131,7 @@ class TestEverySpace:
         if function == "architecture_only":
             assert not any(taught)
         else:
-            assert 0 < sum(not t for t in taught) < 0.2 * N, "none is a choice among others"
+            assert 0 < sum(not t for t in taught) < 0.5 * N, "none is a choice among others"
 
 
 class Replay:
@@ -168,12 +170,17 @@ class TestFile:
         assert modules <= {"naskd.config", "naskd.spaces", "dataclasses"}
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
 
-    def test_all_subsets_of_knowledge_occur(self, file: str) -> None:
+    def test_everything_that_its_preset_offers_occurs(self, file: str) -> None:
+        module = load(file)
+        preset = TEACHINGS[module.TEACHING]
         configs = [config for _, config in sample(file, "distillation_only")]
-        subsets = {tuple(term.kind for term in c.distillation.terms) for c in configs}
-        assert len(subsets) == 2**4
-        chains = {bool(c.distillation.assistants) for c in configs if c.distillation.terms}
-        assert chains == {True, False}
+        found = {frozenset(term.kind for term in c.distillation.terms) for c in configs}
+        responses = [{response.kind} for response in preset.responses]
+        features = [{feature.kind} for feature in preset.features]
+        assert found == {frozenset(a | b) for a in [set(), *responses] for b in [set(), *features]}
+        taught = [c.distillation for c in configs if c.distillation.terms]
+        assert {d.teacher_state for d in taught} == {1.0, *preset.states}
+        assert not any(d.assistants for d in taught), "an assistant has a training of its own to pay"
 
     def test_the_student_of_distillation_only_can_be_chosen(self, file: str) -> None:
         module = load(file)
@@ -192,9 +199,9 @@ class TestFile:
         assert macs[N // 20] < low, "the cheap end"
         assert macs[-N // 50] > high, "the rich end"
         medium = design_cost(module.MEDIUM, channels, 10, resolution).macs
-        assistant = design_cost(module.ASSISTANT.architecture, channels, 10, resolution).macs
         assert macs[N // 4] < medium < macs[3 * N // 4 + N // 10]
-        assert 2 * medium < assistant
+        if file == "digits":
+            assert 2 * medium < design_cost(module.ASSISTANT.architecture, channels, 10, resolution).macs
 
 
 class TestInactiveParameters:
@@ -207,21 +214,20 @@ class TestInactiveParameters:
                 {"block.bottleneck.expansion": 0.5, "block.inverted_residual.expansion": 4.0},
             ),
             ({"block": "bottleneck"}, {"block.inverted_residual.squeeze_excitation": True}),
-            ({"kd.logits.use": False}, {"kd.logits.weight": 9.0, "kd.logits.temperature": 7.0}),
-            ({"kd.hint.use": False}, {"kd.hint.pairs": "all", "kd.hint.weight": 9.0}),
-            (
-                {f"kd.{k}.use": False for k in ("logits", "hint", "attention", "rkd")},
-                {"kd.assistant": "medium"},
-            ),
-            ({"stages": 1, "kd.hint.use": True}, {"kd.hint.pairs": "middle"}),
+            ({"kd.response": "none"}, {"kd.share": 0.3, "kd.temperature": 5.0}),
+            ({"kd.feature": "none"}, {"kd.hint.weight": 2.9}),
+            ({"kd.response": "none", "kd.feature": "none"}, {"kd.assistant": "state:0.5"}),
         ],
     )
     def test_changing_them_changes_no_design(self, active: dict[str, Any], inactive: dict[str, Any]) -> None:
-        space = load("digits").joint
-        for trial, _ in draws(space, 20):
-            params = {**trial.params, "kd.attention.pairs": "last", **active}
-            changed = {**params, **inactive}
-            if params != changed:
+        for file in FILES:
+            space = load(file).joint
+            known = distributions(space)
+            if not {*active, *inactive} <= set(known):
+                continue  # a constant there
+            for trial, _ in draws(space, 20):
+                params = {**trial.params, **active}
+                changed = {**params, **inactive}
                 assert fixed(space, params).config_id == fixed(space, changed).config_id
 
     @pytest.mark.parametrize(
@@ -230,10 +236,9 @@ class TestInactiveParameters:
             ({"stages": 2}, {"stage2.width": 40}),
             ({"block": "bottleneck"}, {"block.bottleneck.expansion": 0.5}),
             ({"block": "inverted_residual"}, {"block.inverted_residual.squeeze_excitation": True}),
-            ({"kd.logits.use": True}, {"kd.logits.temperature": 7.0}),
-            ({"kd.rkd.use": True}, {"kd.rkd.weight": 9.0}),
-            ({"kd.rkd.use": True}, {"kd.assistant": "medium"}),
-            ({"stages": 3, "kd.hint.use": True}, {"kd.hint.pairs": "middle"}),
+            ({"kd.response": "logits"}, {"kd.temperature": 5.5}),
+            ({"kd.response": "logits"}, {"kd.share": 0.7}),
+            ({"kd.response": "dist"}, {"kd.assistant": "state:0.5"}),
         ],
     )
     def test_they_matter_when_active(self, active: dict[str, Any], change: dict[str, Any]) -> None:

@@ -23,9 +23,9 @@ REGISTERED_BY_MODULES = "a method of your own is known when its file is named in
 def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     """The design that a proposal means in this study.
 
-    The study's epochs are the horizon of every schedule. A teacher that was brought along has no states of its training:
-    it teaches itself where one is asked for. Settings that the cards call meaningless are set to their defaults, so that
-    designs that train equally have one ``config_id``.
+    The study's epochs are the horizon of every schedule. A teacher that was brought along has no states of its
+    training: where one is asked for, it teaches itself. Settings that the cards call meaningless are set to their
+    defaults, so that designs that train equally have one ``config_id``.
 
     Raises:
         UnknownNameError: A network family, block, knowledge loss, scheme, option or teacher is unknown.

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError
 from naskd.spec.objectives import OBJECTIVES, Objective, needs_reference
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
@@ -134,7 +134,7 @@ def _stateless(space: Space, spec: StudySpec, drawn: Sequence[optuna.trial.Froze
     foreign = {name for name, teacher in teachers.items() if not teacher.trained_here}
     found: set[str] = set()
     for trial in drawn if foreign else ():
-        with contextlib.suppress(ValueError, optuna.TrialPruned):  # such a draw was turned away
+        with contextlib.suppress(*USERS):  # what is wrong with the space is found where designs are made
             taught = space(cast(optuna.Trial, optuna.trial.FixedTrial(trial.params))).distillation
             if taught.teacher_state < 1:
                 found.add(taught.teachers[0])
