@@ -24,7 +24,7 @@ from naskd.teachings import TEACHINGS, shared_weights
 STUDENT = ArchitectureSpec((StageSpec("basic", 1, 8), StageSpec("basic", 1, 16, stride=2)))
 THREE = ArchitectureSpec((*STUDENT.stages, StageSpec("depthwise_separable", 1, 16)))
 
-NEVER_CHANGED = {"more-images-1": "", "same-images-1": ""}
+NEVER_CHANGED = {"more-images-1": "d6adf4bcd5ce", "same-images-1": "de7d7c10fae3"}
 """What the published presets hold. A new choice is a new preset, under the next number."""
 
 
