@@ -46,6 +46,7 @@ def arguments() -> argparse.ArgumentParser:
     given.add_argument("--teacher-images", type=int, default=25000, help="the students' among them")
     given.add_argument("--val-images", type=int, default=2000)
     given.add_argument("--test-images", type=int, default=3000)
+    given.add_argument("--halved", action="store_true", help="images of half the side, which take a quarter")
     given.add_argument("--teacher-epochs", type=int, default=15)
     given.add_argument("--epochs", type=int, default=16, help="of a student")
     given.add_argument("--draws", type=int, default=30, help="of each arm, for each student")
@@ -102,7 +103,12 @@ class Trainer:
 
         self.args = args
         sizes = splits.Splits(args.student_images, args.teacher_images, args.val_images, args.test_images)
-        self.parts = splits.cut(*splits.read(args.images, args.out / "images.npz"), sizes)
+        images, labels, classes = splits.read(args.images, args.out / "images.npz")
+        if args.halved:
+            n, channels, height, width = images.shape
+            squares = images.reshape(n, channels, height // 2, 2, width // 2, 2)
+            images = squares.mean((3, 5), dtype="float32").round().astype("uint8")
+        self.parts = splits.cut(images, labels, classes, sizes)
         teaching = dataclasses.replace(TEACHER_TRAINING, epochs=args.teacher_epochs)
         self.training = dataclasses.replace(space.TRAINING, epochs=args.epochs)
         self.spec = study(args, space.TEACHER, args.epochs, teaching)
@@ -130,8 +136,9 @@ class Trainer:
         from table_parts import space
 
         given = {"block": block, "width": self.args.width, "growth": 2.0}
+        stride = 1 if self.args.halved else 2  # a last map of one pixel has nothing to hint at
         return space.architecture(
-            space.Point({**given, "stage2.depth": 1, "stage3.depth": 1, "stage3.stride": 2})
+            space.Point({**given, "stage2.depth": 1, "stage3.depth": 1, "stage3.stride": stride})
         )
 
     def prepare(self) -> dict[str, float]:

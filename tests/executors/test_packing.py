@@ -48,6 +48,16 @@ def test_files_of_one_folder_stay_neighbours_and_each_travels_once_with_what_it_
     assert packed.files == expected
 
 
+def test_what_is_foreseen_travels(tmp_path: Path) -> None:
+    (tmp_path / "space.py").touch()
+    context = small_context(tmp_path / "run")
+    spec = dataclasses.replace(context.resources.spec, base=tmp_path, space="space.py:joint")
+    states = (("teacher", 1),)
+    packed, arrays = pack(given(context, spec=spec, foreseen=("hint",), foreseen_states=states))
+    there = unpack(packed, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    assert (there.resources.foreseen, there.resources.foreseen_states) == (("hint",), states)
+
+
 LIBRARY = """
 import dataclasses
 from naskd.networks import BLOCKS, FAMILIES
