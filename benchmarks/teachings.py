@@ -6,6 +6,11 @@ Three fixed students, one of each block family, are trained in every way that is
 spaces offered before there were presets (arm ``subset``): each of four kinds or not, at weights from 0.1 to 10, beside
 the labels at weight 1. Arms take turns, so that what is there at any moment compares. Prints Markdown tables: mean and
 best accuracy on test images, and what each choice of the presets was worth. Started again, it goes on.
+
+    python benchmarks/teachings.py --table docs/data/tables/cifar10
+
+trains nothing: of the ways that a table recorded, it compares those that each arm offers. A table has neither weights
+between its values nor two kinds at once.
 """
 
 import argparse
@@ -30,6 +35,13 @@ BLOCKS = ("basic", "inverted_residual", "depthwise_separable")
 
 def main() -> None:
     args = arguments().parse_args()
+    if args.table is not None:
+        from table_parts import offered
+
+        print("\n".join(offered.report(args.table, args.presets)))
+        return
+    if args.images is None or args.out is None:
+        raise SystemExit("--images and --out say what to train on and where to keep it; or give a --table")
     args.out.mkdir(parents=True, exist_ok=True)
     rows = args.out / "draws.jsonl"
     if not args.publish:
@@ -40,8 +52,9 @@ def main() -> None:
 
 def arguments() -> argparse.ArgumentParser:
     given = parser(__doc__, json=False)
-    given.add_argument("--images", type=Path, required=True, help="zip file of <class>/<name>.jpg")
-    given.add_argument("--out", type=Path, required=True, help="folder of the measurements")
+    given.add_argument("--images", type=Path, help="zip file of <class>/<name>.jpg")
+    given.add_argument("--out", type=Path, help="folder of the measurements")
+    given.add_argument("--table", type=Path, help="folder of a recorded table")
     given.add_argument("--student-images", type=int, default=2500)
     given.add_argument("--teacher-images", type=int, default=25000, help="the students' among them")
     given.add_argument("--val-images", type=int, default=2000)
