@@ -35,8 +35,8 @@ BLOCKS = (
     BlockChoice("depthwise_separable"),
 )
 TEACHING = "more-images-1"
-"""Of the presets that `naskd methods` lists. `same-images-1` is for a teacher that knows no more than its students'
-images; hints, which that one leaves out, are a choice here that a search can leave alone."""
+"""Of the presets that `naskd methods` lists. `same-images-1` is for a teacher that has seen the images of its students
+alone. Hints, which that one leaves out, are a choice here that a search can leave alone."""
 TRAINING = TrainingSpec(batch_size=128, optimizer="adamw", weight_decay=0.05, augmentation="flip_translate")
 
 MEDIUM = ArchitectureSpec(
