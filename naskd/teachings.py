@@ -148,8 +148,8 @@ TEACHINGS.register(
         version=1,
         title="for a teacher that has seen the images of its students alone",
         why=(
-            "Such a teacher has less to add: on digits hints on all stages cost 7 points and answers changed nothing, on "
-            "2,500 CIFAR-10 images hints gave basic blocks no more than answers did; so nothing is offered beside them"
+            "Such a teacher has less to add: on digits hints on all stages cost 7 points and answers changed nothing; on "
+            "CIFAR-10 images hints gave basic blocks no more than answers did. So nothing is offered beside them"
         ),
         responses=(Response("logits"), Response("dist")),
         states=(0.5,),
