@@ -148,7 +148,7 @@ TEACHINGS.register(
         version=1,
         title="for a teacher that has seen the images of its students alone",
         why=(
-            "Such a teacher has less to add: on digits hints on all stages cost 7 points and answers changed nothing; on "
+            "Such a teacher has less to add: on digits hints on all stages cost 7 points, answers changed nothing; on "
             "CIFAR-10 images hints gave basic blocks no more than answers did. So nothing is offered beside them"
         ),
         responses=(Response("logits"), Response("dist")),
