@@ -23,7 +23,7 @@ from harness.arguments import parser
 def main() -> int:
     from search_parts import asking, claims, reach, stopping
     from search_parts.arms import ARMS, named_arm
-    from search_parts.outside import FRAMEWORKS, foreign_arms
+    from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
 
     known = {"reach": reach, "stopping": stopping, "ask": asking, "claims": claims}
     given = parser(__doc__)
@@ -44,11 +44,12 @@ def main() -> int:
         metavar="FRAMEWORK=PYTHON",
         help=f"arms of another framework ({', '.join(FRAMEWORKS)}) in its interpreter; NAME=PYTHON,DRIVER for your own",
     )
+    given.add_argument("--foreign-arms", nargs="*", metavar="ARM", help="only these of them; default: all")
     given.add_argument("--part", nargs="+", default=list(known), choices=list(known))
     args = given.parse_args()
     args.arms = {**{name: ARMS[name] for name in args.arms}, **dict(map(named_arm, args.arm))}
-    for text in args.foreign:
-        args.arms.update(foreign_arms(text))
+    args.arms |= chosen({arm: made for text in args.foreign for arm, made in foreign_arms(text).items()},
+                        args.foreign_arms)  # fmt: skip
     args.module = [file.resolve() for file in args.module]
     return parts.run(known, args, machine.facts(("optuna", "scikit-learn")))
 

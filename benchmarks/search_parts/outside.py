@@ -212,3 +212,16 @@ def foreign_arms(text: str) -> dict[str, ForeignArm]:
 
 def _are_names(found: Any) -> bool:
     return isinstance(found, Sequence) and bool(found) and all(isinstance(name, str) for name in found)
+
+
+def chosen(arms: Mapping[str, ForeignArm], names: Sequence[str] | None) -> dict[str, ForeignArm]:
+    """Some of the arms; all of them where none is named.
+
+    Raises:
+        SystemExit: One is not there.
+    """
+    if lost := [name for name in names or () if name not in arms]:
+        raise SystemExit(
+            f"--foreign-arms: there is no {', '.join(lost)}; there are {', '.join(arms) or 'none'}"
+        )
+    return {name: arm for name, arm in arms.items() if names is None or name in names}

@@ -27,8 +27,8 @@ FRUITLESS = 200
 class RecordedWorld:
     """What a search may know, and what it has spent.
 
-    Nothing is trained twice: epochs of a design that were trained before cost nothing. So a training that was stopped
-    or paused goes on from its checkpoint, and a design that is proposed again is remembered.
+    A design that is proposed again is turned away, as it is for every arm of naskd. Epochs of a design that were
+    trained before cost nothing, so that a training that was paused goes on from its checkpoint.
 
     Args:
         given: As ``search_parts.outside`` writes it.
@@ -65,10 +65,16 @@ class RecordedWorld:
         """Designs in the order in which they were trained, each with its last epoch by then."""
         return self._decisions
 
-    def design(self, values: Mapping[str, Any]) -> str | None:
-        """The design at a point of the grid; None where none was recorded, which costs nothing."""
+    def design(self, values: Mapping[str, Any], *, again: bool = False) -> str | None:
+        """The design at a point of the grid; None where it is turned away, which costs nothing.
+
+        Args:
+            values: Of all parameters.
+            again: Whether one that was trained already may come; where none was recorded there is none.
+        """
         self._fruitless += 1
-        return self._by_values.get(tuple(values[name] for name in self.parameters))
+        design = self._by_values.get(tuple(values[name] for name in self.parameters))
+        return design if again or design not in self._trained else None
 
     def train(self, design: str, until_epoch: int) -> None:
         """Train a design up to and with this epoch, from 1, from where it was."""

@@ -3,10 +3,10 @@
 Schmucker, Donini, Zafar, Salinas & Archambeau, "Multi-objective asynchronous successive halving", 2021, arXiv
 2106.12639. Rungs are at 1, 3 and 9 of 16 epochs: grace period 1 and reduction factor 3, as are its defaults.
 
-Its rungs compare what ``NonDominatedPriority`` returns, and want a small number for a good trial. That class returns the
-order of the trials instead: at place i stands which trial is the i-th best. So whether the newest trial is stopped
-depends on where the worst one stands in the list. The second arm gives it the inverse of this order, which is the place
-of each trial; ``multiobjective_priority`` is an argument of the scheduler.
+Its rungs compare what ``NonDominatedPriority`` returns, and want a small number for a good trial. That class returns
+the order of the trials instead: at place i stands which trial is the i-th best. So whether the newest trial is stopped
+depends on where the worst one stands in the list. The second arm gives it the inverse of this order, which is the
+place of each trial; ``multiobjective_priority`` is an argument of the scheduler.
 """
 
 import datetime
@@ -29,7 +29,7 @@ class Places(NonDominatedPriority):
 
 
 def moasha(world: RecordedWorld, priority: NonDominatedPriority | None = None) -> None:
-    np.random.seed(world.seed)  # it draws from numpy's global state, whatever random_seed it is given
+    np.random.seed(world.seed)  # noqa: NPY002 - it draws from the global state, whatever random_seed is
     space = {name: choice(values) for name, values in world.parameters.items() if len(values) > 1}
     fixed = {name: values[0] for name, values in world.parameters.items() if len(values) == 1}
     scheduler = MOASHA(
