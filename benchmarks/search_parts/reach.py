@@ -35,7 +35,8 @@ def one(table: str, seed: int, arms: Mapping[str, Arm | ForeignArm]) -> list[Row
     for name, arm in arms.items():
         found = arm.search(world, seed, BudgetSpec(train_macs=int(most)))
         row: Row = {"repetition": seed, "arm": name, "seconds": found.seconds}
-        row |= {"trials": len(set(found.designs)), "complete": len(found.stopped) - sum(found.stopped)}
+        whole = {name for name, stopped in zip(found.designs, found.stopped, strict=True) if not stopped}
+        row |= {"designs": len(set(found.designs)), "complete": len(whole)}
         row |= {"volume": float(found.volume[-1]), "test_volume": float(found.test_volume[-1])}
         for goal, reached in goals.items():
             row[f"share of {goal}"] = needed(found, reached) / reached.spent[-1]
@@ -71,7 +72,7 @@ def table(rows: list[Row]) -> list[str]:
         rest = [statistics.median(row[key] for row in mine) for key in ("volume", "test_volume")]
         lines.append(
             f"| {arm} | {' | '.join(cells)} | {missed} of {len(mine)} | {rest[0]:.4f} | {rest[1]:.4f} | "
-            f"{statistics.median(row['trials'] for row in mine):.0f}, "
+            f"{statistics.median(row['designs'] for row in mine):.0f}, "
             f"{statistics.median(row['complete'] for row in mine):.0f} | "
             f"{statistics.median(row['seconds'] for row in mine):.1f} |"
         )

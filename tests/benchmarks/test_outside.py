@@ -183,7 +183,7 @@ def test_a_driver_in_its_own_process_takes_part(
     )
     rows = [row for row in reach.measure(args, tmp_path) if row["arm"] == "drawn"]
     assert [row["repetition"] for row in rows] == [0, 1]
-    assert all(0 < row["complete"] < row["trials"] and row["test_volume"] > 0 for row in rows)
+    assert all(0 < row["complete"] < row["designs"] and row["test_volume"] > 0 for row in rows)
     assert any(line.startswith("| drawn |") for line in reach.table(reach.measure(args, tmp_path)))
 
 
