@@ -165,7 +165,11 @@ def test_a_paused_training_goes_on_from_where_it_was(world: Any) -> None:
     whole = replayed([[one, 16], [other, 16]], world, 1e18, "it")
     assert [result.status for _, result in paused] == ["stopped", "complete", "complete"]
     assert paused[0][1].metrics["val_accuracy"] == world.table[one].curve[1]["val_accuracy"]
-    assert sum(r.spent_macs for _, r in paused) == sum(r.spent_macs for _, r in whole)
+    shared = {
+        name: macs for one in taught for epoch in world.table[one].shared for name, macs in epoch.items()
+    }
+    whole_cost = sum(world.table[name].train_macs for name in taught) + sum(shared.values())
+    assert [sum(r.spent_macs for _, r in results) for results in (paused, whole)] == [whole_cost] * 2
 
 
 def test_a_driver_in_its_own_process_takes_part(
