@@ -9,7 +9,8 @@ Parts:
 - ``ask``: time of a proposal with 1,000 finished and 8 pending trials;
 - ``claims``: joint search against undistilled search, and against architectures first, then distillation.
 
-A sampler and a rule of your own take part: ``--module own.py --arm mine=my_sampler,my_rule``.
+A sampler and a rule of your own take part: ``--module own.py --arm mine=my_sampler,my_rule``. So do other frameworks,
+in interpreters of their own: ``--foreign syne-tune=envs/syne-tune/bin/python``.
 """
 
 import sys
@@ -22,6 +23,7 @@ from harness.arguments import parser
 def main() -> int:
     from search_parts import asking, claims, reach, stopping
     from search_parts.arms import ARMS, named_arm
+    from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
 
     known = {"reach": reach, "stopping": stopping, "ask": asking, "claims": claims}
     given = parser(__doc__)
@@ -35,9 +37,19 @@ def main() -> int:
         "--module", type=Path, action="append", default=[], help="file that registers methods of yours"
     )
     given.add_argument("--arm", action="append", default=[], metavar="NAME=SAMPLER[,RULE]", help="one more")
+    given.add_argument(
+        "--foreign",
+        action="append",
+        default=[],
+        metavar="FRAMEWORK=PYTHON",
+        help=f"arms of another framework ({', '.join(FRAMEWORKS)}) in its interpreter; NAME=PYTHON,DRIVER for your own",
+    )
+    given.add_argument("--foreign-arms", nargs="*", metavar="ARM", help="only these of them; default: all")
     given.add_argument("--part", nargs="+", default=list(known), choices=list(known))
     args = given.parse_args()
     args.arms = {**{name: ARMS[name] for name in args.arms}, **dict(map(named_arm, args.arm))}
+    args.arms |= chosen({arm: made for text in args.foreign for arm, made in foreign_arms(text).items()},
+                        args.foreign_arms)  # fmt: skip
     args.module = [file.resolve() for file in args.module]
     return parts.run(known, args, machine.facts(("optuna", "scikit-learn")))
 

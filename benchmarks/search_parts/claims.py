@@ -16,12 +16,12 @@ from typing import Any
 
 import optuna
 
-from harness.results import Row, say
+from harness.results import Row
 from harness.spread import header, interval, sd
 from naskd.spec.study import BudgetSpec
 from naskd.tables import TrainingTable, read_table
 from search_parts.arms import ARMS
-from search_parts.repeating import repeated
+from search_parts.repeating import measured
 from search_parts.replayed import Searched, World, front_of, grid_of, test_volume, world_of
 from table_parts.publishing import STUDENT, TAUGHT
 
@@ -34,11 +34,7 @@ UNDISTILLED = {"kd.kind": "none", "kd.temperature": 4.0, "kd.ce_weight": 1.0}
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     """One row for each repetition, ledger and budget."""
-    rows: list[Row] = []
-    for done in repeated(one, [(str(args.table), seed) for seed in range(args.repetitions)], args.jobs):
-        rows += done
-        say(f"claims: repetition {done[0]['repetition']}")
-    return rows
+    return measured("claims", one, args)
 
 
 def one(table: str, seed: int) -> list[Row]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.results import Row, say
+from harness.results import Row
 from harness.spread import header
 from naskd.spec.study import BudgetSpec
 from naskd.tables import read_table
 from search_parts.arms import ARMS, Arm
-from search_parts.repeating import median_interval, repeated
+from search_parts.outside import ForeignArm
+from search_parts.repeating import measured, median_interval
 from search_parts.replayed import Searched, world_of
 
 FULL_TRIALS = 200
@@ -20,15 +21,10 @@ FULL_TRIALS = 200
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     """One row for each repetition and arm."""
-    tasks = [(str(args.table), seed, args.arms) for seed in range(args.repetitions)]
-    rows: list[Row] = []
-    for done in repeated(one, tasks, args.jobs, args.module):
-        rows += done
-        say(f"reach: repetition {done[0]['repetition']}")
-    return rows
+    return measured("reach", one, args, args.arms)
 
 
-def one(table: str, seed: int, arms: Mapping[str, Arm]) -> list[Row]:
+def one(table: str, seed: int, arms: Mapping[str, Arm | ForeignArm]) -> list[Row]:
     """A repetition: all arms with the budget that NSGA-II and TPE have used."""
     world = world_of(read_table(table), seed)
     goals = {
@@ -38,7 +34,9 @@ def one(table: str, seed: int, arms: Mapping[str, Arm]) -> list[Row]:
     rows: list[Row] = []
     for name, arm in arms.items():
         found = arm.search(world, seed, BudgetSpec(train_macs=int(most)))
-        row: Row = {"repetition": seed, "arm": name, "trials": len(found.spent), "seconds": found.seconds}
+        row: Row = {"repetition": seed, "arm": name, "seconds": found.seconds}
+        whole = {name for name, stopped in zip(found.designs, found.stopped, strict=True) if not stopped}
+        row |= {"designs": len(set(found.designs)), "complete": len(whole)}
         row |= {"volume": float(found.volume[-1]), "test_volume": float(found.test_volume[-1])}
         for goal, reached in goals.items():
             row[f"share of {goal}"] = needed(found, reached) / reached.spent[-1]
@@ -64,7 +62,7 @@ def table(rows: list[Row]) -> list[str]:
         "did not get there",
         "hypervolume at the end, as searched",
         "on test images",
-        "trials",
+        "designs trained, of them to their end",
         "seconds of a search",
     )
     for arm in dict.fromkeys(row["arm"] for row in rows):
@@ -74,7 +72,8 @@ def table(rows: list[Row]) -> list[str]:
         rest = [statistics.median(row[key] for row in mine) for key in ("volume", "test_volume")]
         lines.append(
             f"| {arm} | {' | '.join(cells)} | {missed} of {len(mine)} | {rest[0]:.4f} | {rest[1]:.4f} | "
-            f"{statistics.median(row['trials'] for row in mine):.0f} | "
+            f"{statistics.median(row['designs'] for row in mine):.0f}, "
+            f"{statistics.median(row['complete'] for row in mine):.0f} | "
             f"{statistics.median(row['seconds'] for row in mine):.1f} |"
         )
     return lines

@@ -1,5 +1,6 @@
 """Repetitions in processes, and medians of them."""
 
+import argparse
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from harness.results import Row, say
 from naskd.spec.userfile import import_file
 
 BOOTSTRAP = 2000
+
+
+def measured(part: str, one: Callable[..., list[Row]], args: argparse.Namespace, *more: Any) -> list[Row]:
+    """Rows of all repetitions, as they come.
+
+    Args:
+        part: Its name, for progress.
+        one: Measures a repetition: of the table's folder, the seed, and what is in `more`.
+        args: Of the command line.
+        more: What else every repetition is given.
+    """
+    tasks = [(str(args.table), seed, *more) for seed in range(args.repetitions)]
+    rows: list[Row] = []
+    for done in repeated(one, tasks, args.jobs, args.module):
+        rows += done
+        say(f"{part}: repetition {done[0]['repetition']}")
+    return rows
 
 
 def repeated(

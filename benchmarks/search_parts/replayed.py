@@ -3,8 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -42,6 +42,9 @@ class World:
         epochs: Of each training.
         n_val: Validation images.
         shape: Of the images, for facts.
+        test_accuracy: Of a design, by its ``config_id``.
+        parameters: Of the recorded grid, with the values of each.
+        points: Of the grid: values of all parameters, and the ``config_id`` that they lead to.
     """
 
     table: Trainings
@@ -52,6 +55,8 @@ class World:
     n_val: int
     shape: Mapping[str, int]
     test_accuracy: Callable[[str], float] = lambda _: math.nan
+    parameters: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] = ()
 
 
 def world_of(table: TrainingTable, seed: int, space_of: Callable[[Any], TrialConfig] | None = None) -> World:
@@ -74,6 +79,8 @@ def world_of(table: TrainingTable, seed: int, space_of: Callable[[Any], TrialCon
         recorded.n_val,
         {"resolution": recorded.resolution, "n_classes": recorded.n_classes},
         lambda name: table.test_accuracy(name, table.replicate(name, seed).replicate),
+        table.parameters,
+        table.points,
     )
 
 

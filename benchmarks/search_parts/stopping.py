@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.results import Row, say
+from harness.results import Row
 from harness.spread import header
 from naskd.spec.pareto import front_mask
 from naskd.spec.study import BudgetSpec
 from naskd.tables import read_table
 from search_parts.arms import Arm
-from search_parts.repeating import repeated
+from search_parts.repeating import measured
 from search_parts.replayed import AXES, Searched, world_of
 
 RULES = ("front", "mo_asha")
@@ -21,11 +21,7 @@ TRIALS = 200
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     """One row for each repetition and rule."""
-    rows: list[Row] = []
-    for done in repeated(one, [(str(args.table), seed) for seed in range(args.repetitions)], args.jobs):
-        rows += done
-        say(f"stopping: repetition {done[0]['repetition']}")
-    return rows
+    return measured("stopping", one, args)
 
 
 def one(table: str, seed: int) -> list[Row]:

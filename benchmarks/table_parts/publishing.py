@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from harness.spread import header
-from naskd.spec.design import Cost, content_id
+from naskd.spec.design import content_id
 from naskd.tables import Training, TrainingTable, read_table, write_table
 from table_parts import space
 
@@ -90,19 +90,7 @@ def grid(students: set[tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 
 def training(row: Mapping[str, Any]) -> Training:
-    return Training(
-        space.joint(space.Point(row["values"])),
-        row["replicate"],
-        int(row["seed"]),
-        Cost(row["macs"], row["n_params"], row["size_bytes"]),
-        row["student_macs"],
-        row["evaluation_macs"],
-        row["teacher_macs"],
-        tuple(row["val_accuracy"]),
-        tuple(row["test_epochs"]),
-        tuple(row["test_accuracy"]),
-        row["seconds"],
-    )
+    return Training.from_row(space.joint(space.Point(row["values"])), row)
 
 
 def _student(values: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -50,6 +50,31 @@ class Training:
     test_accuracy: tuple[float, ...]
     seconds: float
 
+    @staticmethod
+    def from_row(config: TrialConfig, row: Mapping[str, Any]) -> "Training":
+        """From plain data, as it is recorded and as a table has it.
+
+        Args:
+            config: The design.
+            row: The other fields by their names, and those of the cost.
+
+        Raises:
+            KeyError: One is missing.
+        """
+        return Training(
+            config,
+            row["replicate"],
+            int(row["seed"]),
+            Cost(row["macs"], row["n_params"], row["size_bytes"]),
+            row["student_macs"],
+            row["evaluation_macs"],
+            row["teacher_macs"],
+            tuple(row["val_accuracy"]),
+            tuple(row["test_epochs"]),
+            tuple(row["test_accuracy"]),
+            row["seconds"],
+        )
+
 
 @dataclass(frozen=True)
 class TrainingTable:
@@ -205,7 +230,8 @@ def read_table(folder: Path | str) -> TrainingTable:
         rows = parquet.read_table(folder / TRAININGS).to_pylist()
         trainings: dict[str, list[Training]] = {}
         for row in rows:
-            trainings.setdefault(row["config_id"], []).append(_training(row))
+            config = TrialConfig.from_dict(json.loads(row["config"]))
+            trainings.setdefault(row["config_id"], []).append(Training.from_row(config, row))
         if lost := {"parameters", "images", "networks", "epochs"} - set(card):
             raise InputError(f"{folder / CARD} has no {', '.join(sorted(lost))}: it is no card of a table")
     except (ArrowException, ValueError, KeyError, TypeError) as error:
@@ -213,19 +239,3 @@ def read_table(folder: Path | str) -> TrainingTable:
             raise
         raise InputError(f"{folder} is damaged: {error}") from error
     return TrainingTable(card, [point for point in points if point["config_id"] in trainings], trainings)
-
-
-def _training(row: Mapping[str, Any]) -> Training:
-    return Training(
-        TrialConfig.from_dict(json.loads(row["config"])),
-        row["replicate"],
-        int(row["seed"]),
-        Cost(row["macs"], row["n_params"], row["size_bytes"]),
-        row["student_macs"],
-        row["evaluation_macs"],
-        row["teacher_macs"],
-        tuple(row["val_accuracy"]),
-        tuple(row["test_epochs"]),
-        tuple(row["test_accuracy"]),
-        row["seconds"],
-    )

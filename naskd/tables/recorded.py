@@ -1,7 +1,7 @@
 """Trainings that were recorded, as a replay looks them up."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from naskd.spec.design import Cost, TrialConfig
 
@@ -26,6 +26,28 @@ class Recorded:
     epoch_seconds: float = 1.0
     shared: tuple[Mapping[str, int], ...] = ()
     again: tuple["Recorded", ...] = ()
+
+    def macs_until(self, epoch: int) -> int:
+        """Multiply-accumulates of the first epochs: their share of ``train_macs``, rounded down."""
+        return self.train_macs * epoch // len(self.curve)
+
+
+@dataclass
+class Account:
+    """What trainings of a table cost together, where a thing that they share is made once.
+
+    Args:
+        made: Names of what has been made and paid.
+    """
+
+    made: set[str] = field(default_factory=set)
+
+    def shared_macs(self, training: Recorded, epoch: int) -> int:
+        """Multiply-accumulates of what an epoch (from 1) needs and nobody has had made; it is made now."""
+        needed = training.shared[epoch - 1] if epoch <= len(training.shared) else {}
+        new = {name: macs for name, macs in needed.items() if name not in self.made}
+        self.made |= new.keys()
+        return sum(new.values())
 
 
 Trainings = Callable[[TrialConfig], Recorded | None] | Mapping[str, Recorded]

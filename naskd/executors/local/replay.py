@@ -15,7 +15,7 @@ from naskd.spec.errors import InputError, RunError
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import file_content_id, load_function
 from naskd.tables.files import TABLE_FILES, read_table
-from naskd.tables.recorded import Recorded, RecordedTable, Trainings, found_in
+from naskd.tables.recorded import Account, Recorded, RecordedTable, Trainings, found_in
 from naskd.trials.facts import TrainingMacs, World
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.trials.measures import Measured
@@ -88,9 +88,9 @@ class _Training:
     first_paid: int = field(default=0, compare=False)
 
     def result(self, status: Literal["complete", "stopped"]) -> TrialResult:
-        recorded, epochs = self.recorded, len(self.recorded.curve)
+        recorded = self.recorded
         curve = tuple({"epoch": n, **point} for n, point in enumerate(recorded.curve[: self.epoch], start=1))
-        spent = recorded.train_macs * self.epoch // epochs
+        spent = recorded.macs_until(self.epoch)
         metrics = dict(recorded.metrics)
         if status == "stopped":
             metrics.update({name: value for name, value in curve[-1].items() if name in metrics})
@@ -125,7 +125,7 @@ class ReplayExecutor:
         self._clock = clock
         self._workers = workers
         self._asked = 0
-        self._made: set[str] = set()
+        self._account = Account()
 
     def run(self, source: TrialSource) -> None:
         """See :class:`~naskd.executors.Executor`.
@@ -170,7 +170,7 @@ class ReplayExecutor:
         training = heapq.heappop(running)
         self._clock.advance_to(training.at)
         training.epoch += 1
-        self._pay(training)
+        training.first_paid += self._account.shared_macs(training.recorded, training.epoch)
         job, curve = training.job, training.recorded.curve
         decision = source.report(job, training.epoch, {"epoch": training.epoch, **curve[training.epoch - 1]})
         if decision is Decision.STOP:
@@ -180,14 +180,6 @@ class ReplayExecutor:
         else:
             training.at = self._clock.monotonic() + training.recorded.epoch_seconds
             heapq.heappush(running, training)
-
-    def _pay(self, training: _Training) -> None:
-        """What the epoch needs and nobody has had made."""
-        shared = training.recorded.shared
-        for name, macs in shared[training.epoch - 1].items() if training.epoch <= len(shared) else ():
-            if name not in self._made:
-                self._made.add(name)
-                training.first_paid += macs
 
 
 def recorded_world(spec: StudySpec) -> World:
