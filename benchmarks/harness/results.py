@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,13 @@ NO_SETTINGS = frozenset({"json", "resume", "out", "jobs", "part", "task", "drive
 def say(*words: object) -> None:
     """Progress; tables alone go to standard output."""
     print(*words, file=sys.stderr, flush=True)
+
+
+def settings_of(args: argparse.Namespace, but: Collection[str] = ()) -> Row:
+    """What of a command line changes what is measured, in plain JSON types; without the names in `but`."""
+    kept = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS | set(but)}
+    settings: Row = json.loads(json.dumps(kept, default=str))
+    return settings
 
 
 class Results:
@@ -36,8 +43,7 @@ class Results:
         self, path: Path | None, args: argparse.Namespace, facts: Mapping[str, Any], *, resume: bool = False
     ) -> None:
         self.path = path
-        settings = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
-        self.found: Row = {**facts, "arguments": json.loads(json.dumps(settings, default=str))}
+        self.found: Row = {**facts, "arguments": settings_of(args)}
         if resume:
             if path is None:
                 raise SystemExit("--resume needs the file of --json")

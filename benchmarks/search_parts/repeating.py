@@ -1,6 +1,8 @@
 """Repetitions in processes, and medians of them."""
 
 import argparse
+import contextlib
+import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.results import Row, say
+from harness.results import Row, say, settings_of
 from naskd.spec.userfile import import_file
 
 BOOTSTRAP = 2000
@@ -25,12 +27,53 @@ def measured(part: str, one: Callable[..., list[Row]], args: argparse.Namespace,
         args: Of the command line.
         more: What else every repetition is given.
     """
-    tasks = [(str(args.table), seed, *more) for seed in range(args.repetitions)]
-    rows: list[Row] = []
+    kept = _Kept(part, args)
+    seeds = [seed for seed in range(args.repetitions) if seed not in kept.rows]
+    tasks = [(str(args.table), seed, *more) for seed in seeds]
     for done in repeated(one, tasks, args.jobs, args.module):
-        rows += done
+        kept.add(done)
         say(f"{part}: repetition {done[0]['repetition']}")
-    return rows
+    return [row for seed in range(args.repetitions) for row in kept.rows[seed]]
+
+
+class _Kept:
+    """Repetitions of a part, beside the file of ``--json``: kept as soon as measured, taken up by ``--resume``.
+
+    Args:
+        part: Its name.
+        args: Of the command line: what was measured with others is not taken.
+
+    Attributes:
+        rows: By repetition.
+
+    Raises:
+        SystemExit: The file is of other settings.
+    """
+
+    def __init__(self, part: str, args: argparse.Namespace) -> None:
+        self.rows: dict[int, list[Row]] = {}
+        file = getattr(args, "json", None)
+        self._path = None if file is None else file.with_name(f"{file.name}.{part}.jsonl")
+        if self._path is None:
+            return
+        settings = settings_of(args, but=("repetitions",))
+        if args.resume and self._path.is_file():
+            first, *lines = self._path.read_text().splitlines()
+            if json.loads(first) != settings:
+                raise SystemExit(f"--resume: {self._path} has repetitions of other settings")
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):  # the last one may have been cut off
+                    rows = json.loads(line)
+                    self.rows[rows[0]["repetition"]] = rows
+        else:
+            self._path.write_text(json.dumps(settings) + "\n")
+
+    def add(self, rows: list[Row]) -> None:
+        """Take in a repetition."""
+        self.rows[rows[0]["repetition"]] = rows
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write("\n" + json.dumps(rows, default=str))
 
 
 def repeated(

@@ -224,3 +224,29 @@ def test_what_is_kept_can_be_written_as_json(
     given = arguments(made_up)
     given.repetitions = 1
     assert json.loads(json.dumps(reach.measure(given, tmp_path)))
+
+
+def test_repetitions_are_kept_as_they_come_and_taken_up(made_up: Path, tmp_path: Path) -> None:
+    from search_parts import repeating
+
+    asked: list[int] = []
+
+    def one(table: str, seed: int) -> list[dict[str, int]]:
+        asked.append(seed)
+        if seed == 2 and len(asked) == 3:
+            raise KeyboardInterrupt
+        return [{"repetition": seed, "square": seed**2}]
+
+    given = arguments(made_up)
+    given.repetitions, given.json, given.resume = 4, tmp_path / "search.json", False
+    with pytest.raises(KeyboardInterrupt):
+        repeating.measured("squares", one, given)
+    with (tmp_path / "search.json.squares.jsonl").open("a") as file:
+        file.write('\n[{"repetition": 3, "squ')  # killed while it wrote
+    given.resume = True
+    rows = repeating.measured("squares", one, given)
+    assert asked == [0, 1, 2, 2, 3]
+    assert [row["square"] for row in rows] == [0, 1, 4, 9]
+    given.arms = {}
+    with pytest.raises(SystemExit, match="other settings"):
+        repeating.measured("squares", one, given)
