@@ -7,6 +7,7 @@ Parts:
 - ``reach``: ``train_macs`` until an arm has the hypervolume of NSGA-II after 200 full trials, as a share of NSGA-II's;
 - ``stopping``: the same designs with a stopping rule and without;
 - ``ask``: time of a proposal with 1,000 finished and 8 pending trials;
+- ``bias``: how much too good the accuracies of a front are, with one training of each of its designs and with more;
 - ``claims``: joint search against undistilled search, and against architectures first, then distillation.
 
 A sampler and a rule of your own take part: ``--module own.py --arm mine=my_sampler,my_rule``. So do other frameworks,
@@ -21,11 +22,11 @@ from harness.arguments import parser
 
 
 def main() -> int:
-    from search_parts import asking, claims, reach, stopping
+    from search_parts import asking, bias, claims, reach, stopping
     from search_parts.arms import ARMS, named_arm
     from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
 
-    known = {"reach": reach, "stopping": stopping, "ask": asking, "claims": claims}
+    known = {"reach": reach, "stopping": stopping, "ask": asking, "bias": bias, "claims": claims}
     given = parser(__doc__)
     given.add_argument("--table", type=Path, required=True, help="folder of a recorded table")
     given.add_argument("--repetitions", type=int, default=100)

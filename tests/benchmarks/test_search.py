@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -199,6 +200,22 @@ def test_claims(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         if row["ledger"] == "everything charged":  # the teacher costs more than all
             assert row["joint"] == row["trials joint"] == 0
     assert len(claims.table(rows)) == 2 + 2
+
+
+def test_bias_is_smaller_with_a_second_seed(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search_parts import bias
+
+    monkeypatch.setattr(bias, "TRIALS", 80)
+    monkeypatch.setattr(bias, "SEARCHERS", ("random",))
+    given = arguments(made_up)
+    given.repetitions = 6
+    rows = bias.measure(given, tmp_path)
+    means = [fmean(row["points"] for row in rows if row["seeds"] == seeds) for seeds in (1, 2)]
+    assert means[0] > 0.2
+    assert means[1] < means[0]
+    assert len(bias.table(rows)) == 2 + 2
 
 
 def test_a_median_says_how_many_did_not_get_there() -> None:
