@@ -303,11 +303,12 @@ def suggest_training(
     batch_sizes: Sequence[int] = (),
     augmentations: Sequence[str] = (),
     mixings: Sequence[str] = (),
+    starts: Sequence[str] = (),
 ) -> TrainingSpec:
     """Suggest how a student is trained.
 
     Parameters: ``train.optimizer``, ``train.<optimizer>.learning_rate``, ``train.weight_decay``,
-    ``train.batch_size``, ``train.augmentation``, ``train.mixing``.
+    ``train.batch_size``, ``train.augmentation``, ``train.mixing``, ``train.start``.
 
     Args:
         trial: Where values come from.
@@ -318,6 +319,8 @@ def suggest_training(
         batch_sizes: To choose from.
         augmentations: To choose from.
         mixings: To choose from; of all but ``none`` the teacher is run at every step.
+        starts: To choose from: ``scratch`` and names of teachers, such as ``teacher``, of which students are simplified
+            versions; a design that is none is turned away.
     """
     changes: dict[str, Any] = {}
     if learning_rates:
@@ -335,6 +338,8 @@ def suggest_training(
         changes["augmentation"] = choose(trial, "train.augmentation", augmentations)
     if mixings:
         changes["mixing"] = choose(trial, "train.mixing", mixings)
+    if starts:
+        changes["start"] = choose(trial, "train.start", starts)
     return replace(base, **changes)
 
 

@@ -19,6 +19,7 @@ BLOCKS.register(
         implementation="naskd.networks.blocks.basic:Basic",
         uses_expansion=False,
         uses_squeeze_excitation=False,
+        takes_weights=True,
     )
 )
 BLOCKS.register(
@@ -29,6 +30,7 @@ BLOCKS.register(
         implementation="naskd.networks.blocks.bottleneck:Bottleneck",
         uses_expansion=True,
         uses_squeeze_excitation=False,
+        takes_weights=True,
     )
 )
 BLOCKS.register(
@@ -42,6 +44,7 @@ BLOCKS.register(
         implementation="naskd.networks.blocks.inverted_residual:InvertedResidual",
         uses_expansion=True,
         uses_squeeze_excitation=True,
+        takes_weights=True,
     )
 )
 BLOCKS.register(
@@ -55,6 +58,7 @@ BLOCKS.register(
         implementation="naskd.networks.blocks.depthwise_separable:DepthwiseSeparable",
         uses_expansion=False,
         uses_squeeze_excitation=False,
+        takes_weights=True,
     )
 )
 
@@ -69,6 +73,7 @@ FAMILIES.register(
         implementation="naskd.networks.cnn:ConvStudent",
         uses_stages=True,
         uses_stem=True,
+        starts="naskd.networks.simplified:problems",
     )
 )
 

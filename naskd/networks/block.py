@@ -37,6 +37,35 @@ class Block(nn.Module):
         output: Tensor = self.activation(self.pre_activation(x))
         return output
 
+    def passes_on(self) -> bool:
+        """Whether the input is added to the output as it is, so that both have the same channels in the same order."""
+        return False
+
+    def importance(self) -> Tensor:
+        """How much each output channel matters, ``(width,)``: L1 norms of the filters that make it.
+
+        Li, Kadav, Durdanovic, Samet, Graf: Pruning filters for efficient ConvNets. ICLR 2017, arXiv 1608.08710.
+
+        Raises:
+            InputError: The block takes and gives no weights; its card says so.
+        """
+        raise InputError(f"block {type(self).__name__} gives no weights to others: it has no importance()")
+
+    def take_weights(self, other: "Block", inputs: Tensor, outputs: Tensor) -> None:
+        """Begin with the weights of a block of the same type that is as wide or wider; a card says if it can.
+
+        With as many channels it computes the same as `other` then.
+
+        Args:
+            other: The block.
+            inputs: Which of the other's input channels this one's are, ``(in_channels,)``, ascending.
+            outputs: Which of its output channels are kept, ``(width,)``, ascending.
+
+        Raises:
+            InputError: It cannot.
+        """
+        raise InputError(f"block {type(self).__name__} takes no weights of others: it has no take_weights()")
+
     @property
     def last_norm(self) -> nn.BatchNorm2d | None:
         """The BatchNorm that ends the main branch and describes the pre-activation; None without one."""

@@ -1,11 +1,12 @@
 """The torch-free descriptions of a block and of a family of networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from naskd.spec.design import FIRST_FAMILY, ArchitectureSpec, StageSpec
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
+from naskd.spec.registry import imported
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class BlockCard:
         implementation: ``"module:Class"`` of the :class:`~naskd.networks.block.Block`, or the class.
         uses_expansion: Whether ``StageSpec.expansion`` changes the block.
         uses_squeeze_excitation: Whether ``StageSpec.squeeze_excitation`` changes the block.
+        takes_weights: Whether it can begin with the weights of a wider one; see
+            :meth:`~naskd.networks.block.Block.take_weights`.
     """
 
     name: str
@@ -27,6 +30,7 @@ class BlockCard:
     implementation: str | type[Any]
     uses_expansion: bool
     uses_squeeze_excitation: bool
+    takes_weights: bool = False
 
     def canonical(self, stage: StageSpec) -> StageSpec:
         """The same stage written in one way: what this block does not read is at its default."""
@@ -52,6 +56,8 @@ class FamilyCard:
         uses_stages: Whether it is made of ``ArchitectureSpec.stages``, of which it then needs at least one.
         uses_stem: Whether the fields ``stem_...`` change the network.
         options: Further settings.
+        starts: ``"module:function"``, or a function, from the architectures of a student and of a teacher to the
+            reasons why the student cannot begin with that teacher's weights; "" for a family that never can.
     """
 
     name: str
@@ -61,6 +67,7 @@ class FamilyCard:
     uses_stages: bool = False
     uses_stem: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
+    starts: str | Callable[[ArchitectureSpec, ArchitectureSpec], list[str]] = ""
 
     def option(self, architecture: ArchitectureSpec, name: str) -> OptionValue:
         """The value of option `name` in `architecture`, or its default."""
@@ -89,6 +96,16 @@ class FamilyCard:
         if architecture.stages or not self.uses_stages:
             found = []
         return found + option_problems(self.options, architecture.options, f"network family {self.name!r}")
+
+    def start_problems(self, student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
+        """Why a student of this family cannot begin with the weights of a teacher; empty when it can."""
+        if not self.starts or teacher.family != self.name:
+            families = (
+                f"a student of the family {self.name!r} from a teacher of the family {teacher.family!r}"
+            )
+            return [f"there is no way to start {families}"]
+        found: list[str] = imported(self.starts)(student, teacher)
+        return found
 
     def summary(self, architecture: Mapping[str, Any]) -> str:
         """The network in one line, for reports.

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from naskd.networks import BLOCKS
+from naskd.networks import BLOCKS, FAMILIES
 from naskd.networks.block import Block
+from naskd.networks.inheriting import take_network
 from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, strided, total
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
@@ -90,6 +91,14 @@ class ConvStudent(Student):
             stages.append(Tap(x, "map", position))
         pooled, logits = self._classify(x)
         return Taps(logits, tuple(stages), tuple(pre_activations), pooled)
+
+    def take_weights(self, other: nn.Module) -> None:
+        """See :func:`naskd.networks.inheriting.take_network`."""
+        if not isinstance(other, ConvStudent):
+            raise InputError(f"a {type(other).__name__} gives no weights to a student of the family 'cnn'")
+        if found := FAMILIES["cnn"].start_problems(self.spec, other.spec):
+            raise InputError(found)
+        take_network(self, other)
 
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm that ends its last main branch; None without one."""

@@ -79,6 +79,18 @@ class Student(nn.Module):
         """Leave the pooled features as they are; for students that use another network's classifier."""
         self.head = nn.Identity()
 
+    def take_weights(self, other: nn.Module) -> None:
+        """Begin with the weights of a network of the same family, which is as wide and deep or more.
+
+        The family's card says which (:meth:`~naskd.networks.card.FamilyCard.start_problems`).
+
+        Raises:
+            InputError: This family has no way to do it, or `other` is no such network.
+        """
+        raise InputError(
+            f"network family {self.spec.family!r} has no take_weights: its students start from scratch"
+        )
+
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm that ends its last main branch; None without one."""
         return (None,) * FAMILIES[self.spec.family].n_stages(self.spec)

@@ -5,8 +5,8 @@ from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES, FamilyCard
-from naskd.spec.design import FIRST_FAMILY
-from naskd.spec.teachers import DEFAULT_NAME
+from naskd.spec.design import FIRST_FAMILY, SCRATCH
+from naskd.spec.teachers import DEFAULT_NAME, called
 
 Config = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ def student(config: Config | None) -> str:
 
 
 def taught_by(config: Config | None) -> str:
-    """The distillation in one line: ``logits T4 + attention (all) via assistant``."""
+    """The distillation in one line: ``logits T4 + attention (all) via assistant, started from teacher``."""
     distillation = _distillation(config)
     terms = distillation.get("terms") or ()
     teachers = distillation.get("teachers") or ()
@@ -34,7 +34,12 @@ def taught_by(config: Config | None) -> str:
     assistants = len(distillation.get("assistants") or ())
     if assistants:
         text += " via assistant" if assistants == 1 else f" via {assistants} assistants"
-    return text
+    start = _start(config)
+    return text if start == SCRATCH else f"{text}, started from {called(start)}"
+
+
+def _start(config: Config | None) -> str:
+    return str(((config or {}).get("training") or {}).get("start", SCRATCH))
 
 
 def choices(config: Config | None) -> dict[str, str | list[str]]:
@@ -76,6 +81,7 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
         "schedule": str(training.get("schedule", "")),
         "augmentation": str(training.get("augmentation", "")),
         "batch size": str(training.get("batch_size", "")),
+        "start": _start(config),
     }
     return {name: value for name, value in found.items() if value}
 

@@ -37,6 +37,9 @@ MOST_BLOCKS, MOST_CHANNELS, MOST_TIMES, MOST_STAGES = 1000, 65536, 1000.0, 100
 FIRST_FAMILY = "cnn"
 """The family of networks of an architecture that names none."""
 
+SCRATCH = "scratch"
+"""The start of a training that begins with random weights."""
+
 
 @dataclass(frozen=True, config=STRICT)
 class StageSpec:
@@ -169,6 +172,8 @@ class TrainingSpec:
             1905.04899) of pairs of images and their labels, after the views. A mixed image is never seen twice, so
             that nothing that a teacher said of it can be remembered: it is run at every step.
         mixing_alpha: Both parameters of the Beta distribution that an image's share is drawn from, in (0, 100].
+        start: Which weights a student begins with: ``scratch``, random ones; or those of the study's teacher of that
+            name, of whose filters as many are kept as the student has.
     """
 
     epochs: PositiveInt = 20
@@ -181,10 +186,24 @@ class TrainingSpec:
     augmentation: Literal["none", "translate", "flip", "flip_translate", "resized_crop"] = "translate"
     mixing: Literal["none", "mixup", "cutmix"] = "none"
     mixing_alpha: Annotated[float, Field(gt=0, le=100)] = 1.0
+    # Written only where it says something: what was written before is still what is written.
+    start: Annotated[str, Field(min_length=1, exclude_if=lambda start: start == SCRATCH)] = SCRATCH
 
     def canonical(self) -> "TrainingSpec":
         """The same training written in one way."""
         return self if self.mixing != "none" else replace(self, mixing_alpha=TrainingSpec.mixing_alpha)
+
+
+def check_starts_from_scratch(training: TrainingSpec, whose: str) -> None:
+    """Refuse another start of what students learn from.
+
+    Raises:
+        InputError: It is another.
+    """
+    if training.start != SCRATCH:
+        raise InputError(
+            f"training.start of {whose} is {training.start!r}; allowed: {SCRATCH!r}: only students start from a teacher"
+        )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -202,6 +221,7 @@ class AssistantSpec:
 
     def __post_init__(self) -> None:
         _check_terms(self.terms, self.ce_weight, n_teachers=1)
+        check_starts_from_scratch(self.training, "an assistant")
 
     def canonical(self) -> "AssistantSpec":
         """The same training written in one way; see :meth:`DistillationSpec.canonical`."""

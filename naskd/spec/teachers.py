@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from naskd.spec.design import STRICT, ArchitectureSpec, Fraction, Positive, TrainingSpec
+from naskd.spec.design import (
+    STRICT,
+    ArchitectureSpec,
+    Fraction,
+    Positive,
+    TrainingSpec,
+    check_starts_from_scratch,
+)
 from naskd.spec.errors import InputError
 from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
@@ -168,6 +175,7 @@ class TeacherSpec(Configured):
             )
         if self.weights is not None and (self.torchvision is None or self.checkpoint is not None):
             raise InputError("weights names torchvision weights: give torchvision, and no checkpoint")
+        check_starts_from_scratch(self.training, "a teacher")
         if (self.mean is None) != (self.std is None):
             raise InputError("mean and std go together")
         if self.sha256 is not None and self.checkpoint is None:

@@ -8,12 +8,13 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import state_epoch
-from naskd.spec.design import ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import SCRATCH, ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
+from naskd.spec.teachers import called
 from naskd.trials.measures import Measured, ObjectiveError, objective_value
 from naskd.trials.methods import canonical, methods_of, unknown_settings
 
@@ -41,6 +42,10 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     taught = _with_states_there(config.distillation, spec)
     settled = canonical(dataclasses.replace(config, distillation=taught, training=training))
     _check_teachers(config.distillation, settled.distillation, spec)
+    if settled.training.start != SCRATCH:
+        _check_teacher(
+            settled.training.start, spec, f"training.start may be {SCRATCH!r} or a teacher of the study"
+        )
     return settled
 
 
@@ -57,10 +62,14 @@ def _check_teachers(given: DistillationSpec, settled: DistillationSpec, spec: St
         raise UnknownNameError(NO_TEACHER)
     # A design that asks nobody names the default; whoever writes another name means a teacher of the study.
     for name in given.teachers if asked or given.teachers != DistillationSpec().teachers else ():
-        if name not in known:
-            raise UnknownNameError(
-                f"unknown teacher {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}"
-            )
+        _check_teacher(name, spec)
+
+
+def _check_teacher(name: str, spec: StudySpec, allowed: str = "") -> None:
+    known = spec.teacher_specs()
+    if name not in known:
+        listed = f"unknown teacher {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}"
+        raise UnknownNameError(f"{listed} ({allowed})" if allowed else listed)
 
 
 def design_today(stored: Mapping[str, Any], study_seed: int) -> tuple[str, int] | None:
@@ -93,6 +102,7 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
         )
     found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
+    found += _start_problems(config, spec)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         found += [
@@ -106,6 +116,19 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
 
 def _n_stages(architecture: ArchitectureSpec) -> int:
     return FAMILIES[architecture.family].n_stages(architecture)
+
+
+def _start_problems(config: TrialConfig, spec: StudySpec) -> list[str]:
+    name = config.training.start
+    if name == SCRATCH:
+        return []
+    teacher = spec.teacher_specs()[name].architecture
+    if teacher is None:
+        return [
+            f"cannot start from {called(name)}: it is no network of naskd's; allowed: one with an architecture"
+        ]
+    found = FAMILIES[config.architecture.family].start_problems(config.architecture, teacher)
+    return [f"cannot start from {called(name)}: {'; '.join(found)}"] if found else []
 
 
 def outside(measured: Measured, spec: StudySpec) -> list[str]:

@@ -15,7 +15,7 @@ from naskd.networks.cnn import block_type
 from naskd.nn.cost import network_cost
 from naskd.spec.design import Cost, StageSpec
 from naskd.testing.losses import back_propagate
-from naskd.testing.suite import Suite
+from naskd.testing.suite import Suite, where
 from naskd.testing.taps import gradient
 
 
@@ -125,6 +125,33 @@ class BlockSuite(Suite):
         with torch.no_grad():
             norm.bias.add_(1.5)
         torch.testing.assert_close(block.pre_activation(x), before + 1.5)
+
+    # --- weights of others ---------------------------------------------------------------------------------------
+
+    @where(lambda name: BLOCKS[name].takes_weights)
+    def test_with_the_weights_of_one_as_wide_it_is_the_same(self, name: str) -> None:
+        """Which is what ``takes_weights`` of its card promises; see :meth:`Block.take_weights`."""
+        stage = StageSpec(name, 1, 10, expansion=2.0, squeeze_excitation=True)
+        other = make(name, 6, 10, 2, expansion=2.0, squeeze_excitation=True).eval()
+        torch.manual_seed(1)
+        block = block_type(name)(6, stage, 2).eval()
+        block.take_weights(other, torch.arange(6), torch.arange(10))
+        assert torch.equal(block(images(6, 8)), other(images(6, 8)))
+
+    @where(lambda name: BLOCKS[name].takes_weights)
+    def test_it_ranks_its_channels_and_takes_those_that_are_kept(self, name: str) -> None:
+        """Of the outputs of a wider one; what it computes is finite, and has as many channels as it."""
+        other = make(name, 6, 10, 2, expansion=2.0).eval()
+        assert other.importance().shape == (10,)
+        block = make(name, 4, 7, 2, expansion=2.0).eval()
+        before = block(images(4, 8))
+        block.take_weights(
+            other, torch.tensor([0, 2, 3, 5]), other.importance().topk(7).indices.sort().values
+        )
+        found = block(images(4, 8))
+        assert found.shape == (2, 7, 4, 4)
+        assert found.isfinite().all()
+        assert not torch.equal(found, before)
 
     # --- cost ------------------------------------------------------------------------------------------------------
 

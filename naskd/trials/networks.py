@@ -31,6 +31,18 @@ class Networks:
         """A fresh student on the device."""
         return self._resources.compute.place(self.unplaced_student(architecture))
 
+    def started_student(self, architecture: ArchitectureSpec, teacher: Teacher) -> nn.Module:
+        """A student on the device that begins with the weights of a teacher.
+
+        Raises:
+            InputError: It is no simplified version of that.
+        """
+        data = self._resources.data
+        fresh = build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
+        placed = self._resources.compute.place(fresh)
+        fresh.take_weights(teacher.network)
+        return placed
+
     def unplaced_student(self, architecture: ArchitectureSpec) -> nn.Module:
         """A fresh student where torch makes it: on the ``meta`` device, say."""
         data = self._resources.data

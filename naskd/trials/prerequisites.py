@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
 from naskd.spec.code_identity import code_id, foreign_code
-from naskd.spec.design import AssistantSpec, TrialConfig, content_id
+from naskd.spec.design import SCRATCH, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
@@ -58,11 +58,13 @@ class Supervision:
         made: Everything that must exist before it can be trained, in the order in which it must be made.
         heard: Whom the student hears, in the order of its sources.
         compared: With whose answers the student's are compared in the end; None without a teacher.
+        start: Whose weights the student begins with; None from scratch.
     """
 
     made: tuple[ArtifactRecipe, ...] = ()
     heard: tuple[ArtifactRecipe, ...] = ()
     compared: ArtifactRecipe | None = None
+    start: ArtifactRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,13 @@ class PrerequisiteRecipes:
         """
         scheme = SCHEMES[config.distillation.scheme]
         named = scheme.prerequisites(config.distillation, self._resources.spec)
+        made = tuple(map(self._recipe, named.made))
+        start = None if config.training.start == SCRATCH else self.teacher(config.training.start)
         return Supervision(
-            tuple(map(self._recipe, named.made)),
+            made if start is None or start in made else (start, *made),
             tuple(map(self._recipe, named.heard)),
             None if named.compared is None else self._recipe(named.compared),
+            start,
         )
 
     def teachers(self) -> list[ArtifactRecipe]:

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from naskd.data.views import StreamedImages, ViewedImages
 from naskd.knowledge.source import KnowledgeSource
+from naskd.networks.teachers import Teacher
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
@@ -181,10 +183,15 @@ def start_run(
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without."""
     needed = context.prerequisites.of(config)
+    build = partial(context.networks.student, config.architecture)
+    if needed.start is not None:
+        teacher = context.sources.online(needed.start).network
+        assert isinstance(teacher, Teacher)
+        build = partial(context.networks.started_student, config.architecture, teacher)
     run = TrialRun(
         config.distillation,
         config.training,
-        lambda: context.networks.student(config.architecture),
+        build,
         context,
         seed,
         context.images.views(config.training.augmentation),

@@ -8,6 +8,7 @@ with zeros (option A).
 from torch import Tensor, nn
 
 from naskd.networks.block import Block
+from naskd.networks.inheriting import filter_norms, take_sequence, take_shortcut
 from naskd.networks.layers import conv_norm, conv_norm_cost, projection, projection_cost, strided, total
 from naskd.spec.design import Cost, StageSpec
 
@@ -33,6 +34,20 @@ class Basic(Block):
         """Branch plus shortcut."""
         summed: Tensor = self.branch(x) + self.shortcut(x)
         return summed
+
+    def passes_on(self) -> bool:
+        """Where the shortcut is the identity."""
+        return isinstance(self.shortcut, nn.Identity)
+
+    def importance(self) -> Tensor:
+        """Of branch and shortcut."""
+        return filter_norms(self.branch) + (0 if self.passes_on() else filter_norms(self.shortcut))
+
+    def take_weights(self, other: Block, inputs: Tensor, outputs: Tensor) -> None:
+        """Of branch and shortcut."""
+        assert isinstance(other, Basic)
+        take_sequence(self.branch, other.branch, inputs, outputs)
+        take_shortcut(self.shortcut, other.shortcut, inputs, outputs)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

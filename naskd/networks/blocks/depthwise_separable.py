@@ -7,6 +7,7 @@ Networks for Mobile Vision Applications. 2017, arXiv 1704.04861, fig. 3 right.
 from torch import Tensor, nn
 
 from naskd.networks.block import Block
+from naskd.networks.inheriting import filter_norms, take_sequence
 from naskd.networks.layers import conv_norm, conv_norm_cost, strided, total
 from naskd.spec.design import Cost, StageSpec
 
@@ -30,6 +31,15 @@ class DepthwiseSeparable(Block):
         """Output of the last BatchNorm."""
         output: Tensor = self.branch(x)
         return output
+
+    def importance(self) -> Tensor:
+        """Of the branch."""
+        return filter_norms(self.branch)
+
+    def take_weights(self, other: Block, inputs: Tensor, outputs: Tensor) -> None:
+        """Of the branch."""
+        assert isinstance(other, DepthwiseSeparable)
+        take_sequence(self.branch, other.branch, inputs, outputs)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

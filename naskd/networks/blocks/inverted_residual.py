@@ -8,6 +8,7 @@ MobileNetV3 (arXiv 1905.02244) have it: after the depthwise convolution.
 from torch import Tensor, nn
 
 from naskd.networks.block import Block
+from naskd.networks.inheriting import filter_norms, take_sequence
 from naskd.networks.layers import (
     SqueezeExcitation,
     conv_norm,
@@ -45,6 +46,19 @@ class InvertedResidual(Block):
         """The output: the block ends linearly."""
         output: Tensor = self.branch(x)
         return output + x if self.adds_input else output
+
+    def passes_on(self) -> bool:
+        """Where stride and channels allow it."""
+        return self.adds_input
+
+    def importance(self) -> Tensor:
+        """Of the branch."""
+        return filter_norms(self.branch)
+
+    def take_weights(self, other: Block, inputs: Tensor, outputs: Tensor) -> None:
+        """Of the branch."""
+        assert isinstance(other, InvertedResidual)
+        take_sequence(self.branch, other.branch, inputs, outputs)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

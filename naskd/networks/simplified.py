@@ -1,0 +1,52 @@
+"""Whether a student is a simplified version of a teacher, so that it can begin with the teacher's weights.
+
+Torch-free; :mod:`naskd.networks.inheriting` is what then happens.
+"""
+
+from collections.abc import Iterator
+
+from naskd.networks import BLOCKS
+from naskd.spec.design import ArchitectureSpec, StageSpec
+
+
+def problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
+    """Why a student of the family ``cnn`` is no simplified version of a teacher; empty when it is one.
+
+    It has the teacher's stages with the same blocks and kernels, and nowhere more channels or blocks. Strides may
+    differ: the same filters then read a coarser or finer map.
+    """
+    if len(student.stages) != len(teacher.stages):
+        return [f"the student has {len(student.stages)} stages, the teacher {len(teacher.stages)}"]
+    found = list(_differences("the stem", student.stem_kernel, teacher.stem_kernel, "kernel"))
+    found += _more("the stem", student.stem_width, teacher.stem_width, "channels")
+    for number, (mine, theirs) in enumerate(zip(student.stages, teacher.stages, strict=True), start=1):
+        found += _stage_problems(f"stage {number}", mine, theirs)
+    return found
+
+
+def _stage_problems(place: str, student: StageSpec, teacher: StageSpec) -> Iterator[str]:
+    if student.block != teacher.block:
+        yield from _differences(place, student.block, teacher.block, "block")
+        return
+    card = BLOCKS[student.block]
+    if not card.takes_weights:
+        yield f"{place} is made of {student.block!r} blocks, which take no weights of others"
+    yield from _differences(place, student.kernel, teacher.kernel, "kernel")
+    yield from _more(place, student.width, teacher.width, "channels")
+    yield from _more(place, student.depth, teacher.depth, "blocks")
+    if card.uses_expansion:
+        yield from _more(place, student.expansion, teacher.expansion, "expansion")
+    if card.uses_squeeze_excitation:
+        yield from _differences(
+            place, student.squeeze_excitation, teacher.squeeze_excitation, "squeeze_excitation"
+        )
+
+
+def _differences(place: str, student: object, teacher: object, what: str) -> Iterator[str]:
+    if student != teacher:
+        yield f"{place} has {what} {student}, the teacher's {teacher}"
+
+
+def _more(place: str, student: float, teacher: float, what: str) -> Iterator[str]:
+    if student > teacher:
+        yield f"{place} has more {what} than the teacher's: {student:g} > {teacher:g}"

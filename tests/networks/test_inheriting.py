@@ -1,0 +1,178 @@
+"""Networks that begin with the weights of others: exactly what they compute, and who may."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from naskd.networks import BLOCKS, FAMILIES
+from naskd.networks.block import Block
+from naskd.networks.inheriting import strongest, take_shortcut
+from naskd.networks.layers import SqueezeExcitation, projection
+from naskd.networks.student import Student, build_student
+from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
+
+TAKING = tuple(card.name for card in BLOCKS if card.takes_weights)
+
+
+def architecture(
+    block: str, width: int, depths: tuple[int, ...] = (1, 2), strides: tuple[int, ...] = (1, 2)
+) -> ArchitectureSpec:
+    """Stages that double in width; the first block of the first stage passes its input on, where its stride is 1."""
+    more = {"expansion": 4.0 if block == "inverted_residual" else 1.0, "squeeze_excitation": True}
+    stages = tuple(
+        StageSpec(block, depth, width * 2**number, stride=stride, **more)
+        for number, (depth, stride) in enumerate(zip(depths, strides, strict=True))
+    )
+    return ArchitectureSpec(stages, stem_width=width)
+
+
+def network(spec: ArchitectureSpec, seed: int = 0) -> Student:
+    """In evaluation mode, with statistics and gains that are no longer those of the beginning."""
+    torch.manual_seed(seed)
+    found = build_student(spec, 3, 10, (0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
+    for module in found.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.3)
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    return found.eval()
+
+
+def silent(channels: int) -> torch.Tensor:
+    """Half of so many channels, the same half wherever there are so many."""
+    return torch.randperm(channels, generator=torch.Generator().manual_seed(channels))[: channels // 2]
+
+
+def silence(found: nn.Module) -> None:
+    """Half of all channels say 0, whatever they see."""
+    layers = [module for module in found.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    for convolution, norm in zip(layers[::2], layers[1::2], strict=True):
+        dead = silent(len(convolution.weight))
+        for parameter in (convolution.weight, norm.weight, norm.bias):
+            parameter.data[dead] = 0
+    for gate in (module for module in found.modules() if isinstance(module, SqueezeExcitation)):
+        dead = silent(gate.reduce.out_features)
+        gate.reduce.weight.data[dead] = gate.reduce.bias.data[dead] = 0
+
+
+def images() -> torch.Tensor:
+    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("block", TAKING)
+def test_a_network_as_wide_and_deep_is_the_same_network(block: str) -> None:
+    spec = architecture(block, 8)
+    teacher, student = network(spec), network(spec, seed=1)
+    student.take_weights(teacher)
+    assert student.state_dict().keys() == teacher.state_dict().keys()
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, teacher.state_dict()[name]), name
+    assert torch.equal(student(images()), teacher(images()))
+
+
+@pytest.mark.parametrize("block", TAKING)
+@pytest.mark.parametrize("strides", [(1, 2), (2, 1)])
+def test_channels_that_say_nothing_are_the_ones_that_go(block: str, strides: tuple[int, int]) -> None:
+    """A student of half the width then computes what its teacher does, wherever in it the others are."""
+    teacher = network(architecture(block, 16, strides=strides))
+    silence(teacher)
+    student = network(architecture(block, 8, strides=strides), seed=1)
+    assert not torch.allclose(student(images()), teacher(images()), atol=0.1)
+    student.take_weights(teacher)
+    torch.testing.assert_close(student(images()), teacher(images()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck", "inverted_residual"])
+def test_blocks_that_add_nothing_can_go(block: str) -> None:
+    teacher = network(architecture(block, 8, depths=(2, 3)))
+    for stage in teacher.stages:  # type: ignore[union-attr]  # of a ConvStudent
+        for added in list(stage)[1:]:
+            added.last_norm.weight.data.zero_()
+            added.last_norm.bias.data.zero_()
+    student = network(architecture(block, 8, depths=(1, 1)), seed=1)
+    student.take_weights(teacher)
+    torch.testing.assert_close(student(images()), teacher(images()))
+
+
+def test_narrower_only_in_one_stage_keeps_what_flows_past_it() -> None:
+    """The teacher's identity becomes a projection that passes on the channels that both have."""
+    kept, inputs = torch.tensor([1, 2, 5]), torch.tensor([0, 1, 2, 4, 5])
+    shortcut = projection(5, 3, 2).eval()
+    take_shortcut(shortcut, nn.Identity(), inputs, kept)
+    x = torch.rand(2, 6, 7, 7)
+    torch.testing.assert_close(shortcut(x[:, inputs]), x[:, kept, ::2, ::2])
+
+
+def test_the_students_own_normalisation_of_images_stays() -> None:
+    spec = architecture("basic", 4)
+    teacher = network(spec)
+    student = build_student(spec, 3, 10, (0.1, 0.1, 0.1), (0.5, 0.5, 0.5))
+    student.take_weights(teacher)
+    assert student.mean.flatten().tolist() == pytest.approx([0.1] * 3)
+
+
+def test_the_strongest_are_in_their_order() -> None:
+    assert strongest(torch.tensor([3.0, 0.5, 4.0, 1.0]), 2).tolist() == [0, 2]
+    with pytest.raises(InputError, match="5 channels cannot be taken of 4"):
+        strongest(torch.ones(4), 5)
+
+
+def stages(*given: StageSpec, **changes: object) -> ArchitectureSpec:
+    return ArchitectureSpec(given, **{"stem_width": 8, **changes})  # type: ignore[arg-type]
+
+
+def cases() -> Iterator[tuple[ArchitectureSpec, str]]:
+    yield stages(StageSpec("basic", 1, 8)), "the student has 1 stages, the teacher 2"
+    first, second = StageSpec("basic", 1, 8), StageSpec("inverted_residual", 2, 16, expansion=3.0)
+    yield stages(first, StageSpec("basic", 2, 16)), "stage 2 has block basic, the teacher's inverted_residual"
+    yield stages(StageSpec("basic", 1, 9), second), "stage 1 has more channels than the teacher's: 9 > 8"
+    yield stages(StageSpec("basic", 2, 8), second), "stage 1 has more blocks than the teacher's: 2 > 1"
+    yield stages(StageSpec("basic", 1, 8, kernel=5), second), "stage 1 has kernel 5, the teacher's 3"
+    wide = StageSpec("inverted_residual", 2, 16, expansion=4.0)
+    yield stages(first, wide), "stage 2 has more expansion than the teacher's: 4 > 3"
+    gated = StageSpec("inverted_residual", 2, 16, expansion=3.0, squeeze_excitation=True)
+    yield stages(first, gated), "stage 2 has squeeze_excitation True, the teacher's False"
+    yield stages(first, second, stem_width=12), "the stem has more channels than the teacher's: 12 > 8"
+    yield stages(first, second, stem_kernel=5), "the stem has kernel 5, the teacher's 3"
+    yield ArchitectureSpec(family="vit"), "a student of the family 'vit' from a teacher of the family 'cnn'"
+
+
+CASES = list(cases())
+
+
+@pytest.mark.parametrize(("student", "why"), CASES, ids=[why for _, why in CASES])
+def test_who_is_no_simplified_version_is_told_why(student: ArchitectureSpec, why: str) -> None:
+    teacher = stages(StageSpec("basic", 1, 8), StageSpec("inverted_residual", 2, 16, expansion=3.0))
+    family = FAMILIES["cnn"] if student.family == "cnn" else None
+    card = family or type(FAMILIES["cnn"])(student.family, "", "", "")
+    (found,) = card.start_problems(student, teacher)
+    assert why in found
+    if family is not None:
+        with pytest.raises(InputError, match="teacher"):
+            network(student).take_weights(network(teacher))
+
+
+def test_strides_may_differ() -> None:
+    teacher = stages(StageSpec("basic", 1, 8), StageSpec("basic", 1, 8))
+    student = stages(StageSpec("basic", 1, 8, stride=2), StageSpec("basic", 1, 8), stem_stride=2)
+    assert FAMILIES["cnn"].start_problems(student, teacher) == []
+
+
+def test_layers_that_one_of_the_two_does_not_have_are_an_error() -> None:
+    """An inverted residual of expansion 1 has no first convolution."""
+    teacher = network(ArchitectureSpec((StageSpec("inverted_residual", 1, 8, expansion=3.0),), stem_width=8))
+    student = network(ArchitectureSpec((StageSpec("inverted_residual", 1, 8, expansion=1.0),), stem_width=8))
+    with pytest.raises(InputError, match="it cannot start from it"):
+        student.take_weights(teacher)
+
+
+def test_a_block_without_a_way_says_so() -> None:
+    block = Block(4, StageSpec("basic", 1, 4), 1)
+    with pytest.raises(InputError, match="block Block takes no weights"):
+        block.take_weights(block, torch.arange(4), torch.arange(4))
+    with pytest.raises(InputError, match="block Block gives no weights"):
+        block.importance()

@@ -1,0 +1,208 @@
+"""Students that begin with the weights of their teacher: in a study, a trial and a report."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from small_studies import STUDENT, TEACHER, TRAINING, design, given, make, open_context, small_context, study
+
+from naskd.networks.student import Student
+from naskd.report import summary
+from naskd.spaces import suggest_training
+from naskd.spec.design import (
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
+from naskd.spec.errors import UnknownNameError
+from naskd.spec.study import StudySpec
+from naskd.spec.teachers import TeacherSpec
+from naskd.store.artifacts import ArtifactStore
+from naskd.store.checkpoints import CheckpointStore
+from naskd.study.admission import problems, settle
+from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.run import start_run
+from naskd.trials.steps import run_job
+
+STARTED = design(start="teacher")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a context; its store has the teacher."""
+    found = tmp_path_factory.mktemp("context")
+    small_context(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def context(folder: Path) -> StudyContext:
+    return small_context(folder)
+
+
+def train(context: StudyContext, config: TrialConfig) -> TrialResult:
+    job = Job("0", "trial", config, 7, TRAINING.epochs)
+    return run_job(job, context, lambda epoch, metrics: Decision.CONTINUE)
+
+
+# --- the design ----------------------------------------------------------------------------------------------------
+
+
+def test_the_start_names_a_design_and_is_written_only_where_it_is_another() -> None:
+    assert STARTED.config_id != design().config_id
+    assert TrialConfig.from_dict(STARTED.to_dict()) == STARTED
+    assert STARTED.to_dict()["training"]["start"] == "teacher"
+    assert "start" not in design(start="scratch").to_dict()["training"]
+    assert design(start="scratch").config_id == design().config_id
+
+
+def test_whoever_teaches_starts_from_scratch() -> None:
+    started = dataclasses.replace(TRAINING, start="teacher")
+    with pytest.raises(ValueError, match=r"training\.start of an assistant is 'teacher'; allowed: 'scratch'"):
+        AssistantSpec(STUDENT, started)
+    with pytest.raises(ValueError, match=r"training\.start of a teacher is 'teacher'; allowed: 'scratch'"):
+        TeacherSpec(architecture=TEACHER, training=started)
+
+
+class Chosen:
+    """A trial whose every choice is the last one."""
+
+    def suggest_categorical(self, name: str, choices):
+        assert name == "train.start"
+        return choices[-1]
+
+
+def test_a_space_searches_the_start() -> None:
+    found = suggest_training(Chosen(), TrainingSpec(), starts=("scratch", "teacher"))  # type: ignore[arg-type]
+    assert found == TrainingSpec(start="teacher")
+
+
+# --- which designs a study takes -----------------------------------------------------------------------------------
+
+
+def why_not(config: TrialConfig, spec: StudySpec, context: StudyContext) -> list[str]:
+    return problems(context.designs.measured(settle(config, spec)), spec)
+
+
+def test_a_simplified_version_of_the_teacher_is_taken(context) -> None:
+    assert why_not(STARTED, context.resources.spec, context) == []
+
+
+def test_another_network_is_turned_away_with_the_reason(context) -> None:
+    wide = ArchitectureSpec((StageSpec("basic", 1, 6), StageSpec("basic", 1, 9, stride=2)), stem_width=4)
+    found = why_not(dataclasses.replace(STARTED, architecture=wide), context.resources.spec, context)
+    assert found == ["cannot start from teacher: stage 2 has more channels than the teacher's: 9 > 8"]
+
+
+def test_a_teacher_that_is_no_network_of_naskd_cannot_be_started_from(context) -> None:
+    foreign = study(teacher=TeacherSpec(torchvision="resnet18", training=TRAINING))
+    assert why_not(STARTED, foreign, context) == [
+        "cannot start from teacher: it is no network of naskd's; allowed: one with an architecture"
+    ]
+
+
+def test_an_unknown_start_is_refused_with_the_known_ones(context) -> None:
+    with pytest.raises(
+        UnknownNameError, match=r"unknown teacher 'techer'; known: teacher; did you mean 'teacher'\?"
+    ):
+        settle(design(start="techer"), context.resources.spec)
+    with pytest.raises(
+        UnknownNameError, match=r"known: none \(training\.start may be 'scratch' or a teacher"
+    ):
+        settle(STARTED, study(teacher=None))
+
+
+# --- what then happens ---------------------------------------------------------------------------------------------
+
+
+def test_the_student_begins_with_what_the_teacher_learned(context) -> None:
+    recipe = context.prerequisites.teacher()
+    teacher = context.sources.online(recipe).network.network
+    expected = context.networks.student(STUDENT)
+    assert isinstance(expected, Student)
+    expected.take_weights(teacher)
+    for seed in (1, 2):
+        found = start_run(STARTED, context, seed)[0].scheme.deployed.state_dict()
+        for name, value in expected.state_dict().items():
+            assert torch.equal(found[name], value), name
+
+
+def test_the_teacher_is_not_changed_by_whoever_starts_from_it(context) -> None:
+    recipe = context.prerequisites.teacher()
+    state = context.resources.store.load(recipe.artifact_id)[0]
+    assert train(context, STARTED).status == "complete"
+    now = context.sources.online(recipe).network.network.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in state.items())
+
+
+def test_a_design_without_knowledge_has_its_teacher_made_first(tmp_path) -> None:
+    context = open_context(study(), ArtifactStore(tmp_path / "artifacts"))
+    assert context.designs.recipes(design()) == []
+    assert context.designs.recipes(STARTED) == context.designs.teachers()
+    assert [result.status for result in make(context, STARTED)] == ["complete"]
+    result = train(context, STARTED)
+    assert result.status == "complete"
+    assert result.teacher_agreement is None
+
+
+def test_a_teacher_that_teaches_too_is_made_once(context) -> None:
+    taught = dataclasses.replace(STARTED, distillation=DistillationSpec((KnowledgeTerm("logits"),)))
+    assert context.designs.recipes(taught) == context.designs.teachers()
+    assert train(context, taught).status == "complete"
+
+
+def test_it_starts_from_the_teacher_that_it_names(tmp_path) -> None:
+    one = dataclasses.replace(TRAINING, epochs=1)
+    small = TeacherSpec(architecture=STUDENT, training=one, name="small")
+    large = TeacherSpec(architecture=TEACHER, training=one, name="large")
+    context = open_context(
+        study(teacher=None, teachers=(small, large)), ArtifactStore(tmp_path / "artifacts")
+    )
+    make(context)
+    config = settle(design(start="small"), context.resources.spec)
+    assert context.prerequisites.of(config).start == context.prerequisites.teacher("small")
+    state = context.resources.store.load(context.prerequisites.teacher("small").artifact_id)[0]
+    found = start_run(config, context, 1)[0].scheme.deployed.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+def test_the_same_design_always_trains_the_same(folder) -> None:
+    one, other = (train(small_context(folder), STARTED) for _ in range(2))
+    assert one.status == "complete"
+    assert one.curve == other.curve
+    assert one.curve != train(small_context(folder), design()).curve
+
+
+def test_an_interrupted_training_goes_on_where_it_was(folder, tmp_path) -> None:
+    whole = train(small_context(folder), STARTED)
+    checked = given(small_context(folder), checkpoints=CheckpointStore(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run_job(Job("0", "trial", STARTED, 7, TRAINING.epochs), checked, interrupt_at(2))
+    assert train(checked, STARTED).curve == whole.curve
+
+
+def interrupt_at(epoch: int):
+    def report(reached: int, _: object) -> Decision:
+        if reached == epoch:
+            raise KeyboardInterrupt
+        return Decision.CONTINUE
+
+    return report
+
+
+# --- what is said of it --------------------------------------------------------------------------------------------
+
+
+def test_tables_and_pages_say_how_a_student_started() -> None:
+    assert summary.taught_by(design().to_dict()) == "labels only"
+    assert summary.taught_by(STARTED.to_dict()) == "labels only, started from teacher"
+    named = summary.taught_by(design(KnowledgeTerm("sp"), start="wide").to_dict())
+    assert named.endswith("sp (last), started from teacher 'wide'")
+    assert summary.choices(STARTED.to_dict())["start"] == "teacher"
+    assert summary.choices(design().to_dict())["start"] == "scratch"
