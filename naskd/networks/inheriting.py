@@ -39,18 +39,23 @@ def strongest(norms: Tensor, kept: int) -> Tensor:
 
 @torch.no_grad()
 def take_network(student: "ConvStudent", teacher: "ConvStudent") -> None:
-    """Stem, stages and classifier; normalisation of the images stays the student's.
+    """Normalisation of the images, stem, stages and classifier.
 
     Args:
         student: Changed in place.
-        teacher: As wide and as deep, or more, with the same blocks.
+        teacher: Of the same images and classes; as wide and as deep, or more, with the same blocks.
 
     Raises:
         InputError: The layers do not match.
     """
+    if student.mean.shape != teacher.mean.shape or student.n_classes != teacher.n_classes:
+        sizes = [f"{one.mean.numel()} colours and {one.n_classes} classes" for one in (student, teacher)]
+        raise InputError(f"the student has {sizes[0]}, its teacher {sizes[1]}: it cannot start from it")
+    student.mean.copy_(teacher.mean)
+    student.std.copy_(teacher.std)
     stem, outputs = _importance(teacher)
     channels = strongest(stem, _filters(student.stem))
-    colours = torch.arange(student.mean.shape[1], device=stem.device)
+    colours = torch.arange(student.mean.numel(), device=stem.device)
     take_sequence(student.stem, teacher.stem, colours, channels)
     for mine, theirs, norms in zip(student.stages, teacher.stages, outputs, strict=True):
         kept = strongest(norms, len(_blocks(mine)[0].importance()))

@@ -14,7 +14,6 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
-from naskd.spec.teachers import called
 from naskd.trials.measures import Measured, ObjectiveError, objective_value
 from naskd.trials.methods import canonical, methods_of, unknown_settings
 
@@ -102,7 +101,6 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
         )
     found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
-    found += _start_problems(config, spec)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         found += [
@@ -116,19 +114,6 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
 
 def _n_stages(architecture: ArchitectureSpec) -> int:
     return FAMILIES[architecture.family].n_stages(architecture)
-
-
-def _start_problems(config: TrialConfig, spec: StudySpec) -> list[str]:
-    name = config.training.start
-    if name == SCRATCH:
-        return []
-    teacher = spec.teacher_specs()[name].architecture
-    if teacher is None:
-        return [
-            f"cannot start from {called(name)}: it is no network of naskd's; allowed: one with an architecture"
-        ]
-    found = FAMILIES[config.architecture.family].start_problems(config.architecture, teacher)
-    return [f"cannot start from {called(name)}: {'; '.join(found)}"] if found else []
 
 
 def outside(measured: Measured, spec: StudySpec) -> list[str]:

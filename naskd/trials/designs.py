@@ -5,7 +5,9 @@ import logging
 import torch
 
 from naskd.knowledge import KNOWLEDGE
-from naskd.networks.student import design_cost, student_shapes
+from naskd.networks import FAMILIES
+from naskd.networks.student import Student, design_cost, student_shapes
+from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import as_deployed
 from naskd.schemes import SCHEMES
@@ -14,6 +16,7 @@ from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
+from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
 from naskd.trials.networks import Networks
@@ -79,7 +82,7 @@ class Designs:
         return Measured(config, self.design_cost(config), channels, resolution, n_classes)
 
     def design_problems(self, config: TrialConfig) -> list[str]:
-        """Why a design's losses cannot be matched to its student and its teachers; empty when they can."""
+        """Why a design's student, losses and teachers cannot be matched; empty when they can."""
         try:
             if self._teaches_itself(config):
                 self._scheme(config)
@@ -91,7 +94,20 @@ class Designs:
             return [(str(error) or one_line(error)).splitlines()[0]]
         except USERS as error:  # a user's loss may raise anything: its trial fails, with the traceback
             _LOG.warning("a loss cannot be built, and its trial will fail: %s", one_line(error))
-        return []
+        return self._start_problems(config)
+
+    def _start_problems(self, config: TrialConfig) -> list[str]:
+        recipe = self._prerequisites.of(config).start
+        if recipe is None:
+            return []
+        place = f"cannot start from {called(recipe.teacher)}"
+        teacher = self._sources.stand_in(recipe).network
+        network = teacher.network if isinstance(teacher, Teacher) else teacher
+        if not isinstance(network, Student):
+            return [f"{place}: it is no network of naskd's, which alone can be cut to a student's size"]
+        card = FAMILIES[config.architecture.family]
+        found = card.start_problems(config.architecture, network.spec)
+        return [f"{place}: {'; '.join(found)}"] if found else []
 
     def deployed_problem(self, config: TrialConfig) -> str:
         """Why nobody could keep what a design's training leaves; empty where somebody can, or where that is not known.

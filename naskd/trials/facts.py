@@ -32,7 +32,7 @@ class DesignFacts(Protocol):
         """A design with its cost and the images' shape; its network is not built."""
 
     def design_problems(self, config: TrialConfig) -> list[str]:
-        """Why its losses cannot be matched to its networks; empty when they can."""
+        """Why its networks and losses cannot be matched; empty when they can."""
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""

@@ -107,12 +107,23 @@ def test_narrower_only_in_one_stage_keeps_what_flows_past_it() -> None:
     torch.testing.assert_close(shortcut(x[:, inputs]), x[:, kept, ::2, ::2])
 
 
-def test_the_students_own_normalisation_of_images_stays() -> None:
+def test_images_are_normalised_as_the_weights_are_used_to() -> None:
     spec = architecture("basic", 4)
     teacher = network(spec)
-    student = build_student(spec, 3, 10, (0.1, 0.1, 0.1), (0.5, 0.5, 0.5))
+    student = build_student(spec, 3, 10, (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)).eval()
     student.take_weights(teacher)
-    assert student.mean.flatten().tolist() == pytest.approx([0.1] * 3)
+    assert torch.equal(student(images()), teacher(images()))
+    assert student.describe() == teacher.describe()
+
+
+@pytest.mark.parametrize(("colours", "classes"), [(1, 10), (3, 7)])
+def test_images_or_classes_of_another_kind_are_an_error(colours: int, classes: int) -> None:
+    spec = architecture("basic", 4)
+    student = build_student(spec, colours, classes, (0.5,) * colours, (0.5,) * colours)
+    with pytest.raises(
+        InputError, match=f"{colours} colours and {classes} classes, its teacher 3 colours and 10"
+    ):
+        student.take_weights(network(spec))
 
 
 def test_the_strongest_are_in_their_order() -> None:

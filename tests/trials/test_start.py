@@ -20,11 +20,11 @@ from naskd.spec.design import (
     TrialConfig,
 )
 from naskd.spec.errors import UnknownNameError
-from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
+from naskd.spec.userfile import load_function
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
-from naskd.study.admission import problems, settle
+from naskd.study.admission import settle
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.run import start_run
@@ -86,25 +86,60 @@ def test_a_space_searches_the_start() -> None:
 # --- which designs a study takes -----------------------------------------------------------------------------------
 
 
-def why_not(config: TrialConfig, spec: StudySpec, context: StudyContext) -> list[str]:
-    return problems(context.designs.measured(settle(config, spec)), spec)
+def why_not(config: TrialConfig, context: StudyContext) -> list[str]:
+    return context.designs.design_problems(settle(config, context.resources.spec))
 
 
 def test_a_simplified_version_of_the_teacher_is_taken(context) -> None:
-    assert why_not(STARTED, context.resources.spec, context) == []
+    assert why_not(STARTED, context) == []
 
 
 def test_another_network_is_turned_away_with_the_reason(context) -> None:
     wide = ArchitectureSpec((StageSpec("basic", 1, 6), StageSpec("basic", 1, 9, stride=2)), stem_width=4)
-    found = why_not(dataclasses.replace(STARTED, architecture=wide), context.resources.spec, context)
+    found = why_not(dataclasses.replace(STARTED, architecture=wide), context)
     assert found == ["cannot start from teacher: stage 2 has more channels than the teacher's: 9 > 8"]
 
 
-def test_a_teacher_that_is_no_network_of_naskd_cannot_be_started_from(context) -> None:
+def test_a_teacher_that_is_no_network_of_naskd_cannot_be_started_from(tmp_path) -> None:
     foreign = study(teacher=TeacherSpec(torchvision="resnet18", training=TRAINING))
-    assert why_not(STARTED, foreign, context) == [
-        "cannot start from teacher: it is no network of naskd's; allowed: one with an architecture"
+    context = open_context(foreign, ArtifactStore(tmp_path / "artifacts"))
+    assert why_not(STARTED, context) == [
+        "cannot start from teacher: it is no network of naskd's, which alone can be cut to a student's size"
     ]
+
+
+BUILDER = """
+from naskd.config import ArchitectureSpec, StageSpec
+from naskd.networks.student import build_student
+
+
+def build():
+    stages = StageSpec("basic", 1, 12), StageSpec("basic", 2, 12, stride=2)
+    return build_student(ArchitectureSpec(stages, stem_width=12), 1, 10, (0.2,), (0.7,))
+"""
+
+
+def test_a_network_of_naskd_that_was_trained_elsewhere_can_be_started_from(tmp_path) -> None:
+    """So that a student has what a teacher of more images has learned."""
+    (tmp_path / "teacher.py").write_text(BUILDER)
+    elsewhere = build_teacher(tmp_path)
+    torch.save(elsewhere.state_dict(), tmp_path / "teacher.pt")
+    spec = study(teacher=TeacherSpec(builder="teacher.py:build", checkpoint="teacher.pt"), base=tmp_path)
+    context = open_context(spec, ArtifactStore(tmp_path / "artifacts"))
+    assert why_not(STARTED, context) == []
+    assert [result.status for result in make(context, STARTED)] == ["complete"]
+    expected = context.networks.student(STUDENT)
+    assert isinstance(expected, Student)
+    expected.take_weights(elsewhere)
+    found = start_run(STARTED, context, 1)[0].scheme.deployed.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
+    assert found["std"].item() == pytest.approx(0.7)
+
+
+def build_teacher(folder: Path) -> Student:
+    torch.manual_seed(5)
+    built: Student = load_function("teacher.py:build", folder)()
+    return built
 
 
 def test_an_unknown_start_is_refused_with_the_known_ones(context) -> None:
