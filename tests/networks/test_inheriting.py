@@ -86,6 +86,23 @@ def test_channels_that_say_nothing_are_the_ones_that_go(block: str, strides: tup
     torch.testing.assert_close(student(images()), teacher(images()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("block", ["basic", "inverted_residual"])
+def test_channels_that_flow_into_one_sum_are_kept_together(block: str) -> None:
+    """Filters of the stem that are strong and not listened to go with the channels that the stage adds to."""
+    teacher = network(architecture(block, 16))
+    silence(teacher)
+    stem = teacher.stem[0].weight.data  # type: ignore[index,union-attr]  # of a ConvStudent
+    dead = silent(16)
+    stem *= 0.01
+    stem[dead] = 0.1 * torch.randn_like(stem[dead])
+    for norm in (teacher.stem[1], teacher.stages[0][0].last_norm):  # type: ignore[index,union-attr]
+        norm.running_var.fill_(1)
+    list(teacher.stages[0][0].branch.children())[-2].weight.data *= 10  # type: ignore[index,union-attr]
+    student = network(architecture(block, 8), seed=1)
+    student.take_weights(teacher)
+    torch.testing.assert_close(student(images()), teacher(images()), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("block", ["basic", "bottleneck", "inverted_residual"])
 def test_blocks_that_add_nothing_can_go(block: str) -> None:
     teacher = network(architecture(block, 8, depths=(2, 3)))
