@@ -192,6 +192,17 @@ def test_a_teacher_that_teaches_too_is_made_once(context) -> None:
     assert train(context, taught).status == "complete"
 
 
+def test_the_end_and_a_state_of_a_teacher_are_left_by_one_training(tmp_path) -> None:
+    teacher = TeacherSpec(architecture=TEACHER, training=dataclasses.replace(TRAINING, epochs=2))
+    context = open_context(study(teacher=teacher), ArtifactStore(tmp_path / "artifacts"))
+    halfway = DistillationSpec((KnowledgeTerm("logits"),), teacher_state=0.5)
+    config = settle(dataclasses.replace(STARTED, distillation=halfway), context.resources.spec)
+    end, state = context.designs.recipes(config)
+    assert (end, state.epoch) == (context.prerequisites.teacher(), 1)
+    assert [result.train_macs > 0 for result in make(context, config)] == [True, False]
+    assert train(context, config).status == "complete"
+
+
 def test_it_starts_from_the_teacher_that_it_names(tmp_path) -> None:
     one = dataclasses.replace(TRAINING, epochs=1)
     small = TeacherSpec(architecture=STUDENT, training=one, name="small")
