@@ -8,11 +8,13 @@ each has been seen exactly once, and a teacher's answer to (sample, view) can be
 trials.
 """
 
+import copy
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -86,6 +88,56 @@ class AnyViews(Protocol):
         """The same views on `device`."""
 
 
+@dataclass(frozen=True)
+class BoundedViews:
+    """The first views of each sample alone, which come again and again: what is remembered of them stops growing.
+
+    A sample keeps its own order, so that two samples show different views. The views of an epoch are those that it has
+    without a bound, up to the first that comes again: trainings with different bounds share what is remembered.
+
+    Args:
+        views: All that there are.
+        most: At most so many of a sample, at least 1.
+
+    Raises:
+        ValueError: `most` is below 1.
+    """
+
+    views: AnyViews
+    most: int
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"at least 1 view must be shown, got {self.most}")
+
+    @property
+    def n_samples(self) -> int:
+        """See :class:`AnyViews`."""
+        return self.views.n_samples
+
+    @property
+    def n_views(self) -> int:
+        """See :class:`AnyViews`."""
+        return min(self.most, self.views.n_views)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the views without a bound, whose first columns these are."""
+        return self.views.fingerprint
+
+    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
+        """See :class:`AnyViews`; in [0, V) of the views without a bound."""
+        return self.views.view_ids(index, epoch % self.n_views)
+
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> Gather:
+        """See :class:`AnyViews`."""
+        return self.views.gatherer(shape, channels_last=channels_last)
+
+    def to(self, device: torch.device | str) -> "BoundedViews":
+        """See :class:`AnyViews`."""
+        return BoundedViews(self.views.to(device), self.most)
+
+
 def make_views(augmentation: str, n_samples: int, seed: int, resolution: int) -> AnyViews:
     """The views of an augmentation for images of a resolution; see :class:`Views` and its arguments.
 
@@ -95,6 +147,14 @@ def make_views(augmentation: str, n_samples: int, seed: int, resolution: int) ->
     if augmentation == ResizedCrops.augmentation:
         return ResizedCrops(n_samples, seed)
     return Views(augmentation, n_samples=n_samples, seed=seed, shift=default_shift(resolution))
+
+
+def count_views(augmentation: str, resolution: int) -> int:
+    """Views of an image under an augmentation, without making them; see :class:`Views`."""
+    if augmentation == ResizedCrops.augmentation:
+        return ResizedCrops.n_views
+    side = 2 * default_shift(resolution) + 1 if "translate" in augmentation else 1
+    return side**2 * (2 if "flip" in augmentation else 1)
 
 
 class Views:
@@ -263,6 +323,10 @@ class ViewedImages:
         self.index_device = images.device
         """Where indices should lie: others take a transfer, which waits for the device."""
 
+    def bounded(self, most: int) -> "ViewedImages":
+        """The same images, in the same memory, of which at most so many views are shown; see :class:`BoundedViews`."""
+        return _bounded(self, most)
+
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """The images of an epoch's batch and the views that they show.
 
@@ -329,6 +393,10 @@ class StreamedImages:
         self._images = images
         self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last)
 
+    def bounded(self, most: int) -> "StreamedImages":
+        """See :meth:`ViewedImages.bounded`."""
+        return _bounded(self, most)
+
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """See :meth:`ViewedImages.batch`."""
         return self._viewed(*self._collect(index.cpu()), epoch)
@@ -353,6 +421,15 @@ class StreamedImages:
         pixels = self._gather.padded(rows.to(self.device, non_blocking=True))
         here = torch.arange(len(rows), device=self.device)
         return self._gather.gather(pixels, here, sample, view_ids), view_ids
+
+
+Images = TypeVar("Images", ViewedImages, StreamedImages)
+
+
+def _bounded(images: Images, most: int) -> Images:
+    shown = copy.copy(images)
+    shown.views = BoundedViews(images.views, most)
+    return shown
 
 
 def _check(images: Tensor, views: AnyViews) -> None:

@@ -5,13 +5,12 @@ asks for the same *column* of knowledge in every trial: view ``pi(sample)[e mod 
 filled whole, in the order of the samples and in batches of one size, the first time any trial meets it: what is
 remembered does not depend on who asked first, and a hit needs no look-up that would wait for the device.
 
-Columns rest in half precision where it holds them, and losses see float32: what a miss returns has been rounded like
-what a hit returns. With a folder, columns are files, mapped into memory and shared by all processes of a machine. The
+Columns rest in half precision where it holds them, maps that are too large for that in 8 bits and in files alone, and
+losses see float32: what a miss returns has been rounded like what a hit returns. With a folder, columns are files, mapped into memory and shared by all processes of a machine. The
 folder is named by everything that its content depends on, so that nothing in it is ever out of date.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -21,10 +20,12 @@ import torch
 from torch import Tensor
 
 from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.filling import Gathering
 from naskd.knowledge.source import OnlineSource
 from naskd.nn.taps import TappedNetwork, Taps, taps_like
 from naskd.spec.errors import USERS
-from naskd.store.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
+from naskd.store.columns import Column, ColumnFolder, DeviceCopies, Likeness, in_use
+from naskd.store.eight_bits import pays
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,8 +55,9 @@ class _Foreseen:
 class BankedSource:
     """A network whose answers on the training split are remembered.
 
-    A summary tensor is banked when all its columns, at rest, fit into `budget_bytes`, which depends on shapes alone,
-    never on what was asked before; a loss with a tensor that does not fit gets an online forward pass.
+    A summary tensor is banked when all its columns, at rest, fit into `budget_bytes`, or, of maps in 8 bits, into
+    `disk_bytes`. That depends on shapes alone, never on what was asked before; a loss with a tensor that does not fit
+    gets an online forward pass. So does one whose column the disk has no room for, which is said.
 
     Args:
         source: Who answers what is not remembered.
@@ -66,6 +68,7 @@ class BankedSource:
         budget_bytes: For each tensor of a summary; 0 asks the network always.
         foreseen: Losses that other trainings are likely to ask with; what they keep is filled in the same pass.
         folder: Of this source on these views, for all processes of the machine; None remembers in memory.
+        disk_bytes: For each tensor of maps that is larger than `budget_bytes`, in `folder` and in 8 bits; 0 banks none.
         copies: On the network's device, shared with other banks; None makes some.
 
     Attributes:
@@ -83,6 +86,7 @@ class BankedSource:
         foreseen: Sequence[KnowledgeLoss] = (),
         folder: Path | None = None,
         copies: DeviceCopies | None = None,
+        disk_bytes: int = 0,
     ) -> None:
         self.source = source
         self.shapes = source.shapes
@@ -94,6 +98,7 @@ class BankedSource:
         self.n_views = n_views
         self.n_columns = min(n_views, n_epochs)
         self.budget_bytes = budget_bytes
+        self.disk_bytes = 0 if folder is None or budget_bytes == 0 else disk_bytes
         self.foreseen = tuple(foreseen)
         self._others = tuple(cast(KnowledgeLoss, _Foreseen(loss)) for loss in foreseen)
         self.folder = folder
@@ -101,9 +106,11 @@ class BankedSource:
         self.asked_images = 0
         self.bank_id = "" if folder is None else folder.name
         self._files = None if folder is None else ColumnFolder(folder)
-        self._columns: dict[tuple[str, int], Tensor] = {}
+        self._columns: dict[tuple[str, int], Column] = {}
         self._like: dict[str, Likeness] = {}
         self._fits: dict[str, bool] = {}
+        self._refused: dict[str, int] = {}
+        """Epochs in which the disk had no room for a tensor: it is tried again in another."""
         self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
 
     @property
@@ -128,7 +135,8 @@ class BankedSource:
 
     def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
-        return all(self._fits[name] for loss in losses for name in self._names(loss))
+        names = [name for loss in losses for name in self._names(loss)]
+        return all(self._fits[name] and name not in self._refused for name in names)
 
     def summaries(
         self, images: Tensor, index: Tensor | None, epoch: int, losses: Sequence[KnowledgeLoss]
@@ -137,18 +145,11 @@ class BankedSource:
         self.asked_images += len(images) if losses else 0
         if index is None:
             return self.source.summaries(images, None, epoch, losses) if losses else []
-        names = [self._names(loss) for loss in losses]
-        is_banked = [all(self._fits[name] for name in wanted) for wanted in names]
+        names, column = [self._names(loss) for loss in losses], epoch % self.n_views
+        self._fill(column, epoch, losses)
+        is_banked = [all((name, column) in self._columns for name in wanted) for wanted in names]
         online = [loss for loss, banked in zip(losses, is_banked, strict=True) if not banked]
         asked = iter(self.source.summaries(images, index, epoch, online) if online else ())
-        column = epoch % self.n_views
-        missing = [
-            loss
-            for loss, wanted, banked in zip(losses, names, is_banked, strict=True)
-            if banked and any((name, column) not in self._columns for name in wanted)
-        ]
-        if missing:
-            self._fill(column, epoch, missing)
         wanted = {name for mine, banked in zip(names, is_banked, strict=True) if banked for name in mine}
         held = self.copies.of({(id(self), name, column): self._columns[name, column] for name in wanted})
         found = {name: in_use(values, index) for (_, name, _), values in held.items()}
@@ -170,51 +171,94 @@ class BankedSource:
             summary = loss.summarise(taps_like(self.shapes, 1, "meta"))
         for name, tensor in summary.items():
             shape = (self.n_samples, *tensor.shape[1:])
-            self._like[name] = Likeness(shape, tensor.dtype)
-            size = math.prod(shape) * bytes_at_rest(tensor.dtype) * self.n_columns
-            self._fits[name] = size <= self.budget_bytes
+            half = Likeness(shape, tensor.dtype)
+            self._like[name] = half
+            self._fits[name] = half.nbytes * self.n_columns <= self.budget_bytes
+            if not self._fits[name] and pays(shape, tensor.dtype):
+                packed = Likeness(shape, tensor.dtype, eight_bits=True)
+                if packed.nbytes * self.n_columns <= self.disk_bytes:
+                    self._like[name], self._fits[name] = packed, True
         self._known[loss] = list(summary)
         return self._known[loss]
 
+    def _missing(self, column: int, epoch: int, losses: Iterable[KnowledgeLoss]) -> dict[str, None]:
+        """Tensors that `losses` keep, that fit, and that are not there; of losses that do not fit as a whole, none."""
+        return {
+            name: None
+            for loss in losses
+            if all(self._fits[name] for name in self._names(loss))
+            for name in self._names(loss)
+            if (name, column) not in self._columns and self._refused.get(name) != epoch
+        }
+
+    def _foreseen(self, column: int, epoch: int) -> dict[str, None]:
+        """The same of what others are likely to ask for, one by one."""
+        return {
+            name: None
+            for loss in self._others
+            for name in self._names(loss)
+            if self._fits[name] and (name, column) not in self._columns and self._refused.get(name) != epoch
+        }
+
     def _fill(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
         """Have all tensors of a column that `losses` keep, and with them those that are foreseen."""
+        if not self._missing(column, epoch, losses):
+            return
         if self._files is None:
             self._columns.update(self._pass_over(column, epoch, losses))
             return
-        names = {name for loss in losses for name in self._names(loss)}
-        useful = names | {name for loss in self._others for name in self._names(loss) if self._fits[name]}
         try:
             with self._files.locked(column):
-                self._map(column, useful)
-                if any((name, column) not in self._columns for name in names):
+                self._map(column, {**self._missing(column, epoch, losses), **self._foreseen(column, epoch)})
+                if self._missing(column, epoch, losses):
                     filled = self._pass_over(column, epoch, losses)
                     self._columns.update(filled)
+                    self._map(column, [name for name, like in self._like.items() if like.eight_bits])
                     self._write(filled)
         except OSError as error:
             self._keep_in_memory(error)
-            if any((name, column) not in self._columns for name in names):
+            for name, like in self._like.items():
+                if like.eight_bits and (name, column) not in self._columns:
+                    self._refuse(name, epoch, error)
+            if self._missing(column, epoch, losses):
                 self._columns.update(self._pass_over(column, epoch, losses))
 
     def _pass_over(
         self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]
     ) -> dict[tuple[str, int], Tensor]:
-        """One pass of the network over the images of the column, for all that is still missing."""
+        """One pass of the network over the images of the column, for all that is still missing.
 
-        def is_missing(names: Iterable[str]) -> bool:
-            return any(self._fits[name] and (name, column) not in self._columns for name in names)
+        Returns:
+            What is to be kept in memory, or to be written. What rests in 8 bits is in files.
+        """
+        gathering = Gathering(self._files, column, self._like, self.n_samples)
+        needed = gathering.begin(self._missing(column, epoch, losses))
+        try:
+            if needed:
+                more = self._foreseen(column, epoch)
+                kept = needed | gathering.begin(name for name in more if name not in needed)
+                asking = [
+                    loss for loss in (*losses, *self._others) if not kept.isdisjoint(self._names(loss))
+                ]
+                self._run(gathering, kept, epoch, asking)
+            found = gathering.end()
+        finally:
+            gathering.forget()
+        for name, error in gathering.refused.items():
+            self._refuse(name, epoch, error)
+        return {(name, column): values for name, values in found.items()}
 
-        wanted = [loss for loss in self._others if is_missing(self._names(loss))]
-        parts: dict[str, list[Tensor]] = {}
+    def _run(
+        self, gathering: Gathering, kept: set[str], epoch: int, losses: Sequence[KnowledgeLoss]
+    ) -> None:
         for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
             images = self.images(chunk, epoch)
             found: dict[str, Tensor] = {}
-            for summary in self.source.summaries(images, chunk, epoch, [*losses, *wanted]):
-                found.update({name: tensor for name, tensor in summary.items() if is_missing([name])})
+            for summary in self.source.summaries(images, chunk, epoch, losses):
+                found.update({name: tensor for name, tensor in summary.items() if name in kept})
             for name, tensor in found.items():
-                parts.setdefault(name, []).append(tensor.cpu())
-        whole = {name: torch.cat(tensors) for name, tensors in parts.items()}
-        # Who was only foreseen may have failed at some of the images.
-        return {(n, column): at_rest(values) for n, values in whole.items() if len(values) == self.n_samples}
+                if name not in gathering.refused:
+                    gathering.add(name, tensor)
 
     def _map(self, column: int, names: Iterable[str]) -> None:
         """Take what other processes, or earlier ones, have written of a column."""
@@ -233,6 +277,16 @@ class BankedSource:
             mapped = self._files.read(name, column, self._like[name])
             if mapped is not None:
                 self._columns[name, column] = mapped
+
+    def _refuse(self, name: str, epoch: int, error: OSError) -> None:
+        if name not in self._refused:
+            _LOG.warning(
+                "the teacher is asked at every step for %s, which is too large for memory, in some epochs: %s; its "
+                "answers are then not rounded, so that results may differ in their last digits from those with room",
+                name,
+                error,
+            )
+        self._refused[name] = epoch
 
     def _keep_in_memory(self, error: OSError) -> None:
         _LOG.warning("what the teacher said is kept in memory alone: %s", error)

@@ -10,7 +10,7 @@ from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.estimate import estimate_search
 from naskd.runs.provenance import world_of
-from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, problems
+from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, as_begun, problems
 from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
@@ -150,6 +150,7 @@ def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = No
     """
     spec = parse_study(Path(study), settings)
     run_dir = out or RUNS / spec.name
+    spec = as_begun(spec, run_dir)
     found, opened = list[str](), None
     try:
         opened = open_study(spec, runs=run_dir.parent)

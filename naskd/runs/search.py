@@ -13,7 +13,7 @@ from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE, lock
 from naskd.runs.moved import CODE, keep_code, study_record
 from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
-from naskd.runs.starting import Start, checkpoint_store, problems
+from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
 from naskd.runs.students import STUDENTS, FrontKeeper
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
@@ -55,6 +55,7 @@ def run_search(
         raise InputError(
             f"observers: got {type(strange[0]).__name__}; each must be a naskd.study.observer.StudyObserver"
         )
+    spec = as_begun(spec, run_dir)
     opened = open_study(spec, runs=run_dir.parent)
     start = Start(spec, run_dir, opened)
     if found := problems(start):

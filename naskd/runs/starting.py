@@ -26,7 +26,7 @@ from naskd.spec.teachers import called
 from naskd.store.checkpoint_file import read_checkpoint
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
-from naskd.study.opening import difference_to, refusal, stored_study
+from naskd.study.opening import difference_to, known_identity, refusal, stored_study
 from naskd.study.record import booked_networks
 from naskd.study.samplers import build_sampler
 from naskd.study.space_sample import (
@@ -40,6 +40,20 @@ from naskd.study.storage import database_file, is_there, open_storage
 from naskd.trials.teacher_trial import log_trials, try_teachers
 
 _LOG = logging.getLogger(__name__)
+
+
+def as_begun(spec: StudySpec, run_dir: Path) -> StudySpec:
+    """A study with what it leaves to the version as its run has it; see :meth:`StudySpec.as_begun`.
+
+    A storage that cannot be read counts as one without the run: that it cannot is said by whoever needs it.
+    """
+    if spec.is_settled:
+        return spec
+    identity = None
+    with contextlib.suppress(NaskdError, OSError):
+        if is_there(spec.storage, run_dir):
+            identity = known_identity(spec, open_storage(spec.storage, run_dir))
+    return spec.as_begun(identity)
 
 
 class NotOpenedError(Exception):

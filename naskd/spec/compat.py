@@ -2,7 +2,8 @@
 
 A study: ``study.json`` and the study's ``identity`` held the settings of all samplers and of all executors as flat
 fields, with their defaults and whether they were read or not: ``sampler.population_size`` beside ``name = "tpe"``.
-Today there are the options of the one that is named, without those at their default.
+Today there are the options of the one that is named, without those at their default. Before there were ``data.views``
+and ``execution.bank_disk_bytes``, students were shown all views and no maps rested in 8 bits.
 """
 
 import json
@@ -44,6 +45,10 @@ def study(data: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(values, Mapping) and set(fields) & set(values):
             kept = {key: value for key, value in values.items() if key not in fields}
             found[table] = {**kept, "options": _read_by(cards, values.get(chooser), values, fields)}
+    for table, key, then in (("data", "views", "all"), ("execution", "bank_disk_bytes", 0)):
+        values = found.get(table)
+        if isinstance(values, Mapping) and key not in values:
+            found[table] = {**values, key: then}
     return found
 
 

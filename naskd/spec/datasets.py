@@ -21,6 +21,10 @@ from naskd.spec.validation import Problem, format_value
 PLACES = ("root", "test_root", "download")
 """Fields of :class:`DataSpec` that some kinds take and others do not."""
 
+ALL_VIEWS = "all"
+VIEWS = 8
+"""Of an image, where a study does not say how many; chosen by measurement, see docs/decisions/few-views.md."""
+
 
 @plain_dataclass(frozen=True)
 class DataCard:
@@ -74,6 +78,10 @@ class DataSpec(Configured):
             splits and teachers.
         max_train: Use at most this many training images, drawn per class; None for all.
         max_bytes: Refuse data that needs more memory than this as uint8.
+        views: Distinct views of a training image that students and assistants are shown at most: one an epoch, in an
+            order of the image's own, and then the same again, so that what is remembered of a teacher stops growing
+            with the epochs. ``"all"`` shows all that the augmentation has. Default 8, and in a run of an earlier
+            version all, as it began. Teachers that are trained here see all.
         options: Of the kind's card.
     """
 
@@ -91,6 +99,7 @@ class DataSpec(Configured):
     split_seed: Annotated[int, Field(ge=0)] = 0
     max_train: Annotated[int, Field(ge=2)] | None = None
     max_bytes: PositiveInt = 4 * 2**30
+    views: PositiveInt | Literal["all"] | None = None
     options: Options = ()
 
     def __post_init__(self) -> None:
@@ -103,6 +112,13 @@ class DataSpec(Configured):
             if getattr(self, place) and place not in self.card.takes:
                 kinds = either(repr(card.name) for card in DATASETS if place in card.takes)
                 raise InputError(f"{place} is for kind = {kinds} only, not {self.kind!r}")
+
+    @property
+    def most_views(self) -> int | None:
+        """Distinct views of an image at most; None where there is no bound."""
+        if self.views == ALL_VIEWS:
+            return None
+        return VIEWS if self.views is None else int(self.views)
 
     @property
     def own_test(self) -> bool:

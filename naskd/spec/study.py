@@ -1,6 +1,7 @@
 """What a study file says, validated and frozen: :class:`StudySpec`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
-from naskd.spec.datasets import DataSpec
+from naskd.spec.datasets import ALL_VIEWS, VIEWS, DataSpec
 from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
@@ -27,6 +28,9 @@ TAKEN = ("artifacts", "cache")
 """Folders beside the runs, which all of them share: no study has these names."""
 
 MOST_EPOCHS = 10**6
+
+BANK_DISK_BYTES = 2**34
+"""For each tensor of maps, where a study does not say: all stages of a ResNet-20's on 50,000 images of CIFAR fit."""
 
 _FROZEN = ConfigDict(extra="forbid", validate_default=True)
 
@@ -237,6 +241,9 @@ class ExecutionSpec(Configured):
         bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views,
             in half precision (twice that where its values do not fit it);
             0 asks the teacher always. Part of the study, since what is remembered is rounded.
+        bank_disk_bytes: Maps that are larger than that rest in files alone and in 8 bits, up to this for each tensor and
+            over all its views. Of a disk, 2 GiB are left to others: where it has no room, the teacher is asked. Part of
+            the study, too. Default 16 GiB, and in a run of an earlier version 0: the teacher is asked for such maps.
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
@@ -262,6 +269,7 @@ class ExecutionSpec(Configured):
     device_data_bytes: Annotated[int, Field(ge=0)] | None = None
     cuda_graphs: bool = True
     bank_bytes: Bytes = 2**30
+    bank_disk_bytes: Bytes | None = None
     bank_device_bytes: Bytes = 2**30
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: Checkpoints | None = None
@@ -272,6 +280,11 @@ class ExecutionSpec(Configured):
     space_seconds: Positive = 60.0
     callbacks: Callbacks = ()
     options: Options = ()
+
+    @property
+    def disk_bytes(self) -> int:
+        """`bank_disk_bytes`, or its default."""
+        return BANK_DISK_BYTES if self.bank_disk_bytes is None else self.bank_disk_bytes
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -364,6 +377,27 @@ class StudySpec(StudyTable):
         """A path of the study file as an absolute path."""
         return absolute(path, self.base)
 
+    def as_begun(self, identity: Mapping[str, Any] | None) -> "StudySpec":
+        """The study with what it leaves to the version filled in: as its run began, or as a new run of today begins.
+
+        Args:
+            identity: Of the run, as any version wrote it; None where there is none.
+        """
+        data, execution = self.data, self.execution
+        before = {"data": {"views": VIEWS}, "execution": {"bank_disk_bytes": BANK_DISK_BYTES}}
+        if identity is not None:
+            before = {key: identity.get(key) or {} for key in before}
+        if data.views is None:
+            data = replace(data, views=before["data"].get("views", ALL_VIEWS))
+        if execution.bank_disk_bytes is None:
+            execution = replace(execution, bank_disk_bytes=before["execution"].get("bank_disk_bytes", 0))
+        return replace(self, data=data, execution=execution)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it leaves nothing to the version; see :meth:`as_begun`."""
+        return self.data.views is not None and self.execution.bank_disk_bytes is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; paths as written, and `base`."""
         return dict(STUDY_TYPE.dump_python(self, mode="json"))
@@ -398,6 +432,8 @@ class StudySpec(StudyTable):
         for key in ("bank_bytes", "cuda_graphs"):
             kept += [key] if identity["execution"][key] != getattr(ExecutionSpec, key) else []
         identity["execution"] = {key: identity["execution"][key] for key in kept}
+        if self.execution.disk_bytes:  # there were none before there was the key
+            identity["execution"]["bank_disk_bytes"] = self.execution.disk_bytes
         for key in ("max", "min"):
             if not identity["limits"][key]:
                 del identity["limits"][key]
@@ -416,8 +452,11 @@ class StudySpec(StudyTable):
         if not identity["teachers"]:
             del identity["teachers"]
         # Where the images lie may change; that they are the same images is seen by their hash.
-        for key in ("root", "test_root", "download", "max_bytes", "options"):
+        for key in ("root", "test_root", "download", "max_bytes", "views", "options"):
             del identity["data"][key]
+        # Runs that began before there was a bound had none, and go on without.
+        if self.data.most_views is not None:
+            identity["data"]["views"] = self.data.most_views
         for key, chosen in (("sampler", self.sampler), ("stopping", self.stopping)):
             identity[key] = {"name": chosen.name, **dict(chosen.options)}
         if self.stopping.name == StoppingSpec.name:

@@ -1,11 +1,14 @@
 """Columns of knowledge at rest: their precision, their files, and their copies on a device."""
 
+import errno
 import hashlib
 import logging
+import math
 import os
+import shutil
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from naskd.store.eight_bits import EightBits, bytes_in_eight_bits
+from naskd.store.eight_bit_files import CODES, RANGES, EightBitWriter, eight_bit_file
 from naskd.store.files import write_whole
 
 _LOG = logging.getLogger(__name__)
@@ -24,7 +29,13 @@ _LOG = logging.getLogger(__name__)
 STORAGE = "float16 where it holds the column, else float32; maps channels last; safetensors"
 """What files hold. A part of the name of every folder, so that files of another kind are never taken for these."""
 
-_TENSOR = "column"
+Column = Tensor | EightBits
+"""What one tensor of a summary is for all samples, at rest."""
+
+RESERVE_BYTES = 2**31
+"""Of a disk, left to others: no column in 8 bits is begun that would leave less."""
+
+_TENSOR = CODES
 _LARGEST = torch.finfo(torch.float16).max
 _SMALLEST = torch.finfo(torch.float16).smallest_normal
 
@@ -56,13 +67,15 @@ def at_rest(column: Tensor) -> Tensor:
     return wide.half() if bool(holds.all()) else wide
 
 
-def in_use(column: Tensor, index: Tensor) -> Tensor:
+def in_use(column: Column, index: Tensor) -> Tensor:
     """Samples of a stored column as the losses see them: float32 where they were rounded or might have been.
 
     Args:
-        column: From :func:`at_rest`.
+        column: From :func:`at_rest`, or in 8 bits.
         index: ``(B,)``, on its device.
     """
+    if isinstance(column, EightBits):
+        return column.rows(index)
     rows = _as_maps(_as_stored(column).index_select(0, index))
     return rows.float() if _is_rounded(rows.dtype) else rows
 
@@ -97,13 +110,29 @@ class Likeness:
     Args:
         shape: ``(N, ...)``.
         dtype: Of the tensor that the loss returns.
+        eight_bits: Maps rest in 8 bits, and not in half precision.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    eight_bits: bool = False
 
-    def fits(self, column: Tensor) -> bool:
+    @property
+    def nbytes(self) -> int:
+        """Of a column at rest, where float16 holds it: what fits must not depend on values."""
+        if self.eight_bits:
+            return bytes_in_eight_bits(self.shape)
+        return math.prod(self.shape) * bytes_at_rest(self.dtype)
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of files: both kinds may lie in one folder."""
+        return ".8bit" if self.eight_bits else ""
+
+    def fits(self, column: Column) -> bool:
         """Whether a stored tensor may be such a column."""
+        if isinstance(column, EightBits) or self.eight_bits:
+            return self.eight_bits and isinstance(column, EightBits) and column.is_of(self.shape)
         dtypes = (torch.float16, torch.float32) if _is_rounded(self.dtype) else (self.dtype,)
         return tuple(column.shape) == self.shape and column.dtype in dtypes
 
@@ -142,13 +171,17 @@ class ColumnFolder:
         finally:
             lock.release()
 
-    def read(self, name: str, column: int, like: Likeness) -> Tensor | None:
+    def read(self, name: str, column: int, like: Likeness) -> Column | None:
         """A mapped column; None where there is none that is whole."""
-        path = self._file(name, column)
+        path = self._file(name, column, like.suffix)
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
                 said = file.metadata() or {}
-                found = _as_maps(file.get_tensor(_TENSOR))
+                found: Column
+                if like.eight_bits:
+                    found = EightBits(file.get_tensor(_TENSOR), file.get_tensor(RANGES))
+                else:
+                    found = _as_maps(file.get_tensor(_TENSOR))
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
@@ -157,7 +190,7 @@ class ColumnFolder:
             if said.get("of") != self._mark(name, column):
                 problem = "it is another column"
             elif not like.fits(found):
-                problem = f"it is {found.dtype} {tuple(found.shape)} where {like.shape} was expected"
+                problem = f"it is {_looks(found)} where {like.shape} was expected"
             elif said.get("sha256") != _content_hash(found):
                 problem = "its bytes are not those that were written"
             else:
@@ -174,14 +207,43 @@ class ColumnFolder:
         said = {"of": self._mark(name, column), "sha256": _content_hash(values)}
         write_whole(self._file(name, column), save({_TENSOR: _as_stored(values)}, said))
 
-    def _file(self, name: str, column: int) -> Path:
-        return self.path / f"{quote(name, safe='')}@{column}.safetensors"
+    def check_room(self, n_bytes: int) -> None:
+        """See whether the disk has room for more, and for what is left to others.
+
+        Raises:
+            OSError: It has not.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free - n_bytes < RESERVE_BYTES:
+            why = f"{n_bytes:,} bytes are wanted of {free:,} that are free, and {RESERVE_BYTES:,} are left to others"
+            raise OSError(errno.ENOSPC, why, str(self.path))
+
+    def writing(self, name: str, column: int, like: Likeness) -> AbstractContextManager[EightBitWriter]:
+        """Leave a column in 8 bits batch by batch, so that it is never whole in memory; only by who holds its lock.
+
+        It is there at the end if all its samples were given. Whatever ends before leaves nothing.
+
+        Raises:
+            OSError: A full disk, say.
+        """
+        return eight_bit_file(self._file(name, column, like.suffix), self._mark(name, column), like.shape)
+
+    def _file(self, name: str, column: int, suffix: str = "") -> Path:
+        return self.path / f"{quote(name, safe='')}{suffix}@{column}.safetensors"
 
     def _mark(self, name: str, column: int) -> str:
         return f"{self.path.name}/{name}@{column}"
 
 
-def _content_hash(values: Tensor) -> str:
+def _looks(column: Column) -> str:
+    if isinstance(column, EightBits):
+        return f"{column.codes.dtype} {tuple(column.codes.shape)} with ranges {tuple(column.ranges.shape)}"
+    return f"{column.dtype} {tuple(column.shape)}"
+
+
+def _content_hash(values: Column) -> str:
+    if isinstance(values, EightBits):
+        return values.content_hash()
     return hashlib.sha256(_as_stored(values).reshape(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
@@ -202,14 +264,14 @@ class DeviceCopies:
     def __init__(self, device: torch.device, budget_bytes: int) -> None:
         self.device = device
         self.budget_bytes = budget_bytes
-        self._copies: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._copies: OrderedDict[Hashable, Column] = OrderedDict()
 
     @property
     def size_bytes(self) -> int:
         """Of all copies."""
         return sum(copy.nbytes for copy in self._copies.values())
 
-    def of(self, columns: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    def of(self, columns: Mapping[Key, Column]) -> dict[Key, Column]:
         """The columns, by the same keys, on the device."""
         if self.device.type == "cpu":
             return dict(columns)
@@ -222,7 +284,7 @@ class DeviceCopies:
             self._copies.move_to_end(key)
         return {key: self._copies[key] for key in columns}
 
-    def _make_room(self, n_bytes: int, needed: Mapping[Key, Tensor]) -> None:
+    def _make_room(self, n_bytes: int, needed: Mapping[Key, Column]) -> None:
         spare = self.budget_bytes - n_bytes - self.size_bytes
         for key in [key for key in self._copies if key not in needed]:
             if spare >= 0:

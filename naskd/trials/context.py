@@ -35,5 +35,5 @@ class StudyContext:
         images, networks = TrainingImages(resources), Networks(resources)
         prerequisites = PrerequisiteRecipes(resources)
         sources = KnowledgeSources(resources, networks, images)
-        designs = Designs(resources, networks, prerequisites, sources)
+        designs = Designs(resources, networks, prerequisites, sources, images)
         return StudyContext(resources, images, prerequisites, networks, sources, designs)

@@ -19,7 +19,7 @@ from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
 from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
-from naskd.trials.networks import Networks
+from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
 from naskd.trials.resources import Resources
 from naskd.trials.sources import KnowledgeSources
@@ -35,6 +35,7 @@ class Designs:
         networks: Builds students.
         prerequisites: Knows what designs need.
         sources: Gives untrained stand-ins of it.
+        images: Says how many views are shown.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Designs:
         networks: Networks,
         prerequisites: PrerequisiteRecipes,
         sources: KnowledgeSources,
+        images: TrainingImages,
     ) -> None:
         self._resources = resources
+        self._images = images
         self._networks = networks
         self._prerequisites = prerequisites
         self._sources = sources
@@ -138,7 +141,8 @@ class Designs:
     def training_macs(self, config: TrialConfig) -> TrainingMacs:
         """What training a design takes: adapters of losses are left out, they are small.
 
-        Teachers are heard through a bank, which is filled once for all trainings, except of images that are mixed.
+        Teachers are heard through a bank, except of images that are mixed. It is filled once for all trainings: one pass
+        of the teacher for each view that is shown.
         """
         data, epochs = self._resources.data, config.training.epochs
         macs, n_train = self.design_cost(config).macs, len(data.train)
@@ -156,11 +160,13 @@ class Designs:
                 )
         remembered = config.training.mixing == "none" and self._resources.spec.execution.bank_bytes > 0
         for recipe in dict.fromkeys(needed.heard):
-            passes = float(self._sources.stand_in(recipe).macs) * n_train * epochs
+            one_pass = float(self._sources.stand_in(recipe).macs) * n_train
             if remembered:
-                shared[f"{recipe.artifact_id} {config.training.augmentation}"] = passes
+                augmentation = config.training.augmentation
+                passes = min(epochs, self._images.n_views(augmentation))
+                shared[f"{recipe.artifact_id} {augmentation}"] = one_pass * passes
             else:
-                own += passes
+                own += one_pass * epochs
         return TrainingMacs(own, shared)
 
     @property

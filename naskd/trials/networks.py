@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from naskd.data.views import AnyViews, StreamedImages, ViewedImages, make_views
+from naskd.data.views import AnyViews, StreamedImages, ViewedImages, count_views, make_views
 from naskd.networks.fitting import FittedState
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network, checkpoint_state
@@ -107,8 +107,8 @@ class Networks:
 class TrainingImages:
     """The training images with enumerated views; one padded copy serves all trainings.
 
-    Which view an epoch shows of a sample is the same in all trainings on this split, teachers, assistants and students
-    alike, so that they ask for the same knowledge. Their seeds differ in initialisation and order.
+    Which view an epoch shows of a sample is the same in all trainings on this split, assistants and students alike, so
+    that they ask for the same knowledge. Their seeds differ in initialisation and order.
 
     Args:
         resources: Of the study.
@@ -117,9 +117,22 @@ class TrainingImages:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._viewed: dict[str, ViewedImages | StreamedImages] = {}
+        self._shown: dict[str, ViewedImages | StreamedImages] = {}
 
     def views(self, augmentation: str) -> ViewedImages | StreamedImages:
-        """Under an augmentation."""
+        """What students are shown under an augmentation: the first views of each sample, as many as the study says."""
+        if augmentation not in self._shown:
+            images, most = self.all_views(augmentation), self._resources.spec.data.most_views
+            self._shown[augmentation] = images if most is None else images.bounded(most)
+        return self._shown[augmentation]
+
+    def n_views(self, augmentation: str) -> int:
+        """Epochs before a student is shown a view again."""
+        n, most = count_views(augmentation, self._resources.data.resolution), self._resources.spec.data.most_views
+        return n if most is None else min(n, most)
+
+    def all_views(self, augmentation: str) -> ViewedImages | StreamedImages:
+        """What a teacher that is trained here is shown: nobody remembers it."""
         if augmentation not in self._viewed:
             data = self._resources.data
             seed = derive_seed("views", self._resources.spec.data.split_seed)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from naskd.data.views import count_views
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
 from naskd.spec.code_identity import code_id, foreign_code
@@ -165,7 +166,9 @@ class PrerequisiteRecipes:
     def _assistant(self, assistant: Assistant) -> ArtifactRecipe:
         parent = self._recipe(assistant.parent)
         described = _ASSISTANT.dump_python(assistant.spec, mode="json", exclude_defaults=True)
-        artifact_id = self._artifact_id("assistant", [described, parent.artifact_id])
+        artifact_id = self._artifact_id(
+            "assistant", [described, parent.artifact_id, *self._bound(assistant.spec)]
+        )
         return ArtifactRecipe(
             artifact_id=artifact_id,
             assistant=assistant.spec,
@@ -174,6 +177,15 @@ class PrerequisiteRecipes:
             label="assistant",
             teacher=parent.teacher,
         )
+
+    def _bound(self, assistant: AssistantSpec) -> list[dict[str, int]]:
+        """How many views an assistant is shown; nothing where it is shown as many as without a bound.
+
+        So assistants of earlier versions are found.
+        """
+        most, training = self._resources.spec.data.most_views, assistant.training
+        there = count_views(training.augmentation, self._resources.data.resolution)
+        return [] if most is None or most >= min(there, training.epochs) else [{"views": most}]
 
     def _state(self, state: StudyTeacher) -> ArtifactRecipe:
         known = self._known(state.name)

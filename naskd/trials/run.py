@@ -204,7 +204,7 @@ def start_run(
 def teacher_run(context: StudyContext, recipe: ArtifactRecipe) -> TrialRun:
     """The training of a teacher of the study, from scratch or from a network that its source gives."""
     training = context.resources.spec.teacher_specs()[recipe.teacher].training
-    views = context.images.views(training.augmentation)
+    views = context.images.all_views(training.augmentation)
     return TrialRun(
         DistillationSpec(),
         training,

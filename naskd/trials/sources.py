@@ -132,6 +132,7 @@ class KnowledgeSources:
             foreseen=[loss for kind in resources.foreseen for loss in _template(kind, source, n_train)],
             folder=self._bank_folder(recipe, views),
             copies=self._copies,
+            disk_bytes=resources.spec.execution.disk_bytes,
         )
 
     def _bank_folder(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> Path | None:

@@ -399,13 +399,12 @@ def test_the_same_assistant_has_the_same_bits_whatever_ran_before(tmp_path) -> N
 
 def test_views_are_the_same_for_every_training_on_a_split(tmp_path) -> None:
     one, other = context_of(tmp_path), context_of(tmp_path, seed=3, name="another")
-    assert torch.equal(one.images.views("translate").views.table, other.images.views("translate").views.table)
+    tables = [context.images.all_views("translate").views.table for context in (one, other)]
+    assert torch.equal(*tables)
     assert one.images.views("translate") is one.images.views("translate")
     assert one.images.views("none") is not one.images.views("translate")
     split = context_of(tmp_path, data=DataSpec("digits", max_train=120, split_seed=1))
-    assert not torch.equal(
-        one.images.views("translate").views.table, split.images.views("translate").views.table
-    )
+    assert not torch.equal(tables[0], split.images.all_views("translate").views.table)
 
 
 def test_networks_and_banks_are_loaded_once(tmp_path) -> None:
