@@ -10,6 +10,7 @@ Parts, each with options of its own (``--help``):
 - ``search``: a search of 20 trials with an empty bank against the same designs undistilled.
 - ``equal``: the accuracy of students of the bank and of the online teacher on the same views; needs ``--images``.
 - ``views``: accuracy by the number of views of an image that students see; needs ``--images``.
+- ``features``: a step taught by all stages from a warm bank, at real numbers of images.
 - ``throughput``: images per second of a whole distilled trial against the customary loop, torchdistill and the ceiling.
 - ``together``: the same of several trials at once on the device, and of bare steps in streams of one process.
 - ``digits``: trials a minute of ``studies/digits.toml`` on 2 cores, of ``--before REVISION`` and of this tree.
@@ -28,13 +29,14 @@ from pathlib import Path
 from harness import machine, parts
 from harness.arguments import new_file, parser
 from harness.setting import resolve
-from training_parts import digits, equal, profiling, search, size, step, throughput, together, views
+from training_parts import digits, equal, features, profiling, search, size, step, throughput, together, views
 
 PARTS: dict[str, parts.Part] = {
     "step": step,
     "search": search,
     "equal": equal,
     "views": views,
+    "features": features,
     "throughput": throughput,
     "together": together,
     "digits": digits,
@@ -57,13 +59,19 @@ SIZES: dict[str, tuple[str, int, int, int]] = {
     "equal-seeds": ("equal", 5, 5, 2),
     "equal-teacher-epochs": ("equal", 5, 10, 1),
     "views-images": ("views: of the students", 2000, 10_000, 64),
-    "views-val": ("views: validation images", 8000, 10_000, 32),
+    "views-val": ("views: validation images", 6000, 10_000, 32),
     "views-epochs": ("views", 24, 30, 2),
     "views-seeds": ("views", 4, 8, 2),
-    "views-width": ("views: of the student's first stage", 4, 16, 4),
-    "views-teacher-images": ("views: those of the students are the first of them", 16_000, 30_000, 64),
+    "views-width": ("views: of the student's first stage", 6, 16, 4),
+    "views-teacher-images": ("views: those of the students are the first of them", 12_000, 30_000, 64),
     "views-teacher-depth": ("views: blocks a stage of the teacher", 1, 9, 1),
     "views-teacher-epochs": ("views", 6, 20, 1),
+    "features-batch": ("features: images a step", 64, 128, 8),
+    "features-steps": ("features: steps a block", 4, 64, 2),
+    "features-repetitions": ("features", 8, 8, 2),
+    "features-views": ("features: columns that are filled and used", 8, 8, 2),
+    "features-width": ("features: of the student's first stage", 8, 16, 4),
+    "features-teacher-depth": ("features: blocks a stage of the teacher", 1, 3, 1),
     "throughput-images": ("throughput", 2048, 10_000, 48),
     "throughput-val": ("throughput: validation images", 512, 2000, 16),
     "throughput-epochs": ("throughput", 3, 3, 2),
@@ -102,6 +110,7 @@ def arguments() -> argparse.Namespace:
     given.add_argument(
         "--equal-margin", type=float, default=0.01, help="of accuracy; stated before measuring"
     )
+    given.add_argument("--features-images", nargs="+", type=int, help="features; 5000 50000 without --quick")
     given.add_argument("--views-most", nargs="+", type=int, default=[4, 8, 16], help="views: numbers to try")
     given.add_argument("--views-kinds", nargs="+", choices=views.KINDS, default=list(views.KINDS))
     given.add_argument("--pairs", nargs="+", choices=throughput.PAIRS, default=list(throughput.PAIRS))
@@ -124,6 +133,7 @@ def arguments() -> argparse.Namespace:
         key = name.replace("-", "_")
         if getattr(args, key) is None:
             setattr(args, key, defaults[column])
+    args.features_images = args.features_images or ([64] if args.quick else [5000, 50_000])
     args.at_once = args.at_once or ([1, 2, 4, 8] if args.device == "cuda" and not args.quick else [1, 2])
     if args.quick:
         args.digits_epochs = args.digits_epochs or 2

@@ -6,8 +6,9 @@ filled whole, in the order of the samples and in batches of one size, the first 
 remembered does not depend on who asked first, and a hit needs no look-up that would wait for the device.
 
 Columns rest in half precision where it holds them, maps that are too large for that in 8 bits and in files alone, and
-losses see float32: what a miss returns has been rounded like what a hit returns. With a folder, columns are files, mapped into memory and shared by all processes of a machine. The
-folder is named by everything that its content depends on, so that nothing in it is ever out of date.
+losses see float32: what a miss returns has been rounded like what a hit returns. With a folder, columns are files,
+mapped into memory and shared by all processes of a machine. The folder is named by everything that its content depends
+on, so that nothing in it is ever out of date.
 """
 
 import logging
@@ -237,9 +238,7 @@ class BankedSource:
             if needed:
                 more = self._foreseen(column, epoch)
                 kept = needed | gathering.begin(name for name in more if name not in needed)
-                asking = [
-                    loss for loss in (*losses, *self._others) if not kept.isdisjoint(self._names(loss))
-                ]
+                asking = [loss for loss in (*losses, *self._others) if not kept.isdisjoint(self._names(loss))]
                 self._run(gathering, kept, epoch, asking)
             found = gathering.end()
         finally:
@@ -248,9 +247,7 @@ class BankedSource:
             self._refuse(name, epoch, error)
         return {(name, column): values for name, values in found.items()}
 
-    def _run(
-        self, gathering: Gathering, kept: set[str], epoch: int, losses: Sequence[KnowledgeLoss]
-    ) -> None:
+    def _run(self, gathering: Gathering, kept: set[str], epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
         for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
             images = self.images(chunk, epoch)
             found: dict[str, Tensor] = {}

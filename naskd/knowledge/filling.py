@@ -77,7 +77,10 @@ class Gathering:
                 stack.close()
 
     def end(self) -> dict[str, Tensor]:
-        """Those in memory, at rest; those in files are there now. Who was only foreseen may have failed at some images."""
+        """Those in memory, at rest; those in files are there now.
+
+        Who was only foreseen may have failed at some of the images, and leaves nothing.
+        """
         for name, (stack, _) in list(self._writers.items()):
             try:
                 stack.close()

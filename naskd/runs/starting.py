@@ -15,6 +15,7 @@ from typing import Any
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
+from naskd.spec import begun
 from naskd.spec.design import content_id
 from naskd.spec.errors import USERS, InputError, NaskdError, one_line
 from naskd.spec.loggers import LOGGERS
@@ -43,17 +44,17 @@ _LOG = logging.getLogger(__name__)
 
 
 def as_begun(spec: StudySpec, run_dir: Path) -> StudySpec:
-    """A study with what it leaves to the version as its run has it; see :meth:`StudySpec.as_begun`.
+    """A study with what it leaves to the version as its run has it; see :mod:`naskd.spec.begun`.
 
     A storage that cannot be read counts as one without the run: that it cannot is said by whoever needs it.
     """
-    if spec.is_settled:
+    if begun.is_settled(spec):
         return spec
     identity = None
     with contextlib.suppress(NaskdError, OSError):
         if is_there(spec.storage, run_dir):
             identity = known_identity(spec, open_storage(spec.storage, run_dir))
-    return spec.as_begun(identity)
+    return begun.as_begun(spec, identity)
 
 
 class NotOpenedError(Exception):

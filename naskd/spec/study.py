@@ -1,7 +1,6 @@
 """What a study file says, validated and frozen: :class:`StudySpec`."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -9,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
-from naskd.spec.datasets import ALL_VIEWS, VIEWS, DataSpec
+from naskd.spec.datasets import DataSpec
 from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
@@ -241,7 +240,7 @@ class ExecutionSpec(Configured):
         bank_bytes: What is remembered of a teacher, at most, for each tensor that a loss keeps and over all its views,
             in half precision (twice that where its values do not fit it);
             0 asks the teacher always. Part of the study, since what is remembered is rounded.
-        bank_disk_bytes: Maps that are larger than that rest in files alone and in 8 bits, up to this for each tensor and
+        bank_disk_bytes: Maps that are larger than that rest in files alone and in 8 bits, up to this for each tensor
             over all its views. Of a disk, 2 GiB are left to others: where it has no room, the teacher is asked. Part of
             the study, too. Default 16 GiB, and in a run of an earlier version 0: the teacher is asked for such maps.
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
@@ -376,27 +375,6 @@ class StudySpec(StudyTable):
     def resolve(self, path: str | Path) -> Path:
         """A path of the study file as an absolute path."""
         return absolute(path, self.base)
-
-    def as_begun(self, identity: Mapping[str, Any] | None) -> "StudySpec":
-        """The study with what it leaves to the version filled in: as its run began, or as a new run of today begins.
-
-        Args:
-            identity: Of the run, as any version wrote it; None where there is none.
-        """
-        data, execution = self.data, self.execution
-        before = {"data": {"views": VIEWS}, "execution": {"bank_disk_bytes": BANK_DISK_BYTES}}
-        if identity is not None:
-            before = {key: identity.get(key) or {} for key in before}
-        if data.views is None:
-            data = replace(data, views=before["data"].get("views", ALL_VIEWS))
-        if execution.bank_disk_bytes is None:
-            execution = replace(execution, bank_disk_bytes=before["execution"].get("bank_disk_bytes", 0))
-        return replace(self, data=data, execution=execution)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it leaves nothing to the version; see :meth:`as_begun`."""
-        return self.data.views is not None and self.execution.bank_disk_bytes is not None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; paths as written, and `base`."""

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from naskd.store.eight_bits import EightBits, bytes_in_eight_bits
 from naskd.store.eight_bit_files import CODES, RANGES, EightBitWriter, eight_bit_file
+from naskd.store.eight_bits import EightBits, bytes_in_eight_bits
 from naskd.store.files import write_whole
 
 _LOG = logging.getLogger(__name__)

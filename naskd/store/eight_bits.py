@@ -54,7 +54,8 @@ class EightBits:
         per_step = torch.where(step > 0, 1 / step, 0)  # 0 of a channel that is the same everywhere
         codes = wide.sub(lowest[:, None]).mul_(per_step[:, None]).add_(0.5)
         step = torch.where(step.isfinite(), step, math.nan)
-        return EightBits(codes.to(torch.uint8).view(stored.shape), torch.stack([lowest, step], dim=1))
+        packed = codes.to(torch.uint8).contiguous().view(stored.shape)
+        return EightBits(packed, torch.stack([lowest, step], dim=1))
 
     def __len__(self) -> int:
         return len(self.codes)

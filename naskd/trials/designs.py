@@ -141,7 +141,7 @@ class Designs:
     def training_macs(self, config: TrialConfig) -> TrainingMacs:
         """What training a design takes: adapters of losses are left out, they are small.
 
-        Teachers are heard through a bank, except of images that are mixed. It is filled once for all trainings: one pass
+        Teachers are heard through a bank, except of images that are mixed. It is filled once for all trainings: a pass
         of the teacher for each view that is shown.
         """
         data, epochs = self._resources.data, config.training.epochs

@@ -128,7 +128,10 @@ class TrainingImages:
 
     def n_views(self, augmentation: str) -> int:
         """Epochs before a student is shown a view again."""
-        n, most = count_views(augmentation, self._resources.data.resolution), self._resources.spec.data.most_views
+        n, most = (
+            count_views(augmentation, self._resources.data.resolution),
+            self._resources.spec.data.most_views,
+        )
         return n if most is None else min(n, most)
 
     def all_views(self, augmentation: str) -> ViewedImages | StreamedImages:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/training.py"
-PARTS = ("step", "search", "equal", "throughput", "together", "size", "profile")
+PARTS = ("step", "search", "equal", "views", "features", "throughput", "together", "size", "profile")
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +73,17 @@ def test_both_arms_of_the_search_train_the_same_number_of_trials(run: tuple[dict
     }
     for row in found:
         assert (row["asked"] > 0) == (row["bank_bytes"] > 0) == (row["arm"] == "distilled")
+
+
+def test_a_warm_bank_of_features_never_asks_at_real_sizes(run: tuple[dict[str, Any], str]) -> None:
+    for row in rows(run, "features"):
+        assert row["asked"] == (8 if row["arm"] == "online" else 0)
+        assert row["bank_bytes"] > 0
+
+
+def test_students_of_fewer_views_are_compared_with_those_of_all(run: tuple[dict[str, Any], str]) -> None:
+    found = {(row["kind"], row["views"]) for row in rows(run, "views")}
+    assert found == {(kind, views) for kind in ("none", "logits", "hint") for views in (0, 4, 8, 16)}
 
 
 def test_each_arm_of_the_throughput_trains_what_it_says(run: tuple[dict[str, Any], str]) -> None:

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from naskd.data.views import StreamedImages, ViewedImages, Views, as_float, default_shift
+from naskd.data.views import (
+    BoundedViews,
+    StreamedImages,
+    ViewedImages,
+    Views,
+    as_float,
+    count_views,
+    default_shift,
+    make_views,
+)
 
 AUGMENTATIONS = ("none", "translate", "flip", "flip_translate")
 
@@ -91,6 +100,57 @@ def test_after_v_epochs_each_sample_has_seen_each_view_once(augmentation, shift,
     assert seen.dtype == torch.int64
     assert torch.equal(seen.sort(dim=1).values, torch.arange(n_views).expand(40, -1))
     assert torch.equal(views.view_ids(index, 3 * n_views + 1), views.view_ids(index, 1))
+
+
+@pytest.mark.parametrize("augmentation", [*AUGMENTATIONS, "resized_crop"])
+def test_bounded_views_are_the_first_ones_again_and_again(augmentation):
+    everything = make_views(augmentation, 40, 9, 32)
+    index = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    for most in (1, 2, 3, 60):
+        few = BoundedViews(everything, most)
+        assert (few.n_samples, few.n_views) == (40, min(most, everything.n_views))
+        assert few.fingerprint == everything.fingerprint, "what is remembered of them is shared"
+        for epoch in (0, 1, most - 1, most, 3 * most + 1):
+            shown = epoch % few.n_views
+            assert torch.equal(few.view_ids(index, epoch), everything.view_ids(index, shown))
+            assert torch.equal(few.to("cpu").view_ids(index, epoch), few.view_ids(index, epoch))
+
+
+def test_each_sample_has_views_of_its_own_among_the_few():
+    few = BoundedViews(Views("flip_translate", n_samples=500, seed=4, shift=2), 8)
+    seen = torch.stack([few.view_ids(torch.arange(500), epoch) for epoch in range(30)], dim=1)
+    assert {len(set(row)) for row in seen.tolist()} == {8}
+    assert len({frozenset(row) for row in seen.tolist()}) == 500
+    assert set(seen.flatten().tolist()) == set(range(50))
+
+
+def test_a_bound_takes_no_second_copy_of_the_images():
+    images = random_images()
+    views = Views("flip_translate", n_samples=len(images), seed=1, shift=2)
+    everything = ViewedImages(images, views)
+    few = everything.bounded(3)
+    index = torch.tensor([5, 0, 5])
+    for epoch in (0, 2, 3, 7):
+        wanted, ids = everything.batch(index, epoch % 3)
+        for found in (few, StreamedImages(images, views, torch.device("cpu")).bounded(3)):
+            shown, names = found.batch(index, epoch)
+            assert torch.equal(shown, wanted)
+            assert torch.equal(names, ids)
+            (again,) = found.batches([index], epoch)
+            assert torch.equal(again[0], wanted)
+    assert few._pixels.data_ptr() == everything._pixels.data_ptr()
+    assert everything.views.n_views == 50
+
+
+def test_a_bound_below_one_is_refused():
+    with pytest.raises(ValueError, match="at least 1 view"):
+        BoundedViews(make_views("none", 3, 0, 8), 0)
+
+
+@pytest.mark.parametrize("augmentation", [*AUGMENTATIONS, "resized_crop"])
+@pytest.mark.parametrize("resolution", [8, 32])
+def test_views_are_counted_without_making_them(augmentation, resolution):
+    assert count_views(augmentation, resolution) == make_views(augmentation, 2, 0, resolution).n_views
 
 
 def test_order_of_views_depends_on_sample_and_seed_only():

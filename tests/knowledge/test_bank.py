@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -379,6 +380,140 @@ def test_a_folder_that_is_removed_in_mid_write_costs_the_sharing_alone(
 
     monkeypatch.setattr(os, "fsync", removed)
     assert_in_memory(source, viewed, folder, caplog)
+
+
+# --- maps that are too large for memory ----------------------------------------------------------------------------
+
+LARGE = 4 * 64
+"""Numbers of the first stage's map, in half precision more than a budget of a byte each and view."""
+
+
+def small_memory(viewed: ViewedImages, folder: Path | None, **settings: Any) -> dict[str, Any]:
+    """Room in memory for the last stage (6 x 16 numbers), and not for the first."""
+    n_views = viewed.views.n_views
+    return {"budget_bytes": N * n_views * LARGE, "disk_bytes": 2**30, "folder": folder, **settings}
+
+
+def all_stages(source: OnlineSource) -> list[KnowledgeLoss]:
+    return losses(["hint"], source, pairs="all")
+
+
+def assert_in_8_bits(found: Tensor, wanted: Tensor) -> None:
+    levels = wanted.amax((2, 3), keepdim=True) - wanted.amin((2, 3), keepdim=True)
+    assert ((found - wanted).abs() <= levels / 510 + 1e-5).all()
+    assert not torch.equal(found, wanted)
+
+
+def test_maps_too_large_for_memory_rest_in_files_and_in_8_bits(source, viewed, tmp_path) -> None:
+    asking, index = all_stages(source), batch(1)
+    for n, epoch in enumerate((0, 0, viewed.views.n_views), start=1):
+        banked = bank(source, viewed, **small_memory(viewed, tmp_path))
+        assert banked.remembers(asking)
+        (found,) = ask(banked, viewed, asking, epoch, index)
+        assert source.forward_images == N + 16 * (n - 1), "one pass, and what is asked below"
+        (wanted,) = ask(source, viewed, asking, epoch, index)
+        assert_in_8_bits(found["stage_0"], wanted["stage_0"])
+        assert_rounded(found["stage_1"], wanted["stage_1"])
+        (again,) = ask(banked, viewed, asking, epoch, index)
+        assert all(torch.equal(found[name], again[name]) for name in found)
+    assert {path.name for path in tmp_path.glob("*@*")} == {
+        "stage_0.8bit@0.safetensors",
+        "stage_1@0.safetensors",
+    }
+    assert banked.size_bytes == N * (LARGE + 4 * 8) + N * 6 * 16 * 2
+
+
+def test_one_byte_too_few_on_the_disk_is_too_few(source, viewed, tmp_path) -> None:
+    size = N * (LARGE + 4 * 8) * viewed.views.n_views
+    asking, index = all_stages(source), batch(1)
+    for disk_bytes, folder, forward in (
+        (size, tmp_path, N),
+        (size - 1, tmp_path, 16),
+        (size, None, 16),
+        (0, tmp_path, 16),
+    ):
+        banked = bank(source, viewed, **small_memory(viewed, folder, disk_bytes=disk_bytes))
+        before = source.forward_images
+        ask(banked, viewed, asking, 0, index)
+        assert source.forward_images - before == forward
+        assert banked.remembers(asking) == (forward == N)
+
+
+def test_what_others_will_ask_for_is_written_in_the_same_pass(source, viewed, tmp_path) -> None:
+    banked = bank(source, viewed, **small_memory(viewed, tmp_path, foreseen=all_stages(source)))
+    ask(banked, viewed, losses(["logits"], source), 0, batch(1))
+    ask(banked, viewed, all_stages(source), 0, batch(1))
+    assert source.forward_images == N
+
+
+def test_where_the_disk_has_no_room_the_teacher_is_asked_and_tried_again(
+    source, viewed, tmp_path, caplog, monkeypatch
+) -> None:
+    """Without a pass that nobody would keep; what was kept before stays."""
+    banked, asking = bank(source, viewed, **small_memory(viewed, tmp_path)), all_stages(source)
+    ask(banked, viewed, asking, 0, batch(0))
+    free = [2**31 + N * (LARGE + 4 * 8) - 1]
+    monkeypatch.setattr("naskd.store.columns.shutil.disk_usage", lambda path: SimpleNamespace(free=free[0]))
+    forward = source.forward_images
+    for epoch in (1, 1, 2):
+        index = batch(epoch)
+        (found,) = ask(banked, viewed, asking, epoch, index)
+        forward += 16
+        assert source.forward_images == forward + N * epoch, "the pass for what is small, and the batch"
+        (wanted,) = ask(OnlineSource(source.network, source.shapes, 0), viewed, asking, epoch, index)
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert caplog.text.count("the teacher is asked at every step for stage_0") == 1
+    assert not banked.remembers(asking)
+    forward = source.forward_images
+    free[0] += 1
+    ask(banked, viewed, asking, 3, batch(3))
+    ask(banked, viewed, asking, 0, batch(3))
+    assert source.forward_images == forward + N
+    assert {path.name for path in tmp_path.glob("stage_0*")} == {
+        "stage_0.8bit@0.safetensors",
+        "stage_0.8bit@3.safetensors",
+    }
+
+
+def test_a_disk_that_fails_in_mid_write_costs_no_training(source, viewed, tmp_path, caplog) -> None:
+    banked, asking = bank(source, viewed, **small_memory(viewed, tmp_path)), all_stages(source)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (N * LARGE // 2, before[1]))
+    try:
+        for _ in range(2):
+            (found,) = ask(banked, viewed, asking, 0, batch(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (wanted,) = ask(OnlineSource(source.network, source.shapes, 0), viewed, asking, 0, batch(0))
+    assert torch.equal(found["stage_0"], wanted["stage_0"])
+    assert source.forward_images == N + 32
+    assert caplog.text.count("the teacher is asked at every step for stage_0") == 1
+    assert not list(tmp_path.glob("*stage_0*"))
+
+
+def test_where_no_folder_can_be_made_large_maps_are_asked_for(source, viewed, tmp_path, caplog) -> None:
+    (tmp_path / "taken").write_text("a file")
+    banked = bank(source, viewed, **small_memory(viewed, tmp_path / "taken" / "bank"))
+    (found,) = ask(banked, viewed, all_stages(source), 0, batch(0))
+    (wanted,) = ask(source, viewed, all_stages(source), 0, batch(0))
+    assert torch.equal(found["stage_0"], wanted["stage_0"])
+    ask(banked, viewed, losses(["hint"], source), 0, batch(1))
+    assert "stage_0" not in {name for name, _ in banked._columns}
+
+
+def test_a_teacher_that_fails_in_mid_pass_leaves_nothing(source, viewed, tmp_path, monkeypatch) -> None:
+    banked, calls = bank(source, viewed, **small_memory(viewed, tmp_path)), []
+
+    def taps(images: Tensor) -> Any:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise ZeroDivisionError
+        return Teacher.taps(source.network, images)
+
+    monkeypatch.setattr(source.network, "taps", taps, raising=False)
+    with pytest.raises(ZeroDivisionError):
+        ask(banked, viewed, all_stages(source), 0, batch(0))
+    assert [path.name for path in tmp_path.iterdir()] == ["0.lock"]
 
 
 # --- precision, budgets and counts --------------------------------------------------------------------------------

@@ -16,8 +16,10 @@ import naskd
 from naskd import launch
 from naskd.runs import opening
 from naskd.runs import run as api
+from naskd.spec import datasets
 from naskd.spec.errors import DamagedError, InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
+from naskd.store.files import SEAL, write_sealed
 
 
 @pytest.fixture
@@ -179,6 +181,37 @@ def test_a_resume_with_a_changed_space_file_is_refused(study_of: Path, tiny_run_
 )
 def test_what_does_not_change_the_trials_may_change(setting, study_of: Path, tiny_run_copy: Path):
     naskd.search(study_of, out=tiny_run_copy, settings=[setting])
+
+
+def test_a_run_of_before_goes_on_with_all_views(study_of: Path, tmp_path: Path):
+    """Its ledger has no key of the bounds; a study file that does not name them means those of the run."""
+    as_before = ["data.views=all", "execution.bank_disk_bytes=0"]
+    out = tmp_path / "runs" / "old"
+    naskd.search(study_of, out=out, trials=1, settings=as_before)
+    identity = naskd.open_run(out).identity()
+    assert "views" not in identity["data"]
+    assert "bank_disk_bytes" not in identity["execution"]
+    record = json.loads((out / "study.json").read_text())
+    for table, key in (("data", "views"), ("execution", "bank_disk_bytes")):
+        del record[table][key]
+    write_sealed(out / "study.json", {k: v for k, v in record.items() if k != SEAL})
+    assert naskd.open_run(out).spec.data.views == "all"
+    run = naskd.search(study_of, out=out, trials=2)
+    assert len(run.trials()) == 2
+    assert (run.spec.data.views, run.spec.execution.bank_disk_bytes) == ("all", 0)
+    assert run.identity() == identity
+    with pytest.raises(InputError, match=r"data\.views: \(absent\) -> 8"):
+        naskd.search(study_of, out=out, trials=3, settings=["data.views=8"])
+
+
+def test_a_new_run_notes_the_bounds_that_it_began_with(study_of: Path, tiny_run_copy: Path, monkeypatch):
+    """So that it goes on with them under a version that has others."""
+    assert naskd.open_run(tiny_run_copy).spec.data.views == datasets.VIEWS
+    monkeypatch.setattr("naskd.spec.begun.VIEWS", 3)
+    monkeypatch.setattr(datasets, "VIEWS", 3)
+    run = naskd.search(study_of, out=tiny_run_copy, trials=3)
+    assert run.spec.data.views == 8
+    assert len(run.trials()) == 3
 
 
 def test_a_study_may_move_with_its_files(study_of: Path, tiny_run_copy: Path, tmp_path: Path):

@@ -75,6 +75,14 @@ def test_what_nobody_read_is_dropped() -> None:
     assert opened(execution={"workers": 4, "mps": False}).execution.options == ()
 
 
+def test_a_run_of_before_was_shown_all_views_and_had_no_maps_in_8_bits() -> None:
+    found = opened()
+    assert (found.data.views, found.data.most_views) == ("all", None)
+    assert (found.execution.bank_disk_bytes, found.execution.disk_bytes) == (0, 0)
+    assert "views" not in found.identity()["data"]
+    assert "bank_disk_bytes" not in found.identity()["execution"]
+
+
 def test_todays_shape_stays() -> None:
     today = opened({"startup_trials": 3}, {"executor": "ray", "workers": 2})
     assert compat.study(today.to_dict()) == today.to_dict()

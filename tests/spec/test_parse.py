@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from naskd.spec.begun import as_begun, is_settled
 from naskd.spec.code_identity import code_id, foreign_code
 from naskd.spec.identity import identity_difference
 from naskd.spec.parse import StudyFileError, parse_study
@@ -391,9 +392,11 @@ class TestIdentity:
         )
 
     def test_keys_that_came_later_are_not_missed_in_older_runs(self, folder: Path) -> None:
-        """What a study of version 0.1.0's first weeks wrote into its books; a new key at its default adds nothing."""
+        """What a study of version 0.1.0's first weeks wrote into its books; new keys that mean the same add nothing."""
         taught = GOOD + "[teacher]\ntorchvision = 'resnet18'\n"
-        identity = parse(folder, taught).identity()
+        before = ("data.views=all", "execution.bank_disk_bytes=0")
+        identity = parse(folder, taught, *before).identity()
+        assert "views" not in identity["data"]
         assert sorted(identity["execution"]) == ["channels_last", "device", "precision", "threads"]
         training = identity["teacher"]["training"]
         assert sorted(training) == [
@@ -406,7 +409,7 @@ class TestIdentity:
             "schedule",
             "weight_decay",
         ]
-        mixed = parse(folder, taught, "teacher.training.mixing=mixup").identity()
+        mixed = parse(folder, taught, *before, "teacher.training.mixing=mixup").identity()
         assert identity_difference(identity, mixed) == ['teacher.training.mixing: (absent) -> "mixup"']
 
     @pytest.mark.parametrize(
@@ -417,6 +420,9 @@ class TestIdentity:
             ("execution.threads=2", "execution.threads: 1 -> 2"),
             ("execution.bank_bytes=2e9", "execution.bank_bytes: (absent) -> 2000000000"),
             ("execution.bank_bytes=0", "execution.bank_bytes: (absent) -> 0"),
+            ("execution.bank_disk_bytes=2e9", "execution.bank_disk_bytes: 17179869184 -> 2000000000"),
+            ("data.views=4", "data.views: 8 -> 4"),
+            ("data.views=all", "data.views: 8 -> (absent)"),
             ("execution.cuda_graphs=false", "execution.cuda_graphs: (absent) -> false"),
             ("execution.device=cpu", 'execution.device: "auto" -> "cpu"'),
             ("limits.max_macs=1e6", "limits.max_macs: null -> 1000000"),
@@ -428,6 +434,28 @@ class TestIdentity:
         assert identity_difference(
             parse(folder, GOOD).identity(), parse(folder, GOOD, setting).identity()
         ) == [line]
+
+    def test_what_a_file_leaves_to_the_version_is_filled_in_as_the_run_began(self, folder: Path) -> None:
+        spec = parse(folder, GOOD)
+        assert (spec.data.views, spec.execution.bank_disk_bytes) == (None, None)
+        new = as_begun(spec, None)
+        assert (new.data.views, new.execution.bank_disk_bytes) == (8, 2**34)
+        assert new.identity() == spec.identity()
+        assert is_settled(new)
+        assert not is_settled(spec)
+        other = parse(folder, GOOD, "data.views=3", "execution.bank_disk_bytes=5").identity()
+        begun = as_begun(spec, other)
+        assert (begun.data.views, begun.execution.bank_disk_bytes) == (3, 5)
+        assert begun.identity() == other
+        old = as_begun(spec, {"data": {"kind": "digits"}, "execution": {"threads": 1}})
+        assert (old.data.views, old.data.most_views, old.execution.disk_bytes) == ("all", None, 0)
+        said = parse(folder, GOOD, "data.views=5", "execution.bank_disk_bytes=7")
+        assert as_begun(said, other) == said, "what is said stays"
+
+    @pytest.mark.parametrize("views", ["0", "-1", "2.5", "'some'", "true"])
+    def test_views_are_a_number_or_all(self, folder: Path, views: str) -> None:
+        with pytest.raises(StudyFileError, match=r'data\.views: .*a whole number of at least 1 or "all"'):
+            parse(folder, GOOD, f"data.views={views}")
 
     def test_a_moved_checkout_is_the_same_study(self, folder: Path) -> None:
         spec = parse(folder, GOOD)

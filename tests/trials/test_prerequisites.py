@@ -12,6 +12,7 @@ from torch import nn
 from naskd.networks.teachers import Bare, TeacherInputs
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.prerequisites import Prerequisites
+from naskd.spec.datasets import DataSpec
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.option import Option
@@ -188,3 +189,21 @@ def test_another_setting_or_another_source_is_another_teacher(stripes, tmp_path)
 
     other = dataclasses.replace(stripes, options=(("width", 8),))
     assert len({id_of(stripes), id_of(other), id_of(LARGE)}) == 3
+
+
+def test_an_assistant_that_is_shown_fewer_views_is_another(tmp_path) -> None:
+    """Where the bound takes nothing away, it is that of before there was one."""
+
+    def ids(views: Any, **training: Any) -> list[str]:
+        context = two_teachers(tmp_path, data=DataSpec("digits", max_train=120, views=views))
+        spec = AssistantSpec(STUDENT, dataclasses.replace(TRAINING, **training))
+        config = taught(KnowledgeTerm("logits"), teachers=("small",), assistants=(spec,))
+        return [recipe.artifact_id for recipe in context.prerequisites.of(config).made]
+
+    teacher, everything = ids("all")
+    assert ids(2) != [teacher, everything]
+    assert ids(2)[0] == teacher, "a teacher sees all"
+    assert ids(2)[1] != ids(1)[1] != everything
+    assert ids(3) == [teacher, everything], "of three epochs"
+    assert ids(2, augmentation="flip") == ids("all", augmentation="flip")
+    assert ids(1, augmentation="none") == ids("all", augmentation="none")

@@ -28,6 +28,7 @@ from torch import Tensor
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Lesson, Summary
 from naskd.nn.taps import Taps
+from naskd.spec.datasets import DataSpec
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
@@ -36,7 +37,7 @@ from naskd.store.checkpoints import CheckpointStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.outcome import checkpoint_key
-from naskd.trials.run import TrialRun, start_run
+from naskd.trials.run import TrialRun, start_run, teacher_run
 from naskd.trials.steps import run_job, trial_steps
 
 TAUGHT = design(*ALL_TERMS)
@@ -329,6 +330,40 @@ def test_the_cost_of_a_training_is_a_closed_form(context) -> None:
     hint.advance(1)
     # A regressor of 6 to 8 channels on 4x4.
     assert hint.train_macs == N * (3 * (student + 6 * 8 * 16) + teacher) + N_VAL * student
+
+
+def test_of_few_views_a_teacher_is_run_once_each_and_that_is_what_its_price_says(folder) -> None:
+    bounded = study(data=DataSpec("digits", max_train=120, views=2))
+    context = open_context(bounded, ArtifactStore(folder / "artifacts"))
+    teacher = context.sources.online(context.prerequisites.teacher()).macs
+    config = design(KnowledgeTerm("logits"))
+    run = start(context, config)
+    run.advance(EPOCHS)
+    assert run.forward_images == 2 * N
+    assert list(run.bank_bytes().values()) == [2 * N * 10 * 2], "it does not grow with the epochs"
+    price = context.designs.training_macs(config)
+    assert list(price.shared.values()) == [2 * N * teacher]
+    assert run.spent_macs == price.own + 2 * N * teacher
+    everything = open_context(study(), ArtifactStore(folder / "artifacts"))
+    assert list(everything.designs.training_macs(config).shared.values()) == [EPOCHS * N * teacher]
+
+
+def test_students_see_few_views_and_teachers_all(folder) -> None:
+    bounded = study(data=DataSpec("digits", max_train=120, views=2))
+    context = open_context(bounded, ArtifactStore(folder / "artifacts"))
+
+    def shown(run: TrialRun) -> list[Tensor]:
+        """Of the first image, epoch by epoch."""
+        (feeding,) = run.loop._feeding.values()
+        _, images = feeding._images()
+        return [images.batch(torch.tensor([0]), epoch)[0] for epoch in range(3)]
+
+    first, second, third = shown(start(context, PLAIN))
+    assert torch.equal(first, third)
+    assert not torch.equal(first, second)
+    of_teacher = shown(teacher_run(context, context.prerequisites.teacher()))
+    assert torch.equal(torch.cat(of_teacher[:2]), torch.cat([first, second]))
+    assert not torch.equal(of_teacher[2], first)
 
 
 def test_a_teacher_is_booked_where_it_was_really_run(folder) -> None:
