@@ -12,7 +12,7 @@ on, so that nothing in it is ever out of date.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -25,7 +25,8 @@ from naskd.knowledge.filling import Gathering
 from naskd.knowledge.source import OnlineSource
 from naskd.nn.taps import TappedNetwork, Taps, taps_like
 from naskd.spec.errors import USERS
-from naskd.store.columns import Column, ColumnFolder, DeviceCopies, Likeness, in_use
+from naskd.store.columns import Column, ColumnFolder, Likeness, in_use
+from naskd.store.device_copies import DeviceCopies
 from naskd.store.eight_bits import pays
 
 _LOG = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ class BankedSource:
         self._fits: dict[str, bool] = {}
         self._refused: dict[str, int] = {}
         """Epochs in which the disk had no room for a tensor: it is tried again in another."""
+        self._ahead = -1
         self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
 
     @property
@@ -153,6 +155,7 @@ class BankedSource:
         asked = iter(self.source.summaries(images, index, epoch, online) if online else ())
         wanted = {name for mine, banked in zip(names, is_banked, strict=True) if banked for name in mine}
         held = self.copies.of({(id(self), name, column): self._columns[name, column] for name in wanted})
+        self._look_ahead(epoch, wanted)
         found = {name: in_use(values, index) for (_, name, _), values in held.items()}
         return [
             {name: found[name] for name in mine} if banked else next(asked)
@@ -274,6 +277,21 @@ class BankedSource:
             mapped = self._files.read(name, column, self._like[name])
             if mapped is not None:
                 self._columns[name, column] = mapped
+
+    def _look_ahead(self, epoch: int, names: set[str]) -> None:
+        """Have the next epoch's columns on the device before they are asked for, as far as they are filled."""
+        column = (epoch + 1) % self.n_views
+        if not self.copies.looks_ahead or not names or self._ahead == column:
+            return
+        self._ahead = column
+
+        def load() -> dict[Hashable, Column]:
+            if self._files is not None:
+                self._map(column, names)
+            there = [name for name in names if (name, column) in self._columns]
+            return {(id(self), name, column): self._columns[name, column] for name in there}
+
+        self.copies.ahead(load)
 
     def _refuse(self, name: str, epoch: int, error: OSError) -> None:
         if name not in self._refused:

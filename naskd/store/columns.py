@@ -1,4 +1,4 @@
-"""Columns of knowledge at rest: their precision, their files, and their copies on a device."""
+"""Columns of knowledge at rest: their precision and their files."""
 
 import errno
 import hashlib
@@ -6,12 +6,10 @@ import logging
 import math
 import os
 import shutil
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import torch
@@ -245,48 +243,3 @@ def _content_hash(values: Column) -> str:
     if isinstance(values, EightBits):
         return values.content_hash()
     return hashlib.sha256(_as_stored(values).reshape(-1).view(torch.uint8).numpy().data).hexdigest()
-
-
-Key = TypeVar("Key", bound=Hashable)
-
-
-class DeviceCopies:
-    """Copies of columns on a device, shared by all banks of a process. On the CPU the columns themselves are used.
-
-    An epoch uses one column of each tensor, so that a training copies each once an epoch and never waits between.
-
-    Args:
-        device: Where the networks are.
-        budget_bytes: Of all copies; the least recently used go first. What one bank is asked for at once is kept even
-            beyond it, so that several banks with columns larger than it copy them again for every batch.
-    """
-
-    def __init__(self, device: torch.device, budget_bytes: int) -> None:
-        self.device = device
-        self.budget_bytes = budget_bytes
-        self._copies: OrderedDict[Hashable, Column] = OrderedDict()
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all copies."""
-        return sum(copy.nbytes for copy in self._copies.values())
-
-    def of(self, columns: Mapping[Key, Column]) -> dict[Key, Column]:
-        """The columns, by the same keys, on the device."""
-        if self.device.type == "cpu":
-            return dict(columns)
-        missing = {key: column for key, column in columns.items() if key not in self._copies}
-        if missing:
-            self._make_room(sum(column.nbytes for column in missing.values()), columns)
-        for key, column in missing.items():
-            self._copies[key] = column.to(self.device)
-        for key in columns:
-            self._copies.move_to_end(key)
-        return {key: self._copies[key] for key in columns}
-
-    def _make_room(self, n_bytes: int, needed: Mapping[Key, Column]) -> None:
-        spare = self.budget_bytes - n_bytes - self.size_bytes
-        for key in [key for key in self._copies if key not in needed]:
-            if spare >= 0:
-                return
-            spare += self._copies.pop(key).nbytes

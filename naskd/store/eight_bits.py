@@ -82,7 +82,11 @@ class EightBits:
 
     def to(self, device: torch.device | str) -> "EightBits":
         """The same on `device`."""
-        moved = EightBits(self.codes.to(device), self.ranges.to(device))
+        return self.with_parts(self.codes.to(device), self.ranges.to(device))
+
+    def with_parts(self, codes: Tensor, ranges: Tensor) -> "EightBits":
+        """The same of copies of its parts elsewhere."""
+        moved = EightBits(codes, ranges)
         moved.__dict__["_begin_at_zero"] = self._begin_at_zero  # asked of a GPU, it would be waited for
         return moved
 

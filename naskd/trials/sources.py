@@ -20,7 +20,8 @@ from naskd.nn.taps import tap_shapes
 from naskd.spec.design import KnowledgeTerm, TrainingSpec, content_id
 from naskd.spec.errors import USERS, InputError
 from naskd.store.cache import BANKS
-from naskd.store.columns import STORAGE, DeviceCopies
+from naskd.store.columns import STORAGE
+from naskd.store.device_copies import DeviceCopies
 from naskd.training.evaluation import predict
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe

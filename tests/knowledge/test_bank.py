@@ -23,7 +23,8 @@ from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
-from naskd.store.columns import DeviceCopies, at_rest, in_use
+from naskd.store.columns import at_rest, in_use
+from naskd.store.device_copies import DeviceCopies
 from naskd.store.files import leftovers, sweep
 from naskd.testing.taps import changed
 
@@ -597,6 +598,24 @@ def test_a_device_gets_each_column_once_an_epoch(source, viewed, monkeypatch) ->
         ask(banked, viewed, asking, epoch, batch(epoch))
         assert moved == [size] * copies
         assert banked.copies.size_bytes <= 2 * size
+
+
+def test_the_next_epochs_columns_are_brought_while_one_is_used(source, viewed, tmp_path) -> None:
+    """From files that another process has filled, and once an epoch; what is not filled is not asked for ahead."""
+    asking = all_stages(source)
+    for epoch in (0, 1, 2):
+        ask(bank(source, viewed, **small_memory(viewed, tmp_path)), viewed, asking, epoch, batch(0))
+    copies = DeviceCopies(torch.device("meta"), 2**20)
+    copies.looks_ahead = True
+    banked = bank(source, viewed, copies=copies, **small_memory(viewed, tmp_path))
+    images, forward = viewed.batch(batch(0), 0)[0], source.forward_images
+    brought = []
+    for epoch in (0, 0, 1, 2):
+        banked.summaries(images, batch(0).to("meta"), epoch, asking)
+        brought.append(sorted((name, column) for _, name, column in copies._coming.result()))
+        assert {key[2] for key in copies._copies} == set(range(epoch + 1))
+    assert brought == [[("stage_0", n), ("stage_1", n)] for n in (1, 1, 2)] + [[]]
+    assert source.forward_images == forward
 
 
 @pytest.mark.cuda

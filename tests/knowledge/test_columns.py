@@ -1,6 +1,7 @@
 """Columns at rest: how they are rounded, that no loss is harmed, which files are believed, what a device holds."""
 
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson
-from naskd.store.columns import ColumnFolder, DeviceCopies, Likeness, at_rest, bytes_at_rest, in_use
+from naskd.store.columns import Column, ColumnFolder, Likeness, at_rest, bytes_at_rest, in_use
+from naskd.store.device_copies import DeviceCopies
+from naskd.store.eight_bits import EightBits
 from naskd.testing.losses import answers, assert_finite, build, remember, summary_of
 from naskd.testing.taps import N_SAMPLES, STUDENTS, TEACHERS, changed, random_taps
 
@@ -254,6 +257,63 @@ def test_on_the_cpu_there_are_no_copies() -> None:
     copies, mapped = DeviceCopies(torch.device("cpu"), 10), columns("a")
     assert copies.of(mapped)["a"] is mapped["a"]
     assert copies.size_bytes == 0
+
+
+def looking_ahead(budget_bytes: int) -> DeviceCopies:
+    copies = DeviceCopies(torch.device("meta"), budget_bytes)
+    assert not copies.looks_ahead, "a device that is no GPU has nothing to gain"
+    copies.looks_ahead = True
+    return copies
+
+
+def test_what_comes_next_is_copied_meanwhile() -> None:
+    copies, names = looking_ahead(400), []
+    copies.of(columns("a"))
+    copies.ahead(lambda: names.append(threading.current_thread().name) or columns("a", "b"))
+    copies.ahead(lambda: names.append("a second time"))
+    brought = copies._coming.result()
+    assert set(brought) == {"b"}, "and not what is there"
+    assert copies.of(columns("b"))["b"] is brought["b"]
+    assert names[0].startswith("columns")
+    assert len(names) == 1
+    assert list(copies._copies) == ["a", "b"]
+
+
+@pytest.mark.parametrize("budget_bytes", [399, 400])
+def test_it_is_copied_ahead_if_it_fits_beside_what_is_used(budget_bytes: int) -> None:
+    copies = looking_ahead(budget_bytes)
+    copies.of(columns("a"))
+    copies.ahead(lambda: columns("b"))
+    assert bool(copies._coming.result()) == (budget_bytes == 400)
+    assert copies.of(columns("b"))["b"].shape == (100,)
+    assert copies.size_bytes <= budget_bytes
+
+
+def test_what_came_in_vain_or_failed_changes_nothing() -> None:
+    copies = looking_ahead(600)
+    copies.of(columns("a"))
+    copies.ahead(lambda: columns("b"))
+    assert copies.of(columns("c"))["c"].shape == (100,)
+    copies.ahead(lambda: 1 / 0)
+    assert copies.of(columns("d"))["d"].shape == (100,)
+    assert list(copies._copies) == ["a", "c", "d"]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("shape", [(70_000, 3), (5000, 3, 40, 50)])
+def test_a_gpu_has_what_was_copied_ahead(shape: tuple[int, ...]) -> None:
+    """In several pieces, and of maps in their layout and in 8 bits."""
+    values = torch.randn(shape)
+    there: dict[str, Column] = {"half": at_rest(values)}
+    if len(shape) == 4:
+        there["eight"] = EightBits.of(values)
+    copies = DeviceCopies(torch.device("cuda"), 2**32)
+    copies.ahead(lambda: there)
+    assert set(copies._coming.result()) == set(there)
+    index = torch.randperm(shape[0])[:100]
+    for name, found in copies.of(there).items():
+        assert torch.equal(in_use(found, index.cuda()).cpu(), in_use(there[name], index))
 
 
 @pytest.mark.cuda

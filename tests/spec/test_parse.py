@@ -454,7 +454,7 @@ class TestIdentity:
 
     @pytest.mark.parametrize("views", ["0", "-1", "2.5", "'some'", "true"])
     def test_views_are_a_number_or_all(self, folder: Path, views: str) -> None:
-        with pytest.raises(StudyFileError, match=r'data\.views: .*a whole number of at least 1 or "all"'):
+        with pytest.raises(StudyFileError, match=r'data\.views: .*a whole number at least 1 or "all"'):
             parse(folder, GOOD, f"data.views={views}")
 
     def test_a_moved_checkout_is_the_same_study(self, folder: Path) -> None:
