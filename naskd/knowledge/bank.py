@@ -217,8 +217,12 @@ class BankedSource:
                 if self._missing(column, epoch, losses):
                     filled = self._pass_over(column, epoch, losses)
                     self._columns.update(filled)
-                    self._map(column, [name for name, like in self._like.items() if like.eight_bits])
+                    packed = [name for name, like in self._like.items() if like.eight_bits]
+                    self._map(column, packed)
                     self._write(filled)
+                    for name in self._missing(column, epoch, losses):
+                        if name in packed:  # never once a batch
+                            self._refuse(name, epoch, OSError("it was written, and cannot be read back"))
         except OSError as error:
             self._keep_in_memory(error)
             for name, like in self._like.items():

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from naskd.store.eight_bit_files import CODES, RANGES, EightBitWriter, eight_bit_file
+from naskd.store.eight_bit_files import EightBitWriter, eight_bit_file, read_eight_bits
 from naskd.store.eight_bits import EightBits, bytes_in_eight_bits
 from naskd.store.files import write_whole
 
@@ -33,7 +33,7 @@ Column = Tensor | EightBits
 RESERVE_BYTES = 2**31
 """Of a disk, left to others: no column in 8 bits is begun that would leave less."""
 
-_TENSOR = CODES
+_TENSOR = "column"
 _LARGEST = torch.finfo(torch.float16).max
 _SMALLEST = torch.finfo(torch.float16).smallest_normal
 
@@ -173,13 +173,7 @@ class ColumnFolder:
         """A mapped column; None where there is none that is whole."""
         path = self._file(name, column, like.suffix)
         try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                said = file.metadata() or {}
-                found: Column
-                if like.eight_bits:
-                    found = EightBits(file.get_tensor(_TENSOR), file.get_tensor(RANGES))
-                else:
-                    found = _as_maps(file.get_tensor(_TENSOR))
+            said, found = read_eight_bits(path) if like.eight_bits else _read(path)
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
@@ -231,6 +225,11 @@ class ColumnFolder:
 
     def _mark(self, name: str, column: int) -> str:
         return f"{self.path.name}/{name}@{column}"
+
+
+def _read(path: Path) -> tuple[dict[str, str], Column]:
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return file.metadata() or {}, _as_maps(file.get_tensor(_TENSOR))
 
 
 def _looks(column: Column) -> str:

@@ -3,12 +3,16 @@
 import hashlib
 import json
 import math
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from naskd.store.eight_bits import EightBits
 from naskd.store.files import replacing
@@ -17,6 +21,8 @@ CODES, RANGES = "column", "ranges"
 """Names of the tensors of a file."""
 
 _UNKNOWN = "0" * 64
+_LONGEST_HEADER = 2**20
+_TYPES = {"F32": np.float32, "U8": np.uint8}
 
 
 class EightBitWriter:
@@ -114,3 +120,39 @@ def eight_bit_file(path: Path, mark: str, shape: tuple[int, ...]) -> Iterator[Ei
             writer.finish()
     except _UnfinishedError:
         return
+
+
+def read_eight_bits(path: Path) -> tuple[dict[str, str], EightBits]:
+    """What a file says of itself, and its column: mapped, and not read.
+
+    The mapping cannot be written to, so that the system does not count it as memory of the process, of which a training
+    gets no more than the machine has; safetensors' own reader maps in another way.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It cannot be read.
+        ValueError: It is damaged.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        text = file.read(size) if size <= _LONGEST_HEADER else b""
+        length = os.fstat(file.fileno()).st_size
+    try:
+        header = json.loads(text)
+        if length != 8 + size + max(header[name]["data_offsets"][1] for name in (CODES, RANGES)):
+            raise ValueError("it is cut off, or too long")
+        data = np.memmap(path, np.uint8, "r", offset=8 + size)
+        found = EightBits(*(_tensor(data, header[name]) for name in (CODES, RANGES)))
+        return dict(header["__metadata__"]), found
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _tensor(data: Any, entry: dict[str, Any]) -> Tensor:
+    start, end = entry["data_offsets"]
+    array = data[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", category=UserWarning
+        )  # torch has no tensors that cannot be written to
+        return torch.from_numpy(array)

@@ -492,6 +492,19 @@ def test_a_disk_that_fails_in_mid_write_costs_no_training(source, viewed, tmp_pa
     assert not list(tmp_path.glob("*stage_0*"))
 
 
+def test_a_column_that_cannot_be_read_back_is_not_written_at_every_step(
+    source, viewed, tmp_path, monkeypatch
+) -> None:
+    def unreadable(path: Path) -> None:
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr("naskd.store.columns.read_eight_bits", unreadable)
+    banked = bank(source, viewed, **small_memory(viewed, tmp_path))
+    for n in range(3):
+        ask(banked, viewed, all_stages(source), 0, batch(n))
+    assert source.forward_images == N + 3 * 16
+
+
 def test_where_no_folder_can_be_made_large_maps_are_asked_for(source, viewed, tmp_path, caplog) -> None:
     (tmp_path / "taken").write_text("a file")
     banked = bank(source, viewed, **small_memory(viewed, tmp_path / "taken" / "bank"))

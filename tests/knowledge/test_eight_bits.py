@@ -1,6 +1,7 @@
 """Maps in 8 bits: how far they are off, that no loss is harmed, and which files are believed."""
 
 import math
+import resource
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,50 @@ def test_what_is_not_whole_leaves_nothing(tmp_path: Path) -> None:
     error = ZeroDivisionError()
     assert not writing.__exit__(ZeroDivisionError, error, None)
     assert [path.name for path in tmp_path.iterdir()] == ["3.lock"]
+
+
+def test_a_mapped_file_is_no_memory_of_the_process(tmp_path: Path) -> None:
+    """A training gets no more memory than the machine has; a column may be larger."""
+    like = Likeness((200, 16, 64, 64), torch.float32, eight_bits=True)
+    files = ColumnFolder(tmp_path)
+    with files.locked(0), files.writing("stage_0", 0, like) as writer:
+        for _ in range(20):
+            writer.add(EightBits.of(torch.zeros(10, *like.shape[1:])))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmData:"))
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * int(line.split()[1]) + like.nbytes // 2, before[1]))
+    try:
+        assert files.read("stage_0", 0, like) is not None
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:8],
+        lambda data: data[:30],
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: bytes(len(data)),
+        lambda data: bytes((i * 37 + 11) % 256 for i in range(len(data))),
+        lambda data: data.replace(b"ranges", b"rangez"),
+        lambda data: data.replace(b"__metadata__", b"__metadatx__"),
+        lambda data: data.replace(b'"F32"', b'"F31"'),
+        lambda data: data.replace(b"[30, 2, 5]", b"[30, 2, 6]"),
+    ],
+)
+def test_what_is_no_such_file_is_missing(damage, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = written(tmp_path, maps())
+    path = tmp_path / "stage_1.8bit@3.safetensors"
+    whole = path.read_bytes()
+    assert damage(whole) != whole
+    path.write_bytes(damage(whole))
+    assert files.read("stage_1", 3, LIKE) is None
+    assert caplog.text.count("is not used") == 1
+    written(tmp_path, maps())
+    assert files.read("stage_1", 3, LIKE) is not None
 
 
 @pytest.mark.parametrize("at", [-1, 300, 900])
