@@ -111,6 +111,11 @@ def arguments() -> argparse.Namespace:
         "--equal-margin", type=float, default=0.01, help="of accuracy; stated before measuring"
     )
     given.add_argument("--features-images", nargs="+", type=int, help="features; 5000 50000 without --quick")
+    given.add_argument(
+        "--features-stand-in",
+        action="store_true",
+        help="features: fill the bank with maps that nobody computed, where there is no time for a teacher",
+    )
     given.add_argument("--views-most", nargs="+", type=int, default=[4, 8, 16], help="views: numbers to try")
     given.add_argument("--views-kinds", nargs="+", choices=views.KINDS, default=list(views.KINDS))
     given.add_argument("--pairs", nargs="+", choices=throughput.PAIRS, default=list(throughput.PAIRS))

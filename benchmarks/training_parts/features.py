@@ -1,9 +1,13 @@
 """A step that is taught by all stages of a teacher's maps from a warm bank, at real numbers of images."""
 
 import argparse
-import dataclasses
 import time
+from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from harness.images import load_images
 from harness.results import Row, say
@@ -11,6 +15,8 @@ from harness.setting import Setting, open_setting, resnet, study
 from harness.spread import header, middle, ratios, values, verdict
 from harness.timing import in_turns, timed
 from naskd.data.images import SearchData
+from naskd.knowledge.source import OnlineSource
+from naskd.nn.taps import Tap, Taps, taps_like
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import KnowledgeTerm, TrainingSpec
 
@@ -32,12 +38,12 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 def _at(args: argparse.Namespace, data: SearchData, folder: Path) -> list[Row]:
     training = TrainingSpec(epochs=EPOCHS, batch_size=args.features_batch, augmentation="flip_translate")
-    teaching = dataclasses.replace(training, epochs=1)
+    teaching = replace(training, epochs=1)
     spec = study(args, resnet(args.features_teacher_depth, args.width), EPOCHS, teaching)
-    spec = dataclasses.replace(spec, data=DataSpec("digits", views=args.features_views))
+    spec = replace(spec, data=DataSpec("digits", views=args.features_views))
     # What the teacher has learned does not matter here, so that some of the images are enough to make it.
-    train = dataclasses.replace(data.train, images=data.train.images[:256], labels=data.train.labels[:256])
-    open_setting(spec, dataclasses.replace(data, train=train), folder, None)
+    train = replace(data.train, images=data.train.images[:256], labels=data.train.labels[:256])
+    open_setting(spec, replace(data, train=train), folder, None)
     setting = Setting(spec, folder, folder / "cache", data)
     student = resnet(1, args.features_width)
     fill = timed(setting.compute, lambda: _fill(args, setting))
@@ -56,6 +62,7 @@ def _at(args: argparse.Namespace, data: SearchData, folder: Path) -> list[Row]:
         "fill_seconds": fill,
         "columns": args.features_views,
         "bank_bytes": sum(file.stat().st_size for file in files),
+        "stand_in": args.features_stand_in,
         "in_8_bits": sum(".8bit@" in file.name for file in files),
     }
     rows: list[Row] = []
@@ -80,8 +87,41 @@ def _at(args: argparse.Namespace, data: SearchData, folder: Path) -> list[Row]:
     return rows
 
 
+class _StandIn:
+    """Shows maps of the right shapes without computing any: to read them takes as long as to read a teacher's.
+
+    Args:
+        like: Who shows which shapes.
+    """
+
+    def __init__(self, like: OnlineSource) -> None:
+        self._shapes = like.shapes
+
+    def taps(self, images: Tensor) -> Taps:
+        found = taps_like(self._shapes, len(images), str(images.device))
+
+        def tap(of: Tap) -> Tap:
+            _, channels, *grid = of.tensor.shape
+            grey = functional.adaptive_avg_pool2d(images[:, :1], grid)
+            loud = torch.linspace(-1, 1, channels, device=images.device)[:, None, None]
+            return replace(of, tensor=(grey * loud).relu().contiguous(memory_format=torch.channels_last))
+
+        return replace(found, stages=tuple(map(tap, found.stages)))
+
+
 def _fill(args: argparse.Namespace, setting: Setting) -> None:
     """All columns, as the first training that is taught fills them."""
+    source = setting.context.sources.online(setting.context.prerequisites.teacher())
+    network = source.network
+    if args.features_stand_in:
+        source.network = _StandIn(source)  # type: ignore[assignment]
+    try:
+        _first_steps(args, setting)
+    finally:
+        source.network = network
+
+
+def _first_steps(args: argparse.Namespace, setting: Setting) -> None:
     training = TrainingSpec(epochs=EPOCHS, batch_size=args.features_batch, augmentation="flip_translate")
     run = setting.run(resnet(1, args.features_width), HINT, training)
     for _ in range(args.features_views):
@@ -120,6 +160,7 @@ def table(rows: list[Row]) -> list[str]:
         lines.append(
             f"{images:,} images, {row['columns']} views each of a plan of {EPOCHS} epochs: the bank has "
             f"{row['bank_bytes'] / 2**20:,.0f} MiB, {row['in_8_bits']} of its files in 8 bits, and was filled in "
-            f"{row['fill_seconds']:.0f} s. Student {row['student_macs']:,} MACs, teacher {row['teacher_macs']:,}."
+            f"{row['fill_seconds']:.0f} s{' by a stand-in' * row['stand_in']}. "
+            f"Student {row['student_macs']:,} MACs, teacher {row['teacher_macs']:,}."
         )
     return lines

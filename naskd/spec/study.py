@@ -244,6 +244,7 @@ class ExecutionSpec(Configured):
             over all its views. Of a disk, 2 GiB are left to others: where it has no room, the teacher is asked. Part of
             the study, too. Default 16 GiB, and in a run of an earlier version 0: the teacher is asked for such maps.
         bank_device_bytes: Of that, at most so much is held on a GPU; the rest waits in the host's memory and in files.
+            Default a tenth of its free memory, and at least 1 GiB.
         checkpoint_every: Epochs between checkpoints of a running trial; 0 writes none.
         checkpoints: Folder or URL (``s3://bucket/prefix``) of the checkpoints; default in the run directory.
         retries: How often a trial is run again when its worker, or the whole search, dies. Not of a native fault of its
@@ -269,7 +270,7 @@ class ExecutionSpec(Configured):
     cuda_graphs: bool = True
     bank_bytes: Bytes = 2**30
     bank_disk_bytes: Bytes | None = None
-    bank_device_bytes: Bytes = 2**30
+    bank_device_bytes: Bytes | None = None
     checkpoint_every: Annotated[int, Field(ge=0)] = 0
     checkpoints: Checkpoints | None = None
     retries: Annotated[int, Field(ge=0)] = 3

@@ -20,6 +20,8 @@ from naskd.training.compute import Compute
 DATA_SHARE = 0.1
 """Of a device's free memory that images may take; beside them is a padded copy for each of up to four augmentations."""
 
+_LEAST_OF_A_BANK = 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class Resources:
@@ -57,6 +59,12 @@ class Resources:
     def input_shape(self) -> tuple[int, int]:
         """Channels and resolution of the images."""
         return self.data.in_channels, self.data.resolution
+
+    @property
+    def bank_device_bytes(self) -> int:
+        """Of what networks said, at most so much is held on the device."""
+        given = self.spec.execution.bank_device_bytes
+        return max(_LEAST_OF_A_BANK, _room(self.compute)) if given is None else given
 
 
 def open_resources(
@@ -123,8 +131,13 @@ def _streams(data: SearchData, spec: StudySpec, compute: Compute) -> bool:
     """Whether images stay in the host's memory, because the device has no room for them."""
     if compute.device.type == "cpu":
         return False
-    room = spec.execution.device_data_bytes
-    if room is None:
-        free, _ = torch.cuda.mem_get_info(compute.device)
-        room = int(free * DATA_SHARE)
-    return data.n_bytes > room
+    given = spec.execution.device_data_bytes
+    return data.n_bytes > (_room(compute) if given is None else given)
+
+
+def _room(compute: Compute) -> int:
+    """What images, or a bank, may take of a device that others use too; 0 on a CPU, where nothing is copied."""
+    if compute.device.type == "cpu":
+        return 0
+    free, _ = torch.cuda.mem_get_info(compute.device)
+    return int(free * DATA_SHARE)

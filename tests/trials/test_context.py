@@ -436,8 +436,21 @@ def test_banks_on_disk_are_apart_where_their_bits_may_differ(tmp_path) -> None:
     others = [folder("translate"), folder("resized_crop"), folder(name="c", data=split)]
     others += [folder(execution=bfloat16), folder(execution=ExecutionSpec(device="cpu", threads=2))]
     assert len({one, *others}) == 6
-    budgets = ExecutionSpec(device="cpu", bank_bytes=10**6, bank_device_bytes=5)
+    budgets = ExecutionSpec(device="cpu", bank_bytes=10**6, bank_device_bytes=5, bank_disk_bytes=7)
     assert folder(name="d", execution=budgets) == one, "budgets say what is kept, not what it is"
+
+
+@pytest.mark.parametrize(("free", "most"), [(2**40, 2**40 // 10), (2**30, 2**30)])
+def test_a_device_holds_a_tenth_of_its_free_memory_of_a_bank(
+    tmp_path, monkeypatch, free: int, most: int
+) -> None:
+    context = small_context(tmp_path)
+    assert context.resources.bank_device_bytes == 2**30, "on a CPU nothing is copied"
+    said = study(execution=ExecutionSpec(device="cpu", bank_device_bytes=5))
+    assert replace(context.resources, spec=said).bank_device_bytes == 5
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    elsewhere = replace(context.resources.compute, device=torch.device("cuda"))
+    assert replace(context.resources, compute=elsewhere).bank_device_bytes == most
 
 
 def test_a_teacher_that_sees_images_otherwise_has_a_bank_of_its_own(tmp_path, monkeypatch) -> None:
