@@ -117,6 +117,9 @@ def arguments() -> argparse.Namespace:
         help="features: fill the bank with maps that nobody computed, where there is no time for a teacher",
     )
     given.add_argument("--views-most", nargs="+", type=int, default=[4, 8, 16], help="views: numbers to try")
+    given.add_argument(
+        "--views-home", type=Path, help="views: keeps the teacher, and what it says, for further calls"
+    )
     given.add_argument("--views-kinds", nargs="+", choices=views.KINDS, default=list(views.KINDS))
     given.add_argument("--pairs", nargs="+", choices=throughput.PAIRS, default=list(throughput.PAIRS))
     given.add_argument(

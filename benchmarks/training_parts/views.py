@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[KnowledgeTerm, ...]] = {
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     if args.images is None and not args.quick:
         raise ValueError("part views needs --images: made-up images teach nothing")
+    folder = args.views_home or folder
     everything = load_images(args, args.views_teacher_images, args.views_val)
     teaching = TrainingSpec(
         epochs=args.views_teacher_epochs, batch_size=128, augmentation="flip_translate", weight_decay=0.05
@@ -93,7 +94,7 @@ def _run(
 ) -> TrialRun:
     training = TrainingSpec(epochs=args.views_epochs, batch_size=64, augmentation="flip_translate")
     student = _network(args, 1, args.views_width)
-    images = setting.context.images.views(training.augmentation)
+    images = setting.context.images.all_views(training.augmentation)
     images = images.bounded(most) if most != ALL else images
     source = BankedSource(
         online,

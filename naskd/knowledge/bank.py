@@ -185,24 +185,22 @@ class BankedSource:
         self._known[loss] = list(summary)
         return self._known[loss]
 
-    def _missing(self, column: int, epoch: int, losses: Iterable[KnowledgeLoss]) -> dict[str, None]:
-        """Tensors that `losses` keep, that fit, and that are not there; of losses that do not fit as a whole, none."""
-        return {
-            name: None
-            for loss in losses
-            if all(self._fits[name] for name in self._names(loss))
-            for name in self._names(loss)
-            if (name, column) not in self._columns and self._refused.get(name) != epoch
-        }
+    def _missing(self, column: int, epoch: int, losses: Iterable[KnowledgeLoss]) -> list[str]:
+        """Tensors that `losses` keep and that are not there; none of a loss that does not fit as a whole."""
+        names = [self._names(loss) for loss in losses]
+        whole = [name for mine in names if all(self._fits[name] for name in mine) for name in mine]
+        return self._absent(column, epoch, whole)
 
-    def _foreseen(self, column: int, epoch: int) -> dict[str, None]:
+    def _foreseen(self, column: int, epoch: int) -> list[str]:
         """The same of what others are likely to ask for, one by one."""
-        return {
-            name: None
-            for loss in self._others
-            for name in self._names(loss)
+        return self._absent(column, epoch, [name for loss in self._others for name in self._names(loss)])
+
+    def _absent(self, column: int, epoch: int, names: Iterable[str]) -> list[str]:
+        return [
+            name
+            for name in dict.fromkeys(names)
             if self._fits[name] and (name, column) not in self._columns and self._refused.get(name) != epoch
-        }
+        ]
 
     def _fill(self, column: int, epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
         """Have all tensors of a column that `losses` keep, and with them those that are foreseen."""
@@ -213,7 +211,7 @@ class BankedSource:
             return
         try:
             with self._files.locked(column):
-                self._map(column, {**self._missing(column, epoch, losses), **self._foreseen(column, epoch)})
+                self._map(column, self._missing(column, epoch, losses) + self._foreseen(column, epoch))
                 if self._missing(column, epoch, losses):
                     filled = self._pass_over(column, epoch, losses)
                     self._columns.update(filled)
@@ -224,7 +222,7 @@ class BankedSource:
                         if name in packed:  # never once a batch
                             self._refuse(name, epoch, OSError("it was written, and cannot be read back"))
         except OSError as error:
-            self._keep_in_memory(error)
+            _LOG.warning("what the teacher said is kept in memory alone: %s", error)
             for name, like in self._like.items():
                 if like.eight_bits and (name, column) not in self._columns:
                     self._refuse(name, epoch, error)
@@ -243,8 +241,7 @@ class BankedSource:
         needed = gathering.begin(self._missing(column, epoch, losses))
         try:
             if needed:
-                more = self._foreseen(column, epoch)
-                kept = needed | gathering.begin(name for name in more if name not in needed)
+                kept = needed | gathering.begin(n for n in self._foreseen(column, epoch) if n not in needed)
                 asking = [loss for loss in (*losses, *self._others) if not kept.isdisjoint(self._names(loss))]
                 self._run(gathering, kept, epoch, asking)
             found = gathering.end()
@@ -306,6 +303,3 @@ class BankedSource:
                 error,
             )
         self._refused[name] = epoch
-
-    def _keep_in_memory(self, error: OSError) -> None:
-        _LOG.warning("what the teacher said is kept in memory alone: %s", error)
