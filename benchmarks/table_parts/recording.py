@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.setting import Setting, study
+from naskd.spec.datasets import DataSpec
 from naskd.spec.seeds import derive_seed, trial_seed
 from naskd.training.evaluation import accuracy, predict
 from naskd.trials.run import TrialRun
@@ -32,7 +33,9 @@ class Recorder:
     def __init__(self, args: argparse.Namespace, parts: Parts, folder: Path) -> None:
         self.args, self.parts, self.folder = args, parts, folder
         teaching = dataclasses.replace(TEACHER_TRAINING, epochs=args.teacher_epochs)
-        self.spec = study(args, space.TEACHER, space.EPOCHS, teaching)
+        # All views, as the published tables were recorded: one that goes on must stay of one kind.
+        images = DataSpec("digits", views="all")
+        self.spec = dataclasses.replace(study(args, space.TEACHER, space.EPOCHS, teaching), data=images)
         self.setting = Setting(
             self.spec, folder / "students", folder / "bank", parts.student, foreseen=("logits", "hint")
         )
