@@ -94,7 +94,7 @@ def test_small_maps_and_other_tensors_do_not_pay() -> None:
 VALUE, GRADIENT = 1e-3, 0.05
 """Tolerances of a loss and of its gradient at the student, relative: of values, and of the length of the difference.
 
-The most seen were 2e-4 and 0.04 (`ab`, which reads signs alone), 0.02 of `factor` and `ofd`, 0.002 of the others."""
+The most seen were 2e-4 and 0.04 (`ab`, which reads signs alone), 0.02 of `factor` and `ofd`, 0.003 of the others."""
 
 
 def gradients(kind: str, scale: float, *, rounded: bool) -> tuple[float, Tensor, bool]:
