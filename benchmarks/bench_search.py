@@ -8,6 +8,7 @@ Parts:
 - ``stopping``: the same designs with a stopping rule and without;
 - ``ask``: time of a proposal with 1,000 finished and 8 pending trials;
 - ``bias``: how much too good the accuracies of a front are, with one training of each of its designs and with more;
+- ``warm``: a search that is warm-started from an earlier run of other accuracies, and from a useless one;
 - ``claims``: joint search against undistilled search, and against architectures first, then distillation.
 
 A sampler and a rule of your own take part: ``--module own.py --arm mine=my_sampler,my_rule``. So do other frameworks,
@@ -22,11 +23,11 @@ from harness.arguments import parser
 
 
 def main() -> int:
-    from search_parts import asking, bias, claims, reach, stopping
+    from search_parts import asking, bias, claims, reach, stopping, warm
     from search_parts.arms import ARMS, named_arm
     from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
 
-    known = {"reach": reach, "stopping": stopping, "ask": asking, "bias": bias, "claims": claims}
+    known = {"reach": reach, "stopping": stopping, "ask": asking, "bias": bias, "warm": warm, "claims": claims}
     given = parser(__doc__)
     given.add_argument("--table", type=Path, required=True, help="folder of a recorded table")
     given.add_argument("--repetitions", type=int, default=100)

@@ -19,14 +19,18 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
+from naskd.study.earlier import EarlierRun, WarmStart, warm_start
 from naskd.study.ledger import mean_values
 from naskd.study.observer import StudyObserver
+from naskd.study.space_sample import sample_space
 from naskd.study.stopping import build_stopping
 from naskd.study.study import Study
 from naskd.tables import Trainings, TrainingTable
 from naskd.trials.jobs import Job, TrialResult
 from table_parts import space
 
+SAMPLE = 256
+"""Random designs that an earlier run's are compared with."""
 AXES = [OBJECTIVES[name] for name in ("val_accuracy", "macs")]
 
 
@@ -128,6 +132,7 @@ class Searched:
         values: Accuracy of each, as the search saw it, and its MACs.
         stopped: Whether it was stopped.
         seconds: Real ones, of the whole.
+        trials: Of the study, those that were trained.
     """
 
     spent: np.ndarray[Any, Any]
@@ -137,6 +142,7 @@ class Searched:
     values: list[tuple[float, float]]
     stopped: list[bool]
     seconds: float
+    trials: Sequence[Any] = ()
 
 
 class Followed(StudyObserver):
@@ -176,31 +182,53 @@ def study_spec(
 
 
 def search(
-    world: World, sampler: str, stopping: str, seed: int, budget: BudgetSpec, workers: int = 1, **options: Any
+    world: World,
+    sampler: str,
+    stopping: str,
+    seed: int,
+    budget: BudgetSpec,
+    workers: int = 1,
+    earlier: Sequence[EarlierRun] = (),
+    **options: Any,
 ) -> Searched:
-    """Run a study on a table to its end."""
+    """Run a study on a table to its end; warm-started where there are earlier runs."""
     began = time.perf_counter()
     spec = study_spec(world, sampler, stopping, seed, budget, **options)
     clock, followed = FakeClock(), Followed()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        facts = ReplayFacts(world.cost, world.table, n_val=world.n_val, **world.shape)
         source = Study(
             spec,
             world.space,
             optuna.storages.InMemoryStorage(),
-            ReplayFacts(world.cost, world.table, n_val=world.n_val, **world.shape),
+            facts,
             identity={},
             reference_point=dict(world.reference_point),
             observers=(followed,),
             stopping=build_stopping(spec.stopping),
             clock=clock,
+            warm=_warm(earlier, spec, world, facts),
         )
         ReplayExecutor(world.table, clock, workers).run(source)
-    return searched(followed.told_of, world, time.perf_counter() - began)
+    trained = [trial for trial in source.optuna_study.get_trials() if "result" in trial.user_attrs]
+    return searched(followed.told_of, world, time.perf_counter() - began, trained)
 
 
-def searched(told: list[tuple[str, TrialResult]], world: World, seconds: float = math.nan) -> Searched:
+def _warm(runs: Sequence[EarlierRun], spec: StudySpec, world: World, facts: ReplayFacts) -> WarmStart | None:
+    if not runs:
+        return None
+    sample = sample_space(world.space, spec, facts.measured, SAMPLE)
+    return warm_start(runs, spec, world.space, facts, sample)
+
+
+def searched(
+    told: list[tuple[str, TrialResult]],
+    world: World,
+    seconds: float = math.nan,
+    trials: Sequence[Any] = (),
+) -> Searched:
     """From results in their order."""
     spent, volume, test = [], [], []
     complete: dict[str, list[tuple[float, float]]] = {}
@@ -225,6 +253,7 @@ def searched(told: list[tuple[str, TrialResult]], world: World, seconds: float =
         [(result.metrics["val_accuracy"], result.metrics["macs"]) for _, result in told],
         [result.status == "stopped" for _, result in told],
         seconds,
+        trials,
     )
 
 

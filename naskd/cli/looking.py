@@ -134,18 +134,29 @@ def _show_trial(run: "Run", number: int, as_json: bool) -> None:
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories, two or more.")],
     as_json: AsJson = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.", show_default=False)
+    ] = None,
 ) -> None:
     """Show several runs side by side.
 
     Hypervolumes have one reference point, and the level is the lowest of them: how much training did each need for it?
+    Runs of one study with other seeds are an arm: what do all of them attain, half of them, any of them?
     """
     from naskd.report.compare_table import compare_table
     from naskd.runs.comparing import compare as compared
+    from naskd.runs.comparing import write_html
 
+    if html is not None:
+        writable(html)
     found = compared(runs)
+    if html is not None:
+        with writing_to(html):
+            write_html(found, html)
+        say(f"wrote {html}")
     if as_json:
         print_json(found)
-    else:
+    elif html is None:
         print_result(compare_table(found))
 
 

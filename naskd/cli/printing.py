@@ -92,25 +92,32 @@ def standard(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+_BEGINNING = ("naskd.data.survey", "naskd.study.earlier", "naskd.runs.earlier")
+"""Loggers that say what a search begins with."""
+
+
 @contextmanager
 def data_said(show: Callable[[str], None] = say) -> Iterator[None]:
-    """Show what :func:`naskd.data.survey.say_survey` logs: images by class and split, and warnings."""
+    """Show what a search begins with, as it is logged: images by class and split, what is taken of earlier runs."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             show(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
 
-    handler, logger = Handler(logging.INFO), logging.getLogger("naskd.data.survey")
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler = Handler(logging.INFO)
+    loggers = [logging.getLogger(name) for name in _BEGINNING]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
 
 
 @contextmanager

@@ -46,6 +46,7 @@ _KEPT = (
     "hypervolume",
     "train_macs",
     "bank",
+    "warm_start",
     "progress",
     "importance",
     "importance_trials",
@@ -83,15 +84,26 @@ def write_html(record: Record, path: str | Path) -> None:
 
 def page(record: Record) -> str:
     """The report as text."""
+    return assembled(str(record.get("study", "study")), page_data(record), SCRIPTS)
+
+
+def assembled(title: str, data: Mapping[str, Any], scripts: Sequence[str]) -> str:
+    """A page that draws its data with a script.
+
+    Args:
+        title: Of the page.
+        data: In JSON types.
+        scripts: Files of the script, in their order.
+    """
     here = files("naskd.report")
     style = (here / "page.css").read_text(encoding="utf-8")
-    source = script()
+    source = script(scripts)
     policy = f"default-src 'none'; script-src {_source_hash(source)}; style-src {_source_hash(style)}"
     parts = {
-        "title": html.escape(str(record.get("study", "study"))),
+        "title": html.escape(title),
         "policy": html.escape(policy),
         "style": style,
-        "data": _script_safe(page_data(record)),
+        "data": _script_safe(data),
         "script": source,
     }
     template = (here / "page.html").read_text(encoding="utf-8")
@@ -99,10 +111,10 @@ def page(record: Record) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def script() -> str:
-    """The page's one script: all its files in one function, so that none of their names is the window's."""
+def script(names: Sequence[str] = SCRIPTS) -> str:
+    """A page's one script: all its files in one function, so that none of their names is the window's."""
     here = files("naskd.report")
-    sources = "\n".join((here / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    sources = "\n".join((here / name).read_text(encoding="utf-8") for name in names)
     return f'"use strict";\n(() => {{\n{sources}}})();\n'
 
 
@@ -128,7 +140,7 @@ def page_data(record: Record) -> dict[str, Any]:
             numbers = [design.get("number") for design in found.get(part) or ()]
             found[part] = [designs[number] for number in dict.fromkeys(numbers) if number in designs]
         data["retrained"] = found
-    clean = _clean(data)
+    clean = plain(data)
     assert isinstance(clean, dict)
     return clean
 
@@ -173,7 +185,7 @@ def _residuals(record: Record) -> dict[str, Any] | None:
     return None if values is None else {"number": [row[0] for row in rows], "value": values.round(6).tolist()}
 
 
-def _clean(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Plain JSON types.
 
     A number that is not finite becomes None, which JSON can carry; a seed becomes text, since a script would round its
@@ -181,11 +193,11 @@ def _clean(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {
-            str(name): str(item) if name == "seed" and isinstance(item, int) else _clean(item)
+            str(name): str(item) if name == "seed" and isinstance(item, int) else plain(item)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return finite(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT:

@@ -148,6 +148,10 @@ function foot() {
     ["seed", plain(data.seed)],
     ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
     ["reference point", reference],
+    ...(data.warm_start || []).map((w) => [
+      "warm start",
+      `${w.run}: ${w.designs} designs, ${w.learned} learned from, ${w.first} of its front tried first`,
+    ]),
     ["record", data.schema_version ? `schema ${data.schema_version}` : ""],
     ...Object.entries(data.environment || {}).map(([k, v]) => [k, plain(v)]),
   ];

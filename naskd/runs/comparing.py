@@ -1,13 +1,17 @@
 """Several runs side by side: whose front is better, and how much training each needed for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.report import summary
+from naskd.runs.attainment import attainment, band, levels_of
 from naskd.runs.run import Run, open_run
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, Objective, described
 from naskd.spec.pareto import front_volume
+from naskd.store.files import digest
+from naskd.study.earlier import IDENTITY as EARLIER_RUNS
 from naskd.study.record import growing
 
 
@@ -19,10 +23,15 @@ def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
 
     Returns:
         ``objectives``; ``reference_point``: of all, in each objective the worst of the runs'; ``level``: the lowest
-        hypervolume of the runs; ``warnings``; and ``runs``, each with its ``name``, ``complete``, ``stopped``,
-        ``front`` (values of its points), ``hypervolume``, ``best_accuracy``, ``train_macs``,
-        ``train_macs_with_teachers``, ``seconds``, ``progress`` (``train_macs``, ``seconds`` and ``hypervolume`` after
-        each complete trial), and ``to_level``: ``train_macs`` and ``seconds`` by which it had the level.
+        hypervolume of the runs; ``warnings``; ``arms``; and ``runs``, each with its ``name``, ``arm``, ``seed``,
+        ``complete``, ``stopped``, ``front`` (of each point its objectives, ``trial``, ``config_id`` and, in words,
+        ``student`` and ``taught_by``), ``hypervolume``, ``best_accuracy``, ``train_macs``,
+        ``train_macs_with_teachers``, ``seconds``, ``progress`` (``train_macs``, ``seconds``, ``hypervolume`` and
+        ``trial`` after each complete one), and ``to_level``: ``train_macs`` and ``seconds`` by which it had the level.
+
+        Runs of one arm differ in their seed alone. An arm has its ``name``, ``runs``, ``attainment`` (by cost, see
+        :func:`~naskd.runs.attainment.attainment`), ``progress`` (hypervolume by ``train_macs`` and by ``seconds``, see
+        :func:`~naskd.runs.attainment.band`), and ``hypervolume``: of its runs, at least one, half of them, all.
 
     Raises:
         InputError: There are fewer than two, or their objectives differ.
@@ -39,6 +48,7 @@ def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
         for axis in axes
     }
     rows = [_row(name, record, axes, reference) for name, record in zip(names, records, strict=True)]
+    arms = _arms(opened, rows, axes)
     level = min(row["hypervolume"] for row in rows)
     for row in rows:
         row["to_level"] = next((p for p in row["progress"] if p["hypervolume"] >= level > 0), None)
@@ -47,6 +57,7 @@ def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
         "reference_point": reference,
         "level": level,
         "warnings": _warnings(names, opened),
+        "arms": arms,
         "runs": rows,
     }
 
@@ -85,13 +96,18 @@ def _row(
         seconds += trial["wall_seconds"] or 0.0
         if points is not None:
             reached = front_volume(points, axes, reference)
-            progress.append({"train_macs": macs, "seconds": seconds, "hypervolume": reached})
-    front = [trial for trial in record["trials"] if trial["on_front"]]
+            at = {"train_macs": macs, "seconds": seconds}
+            progress.append({**at, "hypervolume": reached, "trial": trial["number"]})
+    costs = [axis for axis in axes if axis.name != ACCURACY]
+    front = sorted(
+        (trial for trial in record["trials"] if trial["on_front"]),
+        key=lambda trial: [axis.sign * trial[axis.name] for axis in costs],
+    )
     return {
         "name": name,
         "complete": record["counts"]["complete"],
         "stopped": record["counts"]["stopped"],
-        "front": [{axis.name: trial[axis.name] for axis in axes} for trial in front],
+        "front": [_point(trial, axes) for trial in front],
         "hypervolume": progress[-1]["hypervolume"] if progress else 0.0,
         "best_accuracy": max((trial[ACCURACY] for trial in front), default=None),
         "train_macs": record["train_macs"],
@@ -99,6 +115,74 @@ def _row(
         "seconds": seconds,
         "progress": progress,
     }
+
+
+def _point(trial: Mapping[str, Any], axes: Sequence[Objective]) -> dict[str, Any]:
+    config = trial["config"]
+    return {
+        **{axis.name: trial[axis.name] for axis in axes},
+        "trial": trial["number"],
+        "config_id": trial["config_id"],
+        "student": summary.student(config),
+        "taught_by": summary.taught_by(config) if config else "",
+    }
+
+
+def _arms(
+    runs: Sequence[Run], rows: Sequence[dict[str, Any]], axes: Sequence[Objective]
+) -> list[dict[str, Any]]:
+    """Runs of the same study but for its seed, together; each row is told its arm."""
+    groups: dict[str, list[int]] = {}
+    for number, run in enumerate(runs):
+        identity = {key: value for key, value in run.identity().items() if key not in ("seed", "name")}
+        groups.setdefault(digest(identity) if identity else f"run {number}", []).append(number)
+    found: list[dict[str, Any]] = []
+    names = _arm_names([[rows[number]["name"] for number in group] for group in groups.values()])
+    for name, group in zip(names, groups.values(), strict=True):
+        mine = [rows[number] for number in group]
+        for number in group:
+            rows[number]["arm"], rows[number]["seed"] = name, runs[number].spec.seed
+        found.append(
+            {
+                "name": name,
+                "runs": [row["name"] for row in mine],
+                "hypervolume": levels_of([row["hypervolume"] for row in mine]),
+                "attainment": {
+                    axis.name: attainment(
+                        [[(point[axis.name], point[ACCURACY]) for point in row["front"]] for row in mine],
+                        less=not axis.maximise,
+                    )
+                    for axis in axes
+                    if axis.name != ACCURACY
+                },
+                "progress": {
+                    of: band([[(at[of], at["hypervolume"]) for at in row["progress"]] for row in mine])
+                    for of in ("train_macs", "seconds")
+                },
+            }
+        )
+    return found
+
+
+def _arm_names(groups: Sequence[Sequence[str]]) -> list[str]:
+    """What the names of an arm's runs have in common, where that tells arms apart."""
+    common = ["".join(_shared(group)).rstrip("0123456789-_. /") for group in groups]
+    given = [
+        name if len(group) > 1 and name else ", ".join(group)
+        for name, group in zip(common, groups, strict=True)
+    ]
+    return [
+        name if given.count(name) == 1 else ", ".join(group)
+        for name, group in zip(given, groups, strict=True)
+    ]
+
+
+def _shared(names: Sequence[str]) -> Iterator[str]:
+    """The characters that names begin with, all of them."""
+    for letters in zip(*names, strict=False):
+        if len(set(letters)) > 1:
+            return
+        yield letters[0]
 
 
 def _warnings(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
@@ -113,4 +197,22 @@ def _warnings(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
             sets = "; ".join(", ".join(group) for group in groups.values())
             found.append(f"accuracies were measured on different {what}, and do not compare: {sets}")
             break
+    warm = [name for name, identity in zip(names, known, strict=True) if identity.get(EARLIER_RUNS)]
+    if warm:
+        found.append(
+            f"what earlier runs have spent, with which these were warm-started, is not counted: {', '.join(warm)}"
+        )
     return found
+
+
+def write_html(comparison: Mapping[str, Any], path: str | Path) -> Path:
+    """One self-contained page of a comparison.
+
+    Args:
+        comparison: Of :func:`compare`.
+        path: Replaced when it exists.
+    """
+    from naskd.report.compare_html import write_html as write
+
+    write(comparison, Path(path))
+    return Path(path)

@@ -16,6 +16,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.identity import identity_difference
 from naskd.spec.secrets import kept
 from naskd.spec.study import StudySpec
+from naskd.study.earlier import IDENTITY as EARLIER_RUNS
 from naskd.study.ledger import booked_artifacts
 from naskd.study.opening import TEST_HASH
 from naskd.study.record import load_ledger
@@ -67,6 +68,8 @@ def difference(run_dir: Path, context: StudyContext) -> list[str]:
             "%s does not say what it was searched with: that it is the same now cannot be checked", run_dir
         )
         return []
+    # What a search has learned from decides nothing of a single training.
+    known = {key: value for key, value in known.items() if key != EARLIER_RUNS}
     found = identity_difference(known, identity_of(spec, world_of(context)))
     found += different_weights(context, booked_artifacts(ledger.user_attrs))
     # Those that lie apart may grow after a search: that is said, not refused.

@@ -9,6 +9,7 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import build_loggers
+from naskd.runs import earlier
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE, locked
 from naskd.runs.moved import CODE, keep_code, study_record
 from naskd.runs.opening import OpenStudy, open_study
@@ -73,6 +74,7 @@ def run_search(
                 "nothing was trained in run %r, which begins anew with: %s", spec.name, "; ".join(difference)
             )
             _forget_trainings(run_dir)
+        earlier.keep(start.earlier, run_dir)
         opened, keeper = _with_stores(opened, run_dir, known_identity(spec, storage) or start.identity)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
@@ -86,6 +88,7 @@ def run_search(
             observers=(begun, SnapshotObserver(observe), *observers, *loggers, *keeper),
             stopping=build_stopping(spec.stopping),
             clock=world.clock,
+            warm=start.warm,
         )
         for each in keeper:
             each.begin(complete_trainings(source.optuna_study))
@@ -193,7 +196,7 @@ def _gone_unless(begun: _Begun, run_dir: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not (there or begun.any):
-            for name in (STUDY_FILE, "space.py", JOURNAL_FILE, SQLITE_FILE, ".lock"):
+            for name in (STUDY_FILE, earlier.KEPT, "space.py", JOURNAL_FILE, SQLITE_FILE, ".lock"):
                 (run_dir / name).unlink(missing_ok=True)
             shutil.rmtree(run_dir / CODE, ignore_errors=True)
             with suppress(OSError):  # somebody else's file may be there

@@ -14,6 +14,7 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
+from naskd.runs import earlier
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec import begun
 from naskd.spec.design import content_id
@@ -27,6 +28,7 @@ from naskd.spec.teachers import called
 from naskd.store.checkpoint_file import read_checkpoint
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
+from naskd.study.earlier import EarlierRun, WarmStart, say_warm_start, warm_start
 from naskd.study.opening import difference_to, known_identity, refusal, stored_study
 from naskd.study.record import booked_networks
 from naskd.study.samplers import build_sampler
@@ -103,9 +105,22 @@ class Start:
         return random_reference_point(self.sample, self.spec, world.n_classes, world.n_train)
 
     @cached_property
+    def earlier(self) -> tuple[EarlierRun, ...]:
+        """What was read of earlier runs; see :func:`~naskd.runs.earlier.earlier_runs`."""
+        return earlier.earlier_runs(self.spec, self.run_dir)
+
+    @cached_property
+    def warm(self) -> WarmStart:
+        """What is taken of them."""
+        if not self.earlier:
+            return WarmStart()
+        opened = self.opened
+        return warm_start(self.earlier, self.spec, opened.space, opened.world.facts, self.sample)
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """See :func:`~naskd.runs.provenance.identity_of`."""
-        return identity_of(self.spec, self.opened.world)
+        """See :func:`~naskd.runs.provenance.identity_of`; with what was read of earlier runs."""
+        return {**identity_of(self.spec, self.opened.world), **earlier.identity(self.earlier)}
 
 
 Check = Callable[[Start], Iterable[str]]
@@ -133,6 +148,13 @@ def _states(start: Start) -> Iterable[str]:
 
 def _first_designs(start: Start) -> Iterable[str]:
     return check_warm_start(start.opened.space, start.spec, start.sample.parameters)
+
+
+def _earlier_runs(start: Start) -> Iterable[str]:
+    """What is taken of each is said here, to whoever checks and to whoever searches."""
+    if start.earlier:
+        say_warm_start(start.warm)
+    return ()
 
 
 def _known_elsewhere(start: Start) -> Iterable[str]:
@@ -234,6 +256,7 @@ CHECKS: tuple[Check, ...] = (
     _executor,
     _states,
     _first_designs,
+    _earlier_runs,
     _known_elsewhere,
     _reference_point,
     _storage,

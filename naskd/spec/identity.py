@@ -16,6 +16,7 @@ _MEANING = {
     "split_hash": "the split is another: images came or went, or its settings changed",
     "teacher_hash": "the teacher is another: its file, its code or its settings",
     "teacher_hashes": "the teacher is another: its file, its code or its settings",
+    "earlier_runs": "the runs that it learns from are others, or were read at another time",
     "files": "what the code does has changed; comments and layout do not count",
 }
 """What a difference of hashes means, by the beginning of its key."""

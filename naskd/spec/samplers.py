@@ -20,6 +20,7 @@ class SamplerCard:
             it returns an ``optuna.samplers.BaseSampler`` for several objectives.
         options: Settings, keys of a study's ``[sampler]``.
         needs_known_costs: Whether all objectives beside accuracy must be known before training.
+        learns_from_earlier: Whether it learns from trainings of earlier runs, which its view of the study shows it.
     """
 
     name: str
@@ -28,6 +29,7 @@ class SamplerCard:
     implementation: str | Callable[..., Any]
     options: Mapping[str, Option] = field(default_factory=dict)
     needs_known_costs: bool = False
+    learns_from_earlier: bool = False
 
 
 SAMPLERS: Registry[SamplerCard] = Registry("sampler")
@@ -87,6 +89,7 @@ SAMPLERS.register(
         "optimization. 2020, arXiv 2003.10870",
         implementation="naskd.study.samplers:ehvi",
         needs_known_costs=True,
+        learns_from_earlier=True,
         options={"startup_trials": _STARTUP},
     )
 )

@@ -116,6 +116,12 @@ Storage = Annotated[
 ]
 
 
+FirstDesign = Mapping[str, bool | int | float | str]
+"""Values by parameter name."""
+
+EarlierRun = Annotated[str, Field(min_length=1, description="the path of a run directory")]
+
+
 @dataclass(frozen=True, config=_FROZEN)
 class SamplerSpec(Configured):
     """Who proposes the designs.
@@ -318,7 +324,8 @@ class StudyTable:
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
         storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
         sampler, stopping, limits, execution, retrain: See their types.
-        warm_start: Designs to run first: values by parameter name; what is left out is sampled.
+        warm_start: What to begin with. A table is a design to run first: values by parameter name; what is left out is
+            sampled. A text is the directory of an earlier run, relative to the study file, to learn from.
     """
 
     name: Name
@@ -338,7 +345,7 @@ class StudyTable:
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     execution: ExecutionSpec = Field(default_factory=ExecutionSpec)
     retrain: RetrainSpec = Field(default_factory=RetrainSpec)
-    warm_start: tuple[Mapping[str, bool | int | float | str], ...] = ()
+    warm_start: tuple[FirstDesign | EarlierRun, ...] = ()
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -372,6 +379,16 @@ class StudySpec(StudyTable):
         """All teachers by name, that of ``[teacher]`` first."""
         given = [*([self.teacher] if self.teacher is not None else []), *self.teachers]
         return {teacher.name: teacher for teacher in given}
+
+    @property
+    def first_designs(self) -> dict[int, FirstDesign]:
+        """Designs to run first, by their place in `warm_start`."""
+        return {n: given for n, given in enumerate(self.warm_start) if not isinstance(given, str)}
+
+    @property
+    def earlier_runs(self) -> tuple[str, ...]:
+        """Directories of runs to learn from, as they are written."""
+        return tuple(given for given in self.warm_start if isinstance(given, str))
 
     def resolve(self, path: str | Path) -> Path:
         """A path of the study file as an absolute path."""
@@ -413,6 +430,8 @@ class StudySpec(StudyTable):
         identity["execution"] = {key: identity["execution"][key] for key in kept}
         if self.execution.disk_bytes:  # there were none before there was the key
             identity["execution"]["bank_disk_bytes"] = self.execution.disk_bytes
+        # Earlier runs are named by what was read of them: see naskd.runs.earlier.
+        identity["warm_start"] = [given for given in identity["warm_start"] if not isinstance(given, str)]
         for key in ("max", "min"):
             if not identity["limits"][key]:
                 del identity["limits"][key]

@@ -178,13 +178,15 @@ def _errors(cls: type[Any], data: Mapping[str, Any]) -> list[tuple[Location, Any
 
 
 def _path_in(data: Any, location: Sequence[str | int], kind: str) -> Location:
-    """The part of an error's location that is in the data; pydantic appends names of union members."""
+    """The part of an error's location that is in the data; pydantic puts names of union members among its parts."""
     path: list[str | int] = []
     for part in location:
         try:
             data = data[part]
         except (KeyError, IndexError, TypeError):
-            return (*path, part) if kind == "missing" else tuple(path)
+            if kind == "missing":
+                return (*path, part)
+            continue
         path.append(part)
     return tuple(path)
 
@@ -270,6 +272,9 @@ def _annotation(cls: Any, path: Location) -> Any:
     annotation = cls
     for part in path:
         kind = _unwrap(annotation)[0]
+        if get_origin(kind) in (Union, types.UnionType):
+            # What has parts is the member that is a table.
+            kind = next((m for m in get_args(kind) if get_origin(m) not in (None, Annotated)), kind)
         if dataclasses.is_dataclass(kind):
             annotation = get_type_hints(kind, include_extras=True).get(str(part))
         elif get_origin(kind) is tuple:

@@ -16,6 +16,7 @@ from naskd.spec.storages import OWN
 from naskd.spec.study import StudySpec
 from naskd.store.files import SEAL
 from naskd.study.drivers import CLAIM_SECONDS
+from naskd.study.earlier import TAKEN, WarmStart
 from naskd.study.seals import check_study, study_seal
 from naskd.study.storage import place_of
 
@@ -31,6 +32,7 @@ def open_study(
     identity: Mapping[str, Any],
     reference_point: Mapping[str, float] | None,
     clock: Clock,
+    warm: WarmStart,
 ) -> optuna.Study:
     """Create the study that a storage does not hold, or load the one that it holds.
 
@@ -40,6 +42,7 @@ def open_study(
         identity: What a resume must find unchanged.
         reference_point: Of the hypervolume, one value an objective; None where the study must be there.
         clock: While another driver creates the study, it is waited for.
+        warm: Designs of earlier runs to try first, after those that the study file gives.
 
     Raises:
         InputError: The storage holds a study of another identity, or an objective is unknown.
@@ -66,9 +69,12 @@ def open_study(
         study.set_user_attr("reference_point", dict(reference_point))
         # So that whoever looks later need not know a user's own objectives.
         study.set_user_attr("objectives", [objective.describe() for objective in objectives])
+        if warm.sources:
+            study.set_user_attr(TAKEN, [source.to_dict() for source in warm.sources])
         study.set_user_attr(SEAL, study_seal(study.user_attrs))
         # A study without its identity was never completely created: creating it goes on from there.
-        for parameters in spec.warm_start[len(study.get_trials(deepcopy=False)) :]:
+        queue = [*spec.first_designs.values(), *warm.first]
+        for parameters in queue[len(study.get_trials(deepcopy=False)) :]:
             study.enqueue_trial(dict(parameters), user_attrs={"warm_start": True})
         study.set_user_attr("identity", dict(identity))
         return study

@@ -14,6 +14,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
 from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
+from naskd.study.earlier import TAKEN
 from naskd.study.ledger import booked_artifacts, mean_values, replicate_of
 from naskd.study.opening import SCHEMA_VERSION, stored_study
 from naskd.study.seals import check_study, check_trial
@@ -113,6 +114,7 @@ def run_record(
         "train_macs": train_macs,
         "train_macs_with_teachers": train_macs + sum(t.get("spent_macs", 0) for t in teachers),
         "bank": _bank(trials),
+        "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],

@@ -15,7 +15,7 @@ from naskd.study.admission import problems
 from naskd.study.prices import Price, Prices
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.space import Space
-from naskd.study.stopping import LedgerView
+from naskd.study.stopping import LedgerView, TrialView
 from naskd.trials.facts import DesignFacts
 
 
@@ -60,6 +60,7 @@ class SearchView:
         parameters_of: Those of a trial, by its number.
         taken: Whether a design is, or was, trained.
         fraction: Of the budget that is spent.
+        earlier: Trainings of each of the earlier runs that the study is to learn from. They are none of the study's.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class SearchView:
         parameters_of: Callable[[int], Mapping[str, Any]],
         taken: Callable[[TrialConfig], bool],
         fraction: Callable[[], float],
+        earlier: Sequence[Sequence[TrialView]] = (),
     ) -> None:
         self.objectives: Sequence[Objective] = [OBJECTIVES[name] for name in spec.objectives]
         self.reference_point = dict(reference_point)
         self.trainings = trainings
         self.fraction = fraction
+        self.earlier = earlier
         self.parameters_of = parameters_of
         self.n_val = facts.n_val
         self.prices = prices

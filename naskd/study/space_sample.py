@@ -218,7 +218,7 @@ def _module_of(implementation: str | Callable[..., Any]) -> str:
 def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDistribution]) -> list[str]:
     """Mistakes in the study file's first designs: unknown parameters, values out of range, designs that raise."""
     found = []
-    for position, given in enumerate(spec.warm_start):
+    for position, given in spec.first_designs.items():
         where = f"warm_start[{position}]"
         for name, value in given.items():
             if name not in parameters:

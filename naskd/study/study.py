@@ -21,6 +21,7 @@ from naskd.study.asking import Asking
 from naskd.study.curves import Curves
 from naskd.study.deciding import Deciding
 from naskd.study.drivers import Drivers
+from naskd.study.earlier import WarmStart
 from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger
 from naskd.study.observer import Observers, StudyObserver
@@ -54,6 +55,7 @@ class Study:
         observers: Who follows; they are closed by :meth:`release`.
         stopping: Decides after each epoch of a trial whether it goes on; None: all do.
         clock: None: this machine's.
+        warm: What is taken of earlier runs.
 
     Raises:
         InputError: The storage holds a study of another identity.
@@ -72,6 +74,7 @@ class Study:
         observers: Sequence[StudyObserver] = (),
         stopping: StoppingRule | None = None,
         clock: Clock | None = None,
+        warm: WarmStart | None = None,
     ) -> None:
         self.spec = spec
         self.facts = facts
@@ -79,7 +82,8 @@ class Study:
         self._observers = Observers(observers)
         self._running: dict[str, Job] = {}
         self._looked = 0.0
-        self._study = open_study(spec, storage, identity, reference_point, self._clock)
+        warm = warm or WarmStart()
+        self._study = open_study(spec, storage, identity, reference_point, self._clock, warm)
         self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
         self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, owner_id())
         named = spec.stopping.name
@@ -109,6 +113,7 @@ class Study:
                 lambda number: self._ledger.trials()[number].params,
                 self._is_taken,
                 lambda: self._standing.fraction(self._elapsed()),
+                [source.trainings for source in warm.sources if source.trainings],
             ),
         )
         self._drivers.open()

@@ -129,3 +129,69 @@ def test_two_runs_of_one_name_are_told_apart(tmp_path):
     second.mkdir()
     names = [row["name"] for row in compare([search(first, "run", 4), search(second, "run", 4)])["runs"]]
     assert names == [str(first / "run"), str(second / "run")]
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """Three seeds of one study and one of another, with their comparison."""
+    folder = tmp_path_factory.mktemp("arms")
+    for seed in range(3):
+        search(folder, f"drawn-{seed}", 6, seed=seed)
+    search(folder, "fine", 6, code=SPACE.replace("step=4", "step=2"))
+    paths = [folder / name for name in ("drawn-0", "drawn-1", "drawn-2", "fine")]
+    return paths, compare(paths)
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_arm(arms):
+    _, found = arms
+    assert [(arm["name"], arm["runs"]) for arm in found["arms"]] == [
+        ("drawn", ["drawn-0", "drawn-1", "drawn-2"]),
+        ("fine", ["fine"]),
+    ]
+    assert [(row["arm"], row["seed"]) for row in found["runs"]] == [
+        ("drawn", 0), ("drawn", 1), ("drawn", 2), ("fine", 0),
+    ]  # fmt: skip
+
+
+def test_an_arm_attains_what_its_runs_have_found(arms):
+    _, found = arms
+    rows, (drawn, fine) = found["runs"], found["arms"]
+    volumes = sorted(row["hypervolume"] for row in rows[:3])
+    assert [drawn["hypervolume"][level] for level in ("all", "median", "any")] == volumes
+    attained = drawn["attainment"]["macs"]
+    best = {point["val_accuracy"] for row in rows[:3] for point in row["front"]}
+    assert attained["any"][-1] == max(best)
+    assert attained["all"][-1] == min(max(p["val_accuracy"] for p in row["front"]) for row in rows[:3])
+    assert fine["attainment"]["macs"]["any"] == [point["val_accuracy"] for point in rows[3]["front"]]
+    grown = drawn["progress"]["train_macs"]
+    assert grown["at"][-1] <= min(row["progress"][-1]["train_macs"] for row in rows[:3])
+
+
+def test_a_point_says_which_design_it_is(arms):
+    paths, found = arms
+    (point, *_) = found["runs"][0]["front"]
+    trial = naskd.open_run(paths[0]).trial(point["trial"])
+    assert (point["config_id"], point["macs"]) == (trial["config_id"], trial["macs"])
+    assert "basic" in point["student"]
+
+
+def test_the_terminal_shows_arms_of_several_runs(arms):
+    paths, _ = arms
+    result = CliRunner().invoke(app, ["compare", *map(str, paths)], env={"COLUMNS": "140"})
+    assert "What arms attain over their seeds" in result.output
+    assert "drawn, 3 runs" in result.output
+    assert "fine, " not in result.output
+    alone = CliRunner().invoke(app, ["compare", str(paths[0]), str(paths[3])], env={"COLUMNS": "140"})
+    assert "What arms attain" not in alone.output
+
+
+def test_a_warm_start_is_said_beside_what_runs_have_spent(tmp_path):
+    search(tmp_path, "before", 4)
+    one = search(tmp_path, "one", 4)
+    study = tmp_path / "one files" / "study.toml"
+    study.write_text(
+        'warm_start = ["../before"]\n' + study.read_text().replace('name = "one"', 'name = "warm"')
+    )
+    warm = naskd.search(study, out=tmp_path / "warm")
+    (warning,) = compare([one, warm])["warnings"]
+    assert warning.endswith("is not counted: warm")

@@ -22,6 +22,7 @@ from naskd.study.sampling.extrapolation import Extrapolation
 from naskd.study.sampling.features import Described, Features, describe
 from naskd.study.sampling.improvement import expected_volume
 from naskd.study.sampling.surrogate import Surrogate
+from naskd.study.sampling.transfer import Told, Transfer
 from naskd.study.search_view import Candidate, SearchView
 from naskd.study.stopping import TrialView, costs_of
 
@@ -55,7 +56,7 @@ class EhviSampler(BaseSampler):
         self._features: Features | None = None
         self._described: dict[str, Described] = {}
         self._rows: dict[str, Array] = {}
-        self._surrogate = Surrogate(seed)
+        self._surrogate: Surrogate | Transfer = Surrogate(seed)
         self._curves = Extrapolation()
         self._proposal: Mapping[str, Any] = {}
 
@@ -111,17 +112,19 @@ class EhviSampler(BaseSampler):
                 return None
             self._pool = {candidate.config_id: candidate for candidate in drawn}
             self._features = Features(shown)
+            self._hear(view)
         self._curves.learn(finished)
         seen = [trial for trial in finished if trial.status in ("complete", "stopped") and trial.curve]
         self._pool = {name: candidate for name, candidate in self._pool.items() if view.is_new(candidate)}
-        if sum(trial.status == "complete" for trial in seen) < self._startup:
+        complete = sum(trial.status == "complete" for trial in seen)
+        if complete < self._surrogate.fewest(self._startup):
             return self._spread_out([*seen, *running], view)
         # What stays as it is comes first: forecasts change with each curve that ends.
         by_change = sorted((*seen, *running), key=lambda trial: trial.status != "complete")
         observed = [
             (trial, *observation)
             for trial in by_change
-            if trial.curve and (observation := self._observation(trial, view)) is not None
+            if trial.curve and (observation := self._observation(trial, view, self._curves)) is not None
         ]
         self._surrogate.fit(
             [trial.config.config_id for trial, _, _ in observed],
@@ -129,6 +132,8 @@ class EhviSampler(BaseSampler):
             np.array([value for _, value, _ in observed]),
             np.array([noise for _, _, noise in observed]),
         )
+        if complete < self._startup and not self._surrogate.is_trusted:
+            return self._spread_out([*seen, *running], view)
         front, accuracies, costs = self._front(view, observed, [t for t in running if not t.curve])
         self._enrich(view, front)
         if not self._pool:
@@ -145,6 +150,20 @@ class EhviSampler(BaseSampler):
         best = np.argsort(-value, kind="stable")[:POOL]
         self._pool = {candidates[number].config_id: candidates[number] for number in best}
         return candidates[int(best[0])]
+
+    def _hear(self, view: SearchView) -> None:
+        """Learn from earlier runs, too, where there are any."""
+        told = []
+        for trainings in view.earlier:
+            curves = Extrapolation()
+            curves.learn(trainings)
+            known = [(t, seen) for t in trainings if (seen := self._observation(t, view, curves)) is not None]
+            if len(known) > 1:
+                values, noises = np.array([seen for _, seen in known]).T
+                rows = np.stack([self._row(trial) for trial, _ in known])
+                told.append(Told([trial.config.config_id for trial, _ in known], rows, values, noises))
+        if told:
+            self._surrogate = Transfer(Surrogate(self._seed), told)
 
     def _spread_out(self, taken: Sequence[TrialView], view: SearchView) -> Candidate | None:
         """A random design that is far from those begun so far, and not dear."""
@@ -214,13 +233,14 @@ class EhviSampler(BaseSampler):
 
     # --- what is known -----------------------------------------------------------------------------------------
 
-    def _observation(self, trial: TrialView, view: SearchView) -> tuple[float, float] | None:
+    @staticmethod
+    def _observation(trial: TrialView, view: SearchView, curves: Extrapolation) -> tuple[float, float] | None:
         """Final accuracy of a training and its variance; None where nothing can be said."""
         noise = LEAST_NOISE
         if trial.status == "complete":
             value = trial.metrics[ACCURACY]
         else:
-            forecast = self._curves.forecast(trial, trial.curve)
+            forecast = curves.forecast(trial, trial.curve) if trial.curve else None
             if forecast is None:
                 return None
             value, noise = forecast.mean, forecast.spread**2

@@ -52,6 +52,31 @@ def _flat(name: str, content: Any) -> Iterator[tuple[str, float | str]]:
                 yield from _flat(f"{name}.{number}", value)
 
 
+Vocabulary = Mapping[str, set[float | str | None]]
+"""Values by name, None among them where some designs have none."""
+
+
+def vocabulary(shown: Sequence[Described]) -> Vocabulary:
+    """What designs have, by name."""
+    names = dict.fromkeys(name for one in shown for name in one)
+    return {name: {one.get(name) for one in shown} for name in names}
+
+
+def unlike(one: Described, known: Vocabulary) -> list[str]:
+    """Names of what a design has, or lacks, so that no design of a vocabulary tells of it.
+
+    A number may be any; a word must be there, and so must the absence of something.
+    """
+    wrong = [name for name in one if name not in known]
+    for name, values in known.items():
+        value = one.get(name)
+        if value not in values and not (
+            isinstance(value, float) and any(isinstance(v, float) for v in values)
+        ):
+            wrong.append(name)
+    return wrong
+
+
 class Features:
     """Turns described designs into rows; learns which columns there are from those it is shown first.
 

@@ -38,6 +38,14 @@ class Surrogate:
         fitted: Means at the observations, in their order: what they say without noise.
     """
 
+    is_trusted = False
+    """Whether it predicts well before this study has finished its first trainings."""
+
+    @staticmethod
+    def fewest(startup: int) -> int:
+        """Finished trainings that are needed before it is worth asking, where `startup` is what its user wants."""
+        return startup
+
     def __init__(self, seed: int = 0) -> None:
         self.fitted: Array = np.empty(0)
         self._seed = seed
@@ -46,6 +54,8 @@ class Surrogate:
         self._gram = _Gram()
         self._factor = _Factor()
         self._asked: Sequence[str] = ()
+        self._known: object = None
+        self._tied: Array | None = None
 
     def fit(self, names: Sequence[str], x: Array, y: Array, noise: Array) -> None:
         """Learn from observations; cheap where those of the last time come first, and unchanged.
@@ -56,9 +66,7 @@ class Surrogate:
             y: Accuracies ``(N,)``.
             noise: Variance of each, ``(N,)``.
         """
-        if self._kernel is None or len(y) >= GROWTH * self._learned_from:
-            self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
-            self._learn_lengths(x, (y - self._centre) / self._scale, noise / self._scale**2)
+        self.learn_lengths(x, y, noise)
         target, own = (y - self._centre) / self._scale, noise / self._scale**2
         self._gram.keep([*names, *self._asked])
         self._places = self._gram.places(names, x)
@@ -66,15 +74,69 @@ class Surrogate:
         same = self._factor.same(names, noisy)
         new = self._variance * self._gram.between(self._places[same:], self._places)
         self._root = self._factor.grow(same, names, noisy, new)
+        self._solve(target, noisy)
+
+    def fit_tied(
+        self, names: Sequence[str], x: Array, y: Array, noise: Array, tied: Array, weights: Array
+    ) -> None:
+        """Learn from observations of several functions, with the lengths that are known.
+
+        Args:
+            names: See :meth:`fit`, as for the next three. The first observation is of the function that is predicted.
+            x: Likewise.
+            y: Likewise.
+            noise: Likewise.
+            tied: How far the functions agree that two observations are of, ``(N, N)``: 1 where they are the same.
+            weights: Of the observations in the mean and the spread from which all is measured, ``(N,)``.
+        """
+        self._centre = float(np.average(y, weights=weights))
+        self._scale = float(np.sqrt(np.average((y - self._centre) ** 2, weights=weights))) or 1.0
+        target, own = (y - self._centre) / self._scale, noise / self._scale**2
+        self._gram.keep([*names, *self._asked])
+        self._places = self._gram.places(names, x)
+        covariance = self._variance * self._gram.between(self._places, self._places) * tied
+        self._tied = tied[0]
+        noisy = own + self._seeds + 1e-8
+        covariance[np.diag_indices(len(y))] += noisy
+        self._root = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+        self._solve(target, noisy)
+
+    def _solve(self, target: Array, noisy: Array) -> None:
         half = solve_triangular(self._root, target, lower=True, check_finite=False)
         self._weights = solve_triangular(self._root, half, lower=True, trans=1, check_finite=False)
         self.fitted = (target - noisy * self._weights) * self._scale + self._centre
+
+    def learn_lengths(self, x: Array, y: Array, noise: Array, known: object = None) -> None:
+        """Learn lengths, and from where accuracies are measured, where that is due.
+
+        Args:
+            x: See :meth:`fit`, as for the next two.
+            y: Likewise.
+            noise: Likewise.
+            known: What else the lengths depend on: when that changes, it is due.
+        """
+        if self._kernel is None or len(y) >= GROWTH * self._learned_from or known != self._known:
+            self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
+            self._learn_lengths(x, (y - self._centre) / self._scale, noise / self._scale**2)
+            self._known = known
+
+    def kernel(self, names: Sequence[str], x: Array, others: Sequence[str], theirs: Array) -> Array:
+        """Covariances of designs without noise, in units of the accuracies' variance, ``(N, M)``."""
+        one, other = self._gram.places(names, x), self._gram.places(others, theirs)
+        return self._variance * self._gram.between(one, other)
+
+    @property
+    def seeds(self) -> float:
+        """Variance of a training that is the seed's, in the same units."""
+        return self._seeds
 
     def predict(self, names: Sequence[str], x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the accuracies that designs have apart from noise: ``(M,)`` each."""
         self._asked = names  # and will be, most of them
         places = self._gram.places(names, x)
         across = self._variance * self._gram.between(self._places, places)
+        if self._tied is not None:
+            across *= self._tied[:, None]
         solved = solve_triangular(self._root, across, lower=True, overwrite_b=False, check_finite=False)
         spread = np.sqrt(np.maximum(self._variance - np.einsum("ij,ij->j", solved, solved), 1e-10))
         mean = across.T @ self._weights * self._scale + self._centre

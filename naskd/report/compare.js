@@ -1,0 +1,400 @@
+// Several runs on one page: fronts, what arms attain, how hypervolume grew, and a table.
+const arms = data.arms;
+const runs = data.runs;
+const many = arms.some((a) => a.runs.length > 1);
+const armOf = new Map(runs.map((r) => [r.name, arms.findIndex((a) => a.name === r.arm)]));
+const colour = (arm) => `m${arm % 8}`;
+const hidden = new Set();
+const view = { cost: data.costs[0], bands: true, lines: true };
+const redraws = [];
+const redrawAll = () => {
+  for (const redraw of redraws) redraw();
+};
+const shownRuns = () => runs.filter((r) => !hidden.has(armOf.get(r.name)));
+const shownArms = () => arms.map((a, i) => ({ a, i })).filter(({ i }) => !hidden.has(i));
+const listed = (names) =>
+  names.length > 4 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
+
+// ---- Bands: the area between what all runs of an arm have and what one of them has.
+const stepsOf = (at, values) => at.map((x, i) => [x, values[i]]).filter((p) => ok(p[1]));
+function addBand(f, arm, at, levels, end) {
+  const [any, median, all] = ["any", "median", "all"].map((level) => stepsOf(at, levels[level]));
+  if (!any.length) return;
+  const drawn = (list) => stepPath([...list, [end, list[list.length - 1][1]]], f.x, f.y);
+  const back = all.reverse().map((p) => `V${f.y(p[1]).toFixed(1)}H${f.x(p[0]).toFixed(1)}`);
+  // Where not all runs have anything, the band reaches down to the axis.
+  const floor = `V${f.box.y0.toFixed(1)}H${f.x(any[0][0]).toFixed(1)}Z`;
+  f.plot.append(s("path", { class: `band ${colour(arm)}`, d: drawn(any) + back.join("") + floor }));
+  if (median.length) f.plot.append(s("path", { class: `median-line ${colour(arm)}`, d: drawn(median) }));
+}
+
+// ---- Fronts
+function frontsCard() {
+  const host = h("div", { class: "chart" }),
+    note = h("p", { class: "note" });
+  let spots = [];
+  const redraw = mount(host, (width) => {
+    const key = view.cost,
+      more = moreIsBetter(key);
+    const points = shownRuns().flatMap((r) =>
+      r.front
+        .filter((p) => usable(key, p[key]) && ok(p.val_accuracy))
+        .map((p) => ({ p, r, arm: armOf.get(r.name) })),
+    );
+    spots = [];
+    if (!points.length) return [empty("No complete trial to draw.")];
+    const domain = padCost(
+      key,
+      points.map((o) => o.p[key]),
+    );
+    const ys = points.map((o) => o.p.val_accuracy),
+      pad = 0.05 * (Math.max(...ys) - Math.min(...ys)) || 0.02;
+    const f = frame(width, width > 620 ? 560 : 380, {
+      title: "Fronts of all runs",
+      x: (a, b) => costScale(key, domain, a, b),
+      y: (a, b) => linear(Math.min(...ys) - pad, Math.max(...ys) + pad, a, b),
+      xText: costTicks(key),
+      yText: percentTicks,
+      xLabel: costLabel(key),
+      yLabel: "validation accuracy",
+    });
+    const end = more ? domain[0] : domain[1];
+    if (view.bands)
+      for (const { a, i } of shownArms())
+        if (a.runs.length > 1) addBand(f, i, a.attainment[key].cost, a.attainment[key], end);
+    for (const r of shownRuns()) {
+      const arm = armOf.get(r.name),
+        alone = arms[arm].runs.length === 1;
+      const stairs = staircase(
+        r.front.filter((p) => usable(key, p[key])).map((p) => [p[key], p.val_accuracy]),
+        more,
+      );
+      if (stairs.length && (view.lines || alone || !view.bands))
+        f.plot.append(
+          s("path", {
+            class: `run-line ${colour(arm)}${alone ? " alone" : ""}`,
+            d: stepPath([...stairs, [end, stairs[stairs.length - 1][1]]], f.x, f.y),
+          }),
+        );
+    }
+    for (const o of points) {
+      const px = f.x(o.p[key]),
+        py = f.y(o.p.val_accuracy);
+      f.plot.append(mark(o.arm % 8, 4.2, `front marked ${colour(o.arm)}`, px, py));
+      spots.push({ ...o, px, py });
+    }
+    f.over.append(s("circle", { class: "hover-ring", r: 8, visibility: "hidden" }));
+    note.textContent = many
+      ? "A point is a design on the front of its run. The thick line is what at least half of an arm's runs attain; its band reaches from what all of them attain to what any of them does. Hover for the design."
+      : "A point is a design on the front of its run. Give runs of the same study with other seeds to see how far they lie apart. Hover for the design.";
+    return [f.svg];
+  });
+  redraws.push(redraw);
+  host.addEventListener("pointermove", (event) => {
+    const item = nearest(spots, event, host, 28),
+      ring = host.querySelector(".hover-ring");
+    if (!item || !ring) {
+      if (ring) ring.setAttribute("visibility", "hidden");
+      hideTip();
+      return;
+    }
+    ring.setAttribute("visibility", "visible");
+    ring.setAttribute("cx", item.px);
+    ring.setAttribute("cy", item.py);
+    const { p, r } = item;
+    showTip(
+      event,
+      h("div", {}, h("b", {}, percent(p.val_accuracy)), `  trial ${p.trial} of ${r.name}`),
+      ...data.costs.filter((k) => ok(p[k])).map((k) => h("div", {}, costPhrase(k, p[k]))),
+      ...(p.student ? [h("div", {}, p.student)] : []),
+      ...(p.taught_by ? [h("div", { class: "soft" }, "taught by ", p.taught_by)] : []),
+    );
+  });
+  host.addEventListener("pointerleave", () => {
+    host.querySelector(".hover-ring")?.setAttribute("visibility", "hidden");
+    hideTip();
+  });
+  const bar = h(
+    "div",
+    { class: "bar" },
+    many
+      ? [
+          check("attained by all, half, any", true, (v) => {
+            view.bands = v;
+            redrawAll();
+          }),
+          check("each run", true, (v) => {
+            view.lines = v;
+            redrawAll();
+          }),
+        ]
+      : null,
+    data.costs.length > 1
+      ? choice(
+          "cost",
+          data.costs.map((k) => [k, words(k)]),
+          view.cost,
+          (v) => {
+            view.cost = v;
+            redraw();
+          },
+        )
+      : null,
+  );
+  return h("section", { class: "card", id: "fronts" }, h("h2", {}, "Fronts"), bar, legend(), host, note);
+}
+// Arms can be hidden, so that two of many are looked at.
+function legend() {
+  return h(
+    "div",
+    { class: "legend" },
+    arms.map((a, i) => {
+      const node = h(
+        "button",
+        {
+          type: "button",
+          "aria-pressed": "true",
+          title: a.runs.join(", "),
+          onclick: () => {
+            if (hidden.has(i)) hidden.delete(i);
+            else hidden.add(i);
+            node.setAttribute("aria-pressed", String(!hidden.has(i)));
+            redrawAll();
+          },
+        },
+        swatch(i % 8, `front marked ${colour(i)}`),
+        a.name,
+        a.runs.length > 1 ? h("span", { class: "soft" }, ` ${a.runs.length} runs`) : null,
+      );
+      return node;
+    }),
+  );
+}
+
+// ---- How hypervolume grew
+const secondsTick = (v) =>
+  v < 120 ? tickText(v) : v < 7200 ? `${tickText(v / 60)} min` : `${tickText(v / 3600)} h`;
+function growthCard(key, title, label, text) {
+  const host = h("div", { class: "chart" });
+  let spots = [];
+  const redraw = mount(host, (width) => {
+    const drawn = shownRuns().filter((r) => r.progress.length);
+    spots = [];
+    if (!drawn.length) return [empty("No complete trial to draw.")];
+    const all = drawn.flatMap((r) => r.progress);
+    const last = Math.max(...all.map((p) => p[key])),
+      high = Math.max(...all.map((p) => p.hypervolume), data.level);
+    if (!(last > 0 && high > 0)) return [empty("Nothing was measured.")];
+    // The first designs are far below what comes: the axis begins where most of the search is.
+    const low = quantile(
+      all.map((p) => p.hypervolume),
+      0.12,
+    );
+    const pad = (high - low || high) * 0.06;
+    const f = frame(width, 330, {
+      title,
+      x: (a, b) => linear(0, last * 1.02, a, b),
+      y: (a, b) => linear(Math.max(0, low - pad), high + pad, a, b),
+      xText: key === "seconds" ? secondsTick : countTick,
+      yText: tickText,
+      xLabel: label,
+      yLabel: "hypervolume",
+    });
+    if (data.level > 0) {
+      const y = f.y(data.level);
+      f.plot.append(s("line", { class: "ghost", x1: f.box.x0, x2: f.box.x1, y1: y, y2: y }));
+    }
+    if (view.bands)
+      for (const { a, i } of shownArms()) {
+        const at = a.progress[key].at;
+        if (a.runs.length > 1 && at.length) addBand(f, i, at, a.progress[key], at[at.length - 1]);
+      }
+    for (const r of drawn) {
+      const arm = armOf.get(r.name),
+        alone = arms[arm].runs.length === 1;
+      if (view.lines || alone || !view.bands)
+        f.plot.append(
+          s("path", {
+            class: `run-line ${colour(arm)}${alone ? " alone" : ""}`,
+            d: stepPath(
+              r.progress.map((p) => [p[key], p.hypervolume]),
+              f.x,
+              f.y,
+            ),
+          }),
+        );
+      for (const p of r.progress) spots.push({ p, r, px: f.x(p[key]), py: f.y(p.hypervolume) });
+    }
+    return [f.svg];
+  });
+  redraws.push(redraw);
+  host.addEventListener("pointermove", (event) => {
+    const item = nearest(spots, event, host, 30);
+    if (!item) {
+      hideTip();
+      return;
+    }
+    const { p, r } = item;
+    showTip(
+      event,
+      h("div", {}, h("b", {}, p.hypervolume.toFixed(4)), `  ${r.name}, after trial ${p.trial}`),
+      h("div", {}, `${macs(p.train_macs)} of training, ${seconds(p.seconds)}`),
+      h("div", { class: "soft" }, `in the end ${r.hypervolume.toFixed(4)}`),
+    );
+  });
+  host.addEventListener("pointerleave", hideTip);
+  return card(title, text, host);
+}
+
+// ---- The table
+function runsTable() {
+  const best = [...runs].sort((a, b) => b.hypervolume - a.hypervolume);
+  const columns = [
+    [
+      "run",
+      (r) => [swatch(armOf.get(r.name) % 8, `front marked ${colour(armOf.get(r.name))}`), ` ${r.name}`],
+      "",
+    ],
+    ["seed", (r) => String(r.seed), "num"],
+    ["hypervolume", (r) => r.hypervolume.toFixed(4), "num"],
+    ["front", (r) => String(r.front.length), "num"],
+    ["best val acc", (r) => percent(r.best_accuracy), "num"],
+    ["trials", (r) => String(r.complete), "num"],
+    ["stopped", (r) => String(r.stopped), "num"],
+    ["spent", (r) => macs(r.train_macs), "num"],
+    ["with teacher", (r) => macs(r.train_macs_with_teachers), "num"],
+    ["seconds", (r) => seconds(r.seconds), "num"],
+    ["to the level", (r) => (r.to_level ? macs(r.to_level.train_macs) : DASH), "num"],
+  ];
+  return card(
+    "Runs",
+    `The level is a hypervolume of ${data.level.toFixed(4)}, the lowest of the runs, which all have: how much training of trials did each need for it?`,
+    h(
+      "div",
+      { class: "scroll" },
+      h(
+        "table",
+        { class: "runs" },
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            columns.map(([name, , cls]) => h("th", { scope: "col", class: cls }, name)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          best.map((r) =>
+            h(
+              "tr",
+              {},
+              columns.map(([, text, cls]) => h("td", { class: cls }, text(r))),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+// ---- Head and foot
+function head() {
+  const lead = [...arms].sort((a, b) => b.hypervolume.median - a.hypervolume.median);
+  document.getElementById("head").append(
+    h("h1", {}, `${runs.length} runs compared`),
+    h(
+      "div",
+      { class: "soft" },
+      `Accuracy against ${data.costs.map(words).join(" and ")}. Hypervolumes of ${volumeOf()}, from one reference point.`,
+    ),
+    h(
+      "div",
+      { class: "tiles" },
+      lead
+        .slice(0, 8)
+        .map((a) =>
+          h(
+            "div",
+            { class: "tile" },
+            h(
+              "div",
+              { class: "name with-mark" },
+              swatch(arms.indexOf(a) % 8, `front marked ${colour(arms.indexOf(a))}`),
+              a.name,
+            ),
+            h("div", { class: "value" }, a.hypervolume.median.toFixed(4)),
+            h(
+              "div",
+              { class: "more" },
+              a.runs.length > 1
+                ? `hypervolume that half of ${a.runs.length} runs have; ${a.hypervolume.all.toFixed(4)} to ${a.hypervolume.any.toFixed(4)}`
+                : "hypervolume, one run",
+            ),
+          ),
+        ),
+    ),
+  );
+  if (data.warnings.length)
+    document.getElementById("head").append(
+      h(
+        "div",
+        { class: "warnings", role: "note" },
+        h("strong", {}, data.warnings.length > 1 ? "Read these first" : "Read this first"),
+        h(
+          "ul",
+          {},
+          data.warnings.map((w) => h("li", {}, w)),
+        ),
+      ),
+    );
+}
+function foot() {
+  const reference = Object.entries(data.reference_point)
+    .map(([k, v]) => `${words(k)} ${plain(v)}`)
+    .join(", ");
+  document.getElementById("foot").append(
+    h("h3", {}, "What is compared"),
+    h(
+      "dl",
+      {},
+      [
+        ["objectives", data.objectives.map((o) => `${o.direction} ${o.name}`).join(", ")],
+        ["reference point", reference],
+        ...arms.map((a) => [a.name, listed(a.runs)]),
+      ].map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]),
+    ),
+    h(
+      "p",
+      {},
+      "An arm is a study with several seeds: everything else that its runs depend on is equal. What it attains is the empirical attainment function (Grunert da Fonseca, Fonseca and Hall, 2001). Accuracy is on the validation split. Compute and seconds are of trials; teachers and assistants are in the table.",
+    ),
+  );
+}
+
+head();
+document
+  .getElementById("main")
+  .append(
+    frontsCard(),
+    h(
+      "div",
+      { class: "row" },
+      growthCard(
+        "train_macs",
+        "Hypervolume against compute",
+        "compute spent on trials, MACs",
+        "The dashed line is the level that all runs have.",
+      ),
+      growthCard(
+        "seconds",
+        "Hypervolume against time",
+        "time of trials, one after the other, s where nothing else stands",
+        "Seconds compare on one machine with one load only.",
+      ),
+    ),
+    runsTable(),
+  );
+foot();

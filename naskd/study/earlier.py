@@ -1,0 +1,338 @@
+"""What a study takes of earlier runs: designs with their curves and results, none of which counts as its own.
+
+Images, teacher and ranges of an earlier run may be others, so that its accuracies are not those of this study. They are
+on no front and in no budget: a sampler that wants to may learn from them, and the designs of an earlier front that this
+space can express are tried first.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from naskd.spec.design import TrialConfig
+from naskd.spec.errors import InputError
+from naskd.spec.objectives import ACCURACY, OBJECTIVES
+from naskd.spec.pareto import front_mask
+from naskd.spec.samplers import SAMPLERS
+from naskd.spec.study import StudySpec
+from naskd.store.files import digest
+from naskd.study import optuna_private
+from naskd.study.admission import count_kinds, problems, settle
+from naskd.study.prices import Prices
+from naskd.study.proposals import TurnedAwayError, design_of, refusals
+from naskd.study.sampling.features import describe, unlike, vocabulary
+from naskd.study.space import Space
+from naskd.study.space_sample import SpaceSample, describe_range
+from naskd.study.stopping import TrialView
+from naskd.trials.facts import DesignFacts
+
+_LOG = logging.getLogger(__name__)
+
+IDENTITY = "earlier_runs"
+"""Key of a run's identity: what was read of each, by content. It is not there where a study has none."""
+TAKEN = "warm_start"
+"""Attribute of a study: what it took of each earlier run, in numbers."""
+
+FIRST = 10
+"""Designs of earlier fronts that are tried first, at most, where the sampler has no ``startup_trials``."""
+CALIBRATING = 5
+"""The same for a sampler that learns from earlier runs: so many show whether they tell anything of this study."""
+MOST_LEARNED = 300
+"""Designs of one earlier run that are learned from, at most: the time of a proposal grows with them."""
+
+
+@dataclass(frozen=True)
+class EarlierDesign:
+    """A training of an earlier run.
+
+    Args:
+        config: The design, as :meth:`~naskd.spec.design.TrialConfig.to_dict` gives it.
+        parameters: That led to it there.
+        status: ``complete`` or ``stopped``.
+        curve: ``val_accuracy`` after each epoch.
+        metrics: As of its end.
+    """
+
+    config: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    status: str
+    curve: Sequence[float]
+    metrics: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "config": dict(self.config),
+            "parameters": dict(self.parameters),
+            "status": self.status,
+            "curve": list(self.curve),
+            "metrics": dict(self.metrics),
+        }
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What was read of an earlier run.
+
+    Args:
+        name: Its directory, as the study file writes it.
+        run_id: Names the run, however far it has got by now.
+        designs: Those that were trained, whole or in part, in their order.
+    """
+
+    name: str
+    run_id: str
+    designs: Sequence[EarlierDesign]
+
+    @property
+    def content(self) -> str:
+        """Names what was read."""
+        return digest([design.to_dict() for design in self.designs])[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        designs = [design.to_dict() for design in self.designs]
+        return {"name": self.name, "run_id": self.run_id, "designs": designs}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "EarlierRun":
+        """The inverse of :meth:`to_dict`."""
+        return EarlierRun(
+            str(data["name"]), str(data["run_id"]), tuple(EarlierDesign(**one) for one in data["designs"])
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """An earlier run as a study sees it.
+
+    Args:
+        name: See :class:`EarlierRun`.
+        trainings: Those that are learned from, with their designs as they are settled in this study. Accuracies are the
+            earlier run's; costs among the metrics are this study's.
+        first: Parameters of designs that are tried first.
+        n_designs: Trainings in all.
+        left_out: How many are not used, by reason.
+    """
+
+    name: str
+    trainings: Sequence[TrialView] = ()
+    first: Sequence[Mapping[str, Any]] = ()
+    n_designs: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """In numbers, for the run record."""
+        return {
+            "run": self.name,
+            "designs": self.n_designs,
+            "learned": len(self.trainings),
+            "first": len(self.first),
+            "left_out": dict(self.left_out),
+        }
+
+    def said(self) -> str:
+        """In a line: how many designs were taken, how many not, and why."""
+        taken = [f"{len(self.trainings)} are learned from"] if self.trainings else []
+        taken += [f"{len(self.first)} of its front are tried first"] if self.first else []
+        line = f"warm start from {self.name}: {self.n_designs} designs, {' and '.join(taken) or 'none is of use here'}"
+        if self.left_out:
+            why = ", ".join(f"{reason} ({n})" for reason, n in self.left_out.items())
+            line += f"; {sum(self.left_out.values())} cannot be expressed here: {why}"
+        return line
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """All that a study takes of earlier runs; by default nothing.
+
+    Args:
+        sources: One for each earlier run.
+    """
+
+    sources: Sequence[Source] = ()
+
+    @property
+    def first(self) -> list[Mapping[str, Any]]:
+        """Parameters of designs that are tried first, the runs in turns."""
+        queues = [list(source.first) for source in self.sources]
+        longest = max(map(len, queues), default=0)
+        return [queue[n] for n in range(longest) for queue in queues if n < len(queue)]
+
+
+def warm_start(
+    runs: Sequence[EarlierRun], spec: StudySpec, space: Space, facts: DesignFacts, sample: SpaceSample
+) -> WarmStart:
+    """What a study takes of earlier runs.
+
+    Args:
+        runs: As they were read.
+        spec: The study.
+        space: Its space.
+        facts: Of its designs.
+        sample: Of its space.
+    """
+    options = spec.sampler.settings()
+    learns = SAMPLERS[spec.sampler.name].learns_from_earlier
+    most = min(int(options.get("startup_trials", FIRST)), CALIBRATING if learns else 10**9)
+    share = -(-most // len(runs)) if runs else 0
+    look = _Look(spec, space, facts, sample)
+    return WarmStart([look.source(run, learns=learns, most=share) for run in runs])
+
+
+def say_warm_start(warm: WarmStart) -> None:
+    """Log a line for each earlier run; a warning where nothing of it is of use."""
+    for source in warm.sources:
+        useful = source.trainings or source.first
+        _LOG.log(logging.INFO if useful else logging.WARNING, "%s", source.said())
+
+
+class _Look:
+    """Looks at earlier designs with the eyes of a study."""
+
+    def __init__(self, spec: StudySpec, space: Space, facts: DesignFacts, sample: SpaceSample) -> None:
+        self._spec = spec
+        self._space = space
+        self._facts = facts
+        self._sample = sample
+        self._axes = [OBJECTIVES[name] for name in spec.objectives]
+        self._prices = Prices(facts, self._axes)
+        self._known = vocabulary([describe(config, {}) for config, _ in sample.designs])
+
+    def source(self, run: EarlierRun, *, learns: bool, most: int) -> Source:
+        """An earlier run as this study sees it.
+
+        Args:
+            run: As it was read.
+            learns: Whether the sampler learns from what need not be in this space.
+            most: Designs that are tried first.
+        """
+        trainings: list[TrialView] = []
+        here: list[tuple[TrialView, Mapping[str, Any]]] = []
+        reasons: dict[int, str] = {}
+        for number, design in enumerate(run.designs):
+            try:
+                view = self._view(number, design)
+                if learns:
+                    self._check_describable(view.config)
+                    trainings.append(view)
+            except TurnedAwayError as reason:
+                reasons[number] = str(reason)
+                continue
+            if design.status != "complete":
+                continue
+            try:
+                here.append((view, self._parameters(view.config, design)))
+            except TurnedAwayError as reason:
+                if not learns:
+                    reasons[number] = str(reason)
+        return Source(
+            run.name,
+            _latest(trainings),
+            _spread(here, self._axes, most),
+            len(run.designs),
+            count_kinds(reasons),
+        )
+
+    def _view(self, number: int, design: EarlierDesign) -> TrialView:
+        """A training with its design as it is settled in this study.
+
+        Raises:
+            TurnedAwayError: It cannot be: what it is made of is not known here.
+        """
+        try:
+            config = settle(TrialConfig.from_dict(dict(design.config)), self._spec)
+            known = dict(self._prices.of(config).known)
+        except (InputError, ValueError) as error:
+            raise TurnedAwayError(next(iter(str(error).splitlines()), type(error).__name__)) from None
+        curve = tuple({"epoch": n, ACCURACY: value} for n, value in enumerate(design.curve, start=1))
+        metrics = {**design.metrics, **known, ACCURACY: float(design.metrics[ACCURACY])}
+        status: Any = design.status
+        return TrialView(number, config, 0, status, curve, metrics)
+
+    def _check_describable(self, config: TrialConfig) -> None:
+        """A model that knows designs of this space alone takes another word, or another constant, for what it knows.
+
+        Raises:
+            TurnedAwayError: Something of the design is so that no design of this space tells of it.
+        """
+        wrong = [n for n in unlike(describe(config, {}), self._known) if not n.startswith("training.")]
+        if wrong and self._known:
+            raise TurnedAwayError(f"another {wrong[0].partition('.')[2] or wrong[0]}")
+
+    def _parameters(self, config: TrialConfig, design: EarlierDesign) -> Mapping[str, Any]:
+        """Parameters of this space that make the design.
+
+        Raises:
+            TurnedAwayError: There are none.
+            InputError: The space is broken.
+        """
+        trial = optuna.trial.FixedTrial(dict(design.parameters))
+        try:
+            # What the space does with it is the same as for a proposal.
+            ours = design_of(self._space, trial, self._spec)  # type: ignore[arg-type]
+        except TurnedAwayError as reason:
+            raise TurnedAwayError(self._explained(str(reason), design.parameters)) from None
+        for name, distribution in trial.distributions.items():
+            if not optuna_private.contains(distribution, trial.params[name]):
+                raise TurnedAwayError(f"{name} outside {describe_range(distribution)}")
+        if (ours.architecture, ours.distillation) != (config.architecture, config.distillation):
+            raise TurnedAwayError("its parameters make another design here")
+        with refusals(self._spec):
+            found = problems(self._facts.measured(ours), self._spec) or self._facts.design_problems(ours)
+        if found:
+            raise TurnedAwayError(found[0])
+        return dict(trial.params)
+
+    def _explained(self, reason: str, given: Mapping[str, Any]) -> str:
+        missing = re.search(r"value of the parameter '(.*?)' is not found", reason)
+        if missing:
+            return f"it has no parameter {missing[1]}"
+        for name, distribution in self._sample.parameters.items():
+            if name in given and not _allowed(distribution, given[name]):
+                return f"{name} outside {describe_range(distribution)}"
+        return reason
+
+
+def _allowed(distribution: Any, value: Any) -> bool:
+    try:
+        return optuna_private.contains(distribution, value)
+    except (ValueError, TypeError):
+        return False
+
+
+def _latest(trainings: Sequence[TrialView]) -> Sequence[TrialView]:
+    """At most :data:`MOST_LEARNED`: those at the end, where a search looks where it pays, and of the rest every nth."""
+    if len(trainings) <= MOST_LEARNED:
+        return tuple(trainings)
+    half = MOST_LEARNED // 2
+    rest, late = trainings[:-half], trainings[-half:]
+    return (*(rest[n * len(rest) // half] for n in range(half)), *late)
+
+
+def _spread(
+    here: Sequence[tuple[TrialView, Mapping[str, Any]]], axes: Sequence[Any], most: int
+) -> Sequence[Mapping[str, Any]]:
+    """Parameters of designs of the front, `most` of them, spread evenly over its costs."""
+    points = [tuple(view.metrics.get(axis.name, float("nan")) for axis in axes) for view, _ in here]
+    usable = [n for n, point in enumerate(points) if not any(value != value for value in point)]
+    mask = front_mask([points[n] for n in usable], axes)
+    cost = next((axis.name for axis in axes if axis.name != ACCURACY), ACCURACY)
+    front: dict[str, tuple[float, Mapping[str, Any]]] = {}
+    for n, there in zip(usable, mask.tolist(), strict=True):
+        if there:
+            view, parameters = here[n]
+            front.setdefault(view.config.config_id, (view.metrics[cost], parameters))
+    ordered = [parameters for _, parameters in sorted(front.values(), key=lambda one: one[0])]
+    return [ordered[n] for n in _evenly(len(ordered), most)]
+
+
+def _evenly(n: int, most: int) -> list[int]:
+    """At most `most` of `n` places, the middle ones of as many equal parts."""
+    if n <= most:
+        return list(range(n))
+    return [(2 * part + 1) * n // (2 * most) for part in range(most)]
