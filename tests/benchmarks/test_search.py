@@ -218,6 +218,40 @@ def test_bias_is_smaller_with_a_second_seed(
     assert len(bias.table(rows)) == 2 + 2
 
 
+def test_warm(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search_parts import warm
+
+    for name, few in (("EARLIER_TRIALS", 8), ("GOAL_TRIALS", 12), ("SAMPLERS", ("tpe",))):
+        monkeypatch.setattr(warm, name, few)
+    rows = warm.measure(arguments(made_up), tmp_path)
+    assert {row["earlier"] for row in rows} == {"none", "other images", "exchanged"}
+    assert len(rows) == 2 * 3
+    assert len(warm.table(rows)) == 2 + 2
+
+
+def test_an_exchanged_earlier_run_has_the_same_accuracies_and_another_order(made_up: Path) -> None:
+    from naskd.tables import read_table
+    from search_parts import warm
+    from search_parts.replayed import world_of
+
+    world = world_of(read_table(made_up), 0)
+    own, curved, exchanged = (
+        {name: row.metrics["val_accuracy"] for name, row in one.table.items()}
+        for one in (
+            world,
+            warm.other_world(world, 0, "other images"),
+            warm.other_world(world, 0, "exchanged"),
+        )
+    )
+    assert sorted(exchanged.values()) == pytest.approx(sorted(own.values()))
+    names = list(own)
+    related, none = (
+        np.corrcoef([own[n] for n in names], [other[n] for n in names])[0, 1] for other in (curved, exchanged)
+    )
+    assert related > 0.8
+    assert abs(none) < 0.2
+
+
 def test_a_median_says_how_many_did_not_get_there() -> None:
     from search_parts.repeating import median_interval
 
