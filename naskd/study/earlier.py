@@ -6,6 +6,7 @@ space can express are tried first.
 """
 
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,12 +138,13 @@ class Source:
 
     def said(self) -> str:
         """In a line: how many designs were taken, how many not, and why."""
-        taken = [f"{len(self.trainings)} are learned from"] if self.trainings else []
-        taken += [f"{len(self.first)} of its front are tried first"] if self.first else []
-        line = f"warm start from {self.name}: {self.n_designs} designs, {' and '.join(taken) or 'none is of use here'}"
+        taken = [f"learned from {len(self.trainings)}"] if self.trainings else []
+        taken += [f"{len(self.first)} of its front tried first"] if self.first else []
+        use = ", ".join(taken) or "none is of use here"
+        line = f"warm start from {self.name}: {self.n_designs} designs; {use}"
         if self.left_out:
             why = ", ".join(f"{reason} ({n})" for reason, n in self.left_out.items())
-            line += f"; {sum(self.left_out.values())} cannot be expressed here: {why}"
+            line += f"; {sum(self.left_out.values())} cannot be used here: {why}"
         return line
 
 
@@ -179,9 +181,11 @@ def warm_start(
     options = spec.sampler.settings()
     learns = SAMPLERS[spec.sampler.name].learns_from_earlier
     most = min(int(options.get("startup_trials", FIRST)), CALIBRATING if learns else 10**9)
-    share = -(-most // len(runs)) if runs else 0
+    shares = [most // len(runs) + (place < most % len(runs)) for place in range(len(runs))]
     look = _Look(spec, space, facts, sample)
-    return WarmStart([look.source(run, learns=learns, most=share) for run in runs])
+    return WarmStart(
+        [look.source(run, learns=learns, most=share) for run, share in zip(runs, shares, strict=True)]
+    )
 
 
 def say_warm_start(warm: WarmStart) -> None:
@@ -201,6 +205,7 @@ class _Look:
         self._sample = sample
         self._axes = [OBJECTIVES[name] for name in spec.objectives]
         self._prices = Prices(facts, self._axes)
+        self._queued: set[str] = set()
         self._known = vocabulary([describe(config, {}) for config, _ in sample.designs])
 
     def source(self, run: EarlierRun, *, learns: bool, most: int) -> Source:
@@ -233,7 +238,7 @@ class _Look:
         return Source(
             run.name,
             _latest(trainings),
-            _spread(here, self._axes, most),
+            self._spread(here, most),
             len(run.designs),
             count_kinds(reasons),
         )
@@ -248,7 +253,8 @@ class _Look:
             config = settle(TrialConfig.from_dict(dict(design.config)), self._spec)
             known = dict(self._prices.of(config).known)
         except (InputError, ValueError) as error:
-            raise TurnedAwayError(next(iter(str(error).splitlines()), type(error).__name__)) from None
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise TurnedAwayError(first.partition(";")[0]) from None
         curve = tuple({"epoch": n, ACCURACY: value} for n, value in enumerate(design.curve, start=1))
         metrics = {**design.metrics, **known, ACCURACY: float(design.metrics[ACCURACY])}
         status: Any = design.status
@@ -288,6 +294,24 @@ class _Look:
             raise TurnedAwayError(found[0])
         return dict(trial.params)
 
+    def _spread(
+        self, here: Sequence[tuple[TrialView, Mapping[str, Any]]], most: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Parameters of `most` designs of the front, spread evenly over its costs; none that is queued already."""
+        points = [[view.metrics.get(axis.name, math.nan) for axis in self._axes] for view, _ in here]
+        known = [n for n, point in enumerate(points) if all(map(math.isfinite, point))]
+        mask = front_mask([points[n] for n in known], self._axes).tolist()
+        cost = next(axis.name for axis in self._axes if axis.name != ACCURACY)
+        front: dict[str, tuple[float, Mapping[str, Any]]] = {}
+        for n in (n for n, there in zip(known, mask, strict=True) if there):
+            view, parameters = here[n]
+            if view.config.config_id not in self._queued:
+                front.setdefault(view.config.config_id, (view.metrics[cost], parameters))
+        ordered = sorted(front.items(), key=lambda one: one[1][0])
+        chosen = [ordered[n] for n in _evenly(len(ordered), most)]
+        self._queued.update(name for name, _ in chosen)
+        return [parameters for _, (_, parameters) in chosen]
+
     def _explained(self, reason: str, given: Mapping[str, Any]) -> str:
         missing = re.search(r"value of the parameter '(.*?)' is not found", reason)
         if missing:
@@ -312,23 +336,6 @@ def _latest(trainings: Sequence[TrialView]) -> Sequence[TrialView]:
     half = MOST_LEARNED // 2
     rest, late = trainings[:-half], trainings[-half:]
     return (*(rest[n * len(rest) // half] for n in range(half)), *late)
-
-
-def _spread(
-    here: Sequence[tuple[TrialView, Mapping[str, Any]]], axes: Sequence[Any], most: int
-) -> Sequence[Mapping[str, Any]]:
-    """Parameters of designs of the front, `most` of them, spread evenly over its costs."""
-    points = [tuple(view.metrics.get(axis.name, float("nan")) for axis in axes) for view, _ in here]
-    usable = [n for n, point in enumerate(points) if not any(value != value for value in point)]
-    mask = front_mask([points[n] for n in usable], axes)
-    cost = next((axis.name for axis in axes if axis.name != ACCURACY), ACCURACY)
-    front: dict[str, tuple[float, Mapping[str, Any]]] = {}
-    for n, there in zip(usable, mask.tolist(), strict=True):
-        if there:
-            view, parameters = here[n]
-            front.setdefault(view.config.config_id, (view.metrics[cost], parameters))
-    ordered = [parameters for _, parameters in sorted(front.values(), key=lambda one: one[0])]
-    return [ordered[n] for n in _evenly(len(ordered), most)]
 
 
 def _evenly(n: int, most: int) -> list[int]:

@@ -126,10 +126,7 @@ def test_designs_that_this_space_cannot_express_are_counted_with_the_reason(fold
     wide = sum(t["parameters"]["width"] > 32 for t in naskd.open_run(folder / "before").trials())
     (taken,) = run.to_dict()["warm_start"]
     assert taken["left_out"] == {"width outside 4 to 32 in steps of 4": wide}
-    assert (
-        f"12 designs, {taken['first']} of its front are tried first; {wide} cannot be expressed"
-        in caplog.text
-    )
+    assert f"12 designs; {taken['first']} of its front tried first; {wide} cannot be used" in caplog.text
     assert all(t["parameters"]["width"] <= 32 for t in run.trials())
 
 
@@ -141,6 +138,16 @@ def test_a_learner_leaves_out_only_what_no_design_of_its_space_tells_of(folder):
     (taken,) = run.to_dict()["warm_start"]
     assert taken["left_out"] == {"another stages.0.block": others}
     assert taken["learned"] == 12 - others
+
+
+def test_several_runs_share_the_places_and_no_design_is_queued_twice(folder):
+    search(folder, "second", code=SPACE.replace("1, 4)", "1, 3)"))
+    sampler = 'tpe"\nstartup_trials = 5\n#"'
+    run = search(folder, "both", sampler=sampler, warm='warm_start = ["../before", "../second"]')
+    one, other = run.to_dict()["warm_start"]
+    assert (one["first"], other["first"]) == (3, 2)
+    assert len({trial["config_id"] for trial in run.trials()[:5]}) == 5
+    assert run.to_dict(everything=True)["counts"]["turned_away"] == 0
 
 
 def test_a_parameter_that_the_earlier_run_did_not_have_is_named(folder):
@@ -178,7 +185,7 @@ def test_check_says_what_would_be_taken(folder):
     study = project(folder, "checked", sampler="ehvi", warm=WARM)
     result = CliRunner().invoke(app, ["check", str(study), "--out", str(folder / "checked")])
     assert result.exit_code == 0
-    assert "warm start from ../before: 12 designs, 12 are learned from" in result.output.replace("\n", " ")
+    assert "warm start from ../before: 12 designs; learned from 12" in result.output.replace("\n", " ")
 
 
 def copied(folder, name, **given):
