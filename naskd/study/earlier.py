@@ -40,8 +40,6 @@ TAKEN = "warm_start"
 
 FIRST = 10
 """Designs of earlier fronts that are tried first, at most, where the sampler has no ``startup_trials``."""
-CALIBRATING = 5
-"""The same for a sampler that learns from earlier runs: so many show whether they tell anything of this study."""
 MOST_LEARNED = 300
 """Designs of one earlier run that are learned from, at most: the time of a proposal grows with them."""
 
@@ -180,7 +178,8 @@ def warm_start(
     """
     options = spec.sampler.settings()
     learns = SAMPLERS[spec.sampler.name].learns_from_earlier
-    most = min(int(options.get("startup_trials", FIRST)), CALIBRATING if learns else 10**9)
+    # Who learns from them decides by itself what to try, and first whether they tell anything of this study.
+    most = 0 if learns else int(options.get("startup_trials", FIRST))
     shares = [most // len(runs) + (place < most % len(runs)) for place in range(len(runs))]
     look = _Look(spec, space, facts, sample)
     return WarmStart(
