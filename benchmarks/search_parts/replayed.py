@@ -19,12 +19,13 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
-from naskd.study.earlier import EarlierRun, WarmStart, warm_start
+from naskd.study.earlier import EarlierRun, WarmStart
 from naskd.study.ledger import mean_values
 from naskd.study.observer import StudyObserver
 from naskd.study.space_sample import sample_space
 from naskd.study.stopping import build_stopping
 from naskd.study.study import Study
+from naskd.study.taking_over import warm_start
 from naskd.tables import Trainings, TrainingTable
 from naskd.trials.jobs import Job, TrialResult
 from table_parts import space

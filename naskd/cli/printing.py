@@ -92,7 +92,7 @@ def standard(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_BEGINNING = ("naskd.data.survey", "naskd.study.earlier", "naskd.runs.earlier")
+_BEGINNING = ("naskd.data.survey", "naskd.study.taking_over", "naskd.runs.earlier")
 """Loggers that say what a search begins with."""
 
 

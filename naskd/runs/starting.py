@@ -28,7 +28,7 @@ from naskd.spec.teachers import called
 from naskd.store.checkpoint_file import read_checkpoint
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
-from naskd.study.earlier import EarlierRun, WarmStart, say_warm_start, warm_start
+from naskd.study.earlier import EarlierRun, WarmStart
 from naskd.study.opening import difference_to, known_identity, refusal, stored_study
 from naskd.study.record import booked_networks
 from naskd.study.samplers import build_sampler
@@ -40,6 +40,7 @@ from naskd.study.space_sample import (
 )
 from naskd.study.stopping import build_stopping
 from naskd.study.storage import database_file, is_there, open_storage
+from naskd.study.taking_over import say_warm_start, warm_start
 from naskd.trials.teacher_trial import log_trials, try_teachers
 
 _LOG = logging.getLogger(__name__)

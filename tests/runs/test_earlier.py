@@ -121,7 +121,7 @@ def test_ehvi_learns_from_all_and_none_is_its_own(folder):
 
 def test_designs_that_this_space_cannot_express_are_counted_with_the_reason(folder, caplog):
     narrow = SPACE.replace("WIDEST, BLOCKS, WORTH = 64", "WIDEST, BLOCKS, WORTH = 32")
-    with caplog.at_level("INFO", logger="naskd.study.earlier"):
+    with caplog.at_level("INFO", logger="naskd.study.taking_over"):
         run = search(folder, "narrow", sampler="tpe", warm=WARM, code=narrow)
     wide = sum(t["parameters"]["width"] > 32 for t in naskd.open_run(folder / "before").trials())
     (taken,) = run.to_dict()["warm_start"]

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from naskd.spec.samplers import SAMPLERS, SamplerCard
-from naskd.study.earlier import EarlierDesign, EarlierRun, Source, WarmStart, _evenly
+from naskd.study.earlier import EarlierDesign, EarlierRun, Source, WarmStart
 from naskd.study.sampling.features import unlike, vocabulary
 from naskd.study.sampling.surrogate import Surrogate
 from naskd.study.sampling.transfer import Line, Told, Transfer, between, correlation, line_between, log_odds
+from naskd.study.taking_over import _evenly
 
 DRAW = np.random.default_rng(0)
 
