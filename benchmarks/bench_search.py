@@ -27,7 +27,14 @@ def main() -> int:
     from search_parts.arms import ARMS, named_arm
     from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
 
-    known = {"reach": reach, "stopping": stopping, "ask": asking, "bias": bias, "warm": warm, "claims": claims}
+    known = {
+        "reach": reach,
+        "stopping": stopping,
+        "ask": asking,
+        "bias": bias,
+        "warm": warm,
+        "claims": claims,
+    }
     given = parser(__doc__)
     given.add_argument("--table", type=Path, required=True, help="folder of a recorded table")
     given.add_argument("--repetitions", type=int, default=100)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.results import Row, say
+from harness.results import Row
 from harness.spread import header
 from naskd.spec.design import TrialConfig
 from naskd.spec.study import BudgetSpec
@@ -23,7 +23,7 @@ from naskd.study.earlier import EarlierDesign, EarlierRun
 from naskd.tables import Recorded, read_table
 from search_parts.arms import Arm
 from search_parts.reach import needed
-from search_parts.repeating import repeated
+from search_parts.repeating import measured
 from search_parts.replayed import Searched, World, search, world_of
 
 EARLIER_TRIALS, GOAL_TRIALS = 60, 100
@@ -86,11 +86,7 @@ def _design(world: World, trial: Any) -> EarlierDesign:
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     """One row for each repetition, sampler and earlier run."""
-    rows: list[Row] = []
-    for done in repeated(one, [(str(args.table), seed) for seed in range(args.repetitions)], args.jobs):
-        rows += done
-        say(f"warm: repetition {done[0]['repetition']}")
-    return rows
+    return measured("warm", one, args)
 
 
 def one(table: str, seed: int) -> list[Row]:
