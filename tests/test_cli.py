@@ -258,7 +258,7 @@ def test_init_then_check_then_space(tmp_path: Path) -> None:
     assert sorted(made.stdout.split()) == sorted(str(path) for path in folder.iterdir())
     assert call("check", folder / "study.toml").exit_code == 0
     shown = call("space", folder / "study.toml", "--samples", 20).stdout
-    assert "kd.logits.temperature" in shown
+    assert "kd.temperature" in shown
     assert "MACs" in shown
 
 

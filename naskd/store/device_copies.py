@@ -4,6 +4,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -29,20 +30,26 @@ class DeviceCopies:
 
     Args:
         device: Where the networks are.
-        budget_bytes: Of all copies; the least recently used go first. What one bank is asked for at once is kept even
+        budget_bytes: Of all copies, or what tells it when the first is made: who makes this may be a process that never
+            uses the device. The least recently used go first. What one bank is asked for at once is kept even
             beyond it, so that several banks with columns larger than it copy them again for every batch. What comes
             next is copied ahead if it fits beside what is used now.
     """
 
-    def __init__(self, device: torch.device, budget_bytes: int) -> None:
+    def __init__(self, device: torch.device, budget_bytes: int | Callable[[], int]) -> None:
         self.device = device
-        self.budget_bytes = budget_bytes
+        self._given = budget_bytes
         self.looks_ahead = device.type == "cuda"
         """Whether anything is copied ahead."""
         self._copies: OrderedDict[Hashable, Column] = OrderedDict()
         self._used_bytes = 0
         self._coming: Future[dict[Hashable, Column]] | None = None
         self._worker: ThreadPoolExecutor | None = None
+
+    @cached_property
+    def budget_bytes(self) -> int:
+        """Of all copies."""
+        return self._given() if callable(self._given) else self._given
 
     @property
     def size_bytes(self) -> int:

@@ -44,7 +44,7 @@ class KnowledgeSources:
         self._resources = resources
         self._networks = networks
         self._images = images
-        self._copies = DeviceCopies(resources.compute.device, resources.bank_device_bytes)
+        self._copies = DeviceCopies(resources.compute.device, lambda: resources.bank_device_bytes)
         self._online: dict[str, OnlineSource] = {}
         self._stand_ins: dict[str, OnlineSource] = {}
         self._banks: dict[tuple[str, str], BankedSource] = {}
