@@ -19,7 +19,7 @@ from search_parts.repeating import measured
 from search_parts.replayed import front_of, world_of
 
 SEARCHERS = ("random", "TPE", "EHVI, front")
-TRIALS = 200
+TRIALS = 100
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
