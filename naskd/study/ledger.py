@@ -41,9 +41,11 @@ def replicate_of(trial: FrozenTrial | optuna.Trial) -> tuple[int, int]:
 
 
 def mean_values(trainings: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Objective values of a design from those of its trainings, at least one; of one its own, to the bit."""
-    first, *others = trainings
-    return tuple(map(fmean, zip(first, *others, strict=True))) if others else tuple(first)
+    """Objective values of a design from those of its trainings, at least one; where all are the same, that value."""
+    return tuple(
+        values[0] if values.count(values[0]) == len(values) else fmean(values)
+        for values in zip(*trainings, strict=True)
+    )
 
 
 def reported_epochs(user_attrs: Mapping[str, Any]) -> dict[int, dict[str, float]]:

@@ -89,6 +89,7 @@ def test_the_accuracy_of_a_design_is_the_mean_of_its_trainings():
         assert found["replicates"] == {
             "n": 2, "mean": fmean(mine), "sd": stdev(mine), "trials": [first, number],
         }  # fmt: skip
+        assert type(found["macs"]) is type(by_number[number]["macs"]), "costs stay what they are"
         assert by_number[number]["val_accuracy"] == values[number]
         assert by_number[number]["replicate_of"] == first
         assert not by_number[number]["on_front"]
