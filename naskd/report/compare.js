@@ -172,8 +172,21 @@ function legend() {
 }
 
 // ---- How hypervolume grew
-const secondsTick = (v) =>
-  v < 120 ? tickText(v) : v < 7200 ? `${tickText(v / 60)} min` : `${tickText(v / 3600)} h`;
+// Of an axis, one unit: ticks are round in it.
+const timeUnit = (last) =>
+  [
+    [1, "s"],
+    [60, "min"],
+    [3600, "h"],
+  ].findLast(([size]) => size === 1 || last >= 2 * size);
+function inUnits(size, low, high, from, to) {
+  const inner = linear(low / size, high / size, from, to);
+  const scale = (v) => inner(v / size);
+  scale.invert = (p) => size * inner.invert(p);
+  scale.ticks = (n) => inner.ticks(n).map((v) => v * size);
+  scale.domain = [low, high];
+  return scale;
+}
 function growthCard(key, title, label, text) {
   const host = h("div", { class: "chart" });
   let spots = [];
@@ -191,13 +204,14 @@ function growthCard(key, title, label, text) {
       0.12,
     );
     const pad = (high - low || high) * 0.06;
+    const [size, unit] = key === "seconds" ? timeUnit(last) : [1, "MACs"];
     const f = frame(width, 330, {
       title,
-      x: (a, b) => linear(0, last * 1.02, a, b),
+      x: (a, b) => inUnits(size, 0, last * 1.02, a, b),
       y: (a, b) => linear(Math.max(0, low - pad), high + pad, a, b),
-      xText: key === "seconds" ? secondsTick : countTick,
+      xText: key === "seconds" ? (v) => tickText(v / size) : countTick,
       yText: tickText,
-      xLabel: label,
+      xLabel: `${label}, ${unit}`,
       yLabel: "hypervolume",
     });
     if (data.level > 0) {
@@ -385,13 +399,13 @@ document
       growthCard(
         "train_macs",
         "Hypervolume against compute",
-        "compute spent on trials, MACs",
+        "compute spent on trials",
         "The dashed line is the level that all runs have.",
       ),
       growthCard(
         "seconds",
         "Hypervolume against time",
-        "time of trials, one after the other, s where nothing else stands",
+        "time of trials, one after the other",
         "Seconds compare on one machine with one load only.",
       ),
     ),
