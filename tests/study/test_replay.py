@@ -1,6 +1,7 @@
 """Studies against a table, in made-up time: what an executor with N workers would do, by hand calculation."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from fake_world import IDENTITY, REFERENCE, FakeWorld, make_spec, plain, student
@@ -177,3 +178,20 @@ def test_a_rule_that_raises_or_does_not_decide_is_told_by_name():
         replayed(spec, stopping=Broken())
     with pytest.raises(InputError, match="stopping rule 'Mute' returned None"):
         replayed(spec, stopping=Mute())
+
+
+def test_a_further_seed_of_a_design_is_looked_up_and_one_that_is_not_there_is_said():
+    def seeds(config: TrialConfig) -> Recorded:
+        first = table(config)
+        worse = {name: value - 0.001 * (name == "val_accuracy") for name, value in first.metrics.items()}
+        return replace(first, again=(replace(first, metrics=worse),))
+
+    spec = make_spec(None, teacher=None, budget=BudgetSpec(trials=30, front_seeds=2))
+    study, _, _ = replayed(spec, 2, table=seeds)
+    trained = [t for t in run_record(study.optuna_study, spec.objectives)["trials"] if t["replicates"]]
+    assert trained
+    for trial in trained:
+        assert trial["replicates"]["n"] == 2
+        assert trial["val_accuracy"] == pytest.approx(trial["own"]["val_accuracy"] - 0.0005)
+    with pytest.raises(RunError, match=r"budget.front_seeds: trial \d+ wants training 2 of design"):
+        replayed(spec, 2)

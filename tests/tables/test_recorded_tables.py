@@ -111,6 +111,15 @@ def test_studies_of_different_seeds_see_different_replicates(folder):
     assert seen == {0, 1}
 
 
+def test_a_study_sees_the_other_replicates_as_further_trainings(folder):
+    found, name = read_table(folder), design(8, "none").config_id
+    for seed in range(4):
+        seen = found.recorded(seed).trainings[name]
+        values = [one.metrics["val_accuracy"] for one in (seen, *seen.again)]
+        assert values[0] == found.replicate(name, seed).val_accuracy[-1]
+        assert sorted(values) == sorted(row.val_accuracy[-1] for row in found.trainings[name])
+
+
 @pytest.mark.parametrize("name", ["card.json", "points.parquet", "trainings.parquet"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
 def test_a_damaged_table_is_refused_by_name(folder, name, damage):
