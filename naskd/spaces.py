@@ -150,6 +150,49 @@ def suggest_architecture(
     return ArchitectureSpec(stages=tuple(suggested[:n_stages]), stem_width=width, stem_stride=stride)
 
 
+def suggest_simplified(
+    trial: Trial,
+    teacher: ArchitectureSpec,
+    *,
+    least: float = 0.25,
+    multiple: int = 4,
+    strides: Sequence[Stride] = (),
+) -> ArchitectureSpec:
+    """Suggest a simplified version of a teacher: fewer channels, fewer blocks, and where wanted coarser maps.
+
+    Such a student can begin with the teacher's strongest filters: see `starts` of :func:`suggest_training`.
+
+    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth`` and ``.stride``.
+
+    Args:
+        trial: Where values come from.
+        teacher: Students have at most its widths and depths; blocks, kernels and expansions are its own.
+        least: Share of the teacher's channels, above 0 and at most 1, searched from there up on a logarithmic scale.
+        multiple: Widths are rounded to multiples of this, but for the teacher's own.
+        strides: Of each stage's first block, to choose from; empty: the teacher's.
+
+    Raises:
+        InputError: `least` is not above 0, or more than 1.
+    """
+    if not 0 < least <= 1:
+        raise InputError(f"least is {least:g}; allowed: above 0 and at most 1")
+
+    def width(name: str, most: int) -> int:
+        low = min(most, _rounded(round(least * most), multiple))
+        return min(most, _rounded(suggest_int(trial, name, (low, most), log=True), multiple))
+
+    stages = tuple(
+        replace(
+            stage,
+            width=width(f"stage{number}.width", stage.width),
+            depth=suggest_int(trial, f"stage{number}.depth", (1, stage.depth)),
+            stride=choose(trial, f"stage{number}.stride", tuple(strides) or (stage.stride,)),
+        )
+        for number, stage in enumerate(teacher.stages, start=1)
+    )
+    return replace(teacher, stages=stages, stem_width=width("stem.width", teacher.stem_width))
+
+
 def suggest_distillation(
     trial: Trial,
     kinds: Sequence[KnowledgeChoice],

@@ -2,9 +2,10 @@ import ast
 import math
 import re
 import time
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from optuna.distributions import BaseDistribution
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
+from naskd.networks.simplified import problems as start_problems
 from naskd.networks.student import design_cost
 from naskd.schemes import SCHEMES
 from naskd.spaces import (
@@ -25,6 +27,7 @@ from naskd.spaces import (
     canonical,
     suggest_architecture,
     suggest_distillation,
+    suggest_simplified,
     suggest_training,
 )
 from naskd.spec.design import (
@@ -515,3 +518,42 @@ def test_the_catalogue_offers_every_kind_and_scheme() -> None:
         for term in config.distillation.terms:
             stages = max(2, len(config.architecture.stages))
             assert not KNOWLEDGE[term.kind].problems(term, n_stages=stages, batch_size=64)
+
+
+TEACHER = ArchitectureSpec(
+    (StageSpec("basic", 1, 24), StageSpec("basic", 3, 50, stride=2), StageSpec("basic", 2, 96, stride=2)),
+    stem_width=24,
+    stem_stride=2,
+)
+
+
+class TestSimplified:
+    def test_all_of_them_can_start_from_the_teacher(self) -> None:
+        for strides in ((), (1, 2)):
+            space = partial(suggest_simplified, teacher=TEACHER, strides=strides)
+            found = [design for _, design in draws(space, 200)]
+            assert not [reason for student in found for reason in start_problems(student, TEACHER)]
+            assert len(set(found)) > 150
+            assert TEACHER.stages[1].width in {student.stages[1].width for student in found}
+            assert min(student.stages[2].width for student in found) == 24
+            assert {student.stem_stride for student in found} == {2}
+
+    def test_the_whole_teacher_is_one_of_them(self) -> None:
+        values = {"stem.width": 24, "stage1.width": 24, "stage2.width": 50, "stage3.width": 96}
+        values |= {"stage1.depth": 1, "stage2.depth": 3, "stage3.depth": 2}
+        assert suggest_simplified(optuna.trial.FixedTrial(values), TEACHER) == TEACHER
+
+    @pytest.mark.parametrize("least", [0.0, -1.0, 1.5])
+    def test_a_share_that_is_none_is_refused(self, least: float) -> None:
+        with pytest.raises(InputError, match="allowed: above 0 and at most 1"):
+            suggest_simplified(optuna.trial.FixedTrial({}), TEACHER, least=least)
+
+    def test_the_shipped_one_is_of_the_shipped_teacher(self) -> None:
+        module = load("cifar")
+        study = tomllib.loads((ROOT / "studies" / "image_folder.toml").read_text())
+        given = study["teacher"]["architecture"]
+        stages = tuple(StageSpec(**stage) for stage in given.pop("stages"))
+        assert ArchitectureSpec(stages, **given) == module.TEACHER
+        found = [config for _, config in draws(module.simplified, 40)]
+        assert {config.training.start for config in found} == {"scratch", "teacher"}
+        assert not [r for config in found for r in start_problems(config.architecture, module.TEACHER)]
