@@ -129,7 +129,7 @@ TEACHINGS.register(
             "On CIFAR-10 images hints on all stages were best for basic and inverted residual blocks, answers at T = 2 "
             "without the labels good for all; dist fell behind for depthwise separable and inverted residual blocks; "
             "attention gave nothing, rkd and standardized logits cost accuracy; the teacher half-way through its "
-            "training taught a point less than at its end"
+            "training taught two points less than at its end"
         ),
         responses=(Response("logits"), Response("dkd", options=(("beta", 2.0),)), Response("dist")),
         features=(Beside("hint", pairs="all"),),
