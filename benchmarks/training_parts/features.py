@@ -114,7 +114,7 @@ def _fill(args: argparse.Namespace, setting: Setting) -> None:
     source = setting.context.sources.online(setting.context.prerequisites.teacher())
     network = source.network
     if args.features_stand_in:
-        source.network = _StandIn(source)  # type: ignore[assignment]
+        source.network = _StandIn(source)  # type: ignore[assignment]  # taps are all that is asked of it
     try:
         _first_steps(args, setting)
     finally:

@@ -44,9 +44,7 @@ class FrontKeeper(StudyObserver):
             return
         assert job.config is not None
         key, design = checkpoint_key(job), job.config.config_id
-        trainings = self._values.setdefault(
-            design if job.replicate or design not in self._values else key, {}
-        )
+        trainings = self._values.setdefault(design, {})
         if result.status == "complete":
             trainings[key] = tuple(result.metrics[objective.name] for objective in self._objectives)
             self._kept.add(key)

@@ -109,7 +109,7 @@ class DeviceCopies:
             return {}
         if self.device.type != "cuda":
             return {key: column.to(self.device) for key, column in columns.items()}
-        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # of torch
         with torch.cuda.stream(stream):
             found = {key: _streamed(column, self.device) for key, column in columns.items()}
         stream.synchronize()  # this thread has nothing else to do
@@ -152,7 +152,7 @@ def _streamed_tensor(tensor: Tensor, device: torch.device) -> Tensor:
         piece = pieces[which][: len(part)]
         piece.copy_(part)
         target[start : start + rows].copy_(piece, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # of torch
         arrived.record()
         events[which] = arrived
     return target

@@ -150,7 +150,7 @@ def test_the_strongest_are_in_their_order() -> None:
 
 
 def stages(*given: StageSpec, **changes: object) -> ArchitectureSpec:
-    return ArchitectureSpec(given, **{"stem_width": 8, **changes})  # type: ignore[arg-type]
+    return ArchitectureSpec(given, **{"stem_width": 8, **changes})  # type: ignore[arg-type]  # any field
 
 
 def cases() -> Iterator[tuple[ArchitectureSpec, str]]:

@@ -1,5 +1,6 @@
 """A search keeps the students of its front, so that taking one away trains nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from naskd.trials.jobs import Job, TrialResult, training_key
 def job(number: int) -> Job:
     from small_studies import design
 
-    return Job(str(number), "trial", design(), number, 1)
+    given = design()
+    # Designs of their own, so that each is trained once.
+    return Job(
+        str(number),
+        "trial",
+        replace(given, training=replace(given.training, batch_size=8 + number)),
+        number,
+        1,
+    )
 
 
 def told(keeper: FrontKeeper, store: StudentStore, number: int, accuracy: float, macs: float) -> None:
@@ -63,7 +72,8 @@ def test_what_an_earlier_session_left_is_put_in_order(store: StudentStore) -> No
         store.keep(key(number), b"student")
     (store.root / "mine.txt").touch()
     keeper = keeper_of(store)
-    keeper.begin({"one": {key(0): (0.5, 100.0)}, "other": {key(1): (0.4, 200.0)}})
+    one, other = (str(key(number)).rpartition("-")[0] for number in (0, 1))
+    keeper.begin({one: {key(0): (0.5, 100.0)}, other: {key(1): (0.4, 200.0)}})
     assert kept(store) == [0]
     assert sorted(path.name for path in store.root.iterdir() if path.suffix != ".safetensors") == ["mine.txt"]
     store.keep(key(2), b"student")
@@ -72,21 +82,24 @@ def test_what_an_earlier_session_left_is_put_in_order(store: StudentStore) -> No
 
 
 def test_a_lucky_design_that_is_trained_again_leaves_with_all_its_students(store: StudentStore) -> None:
-    keeper = keeper_of(store)
-    lucky, keys = job(0).config, [key(0), key(1)]
+    keeper, lucky = keeper_of(store), job(0).config
     assert lucky is not None
-    keeper.begin({lucky.config_id: {keys[0]: (0.6, 100.0)}, "other": {key(2): (0.5, 90.0)}})
+    keys = [training_key(lucky.config_id, seed) for seed in (0, 1, 2)]
+    keeper.begin({lucky.config_id: {keys[0]: (0.6, 100.0)}, "other": {key(5): (0.5, 90.0)}})
     store.keep(keys[0], b"student")
-    store.keep(key(2), b"student")
-    store.keep(keys[1], b"student")
-    metrics = {"val_accuracy": 0.5, "macs": 100.0}
-    again = Job("1", "trial", lucky, 1, 1, replicate=1)
-    keeper.told(again, TrialResult("complete", 1, metrics=metrics))
-    assert kept(store) == [0, 1, 2], "its mean of 0.55 is on the front, and so are its students"
-    store.keep(key(3), b"student")
-    third = Job("3", "trial", lucky, 3, 1, replicate=2)
-    keeper.told(third, TrialResult("complete", 3, metrics={**metrics, "val_accuracy": 0.1}))
-    assert kept(store) == [2]
+    store.keep(key(5), b"student")
+
+    def again(seed: int, accuracy: float) -> list[bool]:
+        store.keep(keys[seed], b"student")
+        metrics = {"val_accuracy": accuracy, "macs": 100.0}
+        trained = Job(str(seed), "trial", lucky, seed, 1, replicate=seed)
+        keeper.told(trained, TrialResult("complete", seed, metrics=metrics))
+        return [store.path(name).exists() for name in (*keys, key(5))]
+
+    assert again(1, 0.5) == [True, True, False, True], (
+        "its mean of 0.55 is on the front, and so are its students"
+    )
+    assert again(2, 0.1) == [False, False, False, True]
 
 
 # --- taking it away -----------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class Chosen:
 
 
 def test_a_space_searches_the_start() -> None:
-    found = suggest_training(Chosen(), TrainingSpec(), starts=("scratch", "teacher"))  # type: ignore[arg-type]
+    found = suggest_training(Chosen(), TrainingSpec(), starts=("scratch", "teacher"))  # type: ignore[arg-type]  # chooses alone
     assert found == TrainingSpec(start="teacher")
 
 
