@@ -2,8 +2,7 @@
 
 Two cores reach the lower part of it; ``limits.max_macs`` in the study file cuts it there. `joint` searches
 architecture, distillation and training together; `architecture_only` and `distillation_only` search parts of
-it. All are made of the same three functions, so a parameter has one range everywhere. `simplified` has students that
-may begin with the weights of a teacher of naskd.
+it. All are made of the same three functions, so a parameter has one range everywhere.
 """
 
 from naskd.config import (
@@ -20,7 +19,6 @@ from naskd.spaces import (
     Trial,
     canonical,
     suggest_architecture,
-    suggest_simplified,
     suggest_teaching,
     suggest_training,
 )
@@ -52,17 +50,6 @@ MEDIUM = ArchitectureSpec(
 )
 """About 3 million MACs at 32x32: the fixed student of `distillation_only`."""
 
-TEACHER = ArchitectureSpec(
-    stem_width=24,
-    stem_stride=2,
-    stages=(
-        StageSpec("basic", depth=1, width=24),
-        StageSpec("basic", depth=2, width=48, stride=2),
-        StageSpec("basic", depth=2, width=96, stride=2),
-    ),
-)
-"""That of ``studies/image_folder.toml``, 12 million MACs at 32x32: put yours here for `simplified`."""
-
 
 def architecture(trial: Trial) -> ArchitectureSpec:
     """Three stages of one block."""
@@ -85,15 +72,6 @@ def joint(trial: Trial) -> TrialConfig:
     """Architecture, distillation and training together."""
     student = architecture(trial)
     return canonical(TrialConfig(student, distillation(trial, student), training(trial)))
-
-
-def simplified(trial: Trial) -> TrialConfig:
-    """Simplified versions of :data:`TEACHER`, which may begin with its weights: the study's teacher must be that."""
-    student = suggest_simplified(trial, TEACHER, strides=(1, 2))
-    trained = suggest_training(
-        trial, TRAINING, learning_rates={"adamw": (1e-3, 1e-2)}, starts=("scratch", "teacher")
-    )
-    return canonical(TrialConfig(student, distillation(trial, student), trained))
 
 
 def architecture_only(trial: Trial) -> TrialConfig:

@@ -44,7 +44,7 @@ from naskd.spec.userfile import import_file
 from naskd.teachings import TEACHINGS
 
 ROOT = Path(__file__).parents[1]
-FILES = ["digits", "cifar"]
+FILES = ["digits", "cifar", "from_teacher"]
 FUNCTIONS = ["joint", "architecture_only", "distillation_only"]
 N = 300
 
@@ -193,7 +193,11 @@ class TestFile:
         assert distributions(space) == distributions(module.distillation_only)
 
     def test_span_of_macs(self, file: str) -> None:
-        channels, resolution, low, high = {"digits": (1, 8, 1e4, 1e6), "cifar": (3, 32, 3e5, 4e7)}[file]
+        channels, resolution, low, high = {
+            "digits": (1, 8, 1e4, 1e6),
+            "cifar": (3, 32, 3e5, 4e7),
+            "from_teacher": (3, 32, 8e5, 6e6),
+        }[file]
         module = load(file)
         macs = sorted(
             design_cost(c.architecture, channels, 10, resolution).macs
@@ -548,12 +552,27 @@ class TestSimplified:
         with pytest.raises(InputError, match="allowed: above 0 and at most 1"):
             suggest_simplified(optuna.trial.FixedTrial({}), TEACHER, least=least)
 
-    def test_the_shipped_one_is_of_the_shipped_teacher(self) -> None:
-        module = load("cifar")
+
+class TestFromTeacher:
+    """Students that are simplified versions of the study's teacher."""
+
+    def test_it_is_of_the_teacher_of_the_study_of_image_folders(self) -> None:
+        module = load("from_teacher")
         study = tomllib.loads((ROOT / "studies" / "image_folder.toml").read_text())
         given = study["teacher"]["architecture"]
         stages = tuple(StageSpec(**stage) for stage in given.pop("stages"))
         assert ArchitectureSpec(stages, **given) == module.TEACHER
-        found = [config for _, config in draws(module.simplified, 40)]
+
+    def test_every_student_may_begin_with_its_weights(self) -> None:
+        module = load("from_teacher")
+        found = [config for _, config in sample("from_teacher", "joint")]
         assert {config.training.start for config in found} == {"scratch", "teacher"}
         assert not [r for config in found for r in start_problems(config.architecture, module.TEACHER)]
+
+    def test_from_scratch_is_the_rest_of_it(self) -> None:
+        """The same parameters but for the start, and no student begins with anything."""
+        module = load("from_teacher")
+        with_start, without = distributions(module.joint), distributions(module.from_scratch)
+        assert {*with_start} - {*without} == {"train.start"}
+        assert all(with_start[name] == without[name] for name in without)
+        assert {config.training.start for _, config in draws(module.from_scratch, 20)} == {"scratch"}

@@ -1,4 +1,4 @@
-"""Stopping alone: the same designs in the same order, with a rule and without."""
+"""Stopping alone: the same designs in the same order, with a rule and without; paused ones may go on in between."""
 
 import argparse
 import statistics
@@ -15,7 +15,12 @@ from search_parts.arms import Arm
 from search_parts.repeating import measured
 from search_parts.replayed import AXES, Searched, world_of
 
-RULES = ("front", "mo_asha")
+RULES: dict[str, tuple[str, dict[str, bool]]] = {
+    "`front`": ("front", {}),
+    "`front`, `promote = false`": ("front", {"stopping.promote": False}),
+    "`mo_asha`, `promote = true`": ("mo_asha", {"stopping.promote": True}),
+    "`mo_asha`": ("mo_asha", {}),
+}
 TRIALS = 200
 
 
@@ -29,9 +34,9 @@ def one(table: str, seed: int) -> list[Row]:
     world = world_of(read_table(table), seed)
     whole = Arm("random").search(world, seed, BudgetSpec(trials=TRIALS))
     rows: list[Row] = []
-    for rule in RULES:
-        cut = Arm("random", rule).search(world, seed, BudgetSpec(trials=TRIALS))
-        assert cut.designs == whole.designs
+    for rule, (name, options) in RULES.items():
+        cut = Arm("random", name, options).search(world, seed, BudgetSpec(trials=TRIALS))
+        assert list(dict.fromkeys(cut.designs)) == whole.designs
         rows.append(
             {
                 "repetition": seed,
@@ -39,7 +44,7 @@ def one(table: str, seed: int) -> list[Row]:
                 "times less": whole.spent[-1] / cut.spent[-1],
                 "volume lost": 1 - cut.volume[-1] / whole.volume[-1],
                 "wrongly stopped": wrongly(whole, cut),
-                "stopped": float(np.mean(cut.stopped)),
+                "stopped": 1 - len(complete(cut)) / len(whole.designs),
             }
         )
     return rows
@@ -48,7 +53,13 @@ def one(table: str, seed: int) -> list[Row]:
 def wrongly(whole: Searched, cut: Searched) -> float:
     """Share of the front without the rule that the rule has stopped."""
     front = front_mask(whole.values, AXES)
-    return float(np.mean([stopped for stopped, there in zip(cut.stopped, front, strict=True) if there]))
+    there = [name for name, kept in zip(whole.designs, front, strict=True) if kept]
+    return float(np.mean([name not in complete(cut) for name in there]))
+
+
+def complete(found: Searched) -> set[str]:
+    """Designs that were trained to their end."""
+    return {name for name, stopped in zip(found.designs, found.stopped, strict=True) if not stopped}
 
 
 def table(rows: list[Row]) -> list[str]:

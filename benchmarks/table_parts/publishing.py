@@ -24,6 +24,8 @@ def publish(folder: Path, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Write the table of all students whose every way was recorded, and say in Markdown what it shows."""
     good = [row for row in rows if "error" not in row]
     replicates = whole_replicates(good)
+    if not replicates:
+        return [f"No table yet: it begins with the first student whose {n_ways()} ways were all recorded."]
     students = {student for student, _ in replicates}
     kept = [row for row in good if (_student(row["values"]), row["replicate"]) in replicates]
     write_table(folder / "table", card(folder, kept), grid(students), map(training, kept))

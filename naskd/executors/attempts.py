@@ -18,7 +18,7 @@ from naskd.executors.limits import TimeLimits, Watch
 from naskd.spec.errors import RunError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
-from naskd.trials.outcome import checkpoint_key, failed
+from naskd.trials.outcome import failed, forget
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Attempt:
         before: The same, of the workers that died.
         alone: Whether it wants a device that nobody else uses.
         result: The last one that a worker reported, of this try or an earlier one.
+        paused: Whether the source has said that it may go on later.
         watch: Since when a worker does it; None while none does.
     """
 
@@ -52,6 +53,7 @@ class Attempt:
     before: int = 0
     alone: bool = False
     result: TrialResult | None = None
+    paused: bool = False
     watch: Watch | None = None
 
     @property
@@ -120,7 +122,9 @@ class Attempts:
         attempt.reached = max(attempt.reached, epoch)
         if attempt.watch is not None:
             self.limits.epoch(attempt.watch)
-        return self.source.report(attempt.job, epoch, metrics)
+        decision = self.source.report(attempt.job, epoch, metrics)
+        attempt.paused = decision is Decision.PAUSE
+        return decision
 
     def end(self, attempt: Attempt, result: TrialResult, *, shares_device: bool) -> None:
         """A worker has done what it could: book it, unless it may do better on a device of its own."""
@@ -132,7 +136,7 @@ class Attempts:
                 replace(attempt, number=attempt.number + 1, alone=True, result=None, watch=None)
             )
             return
-        self._tell(attempt.job, result)
+        self._tell(attempt, result)
 
     def give_back(self, attempt: Attempt) -> None:
         """Nothing was done of it, for no fault of its own: hand it out again as it is."""
@@ -142,7 +146,7 @@ class Attempts:
     def fail(self, attempt: Attempt, reason: str) -> None:
         """It has ended its worker, or its worker was ended for it, and would do so again: it is not tried again."""
         self._nothing_until = 0.0
-        self._tell(attempt.job, failed(attempt.job, attempt.result, reason))
+        self._tell(attempt, failed(attempt.job, attempt.result, reason))
 
     def lose(self, attempt: Attempt, why: str, *, begun: bool) -> None:
         """A worker died for a reason that need not be the attempt's, or could not begin.
@@ -175,12 +179,11 @@ class Attempts:
             # No design is to blame, and a machine that fails at once would get one design after the other.
             raise self._error(f"a worker could not begin, {times}; the last time: {why}")
         reason = f"its worker died {times}, the last time: {why}"
-        self._tell(attempt.job, failed(attempt.job, attempt.result, reason, why))
+        self._tell(attempt, failed(attempt.job, attempt.result, reason, why))
 
-    def _tell(self, job: Job, result: TrialResult) -> None:
-        self.source.tell(job, result)
-        if self.context.resources.checkpoints is not None:
-            self.context.resources.checkpoints.remove(checkpoint_key(job))
+    def _tell(self, attempt: Attempt, result: TrialResult) -> None:
+        self.source.tell(attempt.job, result)
+        forget(attempt.job, self.context, paused=attempt.paused and result.status == "stopped")
 
 
 class Stoppable(Protocol):

@@ -33,6 +33,8 @@ _KNOWN = {
     "on_front",
     "replicates",
     "replicate_of",
+    "continues",
+    "continued_by",
     "own",
     "error",
     "environment",
@@ -64,6 +66,8 @@ def trial_table(record: Record, number: int) -> Group:
     parts: list[Any] = [heading]
     if (first := trial.get("replicate_of")) is not None:
         parts.append(Text(f"trains the design of trial {first} once more, with another seed", style="dim"))
+    if (paused := trial.get("continues")) is not None:
+        parts.append(Text(f"goes on with trial {paused}, which was paused", style="dim"))
     if trial.get("reason"):
         parts.append(Text(str(trial["reason"]), style="yellow"))
     parts += [Text(), _grid(row for row in _numbers(record, trial) if row[1].strip(_GAP))]

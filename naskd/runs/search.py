@@ -160,8 +160,13 @@ def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:
     if not isinstance(checkpoints, CheckpointStore):
         return
     for key in checkpoints.kept():
-        config_id, _, seed = key.rpartition("-")
-        if seed.isdecimal() and source.is_over(config_id, int(seed)):
+        training, _, paused = key.partition(".")
+        config_id, _, seed = training.rpartition("-")
+        if paused.isdecimal():
+            over = not source.may_go_on(int(paused))
+        else:
+            over = seed.isdecimal() and source.is_over(config_id, int(seed))
+        if over:
             checkpoints.remove(key)
 
 

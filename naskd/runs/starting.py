@@ -219,7 +219,7 @@ def _places(start: Start) -> Iterator[str]:
 
 def _checkpoints(start: Start) -> Iterable[str]:
     given = start.spec.execution.checkpoints
-    if given is not None and start.spec.execution.checkpoint_every:
+    if given is not None and (start.spec.execution.checkpoint_every or start.spec.stopping.pauses):
         checkpoint_store(start.spec, start.run_dir, {}).check()
     return ()
 

@@ -151,6 +151,12 @@ class StoppingSpec(Configured):
     name: str = "none"
     options: Options = ()
 
+    @property
+    def pauses(self) -> bool:
+        """Whether trials may go on after they were stopped."""
+        known = self.name in STOPPING_RULES
+        return known and STOPPING_RULES[self.name].pauses and bool(self.settings().get("promote", True))
+
 
 @dataclass(frozen=True, config=_FROZEN)
 class BudgetSpec:

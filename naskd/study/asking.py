@@ -40,6 +40,7 @@ class Asking:
         ledger, drivers, networks: Of the study.
         clock: Of this host.
         looked: Called after a design was turned away.
+        wanted_back: Number of the paused trial with which the stopping rule wants to go on; None where there is none.
         view: Of the study, for samplers that want one.
 
     Attributes:
@@ -58,6 +59,7 @@ class Asking:
         networks: SharedNetworks,
         clock: Clock,
         looked: Callable[[], None],
+        wanted_back: Callable[[], int | None],
         view: SearchView,
     ) -> None:
         self.spec = spec
@@ -71,6 +73,7 @@ class Asking:
         self._networks = networks
         self._clock = clock
         self._looked = looked
+        self._wanted_back = wanted_back
         self._streak: list[str] = []
         self._stall = Stall()
         self._random = RandomDesigns(spec, space, facts, ledger, drivers)
@@ -93,8 +96,11 @@ class Asking:
         given: Mapping[str, Any] | None = None
         again: Repeat | None = None
         if not self._drivers.waiting_again:
-            again = self._repeats.next()
-            if again is None and self._stall.is_on:
+            paused = None if self._drivers.has_waiting else self._wanted_back()
+            if paused is not None:
+                given = self._ledger.trials()[paused].params
+            again = self._repeats.next() if given is None else None
+            if given is None and again is None and self._stall.is_on:
                 given = self._random.parameters()
                 again = self._repeats.next(early=True) if given is None else None
                 if given is None and again is None:
@@ -119,7 +125,7 @@ class Asking:
             return self._admit(trial, has_rivals)
         except UpdateFinishedTrialError:
             # Another driver took it for one that a dead driver has left.
-            self._ledger.held.discard(trial.number)
+            self._ledger.release(trial.number)
             return None
         finally:
             self._study.sampler = self._sampler
@@ -174,6 +180,7 @@ class Asking:
         self._streak.clear()
         self._stall.admitted()
         requires = tuple(recipe.artifact_id for recipe in self._facts.recipes(config))
+        continues = self._ledger.goes_on_with.get(trial.number)
         job = Job(
             str(trial.number),
             "trial",
@@ -182,6 +189,7 @@ class Asking:
             config.training.epochs,
             requires=requires,
             replicate=replicate,
+            continues="" if continues is None else str(continues),
         )
         return self._networks.begin(job)
 
@@ -192,7 +200,8 @@ class Asking:
         if (earlier := drivers.same_design(design, number)) is not None:
             self.turn_away(number, f"duplicate: design {design[0]} is trial {earlier}")
             return False
-        if budget.trials is not None and drivers.turn(number) >= budget.trials:
+        is_new = number not in self._ledger.goes_on_with
+        if is_new and budget.trials is not None and drivers.turn(number) >= budget.trials:
             drivers.give_up(number, "trials of other drivers fill the budget")
             return False
         return True
@@ -221,7 +230,9 @@ class Asking:
         _, replicate = replicate_of(trial)
         design = config.config_id, trial_seed(self.spec.seed, config.config_id, replicate)
         if (earlier := self._drivers.same_design(design, trial.number)) is not None:
-            return None, f"duplicate: design {config.config_id} is trial {earlier}"
+            if earlier not in self._ledger.may_go_on:
+                return None, f"duplicate: design {config.config_id} is trial {earlier}"
+            self._ledger.going_on(trial.number, earlier)
         needs = [recipe.artifact_id for recipe in self._facts.recipes(config)]
         if reason := self._networks.unmade_reason(needs):
             return None, reason

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import Objective
 from naskd.study.drivers import Drivers
-from naskd.study.ledger import Ledger, replicate_of, reported_epochs
+from naskd.study.ledger import CONTINUES, Ledger, replicate_of, reported_epochs
 from naskd.study.stopping import Curve, TrialView
 from naskd.trials.jobs import Job, TrialResult
 
@@ -66,11 +66,12 @@ class Curves:
     def finished(self) -> Sequence[TrialView]:
         """See :class:`~naskd.study.stopping.LedgerView`."""
         booked = self._ledger.booked
-        if len(self._finished) < len(booked):
+        if new := [number for number in booked if number not in self._finished]:
             trials = self._ledger.trials()
-            for number in booked[len(self._finished) :]:
-                self._finished[number] = _finished(trials[number])
-        return [view for view in self._finished.values() if view is not None]
+            self._finished |= {number: _finished(trials[number]) for number in new}
+        continuing = self._ledger.continuing
+        views = (self._finished[number] for number in booked if number not in continuing)
+        return [view for view in views if view is not None]
 
     @property
     def running(self) -> Sequence[TrialView]:
@@ -100,9 +101,10 @@ class Curves:
         )
 
     def _noted(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Epochs:
-        """Epochs of a training, those before it was interrupted included."""
-        orphan = trial.user_attrs.get("retry_of")
-        before = self._noted(trials[orphan], trials) if orphan is not None else {}
+        """Epochs of a training, those before it was interrupted or paused included."""
+        attrs = trial.user_attrs
+        earlier = attrs.get("retry_of", attrs.get(CONTINUES))
+        before = self._noted(trials[earlier], trials) if earlier is not None else {}
         own = reported_epochs(trial.user_attrs)
         return {**before, **{epoch: {"epoch": epoch, **metrics} for epoch, metrics in own.items()}}
 
@@ -125,4 +127,5 @@ def _finished(trial: FrozenTrial) -> TrialView | None:
         result.metrics,
         result.train_macs,
         replicate_of(trial)[1],
+        result.paused,
     )

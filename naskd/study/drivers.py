@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.clock import Clock
 from naskd.study.heartbeats import Heartbeats
 from naskd.study.leases import LEASE_SECONDS, process_lives
-from naskd.study.ledger import REPLICATE, Design, Ledger, reported_epochs
+from naskd.study.ledger import CONTINUES, REPLICATE, Design, Ledger, reported_epochs
 from naskd.trials.jobs import TrialResult
 
 CLAIM_SECONDS = 1.0
@@ -92,11 +92,26 @@ class Drivers:
     @property
     def running_elsewhere(self) -> int:
         """Trials that other drivers run, or that dead ones have left running."""
-        return sum(
-            trial.state is TrialState.RUNNING and self.is_wanted(trial)
-            for number, trial in self._ledger.open_trials.items()
-            if number not in self._ledger.held
+        return sum(self._runs_elsewhere(trial) for trial in self._ledger.open_trials.values())
+
+    @property
+    def begun(self) -> int:
+        """Trials that were begun, finished or not; one that goes on with another is the same."""
+        own = sum(number not in self._ledger.goes_on_with for number in self._ledger.held)
+        others = [trial for trial in self._ledger.open_trials.values() if self._runs_elsewhere(trial)]
+        return self._ledger.trained + own + sum(CONTINUES not in trial.user_attrs for trial in others)
+
+    def _runs_elsewhere(self, trial: FrozenTrial) -> bool:
+        return (
+            trial.state is TrialState.RUNNING
+            and trial.number not in self._ledger.held
+            and self.is_wanted(trial)
         )
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether designs were enqueued that nobody has begun: they come first."""
+        return any(trial.state is TrialState.WAITING for trial in self._ledger.open_trials.values())
 
     @property
     def waiting_again(self) -> bool:
@@ -123,13 +138,17 @@ class Drivers:
     def turn(self, number: int) -> int:
         """How many trials of lower number count, or may come to count, for the budget."""
         return sum(booked < number for booked in self._ledger.booked) + sum(
-            other < number and self.is_wanted(trial) for other, trial in self._ledger.open_trials.items()
+            other < number and self.is_wanted(trial) and CONTINUES not in trial.user_attrs
+            for other, trial in self._ledger.open_trials.items()
         )
 
     def same_design(self, design: Design, number: int) -> int | None:
-        """Another trial that has trained a design, or whose turn to train it is before `number`'s, if there is one."""
+        """Another trial that has trained a design, or whose turn to train it is before `number`'s, if there is one.
+
+        Not the paused one that it goes on with.
+        """
         done = self._ledger.trained_by(design)
-        if done is not None and done != number:
+        if done is not None and done not in (number, self._ledger.goes_on_with.get(number)):
             return done
         earlier = (
             other
@@ -208,7 +227,7 @@ class Drivers:
         parameters = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if parameters and number not in self._retries:
             known: dict[str, Any] = {
-                k: attrs[k] for k in ("config_id", "seed", "retries", REPLICATE) if k in attrs
+                k: attrs[k] for k in ("config_id", "seed", "retries", REPLICATE, CONTINUES) if k in attrs
             }
             if retries is not None:
                 known["retries"] = retries

@@ -23,6 +23,8 @@ _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
 REPLICATE = "replicate"
 """Attribute of a trial that trains a design once more: number of the first, and how many come before."""
+CONTINUES = "continues"
+"""Attribute of a trial that goes on with the training of a paused one: number of that."""
 
 
 def booked_artifacts(user_attrs: Mapping[str, Any], place: str = STORAGE) -> dict[str, dict[str, Any]]:
@@ -68,12 +70,14 @@ class Ledger:
 
     Attributes:
         held: Numbers of the running trials of this driver.
+        goes_on_with: Of the running trials of this driver that go on with a paused one: that, by their numbers.
         ours: Numbers of the trials that this driver has begun or ended.
         seen: How many trials there are.
         open_trials: Those that are not finished, by number.
-        complete, stopped, failed: Finished trainings.
+        complete, stopped, failed: Finished trainings; of one that another trial has gone on with, the whole.
         values: Objective values of the complete trials by number, and these by the number of their design's first.
         replicates: For a design by its first trial, which of its further trainings have ended.
+        paused: Trials that were paused, and with which no other has gone on to its end.
         turned_away: Reasons by number.
         artifacts: See :func:`booked_artifacts`.
         wall_seconds: Of all finished trainings.
@@ -89,6 +93,7 @@ class Ledger:
         self._design_today = design_today
         self._objectives = tuple(objectives)
         self.held: set[int] = set()
+        self.goes_on_with: dict[int, int] = {}
         self.ours: set[int] = set()
         self.seen = 0
         self.open_trials: dict[int, FrozenTrial] = {}
@@ -97,6 +102,7 @@ class Ledger:
         self.failed = 0
         self.values: dict[int, dict[int, tuple[float, ...]]] = {}
         self.replicates: dict[int, set[int]] = {}
+        self.paused: set[int] = set()
         self.turned_away: dict[int, str] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.wall_seconds = 0.0
@@ -104,6 +110,7 @@ class Ledger:
         self._trained: dict[Design, int] = {}
         # Ordered as booked; the values say nothing.
         self._booked: dict[int, None] = {}
+        self._continued: set[int] = set()
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -155,8 +162,11 @@ class Ledger:
 
     @property
     def booked(self) -> Sequence[int]:
-        """Numbers of the trials whose training has ended, in the order in which that became known."""
-        return tuple(self._booked)
+        """Numbers of the trials whose training has ended, in the order in which that became known.
+
+        Without those with which another one has gone on.
+        """
+        return tuple(number for number in self._booked if number not in self._continued)
 
     def trained_by(self, design: Design) -> int | None:
         """The trial that has trained a design, if there is one."""
@@ -178,6 +188,31 @@ class Ledger:
         """Objective values of the designs that were trained, by their first trial: means over their trainings."""
         return {first: mean_values(list(found.values())) for first, found in self.values.items()}
 
+    @property
+    def continuing(self) -> set[int]:
+        """Paused trials with which one that is open goes on."""
+        elsewhere = {
+            trial.user_attrs[CONTINUES]
+            for number, trial in self.open_trials.items()
+            if CONTINUES in trial.user_attrs and number not in self.held
+        }
+        return elsewhere | {paused for number, paused in self.goes_on_with.items() if number in self.held}
+
+    @property
+    def may_go_on(self) -> set[int]:
+        """Paused trials with which nobody goes on."""
+        return self.paused - self.continuing if self.paused else set()
+
+    def release(self, number: int) -> None:
+        """A trial is not run by this driver any more."""
+        self.held.discard(number)
+        self.goes_on_with.pop(number, None)
+
+    def going_on(self, number: int, paused: int) -> None:
+        """Note that a running trial of this driver goes on with a paused one."""
+        self.write(number, CONTINUES, paused)
+        self.goes_on_with[number] = paused
+
     # --- writing -----------------------------------------------------------------------------------------------
 
     def one_sync(self) -> AbstractContextManager[None]:
@@ -194,6 +229,12 @@ class Ledger:
         self.replicates.setdefault(first, set()).add(replicate)
         self._trial_macs += result.spent_macs
         self.wall_seconds += result.wall_seconds
+        if (before := self.trials()[number].user_attrs.get(CONTINUES)) is not None:
+            self._continued.add(before)
+            self.paused.discard(before)
+            self.stopped -= 1
+        if result.paused and number not in self._continued:
+            self.paused.add(number)
         if result.status == "complete":
             self.complete += 1
             values = tuple(result.metrics[name] for name in self._objectives)
@@ -244,7 +285,7 @@ class Ledger:
         self, number: int, state: TrialState, reason: str = "", values: Sequence[float] | None = None
     ) -> bool:
         """Close a running trial; False when another driver has closed it otherwise."""
-        self.held.discard(number)
+        self.release(number)
         self.ours.add(number)
         try:
             if reason:

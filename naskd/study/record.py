@@ -15,7 +15,7 @@ from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
 from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
-from naskd.study.ledger import booked_artifacts, mean_values, replicate_of
+from naskd.study.ledger import CONTINUES, booked_artifacts, mean_values, replicate_of
 from naskd.study.opening import SCHEMA_VERSION, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
@@ -91,6 +91,11 @@ def run_record(
     place = place_of(study)
     check_study(study.user_attrs, place)
     trials = [_trial(t, objectives, place) for t in study.get_trials(deepcopy=False)]
+    for trial in trials:
+        if trial["continues"] is not None and not trial["retried"]:
+            paused = trials[trial["continues"]]
+            paused["continued_by"] = trial["number"]
+            paused["reason"] += f"; trial {trial['number']} goes on with it"
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     designs = _designs(complete, objectives)
     points = [tuple(t[name] for name in objectives) for t in designs]
@@ -122,7 +127,9 @@ def run_record(
             "complete": len(complete),
             "again": len(complete) - len(designs),
             "failed": sum(t["state"] == "FAIL" and not t["retried"] for t in trials),
-            "stopped": sum(t["state"] == "PRUNED" and t["curve"] != [] for t in trials),
+            "stopped": sum(
+                t["state"] == "PRUNED" and t["curve"] != [] and t["continued_by"] is None for t in trials
+            ),
             "turned_away": sum(t["state"] == "PRUNED" and t["curve"] == [] for t in trials),
             "running": sum(t["state"] == "RUNNING" for t in trials),
         },
@@ -195,6 +202,8 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "replicate_of": None if replicate_of(trial)[1] == 0 else replicate_of(trial)[0],
         "replicates": None,
         "own": None,
+        "continues": attrs.get(CONTINUES),
+        "continued_by": None,
         "retry_of": attrs.get("retry_of"),
         "retried": trial.state is TrialState.FAIL and "result" not in attrs,
         "parameters": dict(trial.params),

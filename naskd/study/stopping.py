@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
@@ -29,6 +29,7 @@ class TrialView:
             before training.
         train_macs: Of a finished one, as for ``TrialResult``.
         replicate: How many trainings of the same design came before; no rule is asked about those after the first.
+        paused: Whether it was stopped and may go on.
     """
 
     number: int
@@ -39,6 +40,7 @@ class TrialView:
     metrics: Mapping[str, float] = field(default_factory=dict)
     train_macs: int = 0
     replicate: int = 0
+    paused: bool = False
 
 
 class LedgerView(Protocol):
@@ -50,7 +52,10 @@ class LedgerView(Protocol):
 
     @property
     def finished(self) -> Sequence[TrialView]:
-        """Complete, failed and stopped ones, in the order in which this driver heard of their ends."""
+        """Complete, failed and stopped ones, in the order in which this driver heard of their ends.
+
+        A paused one is not among them any more while another trial goes on with it, and afterwards.
+        """
 
     @property
     def running(self) -> Sequence[TrialView]:
@@ -65,7 +70,9 @@ def costs_of(objectives: Sequence[Objective]) -> list[Objective]:
 class StoppingRule(Protocol):
     """Decides after each epoch whether a trial goes on.
 
-    A trial that is stopped is PRUNED, and counts for the budget. What was spent on it is booked.
+    A trial that is stopped is PRUNED, and counts for the budget. What was spent on it is booked. So is one that is
+    paused; a sampler that proposes its design again has it go on, in a trial of its own that does not count. A rule
+    with a method :meth:`Promoting.promote` may want that too.
     """
 
     def decide(self, trial: TrialView, curve: Curve, ledger: LedgerView) -> Decision:
@@ -78,6 +85,18 @@ class StoppingRule(Protocol):
             trial: That has finished an epoch.
             curve: Up to and with this epoch, those before a resume included.
             ledger: Everything else.
+        """
+
+
+@runtime_checkable
+class Promoting(Protocol):
+    """A rule that has paused trials go on; `pauses` on its card, so that their state is kept."""
+
+    def promote(self, ledger: LedgerView) -> int | None:
+        """Number of a paused trial of ``ledger.finished`` that is to go on now; None: something new is begun.
+
+        Asked whenever there is room for a trial, and when all trials of the budget were begun. What is raised ends the
+        search.
         """
 
 

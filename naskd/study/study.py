@@ -103,6 +103,7 @@ class Study:
             self._networks,
             self._clock,
             self._show,
+            self._wanted_back,
             SearchView(
                 spec,
                 space,
@@ -155,7 +156,12 @@ class Study:
 
     def is_over(self, config_id: str, seed: int) -> bool:
         """Whether the training of a design has ended, whatever came of it."""
-        return self._ledger.trained_by((config_id, seed)) is not None
+        number = self._ledger.trained_by((config_id, seed))
+        return number is not None and number not in self._ledger.continuing
+
+    def may_go_on(self, number: int) -> bool:
+        """Whether a trial is paused, or another one goes on with it."""
+        return number in self._ledger.paused
 
     def _is_taken(self, config: TrialConfig) -> bool:
         """Whether a design is trained, or was."""
@@ -186,13 +192,18 @@ class Study:
 
     def _spent(self) -> str | None:
         budget, ledger = self.spec.budget, self._ledger
-        if budget.trials is not None and ledger.trained + len(ledger.held) >= budget.trials:
-            return f"all {budget.trials} trials done"
         if budget.seconds is not None and self._elapsed() >= budget.seconds:
             return f"{budget.seconds:g} s are over"
         if budget.train_macs is not None and ledger.train_macs >= budget.train_macs:
             return f"{budget.train_macs:g} training MACs are spent"
+        begun = ledger.trained + len(ledger.held) - len(ledger.goes_on_with)
+        if budget.trials is not None and begun >= budget.trials and self._wanted_back() is None:
+            return f"all {budget.trials} trials done"
         return None
+
+    def _wanted_back(self) -> int | None:
+        """The paused trial with which the stopping rule wants to go on."""
+        return self._deciding.wanted_back(self._ledger.may_go_on)
 
     def _elapsed(self) -> float:
         """Seconds of search: the trials of earlier sessions, and all of this one."""
@@ -220,13 +231,13 @@ class Study:
     def _may_propose(self) -> bool:
         """Whether there is room for one more trial, as of now."""
         self._look()
-        ledger, drivers, budget = self._ledger, self._drivers, self.spec.budget
+        drivers, budget = self._drivers, self.spec.budget
         if self._networks.waiting >= MAX_BLOCKED or self._spent() is not None:
             return False
-        if self._asking.stop_reason and not drivers.waiting_again:
+        wanted_back = not drivers.has_waiting and self._wanted_back() is not None
+        if self._asking.stop_reason and not (drivers.waiting_again or wanted_back):
             return False
-        taken = ledger.trained + len(ledger.held) + drivers.running_elsewhere
-        return budget.trials is None or taken < budget.trials
+        return budget.trials is None or drivers.begun < budget.trials or wanted_back
 
     def _look(self) -> None:
         """Take in what other drivers have done, and settle what dead ones have left."""
@@ -273,7 +284,7 @@ class Study:
         """Write the result of a trial; what the ledger holds, or a failure that says why it holds none."""
         number, ledger = int(job.job_id), self._ledger
         assert job.config is not None
-        reason = self._deciding.end(job)
+        result = self._deciding.end(job, result)
         design = job.config.config_id, job.seed
         if not self._drivers.alone:
             self._drivers.refresh()
@@ -282,8 +293,6 @@ class Study:
                 duplicate = f"duplicate: design {design[0]} is trial {other}"
                 self._asking.turn_away(number, duplicate)
                 return replace(result, status="failed", reason=duplicate)
-        if result.status == "stopped" and reason:
-            result = replace(result, reason=reason)
         result = _checked(result, self._objectives)
         try:
             ledger.write_result(number, result)
@@ -297,7 +306,7 @@ class Study:
 
     def _lost(self, job: Job) -> str:
         """Another driver has taken a trial for one that a dead driver has left, and runs it again."""
-        self._ledger.held.discard(int(job.job_id))
+        self._ledger.release(int(job.job_id))
         reason = f"trial {job.job_id} is run again by another driver: its lease had ended"
         _LOG.warning(reason)
         return reason

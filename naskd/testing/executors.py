@@ -8,6 +8,7 @@ import pytest
 
 from naskd.executors import EXECUTORS, Executor
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
+from naskd.spec.study import StoppingSpec
 from naskd.store.checkpoints import CheckpointStore
 from naskd.testing.fixed_source import FixedSource
 from naskd.testing.studies import STUDENT, TEACHER, design, given, small_context
@@ -65,7 +66,7 @@ class ExecutorSuite(Suite):
     def context(self, tmp_path: Path) -> StudyContext:
         """A study of digits with a trained teacher."""
         (tmp_path / "space.py").write_text("")  # what workers are sent; the jobs here are given
-        context = small_context(tmp_path, base=tmp_path)
+        context = small_context(tmp_path, base=tmp_path, stopping=StoppingSpec("front"))  # one that pauses
         return given(context, checkpoints=CheckpointStore(tmp_path / "checkpoints"))
 
     @pytest.fixture
@@ -130,6 +131,29 @@ class ExecutorSuite(Suite):
         assert "after epoch 2" in source.results["0"].reason
         assert [point["epoch"] for point in source.results["0"].curve] == [1, 2]
         assert len(source.results["1"].curve) == 3
+
+    def test_a_paused_job_goes_on_where_it_was_and_pays_for_its_own_part(
+        self, name: str, context: StudyContext, executor: Callable[[str], Executor]
+    ) -> None:
+        """With the bits of a training that was never paused; what it goes on from is then gone."""
+        begun = trial(0, design())
+        going_on = replace(begun, job_id="1", continues="0")
+        source = FixedSource([begun], stop_at=("0", 2), decision=Decision.PAUSE)
+        executor(name).run(source)
+        assert source.results["0"].status == "stopped"
+        store = context.resources.checkpoints
+        assert isinstance(store, CheckpointStore)
+        assert len(store.kept()) == 1, "the state that it goes on from"
+        later = FixedSource([going_on])
+        executor(name).run(later)
+        assert [epoch for epoch, _ in later.reports["1"]] == [3], "it begins where the other was paused"
+        assert store.kept() == []
+        alone = run_job(replace(begun, job_id="3"), context, lambda epoch, metrics: Decision.CONTINUE)
+        found = later.results["1"]
+        assert found.curve == alone.curve
+        assert found.metrics == alone.metrics
+        assert found.train_macs == alone.train_macs
+        assert found.spent_macs + source.results["0"].spent_macs == alone.spent_macs
 
     def test_a_source_without_jobs_ends_at_once(self, name: str, executor: Callable[[str], Executor]) -> None:
         """A finished search that is resumed."""

@@ -12,11 +12,18 @@ class FixedSource:
     Args:
         jobs: In the order in which they are given.
         stop_at: Job id and epoch at which it says stop.
+        decision: What it says there.
     """
 
-    def __init__(self, jobs: list[Job], stop_at: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        jobs: list[Job],
+        stop_at: tuple[str, int] | None = None,
+        decision: Decision = Decision.STOP,
+    ) -> None:
         self.waiting = deque(jobs)
         self.stop_at = stop_at
+        self.decision = decision
         self.reports: dict[str, list[tuple[int, dict[str, float]]]] = {job.job_id: [] for job in jobs}
         self.results: dict[str, TrialResult] = {}
         self.asked: list[str] = []
@@ -42,7 +49,7 @@ class FixedSource:
         assert job.job_id in self.asked
         assert job.job_id not in self.results, "a report after the result"
         self.reports[job.job_id].append((epoch, dict(metrics)))
-        return Decision.STOP if self.stop_at == (job.job_id, epoch) else Decision.CONTINUE
+        return self.decision if self.stop_at == (job.job_id, epoch) else Decision.CONTINUE
 
     def tell(self, job: Job, result: TrialResult) -> None:
         """Note a result; a second one of a job is an error."""

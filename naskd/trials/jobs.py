@@ -18,6 +18,8 @@ class Decision(Enum):
 
     CONTINUE = "continue"
     STOP = "stop"
+    PAUSE = "pause"
+    """It stops, and may go on later from where it is."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Job:
         label: Of an artifact, for people: ``teacher`` or ``assistant``.
         trained: Whether making an artifact is a training; otherwise it is loaded.
         replicate: Of a trial: how many trainings of the same design, each with its seed, came before.
+        continues: Of a trial: number of the paused one whose training it goes on with; empty where it begins.
     """
 
     job_id: str
@@ -46,6 +49,7 @@ class Job:
     label: str = ""
     trained: bool = True
     replicate: int = 0
+    continues: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ class TrialResult:
         metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
         curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
         train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were
-            remembered, so that it compares designs.
-        spent_macs: What was really executed for it: with a bank, most trials never run their teacher.
+            remembered, so that it compares designs; from its first epoch, whoever did it.
+        spent_macs: What was really executed for it: with a bank, most trials never run their teacher. Of a trial that
+            goes on with a paused one, its own part; likewise what was asked of teachers, and the time.
         asked_images: Images that it wanted to know of what a teacher says, one count a teacher and a step.
         forward_images: Images that a teacher was really run on for it; filling a bank runs it on all of an epoch.
         bank_bytes: Size of each bank that it heard, by its id: of the part that its process has met.
@@ -73,6 +78,7 @@ class TrialResult:
         device_lost: Whether it failed and its process can use its device no more, for its own fault or a neighbour's.
         disk_full: Whether it failed because a disk was full: nothing can go on before there is room.
         environment: Versions, device and threads.
+        paused: Of a stopped one: whether it may go on later.
         sha256: Of the file with the network that the job has stored: a teacher's or an assistant's, or a trial's
             student, where it is kept; empty where none is.
     """
@@ -95,6 +101,7 @@ class TrialResult:
     device_lost: bool = False
     disk_full: bool = False
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
+    paused: bool = False
     sha256: str = ""
 
     @property

@@ -62,6 +62,11 @@ def checkpoint_key(job: Job) -> str:
     return training_key(job.config.config_id, job.seed)
 
 
+def paused_key(job: Job, trial: str) -> str:
+    """Under which the state of a training is kept from which a paused trial of this number may go on."""
+    return f"{checkpoint_key(job)}.{trial}"
+
+
 def passes_on(error: BaseException) -> bool:
     """Whether something that was raised in a training is about the process, and not about the training.
 
@@ -99,39 +104,79 @@ def free_memory(context: StudyContext) -> None:
 
 
 def take_up(make: Callable[[], TrialRun], job: Job, context: StudyContext) -> TrialRun:
-    """A run that goes on from the newest checkpoint of the same training; from its start where none can be used."""
-    run, store, compute = make(), context.resources.checkpoints, context.resources.compute
-    data = None if store is None else store.load(checkpoint_key(job))
-    if store is None or data is None:
+    """A run that goes on from the newest checkpoint of the same training; from its start where none can be used.
+
+    Its own checkpoint comes first, then what the trial has left that it goes on with.
+    """
+    store, run = context.resources.checkpoints, make()
+    if store is None:
         return run
-    try:
-        state = torch.load(io.BytesIO(data), map_location=compute.device, weights_only=True)
-        if state.get(_TRAINING, checkpoint_key(job)) != checkpoint_key(job):
-            raise DamagedError(f"it is of another training, {state[_TRAINING]}")
-        run.load_state_dict(state)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever torch raises at what is no state of this run
-        if not compute.answers():
+    paused = (paused_key(job, job.continues),) if job.continues else ()
+    for key in (checkpoint_key(job), *paused):
+        data = store.load(key)
+        if data is None:
+            continue
+        try:
+            _restore(run, data, job, context)
+        except torch.cuda.OutOfMemoryError:
             raise
-        _LOG.warning("a checkpoint of %s cannot be used: %s", checkpoint_key(job), one_line(error))
-        store.remove(checkpoint_key(job))
-        return make()
+        except Exception as error:  # whatever torch raises at what is no state of this run
+            if not context.resources.compute.answers():
+                raise
+            _LOG.warning("a checkpoint of %s cannot be used: %s", checkpoint_key(job), one_line(error))
+            store.remove(key)
+            run = make()
+            continue
+        if key in paused:
+            run.booked = run.totals()  # the trial that was paused has paid for it
+        return run
     return run
+
+
+def _restore(run: TrialRun, data: bytes, job: Job, context: StudyContext) -> None:
+    state = torch.load(io.BytesIO(data), map_location=context.resources.compute.device, weights_only=True)
+    if state.get(_TRAINING, checkpoint_key(job)) != checkpoint_key(job):
+        raise DamagedError(f"it is of another training, {state[_TRAINING]}")
+    run.load_state_dict(state)
 
 
 def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: float) -> None:
     """Keep the state of a training at the epochs that the study chose, but not of one that is over."""
     every = context.resources.spec.execution.checkpoint_every
-    if context.resources.checkpoints is None or not every or run.epoch % every or run.epoch == last:
+    if every and run.epoch % every == 0 and run.epoch != last:
+        _keep(checkpoint_key(job), run, job, context, started)
+
+
+def leave_for_pause(run: TrialRun, job: Job, context: StudyContext, last: int, started: float) -> None:
+    """Keep the state of a trial that its rule may pause after this epoch, before anybody is told of the epoch.
+
+    Apart from other checkpoints: a worker that dies goes on from an epoch that was told of.
+    """
+    if context.resources.spec.stopping.pauses and run.epoch != last:
+        _keep(paused_key(job, job.job_id), run, job, context, started)
+
+
+def _keep(key: str, run: TrialRun, job: Job, context: StudyContext, started: float) -> None:
+    if context.resources.checkpoints is None:
         return
     state = io.BytesIO()
     seconds = run.seconds + time.perf_counter() - started
     torch.save({**run.state_dict(), "seconds": seconds, _TRAINING: checkpoint_key(job)}, state)
     try:
-        context.resources.checkpoints.save(checkpoint_key(job), run.epoch, state.getvalue())
+        context.resources.checkpoints.save(key, run.epoch, state.getvalue())
     except OSError as error:
         _LOG.warning("no checkpoint after epoch %d: %s; the training goes on without", run.epoch, error)
+
+
+def forget(job: Job, context: StudyContext, *, paused: bool) -> None:
+    """Remove what a job has left that has been told; of a paused one that from which it may go on stays."""
+    store = context.resources.checkpoints
+    if store is None:
+        return
+    store.remove(checkpoint_key(job))
+    if job.kind == "trial" and context.resources.spec.stopping.pauses:
+        for trial in (*(() if paused else (job.job_id,)), *((job.continues,) if job.continues else ())):
+            store.remove(paused_key(job, trial))
 
 
 def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:

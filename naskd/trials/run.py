@@ -22,6 +22,16 @@ from naskd.trials.measures import Measured, Trained, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
 
 
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """What a training has used up to an epoch; see :class:`~naskd.trials.jobs.TrialResult`."""
+
+    spent_macs: int = 0
+    asked_images: int = 0
+    forward_images: int = 0
+    seconds: float = 0.0
+
+
 class TrialRun:
     """One training of one design with one seed.
 
@@ -54,6 +64,8 @@ class TrialRun:
         self.forward_images = 0
         self.seconds = 0.0
         """Wall time up to the checkpoint that this run was taken up from."""
+        self.booked = Spent()
+        """Of what it has used, what another trial has paid for, with which this one goes on."""
         self._predictions: Tensor | None = None
         """On the validation images, after the last epoch that this process trained."""
         self._sources = tuple({id(source): source for source in sources}.values())
@@ -145,6 +157,10 @@ class TrialRun:
         forward = [(source.forward_images, source.macs) for source in self._sources]
         return asked, sum(n for n, _ in forward), sum(n * macs for n, macs in forward)
 
+    def totals(self) -> Spent:
+        """What it has used from its first epoch, whoever has paid for it; the time up to its checkpoint."""
+        return Spent(self.spent_macs, self.asked_images, self.forward_images, self.seconds)
+
     def bank_bytes(self) -> dict[str, int]:
         """Size by id of the banks that are heard."""
         return {source.bank_id: source.size_bytes for source in self._sources if source.size_bytes}
@@ -166,6 +182,7 @@ class TrialRun:
             "curve": self.curve,
             "macs": [self.train_macs, self.spent_macs],
             "teacher_images": [self.asked_images, self.forward_images],
+            "booked": dataclasses.asdict(self.booked),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -176,6 +193,7 @@ class TrialRun:
         self.train_macs, self.spent_macs = state["macs"]
         self.asked_images, self.forward_images = state.get("teacher_images", (0, 0))
         self.seconds = float(state.get("seconds", 0.0))
+        self.booked = Spent(**state.get("booked", {}))
 
 
 def start_run(

@@ -17,6 +17,7 @@ from naskd.trials.outcome import (
     free_memory,
     keep_student,
     leave,
+    leave_for_pause,
     passes_on,
     take_up,
 )
@@ -67,11 +68,13 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             metrics=_metrics(run) if run is not None and run.curve else {},
             curve=tuple(run.curve) if run is not None else (),
             train_macs=run.train_macs if run is not None else 0,
-            spent_macs=run.spent_macs if run is not None else 0,
-            asked_images=run.asked_images if run is not None else 0,
-            forward_images=run.forward_images if run is not None else 0,
+            spent_macs=run.totals().spent_macs - run.booked.spent_macs if run is not None else 0,
+            asked_images=run.totals().asked_images - run.booked.asked_images if run is not None else 0,
+            forward_images=run.totals().forward_images - run.booked.forward_images if run is not None else 0,
             bank_bytes=run.bank_bytes() if run is not None else {},
-            wall_seconds=(run.seconds if run is not None else 0.0) + time.perf_counter() - started,
+            wall_seconds=(run.seconds - run.booked.seconds if run is not None else 0.0)
+            + time.perf_counter()
+            - started,
             environment=environment,
             **more,
         )
@@ -91,6 +94,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             metrics = run.advance(run.epoch + 1)
             reason = f"stopped by the stopping rule after epoch {run.epoch}"
             so_far = result("stopped", reason)
+            leave_for_pause(run, job, context, last, started)
             waited = time.perf_counter()
             decision = yield Progress(run.epoch, metrics, run.epoch == last, so_far)
             started += time.perf_counter() - waited

@@ -120,7 +120,10 @@ def test_a_recording_goes_on_where_it_stopped_and_becomes_a_table(
     monkeypatch.setattr(record_table, "trained", in_this_process)
     most = [5]
     record_table.record(args)
-    assert len(record_table.read_rows(out / "rows.jsonl")) == 5
+    assert len(rows := record_table.read_rows(out / "rows.jsonl")) == 5
+    assert publishing.publish(out, rows) == [
+        "No table yet: it begins with the first student whose 14 ways were all recorded."
+    ]
     with open(out / "rows.jsonl", "a") as file:
         file.write('{"config_id": "cut off by a ki')
     most[0] = 100

@@ -15,8 +15,11 @@ from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.tables import spec_problems
 from naskd.spec.teachers import TeacherSpec
+from naskd.study.ledger import CONTINUES
+from naskd.study.stopping import NeverStop
 from naskd.study.study import Study
 from naskd.tables import Recorded
+from naskd.trials.jobs import Decision
 
 EPOCHS = 6
 BLOCKS = {"basic": 0.0, "inverted_residual": 0.06, "depthwise_separable": -0.04}
@@ -65,6 +68,7 @@ def search(
     objectives=("val_accuracy", "macs"),
     space=joint,
     storage=None,
+    rule=None,
 ):
     spec = StudySpec(
         name="made-up", space="space.py:joint", data=DataSpec("digits"), seed=seed, epochs=EPOCHS, budget=budget,
@@ -77,7 +81,7 @@ def search(
     study = Study(
         spec, space, storage or InMemoryStorage(), facts, identity={},
         reference_point={name: reference[name] for name in objectives},
-        stopping=STOPPING_RULES.load(stopping)(), clock=clock,
+        stopping=rule or STOPPING_RULES.load(stopping)(), clock=clock,
     )  # fmt: skip
     ReplayExecutor(recorded, clock, workers).run(study)
     return study
@@ -214,3 +218,30 @@ def test_objectives_that_only_training_tells_are_refused(sampler, stopping):
         objectives=("val_accuracy", "macs", "train_macs"),
     )  # fmt: skip
     assert any("train_macs" in problem for problem in spec_problems(spec))
+
+
+class Halves(NeverStop):
+    """Pauses every trial in the middle, once there is something to compare with."""
+
+    def decide(self, trial, curve, ledger):
+        middle = len(curve) == EPOCHS // 2 and sum(t.status == "complete" for t in ledger.finished) >= 12
+        return Decision.PAUSE if middle else Decision.CONTINUE
+
+
+def test_what_is_paused_goes_on_where_that_promises_more_than_something_new():
+    """It costs the rest of its training alone, and each epoch is paid once."""
+    study = search("ehvi", BudgetSpec(trials=50), rule=Halves())
+    going_on = [t for t in trained(study) if CONTINUES in t.user_attrs]
+    assert going_on
+    assert all(t.user_attrs["result"]["status"] == "complete" for t in going_on)
+    by_number = {t.number: t for t in trained(study)}
+    assert sum(CONTINUES not in t.user_attrs for t in by_number.values()) == 50
+    for trial in going_on:
+        before = by_number[trial.user_attrs[CONTINUES]].user_attrs["result"]
+        result = trial.user_attrs["result"]
+        assert before["paused"]
+        assert [point["epoch"] for point in result["curve"]] == [1, 2, 3, 4, 5, 6]
+        assert result["train_macs"] - result["spent_macs"] == before["train_macs"], "its own part alone"
+    # Not all of them: those that promise least stay where they are.
+    paused = [t for t in by_number.values() if t.user_attrs["result"]["paused"]]
+    assert len(going_on) < len(paused)

@@ -1,5 +1,7 @@
 """The rules that come with naskd, on curves whose outcome is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_sampling import ALONE, rising, view
@@ -101,3 +103,49 @@ def test_mo_asha_lets_a_third_go_on():
 def test_mo_asha_keeps_the_cheap_end():
     others = [view(n, [0.5 + 0.01 * n], ALONE, "stopped", macs=1e6) for n in range(8)]
     assert decide(MoAshaRule(1, 3), running([0.2], macs=1e5), others) is Decision.CONTINUE
+
+
+def paused(number, accuracies, macs=1e6):
+    return replace(view(number, accuracies, ALONE, "stopped", macs), paused=True)
+
+
+def test_front_pauses_what_may_yet_turn_out_better_and_stops_the_hopeless():
+    finished = rising(30, 0.1, ALONE, noise=0.05)
+    best = max(trial.metrics["val_accuracy"] for trial in finished)
+    starts = np.linspace(best - 0.9, best, 90)
+    found = [decide(FrontRule(), running([start]), finished) for start in starts]
+    order = [Decision.STOP, Decision.PAUSE, Decision.CONTINUE]
+    assert set(found) == set(order)
+    assert [order.index(decision) for decision in found] == sorted(map(order.index, found))
+    never = {decide(FrontRule(promote=False), running([start]), finished) for start in starts}
+    assert never == {Decision.STOP, Decision.CONTINUE}
+
+
+def test_front_wants_back_what_has_become_probable():
+    """The best of them by its forecast; nobody while all are hopeless."""
+    finished = rising(30, 0.1, ALONE, noise=0.01)
+    best = max(trial.metrics["val_accuracy"] for trial in finished)
+    low, good, better = (paused(n, [best - d]) for n, d in ((90, 0.8), (91, 0.24), (92, 0.2)))
+    rule = FrontRule()
+    assert rule.promote(MadeUpLedger([*finished, low])) is None
+    assert rule.promote(MadeUpLedger([*finished, low, good, better])) == 92
+    assert rule.promote(MadeUpLedger([*finished, low, replace(better, paused=False)])) is None
+    assert rule.promote(MadeUpLedger([low, good, better])) is None, "nothing to learn from"
+
+
+def test_mo_asha_wants_back_who_is_among_the_best_later():
+    """Of three equally cheap trials one may go on. Of six, two."""
+    ledger = [paused(n, [0.1 * n]) for n in (1, 2, 3)]
+    rule = MoAshaRule(1, 3, promote=True)
+    trial = running([0.25])
+    assert decide(MoAshaRule(1, 3, promote=True), trial, ledger) is Decision.PAUSE
+    assert rule.promote(MadeUpLedger(ledger)) == 3
+    gone_on = [view(9, [0.3, 0.5, 0.6], ALONE, "running")]
+    assert rule.promote(MadeUpLedger(ledger[:2], gone_on)) is None, "the place is taken"
+    assert rule.promote(MadeUpLedger([*ledger[:2], *(paused(n, [0.01]) for n in (4, 5, 6))], gone_on)) == 2
+
+
+def test_mo_asha_has_the_higher_rung_go_on_first():
+    low = [paused(n, [0.1 * n]) for n in range(1, 7)]
+    high = [paused(n, [0.3, 0.3, 0.1 * (n - 9)]) for n in range(10, 13)]
+    assert MoAshaRule(1, 3, promote=True).promote(MadeUpLedger([*low, *high])) == 12

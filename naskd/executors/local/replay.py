@@ -84,6 +84,7 @@ class _Training:
     order: int
     job: Job = field(compare=False)
     recorded: Recorded = field(compare=False)
+    began: int = field(default=0, compare=False)
     epoch: int = field(default=0, compare=False)
     first_paid: int = field(default=0, compare=False)
 
@@ -91,6 +92,7 @@ class _Training:
         recorded = self.recorded
         curve = tuple({"epoch": n, **point} for n, point in enumerate(recorded.curve[: self.epoch], start=1))
         spent = recorded.macs_until(self.epoch)
+        own = spent - recorded.macs_until(self.began)
         metrics = dict(recorded.metrics)
         if status == "stopped":
             metrics.update({name: value for name, value in curve[-1].items() if name in metrics})
@@ -101,8 +103,8 @@ class _Training:
             metrics,
             curve,
             train_macs=spent,
-            spent_macs=spent + self.first_paid,
-            wall_seconds=recorded.epoch_seconds * self.epoch,
+            spent_macs=own + self.first_paid,
+            wall_seconds=recorded.epoch_seconds * (self.epoch - self.began),
         )
 
 
@@ -126,6 +128,8 @@ class ReplayExecutor:
         self._workers = workers
         self._asked = 0
         self._account = Account()
+        self._reached: dict[str, int] = {}
+        """Epochs of paused trials, by number: what they have paid is not paid again."""
 
     def run(self, source: TrialSource) -> None:
         """See :class:`~naskd.executors.Executor`.
@@ -150,7 +154,9 @@ class ReplayExecutor:
             if job.kind == "trial":
                 recorded = self._look_up(job)
                 self._asked += 1
-                return _Training(self._clock.monotonic() + recorded.epoch_seconds, self._asked, job, recorded)
+                done = self._reached.get(job.continues, 0)
+                at = self._clock.monotonic() + recorded.epoch_seconds
+                return _Training(at, self._asked, job, recorded, done, done)
             source.tell(job, TrialResult("complete", job.seed))
         return None
 
@@ -173,7 +179,9 @@ class ReplayExecutor:
         training.first_paid += self._account.shared_macs(training.recorded, training.epoch)
         job, curve = training.job, training.recorded.curve
         decision = source.report(job, training.epoch, {"epoch": training.epoch, **curve[training.epoch - 1]})
-        if decision is Decision.STOP:
+        if decision is not Decision.CONTINUE:
+            if decision is Decision.PAUSE:
+                self._reached[job.job_id] = training.epoch
             source.tell(job, training.result("stopped"))
         elif training.epoch == min(len(curve), job.until_epoch):
             source.tell(job, training.result("complete"))

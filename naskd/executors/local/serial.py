@@ -14,7 +14,7 @@ from naskd.spec.errors import one_line
 from naskd.spec.timeouts import OutOfTimeError, ended_when
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
-from naskd.trials.outcome import Progress, Steps, Work, checkpoint_key, failed
+from naskd.trials.outcome import Progress, Steps, Work, checkpoint_key, failed, forget
 from naskd.trials.steps import job_steps
 
 FAULT_FOLDER = "faults"
@@ -42,6 +42,7 @@ class SerialExecutor:
         self.work = work
         self.limits = TimeLimits(context.resources.spec)
         self.stop_requested = False
+        self._paused = False
 
     def run(self, source: TrialSource) -> None:
         """See :class:`~naskd.executors.Executor`.
@@ -59,8 +60,7 @@ class SerialExecutor:
                     continue
                 result = self._do(job, source)
                 source.tell(job, result)
-                if self.context.resources.checkpoints is not None:
-                    self.context.resources.checkpoints.remove(checkpoint_key(job))
+                forget(job, self.context, paused=self._paused and result.status == "stopped")
                 if result.device_lost:
                     raise WorkerError(
                         f"{job.kind} {job.job_id} has ended with {result.reason!r}, and this process can use its GPU "
@@ -75,6 +75,7 @@ class SerialExecutor:
         so_far: TrialResult | None = None
         watch = self.limits.begin(job)
         steps, decision = self.work(job, self.context), None
+        self._paused = False
         with file.written():
             try:
                 while True:
@@ -89,6 +90,7 @@ class SerialExecutor:
                     self.limits.epoch(watch)
                     # Outside: what the study does is never cut in two.
                     decision = source.report(job, said.epoch, said.metrics)
+                    self._paused = decision is Decision.PAUSE
             except OutOfTimeError as over:
                 return failed(job, so_far, str(over) or self.limits.overdue(watch), traceback.format_exc())
             except KeyboardInterrupt as error:

@@ -2,6 +2,9 @@
 
 Accuracy-only halving stops the cheap end of a front, where students are less accurate and welcome. Here a training is
 compared with finished ones that cost no more: it goes on while it may become better than all of them.
+
+What a forecast says changes with every curve that ends. So a trial is paused rather than stopped, and goes on when the
+study has learned that it may well be on the front.
 """
 
 from collections.abc import Sequence
@@ -15,6 +18,11 @@ from naskd.study.sampling.extrapolation import Extrapolation
 from naskd.study.stopping import Curve, LedgerView, TrialView, costs_of
 from naskd.trials.jobs import Decision
 
+WANTED_BACK = 0.25
+"""A paused trial goes on when it is at least so probable to be on the front."""
+HOPELESS = 0.02
+"""A trial is stopped for good when that is less probable than this share of ``risk``: nothing of it is kept."""
+
 
 class FrontRule:
     """Stops a trial when it is improbable that, fully trained, it would be on the front.
@@ -26,11 +34,13 @@ class FrontRule:
     Args:
         risk: It is stopped when the probability of being better is below this, in (0, 0.5].
         min_epochs: No trial is stopped before, at least 1.
+        promote: Whether trials are paused, and may go on.
     """
 
-    def __init__(self, risk: float = 0.05, min_epochs: int = 1) -> None:
+    def __init__(self, risk: float = 0.05, min_epochs: int = 1, promote: bool = True) -> None:
         self._risk = risk
         self._min_epochs = min_epochs
+        self._promote = promote
         self._curves = Extrapolation()
         self._finished: list[TrialView] = []
         self._costs = np.empty((0, 0))
@@ -44,12 +54,29 @@ class FrontRule:
         if any(cost.name not in trial.metrics for cost in costs):
             return Decision.CONTINUE
         self._learn(ledger.finished, costs)
+        better = self._probability(trial, curve, costs)
+        if better is None or better >= self._risk:
+            return Decision.CONTINUE
+        return Decision.PAUSE if self._promote and better >= HOPELESS * self._risk else Decision.STOP
+
+    def promote(self, ledger: LedgerView) -> int | None:
+        """See :class:`~naskd.study.stopping.Promoting`: the one that is most probable to be on the front."""
+        costs = costs_of(ledger.objectives)
+        self._learn(ledger.finished, costs)
+        best, chosen = WANTED_BACK, None
+        for trial in ledger.finished:
+            better = self._probability(trial, trial.curve, costs) if trial.paused else None
+            if better is not None and better > best:
+                best, chosen = better, trial.number
+        return chosen
+
+    def _probability(self, trial: TrialView, curve: Curve, costs: Sequence[Objective]) -> float | None:
+        """That a trial will be on the front; None while too little is known."""
         forecast = self._curves.forecast(trial, curve)
         mine = np.array([cost.sign * trial.metrics[cost.name] for cost in costs])
         if forecast is None or not (is_rival := (self._costs <= mine).all(axis=1)).any():
-            return Decision.CONTINUE
-        better = float(ndtr((forecast.mean - self._accuracies[is_rival].max()) / forecast.spread))
-        return Decision.STOP if better < self._risk else Decision.CONTINUE
+            return None
+        return float(ndtr((forecast.mean - self._accuracies[is_rival].max()) / forecast.spread))
 
     def _learn(self, finished: Sequence[TrialView], costs: Sequence[Objective]) -> None:
         known = self._finished

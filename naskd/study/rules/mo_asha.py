@@ -4,8 +4,9 @@ Schmucker, Donini, Zafar, Salinas & Archambeau, "Multi-objective asynchronous su
 2106.12639: at a rung trials are ranked by non-dominated sorting, and within a front by an epsilon-net, which takes next
 whatever is farthest from all taken before.
 
-Differs: a trial that is not among the best when it reaches a rung is stopped, as in Li et al., "A system for massively
-parallel hyperparameter tuning", MLSys 2020, section 3.3.1; nothing is paused to be promoted later.
+With `promote` a trial that is not among the best when it reaches a rung is paused, and goes on when it is among them
+later (Li et al., "A system for massively parallel hyperparameter tuning", MLSys 2020, algorithm 2). Without, it is
+stopped, as in their section 3.3.1.
 """
 
 from collections.abc import Sequence
@@ -27,31 +28,54 @@ class MoAshaRule:
     Args:
         min_epochs: Epoch of the first rung, at least 1; each further rung has `reduction` times more.
         reduction: Of this many trials that reach a rung, one goes on; at least 2.
+        promote: Whether trials are paused, and may go on.
     """
 
-    def __init__(self, min_epochs: int = 1, reduction: int = 3) -> None:
+    def __init__(self, min_epochs: int = 1, reduction: int = 3, promote: bool = False) -> None:
         self._min_epochs = min_epochs
         self._reduction = reduction
+        self._promote = promote
 
     def decide(self, trial: TrialView, curve: Curve, ledger: LedgerView) -> Decision:
         """See :class:`~naskd.study.stopping.StoppingRule`."""
         epoch, costs = len(curve), costs_of(ledger.objectives)
         if not self._is_rung(epoch) or any(cost.name not in trial.metrics for cost in costs):
             return Decision.CONTINUE
-        others = [
-            other
-            for other in (*ledger.finished, *ledger.running)
-            if other.number != trial.number and not other.replicate and len(other.curve) >= epoch
-        ]
-        points = np.array([_point(one, epoch, costs) for one in (trial, *others)])
-        going_on = max(1, len(points) // self._reduction)
-        return Decision.CONTINUE if 0 in ranked(points)[:going_on] else Decision.STOP
+        others = [other for other in _at(epoch, ledger) if other.number != trial.number]
+        if trial.number in self._going_on([trial, *others], epoch, costs):
+            return Decision.CONTINUE
+        return Decision.PAUSE if self._promote else Decision.STOP
+
+    def promote(self, ledger: LedgerView) -> int | None:
+        """See :class:`~naskd.study.stopping.Promoting`: from the highest rung with one that is among its best."""
+        costs = costs_of(ledger.objectives)
+        waiting = [trial for trial in ledger.finished if trial.paused]
+        for epoch in sorted({len(trial.curve) for trial in waiting}, reverse=True):
+            best = self._going_on(_at(epoch, ledger), epoch, costs)
+            here = [trial.number for trial in waiting if len(trial.curve) == epoch and trial.number in best]
+            if here:
+                return min(here, key=best.index)
+        return None
+
+    def _going_on(self, trials: Sequence[TrialView], epoch: int, costs: Sequence[Objective]) -> list[int]:
+        """Numbers of the best that have reached a rung, best first."""
+        points = np.array([_point(one, epoch, costs) for one in trials])
+        return [trials[place].number for place in ranked(points)[: max(1, len(trials) // self._reduction)]]
 
     def _is_rung(self, epoch: int) -> bool:
         rung = self._min_epochs
         while rung < epoch:
             rung *= self._reduction
         return rung == epoch
+
+
+def _at(epoch: int, ledger: LedgerView) -> list[TrialView]:
+    """First trainings of designs that have reached an epoch."""
+    return [
+        trial
+        for trial in (*ledger.finished, *ledger.running)
+        if not trial.replicate and len(trial.curve) >= epoch
+    ]
 
 
 def _point(trial: TrialView, epoch: int, costs: Sequence[Objective]) -> list[float]:

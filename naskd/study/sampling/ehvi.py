@@ -136,20 +136,30 @@ class EhviSampler(BaseSampler):
             return self._spread_out([*seen, *running], view)
         front, accuracies, costs = self._front(view, observed, [t for t in running if not t.curve])
         self._enrich(view, front)
-        if not self._pool:
+        paused = self._paused(finished, view)
+        candidates = [*self._pool.values(), *(candidate for candidate, _ in paused)]
+        if not candidates:
             return None
-        candidates = list(self._pool.values())
         rows = np.stack([self._candidate_row(candidate) for candidate in candidates])
-        mean, spread = self._surrogate.predict(list(self._pool), rows)
+        mean, spread = self._surrogate.predict([candidate.config_id for candidate in candidates], rows)
         reference, worst = self._reference(view)
         offered = self._costs([candidate.price.known for candidate in candidates], view)
         volume = expected_volume(mean, spread, offered, costs, accuracies, reference, worst)
         price = self._prices(candidates, (*seen, *running), view)
+        price[len(self._pool) :] -= [trial.train_macs for _, trial in paused]
+        price = np.maximum(price, 1.0)
         # In logarithms: where nothing is promised, what promises least badly.
         value = np.log(volume + 1e-300) - (1.0 - view.fraction()) * np.log(price)
-        best = np.argsort(-value, kind="stable")[:POOL]
+        chosen = candidates[int(value.argmax())]
+        best = np.argsort(-value[: len(self._pool)], kind="stable")[:POOL]
         self._pool = {candidates[number].config_id: candidates[number] for number in best}
-        return candidates[int(best[0])]
+        return chosen
+
+    @staticmethod
+    def _paused(finished: Sequence[TrialView], view: SearchView) -> list[tuple[Candidate, TrialView]]:
+        """Designs whose trials are paused: proposed again, one goes on for the rest of its price."""
+        paused = [(view.at(view.parameters_of(trial.number)), trial) for trial in finished if trial.paused]
+        return [(candidate, trial) for candidate, trial in paused if candidate is not None]
 
     def _hear(self, view: SearchView) -> None:
         """Learn from earlier runs, too, where there are any."""
