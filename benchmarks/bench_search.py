@@ -12,7 +12,8 @@ Parts:
 - ``claims``: joint search against undistilled search, and against architectures first, then distillation.
 
 A sampler and a rule of your own take part: ``--module own.py --arm mine=my_sampler,my_rule``. So do other frameworks,
-in interpreters of their own: ``--foreign syne-tune=envs/syne-tune/bin/python``.
+in interpreters of their own: ``--foreign syne-tune=envs/syne-tune/bin/python``. ``--plot reach.svg`` draws the
+hypervolume of each arm against the training it took.
 """
 
 import sys
@@ -25,6 +26,7 @@ from harness.arguments import parser
 def main() -> int:
     from search_parts import asking, bias, claims, reach, stopping, warm
     from search_parts.arms import ARMS, named_arm
+    from search_parts.curves import draw, picture
     from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
 
     known = {
@@ -55,12 +57,18 @@ def main() -> int:
     )
     given.add_argument("--foreign-arms", nargs="*", metavar="ARM", help="only these of them; default: all")
     given.add_argument("--part", nargs="+", default=list(known), choices=list(known))
+    given.add_argument(
+        "--plot", type=picture, metavar="FILE", help="picture of the part reach, .svg or .png; see --resume"
+    )
     args = given.parse_args()
+    if args.plot and "reach" not in args.part:
+        given.error(f"--plot draws the part reach; --part has {', '.join(args.part)} alone")
     args.arms = {**{name: ARMS[name] for name in args.arms}, **dict(map(named_arm, args.arm))}
     args.arms |= chosen({arm: made for text in args.foreign for arm, made in foreign_arms(text).items()},
                         args.foreign_arms)  # fmt: skip
     args.module = [file.resolve() for file in args.module]
-    return parts.run(known, args, machine.facts(("optuna", "scikit-learn")))
+    then = {"reach": lambda rows: draw(rows, args.plot)} if args.plot else {}
+    return parts.run(known, args, machine.facts(("optuna", "scikit-learn")), then)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,8 +24,20 @@ class Part(Protocol):
         """Lines of Markdown."""
 
 
-def run(parts: Mapping[str, Part], args: argparse.Namespace, facts: Mapping[str, Any]) -> int:
-    """Run the parts of ``--part``; one that fails is reported, and the others go on. Returns the exit code."""
+def run(
+    parts: Mapping[str, Part],
+    args: argparse.Namespace,
+    facts: Mapping[str, Any],
+    then: Mapping[str, Callable[[list[Row]], None]] | None = None,
+) -> int:
+    """Run the parts of ``--part``; one that fails is reported, and the others go on. Returns the exit code.
+
+    Args:
+        parts: By name.
+        args: Of the command line.
+        facts: About the machine and the command.
+        then: What is done with the rows of a part, by its name, once all parts are measured and kept.
+    """
     gc.freeze()  # what was imported: collections between arms need not look at it
     results = Results(args.json, args, facts, resume=args.resume)
     kept: dict[str, Row] = results.found.setdefault("parts", {})
@@ -41,6 +53,9 @@ def run(parts: Mapping[str, Part], args: argparse.Namespace, facts: Mapping[str,
             before, after = (load[0] for load in kept[name]["load"])
             print(f"\n({name}) {kept[name]['seconds']:.0f} s, load average {before:.1f} before, {after:.1f} after\n",
                   *lines, sep="\n", flush=True)  # fmt: skip
+    for name, use in (then or {}).items():
+        if name in args.part and "error" not in kept[name]:
+            use(kept[name]["rows"])
     return int(any("error" in kept[name] for name in args.part))
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-NO_SETTINGS = frozenset({"json", "resume", "out", "jobs", "part", "task", "drive"})
+NO_SETTINGS = frozenset({"json", "resume", "out", "jobs", "part", "task", "drive", "plot"})
 """Arguments that do not change what is measured."""
 
 
@@ -62,5 +63,12 @@ class Results:
         if self.path is None:
             return
         part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text(json.dumps(self.found, indent=1, default=str))
+        part.write_text(_shortened(json.dumps(self.found, indent=1, default=str)))
         os.replace(part, self.path)
+
+
+def _shortened(text: str) -> str:
+    """Indented JSON with lists of numbers in a line each: a curve is no page."""
+    return re.sub(
+        r"\[\n\s*([-+.\w]+(?:,\n\s*[-+.\w]+)*)\n\s*\]", lambda found: f"[{' '.join(found[1].split())}]", text
+    )

@@ -28,6 +28,8 @@ FRAMEWORKS = {
     "optunahub": ("optunahub_arms.py", "optunahub==0.5.0"),
 }
 """Drivers that are here, and what their interpreters must have."""
+FOLDERS = ("OPTUNAHUB_REGISTRY",)
+"""Variables that name a folder. A driver runs in a folder of its own, where a relative path would lead nowhere."""
 TOLD = 600
 """Characters of a driver's last words that are told."""
 
@@ -155,13 +157,14 @@ def asked(python: str, driver: Path, *arguments: str) -> dict[str, Any]:
     Raises:
         InputError: It ended badly, or its answer is no JSON.
     """
-    path = {"PYTHONPATH": str(FOREIGN), "OMP_NUM_THREADS": "1"}  # ours must not reach another interpreter
+    own = {"PYTHONPATH": str(FOREIGN), "OMP_NUM_THREADS": "1"}  # ours must not reach another interpreter
+    own |= {name: os.path.abspath(os.environ[name]) for name in FOLDERS if os.environ.get(name)}
     with tempfile.TemporaryDirectory(prefix="naskd-foreign-") as folder:
         answer = Path(folder) / "answer.json"
         done = subprocess.run(
             [python, str(driver), *arguments, str(answer)],
             cwd=folder,
-            env={**os.environ, **path},
+            env={**os.environ, **own},
             capture_output=True,
             text=True,
             check=False,

@@ -12,6 +12,7 @@ from harness.spread import header
 from naskd.spec.study import BudgetSpec
 from naskd.tables import read_table
 from search_parts.arms import ARMS, Arm
+from search_parts.curves import anytime
 from search_parts.outside import ForeignArm
 from search_parts.repeating import measured, median_interval
 from search_parts.replayed import Searched, world_of
@@ -40,6 +41,7 @@ def one(table: str, seed: int, arms: Mapping[str, Arm | ForeignArm]) -> list[Row
         row |= {"volume": float(found.volume[-1]), "test_volume": float(found.test_volume[-1])}
         for goal, reached in goals.items():
             row[f"share of {goal}"] = needed(found, reached) / reached.spent[-1]
+        row["curve"] = anytime(found, goals["NSGA-II"])
         rows.append(row)
     return rows
 

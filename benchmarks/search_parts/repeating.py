@@ -97,12 +97,17 @@ def learn(modules: Sequence[Path]) -> None:
 
 def median_interval(values: Sequence[float]) -> str:
     """Median with a bootstrap interval of 95 %; infinite values are those that did not get there."""
+    low, high = interval(values)
+    return f"{_said(float(np.median(values)))} [{_said(low)}, {_said(high)}]"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Bootstrap interval of 95 % of the median."""
     found = np.asarray(values, dtype=float)
     draws = np.random.default_rng(0).integers(0, len(found), (BOOTSTRAP, len(found)))
     with np.errstate(invalid="ignore"):
         medians = np.sort(np.median(found[draws], axis=1))
-    low, high = medians[int(0.025 * BOOTSTRAP)], medians[int(0.975 * BOOTSTRAP) - 1]
-    return f"{_said(np.median(found))} [{_said(low)}, {_said(high)}]"
+    return float(medians[int(0.025 * BOOTSTRAP)]), float(medians[int(0.975 * BOOTSTRAP) - 1])
 
 
 def _said(value: float) -> str:

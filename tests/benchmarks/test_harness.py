@@ -75,6 +75,18 @@ def test_a_file_of_results_is_taken_up_under_the_same_settings_only(tmp_path: Pa
     again = argparse.Namespace(trials=3, json=path, resume=True)
     assert Results(path, again, {"cpus": 9}, resume=True).found["rows"] == [{"s": 1.0}]
     assert "rows" not in Results(path, again, {"cpus": 9}).found
+    rows = [
+        {
+            "curve": [0.5, 1e-7, None, float("inf")],
+            "words": ["a", "[\n 1\n]"],
+            "none": [],
+            "pairs": [[1, 2], [3]],
+        }
+    ]
+    first.found["rows"] = rows
+    first.save()
+    assert json.loads(path.read_text())["rows"] == rows
+    assert '"curve": [0.5, 1e-07, null, Infinity],\n' in path.read_text()  # not a page for each curve
     with pytest.raises(SystemExit, match=r"other settings: \['trials'\]"):
         Results(path, argparse.Namespace(trials=4), {}, resume=True)
     path.write_text(json.dumps({"rows": []}))  # of before there were settings in it

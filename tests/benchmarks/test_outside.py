@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -123,10 +122,14 @@ def test_a_world_without_naskd_turns_away_and_counts(world: Any, monkeypatch: py
     macs = {name: training.metrics["macs"] for name, training in world.table.items()}
     assert sorted(sizes, key=sizes.get) == sorted(macs, key=macs.get)
     assert told.error(design, 3) == 1 - world.table[design].curve[2]["val_accuracy"]
+    assert told.design(told.untried()) not in {None, design}
     assert not told.finished
     for _ in range(FRUITLESS):
         told.design(values)
     assert told.finished
+    for name in world.table:
+        told.train(name, 1)
+    assert told.untried() is None
 
 
 # --- how answers are charged ----------------------------------------------------------------------------------------
@@ -279,6 +282,7 @@ class MultiMetricPrunerTrial:
 
     def report(self, values, step):
         assert set(values) == set(self._trial.study.pruner.directions)
+        assert all(0 <= value <= 1 for value in values.values())
         self.told.append(step)
 
     def should_prune(self):
@@ -286,33 +290,67 @@ class MultiMetricPrunerTrial:
 """
 
 
-def test_the_driver_of_optunahub_prunes_as_its_package_says(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from naskd.spec.study import BudgetSpec
-    from search_parts.outside import foreign_arms
-
+@pytest.fixture
+def optunahub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What ``--foreign`` is given: an interpreter with a stand-in for ``optunahub`` and its registry."""
     site = tmp_path / "site"
     (package := site / "registry" / "pruners" / "multi_metric_pruner").mkdir(parents=True)
     (package / "__init__.py").write_text(STAND_IN)
     (site / "optunahub-0.dist-info").mkdir()
     (site / "optunahub-0.dist-info" / "METADATA").write_text("Name: optunahub\nVersion: 0\n")
     (site / "optunahub.py").write_text(
-        "import runpy, types\n"
+        "import importlib, sys\n"
         "def load_module(package):\n"
         "    raise OSError('trying\\nno such host')\n"
         "def load_local_module(package, *, registry_root):\n"
-        "    return types.SimpleNamespace(**runpy.run_path(f'{registry_root}/{package}/__init__.py'))\n"
+        "    sys.path.insert(0, registry_root)\n"
+        "    return importlib.import_module(package.replace('/', '.'))\n"
     )
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    with pytest.raises(SystemExit, match="cannot be had: no such host; OPTUNAHUB_REGISTRY may name"):
-        foreign_arms(f"optunahub={python}")
-    monkeypatch.setitem(os.environ, "OPTUNAHUB_REGISTRY", str(site / "registry"))
-    arms = foreign_arms(f"optunahub={python}")
-    assert list(arms) == ["OptunaHub multi-metric, median", "OptunaHub multi-metric, halving"]
+    monkeypatch.chdir(site)
+    monkeypatch.setenv("OPTUNAHUB_REGISTRY", "registry")
+    return f"optunahub={python}"
+
+
+def test_the_driver_of_optunahub_prunes_as_its_package_says(world: Any, optunahub: str) -> None:
+    from naskd.spec.study import BudgetSpec
+    from search_parts.outside import foreign_arms
+
+    arms = foreign_arms(optunahub)
+    assert list(arms) == ["OptunaHub multi-metric, median", "OptunaHub multi-metric, third"]
     found = arms["OptunaHub multi-metric, median"].search(world, 0, BudgetSpec(train_macs=BUDGET))
     assert 0 < sum(found.stopped) < len(found.stopped)
     for name, (accuracy, _), stopped in zip(found.designs, found.values, found.stopped, strict=True):
         assert accuracy == world.table[name].curve[2 if stopped else -1]["val_accuracy"]
+
+
+def test_the_record_tells_commits_of_a_registry_apart(
+    optunahub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search_parts.outside import foreign_arms
+
+    told = [arm.versions for arm in foreign_arms(optunahub).values()]
+    assert [arm.versions for arm in foreign_arms(optunahub).values()] == told
+    with open("registry/pruners/multi_metric_pruner/__init__.py", "a") as file:
+        file.write("# a later commit\n")
+    assert not set(told) & {arm.versions for arm in foreign_arms(optunahub).values()}
+    monkeypatch.delenv("OPTUNAHUB_REGISTRY")
+    with pytest.raises(SystemExit, match="cannot be had: no such host; OPTUNAHUB_REGISTRY may name"):
+        foreign_arms(optunahub)
+
+
+def test_a_sampler_that_does_not_find_what_is_left_is_helped(
+    world: Any, optunahub: str, tmp_path: Path
+) -> None:
+    from search_parts.outside import asked, foreign_arms, given
+
+    told = given(world, 0, 10**18)
+    few = list(told["designs"])[::40]
+    told["points"] = [point for point in told["points"] if point[-1] in few]
+    (tmp_path / "few.json").write_text(json.dumps(told))
+    arm = foreign_arms(optunahub)["OptunaHub multi-metric, third"]
+    decisions = asked(arm.python, arm.driver, arm.name, str(tmp_path / "few.json"))["decisions"]
+    assert len(decisions) == len(few) > 10
+    assert {name for name, _ in decisions} == set(few)

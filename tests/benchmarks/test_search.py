@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 from statistics import fmean
@@ -152,8 +153,6 @@ def test_a_recording_goes_on_where_it_stopped_and_becomes_a_table(
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of the first two levels with two seeds, made up."""
-    import sys
-
     sys.path.insert(0, str(BENCHMARKS))
     try:
         from search_parts import made_up
@@ -179,7 +178,102 @@ def test_reach(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {row["arm"] for row in rows} == {"NSGA-II", "mine"}
     own = [row["share of NSGA-II"] for row in rows if row["arm"] == "NSGA-II"]
     assert max(own) <= 1.0  # the same search, with the same seed
+    assert all(row["curve"][-1] == 1.0 for row in rows if row["arm"] == "NSGA-II")
     assert any(line.startswith("| mine |") for line in reach.table(rows))
+
+
+def hand_made(spent: list[float], test_volume: list[float]) -> object:
+    from search_parts.replayed import Searched
+
+    names = [f"design {n}" for n in range(len(spent))]
+    stopped, values = [False] * len(spent), [(0.5, 1.0)] * len(spent)
+    return Searched(
+        np.array(spent), np.array(test_volume), np.array(test_volume), names, values, stopped, 1.0
+    )
+
+
+def test_a_curve_says_what_whoever_stops_then_has(made_up: Path) -> None:
+    from search_parts.curves import SHARES, anytime
+
+    goal = hand_made([50.0, 100.0], [0.3, 0.4])
+    curve = anytime(hand_made([10.0, 20.0, 50.0, 100.0, 130.0], [0.0, 0.2, 0.5, 0.3, 0.6]), goal)
+    assert len(curve) == len(SHARES) == 60
+    expected = {
+        0.0: SHARES < 0.2,
+        0.5: (SHARES >= 0.2) & (SHARES < 0.5),
+        1.25: (SHARES >= 0.5) & (SHARES < 1),
+    }
+    for value, these in expected.items():
+        assert set(np.array(curve)[these]) == {value}
+    assert curve[-1] == 0.75  # a front that looks better to the search may be worse on test images
+    assert (
+        anytime(hand_made([20.0], [0.2]), goal)[-1] == 0.5
+    )  # one that ended before its budget keeps what it has
+    assert anytime(hand_made([150.0], [0.4]), goal)[-1] == 0.0
+
+
+def bench_search(monkeypatch: pytest.MonkeyPatch, table: Path, *arguments: str) -> int:
+    import bench_search
+
+    given = ["--table", str(table), "--jobs", "1", "--arms", "NSGA-II", "random", *arguments]
+    monkeypatch.setattr(sys, "argv", ["bench_search.py", *given])
+    return bench_search.main()
+
+
+@pytest.mark.parametrize("kept", ["all parts", "repetitions alone"])
+def test_a_picture_is_drawn_of_what_was_measured_before(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    from search_parts import reach
+
+    monkeypatch.setattr(reach, "FULL_TRIALS", 12)
+    measure = ["--part", "reach", "--repetitions", "2", "--json", str(tmp_path / "reach.json")]
+    assert bench_search(monkeypatch, made_up, *measure) == 0
+    if kept == "repetitions alone":
+        (tmp_path / "reach.json").unlink()
+
+    def measured_again(*args: object) -> None:
+        raise AssertionError("it was measured again")
+
+    monkeypatch.setattr(reach, "one", measured_again)
+    for name in ("reach.svg", "reach.png"):
+        assert bench_search(monkeypatch, made_up, *measure, "--resume", "--plot", str(tmp_path / name)) == 0
+    picture = (tmp_path / "reach.svg").read_text()
+    for words in ("NSGA-II", "random", "(n = 2), shaded 95 % bootstrap intervals", "log scale"):
+        assert words in picture
+    with Image.open(tmp_path / "reach.png") as image:
+        assert image.size == (1600, 1000)
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from search_parts import curves
+
+    for arguments, said in (
+        (
+            ["--part", "warm", "bias", "--plot", str(tmp_path / "a.svg")],
+            "the part reach; --part has warm, bias alone",
+        ),
+        (["--part", "reach", "--plot", str(tmp_path / "a.pdf")], "a picture ends with .svg or .png"),
+        (["--part", "reach", "--plot", str(tmp_path / "none" / "a.svg")], "the folder does not exist"),
+    ):
+        with pytest.raises(SystemExit):
+            bench_search(monkeypatch, made_up, *arguments)
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"no curves.*; measure them anew"):
+        curves.draw([{"repetition": 0, "arm": "random", "volume": 0.5}], tmp_path / "a.svg")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_arms_do_not_cover_each_other() -> None:
+    from search_parts.curves import spread
+
+    for heights in ([0.5], [0.1, 0.5, 0.9], [0.0, 0.01, 0.5, 0.5, 0.5, 0.99], [0.99, 1.0, 1.0, 1.0]):
+        placed = spread(heights, 0.05)
+        assert all(0 <= place <= 1 for place in placed)
+        assert all(gap > 0.05 - 1e-9 for gap in np.diff(placed))
+    assert spread([0.1, 0.5, 0.9], 0.05) == [0.1, 0.5, 0.9]
 
 
 def test_stopping(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

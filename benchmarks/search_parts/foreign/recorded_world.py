@@ -14,6 +14,7 @@ whose versions are told. Each function searches a :class:`RecordedWorld` until i
 import json
 import math
 import platform
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -48,6 +49,7 @@ class RecordedWorld:
         self._budget = given["budget"]
         self._designs = given["designs"]
         self._by_values = {tuple(values): design for *values, design in given["points"]}
+        self._draw = random.Random(given["seed"])
         self._made: set[str] = set()
         self._trained: dict[str, int] = {}
         self._decisions: list[list[Any]] = []
@@ -75,6 +77,14 @@ class RecordedWorld:
         self._fruitless += 1
         design = self._by_values.get(tuple(values[name] for name in self.parameters))
         return design if again or design not in self._trained else None
+
+    def untried(self) -> dict[str, Any] | None:
+        """A point of the grid whose design was not trained yet, drawn at random; None where all were.
+
+        For samplers that repeat themselves: naskd's are helped likewise.
+        """
+        left = [values for values, design in self._by_values.items() if design not in self._trained]
+        return dict(zip(self.parameters, self._draw.choice(left), strict=True)) if left else None
 
     def train(self, design: str, until_epoch: int) -> None:
         """Train a design up to and with this epoch, from 1, from where it was."""
@@ -104,11 +114,25 @@ class RecordedWorld:
         return (math.log(self._designs[design]["macs"]) - self._least) / self._span
 
 
-def main(arms: Mapping[str, Callable[[RecordedWorld], None]], packages: Sequence[str]) -> None:
-    """Answer to ``DRIVER --arms FILE``, which asks for names and versions, or to ``DRIVER ARM GIVEN FILE``."""
+def main(
+    arms: Mapping[str, Callable[[RecordedWorld], None]],
+    packages: Sequence[str],
+    more: Mapping[str, str] | None = None,
+) -> None:
+    """Answer to ``DRIVER --arms FILE``, which asks for names and versions, or to ``DRIVER ARM GIVEN FILE``.
+
+    Args:
+        arms: Functions by the names of their arms.
+        packages: Those whose versions are told.
+        more: Versions of what is no installed package.
+    """
     *asked, out = sys.argv[1:]
     if asked == ["--arms"]:
-        versions = {"Python": platform.python_version(), **{name: version(name) for name in packages}}
+        versions = {
+            "Python": platform.python_version(),
+            **{name: version(name) for name in packages},
+            **(more or {}),
+        }
         answer: dict[str, Any] = {"arms": list(arms), "versions": versions}
     else:
         arm, given = asked
