@@ -30,7 +30,7 @@ TEACHER = ArchitectureSpec(
         StageSpec("basic", depth=2, width=96, stride=2),
     ),
 )
-"""That of ``studies/image_folder.toml``, 12 million MACs at 32x32; its students have 0.3 to 80 million, by their strides."""
+"""That of ``studies/image_folder.toml``: 12 million MACs at 32x32. Its students have 0.3 to 80 million."""
 TEACHING = "more-images-1"
 """Of the presets that `naskd methods` lists. `same-images-1` is for a teacher that has seen the images of its students
 alone."""

@@ -282,7 +282,8 @@ def test_stopping(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(stopping, "TRIALS", 30)
     rows = stopping.measure(arguments(made_up), tmp_path)
     assert all(row["times less"] >= 1 and 0 <= row["wrongly stopped"] <= 1 for row in rows)
-    assert any(line.startswith("| front |") for line in stopping.table(rows))
+    assert {row["rule"] for row in rows} == set(stopping.RULES)
+    assert any(line.startswith("| `front` |") for line in stopping.table(rows))
 
 
 def test_claims(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
