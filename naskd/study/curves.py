@@ -1,6 +1,7 @@
 """What trainings have reported so far, epoch by epoch, whoever trains them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -87,13 +88,15 @@ class Curves:
             ):
                 epochs = self._noted(trial, self._ledger.trials())
                 config = TrialConfig.from_dict(attrs["config"])
-                views[number] = self._view(number, config, attrs["seed"], epochs, replicate_of(trial)[1])
+                view = self._view(number, config, attrs["seed"], epochs, replicate_of(trial)[1])
+                views[number] = replace(view, continued=CONTINUES in attrs)
         return [views[number] for number in sorted(views)]
 
     def _running(self, number: int, job: Job, epochs: Epochs, until: int | None = None) -> TrialView:
         assert job.config is not None
         done = epochs if until is None else {e: m for e, m in epochs.items() if e <= until}
-        return self._view(number, job.config, job.seed, done, job.replicate)
+        view = self._view(number, job.config, job.seed, done, job.replicate)
+        return replace(view, continued=True) if job.continues else view
 
     def _view(self, number: int, config: TrialConfig, seed: int, epochs: Epochs, replicate: int) -> TrialView:
         return TrialView(
@@ -128,4 +131,5 @@ def _finished(trial: FrozenTrial) -> TrialView | None:
         result.train_macs,
         replicate_of(trial)[1],
         result.paused,
+        CONTINUES in attrs,
     )

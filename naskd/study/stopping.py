@@ -30,6 +30,7 @@ class TrialView:
         train_macs: Of a finished one, as for ``TrialResult``.
         replicate: How many trainings of the same design came before; no rule is asked about those after the first.
         paused: Whether it was stopped and may go on.
+        continued: Whether it goes on with a paused one.
     """
 
     number: int
@@ -41,6 +42,7 @@ class TrialView:
     train_macs: int = 0
     replicate: int = 0
     paused: bool = False
+    continued: bool = False
 
 
 class LedgerView(Protocol):

@@ -154,6 +154,7 @@ def test_a_rule_sees_each_training_once():
     study = make_study(spec_of(), world=PausingWorld(), space=plain, stopping=rule)
     run_all(study)
     assert [len(t.curve) for t in rule.shown if t.number == 1] == [2], "its epochs before are in its curve"
+    assert {t.number for t in rule.shown if t.continued} == {1}
     study._deciding._changes += 1
     study._wanted_back()
     found = {t.number: (t.status, t.paused) for t in rule.finished}

@@ -149,3 +149,12 @@ def test_mo_asha_has_the_higher_rung_go_on_first():
     low = [paused(n, [0.1 * n]) for n in range(1, 7)]
     high = [paused(n, [0.3, 0.3, 0.1 * (n - 9)]) for n in range(10, 13)]
     assert MoAshaRule(1, 3, promote=True).promote(MadeUpLedger([*low, *high])) == 12
+
+
+def test_front_does_not_pause_again_who_has_been_had_to_go_on():
+    """It was weighed with what is left of it; it is stopped when nothing speaks for it any more."""
+    finished = rising(30, 0.1, ALONE, noise=0.05)
+    best = max(trial.metrics["val_accuracy"] for trial in finished)
+    trials = [replace(running([start]), continued=True) for start in np.linspace(best - 0.9, best, 90)]
+    found = {decide(FrontRule(), trial, finished) for trial in trials}
+    assert found == {Decision.STOP, Decision.CONTINUE}

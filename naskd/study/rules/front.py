@@ -7,6 +7,7 @@ What a forecast says changes with every curve that ends. So a trial is paused ra
 study has learned that it may well be on the front.
 """
 
+import operator
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -42,7 +43,7 @@ class FrontRule:
         self._min_epochs = min_epochs
         self._promote = promote
         self._curves = Extrapolation()
-        self._finished: list[TrialView] = []
+        self._complete: list[TrialView] = []
         self._costs = np.empty((0, 0))
         self._accuracies = np.empty(0)
 
@@ -57,7 +58,10 @@ class FrontRule:
         better = self._probability(trial, curve, costs)
         if better is None or better >= self._risk:
             return Decision.CONTINUE
-        return Decision.PAUSE if self._promote and better >= HOPELESS * self._risk else Decision.STOP
+        if not self._promote or better < HOPELESS * self._risk:
+            return Decision.STOP
+        # Whoever had it go on has weighed what is left of it: it is not paused again after the next epoch.
+        return Decision.CONTINUE if trial.continued else Decision.PAUSE
 
     def promote(self, ledger: LedgerView) -> int | None:
         """See :class:`~naskd.study.stopping.Promoting`: the one that is most probable to be on the front."""
@@ -79,24 +83,22 @@ class FrontRule:
         return float(ndtr((forecast.mean - self._accuracies[is_rival].max()) / forecast.spread))
 
     def _learn(self, finished: Sequence[TrialView], costs: Sequence[Objective]) -> None:
-        known = self._finished
-        if len(finished) == len(known) and (not known or finished[-1] is known[-1]):
+        complete = [trial for trial in finished if trial.status == "complete"]
+        if len(complete) == len(self._complete) and all(map(operator.is_, complete, self._complete)):
             return
-        self._finished = list(finished)
-        self._curves.learn(finished)
-        designs = _designs(finished)
+        self._complete = complete
+        self._curves.learn(complete)
+        designs = _designs(complete)
         rows = [[cost.sign * same[0].metrics[cost.name] for cost in costs] for same in designs]
         self._costs = np.array(rows, dtype=np.float64).reshape(len(designs), len(costs))
         self._accuracies = np.array([fmean(trial.metrics[ACCURACY] for trial in same) for same in designs])
 
 
-def _designs(finished: Sequence[TrialView]) -> list[list[TrialView]]:
-    """Complete trials; those that train a design once more beside the first that has."""
+def _designs(complete: Sequence[TrialView]) -> list[list[TrialView]]:
+    """Trials by design; those that train a design once more beside the first that has."""
     designs: list[list[TrialView]] = []
     by_name: dict[str, list[TrialView]] = {}
-    for trial in finished:
-        if trial.status != "complete":
-            continue
+    for trial in complete:
         if trial.replicate and trial.config.config_id in by_name:
             by_name[trial.config.config_id].append(trial)
         else:

@@ -7,6 +7,7 @@ closed form (Bishop, "Pattern Recognition and Machine Learning", 2006, section 3
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,23 +63,21 @@ class Extrapolation:
     """
 
     def __init__(self) -> None:
-        self._finished: list[TrialView] = []
         self._complete: list[TrialView] = []
         self._models: dict[int, _Model | None] = {}
         self._described: dict[str, Described] = {}
         self._features: tuple[Features, NDArray[np.float64]] | None = None
+        self._rows: dict[str, NDArray[np.float64]] = {}
+        self._said: dict[tuple[int, str], tuple[Curve, Forecast | None]] = {}
 
     def learn(self, finished: Sequence[TrialView]) -> None:
         """Take in the trials that have finished by now, in the order in which they did."""
-        known = self._finished
-        if len(finished) < len(known) or (known and finished[len(known) - 1] is not known[-1]):
-            self._finished, self._complete = known, _ = [], []
-        new = finished[len(known) :]
-        known.extend(new)
-        complete = [trial for trial in new if trial.status == "complete" and trial.curve]
-        if complete:
-            self._complete += complete
-            self._models, self._features = {}, None
+        complete = [trial for trial in finished if trial.status == "complete" and trial.curve]
+        known = self._complete
+        if len(complete) == len(known) and all(map(operator.is_, complete, known)):
+            return
+        self._complete = complete
+        self._models, self._features, self._rows, self._said = {}, None, {}, {}
 
     def forecast(self, trial: TrialView, curve: Curve) -> Forecast | None:
         """Of the final accuracy of a training; None while too little is known.
@@ -87,17 +86,32 @@ class Extrapolation:
             trial: Whose training it is.
             curve: So far; at least one epoch.
         """
+        which = trial.number, trial.config.config_id
+        curve_then, said = self._said.get(which, (None, None))
+        if curve_then is not curve:
+            said = self._forecast(trial, curve)
+            self._said[which] = curve, said
+        return said
+
+    def _forecast(self, trial: TrialView, curve: Curve) -> Forecast | None:
         epoch = len(curve)
         if epoch not in self._models:
             self._models[epoch] = self._fit(epoch)
         model = self._models[epoch]
         if model is None:
             return None
-        design = model.features.rows([self._describe(trial)])[0]
+        design = self._row_of(trial, model.features)
         x = _row((_inputs(curve) - model.centre) / model.scale, design)
         unknown = _NEW_KIND**2 if teaching(trial.config.distillation) not in model.kinds else 0.0
         spread = math.sqrt(model.noise * (1.0 + unknown + x @ model.covariance @ x))
         return Forecast(curve[-1][ACCURACY] + float(x @ model.weights), max(spread, _LEAST_SPREAD))
+
+    def _row_of(self, trial: TrialView, features: Features) -> NDArray[np.float64]:
+        """Features are the same in all models of the moment."""
+        name = trial.config.config_id
+        if name not in self._rows:
+            self._rows[name] = features.rows([self._describe(trial)])[0]
+        return self._rows[name]
 
     def _fit(self, epoch: int) -> _Model | None:
         kept = [number for number, trial in enumerate(self._complete) if len(trial.curve) > epoch]
