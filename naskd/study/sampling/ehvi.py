@@ -34,7 +34,6 @@ FRESH, CHILDREN = 4, 8
 """Random designs, and variations of the front, that come to the pool before each proposal."""
 THRIFT = 0.5
 """Power of the price by which distance is divided, while designs are spread out."""
-COOLING = 1.0
 LEAST_NOISE = 1e-4
 """Variance of an accuracy, where the number of validation images is not known."""
 
@@ -150,7 +149,7 @@ class EhviSampler(BaseSampler):
         price[len(self._pool) :] -= [trial.train_macs for _, trial in paused]
         price = np.maximum(price, 1.0)
         # In logarithms: where nothing is promised, what promises least badly.
-        value = np.log(volume + 1e-300) - max(0.0, 1.0 - COOLING * view.fraction()) * np.log(price)
+        value = np.log(volume + 1e-300) - (1.0 - view.fraction()) * np.log(price)
         chosen = candidates[int(value.argmax())]
         best = np.argsort(-value[: len(self._pool)], kind="stable")[:POOL]
         self._pool = {candidates[number].config_id: candidates[number] for number in best}
