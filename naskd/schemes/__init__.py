@@ -180,4 +180,32 @@ SCHEMES.register(
     )
 )
 
+SCHEMES.register(
+    SchemeCard(
+        name="born_again",
+        title="Born-again networks: each generation is taught by the one before it, of the same design",
+        paper="Furlanello, Lipton, Tschannen, Itti, Anandkumar: Born-again neural networks. ICML 2018, "
+        "arXiv 1805.04770",
+        implementation="naskd.schemes.born_again:BornAgainScheme",
+        options={
+            "generations": Option(2, "networks that are trained in turn, in equal parts of the epochs", 2, 4)
+        },
+    )
+)
+
+SCHEMES.register(
+    SchemeCard(
+        name="tf_kd_self",
+        title="Tf-KD_self: a copy of the student is trained first and teaches it",
+        paper="Yuan, Tay, Li, Wang, Feng: Revisiting knowledge distillation via label smoothing regularization. "
+        "CVPR 2020, arXiv 1909.11723",
+        implementation="naskd.schemes.tf_kd_self:TfKdSelfScheme",
+        options={
+            "alpha": Option(0.95, "share of what the copy says, against the design's objective", 0.0, 1.0),
+            "temperature": Option(6.0, "softens what both say", above=0.0),
+            "share": Option(0.5, "share of the epochs in which the copy is trained", 0.05, 0.95),
+        },
+    )
+)
+
 __all__ = ["SCHEMES", "SchemeCard"]

@@ -243,6 +243,9 @@ class Scheme(nn.Module):
     earlier_names: ClassVar[Mapping[str, str]] = {}
     """How names in states that earlier versions wrote begin, and how they begin now."""
 
+    asked_macs: int = 0
+    """MACs so far of passes of its own networks that are asked and not trained; its sources count theirs themselves."""
+
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__()
         self.inputs = inputs
