@@ -207,5 +207,29 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="snapshot",
+        title="Snapshot distillation: the student at the end of a learning-rate cycle teaches the next cycle",
+        paper="Yang, Xie, Su, Yuille: Snapshot distillation: teacher-student optimization in one generation. "
+        "CVPR 2019, arXiv 1812.00123",
+        implementation="naskd.schemes.snapshot:SnapshotScheme",
+        options={
+            "generations": Option(2, "cycles of the learning rate, in equal parts of the epochs", 2, 16),
+            "temperature": Option(2.0, "softens what the snapshot says", above=0.0),
+            "weight": Option(1.0, "of the divergence from the snapshot", low=0.0),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="self_kd",
+        title="PS-KD: what the student said at the end of the last epoch softens the labels, more with every epoch",
+        paper="Kim, Ji, Yoon, Hwang: Self-knowledge distillation with progressive refinement of targets. ICCV 2021, "
+        "arXiv 2006.12000",
+        implementation="naskd.schemes.self_kd:SelfKdScheme",
+        options={"alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0)},
+    )
+)
 
 __all__ = ["SCHEMES", "SchemeCard"]
