@@ -231,5 +231,34 @@ SCHEMES.register(
         options={"alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0)},
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="cs_kd",
+        title="CS-KD: what the student says of an image agrees with what it says of others of the class",
+        paper="Yun, Park, Lee, Shin: Regularizing class-wise predictions via self-knowledge distillation. CVPR 2020, "
+        "arXiv 2003.13964",
+        implementation="naskd.schemes.cs_kd:CsKdScheme",
+        options={
+            "temperature": Option(4.0, "softens what is said of both", above=0.0),
+            "weight": Option(1.0, "of the divergence within a class", low=0.0),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="byot",
+        title="Be your own teacher: the network teaches exits after its earlier stages",
+        paper="Zhang, Song, Gao, Chen, Bao, Ma: Be your own teacher: improve the performance of convolutional neural "
+        "networks via self distillation. ICCV 2019, arXiv 1905.08094",
+        implementation="naskd.schemes.byot:ByotScheme",
+        min_stages=2,
+        options={
+            "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0),
+            "temperature": Option(3.0, "softens what network and exits say", above=0.0),
+            "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0),
+            "exits": Option(1.0, "weight of all exits against the design's objective", low=0.0),
+        },
+    )
+)
 
 __all__ = ["SCHEMES", "SchemeCard"]
