@@ -4,7 +4,7 @@ A network is trained, and then networks of the same design: each learns from the
 before it says, ``CE(p, y) + KL(p_before || p)`` at temperature 1. The last one leaves. See
 :mod:`naskd.schemes.generations`.
 
-The default is one born-again generation after the first; the paper trains up to three (CIFAR, Penn Treebank).
+The default is one born-again generation after the first; the paper trains up to three on CIFAR-100.
 
 Differs: the design's epochs are split among the generations, so that its training costs what others do; in the paper
 each has the whole schedule. The label term is the design's whole objective, so that teachers of the study teach too.

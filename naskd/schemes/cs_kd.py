@@ -1,6 +1,6 @@
 """CS-KD: Yun, Park, Lee, Shin: Regularizing class-wise predictions via self-knowledge distillation.
 
-CVPR 2020, arXiv 2003.13964, equation 3. The student says of an image what it says of another one of the same class:
+CVPR 2020, arXiv 2003.13964, section 2. The student says of an image what it says of another one of the same class:
 ``CE(p(x), y) + weight T^2 KL(p(x') || p(x))``, ``p(x')`` fixed, both softened by T. The defaults, T 4 and weight 1, are
 the paper's for CIFAR-100.
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.base import Lesson
-from naskd.knowledge.precision import widened
+from naskd.knowledge.precision import product, widened
 from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.design import Cost
@@ -47,7 +47,7 @@ def class_wise_loss(logits: Tensor, paired: Tensor, temperature: float) -> Tenso
         known = torch.cat((shares, entropy), dim=1)
         found = paired.sum(dim=1, keepdim=True)
         # Of log p(x) the divergence is linear in p(x'): that of the partners' mean is the mean of theirs.
-        mean = paired.to(known.dtype) @ known / found.clamp_min(1)
+        mean = product(paired.to(known.dtype), known) / found.clamp_min(1)
     each = mean[:, -1] - (mean[:, :-1] * logs).sum(dim=1)
     return temperature**2 * each.sum() / (found > 0).sum().clamp_min(1)
 

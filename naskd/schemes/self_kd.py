@@ -2,7 +2,7 @@
 
 ICCV 2021, arXiv 2006.12000. What the student said at the end of the last epoch softens the labels of this one: in the
 t-th of T epochs it minimises the cross-entropy with ``(1 - a_t) y + a_t p_(t-1)(x)``, ``a_t = alpha t / T``, at
-temperature 1. The default, alpha 0.8, is the paper's for CIFAR-100 and ImageNet.
+temperature 1. The default, alpha 0.8, is the paper's for CIFAR-100.
 
 The last epoch's predictions are those of a frozen copy of the student, which is asked online and booked. Stored
 predictions would save its pass, and would be of other views of the images than the student sees, or of mixed ones.

@@ -8,7 +8,7 @@ what the snapshot says is softened.
 The default temperature is 2 and the weight 1; neither has been tuned here.
 
 Differs: each cycle is the design's own schedule, which may warm up, and begins with a fresh optimizer. The
-weights of the two terms are one option; the paper sets them by T. The label term is the design's whole objective, so
+paper has a weight for each of the two terms, here there is one. The label term is the design's whole objective, so
 that teachers of the study teach too. A term's initial stage comes before the first generation.
 """
 

@@ -91,6 +91,13 @@ def test_it_stays_finite(share) -> None:
     assert z.grad.isfinite().all()
 
 
+def test_it_is_computed_in_32_bits_under_autocast() -> None:
+    z, pairs = logits(8).float(), paired([0, 1] * 4)
+    expected = class_wise_loss(z, pairs, 4.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(class_wise_loss(z, pairs, 4.0), expected)
+
+
 def test_a_step_adds_it(context) -> None:
     _, scheme = start(context, temperature=2.0, weight=0.25)
     (phase,) = scheme.phases()
