@@ -1,6 +1,6 @@
 """Tf-KD_self: Yuan, Tay, Li, Wang, Feng: Revisiting knowledge distillation via label smoothing regularization.
 
-CVPR 2020, arXiv 1909.11723, section 5. A copy of the student is trained first and then teaches it:
+CVPR 2020, arXiv 1909.11723, section 4. A copy of the student is trained first and then teaches it:
 ``(1 - alpha) CE(p, y) + alpha T^2 KL(p_copy || p)``, both softened by T in the second term. The student begins with
 weights of its own. How it differs from ``born_again`` is said in :mod:`naskd.schemes.generations`.
 
