@@ -138,6 +138,8 @@ def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
 
 SCHEMES: Registry[SchemeCard] = Registry("scheme")
 
+PEER_WIDTH = Option(1.0, "channels of a peer that stays behind, as a multiple of the student's", 0.125, 8.0)
+
 SCHEMES.register(
     SchemeCard(
         name="offline",
@@ -176,6 +178,20 @@ SCHEMES.register(
         options={
             "hint": Option(0.03, "weight of the squared distance between the two networks' logits", low=0.0),
             "depth": Option(3, "blocks of a booster's own stage for each block of the student's", 1, 16),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="mutual",
+        title="Deep mutual learning (DML): peers teach each other, in turn",
+        paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
+        implementation="naskd.schemes.mutual:MutualScheme",
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "temperature": Option(1.0, "softmax temperature of what peers say", above=0.0),
+            "weight": Option(1.0, "of the mean divergence from the other peers", low=0.0),
+            "peer_width": PEER_WIDTH,
         },
     )
 )

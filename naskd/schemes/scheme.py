@@ -274,6 +274,13 @@ class Scheme(nn.Module):
         """
         raise NotImplementedError
 
+    def forward_macs(self, batch_size: int, phase: Phase) -> float:
+        """Forward MACs for one image in a phase, of passes of its own networks that nothing is learned from.
+
+        So a peer says anew what it thinks of a batch after it has moved. Teachers are in :meth:`step_macs`.
+        """
+        return 0.0
+
 
 def _read_earlier_names(scheme: nn.Module, state: dict[str, Any], *_: Any) -> None:
     assert isinstance(scheme, Scheme)

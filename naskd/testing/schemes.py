@@ -334,13 +334,15 @@ class SchemeSuite(Suite):
         assert trained >= context.designs.design_cost(self.config(name, teaching)).macs
         if SCHEMES[name].asks_teachers(self.config(name, teaching).distillation):
             assert asked >= context.sources.online(context.prerequisites.teacher()).macs
+        else:
+            assert asked == 0
 
     def test_what_is_booked_is_what_a_step_computes(
         self, name: str, teaching: str, context: StudyContext
     ) -> None:
-        """``step_macs`` against the convolutions and products of a step's forward passes, to one per cent.
+        """``step_macs`` and ``forward_macs`` against what is asked and a step's forward passes, to one per cent.
 
-        Where no teacher of the study is asked, nothing comes from memory, and what is asked is computed too.
+        What teachers of the study say may come from memory, and is then not computed.
         """
         scheme = self.start(context, name, teaching).scheme
         for phase in scheme.phases():
@@ -349,16 +351,12 @@ class SchemeSuite(Suite):
             for update in phase.step(first, phase.ask(first)):  # the first may measure, to balance its terms
                 update_by_hand(scheme, phase, update)
             said: list[Asked] = []
-            before = scheme.asked_macs
-            heard = count_macs(lambda: said.append(phase.ask(second)))  # noqa: B023  (called at once)
-            macs = 0
+            macs = count_macs(lambda: said.append(phase.ask(second)))  # noqa: B023  (called at once)
             for update, computed in counted(phase.step(second, said[0])):
                 macs += computed
                 update_by_hand(scheme, phase, update)
             trained, frozen = scheme.step_macs(len(second.labels), phase)
-            assert macs / len(second.labels) >= 0.99 * trained, "more is booked than is computed"
-            assert macs / len(second.labels) <= 1.01 * (trained + frozen), "less is booked than is computed"
-            if not SCHEMES[name].asks_teachers(self.config(name, teaching).distillation):
-                n = len(second.labels)
-                assert (macs + heard) / n == pytest.approx(trained + frozen, rel=0.01), "not what is booked"
-                assert scheme.asked_macs - before == pytest.approx(n * frozen), "asked_macs is something else"
+            own = trained + scheme.forward_macs(len(second.labels), phase)
+            computed_each = macs / len(second.labels)
+            assert computed_each >= 0.99 * own, "more is booked than is computed"
+            assert computed_each <= 1.01 * (own + frozen), "less is booked than is computed"
