@@ -195,6 +195,26 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="kdcl",
+        title="KDCL: peers learn from one ensemble of all of them",
+        paper="Guo, Wang, Wu, Yu, Liang, Hu, Luo: Online knowledge distillation via collaborative learning. CVPR 2020",
+        implementation="naskd.schemes.kdcl:KdclScheme",
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "ensemble": Option(
+                "minlogit",
+                "what teaches the peers: the best of them, their best convex combination, the smallest logits "
+                "beside the label's, or a combination by errors so far",
+                choices=("naive", "linear", "minlogit", "general"),
+            ),
+            "temperature": Option(2.0, "softmax temperature of peers and ensemble", above=0.0),
+            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
 
 SCHEMES.register(
     SchemeCard(
