@@ -138,6 +138,9 @@ def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
 
 SCHEMES: Registry[SchemeCard] = Registry("scheme")
 
+RAMP = 80 / 300
+"""Share of a training in which the weight of what networks say to each other grows: epochs of ONE and OKDDip."""
+
 PEER_WIDTH = Option(1.0, "channels of a peer that stays behind, as a multiple of the student's", 0.125, 8.0)
 
 SCHEMES.register(
@@ -212,6 +215,22 @@ SCHEMES.register(
             "temperature": Option(2.0, "softmax temperature of peers and ensemble", above=0.0),
             "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
             "peer_width": PEER_WIDTH,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="one",
+        title="ONE: branches on the student's lower stages learn from their gated ensemble",
+        paper="Lan, Zhu, Gong: Knowledge distillation by on-the-fly native ensemble. NeurIPS 2018, arXiv 1806.04606",
+        implementation="naskd.schemes.one:OneScheme",
+        min_stages=2,
+        families=("cnn",),
+        options={
+            "branches": Option(3, "last stages with a classifier, the student's included", 2, 8),
+            "temperature": Option(3.0, "softmax temperature of branches and ensemble", above=0.0),
+            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
+            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
         },
     )
 )
