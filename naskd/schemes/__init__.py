@@ -234,6 +234,22 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="okddip",
+        title="OKDDip: peers learn from mixtures of their own, and a leader from their mean",
+        paper="Chen, Mei, Wang, Feng, Chen: Online knowledge distillation with diverse peers. AAAI 2020, "
+        "arXiv 1912.00350",
+        implementation="naskd.schemes.okddip:OkddipScheme",
+        options={
+            "peers": Option(3, "auxiliary networks, which stay behind", 2, 4),
+            "temperature": Option(3.0, "softmax temperature of peers and leader", above=0.0),
+            "weight": Option(1.0, "of the divergence from the mixtures and from the mean", low=0.0),
+            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
 
 SCHEMES.register(
     SchemeCard(
