@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from naskd.knowledge.comparison import soft_divergence, target_logit
 from naskd.knowledge.precision import widened
 from naskd.schemes.cohort import Cohort, name_of, together
+from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.design import Cost
 
@@ -153,14 +154,19 @@ class KdclScheme(Scheme):
         self.register_buffer("errors", torch.zeros(peers, peers, device=device))
 
     @property
+    def taught(self) -> DistilledStudent:
+        """The first peer, which leaves."""
+        return self.cohort.first
+
+    @property
     def deployed(self) -> nn.Module:
-        """The first peer."""
-        return self.cohort.first.deployed
+        """What leaves of the first peer."""
+        return self.taught.deployed
 
     @property
     def cost(self) -> Cost:
         """Of the first peer: the others are paid for in training alone."""
-        return self.cohort.first.cost
+        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the training together."""

@@ -1,9 +1,9 @@
 """Mutual learning (DML): Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384.
 
-Equations 6 and 9, algorithm 1. Each of ``M`` peers minimises its cross-entropy and its mean divergence from what the
-others say: ``L_k = CE_k + 1/(M - 1) sum_{l != k} KL(p_l || p_k)``, at temperature 1. The peers of a batch move in turn,
-and who has moved says anew what it thinks of the batch before the next one moves. Each has its own optimizer. The first
-one leaves.
+Algorithm 1, and its extension to more than two networks. Each of ``M`` peers minimises its cross-entropy and its mean
+divergence from what the others say: ``L_k = CE_k + 1/(M - 1) sum_{l != k} KL(p_l || p_k)``, at temperature 1. The peers
+of a batch move in turn, and who has moved says anew what it thinks of the batch before the next one moves. Each has its
+own optimizer. The first one leaves.
 
 The paper's figures are of CIFAR-100 and Market-1501, with 2 peers for most of them and up to 5.
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge.comparison import soft_divergence
 from naskd.schemes.cohort import Cohort, name_of, statistics_kept
+from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.design import Cost
 
@@ -46,14 +47,19 @@ class MutualScheme(Scheme):
         self.cohort = Cohort(inputs, int(inputs.option("peers")), float(inputs.option("peer_width")))
 
     @property
+    def taught(self) -> DistilledStudent:
+        """The first peer, which leaves."""
+        return self.cohort.first
+
+    @property
     def deployed(self) -> nn.Module:
-        """The first peer."""
-        return self.cohort.first.deployed
+        """What leaves of the first peer."""
+        return self.taught.deployed
 
     @property
     def cost(self) -> Cost:
         """Of the first peer: the others are paid for in training alone."""
-        return self.cohort.first.cost
+        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and mutual learning."""

@@ -6,7 +6,7 @@ leaves. Each peer learns from the labels and from a mixture of all peers of its 
 features. The leader learns from the labels and from the mean of the peers, and teaches nobody:
 ``sum_a CE_a + CE_leader + weight r(t) T^2 (sum_a KL(sum_b w_ab p_b || p_a) + KL(mean_a p_a || p_leader))``.
 
-Defaults are the paper's, on CIFAR and ImageNet: ``T`` 3, and a weight that ramps up over 80 of 300 epochs.
+Defaults are ``T`` 3, and a weight that ramps up over 80 of 300 epochs as in ``one``, tuned on CIFAR.
 
 Differs: what peers say in a mixture is fixed, and so are the features that attention looks at; the two maps alone learn
 how to mix. The paper does not say which gradients reach a target. All peers see the same view of an image. Each
@@ -23,6 +23,7 @@ from naskd.knowledge.comparison import soft_divergence
 from naskd.knowledge.precision import widened
 from naskd.nn.cost import count_macs, on_meta
 from naskd.schemes.cohort import Cohort, name_of, together
+from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.ramp import sigmoid_ramp
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.design import Cost
@@ -74,7 +75,7 @@ def leader_loss(leader: Tensor, peers: Tensor, temperature: float) -> Tensor:
         peers: ``(M, B, K)``.
         temperature: ``T > 0``.
     """
-    mean = (peers.detach() / temperature).softmax(2).mean(0)
+    mean = (peers / temperature).softmax(2).mean(0)
     # Logits whose softmax at this temperature is the mean.
     return soft_divergence(
         leader, temperature * mean.clamp_min(torch.finfo(mean.dtype).tiny).log(), temperature
@@ -97,21 +98,26 @@ class OkddipScheme(Scheme):
         self.register_buffer("ramp", torch.zeros((), device=device))
 
     @property
-    def deployed(self) -> nn.Module:
+    def taught(self) -> DistilledStudent:
         """The leader."""
-        return self.cohort.first.deployed
+        return self.cohort.first
+
+    @property
+    def deployed(self) -> nn.Module:
+        """What leaves of the leader."""
+        return self.taught.deployed
 
     @property
     def cost(self) -> Cost:
         """Of the leader: the peers are paid for in training alone."""
-        return self.cohort.first.cost
+        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the training together."""
         return self.cohort.phases(self._step, beside=(self.attention,), before_epoch=self._ramp_up)
 
     def _ramp_up(self, epoch: int) -> None:
-        self.ramp.fill_(sigmoid_ramp(epoch / self.cohort.first.epochs_of("main"), self.ramp_share))
+        self.ramp.fill_(sigmoid_ramp(epoch / self.taught.epochs_of("main"), self.ramp_share))
 
     def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         learned, logits, taps = self.cohort.taught(batch, asked)

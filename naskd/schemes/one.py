@@ -1,6 +1,6 @@
 """ONE: Lan, Zhu, Gong: Knowledge distillation by on-the-fly native ensemble. NeurIPS 2018, arXiv 1806.04606.
 
-Equations 4 to 8. Branches share the student's stem and all of its stages but the last, and have a last stage and a
+Section 3. Branches share the student's stem and all of its stages but the last, and have a last stage and a
 classifier of their own. A gate looks at what they share, and weighs their logits: ``z_e = sum_i g_i z_i``. All is
 trained by one optimizer, with ``sum_i CE(z_i) + CE(z_e) + weight r(t) T^2 sum_i KL(p_e || p_i)``. The first branch
 leaves: it is the student.

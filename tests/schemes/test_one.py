@@ -105,18 +105,17 @@ def test_the_ensemble_is_fixed_where_branches_learn_from_it() -> None:
 
 
 def test_the_step_is_the_sum_of_the_paper(context) -> None:
-    scheme = started(context, weight=0.5, branches=3)
+    scheme = started(context, weight=0.5, branches=3, ramp=1.0)
     (phase,) = scheme.phases()
     assert phase.before_epoch is not None
-    phase.before_epoch(1)
     batch = next(batches(context, phase))
-    phase.before_epoch(1)
+    phase.before_epoch(1)  # of three; the batches are of the first
     (update,) = phase.step(batch, phase.ask(batch))
     taps = scheme.taught.taps(batch.images)
     shared = taps.stages[-2].tensor
     logits = torch.stack([taps.logits, *(branch(shared) for branch in scheme.branches)]).detach().double()
     ensemble = gated(logits, scheme.gate(shared).detach().double()).numpy()
-    total, ramp = 0.0, sigmoid_ramp(1 / 3, 80 / 300)
+    total, ramp = 0.0, sigmoid_ramp(1 / 3, 1.0)
     for image, label in enumerate(batch.labels.tolist()):
         total += cross_entropy(ensemble[image], label)
         for own in logits[:, image].numpy():
