@@ -1,7 +1,7 @@
 """A student as it was: what schemes share in which it is its own teacher.
 
-Who teaches is in evaluation mode and gets no gradient. It is asked as teachers are, before the step, and its pass is
-booked as asked.
+Who teaches is in evaluation mode and gets no gradient. It is asked as teachers are, before the step. Its pass is in
+``forward_macs``.
 """
 
 import copy

@@ -106,7 +106,6 @@ class Generations(Scheme):
         if not _hears_the_last(i, stage):
             return asked
         before = self.student(i - 1).deployed
-        self.asked_macs += len(batch.images) * self.cost.macs
         return heard_too(asked, {"logits": earlier_logits(before, batch.images)})
 
     def _step(self, i: int, stage: Stage, batch: Batch, asked: Asked) -> Iterator[Update]:
@@ -122,10 +121,13 @@ class Generations(Scheme):
         yield Update("student", self.own * loss + self.earlier * apart, {**terms, "earlier": apart.detach()})
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
-        """With the pass of the generation before, which is asked."""
+        """Of the generation that trains."""
         i, stage = self._places()[phase.name]
-        trained, asked = self.student(i).step_macs(batch_size, stage)
-        return trained, asked + (self.cost.macs if _hears_the_last(i, stage) else 0)
+        return self.student(i).step_macs(batch_size, stage)
+
+    def forward_macs(self, batch_size: int, phase: Phase) -> float:
+        """The pass of the generation before."""
+        return float(self.cost.macs) if _hears_the_last(*self._places()[phase.name]) else 0.0
 
 
 def _hears_the_last(i: int, stage: Stage) -> bool:

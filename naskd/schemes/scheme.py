@@ -243,9 +243,6 @@ class Scheme(nn.Module):
     earlier_names: ClassVar[Mapping[str, str]] = {}
     """How names in states that earlier versions wrote begin, and how they begin now."""
 
-    asked_macs: int = 0
-    """MACs so far of passes of its own networks that are asked and not trained; its sources count theirs themselves."""
-
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__()
         self.inputs = inputs
@@ -270,14 +267,15 @@ class Scheme(nn.Module):
         """Forward MACs for one image in a phase.
 
         Returns:
-            Of what is trained (its backward pass costs twice that again), and of what is only asked.
+            Of what is trained (its backward pass costs twice that again), and of teachers that are only asked.
         """
         raise NotImplementedError
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """Forward MACs for one image in a phase, of passes of its own networks that nothing is learned from.
 
-        So a peer says anew what it thinks of a batch after it has moved. Teachers are in :meth:`step_macs`.
+        A frozen copy of the student says what it thinks of a batch, or a peer says so anew after it has moved.
+        Teachers are in :meth:`step_macs`: what they say may come from memory, and these passes never do.
         """
         return 0.0
 

@@ -77,7 +77,6 @@ class SelfKdScheme(Scheme):
         taught = self.taught
         share = trust(self.alpha, batch.epoch - taught.initial_epochs, taught.epochs_of("main"))
         logits = self.earlier(batch.images)
-        self.asked_macs += len(batch.images) * self.cost.macs
         shares = torch.full((len(logits),), share, device=logits.device)
         return heard_too(taught.ask(batch), {"logits": logits, "share": shares})
 
@@ -89,8 +88,9 @@ class SelfKdScheme(Scheme):
         yield Update("student", torch.lerp(loss, soft, said["share"][0]), {**terms, "self": soft.detach()})
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
-        """With the pass of the copy, which is asked."""
-        if phase.name == "initial":
-            return self.taught.step_macs(batch_size, "initial")
-        trained, asked = self.taught.step_macs(batch_size)
-        return trained, asked + self.cost.macs
+        """Of the student."""
+        return self.taught.step_macs(batch_size, "initial" if phase.name == "initial" else "main")
+
+    def forward_macs(self, batch_size: int, phase: Phase) -> float:
+        """The pass of the copy."""
+        return 0.0 if phase.name == "initial" else float(self.cost.macs)

@@ -72,7 +72,6 @@ class SnapshotScheme(Scheme):
             self.snapshot.take(self.taught.deployed)
 
     def _ask(self, batch: Batch) -> Asked:
-        self.asked_macs += len(batch.images) * self.cost.macs
         return heard_too(self.taught.ask(batch), {"logits": self.snapshot(batch.images)})
 
     def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
@@ -83,8 +82,9 @@ class SnapshotScheme(Scheme):
         yield Update("student", loss + self.weight * apart, {**terms, "snapshot": apart.detach()})
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
-        """With the pass of the snapshot, which is asked from the second generation on."""
-        if phase.name == "initial":
-            return self.taught.step_macs(batch_size, "initial")
-        trained, asked = self.taught.step_macs(batch_size)
-        return trained, asked + (0 if phase.name == "generation 1" else self.cost.macs)
+        """Of the student."""
+        return self.taught.step_macs(batch_size, "initial" if phase.name == "initial" else "main")
+
+    def forward_macs(self, batch_size: int, phase: Phase) -> float:
+        """The pass of the snapshot, which is asked from the second generation on."""
+        return 0.0 if phase.name in ("initial", "generation 1") else float(self.cost.macs)

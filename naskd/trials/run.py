@@ -158,11 +158,10 @@ class TrialRun:
         self.spent_macs += round(n_trained * self._own_macs(epoch)) + evaluation + macs
 
     def _teacher_counts(self) -> tuple[int, int, int]:
-        """Of all teachers so far, whoever asked: images asked for, images run, and their MACs; the scheme's own too."""
+        """Of all teachers so far, whoever asked: images asked for, images run, and their MACs."""
         asked = sum(source.asked_images for source in self._sources)
         forward = [(source.forward_images, source.macs) for source in self._sources]
-        macs = sum(n * macs for n, macs in forward) + self.scheme.asked_macs
-        return asked, sum(n for n, _ in forward), macs
+        return asked, sum(n for n, _ in forward), sum(n * macs for n, macs in forward)
 
     def totals(self) -> Spent:
         """What it has used from its first epoch, whoever has paid for it; the time up to its checkpoint."""
