@@ -1,14 +1,13 @@
-"""What tests of schemes whose networks teach each other share: designs, trainings, searches, and NumPy's numbers."""
+"""What tests of schemes whose networks teach each other share: trainings, searches, and NumPy's numbers."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from small_studies import design
+from small_studies import by_scheme
 
 import naskd
-from naskd.spec.design import KnowledgeTerm, TrialConfig
+from naskd.spec.design import KnowledgeTerm
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
@@ -43,18 +42,11 @@ device = "cpu"
 """
 
 
-def taught(scheme: str, *terms: KnowledgeTerm, **options: Any) -> TrialConfig:
-    """A small design of a scheme with options."""
-    found = design(*terms)
-    given = replace(found.distillation, scheme=scheme, scheme_options=tuple(sorted(options.items())))
-    return replace(found, distillation=given)
-
-
 def start(
     context: StudyContext, scheme: str, *terms: KnowledgeTerm, seed: int = 2, **options: Any
 ) -> TrialRun:
     """A training of it that has not begun."""
-    return start_run(taught(scheme, *terms, **options), context, seed=seed)[0]
+    return start_run(by_scheme(scheme, *terms, **options), context, seed=seed)[0]
 
 
 def search(folder: Path, scheme: str) -> naskd.Run:
@@ -68,13 +60,3 @@ def softmax(logits: Array, temperature: float = 1.0) -> Array:
     """Of one image, ``(K,)``."""
     shares = np.exp((logits - logits.max()) / temperature)
     return shares / shares.sum()
-
-
-def cross_entropy(logits: Array, label: int) -> float:
-    """Of one image."""
-    return float(-np.log(softmax(logits)[label]))
-
-
-def divergence(target: Array, own: Array) -> float:
-    """``KL(target || own)`` of one image's probabilities, class by class."""
-    return float(sum(t * (np.log(t) - np.log(o)) for t, o in zip(target, own, strict=True)))

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from online_schemes import Array, cross_entropy, divergence, search, softmax, start
+from by_loops import cross_entropy, divergence
+from online_schemes import Array, search, softmax, start
 from small_studies import design, small_context
 from torch import nn
 
@@ -106,7 +107,7 @@ def test_minlogit_is_at_least_as_good_as_every_peer(peers: int) -> None:
         for k in range(3):
             assert own[k] == min(logits[m, image, k] - logits[m, image, LABELS[image]] for m in range(peers))
         errors = [cross_entropy(logits[peer, image], LABELS[image]) for peer in range(peers)]
-        assert cross_entropy(own, LABELS[image]) <= min(errors)
+        assert cross_entropy(own, LABELS[image]) <= min(errors) + 1e-12
 
 
 def test_squared_errors_by_the_definition() -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from online_schemes import divergence, search, softmax, start, taught
-from small_studies import ALL_TERMS, STUDENT, design, small_context
+from by_loops import divergence
+from online_schemes import search, softmax, start
+from small_studies import ALL_TERMS, STUDENT, by_scheme, design, small_context
 from torch import Tensor, nn
 
 from naskd.networks.layers import Norm
@@ -228,7 +229,7 @@ def test_a_checkpoint_keeps_all_peers(context) -> None:
 
 
 def test_an_option_out_of_range_is_turned_away(context) -> None:
-    (found,) = problems(context.designs.measured(taught("mutual", peers=5)), context.resources.spec)
+    (found,) = problems(context.designs.measured(by_scheme("mutual", peers=5)), context.resources.spec)
     assert "option 'peers' of scheme 'mutual' is 5" in found
 
 

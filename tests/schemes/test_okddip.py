@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from online_schemes import cross_entropy, divergence, search, softmax, start
+from by_loops import cross_entropy, divergence
+from online_schemes import search, softmax, start
 from small_studies import ALL_TERMS, design, small_context
 
 from naskd.schemes.okddip import OkddipScheme, PeerAttention, leader_loss, mixture_losses

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from online_schemes import cross_entropy, divergence, search, softmax, start, taught
-from small_studies import design, small_context
+from by_loops import cross_entropy, divergence
+from online_schemes import search, softmax, start
+from small_studies import by_scheme, design, small_context
 from torch import nn
 
 from naskd.schemes.branch import Branch
@@ -208,7 +209,7 @@ def test_a_checkpoint_keeps_branches_and_gate(context) -> None:
 
 
 def test_one_stage_is_too_few(context) -> None:
-    config = replace(taught("one"), architecture=ArchitectureSpec((StageSpec("basic", 1, 4),)))
+    config = replace(by_scheme("one"), architecture=ArchitectureSpec((StageSpec("basic", 1, 4),)))
     found = problems(context.designs.measured(config), context.resources.spec)
     assert "at least 2 stages, got 1" in found[0]
 
