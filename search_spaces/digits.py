@@ -61,6 +61,12 @@ CATALOGUE = (
     ),
 )
 """Every kind of knowledge that there is."""
+SCHEMES = (
+    *("offline", "rco", "parameter_sharing"),
+    *("born_again", "tf_kd_self", "snapshot", "self_kd", "cs_kd", "byot"),
+    *("mutual", "kdcl", "one", "okddip"),
+)
+"""Every scheme that there is."""
 TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")
 
 MEDIUM = ArchitectureSpec(
@@ -109,7 +115,7 @@ def catalogue(trial: Trial) -> TrialConfig:
         CATALOGUE,
         slots=2,
         assistants={"medium": ASSISTANT},
-        schemes=("offline", "rco", "parameter_sharing"),
+        schemes=SCHEMES,
     )
     return canonical(TrialConfig(architecture(trial), taught, training(trial)))
 

@@ -90,14 +90,12 @@ class Recorder:
     def _trained(self, run: TrialRun) -> dict[str, Any]:
         test: dict[int, float] = {}
         student = teacher = evaluation = 0
-        trained, asked = {}, {}
         for epoch in range(run.total_epochs):
-            phase = run.loop.phase_of(epoch).name
-            trained[phase], asked[phase] = run._step_macs[phase]
+            _, asked = run._step_macs[run.loop.phase_of(epoch).name]
             n_images = run.loop.images_per_epoch(epoch)
             run.advance(epoch + 1)
-            student += round(n_images * 3 * trained[phase])
-            teacher += round(n_images * asked[phase])
+            student += round(n_images * run._own_macs(epoch))
+            teacher += round(n_images * asked)
             evaluation += len(self.parts.student.val) * run.cost.macs
             if (epoch + 1) % TEST_EVERY == 0 or epoch + 1 == run.total_epochs:
                 said = predict(run.scheme.deployed, self.test.images, self.setting.compute)

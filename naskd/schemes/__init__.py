@@ -138,6 +138,11 @@ def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
 
 SCHEMES: Registry[SchemeCard] = Registry("scheme")
 
+RAMP = 80 / 300
+"""Share of a training in which the weight of what networks say to each other grows: epochs of ONE and OKDDip."""
+
+PEER_WIDTH = Option(1.0, "channels of a peer that stays behind, as a multiple of the student's", 0.125, 8.0)
+
 SCHEMES.register(
     SchemeCard(
         name="offline",
@@ -176,6 +181,153 @@ SCHEMES.register(
         options={
             "hint": Option(0.03, "weight of the squared distance between the two networks' logits", low=0.0),
             "depth": Option(3, "blocks of a booster's own stage for each block of the student's", 1, 16),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="mutual",
+        title="Deep mutual learning (DML): peers teach each other, in turn",
+        paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
+        implementation="naskd.schemes.mutual:MutualScheme",
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "temperature": Option(1.0, "softmax temperature of what peers say", above=0.0),
+            "weight": Option(1.0, "of the mean divergence from the other peers", low=0.0),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="kdcl",
+        title="KDCL: peers learn from one ensemble of all of them",
+        paper="Guo, Wang, Wu, Yu, Liang, Hu, Luo: Online knowledge distillation via collaborative learning. CVPR 2020",
+        implementation="naskd.schemes.kdcl:KdclScheme",
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "ensemble": Option(
+                "minlogit",
+                "what teaches the peers: the best of them, their best convex combination, the smallest logits "
+                "beside the label's, or a combination by errors so far",
+                choices=("naive", "linear", "minlogit", "general"),
+            ),
+            "temperature": Option(2.0, "softmax temperature of peers and ensemble", above=0.0),
+            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="one",
+        title="ONE: branches on the student's lower stages learn from their gated ensemble",
+        paper="Lan, Zhu, Gong: Knowledge distillation by on-the-fly native ensemble. NeurIPS 2018, arXiv 1806.04606",
+        implementation="naskd.schemes.one:OneScheme",
+        min_stages=2,
+        families=("cnn",),
+        options={
+            "branches": Option(3, "last stages with a classifier, the student's included", 2, 8),
+            "temperature": Option(3.0, "softmax temperature of branches and ensemble", above=0.0),
+            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
+            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="okddip",
+        title="OKDDip: peers learn from mixtures of their own, and a leader from their mean",
+        paper="Chen, Mei, Wang, Feng, Chen: Online knowledge distillation with diverse peers. AAAI 2020, "
+        "arXiv 1912.00350",
+        implementation="naskd.schemes.okddip:OkddipScheme",
+        options={
+            "peers": Option(3, "auxiliary networks, which stay behind", 2, 4),
+            "temperature": Option(3.0, "softmax temperature of peers and leader", above=0.0),
+            "weight": Option(1.0, "of the divergence from the mixtures and from the mean", low=0.0),
+            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
+
+SCHEMES.register(
+    SchemeCard(
+        name="born_again",
+        title="Born-again networks: each generation is taught by the one before it, of the same design",
+        paper="Furlanello, Lipton, Tschannen, Itti, Anandkumar: Born-again neural networks. ICML 2018, "
+        "arXiv 1805.04770",
+        implementation="naskd.schemes.born_again:BornAgainScheme",
+        options={
+            "generations": Option(2, "networks that are trained in turn, in equal parts of the epochs", 2, 4)
+        },
+    )
+)
+
+SCHEMES.register(
+    SchemeCard(
+        name="tf_kd_self",
+        title="Tf-KD_self: a copy of the student is trained first and teaches it",
+        paper="Yuan, Tay, Li, Wang, Feng: Revisiting knowledge distillation via label smoothing regularization. "
+        "CVPR 2020, arXiv 1909.11723",
+        implementation="naskd.schemes.tf_kd_self:TfKdSelfScheme",
+        options={
+            "alpha": Option(0.95, "share of what the copy says, against the design's objective", 0.0, 1.0),
+            "temperature": Option(6.0, "softens what both say", above=0.0),
+            "share": Option(0.5, "share of the epochs in which the copy is trained", 0.05, 0.95),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="snapshot",
+        title="Snapshot distillation: the student at the end of a learning-rate cycle teaches the next cycle",
+        paper="Yang, Xie, Su, Yuille: Snapshot distillation: teacher-student optimization in one generation. "
+        "CVPR 2019, arXiv 1812.00123",
+        implementation="naskd.schemes.snapshot:SnapshotScheme",
+        options={
+            "generations": Option(2, "cycles of the learning rate, in equal parts of the epochs", 2, 16),
+            "temperature": Option(2.0, "softens what the snapshot says", above=0.0),
+            "weight": Option(1.0, "of the divergence from the snapshot", low=0.0),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="self_kd",
+        title="PS-KD: what the student said at the end of the last epoch softens the labels, more with every epoch",
+        paper="Kim, Ji, Yoon, Hwang: Self-knowledge distillation with progressive refinement of targets. ICCV 2021, "
+        "arXiv 2006.12000",
+        implementation="naskd.schemes.self_kd:SelfKdScheme",
+        options={"alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0)},
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="cs_kd",
+        title="CS-KD: what the student says of an image agrees with what it says of others of the class",
+        paper="Yun, Park, Lee, Shin: Regularizing class-wise predictions via self-knowledge distillation. CVPR 2020, "
+        "arXiv 2003.13964",
+        implementation="naskd.schemes.cs_kd:CsKdScheme",
+        options={
+            "temperature": Option(4.0, "softens what is said of both", above=0.0),
+            "weight": Option(1.0, "of the divergence within a class", low=0.0),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="byot",
+        title="Be your own teacher: the network teaches exits after its earlier stages",
+        paper="Zhang, Song, Gao, Chen, Bao, Ma: Be your own teacher: improve the performance of convolutional neural "
+        "networks via self distillation. ICCV 2019, arXiv 1905.08094",
+        implementation="naskd.schemes.byot:ByotScheme",
+        min_stages=2,
+        options={
+            "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0),
+            "temperature": Option(3.0, "softens what network and exits say", above=0.0),
+            "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0),
+            "exits": Option(1.0, "weight of all exits against the design's objective", low=0.0),
         },
     )
 )

@@ -3,7 +3,7 @@
 A scheme holds one or several of these and arranges them in phases; whatever else it trains stands beside them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 
 from torch import Tensor, nn
@@ -170,6 +170,7 @@ class DistilledStudent(nn.Module):
         step: Step | None = None,
         beside: Sequence[nn.Module] = (),
         data: PhaseData | None = None,
+        before_epoch: Callable[[int], None] | None = None,
     ) -> Phase:
         """A stage as a phase with one optimizer, ``student``.
 
@@ -179,6 +180,7 @@ class DistilledStudent(nn.Module):
             step: In place of one update by :meth:`learn`.
             beside: Modules that the same optimizer trains.
             data: Images in place of the training split.
+            before_epoch: See :class:`~naskd.schemes.scheme.Phase`.
 
         Raises:
             InputError: A term cannot be taught with these images.
@@ -198,6 +200,7 @@ class DistilledStudent(nn.Module):
             min_batch=objective.min_batch,
             repeats=objective.same_each_step(stage) and recordable(step, (self, *beside)),
             data=data,
+            before_epoch=before_epoch,
         )
 
     def _step(self, stage: Stage, batch: Batch, asked: Asked) -> Iterator[Update]:

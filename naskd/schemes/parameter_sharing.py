@@ -15,39 +15,11 @@ from torch import Tensor, nn
 
 from naskd.knowledge.base import Lesson
 from naskd.nn.cost import network_cost
-from naskd.nn.layout import spatial_mean
+from naskd.schemes.branch import Branch
 from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.compat import DISTILLED_STUDENT
 from naskd.spec.design import ArchitectureSpec, Cost
-from naskd.spec.errors import InputError
-
-
-class Booster(nn.Module):
-    """The booster's own part: features ``(B, C, H, W)`` of the student's last shared stage to logits ``(B, K)``.
-
-    Args:
-        network: A whole network with the booster's ``stages`` and a ``head``; its last stage and its classifier are
-            taken.
-
-    Raises:
-        InputError: It is not made of stages.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        stages, head = getattr(network, "stages", None), getattr(network, "head", None)
-        if not (isinstance(stages, nn.ModuleList) and len(stages) > 1 and isinstance(head, nn.Module)):
-            raise InputError(
-                f"a booster needs a network of at least 2 stages and a head, got a {type(network).__name__}"
-            )
-        self.stage = stages[-1]
-        self.head = head
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        logits: Tensor = self.head(spatial_mean(self.stage(features)))
-        return logits
 
 
 def boosted(architecture: ArchitectureSpec, depth: int) -> ArchitectureSpec:
@@ -80,7 +52,7 @@ class ParameterSharingScheme(Scheme):
         self.taught = DistilledStudent(inputs)
         self.hint = float(inputs.option("hint"))
         depth = int(inputs.option("depth"))
-        self.booster = Booster(inputs.build_variant(boosted(inputs.architecture, depth)))
+        self.booster = Branch(inputs.build_variant(boosted(inputs.architecture, depth)))
 
     @property
     def deployed(self) -> nn.Module:

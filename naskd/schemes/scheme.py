@@ -267,9 +267,17 @@ class Scheme(nn.Module):
         """Forward MACs for one image in a phase.
 
         Returns:
-            Of what is trained (its backward pass costs twice that again), and of what is only asked.
+            Of what is trained (its backward pass costs twice that again), and of teachers that are only asked.
         """
         raise NotImplementedError
+
+    def forward_macs(self, batch_size: int, phase: Phase) -> float:
+        """Forward MACs for one image in a phase, of passes of its own networks that nothing is learned from.
+
+        A frozen copy of the student says what it thinks of a batch, or a peer says so anew after it has moved.
+        Teachers are in :meth:`step_macs`: what they say may come from memory, and these passes never do.
+        """
+        return 0.0
 
 
 def _read_earlier_names(scheme: nn.Module, state: dict[str, Any], *_: Any) -> None:

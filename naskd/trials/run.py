@@ -91,6 +91,9 @@ class TrialRun:
         self._step_macs: dict[str, tuple[float, float]] = {
             phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases
         }
+        self._forward_macs: dict[str, float] = {
+            phase.name: self.scheme.forward_macs(training.batch_size, phase) for phase in self.loop.phases
+        }
 
     @property
     def epoch(self) -> int:
@@ -104,9 +107,13 @@ class TrialRun:
 
     def macs_per_image(self, epoch: int) -> float:
         """Of a training step in an epoch (from 0), its teachers' forward passes included."""
-        trained, asked = self._step_macs[self.loop.phase_of(epoch).name]
-        # The backward pass of what is trained costs two forward passes; a teacher is only asked.
-        return 3 * trained + asked
+        return self._own_macs(epoch) + self._step_macs[self.loop.phase_of(epoch).name][1]
+
+    def _own_macs(self, epoch: int) -> float:
+        """The same without the teachers."""
+        phase = self.loop.phase_of(epoch).name
+        # The backward pass of what is trained costs two forward passes.
+        return 3 * self._step_macs[phase][0] + self._forward_macs[phase]
 
     @property
     def equivalent_steps(self) -> float:
@@ -147,9 +154,8 @@ class TrialRun:
         self.asked_images += asked
         self.forward_images += forward
         epoch = self.loop.epoch - 1
-        trained, _ = self._step_macs[self.loop.phase_of(epoch).name]
         self.train_macs += round(n_trained * self.macs_per_image(epoch)) + evaluation
-        self.spent_macs += round(n_trained * 3 * trained) + evaluation + macs
+        self.spent_macs += round(n_trained * self._own_macs(epoch)) + evaluation + macs
 
     def _teacher_counts(self) -> tuple[int, int, int]:
         """Of all teachers so far, whoever asked: images asked for, images run, and their MACs."""

@@ -102,7 +102,7 @@ def test_one_study_uses_every_kind_of_extension(serial: naskd.Run) -> None:
     assert {trial["state"] for trial in trials} == {"COMPLETE", "PRUNED"}
     schemes = {trial["config"]["distillation"]["scheme"] for trial in trials}
     kinds = {term["kind"] for trial in trials for term in trial["config"]["distillation"]["terms"]}
-    assert schemes == {"mutual", "offline"}
+    assert schemes == {"two_peers", "offline"}
     assert {"direction", "logits"} <= kinds
     for trial in trials:
         assert {stage["block"] for stage in trial["config"]["architecture"]["stages"]} == {"gated"}
@@ -145,7 +145,9 @@ def test_other_executors_give_the_same_bits(
 def test_the_front_is_retrained_and_exported(serial: naskd.Run) -> None:
     """On the test file of a kind of data that naskd has never heard of, with objectives that it has not either."""
     number = next(
-        trial["number"] for trial in serial.front() if trial["config"]["distillation"]["scheme"] == "mutual"
+        trial["number"]
+        for trial in serial.front()
+        if trial["config"]["distillation"]["scheme"] == "two_peers"
     )
     found = serial.retrain([number], seeds=1)
     assert found["n_test"] == len(load_digits().target[1400:])

@@ -1,4 +1,4 @@
-"""Networks that train together and teach each other, by the example of a scheme in ``tests/extension/mutual.py``."""
+"""Networks that train together and teach each other, by the example of a scheme in ``tests/extension/two_peers.py``."""
 
 import io
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.steps import run_job
 
-MUTUAL = Path(__file__).parents[1] / "extension" / "mutual.py"
+TWO_PEERS = Path(__file__).parents[1] / "extension" / "two_peers.py"
 LOGITS = KnowledgeTerm("logits", weight=1 / KNOWLEDGE["logits"].paper_weight, temperature=1.0)
 NEEDS_MORE = {card.name for card in KNOWLEDGE if card.deployed or card.several_teachers}
 """Kinds for which a peer is not enough: a classifier that leaves with the other, or a second teacher."""
@@ -35,10 +35,10 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def mutual() -> Iterator[None]:
+def two_peers() -> Iterator[None]:
     """Registered as long as these tests run."""
     cards, origins = dict(SCHEMES._cards), dict(SCHEMES._origins)
-    import_file(MUTUAL)
+    import_file(TWO_PEERS)
     yield
     SCHEMES._cards, SCHEMES._origins = cards, origins
 
@@ -46,9 +46,9 @@ def mutual() -> Iterator[None]:
 def start(context: StudyContext, *terms: KnowledgeTerm, epochs: int = 3) -> Scheme:
     data = context.resources.data
     with context.resources.compute.drawing(7):
-        found: Scheme = SCHEMES.load("mutual")(
+        found: Scheme = SCHEMES.load("two_peers")(
             SchemeInputs(
-                DistillationSpec(terms=terms or (LOGITS,), scheme="mutual"),
+                DistillationSpec(terms=terms or (LOGITS,), scheme="two_peers"),
                 epochs,
                 lambda: context.networks.student(STUDENT),
                 (),
@@ -151,7 +151,7 @@ def test_both_are_paid_for_and_heard_for_nothing(context) -> None:
 
 
 def test_a_trial_needs_no_teacher_and_books_both(context) -> None:
-    config = mutual_design(LOGITS)
+    config = peer_design(LOGITS)
     result = run_job(Job("0", "trial", config, 1, 3), context, lambda epoch, metrics: Decision.CONTINUE)
     assert result.status == "complete", result.error
     macs, n_val = context.designs.design_cost(config).macs, len(context.resources.data.val)
@@ -159,15 +159,15 @@ def test_a_trial_needs_no_teacher_and_books_both(context) -> None:
     assert result.forward_images == 0
 
 
-def mutual_design(*terms: KnowledgeTerm) -> TrialConfig:
+def peer_design(*terms: KnowledgeTerm) -> TrialConfig:
     config = design(*terms)
-    return replace(config, distillation=replace(config.distillation, scheme="mutual"))
+    return replace(config, distillation=replace(config.distillation, scheme="two_peers"))
 
 
 def test_what_peers_cannot_teach_is_found_before_a_trial(context, caplog) -> None:
-    assert context.designs.design_problems(mutual_design(LOGITS)) == []
-    assert context.designs.design_cost(mutual_design(LOGITS)) == context.designs.design_cost(design())
-    (found,) = context.designs.design_problems(mutual_design(KnowledgeTerm("teacher_graph")))
+    assert context.designs.design_problems(peer_design(LOGITS)) == []
+    assert context.designs.design_cost(peer_design(LOGITS)) == context.designs.design_cost(design())
+    (found,) = context.designs.design_problems(peer_design(KnowledgeTerm("teacher_graph")))
     assert "needs at least 2 teachers" in found
     assert not caplog.records
 

@@ -15,13 +15,13 @@ import block
 import data
 import logger
 import loss
-import mutual
 import numpy as np
 import objectives
 import patch_mlp
 import rule
 import sampler
 import teacher
+import two_peers
 
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import ArchitectureSpec
@@ -47,8 +47,8 @@ class TestDirection(KnowledgeLossSuite):
     names = "direction"
 
 
-class TestMutual(SchemeSuite):
-    names = "mutual"
+class TestTwoPeers(SchemeSuite):
+    names = "two_peers"
 
 
 class TestHalton(SamplerSuite):

@@ -42,6 +42,39 @@ class Dear(Good):
         return trained * 2, asked
 
 
+class AsksItself(Good):
+    """Asks its own network, and books the pass."""
+
+    booked = 1
+
+    def phases(self):
+        *before, last = super().phases()
+        return (*before, replace(last, ask=self.ask))
+
+    def ask(self, batch):
+        with torch.no_grad():
+            return [{"logits": self.deployed(batch.images)}]
+
+    def forward_macs(self, batch_size, phase):
+        return self.booked * self.cost.macs
+
+
+class Unbooked(AsksItself):
+    booked = 0
+
+
+class BookedTwice(AsksItself):
+    booked = 2
+
+
+class BookedAsTeacher(Unbooked):
+    """Books the pass as one that may come from memory."""
+
+    def step_macs(self, batch_size, phase):
+        trained, asked = super().step_macs(batch_size, phase)
+        return trained, asked + self.cost.macs
+
+
 class Counting(Good):
     """Has a state that no checkpoint knows."""
 
@@ -142,6 +175,9 @@ BROKEN = (
     ShortOfAnEpoch,
     Cheap,
     Dear,
+    Unbooked,
+    BookedTwice,
+    BookedAsTeacher,
     Counting,
     OwnRandomness,
     OtherNetwork,
@@ -163,7 +199,7 @@ def card(implementation: type[Scheme], **changes: object) -> SchemeCard:
 def cards() -> Iterator[None]:
     alone = card(Good, name="Alone", supervisor="peers")
     with registered(
-        SCHEMES, *map(card, (Good, Peers, *BROKEN)), card(Good, name="Titleless", title=""), alone
+        SCHEMES, *map(card, (Good, Peers, AsksItself, *BROKEN)), card(Good, name="Titleless", title=""), alone
     ):
         yield
 
@@ -190,6 +226,18 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
 )
 def test_a_broken_scheme_is_caught(bad: str, check: str, others: tuple[object, ...], context) -> None:
     assert_caught(getattr(SchemeSuite(), check), "Good", bad, "labels", *others, context)
+
+
+@pytest.mark.parametrize(
+    ("bad", "check"),
+    [
+        ("Unbooked", "test_what_is_booked_is_what_a_step_computes"),
+        ("BookedTwice", "test_what_is_booked_is_what_a_step_computes"),
+        ("BookedAsTeacher", "test_what_a_step_costs_is_said_before_it_is_taken"),
+    ],
+)
+def test_passes_that_are_not_booked_as_they_are_are_caught(bad: str, check: str, context) -> None:
+    assert_caught(getattr(SchemeSuite(), check), "AsksItself", bad, "labels", context)
 
 
 def test_peers_that_are_not_detached_are_caught(context) -> None:

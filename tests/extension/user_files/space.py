@@ -14,16 +14,18 @@ from naskd.spec.design import (
 def joint(trial: Trial) -> TrialConfig:
     """Width, and who teaches."""
     width = trial.suggest_int("width", 4, 16)
-    way = trial.suggest_categorical("way", ("labels", "direction", "mutual"))
+    way = trial.suggest_categorical("way", ("labels", "direction", "two_peers"))
     terms = {
         "labels": (),
         "direction": (KnowledgeTerm("direction", weighting="balanced"),),
-        "mutual": (KnowledgeTerm("logits", temperature=1.0),),
+        "two_peers": (KnowledgeTerm("logits", temperature=1.0),),
     }[way]
     return TrialConfig(
         ArchitectureSpec(
             stem_width=4, stages=(StageSpec("gated", 1, width), StageSpec("gated", 1, width, stride=2))
         ),
-        DistillationSpec(terms=terms, scheme="mutual" if way == "mutual" else "offline", teachers=("plain",)),
+        DistillationSpec(
+            terms=terms, scheme="two_peers" if way == "two_peers" else "offline", teachers=("plain",)
+        ),
         TrainingSpec(batch_size=32, learning_rate=0.01),
     )

@@ -1,8 +1,8 @@
-"""Deep mutual learning, as a user's own scheme. Name this file in the study's ``modules``, and ``mutual`` in a space.
+"""Two peers, as a user's own scheme. Name this file in the study's ``modules``, and ``two_peers`` in a space.
 
 Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384, equations 8 to 10: each of two peers
 minimises its cross-entropy with the labels, and the divergence from what the other says (``logits`` at temperature 1;
-here any kind of knowledge will do).
+here any kind of knowledge will do, and it is the other who answers; naskd's ``mutual`` leaves terms to the teachers).
 
 Differs: both move by what they said of the same batch; in the paper's algorithm 1 the first moves before the second
 looks at it. So neither peer is special.
@@ -22,7 +22,7 @@ from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Upda
 from naskd.spec.design import Cost
 
 
-class MutualScheme(Scheme):
+class TwoPeers(Scheme):
     """Two networks of the design, each the other's teacher; the first one leaves."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -81,10 +81,10 @@ class MutualScheme(Scheme):
 
 SCHEMES.register(
     SchemeCard(
-        name="mutual",
+        name="two_peers",
         title="Deep mutual learning: two peers teach each other",
         paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
-        implementation=MutualScheme,
+        implementation=TwoPeers,
         supervisor="peers",
     )
 )

@@ -1,0 +1,129 @@
+"""BYOT: Zhang, Song, Gao, Chen, Bao, Ma: Be your own teacher. ICCV 2019, arXiv 1905.08094, section 3.
+
+Each stage but the last has an exit beside the network: a bottleneck and a classifier. The network teaches its exits and
+all learn together. Beside the design's objective there is for each exit
+``(1 - alpha) CE(z_i, y) + alpha T^2 KL(p_deep || p_i) + hint |F_i - F_deep|^2``. In the last two, what the network says
+and shows is fixed. The exits stay behind.
+
+The defaults are T 3, alpha 0.3 and hint 0.03. Public settings for CIFAR-100 have T 3 and alpha 0.1 to 0.3. For the hint
+they have anything from 1e-6 to 0.03, by how the distance is summed. `exits` weighs the sum over exits: 1 in the paper.
+
+Differs: features are compared where the classifier reads them, averaged over space, so that any family of networks has
+exits. The distance is summed over features and averaged over the batch. A bottleneck is a 3x3 convolution for each
+halving of the grid and a 1x1 convolution, with BatchNorm. Left out: deploying an exit in place of the whole network.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from naskd.knowledge.base import Lesson
+from naskd.knowledge.comparison import soft_divergence
+from naskd.knowledge.precision import widened
+from naskd.networks.layers import conv_norm, strided
+from naskd.nn.cost import network_cost
+from naskd.nn.layout import spatial_mean
+from naskd.nn.taps import TapShape, TapShapes, as_map
+from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.spec.design import Cost
+
+
+class Exit(nn.Module):
+    """A bottleneck and a classifier: ``(B, C, H, W)`` of a stage to features ``(B, D)`` and logits ``(B, K)``.
+
+    Args:
+        stage: Whose exit it is.
+        student: D and K, and the grid of the last stage, which the bottleneck comes down to.
+    """
+
+    def __init__(self, stage: TapShape, student: TapShapes) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        side, last = max(stage.grid), max(student.stages[-1].grid)
+        while side > last or not layers:
+            stride = 2 if side > last else 1
+            layers += [*conv_norm(stage.channels, stage.channels, 3, stride), nn.ReLU()]
+            side = strided(side, stride)
+        self.bottleneck = nn.Sequential(*layers, *conv_norm(stage.channels, student.n_features, 1))
+        self.head = nn.Linear(student.n_features, student.n_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        features = spatial_mean(self.bottleneck(x))
+        return features, self.head(features)
+
+
+def exit_loss(
+    own: tuple[Tensor, Tensor],
+    deep: tuple[Tensor, Tensor],
+    lesson: Lesson,
+    *,
+    alpha: float,
+    temperature: float,
+    hint: float,
+) -> Tensor:
+    """``(1 - alpha) CE(z_i, y) + alpha T^2 KL(p_deep || p_i) + hint (1/B) sum_b |F_i - F_deep|^2``.
+
+    Args:
+        own: Features ``(B, D)`` and logits ``(B, K)`` of an exit.
+        deep: The same of the whole network, not differentiated.
+        lesson: Labels of the batch.
+        alpha: In [0, 1].
+        temperature: ``T > 0``.
+        hint: At least 0.
+    """
+    (features, logits), (deep_features, deep_logits) = own, deep
+    labels = lesson.cross_entropy(widened(logits)).mean()
+    apart = (widened(features) - widened(deep_features.detach())).square().sum(dim=1).mean()
+    heard = soft_divergence(logits, deep_logits.detach(), temperature).mean()
+    return (1 - alpha) * labels + alpha * heard + hint * apart
+
+
+class ByotScheme(Scheme):
+    """A student and its exits, trained together by one optimizer."""
+
+    def __init__(self, inputs: SchemeInputs) -> None:
+        super().__init__(inputs)
+        self.taught = DistilledStudent(inputs)
+        self.settings = {name: float(inputs.option(name)) for name in ("alpha", "temperature", "hint")}
+        self.weight = float(inputs.option("exits"))
+        shapes = self.taught.shapes
+        device = next(self.taught.parameters()).device
+        self.exits = nn.ModuleList(Exit(stage, shapes) for stage in shapes.stages[:-1]).to(device)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The student; the exits stay behind."""
+        return self.taught.deployed
+
+    @property
+    def cost(self) -> Cost:
+        """See :attr:`Scheme.cost`."""
+        return self.taught.cost
+
+    def phases(self) -> tuple[Phase, ...]:
+        """As offline, the exits beside the student in the last one."""
+        taught = self.taught
+        main = taught.phase("main", step=self._step, beside=(self.exits,))
+        return (*(taught.phase(stage) for stage in taught.stages[:-1]), main)
+
+    def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
+        taught = self.taught
+        taps = taught.taps(batch.images)
+        loss, terms = taught.learn(batch, asked, taps=taps)
+        deep, lesson = (taps.pooled, taught.logits(taps)), taught.lesson(batch)
+        losses = [
+            exit_loss(leave(as_map(stage)), deep, lesson, **self.settings)
+            for leave, stage in zip(self.exits, taps.stages[:-1], strict=True)
+        ]
+        total = sum(losses[1:], losses[0])
+        yield Update("student", loss + self.weight * total, {**terms, "exits": total.detach()})
+
+    def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
+        """With the exits."""
+        if phase.name == "initial":
+            return self.taught.step_macs(batch_size, "initial")
+        trained, asked = self.taught.step_macs(batch_size)
+        exits = zip(self.exits, self.taught.shapes.stages[:-1], strict=True)
+        return trained + sum(network_cost(leave, s.channels, s.grid).macs for leave, s in exits), asked
