@@ -146,8 +146,8 @@ class EhviSampler(BaseSampler):
         offered = self._costs([candidate.price.known for candidate in candidates], view)
         volume = expected_volume(mean, spread, offered, costs, accuracies, reference, worst)
         price = self._prices(candidates, (*seen, *running), view)
-        price[len(self._pool) :] -= [trial.train_macs for _, trial in paused]
-        price = np.maximum(price, 1.0)
+        paid = [*(0 for _ in self._pool), *(trial.train_macs for _, trial in paused)]
+        price = np.maximum(price - paid, 1.0)
         # In logarithms: where nothing is promised, what promises least badly.
         value = np.log(volume + 1e-300) - (1.0 - view.fraction()) * np.log(price)
         chosen = candidates[int(value.argmax())]
