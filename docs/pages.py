@@ -446,7 +446,7 @@ def write(target: Path) -> None:
         if path.suffix == ".md":
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(filled(path.read_text()))
-        elif path.is_file() and path.suffix in (".json", ".png"):
+        elif path.is_file() and path.suffix in (".json", ".png", ".svg"):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
     for page, text in generated().items():
