@@ -179,7 +179,9 @@ SCHEMES.register(
         min_stages=2,
         families=("cnn",),
         options={
-            "hint": Option(0.03, "weight of the squared distance between the two networks' logits", low=0.0),
+            "hint": Option(
+                0.03, "weight of the squared distance between the two networks' logits", low=0.0, free=True
+            ),
             "depth": Option(3, "blocks of a booster's own stage for each block of the student's", 1, 16),
         },
     )
@@ -192,8 +194,8 @@ SCHEMES.register(
         implementation="naskd.schemes.mutual:MutualScheme",
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
-            "temperature": Option(1.0, "softmax temperature of what peers say", above=0.0),
-            "weight": Option(1.0, "of the mean divergence from the other peers", low=0.0),
+            "temperature": Option(1.0, "softmax temperature of what peers say", above=0.0, free=True),
+            "weight": Option(1.0, "of the mean divergence from the other peers", low=0.0, free=True),
             "peer_width": PEER_WIDTH,
         },
     )
@@ -211,9 +213,10 @@ SCHEMES.register(
                 "what teaches the peers: the best of them, their best convex combination, the smallest logits "
                 "beside the label's, or a combination by errors so far",
                 choices=("naive", "linear", "minlogit", "general"),
+                free=True,
             ),
-            "temperature": Option(2.0, "softmax temperature of peers and ensemble", above=0.0),
-            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
+            "temperature": Option(2.0, "softmax temperature of peers and ensemble", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0, free=True),
             "peer_width": PEER_WIDTH,
         },
     )
@@ -228,9 +231,11 @@ SCHEMES.register(
         families=("cnn",),
         options={
             "branches": Option(3, "last stages with a classifier, the student's included", 2, 8),
-            "temperature": Option(3.0, "softmax temperature of branches and ensemble", above=0.0),
-            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0),
-            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+            "temperature": Option(3.0, "softmax temperature of branches and ensemble", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the ensemble", low=0.0, free=True),
+            "ramp": Option(
+                RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0, free=True
+            ),
         },
     )
 )
@@ -243,9 +248,13 @@ SCHEMES.register(
         implementation="naskd.schemes.okddip:OkddipScheme",
         options={
             "peers": Option(3, "auxiliary networks, which stay behind", 2, 4),
-            "temperature": Option(3.0, "softmax temperature of peers and leader", above=0.0),
-            "weight": Option(1.0, "of the divergence from the mixtures and from the mean", low=0.0),
-            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+            "temperature": Option(3.0, "softmax temperature of peers and leader", above=0.0, free=True),
+            "weight": Option(
+                1.0, "of the divergence from the mixtures and from the mean", low=0.0, free=True
+            ),
+            "ramp": Option(
+                RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0, free=True
+            ),
             "peer_width": PEER_WIDTH,
         },
     )
@@ -272,8 +281,10 @@ SCHEMES.register(
         "CVPR 2020, arXiv 1909.11723",
         implementation="naskd.schemes.tf_kd_self:TfKdSelfScheme",
         options={
-            "alpha": Option(0.95, "share of what the copy says, against the design's objective", 0.0, 1.0),
-            "temperature": Option(6.0, "softens what both say", above=0.0),
+            "alpha": Option(
+                0.95, "share of what the copy says, against the design's objective", 0.0, 1.0, free=True
+            ),
+            "temperature": Option(6.0, "softens what both say", above=0.0, free=True),
             "share": Option(0.5, "share of the epochs in which the copy is trained", 0.05, 0.95),
         },
     )
@@ -287,8 +298,8 @@ SCHEMES.register(
         implementation="naskd.schemes.snapshot:SnapshotScheme",
         options={
             "generations": Option(2, "cycles of the learning rate, in equal parts of the epochs", 2, 16),
-            "temperature": Option(2.0, "softens what the snapshot says", above=0.0),
-            "weight": Option(1.0, "of the divergence from the snapshot", low=0.0),
+            "temperature": Option(2.0, "softens what the snapshot says", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the snapshot", low=0.0, free=True),
         },
     )
 )
@@ -299,7 +310,9 @@ SCHEMES.register(
         paper="Kim, Ji, Yoon, Hwang: Self-knowledge distillation with progressive refinement of targets. ICCV 2021, "
         "arXiv 2006.12000",
         implementation="naskd.schemes.self_kd:SelfKdScheme",
-        options={"alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0)},
+        options={
+            "alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0, free=True)
+        },
     )
 )
 SCHEMES.register(
@@ -310,8 +323,8 @@ SCHEMES.register(
         "arXiv 2003.13964",
         implementation="naskd.schemes.cs_kd:CsKdScheme",
         options={
-            "temperature": Option(4.0, "softens what is said of both", above=0.0),
-            "weight": Option(1.0, "of the divergence within a class", low=0.0),
+            "temperature": Option(4.0, "softens what is said of both", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence within a class", low=0.0, free=True),
         },
     )
 )
@@ -324,10 +337,10 @@ SCHEMES.register(
         implementation="naskd.schemes.byot:ByotScheme",
         min_stages=2,
         options={
-            "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0),
-            "temperature": Option(3.0, "softens what network and exits say", above=0.0),
-            "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0),
-            "exits": Option(1.0, "weight of all exits against the design's objective", low=0.0),
+            "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0, free=True),
+            "temperature": Option(3.0, "softens what network and exits say", above=0.0, free=True),
+            "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0, free=True),
+            "exits": Option(1.0, "weight of all exits against the design's objective", low=0.0, free=True),
         },
     )
 )

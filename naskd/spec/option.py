@@ -35,6 +35,8 @@ class Option:
         kind: Type of the values: bool, int, float or str. A whole number will do for a float. Default: that of
             `default`; it must be given where `default` is None.
         required: It must be given; `default` is then None.
+        free: No value of it changes what a training costs: a temperature, a weight. The sampler `ehvi` then asks once
+            for all of them, and not for each, how much training a scheme takes.
     """
 
     default: Any
@@ -46,6 +48,7 @@ class Option:
     pattern: str = ""
     kind: type[bool] | type[int] | type[float] | type[str] | None = None
     required: bool = False
+    free: bool = False
 
     def __post_init__(self) -> None:
         if self.default is None and self.kind is None:

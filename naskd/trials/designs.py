@@ -1,6 +1,7 @@
 """What a design costs and whether it can work, found out before anything trains."""
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -51,6 +52,7 @@ class Designs:
         self._networks = networks
         self._prerequisites = prerequisites
         self._sources = sources
+        self._passes: dict[tuple[object, ...], float] = {}
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built, unless a loss stays in the student.
@@ -142,11 +144,12 @@ class Designs:
         """What training a design takes: adapters of losses are left out, they are small.
 
         Teachers are heard through a bank, except of images that are mixed. It is filled once for all trainings: a pass
-        of the teacher for each view that is shown.
+        of the teacher for each view that is shown. What a scheme trains beside the student counts as many times the
+        student as it does for the first design of that scheme that was looked at: to build each takes too long.
         """
         data, epochs = self._resources.data, config.training.epochs
         macs, n_train = self.design_cost(config).macs, len(data.train)
-        own = float(macs) * epochs * (3 * n_train + len(data.val))
+        own = float(macs) * epochs * (self._passes_of(config) * n_train + len(data.val))
         shared: dict[str, float] = {}
         needed = self._prerequisites.of(config)
         # Whoever trains a teacher up to a state has passed through the earlier ones.
@@ -168,6 +171,36 @@ class Designs:
             else:
                 own += one_pass * epochs
         return TrainingMacs(own, shared)
+
+    def _passes_of(self, config: TrialConfig) -> float:
+        """Forward passes of the student that a training image costs in each epoch: 3 where it is trained alone."""
+        taught = config.distillation
+        paid = tuple(
+            pair for pair in taught.scheme_options if not SCHEMES[taught.scheme].options[pair[0]].free
+        )
+        key = (taught.scheme, paid, config.training.epochs)
+        if key not in self._passes:
+            alone = replace(config, distillation=replace(taught, terms=()))
+            try:
+                self._passes[key] = self._counted_passes(alone)
+            except USERS as error:
+                # A user's scheme may raise anything, and one may ask for a teacher.
+                _LOG.debug("what a scheme trains is not known before: %s", one_line(error))
+                self._passes[key] = 3.0
+        return self._passes[key]
+
+    def _counted_passes(self, config: TrialConfig) -> float:
+        scheme, training, n_train = self._scheme(config), config.training, len(self._resources.data.train)
+        total = 0.0
+        for phase in scheme.phases():
+            trained, _ = scheme.step_macs(training.batch_size, phase)
+            own = (
+                phase.steps_per_epoch
+                or (n_train if phase.data is None else len(phase.data)) / training.batch_size
+            )
+            step = (3 * trained + scheme.forward_macs(training.batch_size, phase)) * training.batch_size
+            total += phase.epochs * own * step
+        return total / (scheme.cost.macs * training.epochs * n_train)
 
     @property
     def n_val(self) -> int:

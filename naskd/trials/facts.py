@@ -16,7 +16,8 @@ class TrainingMacs:
     """What training a design takes, in multiply-accumulates, computed before anything is trained.
 
     Args:
-        own: Of the student: training and evaluation, and a teacher that nobody remembers.
+        own: Of the student and what its scheme trains beside it: training and evaluation, and a teacher that nobody
+            remembers.
         shared: What is made once for all trainings that need it, by a name of its own: an assistant, what a teacher
             says of the training images. It costs nothing where another training has had it made.
     """

@@ -16,6 +16,7 @@ from small_studies import (
     ALL_TERMS,
     TEACHER,
     TRAINING,
+    by_scheme,
     design,
     given,
     make,
@@ -28,8 +29,10 @@ from torch import Tensor
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Lesson, Summary
 from naskd.nn.taps import Taps
+from naskd.schemes import SCHEMES
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.option import OptionValue
 from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
@@ -346,6 +349,41 @@ def test_of_few_views_a_teacher_is_run_once_each_and_that_is_what_its_price_says
     assert run.spent_macs == price.own + 2 * N * teacher
     everything = open_context(study(), ArtifactStore(folder / "artifacts"))
     assert list(everything.designs.training_macs(config).shared.values()) == [EPOCHS * N * teacher]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [
+        *((name, {}) for name in SCHEMES.names() if not SCHEMES[name].needs_teacher),
+        ("mutual", {"peers": 4}),
+        ("kdcl", {"peers": 3, "peer_width": 2.0}),
+        ("tf_kd_self", {"share": 0.2}),
+    ],
+)
+def test_the_price_of_a_scheme_is_what_its_training_costs(
+    context: StudyContext, scheme: str, options: dict[str, OptionValue]
+) -> None:
+    """Peers, branches and copies of the student among it, before anything is trained."""
+    config = by_scheme(scheme, training={"epochs": 5}, **options)
+    run = start(context, config)
+    trained = sum(run.loop.images_per_epoch(epoch) * run.macs_per_image(epoch) for epoch in range(5))
+    expected = trained + 5 * N_VAL * run.cost.macs
+    assert context.designs.training_macs(config).own == pytest.approx(expected)
+
+
+def test_options_that_change_no_cost_are_priced_once(
+    monkeypatch: pytest.MonkeyPatch, context: StudyContext
+) -> None:
+    """Each build takes a tenth of a second, and a search begins with hundreds of designs."""
+    built: list[TrialConfig] = []
+    monkeypatch.setattr(
+        type(context.designs), "_counted_passes", lambda _, config: built.append(config) or 3.0
+    )
+    for temperature in (1.5, 2.5, 3.5):
+        context.designs.training_macs(by_scheme("mutual", training={"epochs": 7}, temperature=temperature))
+    assert len(built) == 1
+    context.designs.training_macs(by_scheme("mutual", training={"epochs": 7}, peers=3))
+    assert len(built) == 2
 
 
 def test_students_see_few_views_and_teachers_all(folder) -> None:
