@@ -8,6 +8,7 @@ Parts:
 - ``stopping``: the same designs with a stopping rule and without;
 - ``ask``: time of a proposal with 1,000 finished and 8 pending trials;
 - ``bias``: how much too good the accuracies of a front are, with one training of each of its designs and with more;
+- ``luck``: how many seeds and validation images a front needs, by the noise that two seeds show;
 - ``warm``: a search that is warm-started from an earlier run of other accuracies, and from a useless one;
 - ``claims``: joint search against undistilled search, and against architectures first, then distillation.
 
@@ -24,7 +25,7 @@ from harness.arguments import parser
 
 
 def main() -> int:
-    from search_parts import asking, bias, claims, reach, stopping, warm
+    from search_parts import asking, bias, claims, luck, reach, stopping, warm
     from search_parts.arms import ARMS, named_arm
     from search_parts.curves import draw, picture
     from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
@@ -34,6 +35,7 @@ def main() -> int:
         "stopping": stopping,
         "ask": asking,
         "bias": bias,
+        "luck": luck,
         "warm": warm,
         "claims": claims,
     }

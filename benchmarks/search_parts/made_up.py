@@ -20,7 +20,7 @@ GAINS = {
     "rkd": 0.02,
 }
 BLOCKS = {"basic": 0.0, "inverted_residual": 0.02, "depthwise_separable": -0.03}
-N_TRAIN, N_VAL, CLASSES = 2500, 2000, 10
+N_TRAIN, N_VAL, N_TEST, CLASSES = 2500, 2000, 3000, 10
 NETWORKS = {
     "teacher": {"macs": 12_300_000, "train_macs": 14 * 10**12},
     "assistant": {"macs": 3_100_000, "train_macs": 370 * 10**9},
@@ -80,7 +80,14 @@ def write(folder: Path, levels: int = 2) -> None:
         "what": "made up",
         "parameters": {**choices, **{name: list(values) for name, values in taught.items()}},
         "epochs": space.EPOCHS,
-        "images": {"student": N_TRAIN, "val": N_VAL, "channels": 3, "resolution": 32, "classes": CLASSES},
+        "images": {
+            "student": N_TRAIN,
+            "val": N_VAL,
+            "test": N_TEST,
+            "channels": 3,
+            "resolution": 32,
+            "classes": CLASSES,
+        },
         "networks": NETWORKS,
     }
     write_table(folder, card, publishing.grid(students), trainings(levels))

@@ -316,6 +316,42 @@ def test_bias_is_smaller_with_a_second_seed(
     assert len(bias.table(rows)) == 2 + 2
 
 
+def test_luck_is_told_apart_and_more_seeds_make_less_of_it(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The made-up table has a standard deviation of one point between seeds, and no luck of images."""
+    from naskd.tables import read_table
+    from search_parts import luck
+
+    found = luck.luck_of(read_table(made_up))
+    assert found.seed == pytest.approx(0.01, rel=0.1)
+    assert found.images < 0.003
+    monkeypatch.setattr(luck, "SEEDS", (1, 4))
+    monkeypatch.setattr(luck, "IMAGES", (1,))
+    rows = luck.measure(arguments(made_up), tmp_path)
+    one, four = (fmean(row["points"] for row in rows if row["seeds"] == n) for n in (1, 4))
+    assert 0 < four < 0.7 * one
+    assert all(row["trainings"] == luck.DESIGNS for row in rows if row["seeds"] == 1)
+    assert luck.table(rows)
+
+
+def test_without_noise_a_front_is_as_good_as_it_says() -> None:
+    from search_parts.luck import Luck, too_good
+
+    draw = np.random.default_rng(0)
+    luck = Luck(draw.random(60), draw.random(60) + 1, seed=0.0, images=0.0, n_val=100)
+    assert too_good(luck, 3, 1, draw)[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_luck_of_one_design_alone_is_none_of_choice() -> None:
+    """Its mean over many draws is its own: there was nothing to choose from."""
+    from search_parts.luck import Luck, too_good
+
+    draw = np.random.default_rng(1)
+    luck = Luck(np.array([0.5]), np.array([1.0]), seed=0.01, images=0.01, n_val=100)
+    assert abs(fmean(too_good(luck, 1, 1, draw)[0] for _ in range(400))) < 0.002
+
+
 def test_warm(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from search_parts import warm
 
