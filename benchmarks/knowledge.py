@@ -26,7 +26,6 @@ from harness.spread import difference, header, sd
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson
 from naskd.nn.taps import evaluation_mode
-from naskd.schemes import SCHEMES
 from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.objective import _gradient_norm as gradient_norm
 from naskd.spec.design import (
@@ -52,7 +51,7 @@ def main() -> None:
     given.add_argument("--seeds", type=int, default=5)
     given.add_argument("--epochs", type=int, default=20)
     given.add_argument("--weight", type=float, default=1.0)
-    given.add_argument("--kinds", nargs="+", default=[*KNOWLEDGE.names(), *schemes()])
+    given.add_argument("--kinds", nargs="+", default=KNOWLEDGE.names())
     given.add_argument("--runs", default="runs", help="where the teacher is kept")
     given.add_argument("--out", type=new_file, help="Markdown file of the table")
     given.add_argument(
@@ -78,11 +77,6 @@ def main() -> None:
         args.out.write_text(table + "\n")
 
 
-def schemes() -> list[str]:
-    """Ways of teaching that are no loss."""
-    return [card.name for card in SCHEMES if card.name != "offline"]
-
-
 def design(kind: str, args: argparse.Namespace) -> TrialConfig:
     space = import_file(ROOT / "search_spaces/digits.py")
     training = dataclasses.replace(space.TRAINING, epochs=args.epochs, learning_rate=0.01)
@@ -96,9 +90,6 @@ def design(kind: str, args: argparse.Namespace) -> TrialConfig:
         chain = (space.ASSISTANT,) if card.several_teachers else ()
         term = KnowledgeTerm(kind, weight, weighting, pairs=pairs)
         teaching = DistillationSpec((term,), assistants=chain)
-    elif kind != NONE:
-        terms = (KnowledgeTerm("logits", args.weight, "balanced"),) if SCHEMES[kind].needs_teacher else ()
-        teaching = DistillationSpec(terms, scheme=kind)
     return TrialConfig(STUDENT, teaching, training)
 
 
@@ -196,7 +187,7 @@ def rows(results: dict[str, list[Row]]) -> list[str]:
     ordered = sorted(results.items(), key=lambda item: -statistics.fmean(r["val_accuracy"] for r in item[1]))
     for kind, found in ordered:
         accuracies = [r["val_accuracy"] for r in found]
-        family = KNOWLEDGE[kind].family if kind in KNOWLEDGE else ("" if kind == NONE else "scheme")
+        family = KNOWLEDGE[kind].family if kind in KNOWLEDGE else ""
         gained = ""
         if kind != NONE:
             gained = difference(accuracies, plain)

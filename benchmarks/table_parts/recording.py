@@ -21,6 +21,34 @@ TEST_EVERY = 4
 """Epochs between two looks at the test images: each costs as much as a fifth of an epoch of training."""
 
 
+def open_place(args: argparse.Namespace, parts: Parts, folder: Path) -> Setting:
+    """What trainings on these images share, with the teacher trained or found.
+
+    A teacher of more images is trained on them, and stored as if it had been trained on the students'.
+
+    Args:
+        args: Of the command line: device, threads, epochs of the teacher.
+        parts: The images.
+        folder: Of the teacher, assistants, and what they said.
+    """
+    teaching = dataclasses.replace(TEACHER_TRAINING, epochs=args.teacher_epochs)
+    # All views, as the published tables were recorded: one that goes on must stay of one kind.
+    images = DataSpec("digits", views="all")
+    spec = dataclasses.replace(study(args, space.TEACHER, space.EPOCHS, teaching), data=images)
+    setting = Setting(spec, folder / "students", folder / "bank", parts.student, foreseen=("logits", "hint"))
+    setting.compute.apply_threads()
+    recipe, store = setting.context.prerequisites.teacher(), setting.context.resources.store
+    if recipe.artifact_id not in store and len(parts.teacher.train) != len(parts.student.train):
+        larger = Setting(spec, folder / "teacher", None, parts.teacher)
+        larger.make()
+        state, manifest = larger.context.resources.store.load(
+            larger.context.prerequisites.teacher().artifact_id
+        )
+        store.save(recipe.artifact_id, state, manifest)
+    setting.make()
+    return setting
+
+
 class Recorder:
     """Trains points of the space on the same images with the same teacher.
 
@@ -32,33 +60,14 @@ class Recorder:
 
     def __init__(self, args: argparse.Namespace, parts: Parts, folder: Path) -> None:
         self.args, self.parts, self.folder = args, parts, folder
-        teaching = dataclasses.replace(TEACHER_TRAINING, epochs=args.teacher_epochs)
-        # All views, as the published tables were recorded: one that goes on must stay of one kind.
-        images = DataSpec("digits", views="all")
-        self.spec = dataclasses.replace(study(args, space.TEACHER, space.EPOCHS, teaching), data=images)
-        self.setting = Setting(
-            self.spec, folder / "students", folder / "bank", parts.student, foreseen=("logits", "hint")
-        )
+        self.setting = open_place(args, parts, folder)
         self.test = parts.test.to(self.setting.compute.device)
-        self.setting.compute.apply_threads()
 
     def prepare(self) -> dict[str, Any]:
-        """Have teacher and assistant made, and say what they are.
-
-        A teacher of more images is trained on them, and stored as if it had been trained on the students'.
-        """
+        """Have the assistant made, and say what it and the teacher are."""
         context = self.setting.context
-        recipe = context.prerequisites.teacher()
         store = context.resources.store
-        if recipe.artifact_id not in store and len(self.parts.teacher.train) != len(self.parts.student.train):
-            larger = Setting(self.spec, self.folder / "teacher", None, self.parts.teacher)
-            larger.make()
-            state, manifest = larger.context.resources.store.load(
-                larger.context.prerequisites.teacher().artifact_id
-            )
-            store.save(recipe.artifact_id, state, manifest)
         taught = space.joint(space.Point({**next(space.points(0)), "kd.kind": "assistant"}))
-        self.setting.make()
         self.setting.make(taught)
         made = {
             recipe.label: store.manifest(recipe.artifact_id) for recipe in context.designs.recipes(taught)
