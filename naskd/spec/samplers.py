@@ -35,6 +35,8 @@ class SamplerCard:
 SAMPLERS: Registry[SamplerCard] = Registry("sampler")
 
 _STARTUP = Option(10, "random designs before the model speaks", low=1)
+_RATE = Option(0.02, "learning rate of the controller", above=0.0)
+_ENTROPY = Option(0.02, "weight of the controller's bonus for being undecided", low=0.0)
 _POPULATION = Option(20, "designs of a generation", low=2)
 
 SAMPLERS.register(
@@ -99,5 +101,38 @@ SAMPLERS.register(
         title="independent random designs",
         paper="Bergstra, Bengio: Random search for hyper-parameter optimization. JMLR 2012",
         implementation="naskd.study.samplers:random",
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="akd",
+        title="a recurrent controller that is rewarded for accuracy times a power of the costs",
+        paper="Liu, Jia, Tan, Vemulapalli, Zhu, Green, Wang: Search to distill: pearls are everywhere but not the "
+        "eyes. CVPR 2020, arXiv 1911.09074",
+        implementation="naskd.study.samplers:akd",
+        options={
+            "exponent": Option(-0.07, "power of each cost in the reward", high=0.0),
+            "rate": _RATE,
+            "entropy": _ENTROPY,
+        },
+    )
+)
+SAMPLERS.register(
+    SamplerCard(
+        name="n2n",
+        title="a recurrent controller that is rewarded for accuracy and for how much of the teacher is saved",
+        paper="Ashok, Rhinehart, Beainy, Kitani: N2N learning: network to network compression via policy gradient "
+        "reinforcement learning. ICLR 2018, arXiv 1709.06030",
+        implementation="naskd.study.samplers:n2n",
+        options={
+            "largest": Option(
+                None,
+                "cost of the network that is compressed; left out: the study's reference point",
+                above=0.0,
+                kind=float,
+            ),
+            "rate": _RATE,
+            "entropy": _ENTROPY,
+        },
     )
 )

@@ -78,6 +78,35 @@ def ehvi(seed: int, startup_trials: int = 10) -> BaseSampler:
     return EhviSampler(seed, startup_trials)
 
 
+def akd(seed: int, exponent: float = -0.07, rate: float = 0.02, entropy: float = 0.02) -> BaseSampler:
+    """AKD's controller and reward (Liu et al., CVPR 2020); see :mod:`naskd.study.sampling.controller`.
+
+    Args:
+        seed: In [0, 2^32).
+        exponent: Of the costs in the reward, at most 0.
+        rate: Learning rate of the controller, above 0.
+        entropy: Weight of its bonus for being undecided, at least 0.
+    """
+    from naskd.study.sampling.controller import ControllerSampler, product
+
+    return ControllerSampler(seed, lambda gained, costs, _: product(gained, costs, exponent), rate, entropy)
+
+
+def n2n(seed: int, largest: float | None = None, rate: float = 0.02, entropy: float = 0.02) -> BaseSampler:
+    """N2N's controller and reward (Ashok et al., ICLR 2018); see :mod:`naskd.study.sampling.controller`.
+
+    Args:
+        seed: In [0, 2^32).
+        largest: Cost of the network that is compressed, in units of the first cost objective; None: the study's
+            reference point.
+        rate: Learning rate of the controller, above 0.
+        entropy: Weight of its bonus for being undecided, at least 0.
+    """
+    from naskd.study.sampling.controller import ControllerSampler, compression
+
+    return ControllerSampler(seed, compression, rate, entropy, largest)
+
+
 def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSampler:
     """The sampler of a study.
 

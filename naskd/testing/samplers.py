@@ -109,7 +109,7 @@ class SamplerSuite(Suite):
         assert card.name == name
         assert card.title
         for option in card.options.values():
-            assert not option.problem(option.default)
+            assert option.default is None or not option.problem(option.default)
             assert option.meaning
         for seed in (0, 1, 2**31):
             assert isinstance(self.build(name, seed), BaseSampler)

@@ -1,0 +1,142 @@
+"""Samplers by reinforcement learning: their rewards by hand, values as choices, and what they learn."""
+
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from fake_world import drive, make_spec, make_study
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from naskd.spec.study import SamplerSpec
+from naskd.study.samplers import akd, build_sampler, n2n
+from naskd.study.sampling.controller import BATCH, PARTS, Choices, ControllerSampler, compression, product
+
+DISTRIBUTIONS: list[BaseDistribution] = [
+    CategoricalDistribution(("a", 3, None)),
+    IntDistribution(4, 256, log=True),
+    IntDistribution(1, 4),
+    IntDistribution(8, 64, step=8),
+    IntDistribution(7, 7),
+    IntDistribution(0, 1000),
+    FloatDistribution(1e-4, 1e-1, log=True),
+    FloatDistribution(0.0, 1.0, step=0.05),
+    FloatDistribution(1.0, 2.0, step=0.5),
+    FloatDistribution(-3.0, 5.0),
+]
+
+
+def test_the_rewards_by_hand() -> None:
+    assert product(0.8, [16.0], -0.5) == pytest.approx(0.2)
+    assert product(0.8, [16.0, 4.0], -0.5) == pytest.approx(0.1)
+    assert product(0.8, [5e6]) / product(0.8, [1e7]) == pytest.approx(2**0.07), "as if a target were there"
+    assert compression(0.9, [2.5], [10.0]) == pytest.approx(0.9 * 0.75 * 1.25)
+    assert compression(0.9, [0.0], [10.0]) == pytest.approx(0.9), "nothing left, all saved"
+    assert compression(0.9, [10.0], [10.0]) == compression(0.9, [12.0], [10.0]) == 0.0
+    assert compression(1.0, [5.0, 0.0], [10.0, 10.0]) == pytest.approx((0.75 + 1) / 2)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+@given(share=st.floats(0.0, 1.0, exclude_max=True), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_value_of_a_choice_is_allowed_and_is_of_that_choice(
+    distribution: BaseDistribution, share: float, data: st.DataObject
+) -> None:
+    choices = Choices(distribution)
+    choice = data.draw(st.integers(0, choices.n - 1))
+    value = choices.value(choice, share)
+    assert distribution._contains(distribution.to_internal_repr(value))
+    # A whole number near an edge may be rounded to the other side of it.
+    assert abs(choices.index(value) - choice) <= (choices.n == PARTS)
+    assert isinstance(value, int) == isinstance(distribution, IntDistribution) or choices.n == 3
+
+
+def test_few_values_are_choices_of_their_own() -> None:
+    assert [Choices(IntDistribution(1, 4)).value(i, 0.9) for i in range(4)] == [1, 2, 3, 4]
+    assert [Choices(FloatDistribution(1.0, 2.0, step=0.5)).value(i, 0.9) for i in range(3)] == [1.0, 1.5, 2.0]
+    assert Choices(IntDistribution(7, 7)).n == 1
+
+
+def objective(trial: optuna.Trial) -> tuple[float, float]:
+    """One block and one kind are better, however wide the student; a width costs."""
+    width = trial.suggest_int("width", 4, 64, log=True)
+    block = trial.suggest_categorical("block", ("x", "y", "z"))
+    # A parameter that only some designs have.
+    kind = trial.suggest_categorical("kind", tuple("abcdef")) if block != "z" else "none"
+    macs = 1e3 * width**2
+    accuracy = 0.6 + 0.1 * (block == "y") + 0.08 * (kind == "c") + 0.05 * math.log10(macs / 1e6)
+    return accuracy, macs
+
+
+@pytest.mark.parametrize("name", ["akd", "n2n"])
+def test_what_is_rewarded_comes_again(name: str) -> None:
+    """Of the last fifty of 200 designs, against two in six by chance."""
+    shares = []
+    for seed in range(3):
+        study = optuna.create_study(
+            directions=["maximize", "minimize"], sampler=build_sampler(SamplerSpec(name), seed, 0)
+        )
+        study.optimize(objective, n_trials=200)
+        last = study.trials[-50:]
+        shares.append(statistics.fmean(trial.params["block"] == "y" for trial in last))
+    assert statistics.fmean(shares) > 0.75
+
+
+def test_a_reward_for_small_costs_has_smaller_designs() -> None:
+    macs = {}
+    for exponent in (0.0, -0.5):
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=akd(0, exponent=exponent))
+        study.optimize(objective, n_trials=200)
+        macs[exponent] = statistics.median(trial.values[1] for trial in study.trials[-50:])
+    assert macs[-0.5] < 0.3 * macs[0.0]
+
+
+def weights(sampler: ControllerSampler) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: weight.detach().numpy().copy() for name, weight in sampler._policy._weights.items()}
+
+
+def test_a_driver_that_goes_on_knows_what_the_one_before_had_learned() -> None:
+    """All that is learned follows from the trials that are there."""
+    first = akd(3)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=first)
+    study.optimize(objective, n_trials=4 * BATCH)
+    assert isinstance(first, ControllerSampler)
+    first._learn(study)
+    later = akd(3)
+    assert isinstance(later, ControllerSampler)
+    later._learn(study)
+    one, other = weights(first), weights(later)
+    assert one.keys() >= other.keys()
+    for name, weight in other.items():
+        np.testing.assert_allclose(weight, one[name], rtol=1e-9, atol=1e-12)
+
+
+def test_trials_that_did_not_end_well_teach_nothing() -> None:
+    sampler = n2n(0, largest=1e6)
+    assert isinstance(sampler, ControllerSampler)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+    def fails(trial: optuna.Trial) -> tuple[float, float]:
+        objective(trial)
+        raise optuna.TrialPruned
+
+    study.optimize(fails, n_trials=2 * BATCH)
+    sampler._learn(study)
+    assert sampler._mean is None
+
+
+def test_what_a_design_should_cost_at_most_is_the_reference_point_of_a_study() -> None:
+    study = make_study(make_spec(6, sampler=SamplerSpec("n2n")))
+    drive(study)
+    sampler = study.optuna_study.sampler
+    assert isinstance(sampler, ControllerSampler)
+    assert sampler._most(study.optuna_study, 1) == study.reference_point["macs"]
