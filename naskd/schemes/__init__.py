@@ -259,6 +259,23 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="ffl",
+        title="FFL: networks and a classifier of their fused maps teach each other",
+        paper="Kim, Hyun, Chung, Kwak: Feature fusion for online mutual knowledge distillation. ICPR 2020, "
+        "arXiv 1904.09058",
+        implementation="naskd.schemes.ffl:FflScheme",
+        min_stages=1,
+        options={
+            "peers": Option(2, "networks whose maps are fused, the one that leaves included", 2, 4),
+            "temperature": Option(3.0, "softmax temperature of networks and fused classifier", above=0.0),
+            "weight": Option(1.0, "of the divergences between them", low=0.0),
+            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
 
 SCHEMES.register(
     SchemeCard(
