@@ -276,6 +276,23 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="co_teacher",
+        title="Co-teacher: a wider network is trained beside the student, and teaches it meanwhile",
+        paper="After Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384; the larger "
+        "network teaches, and need not learn",
+        implementation="naskd.schemes.co_teacher:CoTeacherScheme",
+        options={
+            "temperature": Option(4.0, "softmax temperature of what either says", above=0.0),
+            "weight": Option(1.0, "of the student's divergence from the co-teacher", low=0.0),
+            "reverse": Option(0.0, "weight of the co-teacher's divergence from the student", low=0.0),
+            "peer_width": Option(
+                2.0, "channels of the co-teacher, as a multiple of the student's", 0.125, 8.0
+            ),
+        },
+    )
+)
 
 SCHEMES.register(
     SchemeCard(
