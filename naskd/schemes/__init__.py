@@ -293,6 +293,22 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="codistillation",
+        title="Codistillation: networks learn from stale copies of each other",
+        paper="Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large scale distributed neural network training through "
+        "online distillation. ICLR 2018, arXiv 1804.03235",
+        implementation="naskd.schemes.codistillation:CodistillationScheme",
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000),
+            "burn_in": Option(0.2, "share of the training in which nobody listens", 0.0, 0.9),
+            "temperature": Option(1.0, "softmax temperature of what copies predict", above=0.0),
+            "weight": Option(1.0, "of the divergence from the mean of the copies", low=0.0),
+        },
+    )
+)
 
 SCHEMES.register(
     SchemeCard(
