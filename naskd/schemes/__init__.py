@@ -269,9 +269,13 @@ SCHEMES.register(
         min_stages=1,
         options={
             "peers": Option(2, "networks whose maps are fused, the one that leaves included", 2, 4),
-            "temperature": Option(3.0, "softmax temperature of networks and fused classifier", above=0.0),
-            "weight": Option(1.0, "of the divergences between them", low=0.0),
-            "ramp": Option(RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0),
+            "temperature": Option(
+                3.0, "softmax temperature of networks and fused classifier", above=0.0, free=True
+            ),
+            "weight": Option(1.0, "of the divergences between them", low=0.0, free=True),
+            "ramp": Option(
+                RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0, free=True
+            ),
             "peer_width": PEER_WIDTH,
         },
     )
@@ -284,9 +288,11 @@ SCHEMES.register(
         "network teaches, and need not learn",
         implementation="naskd.schemes.co_teacher:CoTeacherScheme",
         options={
-            "temperature": Option(4.0, "softmax temperature of what either says", above=0.0),
-            "weight": Option(1.0, "of the student's divergence from the co-teacher", low=0.0),
-            "reverse": Option(0.0, "weight of the co-teacher's divergence from the student", low=0.0),
+            "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
+            "weight": Option(1.0, "of the student's divergence from the co-teacher", low=0.0, free=True),
+            "reverse": Option(
+                0.0, "weight of the co-teacher's divergence from the student", low=0.0, free=True
+            ),
             "peer_width": Option(
                 2.0, "channels of the co-teacher, as a multiple of the student's", 0.125, 8.0
             ),
@@ -302,10 +308,10 @@ SCHEMES.register(
         implementation="naskd.schemes.codistillation:CodistillationScheme",
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
-            "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000),
-            "burn_in": Option(0.2, "share of the training in which nobody listens", 0.0, 0.9),
-            "temperature": Option(1.0, "softmax temperature of what copies predict", above=0.0),
-            "weight": Option(1.0, "of the divergence from the mean of the copies", low=0.0),
+            "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000, free=True),
+            "burn_in": Option(0.2, "share of the training in which nobody listens", 0.0, 0.9, free=True),
+            "temperature": Option(1.0, "softmax temperature of what copies predict", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the mean of the copies", low=0.0, free=True),
         },
     )
 )
