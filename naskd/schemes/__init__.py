@@ -143,6 +143,8 @@ RAMP = 80 / 300
 
 PEER_WIDTH = Option(1.0, "channels of a peer that stays behind, as a multiple of the student's", 0.125, 8.0)
 
+DISCRIMINATOR_RATE = Option(2e-4, "peak learning rate of discriminators, by AdamW", above=0.0, free=True)
+
 SCHEMES.register(
     SchemeCard(
         name="offline",
@@ -312,6 +314,24 @@ SCHEMES.register(
             "burn_in": Option(0.2, "share of the training in which nobody listens", 0.0, 0.9, free=True),
             "temperature": Option(1.0, "softmax temperature of what copies predict", above=0.0, free=True),
             "weight": Option(1.0, "of the divergence from the mean of the copies", low=0.0, free=True),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="online_afd",
+        title="Online AFD: each network learns to have its last maps taken for another's by a discriminator",
+        paper="Chung, Park, Kim, Kwak: Feature-map-level online adversarial knowledge distillation. ICML 2020, "
+        "arXiv 2002.01775",
+        implementation="naskd.schemes.online_afd:OnlineAfdScheme",
+        min_stages=1,
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "temperature": Option(3.0, "softmax temperature of what networks say", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the network before it", low=0.0, free=True),
+            "adversarial": Option(0.1, "weight of fooling the discriminator", low=0.0, free=True),
+            "discriminator_rate": DISCRIMINATOR_RATE,
+            "peer_width": PEER_WIDTH,
         },
     )
 )
