@@ -62,7 +62,7 @@ CATALOGUE = (
 )
 """Every kind of knowledge that there is."""
 SCHEMES = (
-    *("offline", "rco", "parameter_sharing"),
+    *("offline", "rco", "parameter_sharing", "adversarial"),
     *("born_again", "tf_kd_self", "snapshot", "self_kd", "cs_kd", "byot"),
     *("mutual", "kdcl", "one", "okddip", "ffl", "co_teacher", "codistillation", "online_afd"),
 )

@@ -190,6 +190,29 @@ SCHEMES.register(
 )
 SCHEMES.register(
     SchemeCard(
+        name="adversarial",
+        title="Adversarial distillation: a discriminator tells teacher from student, who learns to fool it",
+        paper="Xu, Hsu, Huang: Training shallow and thin networks for acceleration via knowledge distillation with "
+        "conditional adversarial networks. ICLR 2018 workshop, arXiv 1709.00513; Belagiannis, Farshad, Galasso: "
+        "Adversarial network compression. ECCV 2018 workshops, arXiv 1803.10750",
+        implementation="naskd.schemes.adversarial:AdversarialScheme",
+        needs_teacher=True,
+        options={
+            "on": Option(
+                "logits",
+                "what the discriminator is shown: logits, or what the classifier reads",
+                choices=("logits", "features"),
+            ),
+            "weight": Option(0.1, "of fooling the discriminator", low=0.0, free=True),
+            "classes": Option(
+                1.0, "weight of naming classes, against telling teacher from student", low=0.0, free=True
+            ),
+            "discriminator_rate": DISCRIMINATOR_RATE,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
         name="mutual",
         title="Deep mutual learning (DML): peers teach each other, in turn",
         paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
