@@ -358,6 +358,22 @@ SCHEMES.register(
         },
     )
 )
+SCHEMES.register(
+    SchemeCard(
+        name="cheap_convolution",
+        title="Cheap convolutions: the design with standard convolutions is trained beside it, and both teach",
+        paper="Xie, Lin, Zhang, Luo: Training convolutional neural networks with cheap convolutions and online "
+        "distillation. 2019, arXiv 1909.13063",
+        implementation="naskd.schemes.cheap_convolution:CheapConvolutionScheme",
+        options={
+            "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
+            "weight": Option(1.0, "of the student's divergence from the other network", low=0.0, free=True),
+            "reverse": Option(
+                1.0, "weight of the other network's divergence from the student", low=0.0, free=True
+            ),
+        },
+    )
+)
 
 SCHEMES.register(
     SchemeCard(

@@ -24,23 +24,30 @@ from naskd.knowledge.comparison import soft_divergence
 from naskd.schemes.cohort import widened
 from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update, recordable
-from naskd.spec.design import Cost
+from naskd.spec.design import ArchitectureSpec, Cost
 
 
 class CoTeacherScheme(Scheme):
-    """A student, and a wider network that learns beside it."""
+    """A student, and a larger network that learns beside it.
 
-    def __init__(self, inputs: SchemeInputs) -> None:
+    Args:
+        inputs: Of the scheme.
+        larger: Of that network; None for the student's own design, as many times as wide as the option says.
+    """
+
+    def __init__(self, inputs: SchemeInputs, larger: ArchitectureSpec | None = None) -> None:
         super().__init__(inputs)
         assert inputs.architecture is not None, "co-teachers are for students"
         self.temperature = float(inputs.option("temperature"))
         self.weight = float(inputs.option("weight"))
         self.reverse = float(inputs.option("reverse"))
         self.taught = DistilledStudent(inputs)
-        wider = widened(inputs.architecture, float(inputs.option("peer_width")))
+        if larger is None:
+            larger = widened(inputs.architecture, float(inputs.option("peer_width")))
         labels = replace(inputs.distillation, terms=(), ce_weight=1.0)
         self.teacher = DistilledStudent(
-            replace(inputs, distillation=labels, sources=(), architecture=wider), inputs.build_variant(wider)
+            replace(inputs, distillation=labels, sources=(), architecture=larger),
+            inputs.build_variant(larger),
         )
 
     @property
