@@ -62,9 +62,10 @@ CATALOGUE = (
 )
 """Every kind of knowledge that there is."""
 SCHEMES = (
-    *("offline", "rco", "parameter_sharing"),
+    *("offline", "rco", "parameter_sharing", "adversarial"),
     *("born_again", "tf_kd_self", "snapshot", "self_kd", "cs_kd", "byot"),
-    *("mutual", "kdcl", "one", "okddip"),
+    *("mutual", "kdcl", "one", "okddip", "ffl"),
+    *("co_teacher", "cheap_convolution", "codistillation", "online_afd"),
 )
 """Every scheme that there is."""
 TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")

@@ -22,6 +22,7 @@ from naskd.runs.directory import RESULTS_FILE
 from naskd.runs.provenance import different_parts, made_with
 from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, training_seed
 from naskd.runs.summary import TrainedDesign, doubtful, summarised
+from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY
@@ -29,7 +30,6 @@ from naskd.spec.outputs import usable_folder
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
 from naskd.training.evaluation import accuracy, predict
-from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.measures import ObjectiveError
@@ -247,7 +247,7 @@ class Retraining:
         seed = training_seed(self.context.resources.spec.seed, config.config_id, replicate)
         try:
             run, metrics = self._trained(config, seed)
-        except (NonFiniteError, ObjectiveError, OutOfTimeError) as failure:
+        except (TrainingOverError, ObjectiveError, OutOfTimeError) as failure:
             raise _cannot(design, replicate, str(failure)) from failure
         except (NaskdError, OSError):
             raise

@@ -143,6 +143,8 @@ RAMP = 80 / 300
 
 PEER_WIDTH = Option(1.0, "channels of a peer that stays behind, as a multiple of the student's", 0.125, 8.0)
 
+DISCRIMINATOR_RATE = Option(2e-4, "peak learning rate of discriminators, by AdamW", above=0.0, free=True)
+
 SCHEMES.register(
     SchemeCard(
         name="offline",
@@ -183,6 +185,29 @@ SCHEMES.register(
                 0.03, "weight of the squared distance between the two networks' logits", low=0.0, free=True
             ),
             "depth": Option(3, "blocks of a booster's own stage for each block of the student's", 1, 16),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="adversarial",
+        title="Adversarial distillation: a discriminator tells teacher from student, who learns to fool it",
+        paper="Xu, Hsu, Huang: Training shallow and thin networks for acceleration via knowledge distillation with "
+        "conditional adversarial networks. ICLR 2018 workshop, arXiv 1709.00513; Belagiannis, Farshad, Galasso: "
+        "Adversarial network compression. ECCV 2018 workshops, arXiv 1803.10750",
+        implementation="naskd.schemes.adversarial:AdversarialScheme",
+        needs_teacher=True,
+        options={
+            "on": Option(
+                "logits",
+                "what the discriminator is shown: logits, or what the classifier reads",
+                choices=("logits", "features"),
+            ),
+            "weight": Option(0.1, "of fooling the discriminator", low=0.0, free=True),
+            "classes": Option(
+                1.0, "weight of naming classes, against telling teacher from student", low=0.0, free=True
+            ),
+            "discriminator_rate": DISCRIMINATOR_RATE,
         },
     )
 )
@@ -256,6 +281,96 @@ SCHEMES.register(
                 RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0, free=True
             ),
             "peer_width": PEER_WIDTH,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="ffl",
+        title="FFL: networks and a classifier of their fused maps teach each other",
+        paper="Kim, Hyun, Chung, Kwak: Feature fusion for online mutual knowledge distillation. ICPR 2020, "
+        "arXiv 1904.09058",
+        implementation="naskd.schemes.ffl:FflScheme",
+        min_stages=1,
+        options={
+            "peers": Option(2, "networks whose maps are fused, the one that leaves included", 2, 4),
+            "temperature": Option(
+                3.0, "softmax temperature of networks and fused classifier", above=0.0, free=True
+            ),
+            "weight": Option(1.0, "of the divergences between them", low=0.0, free=True),
+            "ramp": Option(
+                RAMP, "share of the training in which that weight grows; 0 for none", 0.0, 1.0, free=True
+            ),
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="co_teacher",
+        title="Co-teacher: a wider network is trained beside the student, and teaches it meanwhile",
+        paper="After Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384; the larger "
+        "network teaches, and need not learn",
+        implementation="naskd.schemes.co_teacher:CoTeacherScheme",
+        options={
+            "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
+            "weight": Option(1.0, "of the student's divergence from the co-teacher", low=0.0, free=True),
+            "reverse": Option(
+                0.0, "weight of the co-teacher's divergence from the student", low=0.0, free=True
+            ),
+            "peer_width": Option(
+                2.0, "channels of the co-teacher, as a multiple of the student's", 0.125, 8.0
+            ),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="codistillation",
+        title="Codistillation: networks learn from stale copies of each other",
+        paper="Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large scale distributed neural network training through "
+        "online distillation. ICLR 2018, arXiv 1804.03235",
+        implementation="naskd.schemes.codistillation:CodistillationScheme",
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000, free=True),
+            "burn_in": Option(0.2, "share of the training in which nobody listens", 0.0, 0.9, free=True),
+            "temperature": Option(1.0, "softmax temperature of what copies predict", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the mean of the copies", low=0.0, free=True),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="online_afd",
+        title="Online AFD: each network learns to have its last maps taken for another's by a discriminator",
+        paper="Chung, Park, Kim, Kwak: Feature-map-level online adversarial knowledge distillation. ICML 2020, "
+        "arXiv 2002.01775",
+        implementation="naskd.schemes.online_afd:OnlineAfdScheme",
+        min_stages=1,
+        options={
+            "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "temperature": Option(3.0, "softmax temperature of what networks say", above=0.0, free=True),
+            "weight": Option(1.0, "of the divergence from the network before it", low=0.0, free=True),
+            "adversarial": Option(0.1, "weight of fooling the discriminator", low=0.0, free=True),
+            "discriminator_rate": DISCRIMINATOR_RATE,
+            "peer_width": PEER_WIDTH,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="cheap_convolution",
+        title="Cheap convolutions: the design with standard convolutions is trained beside it, and both teach",
+        paper="Xie, Lin, Zhang, Luo: Training convolutional neural networks with cheap convolutions and online "
+        "distillation. 2019, arXiv 1909.13063",
+        implementation="naskd.schemes.cheap_convolution:CheapConvolutionScheme",
+        options={
+            "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
+            "weight": Option(1.0, "of the student's divergence from the other network", low=0.0, free=True),
+            "reverse": Option(
+                1.0, "weight of the other network's divergence from the student", low=0.0, free=True
+            ),
         },
     )
 )

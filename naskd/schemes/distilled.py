@@ -114,7 +114,11 @@ class DistilledStudent(nn.Module):
         return self.network.taps(images)
 
     def ask(
-        self, batch: Batch, stage: Stage = "main", sources: Sequence[KnowledgeSource] | None = None
+        self,
+        batch: Batch,
+        stage: Stage = "main",
+        sources: Sequence[KnowledgeSource] | None = None,
+        beside: Sequence[KnowledgeLoss] = (),
     ) -> Asked:
         """What the objective wants to know of a batch.
 
@@ -122,9 +126,10 @@ class DistilledStudent(nn.Module):
             batch: Of any images.
             stage: Whose terms ask.
             sources: Who answers this time; None: those of the inputs. See :meth:`DistillationObjective.summaries`.
+            beside: Losses that teach nothing and hear the first source too; what they keep follows.
         """
         index = batch.index if batch.known else None
-        return self.objective.summaries(batch.images, index, batch.epoch, stage, sources)
+        return self.objective.summaries(batch.images, index, batch.epoch, stage, sources, beside)
 
     def lesson(self, batch: Batch, stage: Stage = "main") -> Lesson:
         """What a batch teaches beyond its images; progress is that of the training proper in the main stage."""

@@ -128,6 +128,7 @@ class DistillationObjective(nn.Module):
         epoch: int,
         stage: Stage = "main",
         sources: Sequence[KnowledgeSource] | None = None,
+        beside: Sequence[KnowledgeLoss] = (),
     ) -> list[Summary]:
         """What each term of a stage keeps of its teachers, empty for the others; every teacher is asked once.
 
@@ -138,6 +139,8 @@ class DistillationObjective(nn.Module):
             stage: Whose terms.
             sources: Who answers this time, one for each that the objective was built for and of the same shapes; None:
                 those themselves.
+            beside: Losses that teach nothing and hear the first source too, for a scheme that wants what they keep;
+                their summaries follow those of the terms.
         """
         losses = self._losses()
         found: list[dict[str, Tensor]] = [{} for _ in losses]
@@ -146,12 +149,14 @@ class DistillationObjective(nn.Module):
             asked = tuple((source, positions) for source, (_, positions) in zip(sources, asked, strict=True))
         for number, (source, positions) in enumerate(asked):
             asking = [i for i in positions if i in self.of_stage[stage]]
-            if not asking:
+            more = beside if number == 0 else ()
+            if not asking and not more:
                 continue
             if source.learns:
                 self._renew(source, asking)
-            answers = source.summaries(images, index, epoch, [losses[i] for i in asking])
-            for i, answer in zip(asking, answers, strict=True):
+            answers = source.summaries(images, index, epoch, [*(losses[i] for i in asking), *more])
+            found += map(dict, answers[len(asking) :])
+            for i, answer in zip(asking, answers[: len(asking)], strict=True):
                 prefix = f"{number}/" if losses[i].card.several_teachers else ""
                 found[i].update((prefix + name, tensor) for name, tensor in answer.items())
         return list(found)

@@ -20,6 +20,15 @@ from naskd.spec.option import OptionValue
 UNLABELLED = -100
 """The label of an image of which nobody says what is on it: cross-entropy is 0 there, and has no gradient."""
 
+
+class TrainingOverError(ArithmeticError):
+    """Nothing good can come of a training any more; it ends as failed, with this reason, and what it cost is booked."""
+
+
+class CollapsedError(TrainingOverError):
+    """A player of a phase has stopped to be one, such as a discriminator that nobody can fool."""
+
+
 OF_A_PLAYER = ("optimizer", "learning_rate", "weight_decay", "momentum", "schedule")
 """Fields of a :class:`~naskd.spec.design.TrainingSpec` that players of one phase may have different."""
 
@@ -135,6 +144,8 @@ class Phase:
         data: Images in place of the training split; None: the split.
         before_epoch: Called before each epoch with its number within the phase, from 0. Here stale copies of a peer are
             refreshed, or a student becomes its successor's teacher. What it sets must be in the scheme's state.
+        after_epoch: Called after each whole epoch with the means of the loss and of its terms, all finite. It may raise
+            a :class:`CollapsedError`. What it sets must be in the scheme's state.
 
     Raises:
         InputError: These do not fit each other.
@@ -153,6 +164,7 @@ class Phase:
     steps_per_epoch: int | None = None
     data: PhaseData | None = None
     before_epoch: Callable[[int], None] | None = None
+    after_epoch: Callable[[Mapping[str, float]], None] | None = None
 
     def __post_init__(self) -> None:
         if self.batches is not None and self.data is not None:

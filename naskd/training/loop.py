@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 from naskd.data.images import SearchData
 from naskd.data.views import StreamedImages, ViewedImages
 from naskd.nn.subsampled import avoid_faulty_kernels
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, TrainingOverError
 from naskd.spec.design import TrainingSpec
 from naskd.spec.seeds import derive_seed
 from naskd.training.compute import Compute
@@ -24,7 +24,7 @@ PLACED = ("lr", "capturable")
 """Settings of an optimizer that follow from the device and the schedule, not from its history."""
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(TrainingOverError):
     """A loss or a parameter is no longer finite; the training is over."""
 
 
@@ -117,6 +117,7 @@ class TrainingLoop:
 
         Raises:
             NonFiniteError: Naming the term or the parameter.
+            TrainingOverError: See ``Phase.after_epoch``; a broken-off epoch is not judged.
         """
         phase, epoch = self._locate(self.epoch)
         self._enter(phase)
@@ -138,6 +139,8 @@ class TrainingLoop:
         if not all(map(math.isfinite, means.values())):
             raise NonFiniteError(f"non-finite loss: {_first_non_finite(rows)} of epoch {self.epoch}")
         self._check_parameters()
+        if phase.after_epoch is not None and max_steps is None:
+            phase.after_epoch(means)
         return means
 
     def _step(self, phase: Phase, batch: Batch, asked: Asked, step: int) -> Row:

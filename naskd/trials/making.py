@@ -10,11 +10,11 @@ from torch import Tensor
 
 from naskd.networks.probe import probe_of
 from naskd.nn.cost import network_cost
+from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
 from naskd.store.artifacts import DamagedArtifactError
 from naskd.training.evaluation import accuracy, predict
-from naskd.training.loop import NonFiniteError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.outcome import Progress, Steps, failure_facts, free_memory, leave, passes_on, take_up
@@ -46,7 +46,7 @@ def artifact_steps(job: Job, context: StudyContext) -> Steps:
         # As for a trial: a full disk or a lost connection is no reason to end the search.
         if passes_on(failure):
             raise
-        expected = isinstance(failure, InputError | NonFiniteError)
+        expected = isinstance(failure, InputError | TrainingOverError)
         return TrialResult(
             "failed",
             seed=job.seed,

@@ -11,12 +11,12 @@ from naskd.data.views import StreamedImages, ViewedImages
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.teachers import Teacher
 from naskd.schemes import SCHEMES
-from naskd.schemes.scheme import Scheme, SchemeInputs
+from naskd.schemes.scheme import Scheme, SchemeInputs, TrainingOverError
 from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
-from naskd.training.loop import NonFiniteError, TrainingLoop
+from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
 from naskd.trials.measures import Measured, Trained, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
@@ -131,7 +131,7 @@ class TrialRun:
             The last epoch's metrics.
 
         Raises:
-            NonFiniteError: See :class:`~naskd.training.loop.TrainingLoop`.
+            TrainingOverError: See :meth:`~naskd.training.loop.TrainingLoop.run_epoch`.
         """
         data = self.context.resources.data
         while self.loop.epoch < until_epoch:
@@ -139,7 +139,7 @@ class TrialRun:
             before = self._teacher_counts()
             try:
                 metrics = self.loop.run_epoch()
-            except NonFiniteError:
+            except TrainingOverError:
                 self._book(n_images, 0, before)  # it was found out at the end, when all was spent
                 raise
             self._predictions = self._predict()

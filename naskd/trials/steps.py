@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
-from naskd.training.loop import NonFiniteError
+from naskd.schemes.scheme import TrainingOverError
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.making import artifact_steps, with_whole_networks
@@ -105,7 +105,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         done = result("complete", teacher_agreement=agreement)
         metrics = trial_metrics(run, config, done.metrics, context.resources.spec.objectives, job.seed)
         return dataclasses.replace(done, metrics=metrics, sha256=keep_student(run, job, context))
-    except NonFiniteError as failure:
+    except TrainingOverError as failure:
         return result("failed", str(failure))
     except BaseException as failure:  # the one broad except: whatever a design does, the study must go on
         if passes_on(failure):

@@ -84,6 +84,21 @@ def test_each_term_is_the_loss_alone(kind) -> None:
     torch.testing.assert_close(terms[kind], loss(scene.taps(), summary, Lesson(LABELS, INDEX)).term.detach())
 
 
+def test_who_listens_without_a_term_hears_the_first_teacher_in_the_same_pass() -> None:
+    scene = Scene(2)
+    objective = scene.objective(KnowledgeTerm("hint"), KnowledgeTerm("logits", source=1))
+    listener = KNOWLEDGE.load("rkd")(
+        KnowledgeTerm("rkd"), tap_shapes(scene.student, 1, 8), scene.sources[0].shapes
+    )
+    *terms, heard = objective.summaries(scene.images, INDEX, epoch=0, beside=(listener,))
+    assert [source.forward_images for source in scene.sources] == [12, 12]
+    torch.testing.assert_close(heard["pooled"], scene.sources[0].network.taps(scene.images).pooled)
+    expected = objective.summaries(scene.images, INDEX, epoch=0)
+    assert [set(summary) for summary in terms] == [set(summary) for summary in expected]
+    alone = scene.objective().summaries(scene.images, INDEX, epoch=0, beside=(listener,))
+    torch.testing.assert_close(alone[0]["pooled"], heard["pooled"])
+
+
 def test_a_papers_weight_is_its_constant_times_the_designs() -> None:
     objective = Scene().objective(*(KnowledgeTerm(kind, 0.5) for kind in KINDS))
     assert objective.weights.tolist() == pytest.approx([0.5 * KNOWLEDGE[kind].paper_weight for kind in KINDS])

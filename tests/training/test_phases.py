@@ -1,7 +1,7 @@
-"""What a phase may say beyond its step: settings of players, batches and images of its own, a word before an epoch."""
+"""What a phase may say beyond its step: settings of players, batches and images of its own, words at epochs' ends."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +10,17 @@ from small_studies import TRAINING, small_context
 from torch import Tensor, nn
 
 from naskd.knowledge.base import Lesson
-from naskd.schemes.scheme import UNLABELLED, Asked, Batch, Phase, PhaseData, Scheme, SchemeInputs, Update
+from naskd.schemes.scheme import (
+    UNLABELLED,
+    Asked,
+    Batch,
+    CollapsedError,
+    Phase,
+    PhaseData,
+    Scheme,
+    SchemeInputs,
+    Update,
+)
 from naskd.spec.design import DistillationSpec, TrainingSpec
 from naskd.spec.errors import InputError
 from naskd.training.loop import TrainingLoop
@@ -244,3 +254,25 @@ def test_a_phase_is_told_before_each_of_its_epochs_and_once(context) -> None:
     resumed.load_state_dict(torch.load(io.BytesIO(state.getvalue()), weights_only=True))
     train(resumed, 2)
     assert again.begun == [0, 1], "those of the second phase"
+
+
+# --- after an epoch -----------------------------------------------------------------------------------------------
+
+
+def test_a_phase_is_told_what_each_whole_epoch_was_like(context) -> None:
+    seen: list[Mapping[str, float]] = []
+    found = loop(context, players(after_epoch=seen.append))
+    found.run_epoch(max_steps=1)
+    assert seen == [], "one that is broken off says little"
+    means = found.run_epoch()
+    assert seen == [means]
+
+
+def test_a_player_that_has_collapsed_ends_the_training_after_its_epoch(context) -> None:
+    def collapsed(means: Mapping[str, float]) -> None:
+        raise CollapsedError(f"the loss is {means['loss']:g}")
+
+    found = loop(context, players(after_epoch=collapsed))
+    with pytest.raises(CollapsedError, match="the loss is "):
+        found.run_epoch()
+    assert found.epoch == 1, "it has been spent"

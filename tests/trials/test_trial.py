@@ -5,7 +5,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Lesson, Summary
 from naskd.nn.taps import Taps
 from naskd.schemes import SCHEMES
+from naskd.schemes.offline import OfflineScheme
+from naskd.schemes.scheme import CollapsedError, Phase
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.option import OptionValue
@@ -625,6 +627,27 @@ def test_a_gradient_that_is_not_finite_fails_the_trial_though_its_loss_was(fake,
     result = trial(context, one_step)
     assert result.status == "failed"
     assert result.reason.startswith("non-finite gradient: parameter taught.network.")
+
+
+def test_a_player_that_has_collapsed_fails_the_trial_and_is_paid_for(context, monkeypatch) -> None:
+    phases, seen = OfflineScheme.phases, []
+
+    def judge(means: Mapping[str, float]) -> None:
+        seen.append(means)
+        if len(seen) == 2:
+            raise CollapsedError("a player has collapsed")
+
+    def judged(scheme: OfflineScheme) -> tuple[Phase, ...]:
+        return tuple(replace(phase, after_epoch=judge) for phase in phases(scheme))
+
+    good = start(context, PLAIN)
+    good.advance(2)
+    monkeypatch.setattr(OfflineScheme, "phases", judged)
+    result = trial(context, PLAIN)
+    assert (result.status, result.reason) == ("failed", "a player has collapsed")
+    assert result.error == "", "no traceback: it is no mistake of the program"
+    assert list(result.curve) == good.curve[:1]
+    assert result.train_macs == good.train_macs - N_VAL * good.cost.macs
 
 
 def test_an_error_is_a_result_with_its_traceback(fake, context) -> None:
