@@ -34,11 +34,13 @@ class Response:
         kind: Name of a registered knowledge loss.
         has_temperature: Whether it reads one.
         options: Fixed settings of the loss, sorted by name.
+        needs_labels: It cannot teach on unlabelled images: the preset's first response stands in for it there.
     """
 
     kind: str
     has_temperature: bool = True
     options: Options = ()
+    needs_labels: bool = False
 
     def __str__(self) -> str:
         return " ".join([self.kind, *(f"{name}={value}" for name, value in self.options)])
@@ -131,7 +133,11 @@ TEACHINGS.register(
             "attention gave nothing, rkd and standardized logits cost accuracy; the teacher half-way through its "
             "training taught two points less than at its end"
         ),
-        responses=(Response("logits"), Response("dkd", options=(("beta", 2.0),)), Response("dist")),
+        responses=(
+            Response("logits"),
+            Response("dkd", options=(("beta", 2.0),), needs_labels=True),
+            Response("dist"),
+        ),
         features=(Beside("hint", pairs="all"),),
         except_for={"depthwise_separable": ("dist",), "inverted_residual": ("dist",)},
     )
@@ -171,13 +177,14 @@ def suggest_teaching(
     states: Sequence[float] | None = None,
     assistants: Mapping[str, AssistantSpec] | None = None,
     teachers: Sequence[str] = ("teacher",),
+    unlabelled: Sequence[int] = (0,),
 ) -> DistillationSpec:
     """Suggest how a student is taught, out of a preset.
 
     Parameters: ``kd.response`` (``none`` or a kind), ``kd.share`` (of the labels against it, see
     :func:`shared_weights`), ``kd.temperature``; ``kd.feature`` (``none`` or a kind), ``kd.<kind>.weight`` for each of
     them; ``kd.assistant`` (``none``, ``state:0.5`` for the teacher after half of its training, or a key of
-    `assistants`); ``kd.teacher``.
+    `assistants`); ``kd.teacher``; ``kd.unlabelled`` (images without labels for each labelled one).
     Without a response the labels have weight 1.
 
     Args:
@@ -188,6 +195,8 @@ def suggest_teaching(
             studies the teacher itself teaches instead.
         assistants: Intermediate networks by name, which are trained and cost what that costs.
         teachers: Names of the study's teachers, to choose one from.
+        unlabelled: How many images of ``data.unlabelled`` may come with each labelled one, such as ``(0, 1, 3, 7)``.
+            Where some do, the preset's first response stands in for those that need labels.
 
     Raises:
         UnknownNameError: There is no such preset.
@@ -196,7 +205,11 @@ def suggest_teaching(
     chosen = TEACHINGS[preset] if isinstance(preset, str) else preset
     if states is not None:
         chosen = replace(chosen, states=tuple(states))
-    terms, ce_weight = _response(trial, chosen, _excepted(chosen, student))
+    more = choose(trial, "kd.unlabelled", unlabelled)
+    excepted = _excepted(chosen, student)
+    if more:
+        excepted |= {response.kind for response in chosen.responses if response.needs_labels}
+    terms, ce_weight = _response(trial, chosen, excepted)
     terms += _feature(trial, chosen)
     state, chain = _between(trial, chosen, dict(assistants or {}))
     return DistillationSpec(
@@ -205,6 +218,7 @@ def suggest_teaching(
         teachers=(choose(trial, "kd.teacher", teachers),),
         assistants=chain,
         teacher_state=state,
+        unlabelled=more,
     ).canonical()
 
 
