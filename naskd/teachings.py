@@ -22,6 +22,9 @@ from naskd.spec.registry import Registry
 from naskd.suggesting import RealRange, Trial, choose, suggest_log
 
 NONE = "none"
+NEED_LABELS = frozenset({"conditional", "dkd", "nkd", "tf_kd", "wsld"})
+"""Kinds on answers that cannot teach on unlabelled images, as their cards say, which stand on a higher floor."""
+
 SHARE_STEP = 0.1
 """Between two shares of the labels: what lies between them was not told apart, and 0 itself must be reached."""
 
@@ -34,13 +37,11 @@ class Response:
         kind: Name of a registered knowledge loss.
         has_temperature: Whether it reads one.
         options: Fixed settings of the loss, sorted by name.
-        needs_labels: It cannot teach on unlabelled images: the preset's first response stands in for it there.
     """
 
     kind: str
     has_temperature: bool = True
     options: Options = ()
-    needs_labels: bool = False
 
     def __str__(self) -> str:
         return " ".join([self.kind, *(f"{name}={value}" for name, value in self.options)])
@@ -135,7 +136,7 @@ TEACHINGS.register(
         ),
         responses=(
             Response("logits"),
-            Response("dkd", options=(("beta", 2.0),), needs_labels=True),
+            Response("dkd", options=(("beta", 2.0),)),
             Response("dist"),
         ),
         features=(Beside("hint", pairs="all"),),
@@ -208,7 +209,7 @@ def suggest_teaching(
     more = choose(trial, "kd.unlabelled", unlabelled)
     excepted = _excepted(chosen, student)
     if more:
-        excepted |= {response.kind for response in chosen.responses if response.needs_labels}
+        excepted |= NEED_LABELS
     terms, ce_weight = _response(trial, chosen, excepted)
     terms += _feature(trial, chosen)
     state, chain = _between(trial, chosen, dict(assistants or {}))

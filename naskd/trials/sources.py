@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from naskd.data.unlabelled import PartlyLabelledImages
-from naskd.data.views import AnyViews
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs
@@ -25,6 +24,7 @@ from naskd.store.cache import BANKS
 from naskd.store.columns import STORAGE
 from naskd.store.device_copies import DeviceCopies
 from naskd.training.evaluation import predict
+from naskd.training.feeding import AnyImages
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.resources import Resources
@@ -108,7 +108,7 @@ class KnowledgeSources:
                 lambda index, epoch: shown.batch(index, epoch)[0],
                 shown.views.n_views,
                 self._resources.spec.epochs,
-                self._bank_folder(recipe, shown.views),
+                self._bank_folder(recipe, shown),
             )
         return self._banks[key]
 
@@ -148,7 +148,7 @@ class KnowledgeSources:
             n_columns = self._images.blocks.n_blocks(shown.views.n_views)
             longest = self._resources.spec.epochs * unlabelled
             data = {"unlabelled": self._resources.data.unlabelled_hash}
-            folder = self._bank_folder(recipe, shown.views, data)
+            folder = self._bank_folder(recipe, shown, data)
             self._block_banks[key] = self._bank(recipe, shown.block, n_columns, longest, folder)
         return self._block_banks[key]
 
@@ -186,7 +186,7 @@ class KnowledgeSources:
         )
 
     def _bank_folder(
-        self, recipe: ArtifactRecipe, views: AnyViews, others: Mapping[str, str] | None = None
+        self, recipe: ArtifactRecipe, views: AnyImages, others: Mapping[str, str] | None = None
     ) -> Path | None:
         """Named by all that the bits of a bank depend on; None where nothing is shared.
 
@@ -199,7 +199,7 @@ class KnowledgeSources:
         facts = {
             "network": [recipe.artifact_id, resources.store.manifest(recipe.artifact_id)["sha256"]],
             "images": [resources.data.data_hash, resources.data.split_hash],
-            "views": views.fingerprint,
+            "views": views.views.fingerprint,
             "code": resources.code,
             "compute": {
                 k: v for k, v in resources.compute.environment().items() if k not in ("host", "python")

@@ -13,6 +13,7 @@ from small_studies import ALL_TERMS, STUDENT, design, make, open_context, study
 from torch import Tensor
 
 from naskd.data.load import load_search_data
+from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson, Mixed
 from naskd.knowledge.partly_labelled_bank import PartlyLabelledBank
 from naskd.schemes import SCHEMES
@@ -25,7 +26,7 @@ from naskd.store.columns import in_use
 from naskd.store.eight_bits import EightBits
 from naskd.study.admission import problems, settle
 from naskd.study.sampling.features import describe
-from naskd.teachings import suggest_teaching
+from naskd.teachings import NEED_LABELS, suggest_teaching
 from naskd.testing.schemes import equal, through_a_file
 from naskd.trials.context import StudyContext
 from naskd.trials.measures import Measured, Outlook, most_train_macs
@@ -395,6 +396,8 @@ def test_a_space_searches_how_many_there_are() -> None:
     found = suggest_teaching(trial, "more-images-1", unlabelled=(0, 1, 3, 7))
     assert found.unlabelled == 3
     assert [term.kind for term in found.terms] == ["logits"], "dkd needs labels"
+    responses = {card.name for card in KNOWLEDGE if card.family == "response"}
+    assert {name for name in responses if KNOWLEDGE[name].needs_labels} == NEED_LABELS
     without = Fixed(**{"kd.response": "dkd"})
     assert [t.kind for t in suggest_teaching(without, "more-images-1").terms] == ["dkd"]
     assert "kd.unlabelled" not in without.asked
