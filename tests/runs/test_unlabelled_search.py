@@ -101,6 +101,9 @@ def test_a_search_compares_how_many_there_are(study: Path, tmp_path: Path) -> No
         naskd.search(study, settings=["budget.trials=5"], out=tmp_path / "run")
     with pytest.raises(InputError, match=f"unlabelled_hash.*{retrained}"):
         naskd.open_run(tmp_path / "run").retrain()
+    (tmp_path / "pool").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"--set data\.unlabelled=PATH"):
+        naskd.open_run(tmp_path / "run").retrain()
 
 
 def test_check_says_how_many_there_are(study: Path) -> None:
