@@ -239,6 +239,18 @@ def test_joined_columns_are_gathered_as_one_by_one(context: StudyContext) -> Non
         assert torch.equal(bank._gathered(columns, index), in_use(joined(columns), index))
 
 
+def test_a_device_that_nobody_waits_for_finds_the_same(folder, data) -> None:
+    """There the columns of an epoch are joined, and a row is found by its number alone."""
+    here, there = (start(opened(folder, data), config(2, LOGITS, KnowledgeTerm("rkd"))) for _ in range(2))
+    (bank,) = there._sources
+    assert isinstance(bank, PartlyLabelledBank)
+    for epoch in (0, 1):
+        expected = lessons(here, epoch)
+        bank.source.device = torch.device("meta")  # any but a CPU
+        assert equal([list(said) for _, said in lessons(there, epoch)], [list(said) for _, said in expected])
+        bank.source.device = torch.device("cpu")
+
+
 # --- bits and books ------------------------------------------------------------------------------------------------
 
 
