@@ -208,6 +208,7 @@ SCHEMES.register(
         "conditional adversarial networks. ICLR 2018 workshop, arXiv 1709.00513; Belagiannis, Farshad, Galasso: "
         "Adversarial network compression. ECCV 2018 workshops, arXiv 1803.10750",
         implementation="naskd.schemes.adversarial:AdversarialScheme",
+        unlabelled=True,
         needs_teacher=True,
         options={
             "on": Option(
@@ -306,6 +307,7 @@ SCHEMES.register(
         paper="Kim, Hyun, Chung, Kwak: Feature fusion for online mutual knowledge distillation. ICPR 2020, "
         "arXiv 1904.09058",
         implementation="naskd.schemes.ffl:FflScheme",
+        unlabelled=True,
         min_stages=1,
         options={
             "peers": Option(2, "networks whose maps are fused, the one that leaves included", 2, 4),
@@ -327,6 +329,7 @@ SCHEMES.register(
         paper="After Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384; the larger "
         "network teaches, and need not learn",
         implementation="naskd.schemes.co_teacher:CoTeacherScheme",
+        unlabelled=True,
         options={
             "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
             "weight": Option(1.0, "of the student's divergence from the co-teacher", low=0.0, free=True),
@@ -346,6 +349,7 @@ SCHEMES.register(
         paper="Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large scale distributed neural network training through "
         "online distillation. ICLR 2018, arXiv 1804.03235",
         implementation="naskd.schemes.codistillation:CodistillationScheme",
+        unlabelled=True,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
             "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000, free=True),
@@ -362,6 +366,7 @@ SCHEMES.register(
         paper="Chung, Park, Kim, Kwak: Feature-map-level online adversarial knowledge distillation. ICML 2020, "
         "arXiv 2002.01775",
         implementation="naskd.schemes.online_afd:OnlineAfdScheme",
+        unlabelled=True,
         min_stages=1,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
@@ -380,6 +385,7 @@ SCHEMES.register(
         paper="Xie, Lin, Zhang, Luo: Training convolutional neural networks with cheap convolutions and online "
         "distillation. 2019, arXiv 1909.13063",
         implementation="naskd.schemes.cheap_convolution:CheapConvolutionScheme",
+        unlabelled=True,
         options={
             "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
             "weight": Option(1.0, "of the student's divergence from the other network", low=0.0, free=True),
