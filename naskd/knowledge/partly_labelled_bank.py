@@ -125,7 +125,8 @@ class PartlyLabelledBank:
 
     def _rows(self, names: Sequence[str], index: Tensor, epoch: int) -> Mapping[str, Tensor]:
         if self.source.device.type == "cpu":
-            return {name: self._gathered([part[name] for part in self._parts], index) for name in names}
+            places = places_in(index, self.banks[0].n_samples, len(self._parts))
+            return {name: gathered([part[name] for part in self._parts], index, places) for name in names}
         # On a device, which is never waited for within an epoch, a position may be of any of the parts.
         for name in names:
             if name not in self._whole:
@@ -133,17 +134,27 @@ class PartlyLabelledBank:
         held = self.banks[0].copies.of({(id(self), name, epoch): self._whole[name] for name in names})
         return {name: in_use(values, index) for (_, name, _), values in held.items()}
 
-    def _gathered(self, parts: Sequence[Column], index: Tensor) -> Tensor:
-        """Rows of columns that stay where they are: files that are mapped into memory."""
-        n, where = self.banks[0].n_samples, [torch.empty(0, dtype=torch.long)]
-        found: list[Tensor] = []
-        for number, part in enumerate(parts):
-            mine = (index // n == number).nonzero().flatten()
-            if len(mine):
-                where.append(mine)
-                found.append(in_use(part, index[mine] - number * n))
-        rows = torch.cat(found)
-        return rows[torch.cat(where).argsort()]
+
+def gathered(columns: Sequence[Column], index: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """Rows of columns that stay where they are: files that are mapped into memory.
+
+    Args:
+        columns: Of one name and of as many samples each, one after the other.
+        index: ``(B,)`` positions in all of them together.
+        places: See :func:`places_in`.
+    """
+    n = len(columns[0])
+    found = [
+        in_use(column, index[mine] - number * n)
+        for number, (column, mine) in enumerate(zip(columns, places, strict=True))
+        if len(mine)
+    ]
+    return torch.cat(found)[torch.cat(list(places)).argsort()]
+
+
+def places_in(index: Tensor, n: int, n_columns: int) -> list[Tensor]:
+    """Which of the positions ``(B,)`` are in each of so many columns of `n` samples; the device is waited for."""
+    return [(index // n == number).nonzero().flatten() for number in range(n_columns)]
 
 
 def joined(columns: Sequence[Column]) -> Column:

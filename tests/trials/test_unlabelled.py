@@ -15,7 +15,7 @@ from torch import Tensor
 from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import Lesson, Mixed
-from naskd.knowledge.partly_labelled_bank import PartlyLabelledBank
+from naskd.knowledge.partly_labelled_bank import PartlyLabelledBank, gathered, joined, places_in
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import UNLABELLED, Asked, Batch
 from naskd.spec.datasets import DataSpec
@@ -221,22 +221,18 @@ def test_few_and_many_share_what_is_remembered(folder, data) -> None:
     assert other.forward_images == N, "the labelled images' are found, those of other images are not"
 
 
-def test_joined_columns_are_gathered_as_one_by_one(context: StudyContext) -> None:
+def test_joined_columns_are_gathered_as_one_by_one() -> None:
     """On a GPU they are joined; here they stay where they are."""
-    from naskd.knowledge.partly_labelled_bank import joined
-
     maps = [torch.randn(N, 3, 4, 4) for _ in range(3)]
     kinds = {
         "plain": [torch.randn(N, 5).half(), torch.randn(N, 5), torch.randn(N, 5).half()],
         "maps": [m.contiguous(memory_format=torch.channels_last) for m in maps],
         "packed": [EightBits.of(m) for m in maps],
     }
-    run = start(context, config(2))
-    (bank,) = run._sources
-    assert isinstance(bank, PartlyLabelledBank)
-    index = torch.randperm(3 * N)[:50]
-    for columns in kinds.values():
-        assert torch.equal(bank._gathered(columns, index), in_use(joined(columns), index))
+    for index in (torch.randperm(3 * N)[:50], torch.arange(N, N + 5)):
+        for columns in kinds.values():
+            found = gathered(columns, index, places_in(index, N, 3))
+            assert torch.equal(found, in_use(joined(columns), index))
 
 
 def test_a_device_that_nobody_waits_for_finds_the_same(folder, data) -> None:
