@@ -22,6 +22,9 @@ from naskd.spec.registry import Registry
 from naskd.suggesting import RealRange, Trial, choose, suggest_log
 
 NONE = "none"
+NEED_LABELS = frozenset({"conditional", "dkd", "nkd", "tf_kd", "wsld"})
+"""Kinds on answers that cannot teach on unlabelled images, as their cards say, which stand on a higher floor."""
+
 SHARE_STEP = 0.1
 """Between two shares of the labels: what lies between them was not told apart, and 0 itself must be reached."""
 
@@ -131,7 +134,11 @@ TEACHINGS.register(
             "attention gave nothing, rkd and standardized logits cost accuracy; the teacher half-way through its "
             "training taught two points less than at its end"
         ),
-        responses=(Response("logits"), Response("dkd", options=(("beta", 2.0),)), Response("dist")),
+        responses=(
+            Response("logits"),
+            Response("dkd", options=(("beta", 2.0),)),
+            Response("dist"),
+        ),
         features=(Beside("hint", pairs="all"),),
         except_for={"depthwise_separable": ("dist",), "inverted_residual": ("dist",)},
     )
@@ -171,13 +178,14 @@ def suggest_teaching(
     states: Sequence[float] | None = None,
     assistants: Mapping[str, AssistantSpec] | None = None,
     teachers: Sequence[str] = ("teacher",),
+    unlabelled: Sequence[int] = (0,),
 ) -> DistillationSpec:
     """Suggest how a student is taught, out of a preset.
 
     Parameters: ``kd.response`` (``none`` or a kind), ``kd.share`` (of the labels against it, see
     :func:`shared_weights`), ``kd.temperature``; ``kd.feature`` (``none`` or a kind), ``kd.<kind>.weight`` for each of
     them; ``kd.assistant`` (``none``, ``state:0.5`` for the teacher after half of its training, or a key of
-    `assistants`); ``kd.teacher``.
+    `assistants`); ``kd.teacher``; ``kd.unlabelled`` (images without labels for each labelled one).
     Without a response the labels have weight 1.
 
     Args:
@@ -188,6 +196,8 @@ def suggest_teaching(
             studies the teacher itself teaches instead.
         assistants: Intermediate networks by name, which are trained and cost what that costs.
         teachers: Names of the study's teachers, to choose one from.
+        unlabelled: How many images of ``data.unlabelled`` may come with each labelled one, such as ``(0, 1, 3, 7)``.
+            Where some do, the preset's first response stands in for those that need labels.
 
     Raises:
         UnknownNameError: There is no such preset.
@@ -196,7 +206,11 @@ def suggest_teaching(
     chosen = TEACHINGS[preset] if isinstance(preset, str) else preset
     if states is not None:
         chosen = replace(chosen, states=tuple(states))
-    terms, ce_weight = _response(trial, chosen, _excepted(chosen, student))
+    more = choose(trial, "kd.unlabelled", unlabelled)
+    excepted = _excepted(chosen, student)
+    if more:
+        excepted |= NEED_LABELS
+    terms, ce_weight = _response(trial, chosen, excepted)
     terms += _feature(trial, chosen)
     state, chain = _between(trial, chosen, dict(assistants or {}))
     return DistillationSpec(
@@ -205,6 +219,7 @@ def suggest_teaching(
         teachers=(choose(trial, "kd.teacher", teachers),),
         assistants=chain,
         teacher_state=state,
+        unlabelled=more,
     ).canonical()
 
 

@@ -52,8 +52,14 @@ def epoch_batches(
     Raises:
         InputError: `n` or `batch_size` is below `min_batch`.
     """
-    steps = steps_per_epoch(n, batch_size, min_batch)
-    return list(torch.split(epoch_order(n, seed, epoch, device), batch_size)[:steps])
+    steps_per_epoch(n, batch_size, min_batch)  # whose errors come before any permutation
+    return in_batches(epoch_order(n, seed, epoch, device), batch_size, min_batch)
+
+
+def in_batches(order: Tensor, batch_size: int, min_batch: int = 2) -> list[Tensor]:
+    """An order of samples ``(n,)`` cut into batches; see :func:`epoch_batches`."""
+    steps = steps_per_epoch(len(order), batch_size, min_batch)
+    return list(torch.split(order, batch_size)[:steps])
 
 
 def steps_per_epoch(n: int, batch_size: int, min_batch: int = 2) -> int:

@@ -56,8 +56,10 @@ class ResizedCrops:
         """The same crops, wanted on `device`."""
         return ResizedCrops(self.n_samples, self.seed, torch.device(device))
 
-    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
+    def view_ids(self, index: Tensor, epoch: int | Tensor) -> Tensor:
         """Which view each sample shows: the epoch's, ``(B,)`` int64."""
+        if isinstance(epoch, Tensor):
+            return epoch.to(self.device) % self.n_views
         return torch.full((len(index),), epoch % self.n_views, device=self.device)
 
     def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "CropGather":

@@ -47,7 +47,7 @@ class BoundedViews:
         """That of the views without a bound, whose first columns these are."""
         return self.views.fingerprint
 
-    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
+    def view_ids(self, index: Tensor, epoch: int | Tensor) -> Tensor:
         """See :class:`~naskd.data.views.AnyViews`; in [0, V) of the views without a bound."""
         return self.views.view_ids(index, epoch % self.n_views)
 

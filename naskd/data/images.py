@@ -72,6 +72,9 @@ class SearchData:
             at least 1/255, so that a constant channel can be divided by it.
         data_hash: Names the content of the images and labels that the study uses, however they are split.
         split_hash: Names which of them are for training and which for validation.
+        unlabelled: ``(U, C, H, W)`` uint8 images of which nobody says what they show, where the training images are;
+            None where there are none.
+        unlabelled_hash: Names their content and order; empty where there are none.
 
     Raises:
         ValueError: The two sets do not fit each other or the class names.
@@ -84,6 +87,8 @@ class SearchData:
     std: tuple[float, ...]
     data_hash: str
     split_hash: str
+    unlabelled: Tensor | None = None
+    unlabelled_hash: str = ""
 
     def __post_init__(self) -> None:
         if self.train.images.shape[1:] != self.val.images.shape[1:]:
@@ -96,6 +101,14 @@ class SearchData:
             raise ValueError(f"label {highest} has no class name; there are {self.n_classes}")
         if len(self.mean) != self.in_channels or len(self.std) != self.in_channels or min(self.std) <= 0:
             raise ValueError(f"mean and std need one value a channel ({self.in_channels}), std above 0")
+        given, train = self.unlabelled, self.train.images
+        if given is not None and (
+            given.shape[1:] != train.shape[1:] or given.dtype != torch.uint8 or not len(given)
+        ):
+            raise ValueError(
+                f"unlabelled images must be uint8 {tuple(train.shape[1:])} as the training images are, at least one, "
+                f"got {given.dtype} {tuple(given.shape)}"
+            )
 
     @property
     def n_classes(self) -> int:
@@ -113,11 +126,20 @@ class SearchData:
         return self.train.images.shape[2]
 
     @property
+    def n_unlabelled(self) -> int:
+        """Number of unlabelled images, U."""
+        return 0 if self.unlabelled is None else len(self.unlabelled)
+
+    @property
     def n_bytes(self) -> int:
         """Of all images."""
-        return self.train.images.numel() + self.val.images.numel()
+        unlabelled = 0 if self.unlabelled is None else self.unlabelled.numel()
+        return self.train.images.numel() + self.val.images.numel() + unlabelled
 
     def to(self, device: torch.device | str, *, streamed: bool = False) -> "SearchData":
         """The same data on `device`; see :meth:`ImageSet.to`."""
         train, val = (part.to(device, streamed=streamed) for part in (self.train, self.val))
-        return replace(self, train=train, val=val)
+        unlabelled = self.unlabelled
+        if unlabelled is not None and not streamed:
+            unlabelled = unlabelled.to(device)
+        return replace(self, train=train, val=val, unlabelled=unlabelled)

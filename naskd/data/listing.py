@@ -94,6 +94,34 @@ def list_images(root: Path, key: str = "root") -> Listing:
     )
 
 
+def list_unlabelled(root: Path) -> Listing:
+    """List the images of `root` and of all folders below it, as images of one class: names of folders are no labels.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        InputError: It is missing.
+    """
+    if not root.is_dir():
+        raise InputError(f"the folder of unlabelled images {str(root)!r} does not exist")
+    walk = _Walk(root)
+    paths = sorted(walk.everything())
+    if not paths and not walk.problems:
+        walk.problems.append(
+            f"the folder of unlabelled images {str(root)!r} has no images ({', '.join(EXTENSIONS)}), "
+            "nor have those below it"
+        )
+    return Listing(
+        root,
+        ("unlabelled",),
+        tuple(paths),
+        np.zeros(len(paths), np.int64),
+        {kind: dict(counted) for kind, counted in walk.left_out.items()},
+        problems=tuple(walk.problems),
+    )
+
+
 @dataclass
 class _Walk:
     """One pass over a root, real folders first: a link never takes the images of a folder that lies there."""
@@ -108,8 +136,7 @@ class _Walk:
 
     def classes(self, names: list[str]) -> dict[str, list[str]]:
         """Paths of the images by class."""
-        above = [Path(os.path.realpath(self.root)), *Path(os.path.realpath(self.root)).parents]
-        self._seen = {_identity(str(path)): "the root, or a folder above it" for path in above}
+        self._see_above()
         usable = []
         for name in names:
             path = str(self.root / name)
@@ -124,6 +151,24 @@ class _Walk:
         found: dict[str, list[str]] = {name: [] for name in names}
         for name in usable:
             found[name] += self._images(str(self.root / name), name)
+        for path, name in self._followed():
+            found[name] += self._images(path, name)
+        return found
+
+    def everything(self) -> list[str]:
+        """Paths of all images, whatever folders they are in."""
+        self._see_above()
+        found = list(self._images(str(self.root), "."))
+        for path, _ in self._followed():
+            found += self._images(path, ".")
+        return found
+
+    def _see_above(self) -> None:
+        above = [Path(os.path.realpath(self.root)), *Path(os.path.realpath(self.root)).parents]
+        self._seen = {_identity(str(path)): "the root, or a folder above it" for path in above}
+
+    def _followed(self) -> Iterator[tuple[str, str]]:
+        """Links to folders that are read nowhere else, each with the class that it is in."""
         while self._links:
             waiting, self._links = sorted(self._links), []
             for path, name in waiting:
@@ -132,8 +177,7 @@ class _Walk:
                     self._leave(SEEN_AGAIN, path)
                 else:
                     self._seen[identity] = path
-                    found[name] += self._images(path, name)
-        return found
+                    yield path, name
 
     def note_root(self) -> None:
         """Count what lies beside the class folders."""

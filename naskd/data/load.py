@@ -12,6 +12,7 @@ from naskd.data.sources import open_development, settled, split_of
 from naskd.data.splits import IndexArray, Split
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
+from naskd.spec.errors import InputError
 
 _STATISTICS_CHUNK = 4096
 
@@ -30,8 +31,13 @@ def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> S
 
     Raises:
         InputError: Images are missing, corrupt, of unequal size or too many for ``max_bytes``; a class is
-            too small.
+            too small; there are unlabelled images, see :func:`naskd.data.survey.survey_and_load`.
     """
+    if spec.unlabelled is not None:
+        # Without the test images, which nobody may open here, nobody knows which unlabelled ones are among them.
+        raise InputError(
+            "unlabelled images are loaded by naskd.data.survey.survey_and_load, which leaves out test images"
+        )
     source = open_development(spec, base, cache)
     split = split_of(source, spec)
     return read_search_data(settled(source, np.concatenate([split.train, split.val])), split, spec)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from naskd.data.raw import DataReader, Source, folder
+from naskd.data.raw import DataReader, Shape, Source, folder
 from naskd.data.splits import IndexArray, Split, make_split
 from naskd.spec.datasets import DATASETS, DataSpec
 from naskd.spec.errors import InputError
@@ -103,6 +103,23 @@ def settled_test(source: Source, index: IndexArray, seen: Source, first: int) ->
             "set data.resolution and data.channels"
         )
     return source
+
+
+def open_unlabelled(spec: DataSpec, base: Path, cache: Path | None, shape: Shape) -> Source:
+    """The study's unlabelled images, read in the shape of the others. For :mod:`survey` alone, which knows all others.
+
+    Args:
+        spec: The data.
+        base: Folder that its paths are relative to.
+        cache: Folder for decoded images.
+        shape: ``(C, H, W)`` of the others.
+
+    Raises:
+        InputError: There are none.
+    """
+    from naskd.data.kinds import image_folder
+
+    return image_folder.open_unlabelled(folder(base, spec.unlabelled), shape, spec, cache)
 
 
 def _check_apart(root: Path, test_root: Path) -> None:

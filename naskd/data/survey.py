@@ -9,11 +9,12 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from naskd.data.images import SearchData
 from naskd.data.leaks import Leaks
@@ -32,6 +33,7 @@ from naskd.data.sources import (
     held_out_part,
     open_development,
     open_test,
+    open_unlabelled,
     settled,
     settled_test,
     split_of,
@@ -64,6 +66,8 @@ class DataSurvey:
             and ``in two classes``. By pixels, as they are read, so that copies and links count.
         data_hash, split_hash: As :class:`~naskd.data.images.SearchData` has them; empty where there are problems.
         test_hash: Names the content of the test images and their labels; likewise.
+        unlabelled: How many images of ``data.unlabelled`` are ``used``, and how many are left out because they are also
+            ``in train``, ``in val`` or ``in test``; empty where there is no such folder.
         warnings: What may be meant and may not, a line each.
         problems: Why no search can use the images, a line each.
         test_problems: Test images that cannot be read, a line each: a search can do without them, a retraining cannot.
@@ -79,6 +83,7 @@ class DataSurvey:
     data_hash: str = ""
     split_hash: str = ""
     test_hash: str = ""
+    unlabelled: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     test_problems: tuple[str, ...] = ()
@@ -105,6 +110,7 @@ class DataSurvey:
             "data_hash": self.data_hash,
             "split_hash": self.split_hash,
             "test_hash": self.test_hash,
+            "unlabelled": dict(self.unlabelled),
             "warnings": list(self.warnings),
             "problems": list(self.problems),
             "test_problems": list(self.test_problems),
@@ -129,6 +135,8 @@ class DataSurvey:
         lines.append(f"  {'total':<{width}}" + "".join(f" {totals[part]:>7}" for part in PARTS))
         if self.unused:
             lines.append(f"  {self.unused} more images are not used: data.max_train")
+        if self.unlabelled:
+            lines.append(f"  {self.unlabelled['used']} unlabelled images")
         return "\n".join(lines)
 
 
@@ -230,10 +238,16 @@ class _Look:
         train_source, test_source = alike
         self.warnings += _notes(train_source, index, test_source, test_index)
         data = self._try(lambda: read_search_data(train_source, split, self.spec))
+        unlabelled = self._try(self._unlabelled) if self.spec.unlabelled is not None else None
         digests = self._try(lambda: _digests(test_source, test_index), self.test_problems)
         if data is None or digests is None:
             if data is not None:
                 self.known |= {"data_hash": data.data_hash, "split_hash": data.split_hash}
+            if digests is None and self.spec.unlabelled is not None:
+                self.problems.append(
+                    "some test images cannot be read, so that nobody knows which images of data.unlabelled are "
+                    "among them"
+                )
             return data
         leaks = Leaks(seen, split, data, test, test_index, digests)
         self.warnings += leaks.warnings()
@@ -245,7 +259,69 @@ class _Look:
                 digests, test.labels[test_index], self.known["shape"], seen.class_names
             ),
         }
-        return data
+        return data if unlabelled is None else self._with_unlabelled(data, digests, *unlabelled)
+
+    def _unlabelled(self) -> tuple[Source, ImageArray]:
+        """The unlabelled images in the shape of the others.
+
+        Raises:
+            InputError: There are none, or some cannot be read.
+        """
+        shape = self.known["shape"]
+        source = open_unlabelled(self.spec, self.base, self.cache, shape)
+        index = np.arange(len(source.labels), dtype=np.int64)
+        n_labelled = sum(sum(self.known["counts"][part]) for part in ("train", "val"))
+        check_images(n_labelled + len(index), shape, self.spec, "training, validation and unlabelled")
+        source = settled(source, index)
+        assert source.files is not None
+        if line := describe_left_out(source.files.left_out):
+            self.warnings.append(f"of data.unlabelled: {line}")
+        self.warnings += [
+            f"{n} of {len(index)} unlabelled images {what}" for what, n in source.files.notes(index).items()
+        ]
+        return source, source.read(index)
+
+    def _with_unlabelled(
+        self, data: SearchData, test: ImageArray, source: Source, images: ImageArray
+    ) -> SearchData:
+        """The same data with those unlabelled images that are none of the others.
+
+        Args:
+            data: Of the search.
+            test: ``(N, 32)`` digests of the test images.
+            source: Of the unlabelled images.
+            images: All of them.
+        """
+        digests = pixel_digests(images)
+        rows = [row.tobytes() for row in digests]
+        others = {
+            "in test": {row.tobytes() for row in test},
+            "in val": {row.tobytes() for row in pixel_digests(data.val.images.numpy())},
+            "in train": {row.tobytes() for row in pixel_digests(data.train.images.numpy())},
+        }
+        found = [next((part for part, known in others.items() if row in known), "used") for row in rows]
+        counted = Counter(found)
+        self.known["unlabelled"] = {part: counted[part] for part in ("used", "in train", "in val", "in test")}
+        assert source.files is not None
+        left_out = [
+            f"{counted[part]} {name} images (such as {source.files.name(found.index(part))})"
+            for part, name in (("in test", "test"), ("in val", "validation"), ("in train", "training"))
+            if counted[part]
+        ]
+        if left_out:
+            self.warnings.append(f"of data.unlabelled are left out, being also others: {', '.join(left_out)}")
+        used = np.flatnonzero([part == "used" for part in found])
+        if not len(used):
+            self.problems.append(
+                "data.unlabelled has no image that is not also a training, validation or test image"
+            )
+            return data
+        content = hashlib.sha256(repr(self.known["shape"]).encode())
+        content.update(np.ascontiguousarray(digests[used]).data)
+        unlabelled = images if len(used) == len(images) else images[used]
+        return replace(
+            data, unlabelled=torch.from_numpy(unlabelled), unlabelled_hash=content.hexdigest()[:12]
+        )
 
     def _alike(
         self, seen: Source, index: IndexArray, test: Source, test_index: IndexArray

@@ -34,8 +34,16 @@ def default_shift(resolution: int) -> int:
     return 1 if resolution < 16 else 2
 
 
+Epochs = int | Sequence[Tensor]
+"""Of several batches: the same for all, or ``(B,)`` for each, where each image has one of its own."""
+
 TABLE_SIZE = 2**24
 """Numbers of all views of an image for which a table of their positions is kept, 64 MiB; it is 50 x 3,072 for CIFAR."""
+
+
+def _epoch_of(epochs: Epochs, position: int) -> int | Tensor:
+    """Of one of several batches."""
+    return epochs if isinstance(epochs, int) else epochs[position]
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -78,8 +86,13 @@ class AnyViews(Protocol):
     def fingerprint(self) -> str:
         """Of all that the views and their order depend on."""
 
-    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
-        """Which view each sample of ``(B,)`` positions shows in an epoch (from 0): ``(B,)`` int64 in [0, V)."""
+    def view_ids(self, index: Tensor, epoch: int | Tensor) -> Tensor:
+        """Which view each sample of ``(B,)`` positions shows in an epoch (from 0): ``(B,)`` int64 in [0, V).
+
+        Args:
+            index: Positions.
+            epoch: The same for all, or ``(B,)``, one for each.
+        """
 
     def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> Gather:
         """What takes them out of images ``(C, H, W)``; batches come in ``torch.channels_last`` if so."""
@@ -167,17 +180,20 @@ class Views:
         moved.__dict__.update(self.__dict__, table=self.table.to(device))
         return moved
 
-    def view_ids(self, index: Tensor, epoch: int) -> Tensor:
+    def view_ids(self, index: Tensor, epoch: int | Tensor) -> Tensor:
         """Which view each sample shows in an epoch: its permutation at ``epoch mod V``.
 
         Args:
             index: ``(B,)`` positions in the training split.
-            epoch: From 0.
+            epoch: From 0; one for each sample, or the same for all.
 
         Returns:
             ``(B,)`` int64 in [0, V), on the table's device.
         """
-        return self.table[index.to(self.table.device), epoch % self.n_views].long()
+        column = epoch % self.n_views
+        if isinstance(column, Tensor):
+            column = column.to(self.table.device)
+        return self.table[index.to(self.table.device), column].long()
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Vertical and horizontal offset (in [0, 2s], s means none) and flip of each view, ``(V,)`` each."""
@@ -277,12 +293,12 @@ class ViewedImages:
         """The same images, in the same memory, of which at most so many views are shown; see :class:`BoundedViews`."""
         return _bounded(self, most)
 
-    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Tensor, epoch: int | Tensor) -> tuple[Tensor, Tensor]:
         """The images of an epoch's batch and the views that they show.
 
         Args:
             index: ``(B,)`` positions in the training split, on any device.
-            epoch: From 0.
+            epoch: From 0; ``(B,)`` where each image has one of its own.
 
         Returns:
             ``(B, C, H, W)`` float32 in [0, 1], and ``(B,)`` int64 view ids.
@@ -290,10 +306,10 @@ class ViewedImages:
         view_ids = self.views.view_ids(index, epoch)
         return self.gather(index, view_ids), view_ids
 
-    def batches(self, indices: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, indices: Sequence[Tensor], epoch: Epochs) -> Iterator[tuple[Tensor, Tensor]]:
         """:meth:`batch` of each of several."""
-        for index in indices:
-            yield self.batch(index, epoch)
+        for position, index in enumerate(indices):
+            yield self.batch(index, _epoch_of(epoch, position))
 
     def gather(self, index: Tensor, view_ids: Tensor) -> Tensor:
         """Given views of given samples.
@@ -347,26 +363,29 @@ class StreamedImages:
         """See :meth:`ViewedImages.bounded`."""
         return _bounded(self, most)
 
-    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Tensor, epoch: int | Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ViewedImages.batch`."""
         return self._viewed(*self._collect(index.cpu()), epoch)
 
-    def batches(self, indices: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, indices: Sequence[Tensor], epoch: Epochs) -> Iterator[tuple[Tensor, Tensor]]:
         """See :meth:`ViewedImages.batches`; `indices` are on the CPU."""
         with ThreadPoolExecutor(1, thread_name_prefix="images") as collector:
             coming: deque[Future[tuple[Tensor, Tensor]]] = deque()
             for position in range(len(indices)):
                 while position + len(coming) < min(len(indices), position + AHEAD):
                     coming.append(collector.submit(self._collect, indices[position + len(coming)]))
-                yield self._viewed(*coming.popleft().result(), epoch)
+                yield self._viewed(*coming.popleft().result(), _epoch_of(epoch, position))
 
     def _collect(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images and index where a transfer to the device waits for nobody."""
         rows = self._images.index_select(0, index)
         return (rows.pin_memory(), index.pin_memory()) if self.device.type == "cuda" else (rows, index)
 
-    def _viewed(self, rows: Tensor, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+    def _viewed(self, rows: Tensor, index: Tensor, epoch: int | Tensor) -> tuple[Tensor, Tensor]:
         sample = index.to(self.device, non_blocking=True)
+        if isinstance(epoch, Tensor):
+            epoch = epoch.pin_memory() if self.device.type == "cuda" else epoch
+            epoch = epoch.to(self.device, non_blocking=True)
         view_ids = self.views.view_ids(sample, epoch)
         pixels = self._gather.padded(rows.to(self.device, non_blocking=True))
         here = torch.arange(len(rows), device=self.device)

@@ -38,6 +38,13 @@ REGISTRIES: tuple[Registry[Any], ...] = (*METHODS, OBJECTIVES)
 """What users may add to and trials need: workers know of each what the driver knows."""
 
 
+FACTS = ("class_names", "mean", "std", "data_hash", "split_hash", "unlabelled_hash")
+"""What travels of the data beside its images."""
+
+UNLABELLED = "unlabelled_images"
+"""Name of the array of images that have no labels, where there are some."""
+
+
 @dataclass(frozen=True)
 class PackedStudy:
     """All but the images; plain and picklable.
@@ -47,7 +54,7 @@ class PackedStudy:
         files: Content by path, relative to the folder that they are unpacked into.
         foreseen, foreseen_states: See :class:`~naskd.trials.resources.Resources`.
         packages: Other modules that registered methods here, with the names of these by registry.
-        facts: Of the data: ``class_names``, ``mean``, ``std``, ``data_hash``, ``split_hash``.
+        facts: Of the data: :data:`FACTS`.
         versions: Of what must be equal on both sides.
     """
 
@@ -61,7 +68,10 @@ class PackedStudy:
 
 
 Arrays = dict[str, NDArray[Any]]
-"""Images and labels of both sets: apart from the rest, so that all workers of a machine can share their memory."""
+"""Images and labels of both sets, and unlabelled images.
+
+Apart from the rest, so that all workers of a machine can share their memory.
+"""
 
 
 def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
@@ -110,9 +120,7 @@ def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
         foreseen=context.resources.foreseen,
         foreseen_states=context.resources.foreseen_states,
         packages=_packages(),
-        facts={
-            name: getattr(data, name) for name in ("class_names", "mean", "std", "data_hash", "split_hash")
-        },
+        facts={name: getattr(data, name) for name in FACTS},
         versions=versions(),
     )
     arrays = {
@@ -120,6 +128,8 @@ def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
         for part in ("train", "val")
         for kind in ("images", "labels")
     }
+    if data.unlabelled is not None:
+        arrays[UNLABELLED] = data.unlabelled.cpu().numpy()
     return packed, arrays
 
 
@@ -184,7 +194,9 @@ def unpack(
     images = {
         part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
     }
-    data = SearchData(train=images["train"], val=images["val"], **packed.facts)
+    data = SearchData(
+        train=images["train"], val=images["val"], unlabelled=tensors.get(UNLABELLED), **packed.facts
+    )
     return StudyContext.of(
         open_resources(
             spec,

@@ -138,7 +138,7 @@ class BankedSource:
 
     def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
-        names = [name for loss in losses for name in self._names(loss)]
+        names = [name for loss in losses for name in self.names_of(loss)]
         return all(self._fits[name] and name not in self._refused for name in names)
 
     def summaries(
@@ -148,8 +148,8 @@ class BankedSource:
         self.asked_images += len(images) if losses else 0
         if index is None:
             return self.source.summaries(images, None, epoch, losses) if losses else []
-        names, column = [self._names(loss) for loss in losses], epoch % self.n_views
-        self._fill(column, epoch, losses)
+        names, column = [self.names_of(loss) for loss in losses], epoch % self.n_views
+        self.filled(epoch, losses)
         is_banked = [all((name, column) in self._columns for name in wanted) for wanted in names]
         online = [loss for loss, banked in zip(losses, is_banked, strict=True) if not banked]
         asked = iter(self.source.summaries(images, index, epoch, online) if online else ())
@@ -162,12 +162,19 @@ class BankedSource:
             for mine, banked in zip(names, is_banked, strict=True)
         ]
 
+    def filled(self, epoch: int, losses: Sequence[KnowledgeLoss]) -> dict[str, Column]:
+        """The columns of an epoch that `losses` ask for, by the names of their tensors; those that are kept."""
+        column = epoch % self.n_views
+        self._fill(column, epoch, losses)
+        names = {name for loss in losses for name in self.names_of(loss)}
+        return {name: self._columns[name, column] for name in names if (name, column) in self._columns}
+
     def taps(self, images: Tensor) -> Taps:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
         self.asked_images += len(images)
         return self.source.taps(images)
 
-    def _names(self, loss: KnowledgeLoss) -> list[str]:
+    def names_of(self, loss: KnowledgeLoss) -> list[str]:
         """Names of a loss's summary tensors; notes on the way what they look like, and which of them fit."""
         if loss in self._known:
             return self._known[loss]
@@ -187,13 +194,13 @@ class BankedSource:
 
     def _missing(self, column: int, epoch: int, losses: Iterable[KnowledgeLoss]) -> list[str]:
         """Tensors that `losses` keep and that are not there; none of a loss that does not fit as a whole."""
-        names = [self._names(loss) for loss in losses]
+        names = [self.names_of(loss) for loss in losses]
         whole = [name for mine in names if all(self._fits[name] for name in mine) for name in mine]
         return self._absent(column, epoch, whole)
 
     def _foreseen(self, column: int, epoch: int) -> list[str]:
         """The same of what others are likely to ask for, one by one."""
-        return self._absent(column, epoch, [name for loss in self._others for name in self._names(loss)])
+        return self._absent(column, epoch, [name for loss in self._others for name in self.names_of(loss)])
 
     def _absent(self, column: int, epoch: int, names: Iterable[str]) -> list[str]:
         return [
@@ -242,7 +249,9 @@ class BankedSource:
         try:
             if needed:
                 kept = needed | gathering.begin(n for n in self._foreseen(column, epoch) if n not in needed)
-                asking = [loss for loss in (*losses, *self._others) if not kept.isdisjoint(self._names(loss))]
+                asking = [
+                    loss for loss in (*losses, *self._others) if not kept.isdisjoint(self.names_of(loss))
+                ]
                 self._run(gathering, kept, epoch, asking)
             found = gathering.end()
         finally:

@@ -76,16 +76,36 @@ class Lesson:
     """What a loss may read of a batch beyond the taps.
 
     Args:
-        labels: ``(B,)`` class indices.
+        labels: ``(B,)`` class indices; negative where nobody says what is on an image: cross-entropy is 0 there.
         index: ``(B,)`` positions of the samples in the training split.
         progress: Share of the student's training that is done, in [0, 1); the same within an epoch.
         mixed: Where images are made of two. A loss whose card says that it needs labels or index is not trained then.
+        partly_labelled: Whether there are unlabelled images among others, so that the labels teach on these alone. Such
+            a loss is not trained then either.
     """
 
     labels: Tensor
     index: Tensor
     progress: float = 0.0
     mixed: Mixed | None = None
+    partly_labelled: bool = False
+
+    def label_loss(self, logits: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy of logits ``(B, K)`` over the labelled images; 0 where there is none among others.
+
+        Of mixed images too this is the mean over the labels: each image is a partner once, so that the shares of a
+        label add up to 1.
+
+        Args:
+            logits: Of the batch.
+            weights: ``(B,)`` factors of each image's.
+        """
+        each = self.cross_entropy(logits)
+        if weights is not None:
+            each = each * weights
+        if not self.partly_labelled:
+            return each.mean()
+        return each.sum() / (self.labels >= 0).sum().clamp(min=1)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """``(B,)`` of logits ``(B, K)``; of a mixed image, that with each of its labels by its share."""

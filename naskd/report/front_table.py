@@ -141,6 +141,8 @@ class FrontTable:
         told.append((counts.get("failed"), "failed"))
         told.append((counts.get("turned_away"), "turned away"))
         parts += [f"{number} {what}" for number, what in told if number]
+        if unlabelled := record.get("unlabelled"):
+            parts.append(f"{unlabelled['used']} unlabelled images")
         if (first := cost(record)).name != "macs":
             parts.append(f"{'best' if first.maximise else 'cheapest'} by {first.title}")
         return parts + self._tests()

@@ -47,6 +47,7 @@ _KEPT = (
     "train_macs",
     "bank",
     "warm_start",
+    "unlabelled",
     "progress",
     "importance",
     "importance_trials",

@@ -148,6 +148,7 @@ function foot() {
     ["seed", plain(data.seed)],
     ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
     ["reference point", reference],
+    ["unlabelled images", data.unlabelled ? plain(data.unlabelled.used) : ""],
     ...(data.warm_start || []).map((w) => [
       "warm start",
       `${w.run}: ${w.designs} designs, ${w.learned} learned from, ${w.first} of its front tried first`,

@@ -34,6 +34,8 @@ def taught_by(config: Config | None) -> str:
     assistants = len(distillation.get("assistants") or ())
     if assistants:
         text += " via assistant" if assistants == 1 else f" via {assistants} assistants"
+    if unlabelled := distillation.get("unlabelled", 0):
+        text += f", {unlabelled} unlabelled images for each labelled one"
     start = _start(config)
     return text if start == SCRATCH else f"{text}, started from {called(start)}"
 
@@ -71,6 +73,7 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
         else "no labels",
         "scheme": str(distillation.get("scheme", "")),
         "teacher": _distinct(distillation.get("teachers") or ()),
+        "unlabelled for each labelled": str(distillation.get("unlabelled") or ""),
         "network family": str((config.get("architecture") or {}).get("family", FIRST_FAMILY)),
         "blocks": _distinct(stage.get("block") for stage in stages),
         "last block": str(stages[-1].get("block")) if stages else "",

@@ -29,6 +29,7 @@ PLACES = (
     "base",
     "data.root",
     "data.test_root",
+    "data.unlabelled",
     "data.download",
     "teacher.checkpoint",
     "teachers.NAME.checkpoint",
@@ -155,7 +156,12 @@ def _reached(spec: StudySpec, before: Path) -> StudySpec:
     def of(teacher: TeacherSpec) -> TeacherSpec:
         return dataclasses.replace(teacher, checkpoint=now(teacher.checkpoint))
 
-    data = dataclasses.replace(spec.data, root=now(spec.data.root), test_root=now(spec.data.test_root))
+    data = dataclasses.replace(
+        spec.data,
+        root=now(spec.data.root),
+        test_root=now(spec.data.test_root),
+        unlabelled=now(spec.data.unlabelled),
+    )
     return dataclasses.replace(_with_teachers(spec, of), data=data)
 
 
@@ -219,6 +225,7 @@ def check_places(spec: StudySpec, run_dir: Path) -> None:
     wanted: list[tuple[str, str | None]] = [
         ("data.root", None if spec.data.download else spec.data.root),
         ("data.test_root", spec.data.test_root),
+        ("data.unlabelled", spec.data.unlabelled),
     ]
     for name, teacher in spec.teacher_specs().items():
         key = "teacher.checkpoint" if teacher is spec.teacher else f"teachers.{name}.checkpoint"

@@ -43,6 +43,8 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
         "split_hash": world.split_hash,
         "teacher_hash": None if spec.teacher is None else teachers.get(spec.teacher.name),
     }
+    if world.unlabelled_hash:
+        identity["unlabelled_hash"] = world.unlabelled_hash
     if spec.teachers:
         identity["teacher_hashes"] = teachers
     return dict(json.loads(json.dumps(kept(identity))))
@@ -51,7 +53,14 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
 def world_of(context: StudyContext) -> World:
     """What a search on the images of a context runs in."""
     data = context.resources.data
-    return World(context.designs, data.n_classes, len(data.train), data.data_hash, data.split_hash)
+    return World(
+        context.designs,
+        data.n_classes,
+        len(data.train),
+        data.data_hash,
+        data.split_hash,
+        unlabelled_hash=data.unlabelled_hash,
+    )
 
 
 def difference(run_dir: Path, context: StudyContext) -> list[str]:
@@ -147,7 +156,9 @@ def made_with(context: StudyContext, test: ImageSet) -> dict[str, Any]:
     """
     resources = context.resources
     there = [recipe for recipe in context.designs.teachers() if recipe.artifact_id in resources.store]
+    unlabelled = resources.data.unlabelled_hash
     return {
+        **({"unlabelled_hash": unlabelled} if unlabelled else {}),
         "naskd": naskd.__version__,
         "data_hash": resources.data.data_hash,
         "split_hash": resources.data.split_hash,
@@ -172,6 +183,7 @@ _WORDS = {
     "naskd": "version of naskd",
     "data_hash": "images",
     "split_hash": "split",
+    "unlabelled_hash": "unlabelled images",
     "test_hash": "test images",
     "teachers": "teacher",
     "code": "code",
@@ -190,7 +202,9 @@ def different_from_search(made: Mapping[str, Any], run_dir: Path, spec: StudySpe
     """
     attrs = load_ledger(spec, run_dir).user_attrs
     known: dict[str, Any] = {"naskd": naskd.__version__}
-    known |= {key: attrs.get("identity", {}).get(key) for key in ("data_hash", "split_hash")}
+    known |= {
+        key: attrs.get("identity", {}).get(key) for key in ("data_hash", "split_hash", "unlabelled_hash")
+    }
     if all(path.is_file() for path in spec.code().values()):
         known["code"] = _code_of(spec)
     weights = {

@@ -30,6 +30,8 @@ class SchemeCard:
         needs_teacher: Without a term that asks a teacher it is offline training.
         min_stages: Fewest stages of the student.
         families: Network families of its students, where it reads their design; empty for all.
+        unlabelled: Whether its students may be shown images beside the labelled ones of which only a teacher speaks:
+            each of its losses is defined there, and none takes them for labelled.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
             :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
@@ -43,6 +45,7 @@ class SchemeCard:
     needs_teacher: bool = False
     min_stages: int = 0
     families: tuple[str, ...] = ()
+    unlabelled: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
 
@@ -94,6 +97,11 @@ class SchemeCard:
             found.append(
                 f"scheme {self.name!r} follows the teacher's own training and takes no single state of it"
             )
+        if distillation.unlabelled and not self.unlabelled:
+            found.append(
+                f"scheme {self.name!r} needs a label of each image, and distillation.unlabelled = "
+                f"{distillation.unlabelled} shows it images without"
+            )
         return found + (self._teacher_problems(distillation, study) if study is not None else [])
 
     def _teacher_problems(self, distillation: DistillationSpec, study: StudySpec) -> list[str]:
@@ -115,6 +123,7 @@ def _heard_only(distillation: DistillationSpec, asks: bool) -> DistillationSpec:
             terms=tuple(replace(term, source=0) for term in terms),
             assistants=(),
             teacher_state=1.0,
+            unlabelled=0,
         )
     asking = [term for term in terms if KNOWLEDGE[term.kind].needs_teacher]
     if any(KNOWLEDGE[term.kind].several_teachers for term in asking):
@@ -152,6 +161,7 @@ SCHEMES.register(
         paper="Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. NIPS workshop 2014, "
         "arXiv 1503.02531",
         implementation="naskd.schemes.offline:OfflineScheme",
+        unlabelled=True,
     )
 )
 
@@ -162,6 +172,7 @@ SCHEMES.register(
         paper="Jin, Peng, Wu, Liu, Liu, Liang, Yan, Hu: Knowledge distillation via route constrained optimization. "
         "ICCV 2019, arXiv 1904.09149",
         implementation="naskd.schemes.rco:RcoScheme",
+        unlabelled=True,
         supervisor="trajectory",
         needs_teacher=True,
         options={
@@ -178,6 +189,7 @@ SCHEMES.register(
         paper="Zhou, Fan, Cui, Bian, Zhu, Gai: Rocket launching: a universal and efficient framework for training "
         "well-performing light net. AAAI 2018, arXiv 1708.04106",
         implementation="naskd.schemes.parameter_sharing:ParameterSharingScheme",
+        unlabelled=True,
         min_stages=2,
         families=("cnn",),
         options={
@@ -196,6 +208,7 @@ SCHEMES.register(
         "conditional adversarial networks. ICLR 2018 workshop, arXiv 1709.00513; Belagiannis, Farshad, Galasso: "
         "Adversarial network compression. ECCV 2018 workshops, arXiv 1803.10750",
         implementation="naskd.schemes.adversarial:AdversarialScheme",
+        unlabelled=True,
         needs_teacher=True,
         options={
             "on": Option(
@@ -217,6 +230,7 @@ SCHEMES.register(
         title="Deep mutual learning (DML): peers teach each other, in turn",
         paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
         implementation="naskd.schemes.mutual:MutualScheme",
+        unlabelled=True,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
             "temperature": Option(1.0, "softmax temperature of what peers say", above=0.0, free=True),
@@ -252,6 +266,7 @@ SCHEMES.register(
         title="ONE: branches on the student's lower stages learn from their gated ensemble",
         paper="Lan, Zhu, Gong: Knowledge distillation by on-the-fly native ensemble. NeurIPS 2018, arXiv 1806.04606",
         implementation="naskd.schemes.one:OneScheme",
+        unlabelled=True,
         min_stages=2,
         families=("cnn",),
         options={
@@ -271,6 +286,7 @@ SCHEMES.register(
         paper="Chen, Mei, Wang, Feng, Chen: Online knowledge distillation with diverse peers. AAAI 2020, "
         "arXiv 1912.00350",
         implementation="naskd.schemes.okddip:OkddipScheme",
+        unlabelled=True,
         options={
             "peers": Option(3, "auxiliary networks, which stay behind", 2, 4),
             "temperature": Option(3.0, "softmax temperature of peers and leader", above=0.0, free=True),
@@ -291,6 +307,7 @@ SCHEMES.register(
         paper="Kim, Hyun, Chung, Kwak: Feature fusion for online mutual knowledge distillation. ICPR 2020, "
         "arXiv 1904.09058",
         implementation="naskd.schemes.ffl:FflScheme",
+        unlabelled=True,
         min_stages=1,
         options={
             "peers": Option(2, "networks whose maps are fused, the one that leaves included", 2, 4),
@@ -312,6 +329,7 @@ SCHEMES.register(
         paper="After Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384; the larger "
         "network teaches, and need not learn",
         implementation="naskd.schemes.co_teacher:CoTeacherScheme",
+        unlabelled=True,
         options={
             "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
             "weight": Option(1.0, "of the student's divergence from the co-teacher", low=0.0, free=True),
@@ -331,6 +349,7 @@ SCHEMES.register(
         paper="Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large scale distributed neural network training through "
         "online distillation. ICLR 2018, arXiv 1804.03235",
         implementation="naskd.schemes.codistillation:CodistillationScheme",
+        unlabelled=True,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
             "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000, free=True),
@@ -347,6 +366,7 @@ SCHEMES.register(
         paper="Chung, Park, Kim, Kwak: Feature-map-level online adversarial knowledge distillation. ICML 2020, "
         "arXiv 2002.01775",
         implementation="naskd.schemes.online_afd:OnlineAfdScheme",
+        unlabelled=True,
         min_stages=1,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
@@ -365,6 +385,7 @@ SCHEMES.register(
         paper="Xie, Lin, Zhang, Luo: Training convolutional neural networks with cheap convolutions and online "
         "distillation. 2019, arXiv 1909.13063",
         implementation="naskd.schemes.cheap_convolution:CheapConvolutionScheme",
+        unlabelled=True,
         options={
             "temperature": Option(4.0, "softmax temperature of what either says", above=0.0, free=True),
             "weight": Option(1.0, "of the student's divergence from the other network", low=0.0, free=True),
@@ -382,6 +403,7 @@ SCHEMES.register(
         paper="Furlanello, Lipton, Tschannen, Itti, Anandkumar: Born-again neural networks. ICML 2018, "
         "arXiv 1805.04770",
         implementation="naskd.schemes.born_again:BornAgainScheme",
+        unlabelled=True,
         options={
             "generations": Option(2, "networks that are trained in turn, in equal parts of the epochs", 2, 4)
         },
@@ -395,6 +417,7 @@ SCHEMES.register(
         paper="Yuan, Tay, Li, Wang, Feng: Revisiting knowledge distillation via label smoothing regularization. "
         "CVPR 2020, arXiv 1909.11723",
         implementation="naskd.schemes.tf_kd_self:TfKdSelfScheme",
+        unlabelled=True,
         options={
             "alpha": Option(
                 0.95, "share of what the copy says, against the design's objective", 0.0, 1.0, free=True
@@ -411,6 +434,7 @@ SCHEMES.register(
         paper="Yang, Xie, Su, Yuille: Snapshot distillation: teacher-student optimization in one generation. "
         "CVPR 2019, arXiv 1812.00123",
         implementation="naskd.schemes.snapshot:SnapshotScheme",
+        unlabelled=True,
         options={
             "generations": Option(2, "cycles of the learning rate, in equal parts of the epochs", 2, 16),
             "temperature": Option(2.0, "softens what the snapshot says", above=0.0, free=True),
@@ -425,6 +449,7 @@ SCHEMES.register(
         paper="Kim, Ji, Yoon, Hwang: Self-knowledge distillation with progressive refinement of targets. ICCV 2021, "
         "arXiv 2006.12000",
         implementation="naskd.schemes.self_kd:SelfKdScheme",
+        unlabelled=True,
         options={
             "alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0, free=True)
         },
@@ -450,6 +475,7 @@ SCHEMES.register(
         paper="Zhang, Song, Gao, Chen, Bao, Ma: Be your own teacher: improve the performance of convolutional neural "
         "networks via self distillation. ICCV 2019, arXiv 1905.08094",
         implementation="naskd.schemes.byot:ByotScheme",
+        unlabelled=True,
         min_stages=2,
         options={
             "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0, free=True),

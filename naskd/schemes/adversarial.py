@@ -60,7 +60,7 @@ def fooled(fake: Tensor) -> Tensor:
 
 def named(scores: Tensor, lesson: Lesson) -> Tensor:
     """Cross-entropy of the classes that a discriminator names, scores ``(B, K)``, a scalar."""
-    return lesson.cross_entropy(widened(scores)).mean()
+    return lesson.label_loss(widened(scores))
 
 
 class AdversarialScheme(Scheme):

@@ -74,7 +74,7 @@ def exit_loss(
         hint: At least 0.
     """
     (features, logits), (deep_features, deep_logits) = own, deep
-    labels = lesson.cross_entropy(widened(logits)).mean()
+    labels = lesson.label_loss(widened(logits))
     apart = (widened(features) - widened(deep_features.detach())).square().sum(dim=1).mean()
     heard = soft_divergence(logits, deep_logits.detach(), temperature).mean()
     return (1 - alpha) * labels + alpha * heard + hint * apart

@@ -111,7 +111,7 @@ class FflScheme(Scheme):
         logits = widened(torch.stack(found))
         fused = widened(self.fusion([as_map(shown.stages[-1]) for shown in taps]))
         heard, ensemble = mutual_losses(logits, fused, self.temperature)
-        labels = self.taught.lesson(batch).cross_entropy(fused).mean()
+        labels = self.taught.lesson(batch).label_loss(fused)
         weight = self.weight * self.ramp
         noted: list[Learned] = [
             (loss + weight * apart, {**terms, name_of(place, "fused"): apart.detach()})

@@ -206,9 +206,9 @@ class DistillationObjective(nn.Module):
         chosen = self.of_stage["main"]
         outputs = {i: self.losses[i](student, summaries[i], lesson) for i in chosen}
         label_weights = [out.label_weights for out in outputs.values() if out.label_weights is not None]
-        logits = student.logits.float()
-        each = lesson.cross_entropy(logits)
-        ce = (each * torch.stack(label_weights).prod(0) if label_weights else each).mean()
+        ce = lesson.label_loss(
+            student.logits.float(), torch.stack(label_weights).prod(0) if label_weights else None
+        )
         found = {i: out.term for i, out in outputs.items()}
         self._calibrate("main", student, ce, found)
         total = self.ce_weight * ce
@@ -239,7 +239,7 @@ class DistillationObjective(nn.Module):
                 for i in self.of_stage["initial"]
                 if i not in own
             }
-            self._calibrate("initial", student, lesson.cross_entropy(student.logits.float()).mean(), taught)
+            self._calibrate("initial", student, lesson.label_loss(student.logits.float()), taught)
         parts = [*own.values(), *(self.weights[i] * term for i, term in taught.items())]
         names = {i: f"{self.names[i]}.initial" for i in own} | {i: self.names[i] for i in taught}
         return sum(parts[1:], parts[0]), {names[i]: term.detach() for i, term in (own | taught).items()}

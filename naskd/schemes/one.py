@@ -109,8 +109,8 @@ class OneScheme(Scheme):
         shared = taps.stages[-2].tensor
         logits = torch.stack([taught.logits(taps), *(branch(shared) for branch in self.branches)]).float()
         ensemble = gated(logits, self.gate(shared).float())
-        labels = {f"branch{i}.ce": lesson.cross_entropy(own).mean() for i, own in enumerate(logits) if i}
-        labels["ensemble.ce"] = lesson.cross_entropy(ensemble).mean()
+        labels = {f"branch{i}.ce": lesson.label_loss(own) for i, own in enumerate(logits) if i}
+        labels["ensemble.ce"] = lesson.label_loss(ensemble)
         divergence = ensemble_loss(logits, ensemble, self.temperature)
         total = loss + torch.stack(list(labels.values())).sum() + self.weight * self.ramp * divergence
         noted = {name: value.detach() for name, value in labels.items()}

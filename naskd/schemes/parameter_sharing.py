@@ -38,7 +38,7 @@ def rocket_loss(booster: Tensor, student: Tensor, lesson: Lesson, hint: float) -
         hint: Weight, at least 0.
     """
     apart = (student.float() - booster.float().detach()).square().sum(dim=1).mean()
-    return lesson.cross_entropy(booster.float()).mean() + hint * apart
+    return lesson.label_loss(booster.float()) + hint * apart
 
 
 class ParameterSharingScheme(Scheme):

@@ -45,6 +45,7 @@ class Batch:
         epoch: From 0.
         mixed: Where each image is made of two.
         known: Whether the set is the training split. Of other images nothing is remembered between trainings.
+        partly_labelled: Whether unlabelled images are among them, which have positions beyond the training split's.
     """
 
     images: Tensor
@@ -54,6 +55,7 @@ class Batch:
     epoch: int
     mixed: Mixed | None = None
     known: bool = True
+    partly_labelled: bool = False
 
     @staticmethod
     def made(images: Tensor, epoch: int, labels: Tensor | None = None) -> "Batch":

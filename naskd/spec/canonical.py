@@ -74,8 +74,8 @@ def canonical(
 
     Beyond :meth:`~naskd.spec.design.DistillationSpec.canonical`: with one stage all `pairs` mean the last; with
     two, the middle one is the first. With cards also what they say: settings that a method does not read, and options
-    at their default, are left out; there is no assistant, and no state of a teacher, where no loss asks one. What has
-    no card stays as it is.
+    at their default, are left out; there is no assistant, no state of a teacher and no unlabelled image, where no loss
+    asks a teacher. What has no card stays as it is.
 
     Args:
         config: A design from any search space.
@@ -93,7 +93,7 @@ def canonical(
         assistants=tuple(cards.assistant(assistant) for assistant in given.assistants),
     ).canonical()
     if not cards.ask_a_teacher(distillation.terms):
-        distillation = replace(distillation, assistants=(), teacher_state=1.0)
+        distillation = replace(distillation, assistants=(), teacher_state=1.0, unlabelled=0)
     if schemes is not None and distillation.scheme in schemes:
         distillation = schemes[distillation.scheme].canonical(distillation)
     return TrialConfig(architecture, distillation, config.training.canonical())

@@ -21,6 +21,9 @@ from naskd.spec.validation import Problem, format_value
 PLACES = ("root", "test_root", "download")
 """Fields of :class:`DataSpec` that some kinds take and others do not."""
 
+NOBODY_SPEAKS = "has images that a teacher alone speaks of, and the study has no [teacher]"
+"""What is wrong with unlabelled images in such a study."""
+
 ALL_VIEWS = "all"
 VIEWS = 8
 """Of an image, where a study does not say how many; chosen by measurement, see docs/decisions/few-views.md."""
@@ -82,6 +85,9 @@ class DataSpec(Configured):
             order of the image's own, and then the same again, so that what is remembered of a teacher stops growing
             with the epochs. ``"all"`` shows all that the augmentation has. Default 8, and in a run of an earlier
             version all, as it began. Teachers that are trained here see all.
+        unlabelled: Folder of images of which nobody says what they show, in any folders below it; teachers alone speak
+            of them, in designs that ask for some. They get the size and the channels of the others. Those that are
+            also training, validation or test images are left out.
         options: Of the kind's card.
     """
 
@@ -100,6 +106,7 @@ class DataSpec(Configured):
     max_train: Annotated[int, Field(ge=2)] | None = None
     max_bytes: PositiveInt = 4 * 2**30
     views: PositiveInt | Literal["all"] | None = None
+    unlabelled: str | None = None
     options: Options = ()
 
     def __post_init__(self) -> None:

@@ -34,6 +34,9 @@ Weighting = Literal["paper", "balanced"]
 MOST_BLOCKS, MOST_CHANNELS, MOST_TIMES, MOST_STAGES = 1000, 65536, 1000.0, 100
 """Of a stage and of a network: far above what anybody trains, so that a slip is an error and no endless build."""
 
+MOST_UNLABELLED = 100
+"""Unlabelled images that come with each labelled one, at most."""
+
 FIRST_FAMILY = "cnn"
 """The family of networks of an architecture that names none."""
 
@@ -243,6 +246,8 @@ class DistillationSpec:
         scheme_options: Further settings of the scheme as (name, value) pairs, sorted by name; its card lists them.
         teacher_state: The first teacher as it was after this share of the epochs of its own training (Wang et al.,
             NeurIPS 2022, arXiv 2210.06458), above 0; 1 for its end. It stands where a first assistant would.
+        unlabelled: Images of ``data.unlabelled`` that come with each labelled one, 0 to 100. An epoch has so many more,
+            and others than the last one until all were shown. Terms teach on all images, labels on the labelled ones.
     """
 
     terms: tuple[KnowledgeTerm, ...] = ()
@@ -253,6 +258,7 @@ class DistillationSpec:
     scheme_options: Options = ()
     # Written only where it says something, like the family of an architecture.
     teacher_state: Annotated[float, Field(gt=0, le=1, exclude_if=lambda share: share == 1)] = 1.0
+    unlabelled: Annotated[int, Field(ge=0, le=MOST_UNLABELLED, exclude_if=lambda n: n == 0)] = 0
 
     def __post_init__(self) -> None:
         _check_terms(self.terms, self.ce_weight, n_teachers=len(self.teachers))
@@ -260,9 +266,9 @@ class DistillationSpec:
     def canonical(self) -> "DistillationSpec":
         """The same training written in one way.
 
-        Terms of weight 0 teach nothing and go; without terms no assistant and no state of a teacher is needed; terms
-        are sorted, since their sum does not depend on their order. Spaces return canonical designs, so that
-        ``config_id`` finds duplicates.
+        Terms of weight 0 teach nothing and go; without terms no assistant, no state of a teacher and no unlabelled
+        image is needed; terms are sorted, since their sum does not depend on their order. Spaces return canonical
+        designs, so that ``config_id`` finds duplicates.
         """
         terms = _canonical_terms(self.terms)
         return DistillationSpec(
@@ -273,6 +279,7 @@ class DistillationSpec:
             assistants=tuple(a.canonical() for a in self.assistants) if terms else (),
             scheme_options=tuple(sorted(self.scheme_options)),
             teacher_state=self.teacher_state if terms else 1.0,
+            unlabelled=self.unlabelled if terms else 0,
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec import tables
+from naskd.spec.datasets import NOBODY_SPEAKS
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
@@ -72,7 +73,7 @@ def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
     problems += names + [problem for problem in found if problem.key not in wrong_names]
     wrong = tables.check_options(data, options)
     problems += wrong
-    problems += _combination_problems(right) + _twice(common)
+    problems += _combination_problems(right) + _twice(common) + _unheard(common)
     problems += _file_problems(right, base)
     problems += tables.check_together(tables.with_options(right, options, wrong), base)
     if problems:
@@ -147,6 +148,19 @@ def _twice(data: Mapping[str, Any]) -> list[Problem]:
         Problem(f"{key}.name", format_value(name), "a name that no other teacher has")
         for key, name in names.items()
         if list(names.values()).count(name) > 1
+    ]
+
+
+def _unheard(data: Mapping[str, Any]) -> list[Problem]:
+    """Unlabelled images in a study without a teacher; one that is given wrongly is a teacher nevertheless."""
+    images = data.get("data")
+    folder = images.get("unlabelled") if isinstance(images, Mapping) else None
+    if folder is None or data.get("teacher") or data.get("teachers"):
+        return []
+    return [
+        Problem(
+            "data.unlabelled", format_value(folder), "only in a study with a [teacher]", f"it {NOBODY_SPEAKS}"
+        )
     ]
 
 

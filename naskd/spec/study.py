@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
-from naskd.spec.datasets import DataSpec
+from naskd.spec.datasets import NOBODY_SPEAKS, DataSpec
 from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
@@ -372,6 +372,8 @@ class StudySpec(StudyTable):
         names = [teacher.name for teacher in given]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"teachers need distinct names, got {', '.join(twice)} more than once")
+        if self.data.unlabelled is not None and not names:
+            raise InputError(f"data.unlabelled {NOBODY_SPEAKS}")
         outside = sorted(set(self.reference_point or ()) - set(self.objectives))
         if outside:
             raise InputError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
@@ -456,7 +458,7 @@ class StudySpec(StudyTable):
         if not identity["teachers"]:
             del identity["teachers"]
         # Where the images lie may change; that they are the same images is seen by their hash.
-        for key in ("root", "test_root", "download", "max_bytes", "views", "options"):
+        for key in ("root", "test_root", "unlabelled", "download", "max_bytes", "views", "options"):
             del identity["data"][key]
         # Runs that began before there was a bound had none, and go on without.
         if self.data.most_views is not None:

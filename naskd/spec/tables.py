@@ -14,6 +14,7 @@ from naskd.spec.datasets import DataSpec
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import Configured, Option, either, option_problems
+from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import imported
 from naskd.spec.samplers import SAMPLERS, SamplerCard
 from naskd.spec.stopping import STOPPING_RULES, StoppingCard
@@ -160,7 +161,15 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
         if check := getattr(_card(spec, given), "check", ""):
             problems = imported(check)(given, base)
             found += [dataclasses.replace(p, key=_key((table,), p.key)) for p in problems]
-    return found
+    return found + _unlabelled_problems(data.get("data", {}).get("unlabelled"), base)
+
+
+def _unlabelled_problems(folder: str | None, base: Path) -> list[Problem]:
+    """Of every kind of data: a folder that is not there."""
+    if folder is None or (path := absolute(folder, base)).is_dir():
+        return []
+    allowed = f"an existing folder; there is no {path}"
+    return [Problem("data.unlabelled", format_value(folder), allowed, elsewhere(folder, base))]
 
 
 def holds_text(path: Sequence[str]) -> bool:

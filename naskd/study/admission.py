@@ -24,8 +24,9 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     """The design that a proposal means in this study.
 
     The study's epochs are the horizon of every schedule. A teacher that was brought along has no states of its
-    training: where one is asked for, it teaches itself. Settings that the cards call meaningless are set to their
-    defaults, so that designs that train equally have one ``config_id``.
+    training: where one is asked for, it teaches itself. A study without unlabelled images has none to show.
+    Settings that the cards call meaningless are set to their defaults, so that designs that train equally have one
+    ``config_id``.
 
     Raises:
         UnknownNameError: A network family, block, knowledge loss, scheme, option or teacher is unknown.
@@ -39,6 +40,8 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
         raise UnknownNameError(unknown[0])
     training = dataclasses.replace(config.training, epochs=spec.epochs)
     taught = _with_states_there(config.distillation, spec)
+    if taught.unlabelled and spec.data.unlabelled is None:
+        taught = dataclasses.replace(taught, unlabelled=0)
     settled = canonical(dataclasses.replace(config, distillation=taught, training=training))
     _check_teachers(config.distillation, settled.distillation, spec)
     if settled.training.start != SCRATCH:
@@ -56,6 +59,11 @@ def _with_states_there(distillation: DistillationSpec, spec: StudySpec) -> Disti
 
 def _check_teachers(given: DistillationSpec, settled: DistillationSpec, spec: StudySpec) -> None:
     scheme, known = SCHEMES[settled.scheme], spec.teacher_specs()
+    if given.unlabelled and not known:
+        raise UnknownNameError(
+            f"the design asks for unlabelled images (distillation.unlabelled = {given.unlabelled}), of which a teacher "
+            "alone speaks, but the study file has no [teacher]"
+        )
     asked = scheme.asks_teachers(settled) or scheme.needs_teacher
     if asked and not known:
         raise UnknownNameError(NO_TEACHER)
@@ -101,6 +109,7 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
         )
     found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
+    found += _unlabelled_problems(config.distillation, config.training)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         found += [
@@ -158,6 +167,22 @@ def _knowledge_problems(spec: DistillationSpec, n_stages: int, training: Trainin
         found.append("after the initial stage nothing teaches: ce_weight is 0 and no other term is there")
     if training.epochs < 2 and stages - {""}:
         found.append("an initial stage needs a training of at least 2 epochs, got 1")
+    return found
+
+
+def _unlabelled_problems(spec: DistillationSpec, training: TrainingSpec) -> list[str]:
+    if not spec.unlabelled:
+        return []
+    found = [
+        f"knowledge {term.kind!r} needs labels, and distillation.unlabelled = {spec.unlabelled} shows images without"
+        for term in spec.terms
+        if KNOWLEDGE[term.kind].needs_labels or KNOWLEDGE[term.kind].needs_index
+    ]
+    if training.batch_size < 2 * (1 + spec.unlabelled):
+        found.append(
+            f"distillation.unlabelled = {spec.unlabelled} needs batches of at least {2 * (1 + spec.unlabelled)}, so "
+            f"that each has a labelled image, got {training.batch_size}"
+        )
     return found
 
 

@@ -26,6 +26,10 @@ TEST_HASH = "test_hash"
 """Beside the identity in a study's attributes: names the test images that were there. No search uses them."""
 
 
+UNLABELLED = "unlabelled"
+"""Likewise: how many unlabelled images there are, and how many were left out."""
+
+
 def open_study(
     spec: StudySpec,
     storage: optuna.storages.BaseStorage,
@@ -136,6 +140,17 @@ def note_test_images(spec: StudySpec, study: optuna.Study, test_hash: str) -> No
     known = study.user_attrs.get(TEST_HASH)
     if test_hash and test_hash != known and not (known and _trained(spec, study)):
         study.set_user_attr(TEST_HASH, test_hash)
+
+
+def note_unlabelled(study: optuna.Study, counts: Mapping[str, int]) -> None:
+    """Note how many unlabelled images there are.
+
+    Args:
+        study: As its storage holds it.
+        counts: See :class:`~naskd.data.survey.DataSurvey`; empty where there are none.
+    """
+    if counts and study.user_attrs.get(UNLABELLED) != dict(counts):
+        study.set_user_attr(UNLABELLED, dict(counts))
 
 
 def stored_study(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:

@@ -16,7 +16,7 @@ from naskd.spec.pareto import front_mask, front_volume, objective_space
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
 from naskd.study.ledger import CONTINUES, booked_artifacts, mean_values, replicate_of
-from naskd.study.opening import SCHEMA_VERSION, stored_study
+from naskd.study.opening import SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
 from naskd.trials.jobs import training_key
@@ -120,6 +120,7 @@ def run_record(
         "train_macs_with_teachers": train_macs + sum(t.get("spent_macs", 0) for t in teachers),
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
+        "unlabelled": study.user_attrs.get(UNLABELLED),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],

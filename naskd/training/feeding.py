@@ -7,9 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from naskd.data.batches import epoch_batches, steps_per_epoch
+from naskd.data.batches import epoch_order, in_batches, steps_per_epoch
 from naskd.data.images import SearchData
 from naskd.data.mixing import cutmix, mixup, shares
+from naskd.data.unlabelled import PartlyLabelledImages, mixed_order
 from naskd.data.views import StreamedImages, ViewedImages, make_views
 from naskd.knowledge.base import Mixed
 from naskd.schemes.scheme import UNLABELLED, Asked, Batch, Phase, PhaseData
@@ -18,7 +19,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 from naskd.training.compute import Compute
 
-AnyImages = ViewedImages | StreamedImages
+AnyImages = ViewedImages | StreamedImages | PartlyLabelledImages
 
 GATHERED = {"cpu": (2**18, 1024), "cuda": (2**24, 1024)}
 """Numbers and images that are gathered at once where a batch has fewer: what a cache holds, or what fills a GPU."""
@@ -31,7 +32,7 @@ class Feeding:
         phase: Whose.
         spec: Batch size, mixing, augmentation.
         data: Its training split is what a phase is fed that says nothing else.
-        views: The training images with their enumerated views.
+        views: The training images with their enumerated views; unlabelled ones may be among them.
         seed: Of the order of batches, of mixing, and of the views of a phase's own images.
         compute: Where batches go.
     """
@@ -50,8 +51,16 @@ class Feeding:
         self.seed = seed
         self.compute = compute
         self._shape = data.train.images.shape[1:]
-        self._given = (data.train.labels, views) if phase.data is None else None
-        self.n_images = len(data.train) if phase.data is None else len(phase.data)
+        self._mixed_in = 0
+        self._given: tuple[Tensor, AnyImages] | None = None
+        if phase.data is not None:
+            self.n_images = len(phase.data)
+        elif isinstance(views, PartlyLabelledImages):
+            self.n_images, self._mixed_in = views.n_shown, views.unlabelled
+            nothing = data.train.labels.new_full((views.n_shown - views.n_labelled,), UNLABELLED)
+            self._given = (torch.cat([data.train.labels, nothing]), views)
+        else:
+            self.n_images, self._given = len(data.train), (data.train.labels, views)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -141,9 +150,7 @@ class Feeding:
         """
         labels, images = self._images()
         size = min(self.spec.batch_size, self.n_images)
-        batches = epoch_batches(
-            self.n_images, self.spec.batch_size, seed=self.seed, epoch=epoch, min_batch=self.phase.min_batch
-        )[:max_steps]
+        batches = in_batches(self._order(epoch), self.spec.batch_size, self.phase.min_batch)[:max_steps]
         numbers, most = GATHERED[self.compute.device.type]
         together = max(1, min(most, numbers // self._shape.numel()) // size) * size
         order = torch.cat(batches)
@@ -152,7 +159,14 @@ class Feeding:
         found = images.batches(torch.split(wanted, together), epoch)
         known = self.phase.data is None
         for index, (shown, view) in zip(torch.split(here, together), found, strict=True):
-            yield Batch(shown, labels[index], index, view, epoch, known=known), size
+            partly = self._mixed_in > 0
+            yield Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=partly), size
+
+    def _order(self, epoch: int) -> Tensor:
+        """Positions in the order of an epoch, on the CPU."""
+        if self._mixed_in:
+            return mixed_order(self.n_images // (1 + self._mixed_in), self._mixed_in, self.seed, epoch)
+        return epoch_order(self.n_images, self.seed, epoch)
 
     def _mixed(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
         """The same batches with each image mixed with another, as the design says."""
@@ -172,7 +186,7 @@ def _split(batch: Batch, size: int) -> Iterator[Batch]:
     """The same in pieces of `size`, the last of what is left."""
     parts = (torch.split(part, size) for part in (batch.images, batch.labels, batch.index, batch.view))
     for images, labels, index, view in zip(*parts, strict=True):
-        yield Batch(images, labels, index, view, batch.epoch, known=batch.known)
+        yield replace(batch, images=images, labels=labels, index=index, view=view)
 
 
 def _split_answers(asked: Asked, size: int, n: int) -> Iterator[Asked]:

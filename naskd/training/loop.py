@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from naskd.data.images import SearchData
-from naskd.data.views import StreamedImages, ViewedImages
 from naskd.nn.subsampled import avoid_faulty_kernels
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, TrainingOverError
 from naskd.spec.design import TrainingSpec
 from naskd.spec.seeds import derive_seed
 from naskd.training.compute import Compute
 from naskd.training.cuda_graph import FEWEST, Replay, Row
-from naskd.training.feeding import Feeding
+from naskd.training.feeding import AnyImages, Feeding
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
 
 PLACED = ("lr", "capturable")
@@ -42,7 +41,7 @@ class TrainingLoop:
         scheme: What to train.
         spec: Optimizer and schedule.
         data: Training split; labels are on the device.
-        views: The training images with their enumerated views.
+        views: The training images with their enumerated views; unlabelled ones may be among them.
         seed: Of the order of batches, and of what the networks draw.
         compute: Device and precision.
     """
@@ -52,7 +51,7 @@ class TrainingLoop:
         scheme: Scheme,
         spec: TrainingSpec,
         data: SearchData,
-        views: ViewedImages | StreamedImages,
+        views: AnyImages,
         seed: int,
         compute: Compute,
     ) -> None:

@@ -144,12 +144,15 @@ class Designs:
         """What training a design takes: adapters of losses are left out, they are small.
 
         Teachers are heard through a bank, except of images that are mixed. It is filled once for all trainings: a pass
-        of the teacher for each view that is shown. What a scheme trains beside the student counts as many times the
-        student as it does for the first design of that scheme that was looked at: to build each takes too long.
+        of the teacher for each view that is shown, of unlabelled images too. What a scheme trains beside the student
+        counts as many times the student as it does for the first design of that scheme that was looked at: to build
+        each takes too long.
         """
         data, epochs = self._resources.data, config.training.epochs
         macs, n_train = self.design_cost(config).macs, len(data.train)
-        own = float(macs) * epochs * (self._passes_of(config) * n_train + len(data.val))
+        unlabelled = config.distillation.unlabelled
+        n_images = n_train * (1 + unlabelled)
+        own = float(macs) * epochs * (self._passes_of(config) * n_images + len(data.val))
         shared: dict[str, float] = {}
         needed = self._prerequisites.of(config)
         # Whoever trains a teacher up to a state has passed through the earlier ones.
@@ -166,10 +169,16 @@ class Designs:
             one_pass = float(self._sources.stand_in(recipe).macs) * n_train
             if remembered:
                 augmentation = config.training.augmentation
-                passes = min(epochs, self._images.n_views(augmentation))
-                shared[f"{recipe.artifact_id} {augmentation}"] = one_pass * passes
+                n_views = self._images.n_views(augmentation)
+                shared[f"{recipe.artifact_id} {augmentation}"] = one_pass * min(epochs, n_views)
+                for more in range(unlabelled):
+                    # The k-th block of a training is the same for all, so that few are a part of many.
+                    left = self._images.blocks.n_blocks(n_views) - more * epochs
+                    if left > 0:
+                        name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
+                        shared[name] = one_pass * min(epochs, left)
             else:
-                own += one_pass * epochs
+                own += one_pass * epochs * (1 + unlabelled)
         return TrainingMacs(own, shared)
 
     def _passes_of(self, config: TrialConfig) -> float:

@@ -64,6 +64,7 @@ class World:
         split_hash: Of their split, likewise.
         clock: The study's.
         run: Does all work of a source, where the world brings its own executor; None: the executor's class does.
+        unlabelled_hash: Of the images without labels; a resume must find it unchanged; empty where there are none.
     """
 
     facts: DesignFacts
@@ -73,3 +74,4 @@ class World:
     split_hash: str
     clock: Clock = field(default_factory=SystemClock)
     run: Callable[[TrialSource], None] | None = None
+    unlabelled_hash: str = ""

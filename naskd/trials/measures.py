@@ -115,8 +115,11 @@ def chance(outlook: Outlook) -> float:
 
 
 def most_train_macs(outlook: Outlook) -> float:
-    """Three passes over the data an epoch by the largest design; a third more for teacher and evaluation."""
-    largest = max((design.cost.macs for design in outlook.designs), default=1)
+    """Three passes over the data an epoch by the largest design; a third more for teacher and evaluation.
+
+    Of designs with unlabelled images the data are as many more.
+    """
+    largest = max((d.cost.macs * (1 + d.config.distillation.unlabelled) for d in outlook.designs), default=1)
     return float(largest) * outlook.epochs * outlook.n_train * 4
 
 

@@ -1,9 +1,12 @@
 """The networks of a study: students from designs, teachers from the study file, and the views that they are shown."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
+from naskd.data.unlabelled import Blocks, PartlyLabelledImages
 from naskd.data.views import AnyViews, StreamedImages, ViewedImages, count_views, make_views
 from naskd.networks.fitting import FittedState
 from naskd.networks.student import build_student
@@ -13,6 +16,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.checkpoint_file import CheckpointFile
+from naskd.training.feeding import AnyImages
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.resources import Resources
 
@@ -118,6 +122,7 @@ class TrainingImages:
         self._resources = resources
         self._viewed: dict[str, ViewedImages | StreamedImages] = {}
         self._shown: dict[str, ViewedImages | StreamedImages] = {}
+        self._pools: dict[str, ViewedImages | StreamedImages] = {}
 
     def views(self, augmentation: str) -> ViewedImages | StreamedImages:
         """What students are shown under an augmentation: the first views of each sample, as many as the study says."""
@@ -125,6 +130,44 @@ class TrainingImages:
             images, most = self.all_views(augmentation), self._resources.spec.data.most_views
             self._shown[augmentation] = images if most is None else images.bounded(most)
         return self._shown[augmentation]
+
+    def taught(self, augmentation: str, unlabelled: int) -> AnyImages:
+        """What a student is shown that is taught with so many unlabelled images for each labelled one.
+
+        Args:
+            augmentation: See :meth:`views`.
+            unlabelled: 0 for the training split alone.
+
+        Raises:
+            InputError: The study has none.
+        """
+        if unlabelled == 0:
+            return self.views(augmentation)
+        blocks = self.blocks
+        return PartlyLabelledImages(self._pool(augmentation), blocks, unlabelled)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """In which order unlabelled images come.
+
+        Raises:
+            InputError: The study has none.
+        """
+        data = self._resources.data
+        if not data.n_unlabelled:
+            raise InputError("the design asks for unlabelled images, and the study has no data.unlabelled")
+        return Blocks(len(data.train), data.n_unlabelled, self._resources.spec.data.split_seed)
+
+    def _pool(self, augmentation: str) -> ViewedImages | StreamedImages:
+        """The training images and after them the unlabelled ones, with as many views as students are shown."""
+        if augmentation not in self._pools:
+            data, most = self._resources.data, self._resources.spec.data.most_views
+            assert data.unlabelled is not None
+            seed = derive_seed("views", self._resources.spec.data.split_seed)
+            views = make_views(augmentation, len(data.train) + data.n_unlabelled, seed, data.resolution)
+            pool = self._show(views, torch.cat([data.train.images, data.unlabelled]))
+            self._pools[augmentation] = pool if most is None else pool.bounded(most)
+        return self._pools[augmentation]
 
     def n_views(self, augmentation: str) -> int:
         """Epochs before a student is shown a view again."""
@@ -140,12 +183,12 @@ class TrainingImages:
             data = self._resources.data
             seed = derive_seed("views", self._resources.spec.data.split_seed)
             self._viewed[augmentation] = self._show(
-                make_views(augmentation, len(data.train), seed, data.resolution)
+                make_views(augmentation, len(data.train), seed, data.resolution), data.train.images
             )
         return self._viewed[augmentation]
 
-    def _show(self, views: AnyViews) -> ViewedImages | StreamedImages:
-        train, compute = self._resources.data.train, self._resources.compute
-        if train.streamed:
-            return StreamedImages(train.images, views, compute.device, channels_last=compute.channels_last)
-        return ViewedImages(train.images, views, channels_last=compute.channels_last)
+    def _show(self, views: AnyViews, images: Tensor) -> ViewedImages | StreamedImages:
+        streamed, compute = self._resources.data.train.streamed, self._resources.compute
+        if streamed:
+            return StreamedImages(images, views, compute.device, channels_last=compute.channels_last)
+        return ViewedImages(images, views, channels_last=compute.channels_last)

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from naskd.data.views import StreamedImages, ViewedImages
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.teachers import Teacher
 from naskd.schemes import SCHEMES
@@ -16,6 +15,7 @@ from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec,
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict
+from naskd.training.feeding import AnyImages
 from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
 from naskd.trials.measures import Measured, Trained, objective_value
@@ -40,7 +40,7 @@ class TrialRun:
         build: Makes a fresh network of the design on the device.
         context: Data and compute.
         seed: Of initialisation and order.
-        views: The training images with their views.
+        views: The training images with their views; unlabelled ones may be among them.
         sources: Knowledge of each teacher of the design.
         architecture: Of what `build` makes, where there is one.
     """
@@ -52,7 +52,7 @@ class TrialRun:
         build: Callable[[], nn.Module],
         context: StudyContext,
         seed: int,
-        views: ViewedImages | StreamedImages,
+        views: AnyImages,
         sources: tuple[KnowledgeSource, ...] = (),
         architecture: ArchitectureSpec | None = None,
     ) -> None:
@@ -169,7 +169,8 @@ class TrialRun:
 
     def bank_bytes(self) -> dict[str, int]:
         """Size by id of the banks that are heard."""
-        return {source.bank_id: source.size_bytes for source in self._sources if source.size_bytes}
+        banks = [bank for source in self._sources for bank in getattr(source, "banks", (source,))]
+        return {bank.bank_id: bank.size_bytes for bank in banks if bank.size_bytes}
 
     def agreement(self, recipe: ArtifactRecipe) -> float:
         """Fraction of validation images on which the student names the class that its teacher names."""
@@ -212,14 +213,15 @@ def start_run(
         teacher = context.sources.online(needed.start).network
         assert isinstance(teacher, Teacher)
         build = partial(context.networks.started_student, config.architecture, teacher)
+    unlabelled = config.distillation.unlabelled
     run = TrialRun(
         config.distillation,
         config.training,
         build,
         context,
         seed,
-        context.images.views(config.training.augmentation),
-        tuple(context.sources.heard_in(recipe, config.training) for recipe in needed.heard),
+        context.images.taught(config.training.augmentation, unlabelled),
+        tuple(context.sources.heard_in(recipe, config.training, unlabelled) for recipe in needed.heard),
         config.architecture,
     )
     return run, needed.compared

@@ -1,16 +1,17 @@
 """Who answers the students of a study: its shared networks, and memories of what they said."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from naskd.data.views import StreamedImages, ViewedImages
+from naskd.data.unlabelled import PartlyLabelledImages
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs
+from naskd.knowledge.partly_labelled_bank import PartlyLabelledBank
 from naskd.knowledge.source import KnowledgeSource, OnlineSource, teacher_parts
 from naskd.networks.probe import differs
 from naskd.networks.student import design_cost
@@ -23,6 +24,7 @@ from naskd.store.cache import BANKS
 from naskd.store.columns import STORAGE
 from naskd.store.device_copies import DeviceCopies
 from naskd.training.evaluation import predict
+from naskd.training.feeding import AnyImages
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.resources import Resources
@@ -48,6 +50,7 @@ class KnowledgeSources:
         self._online: dict[str, OnlineSource] = {}
         self._stand_ins: dict[str, OnlineSource] = {}
         self._banks: dict[tuple[str, str], BankedSource] = {}
+        self._block_banks: dict[tuple[str, str, int], BankedSource] = {}
         self._val_predictions: dict[str, Tensor] = {}
 
     def stand_in(self, recipe: ArtifactRecipe) -> OnlineSource:
@@ -76,17 +79,37 @@ class KnowledgeSources:
             self._online[recipe.artifact_id] = found
         return self._online[recipe.artifact_id]
 
-    def heard_in(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:
-        """Who answers in a training: a memory of its views, or the network itself where no image comes twice."""
+    def heard_in(
+        self, recipe: ArtifactRecipe, training: TrainingSpec, unlabelled: int = 0
+    ) -> KnowledgeSource:
+        """Who answers in a training: a memory of its views, or the network itself where no image comes twice.
+
+        Args:
+            recipe: Of the network.
+            training: Of the student.
+            unlabelled: Images without labels for each labelled one.
+        """
         if training.mixing != "none":
             return self.online(recipe)
-        return self.banked(recipe, training.augmentation)
+        labelled = self.banked(recipe, training.augmentation)
+        if unlabelled == 0:
+            return labelled
+        return PartlyLabelledBank(
+            labelled, self._blocks_bank(recipe, training.augmentation, unlabelled), unlabelled
+        )
 
     def banked(self, recipe: ArtifactRecipe, augmentation: str) -> BankedSource:
         """A network whose answers on the views of an augmentation are remembered for all trials of this process."""
         key = (recipe.artifact_id, augmentation)
         if key not in self._banks:
-            self._banks[key] = self._bank(recipe, self._images.views(augmentation))
+            shown = self._images.views(augmentation)
+            self._banks[key] = self._bank(
+                recipe,
+                lambda index, epoch: shown.batch(index, epoch)[0],
+                shown.views.n_views,
+                self._resources.spec.epochs,
+                self._bank_folder(recipe, shown),
+            )
         return self._banks[key]
 
     def val_predictions(self, recipe: ArtifactRecipe) -> Tensor:
@@ -116,27 +139,55 @@ class KnowledgeSources:
         # In closed form: for counting, torch imports its compiler, a second at the start of a search.
         return design_cost(architecture, channels, self._resources.data.n_classes, resolution).macs
 
-    def _bank(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> BankedSource:
+    def _blocks_bank(self, recipe: ArtifactRecipe, augmentation: str, unlabelled: int) -> BankedSource:
+        """What a network says of blocks of unlabelled images; `unlabelled` of them are an epoch's."""
+        key = (recipe.artifact_id, augmentation, unlabelled)
+        if key not in self._block_banks:
+            shown = self._images.taught(augmentation, unlabelled)
+            assert isinstance(shown, PartlyLabelledImages)
+            n_columns = self._images.blocks.n_blocks(shown.views.n_views)
+            longest = self._resources.spec.epochs * unlabelled
+            data = {"unlabelled": self._resources.data.unlabelled_hash}
+            folder = self._bank_folder(recipe, shown, data)
+            self._block_banks[key] = self._bank(recipe, shown.block, n_columns, longest, folder)
+        return self._block_banks[key]
+
+    def _bank(
+        self,
+        recipe: ArtifactRecipe,
+        images: Callable[[Tensor, int], Tensor],
+        n_columns: int,
+        longest: int,
+        folder: Path | None,
+    ) -> BankedSource:
+        """A bank of as many images a column as there are training images.
+
+        Args:
+            recipe: Of the network.
+            images: Of places of a column.
+            n_columns: Before the first comes again.
+            longest: Columns that a search's training asks for. A retraining may be longer: what is rounded must not
+                depend on how long that is.
+            folder: Where columns are kept.
+        """
         resources, source = self._resources, self.online(recipe)
         n_train = len(resources.data.train)
-
-        def images(index: Tensor, epoch: int) -> Tensor:
-            return views.batch(index, epoch)[0]
-
         return BankedSource(
             source,
             images,
             n_train,
-            views.views.n_views,
-            resources.spec.epochs,  # of a retraining too: what is rounded must not depend on how long that is
+            n_columns,
+            longest,
             resources.spec.execution.bank_bytes,
             foreseen=[loss for kind in resources.foreseen for loss in _template(kind, source, n_train)],
-            folder=self._bank_folder(recipe, views),
+            folder=folder,
             copies=self._copies,
             disk_bytes=resources.spec.execution.disk_bytes,
         )
 
-    def _bank_folder(self, recipe: ArtifactRecipe, views: ViewedImages | StreamedImages) -> Path | None:
+    def _bank_folder(
+        self, recipe: ArtifactRecipe, views: AnyImages, others: Mapping[str, str] | None = None
+    ) -> Path | None:
         """Named by all that the bits of a bank depend on; None where nothing is shared.
 
         That is the network (its recipe says how it sees an image, its file what it has learned), the images and their
@@ -154,6 +205,7 @@ class KnowledgeSources:
                 k: v for k, v in resources.compute.environment().items() if k not in ("host", "python")
             },
             "storage": [STORAGE, FILL_BATCH],
+            **(others or {}),
         }
         return resources.cache / BANKS / content_id(facts)
 

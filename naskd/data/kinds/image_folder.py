@@ -7,6 +7,7 @@ that cannot be read are an error that names them all.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from naskd.data.image_files import (
     opened_file,
     without_warnings,
 )
-from naskd.data.listing import Listing, list_images
+from naskd.data.listing import Listing, list_images, list_unlabelled
 from naskd.data.raw import (
     DataReader,
     ImageArray,
@@ -86,10 +87,31 @@ def _open(root: Path, key: str, spec: DataSpec, cache: Path | None) -> Source:
     Raises:
         InputError: `root` is missing, its folders cannot be classes, one of them is empty or cannot be opened.
     """
-    files = _Files(list_images(root, key), spec, cache)
-    if files.listing.problems:
-        everything = np.arange(len(files.listing.paths), dtype=np.int64)
-        raise UnusableImagesError(files.listing.problems, lambda: files.damaged(everything))
+    return _source_of(list_images(root, key), spec, cache)
+
+
+def open_unlabelled(root: Path, shape: Shape, spec: DataSpec, cache: Path | None) -> Source:
+    """List the images of `root` and below, to be read in the shape of the others; their labels mean nothing.
+
+    Args:
+        root: Folder of the images.
+        shape: ``(C, H, W)`` of the study's images, square.
+        spec: Of the study's images.
+        cache: Folder for decoded images; None decodes at every call.
+
+    Raises:
+        InputError: `root` is missing, cannot be opened, or holds no image.
+    """
+    channels, side, _ = shape
+    fitted = replace(spec, channels=3 if channels == 3 else 1, resolution=side)
+    return _source_of(list_unlabelled(root), fitted, cache)
+
+
+def _source_of(listing: Listing, spec: DataSpec, cache: Path | None) -> Source:
+    files = _Files(listing, spec, cache)
+    if listing.problems:
+        everything = np.arange(len(listing.paths), dtype=np.int64)
+        raise UnusableImagesError(listing.problems, lambda: files.damaged(everything))
     return files.source()
 
 

@@ -26,6 +26,8 @@ def describe(config: TrialConfig, costs: Mapping[str, float]) -> dict[str, float
     found: dict[str, float | str] = {}
     distillation = given["distillation"]
     terms = distillation.pop("terms")
+    if unlabelled := distillation.pop("unlabelled", 0):
+        found["images for each labelled one"] = math.log(1 + unlabelled)  # 0 of designs without
     for part, content in given.items():
         found.update(_flat(part, content))
     for term in terms:
