@@ -171,7 +171,7 @@ class KnowledgeLoss(nn.Module):
         if self.card.several_teachers and len(given.teachers) < 2:
             problems.append(
                 f"knowledge {term.kind!r} needs at least 2 teachers, got {len(given.teachers)}; "
-                "add a teacher assistant to the design"
+                "name another teacher in the design, or add a teacher assistant"
             )
         if problems:
             raise InputError("; ".join(problems))
