@@ -53,7 +53,7 @@ CATALOGUE = (
         for kind in (
             *("logit_mse", "mlkd", "review", "semckd", "simkd", "srrl", "rkd", "pkt", "cc", "irg"),
             *("information_flow", "fsp", "svd", "mhgd", "crd", "teacher_graph"),
-            *("ensemble", "ca_mkd"),
+            *("ensemble", "ca_mkd", "dgkd"),
         )
     ),
     # Smoothing is smoothing at the weight 1 alone; balanced, it would be something else.

@@ -103,6 +103,15 @@ class KnowledgeCard:
             options=canonical_options(self.options, term.options),
         )
 
+    def few_teachers(self, n: int) -> list[str]:
+        """Why what `n` networks say is too little; empty where it is enough."""
+        if not self.several_teachers or n > 1:
+            return []
+        return [
+            f"knowledge {self.name!r} needs at least 2 teachers, got {n}; name another teacher in the design, "
+            "or add a teacher assistant"
+        ]
+
     def problems(self, term: KnowledgeTerm, *, n_stages: int, batch_size: int | None = None) -> list[str]:
         """Why `term` cannot work; empty when it can.
 

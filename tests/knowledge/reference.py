@@ -635,6 +635,16 @@ def learned_ensemble(student: Array, teachers: Array, temperature: float, scores
     return temperature**2 * total
 
 
+def dgkd(student: Array, teachers: Array, temperature: float, heard: Array) -> float:
+    """Son et al., 2009.08825: divergences from all networks that are heard in a step, added."""
+    total = 0.0
+    for m in range(len(teachers)):
+        for b in range(len(student)):
+            said = softmax(teachers[m][b] / temperature)
+            total += heard[m] * temperature**2 * kl(said, softmax(student[b] / temperature)) / len(student)
+    return total
+
+
 def ca_mkd(student: Array, teachers: Array, labels: Array, temperature: float) -> float:
     """Zhang et al., 2201.00007, eqs. 1 to 3: teachers weighed by their cross-entropy with the label."""
     total, n_teachers = 0.0, len(teachers)

@@ -263,11 +263,18 @@ def cases() -> dict[str, Callable[[], Case]]:
         Z_S,
         third,
     )
-    found["ensemble's learned weights"] = lambda: (
+    found["ensemble as a function of its weights"] = lambda: (
         lambda w, t: loss("ensemble", "learned_loss")(Z_S, torch.stack([Z_T, t]), 2.0, w),
         lambda w, t: reference.learned_ensemble(Z_S.numpy(), np.stack([Z_T.numpy(), t]), 2.0, w),
         scores,
         third,
+    )
+    heard = torch.tensor([1.0, 0.0, 1.0])
+    found["dgkd"] = lambda: (
+        lambda s, t: loss("dgkd")(s, torch.stack([Z_T, third, t]), 2.0, heard),
+        lambda s, t: reference.dgkd(s, np.stack([Z_T.numpy(), third.numpy(), t]), 2.0, heard.numpy()),
+        Z_S,
+        normal(4, 5, seed=36),
     )
     found["ca_mkd"] = lambda: (
         lambda s, t: loss("ca_mkd")(s, torch.stack([Z_T, third, t]), LABELS, 2.0),

@@ -237,4 +237,24 @@ CARDS = (
         needs_labels=True,
         uses_temperature=True,
     ),
+    KnowledgeCard(
+        name="dgkd",
+        family="response",
+        title="Densely guided distillation by a teacher and all assistants (DGKD)",
+        paper=(
+            "Son, Na, Choi, Hwang: Densely Guided Knowledge Distillation using Multiple Teacher Assistants. ICCV 2021, "
+            "arXiv 2009.08825"
+        ),
+        equation=(
+            "sum_m h_m T^2 (1/B) sum_b KL(softmax(z_m / T) || softmax(z_s / T)) over all networks m, h_m = 0 where m "
+            "is left out of a step, else 1"
+        ),
+        implementation="naskd.knowledge.response.dgkd:DgkdLoss",
+        taps=("logits",),
+        paper_weight=0.9,
+        paper_setting="as logits for each network; the paper balances labels and answers by one factor",
+        several_teachers=True,
+        uses_temperature=True,
+        options={"drop": Option(0.0, "probability that a network is left out of a step", 0.0, 0.9)},
+    ),
 )
