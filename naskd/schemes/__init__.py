@@ -504,7 +504,7 @@ SCHEMES.register(
         leaves_more=True,
         options={
             "residuals": Option(1, "networks that leave beside the student", 1, 3),
-            "temperature": Option(4.0, "softens what the teacher and the sum say", above=0.0),
+            "temperature": Option(4.0, "softens what the teacher and the sum say", above=0.0, free=True),
             **RESIDUAL,
         },
     )
@@ -521,7 +521,10 @@ SCHEMES.register(
         leaves_more=True,
         options={
             "hint": Option(
-                1.0, "balanced weight of a hint on the last stage, where the design has none", low=0.0
+                1.0,
+                "balanced weight of a hint on the last stage, where the design has none",
+                low=0.0,
+                free=True,
             ),
             **RESIDUAL,
         },

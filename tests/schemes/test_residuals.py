@@ -118,6 +118,11 @@ def test_what_each_part_costs_is_booked(context: StudyContext, scheme: str) -> N
     run.advance(1)
     first = run.train_macs
     run.advance(2)
+    asked_of_teachers = 2 * 120 * run.scheme.inputs.sources[0].macs
+    price = context.designs.training_macs(by_scheme(scheme, LOGITS, training={"epochs": 2}))
+    assert price.own == pytest.approx(
+        run.train_macs - asked_of_teachers, rel=0.03
+    )  # the adapter of a hint is small
     plain, asked = context.designs.design_cost(design()).macs, run.scheme.inputs.sources[0].macs
     whole = run.cost.macs
     assert first == 120 * (3 * plain + asked) + 288 * whole
