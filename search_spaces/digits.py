@@ -67,7 +67,7 @@ SCHEMES = (
     *("born_again", "tf_kd_self", "snapshot", "self_kd", "cs_kd", "byot"),
     *("mutual", "kdcl", "one", "okddip", "ffl"),
     *("co_teacher", "cheap_convolution", "codistillation", "online_afd"),
-    *("reskd", "residual_kd"),
+    *("reskd", "residual_kd", "blockwise"),
 )
 """Every scheme that there is."""
 TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")

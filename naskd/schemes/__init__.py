@@ -531,4 +531,18 @@ SCHEMES.register(
     )
 )
 
+SCHEMES.register(
+    SchemeCard(
+        name="blockwise",
+        title="Blockwise distillation (DNA): stages learn apart, each from what the teacher sees before and after it",
+        paper="Li, Peng, Yuan, Wang, Liang, Lin, Chang: Blockwisely supervised neural architecture search with "
+        "knowledge distillation. CVPR 2020, arXiv 1911.13053",
+        implementation="naskd.schemes.blockwise:BlockwiseScheme",
+        needs_teacher=True,
+        min_stages=2,
+        families=("cnn",),
+        options={"share": Option(0.5, "share of the epochs in which stages learn apart", 0.05, 0.95)},
+    )
+)
+
 __all__ = ["SCHEMES", "SchemeCard"]

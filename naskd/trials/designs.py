@@ -189,9 +189,9 @@ class Designs:
         )
         key = (taught.scheme, paid, config.training.epochs)
         if key not in self._passes:
-            # Without a teacher there is nothing that could leave beside the student.
-            more = SCHEMES[taught.scheme].leaves_more
-            alone = config if more else replace(config, distillation=replace(taught, terms=()))
+            # Without a teacher such a scheme is another one.
+            asks = SCHEMES[taught.scheme].needs_teacher
+            alone = config if asks else replace(config, distillation=replace(taught, terms=()))
             try:
                 self._passes[key] = self._counted_passes(alone)
             except USERS as error:
