@@ -37,6 +37,8 @@ from naskd.suggesting import RealRange as RealRange
 from naskd.suggesting import SearchSpace as SearchSpace
 from naskd.suggesting import Trial as Trial
 from naskd.suggesting import choose, suggest_int, suggest_log, suggest_option
+from naskd.supervising import suggest_chain as suggest_chain
+from naskd.supervising import suggest_teachers as suggest_teachers
 from naskd.teachings import Beside as Beside
 from naskd.teachings import Response as Response
 from naskd.teachings import TeachingPreset as TeachingPreset

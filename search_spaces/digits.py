@@ -53,6 +53,7 @@ CATALOGUE = (
         for kind in (
             *("logit_mse", "mlkd", "review", "semckd", "simkd", "srrl", "rkd", "pkt", "cc", "irg"),
             *("information_flow", "fsp", "svd", "mhgd", "crd", "teacher_graph"),
+            *("ensemble", "ca_mkd", "dgkd"),
         )
     ),
     # Smoothing is smoothing at the weight 1 alone; balanced, it would be something else.
@@ -66,6 +67,7 @@ SCHEMES = (
     *("born_again", "tf_kd_self", "snapshot", "self_kd", "cs_kd", "byot"),
     *("mutual", "kdcl", "one", "okddip", "ffl"),
     *("co_teacher", "cheap_convolution", "codistillation", "online_afd"),
+    *("reskd", "residual_kd", "blockwise"),
 )
 """Every scheme that there is."""
 TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")

@@ -168,11 +168,7 @@ class KnowledgeLoss(nn.Module):
             )
         if self.card.needs_index and given.n_samples < 1:
             problems.append(f"knowledge {term.kind!r} needs to know the number of training samples")
-        if self.card.several_teachers and len(given.teachers) < 2:
-            problems.append(
-                f"knowledge {term.kind!r} needs at least 2 teachers, got {len(given.teachers)}; "
-                "add a teacher assistant to the design"
-            )
+        problems += self.card.few_teachers(len(given.teachers))
         if problems:
             raise InputError("; ".join(problems))
 

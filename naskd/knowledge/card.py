@@ -36,8 +36,8 @@ class KnowledgeCard:
         min_batch: Smallest batch that teaches anything; on smaller ones the loss is 0.
         min_stages: Fewest stages that both networks must show.
         needs_teacher: False for a loss that reads the student and the labels alone.
-        several_teachers: It compares the student with all networks of the design's chain, the teacher and its
-            assistants.
+        several_teachers: It compares the student with all networks that the design hears: all of its teachers, and the
+            chain of assistants below the first.
         needs_labels, needs_index, needs_teacher_head, needs_teacher_norms: Inputs beyond taps.
         uses_progress: The loss changes in the course of the training.
         waits: It reads a value from the device, or keeps count in Python, so that no recording of a step can stand for
@@ -102,6 +102,15 @@ class KnowledgeCard:
             pairs=term.pairs if self.uses_pairs else KnowledgeTerm.pairs,
             options=canonical_options(self.options, term.options),
         )
+
+    def few_teachers(self, n: int) -> list[str]:
+        """Why what `n` networks say is too little; empty where it is enough."""
+        if not self.several_teachers or n > 1:
+            return []
+        return [
+            f"knowledge {self.name!r} needs at least 2 teachers, got {n}; name another teacher in the design, "
+            "or add a teacher assistant"
+        ]
 
     def problems(self, term: KnowledgeTerm, *, n_stages: int, batch_size: int | None = None) -> list[str]:
         """Why `term` cannot work; empty when it can.

@@ -75,6 +75,42 @@ class ResponseLoss(KnowledgeLoss):
         return (standardized(own), standardized(other)) if self.standardize else (own, other)
 
 
+class SeveralTeachersLoss(KnowledgeLoss):
+    """A loss on the logits of a student and of all teachers that it hears.
+
+    Of each teacher the summary is ``logits``, ``(B, K)``.
+
+    Raises:
+        InputError: A teacher has other classes than the student.
+    """
+
+    def __init__(
+        self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE
+    ) -> None:
+        super().__init__(term, student, teacher, given)
+        for each in given.teachers:
+            check_classes(term.kind, student, each)
+        self.n_teachers = len(given.teachers)
+
+    def summarise(self, teacher: Taps) -> Summary:
+        """Of one teacher."""
+        return {"logits": teacher.logits.detach()}
+
+    def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
+        """The student's logits."""
+        return (student.logits,)
+
+    def said(self, teacher: Summary) -> Tensor:
+        """Logits of all teachers, ``(M, B, K)``, in float32 at least."""
+        return torch.stack([widened(teacher[f"{i}/logits"]) for i in range(self.n_teachers)])
+
+
+def divergences(student: Tensor, teachers: Tensor, temperature: float) -> Tensor:
+    """:func:`soft_divergence` from each of several teachers, ``(B, K)`` and ``(M, B, K)`` to ``(M, B)``."""
+    own = widened(student).expand(len(teachers), *student.shape)
+    return soft_divergence(own.flatten(0, 1), teachers.flatten(0, 1), temperature).view(teachers.shape[:2])
+
+
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """``T^2 KL(softmax(z_t / T) || softmax(z_s / T))`` of each sample.
 

@@ -26,6 +26,8 @@ for _card in (
     DeployedCard(
         "projected", "naskd.nn.projected:rebuild_projected", "Chen et al., CVPR 2022, arXiv 2203.14001"
     ),
+    DeployedCard("summed", "naskd.nn.corrected:rebuild_summed", "Li et al., TIP 2021, arXiv 2006.04719"),
+    DeployedCard("assisted", "naskd.nn.corrected:rebuild_assisted", "Gao et al., 2020, arXiv 2002.09168"),
     DeployedCard("foreign", "naskd.networks.teachers:rebuild_foreign"),
 ):
     DEPLOYED.register(_card)

@@ -190,7 +190,8 @@ def _run(job: Job, context: StudyContext) -> TrialRun:
     made = {recipe.artifact_id: recipe for recipe in context.prerequisites.of(job.config).made}
     recipe = made[job.label]
     assert recipe.assistant is not None
-    return assistant_run(recipe.assistant, 0, context.sources.stand_in(made[recipe.requires[0]]), context)
+    above = tuple(context.sources.stand_in(made[one]) for one in recipe.requires)
+    return assistant_run(recipe.assistant, 0, above, context)
 
 
 def _teacher_jobs(context: StudyContext) -> Iterator[Job]:

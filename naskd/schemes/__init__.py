@@ -32,6 +32,7 @@ class SchemeCard:
         families: Network families of its students, where it reads their design; empty for all.
         unlabelled: Whether its students may be shown images beside the labelled ones of which only a teacher speaks:
             each of its losses is defined there, and none takes them for labelled.
+        leaves_more: More leaves than the design's student, so that the scheme itself says what it costs.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
             :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
@@ -46,6 +47,7 @@ class SchemeCard:
     min_stages: int = 0
     families: tuple[str, ...] = ()
     unlabelled: bool = False
+    leaves_more: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
 
@@ -483,6 +485,63 @@ SCHEMES.register(
             "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0, free=True),
             "exits": Option(1.0, "weight of all exits against the design's objective", low=0.0, free=True),
         },
+    )
+)
+
+RESIDUAL = {
+    "width": Option(
+        0.5, "channels of a network beside the student, as a multiple of the student's", 0.125, 1.0
+    ),
+    "share": Option(0.5, "share of the epochs in which what is left is learned", 0.05, 0.95),
+}
+SCHEMES.register(
+    SchemeCard(
+        name="reskd",
+        title="ResKD: smaller networks learn the gap between the logits of teacher and student, and leave with it",
+        paper="Li, Li, Omar, Wu, Li: ResKD: residual-guided knowledge distillation. TIP 2021, arXiv 2006.04719",
+        implementation="naskd.schemes.reskd:ReskdScheme",
+        needs_teacher=True,
+        leaves_more=True,
+        options={
+            "residuals": Option(1, "networks that leave beside the student", 1, 3),
+            "temperature": Option(4.0, "softens what the teacher and the sum say", above=0.0, free=True),
+            **RESIDUAL,
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="residual_kd",
+        title="Residual knowledge distillation: an assistant learns the error of the student's features, and leaves "
+        "with it",
+        paper="Gao, Shen, Li, Loy: Residual knowledge distillation. 2020, arXiv 2002.09168",
+        implementation="naskd.schemes.residual_kd:ResidualKdScheme",
+        needs_teacher=True,
+        families=("cnn",),
+        leaves_more=True,
+        options={
+            "hint": Option(
+                1.0,
+                "balanced weight of a hint on the last stage, where the design has none",
+                low=0.0,
+                free=True,
+            ),
+            **RESIDUAL,
+        },
+    )
+)
+
+SCHEMES.register(
+    SchemeCard(
+        name="blockwise",
+        title="Blockwise distillation (DNA): stages learn apart, each from what the teacher sees before and after it",
+        paper="Li, Peng, Yuan, Wang, Liang, Lin, Chang: Blockwisely supervised neural architecture search with "
+        "knowledge distillation. CVPR 2020, arXiv 1911.13053",
+        implementation="naskd.schemes.blockwise:BlockwiseScheme",
+        needs_teacher=True,
+        min_stages=2,
+        families=("cnn",),
+        options={"share": Option(0.5, "share of the epochs in which stages learn apart", 0.05, 0.95)},
     )
 )
 

@@ -6,7 +6,7 @@ A scheme names networks by what they are; :mod:`naskd.trials.prerequisites` know
 from dataclasses import dataclass
 
 from naskd.knowledge import KNOWLEDGE, needs_teacher
-from naskd.spec.design import AssistantSpec, DistillationSpec
+from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm
 from naskd.spec.study import StudySpec
 
 
@@ -29,11 +29,13 @@ class Assistant:
 
     Args:
         spec: What it is and how it is trained.
-        parent: Who teaches it.
+        parent: The network above it, which teaches it.
+        above: Those above that one, the nearest first, where its losses hear several; else nobody.
     """
 
     spec: AssistantSpec
     parent: "StudyTeacher | Assistant"
+    above: tuple["StudyTeacher | Assistant", ...] = ()
 
 
 Supervisor = StudyTeacher | Assistant
@@ -63,7 +65,7 @@ def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
     """The design's teachers, the chain of its state and of assistants below the first of them, and who is heard.
 
     The first source is the last of the chain, the others are the other teachers. A loss of several teachers hears the
-    rest of the chain too, the nearest first.
+    rest of the chain too, the nearest first. So does one that an assistant is taught by.
     """
     if not needs_teacher(distillation):
         return Prerequisites()
@@ -71,12 +73,17 @@ def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
     if epoch := state_epoch(distillation, study):
         chain.append(StudyTeacher(distillation.teachers[0], epoch))
     for spec in distillation.assistants:
-        chain.append(Assistant(spec, chain[-1]))
+        above = tuple(reversed(chain[:-1])) if _hears_several(spec.terms) else ()
+        chain.append(Assistant(spec, chain[-1], above))
     others = [StudyTeacher(name) for name in distillation.teachers[1:]]
     heard = [chain[-1], *others]
-    if any(KNOWLEDGE[term.kind].several_teachers for term in distillation.terms):
+    if _hears_several(distillation.terms):
         heard += reversed(chain[:-1])
     return Prerequisites(tuple(dict.fromkeys([*chain, *others])), tuple(heard), chain[-1])
+
+
+def _hears_several(terms: tuple[KnowledgeTerm, ...]) -> bool:
+    return any(KNOWLEDGE[term.kind].several_teachers for term in terms)
 
 
 def state_epoch(distillation: DistillationSpec, study: StudySpec) -> int:

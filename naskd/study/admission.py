@@ -7,7 +7,7 @@ from typing import Any
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
-from naskd.schemes.prerequisites import state_epoch
+from naskd.schemes.prerequisites import Assistant, state_epoch
 from naskd.spec.design import SCRATCH, ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.objectives import OBJECTIVES
@@ -118,6 +118,12 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
         ]
         stages = _n_stages(assistant.architecture)
         found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training)]
+    for network in scheme.prerequisites(config.distillation, spec).made:
+        if isinstance(network, Assistant):
+            n = 1 + len(network.above)
+            found += [
+                f"assistant: {p}" for t in network.spec.terms for p in KNOWLEDGE[t.kind].few_teachers(n)
+            ]
     return found
 
 

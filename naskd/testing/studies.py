@@ -78,8 +78,8 @@ def make(context: StudyContext, config: TrialConfig | None = None) -> list[Trial
 
 
 def small_context(folder: Path, **changes: Any) -> StudyContext:
-    """The context of a :func:`study`, its teacher made."""
+    """The context of a :func:`study`, its teachers made."""
     context = open_context(study(**changes), ArtifactStore(folder / "artifacts"))
     if context.resources.spec.teacher is not None:
-        assert [result.status for result in make(context)] == ["complete"]
+        assert {result.status for result in make(context)} == {"complete"}
     return context

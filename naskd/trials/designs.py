@@ -55,13 +55,13 @@ class Designs:
         self._passes: dict[tuple[object, ...], float] = {}
 
     def design_cost(self, config: TrialConfig) -> Cost:
-        """Of a design's deployed network; nothing is built, unless a loss stays in the student.
+        """Of a design's deployed network; nothing is built, unless more than the student leaves.
 
         Raises:
             ValueError: That loss cannot be matched to the design's networks.
         """
         channels, resolution = self._resources.input_shape
-        if self._teaches_itself(config):
+        if self._only_scheme_knows(config):
             try:
                 return self._scheme(config).cost
             except ValueError:
@@ -89,7 +89,7 @@ class Designs:
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's student, losses and teachers cannot be matched; empty when they can."""
         try:
-            if self._teaches_itself(config):
+            if self._only_scheme_knows(config):
                 self._scheme(config)
             else:
                 self._objective(config)
@@ -189,7 +189,9 @@ class Designs:
         )
         key = (taught.scheme, paid, config.training.epochs)
         if key not in self._passes:
-            alone = replace(config, distillation=replace(taught, terms=()))
+            # Without a teacher such a scheme is another one.
+            asks = SCHEMES[taught.scheme].needs_teacher
+            alone = config if asks else replace(config, distillation=replace(taught, terms=()))
             try:
                 self._passes[key] = self._counted_passes(alone)
             except USERS as error:
@@ -217,9 +219,10 @@ class Designs:
         return len(self._resources.data.val)
 
     @staticmethod
-    def _teaches_itself(config: TrialConfig) -> bool:
-        """Whether only the scheme knows who answers the student, and what leaves."""
-        return SCHEMES[config.distillation.scheme].supervisor in ("peers", "self")
+    def _only_scheme_knows(config: TrialConfig) -> bool:
+        """Who answers the student, or what leaves."""
+        card = SCHEMES[config.distillation.scheme]
+        return card.leaves_more or card.supervisor in ("peers", "self")
 
     def _scheme(self, config: TrialConfig) -> Scheme:
         """The networks of a design, without weights and without images."""

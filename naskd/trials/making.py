@@ -113,11 +113,12 @@ def _make(
 
 
 def _run(recipe: ArtifactRecipe, known: Mapping[str, ArtifactRecipe], context: StudyContext) -> TrialRun:
-    """The training of a teacher, or of an assistant by its parent."""
+    """The training of a teacher, or of an assistant by the networks above it."""
     if recipe.assistant is None:
         return teacher_run(context, recipe)
-    parent = context.sources.heard_in(known[recipe.requires[0]], recipe.assistant.training)
-    return assistant_run(recipe.assistant, recipe.seed, parent, context)
+    training = recipe.assistant.training
+    above = tuple(context.sources.heard_in(known[one], training) for one in recipe.requires)
+    return assistant_run(recipe.assistant, recipe.seed, above, context)
 
 
 def with_whole_networks(

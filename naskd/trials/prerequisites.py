@@ -33,7 +33,7 @@ class ArtifactRecipe:
     Args:
         artifact_id: Content id: the recipe, its parent and the data.
         assistant: What to distil; None for a teacher, which the study file describes.
-        requires: Ids of the artifacts that supervise it.
+        requires: Ids of the artifacts that supervise it, in the order of its sources.
         seed: Of its training.
         label: For messages.
         epoch: Of a teacher's training whose state it is; 0 for the end.
@@ -164,15 +164,16 @@ class PrerequisiteRecipes:
         return self._state(supervisor) if supervisor.epoch else self.teacher(supervisor.name)
 
     def _assistant(self, assistant: Assistant) -> ArtifactRecipe:
-        parent = self._recipe(assistant.parent)
+        parent, *above = (self._recipe(network) for network in (assistant.parent, *assistant.above))
         described = _ASSISTANT.dump_python(assistant.spec, mode="json", exclude_defaults=True)
+        # Who else is above follows from its parent, whose id says who that one's parent is.
         artifact_id = self._artifact_id(
             "assistant", [described, parent.artifact_id, *self._bound(assistant.spec)]
         )
         return ArtifactRecipe(
             artifact_id=artifact_id,
             assistant=assistant.spec,
-            requires=(parent.artifact_id,),
+            requires=(parent.artifact_id, *(recipe.artifact_id for recipe in above)),
             seed=derive_seed("assistant", artifact_id),
             label="assistant",
             teacher=parent.teacher,

@@ -242,9 +242,9 @@ def teacher_run(context: StudyContext, recipe: ArtifactRecipe) -> TrialRun:
 
 
 def assistant_run(
-    assistant: AssistantSpec, seed: int, source: KnowledgeSource, context: StudyContext
+    assistant: AssistantSpec, seed: int, sources: tuple[KnowledgeSource, ...], context: StudyContext
 ) -> TrialRun:
-    """The distillation of an assistant by the network above it."""
+    """The distillation of an assistant by the network above it, the first source, or by all that stand above it."""
     return TrialRun(
         DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight).canonical(),
         assistant.training,
@@ -252,7 +252,7 @@ def assistant_run(
         context,
         seed,
         context.images.views(assistant.training.augmentation),
-        (source,),
+        sources,
     )
 
 

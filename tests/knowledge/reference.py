@@ -603,6 +603,60 @@ def teacher_graph(
     return total + representation * sum(weights[m] * distance(own, graphs[m]) for m in range(n_teachers))
 
 
+def cross_entropy(z: Array, label: int) -> float:
+    """Of one vector of logits."""
+    return float(-np.log(softmax(z)[label]))
+
+
+def ensemble(student: Array, teachers: Array, temperature: float, mean: str) -> float:
+    """You et al., KDD 2017: what all teachers say together, by their probabilities or their logits."""
+    total, (n_teachers, batch, n_classes) = 0.0, teachers.shape
+    for b in range(batch):
+        target = np.zeros(n_classes)
+        for m in range(n_teachers):
+            said = softmax(teachers[m][b] / temperature) if mean == "probabilities" else teachers[m][b]
+            for k in range(n_classes):
+                target[k] += said[k] / n_teachers
+        if mean == "logits":
+            target = softmax(target / temperature)
+        total += kl(target, softmax(student[b] / temperature))
+    return temperature**2 * total / batch
+
+
+def learned_ensemble(student: Array, teachers: Array, temperature: float, scores: Array) -> float:
+    """Divergences from the teachers by softmax(scores), and the divergence of these from equal weights."""
+    weights, batch = softmax(scores), len(student)
+    total = 0.0
+    for m, weight in enumerate(weights):
+        total += weight * np.log(weight * len(weights))
+        for b in range(batch):
+            said = softmax(teachers[m][b] / temperature)
+            total += weight * kl(said, softmax(student[b] / temperature)) / batch
+    return temperature**2 * total
+
+
+def dgkd(student: Array, teachers: Array, temperature: float, heard: Array) -> float:
+    """Son et al., 2009.08825: divergences from all networks that are heard in a step, added."""
+    total = 0.0
+    for m in range(len(teachers)):
+        for b in range(len(student)):
+            said = softmax(teachers[m][b] / temperature)
+            total += heard[m] * temperature**2 * kl(said, softmax(student[b] / temperature)) / len(student)
+    return total
+
+
+def ca_mkd(student: Array, teachers: Array, labels: Array, temperature: float) -> float:
+    """Zhang et al., 2201.00007, eqs. 1 to 3: teachers weighed by their cross-entropy with the label."""
+    total, n_teachers = 0.0, len(teachers)
+    for b in range(len(student)):
+        wrong = [np.exp(cross_entropy(teachers[m][b], labels[b])) for m in range(n_teachers)]
+        for m in range(n_teachers):
+            weight = (1 - wrong[m] / sum(wrong)) / (n_teachers - 1)
+            said = softmax(teachers[m][b] / temperature)
+            total += weight * kl(said, softmax(student[b] / temperature))
+    return temperature**2 * total / len(student)
+
+
 def gradient(function: Callable[[Array], float], at: Array, step: float = 1e-3) -> Array:
     """Central differences of sixth order, error O(step^6)."""
     found = np.zeros_like(at)

@@ -249,6 +249,39 @@ def cases() -> dict[str, Callable[[], Case]]:
         F_S,
         F_T,
     )
+    for mean in ("probabilities", "logits"):
+        found[f"ensemble of {mean}"] = lambda mean=mean: (
+            lambda s, t: loss("ensemble")(s, torch.stack([Z_T, third, t]), 2.0, mean),
+            lambda s, t: reference.ensemble(s, np.stack([Z_T.numpy(), third.numpy(), t]), 2.0, mean),
+            Z_S,
+            normal(4, 5, seed=36),
+        )
+    scores = normal(2, seed=37)
+    found["ensemble with learned weights"] = lambda: (
+        lambda s, t: loss("ensemble", "learned_loss")(s, torch.stack([Z_T, t]), 2.0, scores),
+        lambda s, t: reference.learned_ensemble(s, np.stack([Z_T.numpy(), t]), 2.0, scores.numpy()),
+        Z_S,
+        third,
+    )
+    found["ensemble as a function of its weights"] = lambda: (
+        lambda w, t: loss("ensemble", "learned_loss")(Z_S, torch.stack([Z_T, t]), 2.0, w),
+        lambda w, t: reference.learned_ensemble(Z_S.numpy(), np.stack([Z_T.numpy(), t]), 2.0, w),
+        scores,
+        third,
+    )
+    heard = torch.tensor([1.0, 0.0, 1.0])
+    found["dgkd"] = lambda: (
+        lambda s, t: loss("dgkd")(s, torch.stack([Z_T, third, t]), 2.0, heard),
+        lambda s, t: reference.dgkd(s, np.stack([Z_T.numpy(), third.numpy(), t]), 2.0, heard.numpy()),
+        Z_S,
+        normal(4, 5, seed=36),
+    )
+    found["ca_mkd"] = lambda: (
+        lambda s, t: loss("ca_mkd")(s, torch.stack([Z_T, third, t]), LABELS, 2.0),
+        lambda s, t: reference.ca_mkd(s, np.stack([Z_T.numpy(), third.numpy(), t]), Y, 2.0),
+        Z_S,
+        normal(4, 5, seed=36),
+    )
     return found
 
 

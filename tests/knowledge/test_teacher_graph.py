@@ -200,7 +200,8 @@ def test_a_student_learns_from_the_teacher_and_its_assistant(context: StudyConte
 
 def test_without_an_assistant_there_is_no_training(context: StudyContext) -> None:
     problem = (
-        "knowledge 'teacher_graph' needs at least 2 teachers, got 1; add a teacher assistant to the design"
+        "knowledge 'teacher_graph' needs at least 2 teachers, got 1; name another teacher in the design, "
+        "or add a teacher assistant"
     )
     assert context.designs.design_problems(assisted()) == [problem]
     with pytest.raises(ValueError, match=problem):

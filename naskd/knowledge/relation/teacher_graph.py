@@ -7,7 +7,7 @@ Two graphs have the teachers as their vertices, one of what they say (logits), o
 edge is how far two of them are apart. A teacher that agrees with the others teaches with more weight.
 
 Differs: there is no public code. The paper's teachers are made by several self-supervised tasks on videos, ours are the
-networks of a design's chain, the teacher and its assistants. It compares logits by an earth mover's distance and
+teachers of a design and its chain of assistants. It compares logits by an earth mover's distance and
 pairs of representations after bilinear pooling, since its teachers' tasks and features differ; we take the divergence
 of the classes, which all networks share here, and the cosines between samples, which any two numbers of features have.
 The edges follow from what the teachers say of the batch, and are not trained.
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.base import NOTHING_MORE, KnowledgeLoss, KnowledgeOutput, Lesson, LossInputs, Summary
-from naskd.knowledge.comparison import check_classes
+from naskd.knowledge.base import NOTHING_MORE, KnowledgeOutput, Lesson, LossInputs, Summary
+from naskd.knowledge.comparison import SeveralTeachersLoss
 from naskd.knowledge.precision import widened
 from naskd.knowledge.relation.similarity import cosines
 from naskd.nn.taps import Taps, TapShapes
@@ -79,8 +79,8 @@ def _agreement(apart: Tensor) -> Tensor:
     return (-apart.sum(dim=0) / (len(apart) - 1)).softmax(dim=0)
 
 
-class TeacherGraphLoss(KnowledgeLoss):
-    """:func:`teacher_graph_loss` of all networks of the design's chain.
+class TeacherGraphLoss(SeveralTeachersLoss):
+    """:func:`teacher_graph_loss` of all teachers of the design and its chain of assistants.
 
     The summary of each is ``logits``, ``(B, K)``, and ``pooled``, ``(B, D_m)``.
 
@@ -94,9 +94,6 @@ class TeacherGraphLoss(KnowledgeLoss):
         self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE
     ) -> None:
         super().__init__(term, student, teacher, given)
-        for each in given.teachers:
-            check_classes(term.kind, student, each)
-        self.n_teachers = len(given.teachers)
         self.representation = float(self.card.option(term, "representation"))
 
     def summarise(self, teacher: Taps) -> Summary:
@@ -112,7 +109,7 @@ class TeacherGraphLoss(KnowledgeLoss):
         return KnowledgeOutput(
             teacher_graph_loss(
                 student.logits,
-                torch.stack([widened(teacher[f"{i}/logits"]) for i in range(self.n_teachers)]),
+                self.said(teacher),
                 student.pooled,
                 [teacher[f"{i}/pooled"] for i in range(self.n_teachers)],
                 self.settings.temperature,

@@ -194,4 +194,67 @@ CARDS = (
         paper_setting="CIFAR-100, batch 64, two views of each image, beside ce_weight = 1",
         options={"standardize": STANDARDIZE},
     ),
+    KnowledgeCard(
+        name="ensemble",
+        family="response",
+        title="Ensemble of teachers",
+        paper="You, Xu, Xu, Tao: Learning from Multiple Teacher Networks. KDD 2017",
+        equation=(
+            "T^2 (1/B) sum_b KL(p_e || softmax(z_s / T)), p_e = (1/M) sum_m softmax(z_m / T) over all teachers m; "
+            "or softmax((1/M) sum_m z_m / T); or of one teacher, drawn for each image; or with weights that are learned"
+        ),
+        implementation="naskd.knowledge.response.ensemble:EnsembleLoss",
+        taps=("logits",),
+        paper_weight=0.9,
+        paper_setting="as logits, which an ensemble of one is",
+        several_teachers=True,
+        uses_temperature=True,
+        options={
+            "mean": Option(
+                "probabilities",
+                "what all teachers together say: the mean of their probabilities or of their logits, one of them "
+                "drawn for each image, or the mean with weights that are trained",
+                choices=("probabilities", "logits", "drawn", "learned"),
+            )
+        },
+    ),
+    KnowledgeCard(
+        name="ca_mkd",
+        family="response",
+        title="Confidence-aware multi-teacher distillation (CA-MKD)",
+        paper=(
+            "Zhang, Chen, Wang: Confidence-Aware Multi-Teacher Knowledge Distillation. ICASSP 2022, arXiv 2201.00007"
+        ),
+        equation=(
+            "T^2 (1/B) sum_b sum_m w_mb KL(softmax(z_m / T) || softmax(z_s / T)), w_mb = (1 - exp(CE_mb) / sum_n "
+            "exp(CE_nb)) / (M - 1), CE of a teacher's answer with the label, at T = 1"
+        ),
+        implementation="naskd.knowledge.response.ca_mkd:CaMkdLoss",
+        taps=("logits",),
+        paper_weight=1.0,
+        paper_setting="CIFAR-100, T = 4, batch 64, beside ce_weight = 1 and a loss on features",
+        several_teachers=True,
+        needs_labels=True,
+        uses_temperature=True,
+    ),
+    KnowledgeCard(
+        name="dgkd",
+        family="response",
+        title="Densely guided distillation by a teacher and all assistants (DGKD)",
+        paper=(
+            "Son, Na, Choi, Hwang: Densely Guided Knowledge Distillation using Multiple Teacher Assistants. ICCV 2021, "
+            "arXiv 2009.08825"
+        ),
+        equation=(
+            "sum_m h_m T^2 (1/B) sum_b KL(softmax(z_m / T) || softmax(z_s / T)) over all networks m, h_m = 0 where m "
+            "is left out of a step, else 1"
+        ),
+        implementation="naskd.knowledge.response.dgkd:DgkdLoss",
+        taps=("logits",),
+        paper_weight=0.9,
+        paper_setting="as logits for each network; the paper balances labels and answers by one factor",
+        several_teachers=True,
+        uses_temperature=True,
+        options={"drop": Option(0.0, "probability that a network is left out of a step", 0.0, 0.9)},
+    ),
 )
