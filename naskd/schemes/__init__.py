@@ -572,7 +572,7 @@ SCHEMES.register(
             "batches": Option(8, "batches of images that are made", 1, 1000),
             "share": Option(0.5, "share of the epochs in which they are made", 0.01, 0.99),
             "image_rate": Option(0.1, "largest learning rate of the images", above=0.0, free=True),
-            "statistics": Option(10.0, "weight of the distance of BatchNorm statistics", low=0.0, free=True),
+            "statistics": Option(1.0, "weight of the distance of BatchNorm statistics", low=0.0, free=True),
             "variation": Option(
                 2.5e-5, "weight of the difference of neighbouring pixels", low=0.0, free=True
             ),

@@ -99,7 +99,8 @@ def check_differentiable(teacher: KnowledgeSource, in_channels: int, resolution:
     parameter = next(network.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     images = torch.full((2, in_channels, resolution, resolution), 0.5, device=device, requires_grad=True)
-    with torch.enable_grad():
+    # Schemes are looked at under the meta device, where what the teacher makes on the way would be.
+    with torch.device(device), torch.enable_grad():
         logits = network.taps(images).logits
     if not logits.requires_grad:
         raise InputError(

@@ -9,7 +9,6 @@ normalised images, which says the same. Images above 32 pixels have more doublin
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import pairwise
@@ -125,9 +124,9 @@ class AgainstGeneratorScheme(DataFreeScheme):
             ),
         )
 
-    @abstractmethod
     def step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
-        """Of both players."""
+        """Updates of both players, ``generator`` and ``student``; the generator's note :func:`variety` of its images."""
+        raise NotImplementedError
 
     def made(self, n: int) -> Tensor:
         """New images ``(n, C, H, H)``."""
