@@ -522,7 +522,7 @@ SCHEMES.register(
         implementation="naskd.schemes.dafl:DaflScheme",
         own_teaching=True,
         options={
-            **_against_a_generator(rate=1e-3, latent=100),
+            **_against_a_generator(rate=0.02, latent=100),
             "activation": Option(0.1, "weight of the teacher's mean activation", low=0.0, free=True),
             "balance": Option(
                 5.0, "weight of the entropy of what the teacher sees in a batch", low=0.0, free=True

@@ -10,8 +10,8 @@ each step. What it takes is booked as that phase: a pass of the teacher each way
 learns in the epochs that are left. Before, it is as random weights are, and a stopping rule must wait for it.
 
 Defaults: ``variation`` 2.5e-5, ``length`` 3e-8, a rate of 0.1 with Adam and temperature 3 follow the paper's CIFAR-10
-experiments, which take 2,000 steps. ``statistics`` 1 is the smallest weight there: with 10, and 250 steps on digits, the
-teacher did not come to see the given classes.
+experiments, which take 2,000 steps. ``statistics`` 1 is the smallest weight there: with 10, and 250 steps on digits,
+the teacher did not come to see the given classes.
 
 Differs: images are sigmoids of what is optimised, so that they stay in [0, 1]; the rate falls along a cosine. They are
 shifted by up to a 16th of their side before each pass, as on CIFAR-10, and not mirrored: digits are not.

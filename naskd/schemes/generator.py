@@ -125,7 +125,7 @@ class AgainstGeneratorScheme(DataFreeScheme):
         )
 
     def step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
-        """Updates of both players, ``generator`` and ``student``; the generator's note :func:`variety` of its images."""
+        """Updates of both players, ``generator`` and ``student``; the generator's note how its images vary."""
         raise NotImplementedError
 
     def made(self, n: int) -> Tensor:
