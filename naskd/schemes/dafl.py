@@ -5,7 +5,7 @@ is of one class (``L_oh``), excites its features (``L_a``), and a batch is of al
 ``L_oh + alpha L_a + beta L_ie``. The student learns what the teacher says of these images.
 
 Defaults: ``alpha`` 0.1, ``beta`` 5, latents of 100 and temperature 1 are the paper's, for MNIST and CIFAR. The
-generator's rate of 0.02 is that for CIFAR; on digits a rate of 0.003 or 0.03 did less well. A thousand steps are few.
+generator's rate of 0.02 follows those for CIFAR. It takes many steps: the authors' tens of thousands, for MNIST.
 
 Differs: the activation is the mean and not the sum over features, and both players use the same images, as in the
 authors' code. Entropies are in nats.
