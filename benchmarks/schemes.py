@@ -178,8 +178,10 @@ def measured(
 
 
 def own_macs(run: TrialRun) -> float:
-    """Of a whole training, without what teachers of the study say."""
-    trained = sum(run.loop.images_per_epoch(e) * run._own_macs(e) for e in range(run.total_epochs))
+    """Of a whole training, without what a bank remembers; of images that a scheme makes there is none."""
+    asked = SCHEMES[run.scheme.inputs.distillation.scheme].own_teaching
+    each = run.macs_per_image if asked else run._own_macs
+    trained = sum(run.loop.images_per_epoch(e) * each(e) for e in range(run.total_epochs))
     return trained + run.total_epochs * len(run.context.resources.data.val) * run.cost.macs
 
 

@@ -205,6 +205,7 @@ def suggest_distillation(
     ce_weight: float = 1.0,
     teachers: Sequence[str] = ("teacher",),
     scheme_options: Mapping[str, Mapping[str, OptionRange]] | None = None,
+    alone: Sequence[str] = (),
 ) -> DistillationSpec:
     """Suggest how a student is taught: any subset of `kinds`, the empty one (no distillation) included.
 
@@ -227,11 +228,15 @@ def suggest_distillation(
         teachers: Names of the study's teachers, to choose one from: ``kd.teacher``.
         scheme_options: For each scheme, settings that are searched: by name, what each may be. A design keeps those of
             its own scheme.
+        alone: Schemes among `schemes` that take no knowledge terms. Where one of them is chosen, no kind is used.
 
     Raises:
-        InputError: `scheme_options` names a scheme that is no choice, or a kind of knowledge has such a parameter.
+        InputError: `scheme_options` or `alone` names a scheme that is no choice, or a kind of knowledge has such a
+            parameter.
     """
     terms = _any_subset(trial, kinds) if slots is None else _some(trial, kinds, slots)
+    for name in alone:
+        _check_scheme(name, "alone", schemes)
     named = dict(assistants or {})
     assistant = choose(trial, "kd.assistant", ("none", *named))
     chain = () if assistant == "none" else (named[assistant],)
@@ -240,8 +245,8 @@ def suggest_distillation(
     taken = {f"{choice.kind}.{name}" for choice in kinds for name in _settings_of(choice)}
     settings = _suggest_scheme_options(trial, scheme_options or {}, schemes, taken)
     spec = DistillationSpec(
-        terms=tuple(terms),
-        ce_weight=ce_weight,
+        terms=() if scheme in alone else tuple(terms),
+        ce_weight=1.0 if scheme in alone else ce_weight,
         scheme=scheme,
         teachers=(teacher,),
         assistants=chain,
@@ -263,17 +268,20 @@ def _suggest_scheme_options(
     """Of each scheme, whichever is chosen, so that all trials have the same parameters."""
     found: dict[str, Options] = {}
     for scheme, options in searched.items():
-        if scheme not in schemes:
-            raise UnknownNameError(
-                f"scheme_options names {scheme!r}; the schemes to choose from are {', '.join(schemes)}"
-                f"{nearest(scheme, schemes)}"
-            )
+        _check_scheme(scheme, "scheme_options", schemes)
         if clash := sorted(name for name in options if f"{scheme}.{name}" in taken):
             raise InputError(f"kd.{scheme}.{clash[0]} is a parameter of the knowledge {scheme!r} already")
         found[scheme] = tuple(
             (name, suggest_option(trial, f"kd.{scheme}.{name}", options[name])) for name in sorted(options)
         )
     return found
+
+
+def _check_scheme(name: str, where: str, schemes: Sequence[str]) -> None:
+    if name not in schemes:
+        raise UnknownNameError(
+            f"{where} names {name!r}; the schemes to choose from are {', '.join(schemes)}{nearest(name, schemes)}"
+        )
 
 
 def _any_subset(trial: Trial, kinds: Sequence[KnowledgeChoice]) -> list[KnowledgeTerm]:

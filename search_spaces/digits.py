@@ -69,7 +69,8 @@ SCHEMES = (
     *("co_teacher", "cheap_convolution", "codistillation", "online_afd"),
     *("reskd", "residual_kd", "blockwise"),
 )
-"""Every scheme that there is."""
+DATA_FREE = ("dafl", "dfad", "zskt", "deep_inversion")
+"""Schemes of which the student sees no training image; they take no knowledge."""
 TRAINING = TrainingSpec(batch_size=64, optimizer="adamw", weight_decay=0.01, augmentation="translate")
 
 MEDIUM = ArchitectureSpec(
@@ -118,7 +119,8 @@ def catalogue(trial: Trial) -> TrialConfig:
         CATALOGUE,
         slots=2,
         assistants={"medium": ASSISTANT},
-        schemes=SCHEMES,
+        schemes=(*SCHEMES, *DATA_FREE),
+        alone=DATA_FREE,
     )
     return canonical(TrialConfig(architecture(trial), taught, training(trial)))
 

@@ -495,6 +495,13 @@ class TestSchemeOptions:
         assert (hint.low, hint.high, hint.log) == (0.01, 0.1, True)
         assert distributions["kd.parameter_sharing.depth"].choices == (1, 2, 4)
 
+    def test_a_scheme_that_stands_alone_gets_no_terms(self) -> None:
+        found = self.trials(alone=("rco",), ce_weight=0.3)
+        assert all(trial.distributions == found[0][0].distributions for trial, _ in found)
+        taught = {scheme: [spec for _, spec in found if spec.scheme == scheme] for scheme in self.SCHEMES}
+        assert not any(spec.terms for spec in taught["rco"])
+        assert all(any(spec.terms for spec in taught[name]) for name in ("offline", "parameter_sharing"))
+
     def test_without_them_a_space_is_what_it_was(self) -> None:
         ((trial, spec),) = self.trials(1, scheme_options=None)
         names = ["kd.logits.use", "kd.logits.weight", "kd.logits.temperature", "kd.scheme"]
@@ -504,6 +511,10 @@ class TestSchemeOptions:
     def test_what_cannot_be_meant_is_refused(self) -> None:
         with pytest.raises(InputError, match="names 'rcoo'; the schemes to choose from are offline, rco"):
             self.trials(1, scheme_options={"rcoo": {"anchors": (2, 8)}})
+        with pytest.raises(
+            InputError, match="alone names 'dafl'; the schemes to choose from are offline, rco"
+        ):
+            self.trials(1, alone=("dafl",))
         with pytest.raises(
             InputError, match=r"kd\.logits\.weight is a parameter of the knowledge 'logits' already"
         ):

@@ -28,6 +28,8 @@ class SchemeCard:
             them), ``trajectory`` (states of a teacher's own training, which must happen here), ``peers`` (networks that
             train together), ``self`` (the student, earlier or elsewhere in itself), ``none``.
         needs_teacher: Without a term that asks a teacher it is offline training.
+        own_teaching: It asks the first of a design's teachers by a formula of its own. So it needs a teacher without
+            any knowledge term, and takes none; nor does it take assistants or states of the teacher.
         min_stages: Fewest stages of the student.
         families: Network families of its students, where it reads their design; empty for all.
         unlabelled: Whether its students may be shown images beside the labelled ones of which only a teacher speaks:
@@ -44,6 +46,7 @@ class SchemeCard:
     implementation: str | type[Any]
     supervisor: Literal["teacher", "trajectory", "peers", "self", "none"] = "teacher"
     needs_teacher: bool = False
+    own_teaching: bool = False
     min_stages: int = 0
     families: tuple[str, ...] = ()
     unlabelled: bool = False
@@ -58,13 +61,16 @@ class SchemeCard:
 
     def asks_teachers(self, distillation: DistillationSpec) -> bool:
         """Whether a design listens to teachers of the study."""
-        return self.supervisor in ("teacher", "trajectory") and needs_teacher(distillation)
+        asks = self.supervisor in ("teacher", "trajectory") and needs_teacher(distillation)
+        return self.own_teaching or asks
 
     def prerequisites(self, distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
         """What must exist before a design can be trained, and whom its student hears."""
         if self.requires:
             found: Prerequisites = imported(self.requires)(distillation, study)
             return found
+        if self.own_teaching:
+            return needs.first_teacher(distillation)
         if self.supervisor == "trajectory":
             return needs.trajectory(distillation, study, int(self.option(distillation, "anchors")))
         of = needs.teachers if self.supervisor == "teacher" else needs.nothing
@@ -76,7 +82,10 @@ class SchemeCard:
             distillation = replace(distillation, scheme="offline", scheme_options=())
             return SCHEMES["offline"].canonical(distillation)
         options = canonical_options(self.options, distillation.scheme_options)
-        return _heard_only(replace(distillation, scheme_options=options), self.asks_teachers(distillation))
+        written = replace(distillation, scheme_options=options)
+        if self.own_teaching:
+            return replace(_heard_only(written, asks=False), teachers=distillation.teachers[:1])
+        return _heard_only(written, self.asks_teachers(distillation))
 
     def problems(
         self, distillation: DistillationSpec, *, n_stages: int, study: StudySpec | None = None
@@ -103,6 +112,11 @@ class SchemeCard:
             found.append(
                 f"scheme {self.name!r} needs a label of each image, and distillation.unlabelled = "
                 f"{distillation.unlabelled} shows it images without"
+            )
+        if self.own_teaching and distillation.terms:
+            kinds = ", ".join(dict.fromkeys(repr(term.kind) for term in distillation.terms))
+            found.append(
+                f"scheme {self.name!r} teaches by a formula of its own and takes no knowledge terms, got {kinds}"
             )
         return found + (self._teacher_problems(distillation, study) if study is not None else [])
 
@@ -530,7 +544,6 @@ SCHEMES.register(
         },
     )
 )
-
 SCHEMES.register(
     SchemeCard(
         name="blockwise",
@@ -542,6 +555,89 @@ SCHEMES.register(
         min_stages=2,
         families=("cnn",),
         options={"share": Option(0.5, "share of the epochs in which stages learn apart", 0.05, 0.95)},
+    )
+)
+
+
+STEPS = Option(0, "batches an epoch; 0 for as many as the training split has", 0, 10**6)
+
+
+def _against_a_generator(rate: float, latent: int) -> dict[str, Option]:
+    """Options of schemes in which a generator makes the images."""
+    return {
+        "steps": STEPS,
+        "generator_rate": Option(rate, "largest learning rate of the generator", above=0.0, free=True),
+        "latent": Option(latent, "numbers that the generator makes an image of", 1, 10**4),
+        "width": Option(64, "channels of the generator's last maps; its first have twice as many", 1, 1024),
+    }
+
+
+SCHEMES.register(
+    SchemeCard(
+        name="dafl",
+        title="DAFL: a generator makes images that the teacher is sure of, and the student learns from these alone",
+        paper="Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu, Tian: Data-free learning of student networks. ICCV 2019, "
+        "arXiv 1904.01186",
+        implementation="naskd.schemes.dafl:DaflScheme",
+        own_teaching=True,
+        options={
+            **_against_a_generator(rate=0.02, latent=100),
+            "activation": Option(0.1, "weight of the teacher's mean activation", low=0.0, free=True),
+            "balance": Option(
+                5.0, "weight of the entropy of what the teacher sees in a batch", low=0.0, free=True
+            ),
+            "temperature": Option(1.0, "softens what teacher and student say", above=0.0, free=True),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="dfad",
+        title="DFAD: a generator looks for images on which student and teacher differ, and the student for none",
+        paper="Fang, Song, Shen, Wang, Chen, Song: Data-free adversarial distillation. 2019, arXiv 1912.11006",
+        implementation="naskd.schemes.dfad:DfadScheme",
+        own_teaching=True,
+        options={
+            **_against_a_generator(rate=1e-3, latent=256),
+            "moves": Option(5, "updates of the student for each of the generator", 1, 100),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="zskt",
+        title="ZSKT: a generator against a student that also imitates where the teacher looks",
+        paper="Micaelli, Storkey: Zero-shot knowledge transfer via adversarial belief matching. NeurIPS 2019, "
+        "arXiv 1905.09768",
+        implementation="naskd.schemes.zskt:ZsktScheme",
+        own_teaching=True,
+        options={
+            **_against_a_generator(rate=2e-3, latent=100),
+            "moves": Option(10, "updates of the student for each of the generator", 1, 100),
+            "attention": Option(250.0, "weight of the difference of attention maps", low=0.0, free=True),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="deep_inversion",
+        title="DeepInversion: images are made to fit what the teacher's BatchNorms remember, and teach the student",
+        paper="Yin, Molchanov, Alvarez, Li, Mallya, Hoiem, Jha, Kautz: Dreaming to distill: data-free knowledge "
+        "transfer via DeepInversion. CVPR 2020, arXiv 1912.08795",
+        implementation="naskd.schemes.deep_inversion:DeepInversionScheme",
+        own_teaching=True,
+        options={
+            "steps": STEPS,
+            "batches": Option(8, "batches of images that are made", 1, 1000),
+            "share": Option(0.5, "share of the epochs in which they are made", 0.01, 0.99),
+            "image_rate": Option(0.1, "largest learning rate of the images", above=0.0, free=True),
+            "statistics": Option(1.0, "weight of the distance of BatchNorm statistics", low=0.0, free=True),
+            "variation": Option(
+                2.5e-5, "weight of the difference of neighbouring pixels", low=0.0, free=True
+            ),
+            "length": Option(3e-8, "weight of the images' length", low=0.0, free=True),
+            "temperature": Option(3.0, "softens what teacher and student say", above=0.0, free=True),
+        },
     )
 )
 

@@ -61,6 +61,12 @@ def nothing(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
     return Prerequisites()
 
 
+def first_teacher(distillation: DistillationSpec) -> Prerequisites:
+    """The first of the design's teachers, whom its scheme asks whatever the terms are."""
+    teacher = (StudyTeacher(distillation.teachers[0]),)
+    return Prerequisites(teacher, teacher, *teacher)
+
+
 def teachers(distillation: DistillationSpec, study: StudySpec) -> Prerequisites:
     """The design's teachers, the chain of its state and of assistants below the first of them, and who is heard.
 

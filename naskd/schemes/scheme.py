@@ -219,9 +219,10 @@ class SchemeInputs:
         epochs: Of the whole schedule.
         build: Makes a fresh network of the design's architecture on the training device; called once for
             each network that the scheme trains.
-        sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty without terms.
+        sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty where nobody asks them.
         in_channels, resolution: Of the images.
         n_samples: Of the training split.
+        batch_size: Images of a batch, for schemes that bring their own; 0 where nothing is trained.
         architecture: Of what `build` makes; None for a network that no architecture describes.
         variant: Makes a fresh network of another architecture on the same images.
         data: The images of the search; None where there are none, as in a check.
@@ -234,6 +235,7 @@ class SchemeInputs:
     in_channels: int
     resolution: int
     n_samples: int = 0
+    batch_size: int = 0
     architecture: ArchitectureSpec | None = None
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
     data: SearchData | None = None
@@ -290,6 +292,13 @@ class Scheme(nn.Module):
 
         A frozen copy of the student says what it thinks of a batch, or a peer says so anew after it has moved.
         Teachers are in :meth:`step_macs`: what they say may come from memory, and these passes never do.
+        """
+        return 0.0
+
+    def through_macs(self, batch_size: int, phase: Phase) -> float:
+        """MACs for one image in a phase, of backward passes that learn nothing and lead to what made the images.
+
+        A pass through a frozen network to its images costs as much as its forward pass; 0 unless you say more.
         """
         return 0.0
 

@@ -113,8 +113,9 @@ class SchemeSuite(Suite):
         class TestMine(SchemeSuite):
             names = "my_scheme"
 
-    Each runs twice: with knowledge terms, and, unless the card says ``needs_teacher``, with labels alone. They train a
-    student of two stages on 120 digits.
+    Each runs twice: with knowledge terms, unless the card says ``own_teaching``, and, unless it says
+    ``needs_teacher``, without: with labels alone, or by the scheme's own formula. They train a student of two stages on
+    120 digits.
 
     Attributes:
         terms: The knowledge terms of the first way.
@@ -135,7 +136,7 @@ class SchemeSuite(Suite):
             (name, teaching)
             for name in self.chosen()
             for teaching in ("knowledge", "labels")
-            if teaching == "knowledge" or not SCHEMES[name].needs_teacher
+            if not (SCHEMES[name].own_teaching if teaching == "knowledge" else SCHEMES[name].needs_teacher)
         ]
         metafunc.parametrize(("name", "teaching"), cases)
 

@@ -12,6 +12,7 @@ from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import as_deployed
 from naskd.schemes import SCHEMES
+from naskd.schemes.cohort import widened
 from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
@@ -52,7 +53,7 @@ class Designs:
         self._networks = networks
         self._prerequisites = prerequisites
         self._sources = sources
-        self._passes: dict[tuple[object, ...], float] = {}
+        self._passes: dict[tuple[object, ...], tuple[float, float]] = {}
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built, unless more than the student leaves.
@@ -89,7 +90,7 @@ class Designs:
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's student, losses and teachers cannot be matched; empty when they can."""
         try:
-            if self._only_scheme_knows(config):
+            if self._only_scheme_knows(config) or SCHEMES[config.distillation.scheme].own_teaching:
                 self._scheme(config)
             else:
                 self._objective(config)
@@ -152,7 +153,8 @@ class Designs:
         macs, n_train = self.design_cost(config).macs, len(data.train)
         unlabelled = config.distillation.unlabelled
         n_images = n_train * (1 + unlabelled)
-        own = float(macs) * epochs * (self._passes_of(config) * n_images + len(data.val))
+        passes, beside = self._passes_of(config)
+        own = epochs * ((passes * macs + beside) * n_images + float(macs) * len(data.val))
         shared: dict[str, float] = {}
         needed = self._prerequisites.of(config)
         # Whoever trains a teacher up to a state has passed through the earlier ones.
@@ -165,7 +167,9 @@ class Designs:
                     3.0 * self._sources.stand_in(recipe).macs * n_train * recipe.assistant.training.epochs
                 )
         remembered = config.training.mixing == "none" and self._resources.spec.execution.bank_bytes > 0
-        for recipe in dict.fromkeys(needed.heard):
+        # A scheme that asks by itself, of images that it makes, has counted it among its own.
+        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
+        for recipe in () if own_teaching else dict.fromkeys(needed.heard):
             one_pass = float(self._sources.stand_in(recipe).macs) * n_train
             if remembered:
                 augmentation = config.training.augmentation
@@ -181,13 +185,17 @@ class Designs:
                 own += one_pass * epochs * (1 + unlabelled)
         return TrainingMacs(own, shared)
 
-    def _passes_of(self, config: TrialConfig) -> float:
-        """Forward passes of the student that a training image costs in each epoch: 3 where it is trained alone."""
+    def _passes_of(self, config: TrialConfig) -> tuple[float, float]:
+        """What a training image costs in each epoch: forward passes of the student, and MACs beside them.
+
+        3 and 0 where the student is trained alone. Where a scheme asks a teacher by itself, what does not grow with the
+        student is told apart from what does by a student of twice the width.
+        """
         taught = config.distillation
         paid = tuple(
             pair for pair in taught.scheme_options if not SCHEMES[taught.scheme].options[pair[0]].free
         )
-        key = (taught.scheme, paid, config.training.epochs)
+        key = (taught.scheme, paid, config.training.epochs, config.training.batch_size)
         if key not in self._passes:
             # Without a teacher such a scheme is another one.
             asks = SCHEMES[taught.scheme].needs_teacher
@@ -197,21 +205,33 @@ class Designs:
             except USERS as error:
                 # A user's scheme may raise anything, and one may ask for a teacher.
                 _LOG.debug("what a scheme trains is not known before: %s", one_line(error))
-                self._passes[key] = 3.0
+                self._passes[key] = 3.0, 0.0
         return self._passes[key]
 
-    def _counted_passes(self, config: TrialConfig) -> float:
+    def _counted_passes(self, config: TrialConfig) -> tuple[float, float]:
+        macs, total = self._counted_macs(config)
+        if not (SCHEMES[config.distillation.scheme].own_teaching and config.architecture.stages):
+            return total / macs, 0.0
+        wider = replace(config, architecture=widened(config.architecture, 2))
+        wider_macs, wider_total = self._counted_macs(wider)
+        passes = (wider_total - total) / (wider_macs - macs)
+        return passes, total - passes * macs
+
+    def _counted_macs(self, config: TrialConfig) -> tuple[int, float]:
+        """Of the student's pass, and of all that a training image costs in an epoch; nothing that is remembered."""
         scheme, training, n_train = self._scheme(config), config.training, len(self._resources.data.train)
+        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
         total = 0.0
         for phase in scheme.phases():
-            trained, _ = scheme.step_macs(training.batch_size, phase)
+            trained, asked = scheme.step_macs(training.batch_size, phase)
             own = (
                 phase.steps_per_epoch
                 or (n_train if phase.data is None else len(phase.data)) / training.batch_size
             )
-            step = (3 * trained + scheme.forward_macs(training.batch_size, phase)) * training.batch_size
-            total += phase.epochs * own * step
-        return total / (scheme.cost.macs * training.epochs * n_train)
+            each = 3 * trained + scheme.forward_macs(training.batch_size, phase)
+            each += scheme.through_macs(training.batch_size, phase) + (asked if own_teaching else 0.0)
+            total += phase.epochs * own * each * training.batch_size
+        return scheme.cost.macs, total / (training.epochs * n_train)
 
     @property
     def n_val(self) -> int:
@@ -236,6 +256,7 @@ class Designs:
             data.in_channels,
             data.resolution,
             n_samples=len(data.train),
+            batch_size=config.training.batch_size,
             architecture=config.architecture,
             variant=self._networks.unplaced_student,
         )

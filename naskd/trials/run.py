@@ -78,6 +78,7 @@ class TrialRun:
             channels,
             resolution,
             n_samples=len(context.resources.data.train),
+            batch_size=training.batch_size,
             architecture=architecture,
             variant=context.networks.student,
             data=context.resources.data,
@@ -91,8 +92,10 @@ class TrialRun:
         self._step_macs: dict[str, tuple[float, float]] = {
             phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases
         }
-        self._forward_macs: dict[str, float] = {
-            phase.name: self.scheme.forward_macs(training.batch_size, phase) for phase in self.loop.phases
+        self._untrained_macs: dict[str, float] = {
+            phase.name: self.scheme.forward_macs(training.batch_size, phase)
+            + self.scheme.through_macs(training.batch_size, phase)
+            for phase in self.loop.phases
         }
 
     @property
@@ -113,7 +116,7 @@ class TrialRun:
         """The same without the teachers."""
         phase = self.loop.phase_of(epoch).name
         # The backward pass of what is trained costs two forward passes.
-        return 3 * self._step_macs[phase][0] + self._forward_macs[phase]
+        return 3 * self._step_macs[phase][0] + self._untrained_macs[phase]
 
     @property
     def equivalent_steps(self) -> float:
