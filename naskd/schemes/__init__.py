@@ -109,9 +109,12 @@ class SchemeCard:
                 f"scheme {self.name!r} follows the teacher's own training and takes no single state of it"
             )
         if distillation.unlabelled and not self.unlabelled:
+            why = (
+                "shows its student made images alone" if self.own_teaching else "needs a label of each image"
+            )
             found.append(
-                f"scheme {self.name!r} needs a label of each image, and distillation.unlabelled = "
-                f"{distillation.unlabelled} shows it images without"
+                f"scheme {self.name!r} {why}, and distillation.unlabelled = {distillation.unlabelled} shows it "
+                "images without"
             )
         if self.own_teaching and distillation.terms:
             kinds = ", ".join(dict.fromkeys(repr(term.kind) for term in distillation.terms))
