@@ -22,7 +22,7 @@ from naskd.spec.registry import Registry
 from naskd.suggesting import RealRange, Trial, choose, suggest_log
 
 NONE = "none"
-NEED_LABELS = frozenset({"conditional", "dkd", "nkd", "tf_kd", "wsld"})
+NEED_LABELS = frozenset({"ca_mkd", "conditional", "dkd", "nkd", "tf_kd", "wsld"})
 """Kinds on answers that cannot teach on unlabelled images, as their cards say, which stand on a higher floor."""
 
 SHARE_STEP = 0.1

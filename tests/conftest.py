@@ -9,6 +9,7 @@ os.environ["MKL_NUM_THREADS"] = "1"
 import gc
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,31 @@ def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     if (serial := sys.modules.get("naskd.executors.local.serial")) is not None:
         kept = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
         monkeypatch.setattr(serial, "gc", kept)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_methods() -> Iterator[None]:
+    """Forget after each file what it has registered: studies of the next have the shipped methods and their own."""
+    from naskd.executors import EXECUTORS
+    from naskd.spec.datasets import DATASETS
+    from naskd.spec.exports import EXPORTS
+    from naskd.spec.loggers import LOGGERS
+    from naskd.spec.objectives import OBJECTIVES
+    from naskd.spec.samplers import SAMPLERS
+    from naskd.spec.stopping import STOPPING_RULES
+    from naskd.spec.teachers import TEACHER_SOURCES
+    from naskd.spec.userfile import is_user_file
+    from naskd.trials.methods import METHODS
+
+    named = (DATASETS, EXECUTORS, EXPORTS, LOGGERS, OBJECTIVES, SAMPLERS, STOPPING_RULES, TEACHER_SOURCES)
+    before = [(registry, dict(registry._cards), dict(registry._origins)) for registry in (*METHODS, *named)]
+    imported = {name for name in sys.modules if is_user_file(name)}
+    yield
+    for registry, cards, origins in before:
+        registry._cards, registry._origins = cards, origins
+    for name in [name for name in sys.modules if is_user_file(name)]:
+        if name not in imported:
+            del sys.modules[name]
 
 
 TINY_STUDY = """\
