@@ -47,6 +47,8 @@ from naskd.trials.run import TrialRun
 NONE, LOGITS = "none", "logits"
 LENGTHS = ("equal epochs", "equal cost")
 TERM = (KnowledgeTerm("logits", temperature=4.0),)
+TEACHER_EPOCHS = 15
+"""Of the teacher of a zip file's images."""
 
 
 def main() -> None:
@@ -118,16 +120,16 @@ class Digits(Place):
 class Images(Place):
     """Of a zip file, with the networks of the recorded tables: 0.22 and 0.81 million MACs at 32x32."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, state_epochs: Sequence[int] = ()) -> None:
         from table_parts import space, splits
         from table_parts.recording import open_place
 
         args.runs.mkdir(parents=True, exist_ok=True)
         images = splits.read(args.images, args.runs / "images.npz")
         sizes = splits.Splits(args.train_images, args.teacher_images, val=2000, test=3000)
-        given = argparse.Namespace(device="cpu", threads=1, execution=[], teacher_epochs=15)
+        given = argparse.Namespace(device="cpu", threads=1, execution=[], teacher_epochs=TEACHER_EPOCHS)
         parts = splits.cut(*images, sizes)
-        self.setting = open_place(given, parts, args.runs)
+        self.setting = open_place(given, parts, args.runs, state_epochs)
         self.setting.make()
         self.test = parts.test.to(self.setting.compute.device)
         self.students = {

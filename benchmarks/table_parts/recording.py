@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.setting import Setting, study
 from naskd.spec.datasets import DataSpec
 from naskd.spec.seeds import derive_seed, trial_seed
+from naskd.spec.teachers import DEFAULT_NAME
 from naskd.training.evaluation import accuracy, predict
 from naskd.trials.run import TrialRun
 from table_parts import space
@@ -21,7 +23,9 @@ TEST_EVERY = 4
 """Epochs between two looks at the test images: each costs as much as a fifth of an epoch of training."""
 
 
-def open_place(args: argparse.Namespace, parts: Parts, folder: Path) -> Setting:
+def open_place(
+    args: argparse.Namespace, parts: Parts, folder: Path, state_epochs: Sequence[int] = ()
+) -> Setting:
     """What trainings on these images share, with the teacher trained or found.
 
     A teacher of more images is trained on them, and stored as if it had been trained on the students'.
@@ -30,23 +34,36 @@ def open_place(args: argparse.Namespace, parts: Parts, folder: Path) -> Setting:
         args: Of the command line: device, threads, epochs of the teacher.
         parts: The images.
         folder: Of the teacher, assistants, and what they said.
+        state_epochs: After which the teacher's state is kept too.
     """
     teaching = dataclasses.replace(TEACHER_TRAINING, epochs=args.teacher_epochs)
     # All views, as the published tables were recorded: one that goes on must stay of one kind.
     images = DataSpec("digits", views="all")
     spec = dataclasses.replace(study(args, space.TEACHER, space.EPOCHS, teaching), data=images)
-    setting = Setting(spec, folder / "students", folder / "bank", parts.student, foreseen=("logits", "hint"))
+    states = [(DEFAULT_NAME, epoch) for epoch in state_epochs]
+    setting = Setting(
+        spec,
+        folder / "students",
+        folder / "bank",
+        parts.student,
+        foreseen=("logits", "hint"),
+        foreseen_states=states,
+    )
     setting.compute.apply_threads()
-    recipe, store = setting.context.prerequisites.teacher(), setting.context.resources.store
-    if recipe.artifact_id not in store and len(parts.teacher.train) != len(parts.student.train):
-        larger = Setting(spec, folder / "teacher", None, parts.teacher)
+    store = setting.context.resources.store
+    wanted = _teacher_and_states(setting)
+    if any(one not in store for one in wanted) and len(parts.teacher.train) != len(parts.student.train):
+        larger = Setting(spec, folder / "teacher", None, parts.teacher, foreseen_states=states)
         larger.make()
-        state, manifest = larger.context.resources.store.load(
-            larger.context.prerequisites.teacher().artifact_id
-        )
-        store.save(recipe.artifact_id, state, manifest)
+        for mine, theirs in zip(wanted, _teacher_and_states(larger), strict=True):
+            store.save(mine, *larger.context.resources.store.load(theirs))
     setting.make()
     return setting
+
+
+def _teacher_and_states(setting: Setting) -> list[str]:
+    prerequisites = setting.context.prerequisites
+    return [one.artifact_id for one in (prerequisites.teacher(), *prerequisites.foreseen_states())]
 
 
 class Recorder:
