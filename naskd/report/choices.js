@@ -1,5 +1,29 @@
 // Which choices mattered.
 // ---- What mattered
+function shareBars(shares, most) {
+  const rows = Object.entries(shares)
+      .filter((p) => ok(p[1]))
+      .sort((a, b) => b[1] - a[1]),
+    top = rows.slice(0, most),
+    total = rows.reduce((a, p) => a + p[1], 0) || 1,
+    largest = top.length ? top[0][1] || 1 : 1;
+  return [
+    h(
+      "div",
+      { class: "imp" },
+      top.map(([k, v]) => {
+        const bar = h("div", { class: "fill" });
+        bar.style.width = Math.max(0, (100 * v) / largest).toFixed(1) + "%";
+        return [
+          h("div", { class: "name" }, k),
+          h("div", { class: "track" }, bar),
+          h("div", { class: "num" }, percent(v / total, 0)),
+        ];
+      }),
+    ),
+    rows.length > top.length ? h("div", { class: "note" }, `and ${rows.length - top.length} others`) : null,
+  ];
+}
 function importanceCard() {
   const importance = Object.entries(data.importance || {}).filter(([, v]) => v && Object.keys(v).length);
   if (!importance.length)
@@ -12,33 +36,37 @@ function importanceCard() {
   return card(
     "Which choices mattered",
     `Share of an objective's variance over the whole space that each parameter explains. An estimate from ${from}, not a cause.`,
-    importance.map(([name, shares]) => {
-      const rows = Object.entries(shares)
-          .filter((p) => ok(p[1]))
-          .sort((a, b) => b[1] - a[1]),
-        top = rows.slice(0, 10),
-        total = rows.reduce((a, p) => a + p[1], 0) || 1,
-        most = top.length ? top[0][1] || 1 : 1;
-      return [
-        h("h3", {}, `for ${words(name)}`),
+    importance.map(([name, shares]) => [h("h3", {}, `for ${words(name)}`), shareBars(shares, 10)]),
+  );
+}
+function importanceByCostCard() {
+  const bands = (data.importance_by_cost || []).filter((band) => Object.keys(band.shares || {}).length);
+  if (!bands.length) return null;
+  const unit = data.measures[data.cost].unit;
+  return card(
+    "Which choices mattered at which cost",
+    "Share that each parameter explains of how much better or worse designs are than others of their cost. An estimate from few trials each, not a cause.",
+    h(
+      "div",
+      { class: "bands" },
+      bands.map((band) =>
         h(
           "div",
-          { class: "imp" },
-          top.map(([k, v]) => {
-            const bar = h("div", { class: "fill" });
-            bar.style.width = Math.max(0, (100 * v) / most).toFixed(1) + "%";
-            return [
-              h("div", { class: "name" }, k),
-              h("div", { class: "track" }, bar),
-              h("div", { class: "num" }, percent(v / total, 0)),
-            ];
-          }),
+          {},
+          h(
+            "h3",
+            {},
+            `${inUnit(band.low, unit)} to ${inUnit(band.high, unit)}${unit === "MACs" ? " MACs" : ""}`,
+          ),
+          shareBars(band.shares, 6),
+          h(
+            "div",
+            { class: "note" },
+            `${band.trials} trials; at equal cost they differ by ${fixed(100 * band.spread, 1)} points (sd)`,
+          ),
         ),
-        rows.length > top.length
-          ? h("div", { class: "note" }, `and ${rows.length - top.length} others`)
-          : null,
-      ];
-    }),
+      ),
+    ),
   );
 }
 function marginalCard() {

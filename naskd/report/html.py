@@ -29,7 +29,7 @@ from naskd.report.record import (
     trials,
     usable,
 )
-from naskd.report.residuals import MIN_TRIALS, accuracy_residuals
+from naskd.study.residuals import MIN_TRIALS, accuracy_residuals
 from naskd.report.units import FORMATS, axis_label, finite
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import writable
@@ -51,6 +51,7 @@ _KEPT = (
     "progress",
     "importance",
     "importance_trials",
+    "importance_by_cost",
     "teacher",
     "warnings",
     "counts",

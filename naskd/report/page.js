@@ -181,6 +181,7 @@ document
       retrainedSection(),
       curvesSection(),
       h("div", { class: "row" }, importanceCard(), marginalCard()),
+      importanceByCostCard(),
       h("div", { class: "row" }, progressCard(), unfinishedCard()),
     ].filter(Boolean),
   );

@@ -1,7 +1,5 @@
 """The run record: all that a study's ledger says, as plain data. Reports and scripts read nothing else."""
 
-import random
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,9 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
-from naskd.spec.pareto import front_mask, front_volume, objective_space
+from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
+from naskd.study.importance import importance, importance_by_cost, trials_used
 from naskd.study.ledger import CONTINUES, booked_artifacts, mean_values, replicate_of
 from naskd.study.opening import SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
@@ -23,11 +22,6 @@ from naskd.trials.jobs import training_key
 
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 """Metrics of a trial that every record has, whatever the objectives."""
-
-IMPORTANCE_TRIALS = 400
-"""Complete trials that importances are computed from, at most."""
-FEWEST_TREES, MOST_TREES = 16, 64
-"""Of the forests that explain an objective: many for few trials."""
 
 
 @told_as_errors()
@@ -140,7 +134,8 @@ def run_record(
         record["progress"] = _progress(trials, axes, reference_point)
         if with_importance:
             record["importance"] = importance(study, axes)
-            record["importance_trials"] = min(len(complete), IMPORTANCE_TRIALS)
+            record["importance_trials"] = trials_used(len(complete))
+            record["importance_by_cost"] = importance_by_cost(study, axes)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
 
@@ -266,45 +261,3 @@ def growing(
 def _first(trial: Mapping[str, Any]) -> int:
     first = trial["replicate_of"]
     return int(trial["number"] if first is None else first)
-
-
-def importance(
-    study: optuna.Study, axes: Sequence[Objective], *, most: int = 12
-) -> dict[str, dict[str, float]]:
-    """Which parameters mattered for each objective: the share of its variance that each explains.
-
-    fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over complete trials, as Optuna computes it; each
-    objective on its scale. Empty with fewer than ten complete trials, where the numbers would be noise.
-
-    Its time grows with trials times trees. Of many trials :data:`IMPORTANCE_TRIALS` stand for all, drawn at random and
-    the same ones each time, with fewer trees.
-    """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < 10:
-        return {}
-    if len(complete) > IMPORTANCE_TRIALS:
-        complete = random.Random(0).sample(complete, IMPORTANCE_TRIALS)
-        study = optuna.create_study(directions=study.directions)
-        study.add_trials(complete)
-    n_trees = max(FEWEST_TREES, min(MOST_TREES, MOST_TREES * 100 // len(complete)))
-    found: dict[str, dict[str, float]] = {}
-    for position, axis in enumerate(axes):
-
-        def target(trial: FrozenTrial, position: int = position, axis: Objective = axis) -> float:
-            return float(objective_space([[trial.values[position]]], [axis])[0][0])
-
-        if len({target(t) for t in complete}) < 2:
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                values = optuna.importance.get_param_importances(
-                    study,
-                    evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=n_trees, seed=0),
-                    target=target,
-                )
-            except (ValueError, RuntimeError):
-                # A space without a parameter that every trial shares has no such decomposition.
-                continue
-        found[axis.name] = dict(list(values.items())[:most])
-    return found

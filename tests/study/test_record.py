@@ -1,5 +1,6 @@
 import json
 import math
+import random
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,8 @@ from optuna.storages import InMemoryStorage
 
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
-from naskd.study import record as record_module
+from naskd.study import importance as importance_module
+from naskd.study.importance import importance_by_cost
 from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
 from naskd.trials.jobs import TrialResult
@@ -202,12 +204,50 @@ def test_importances_of_many_trials_are_those_of_some_the_same_each_time(study, 
     axes = study_objectives(study.optuna_study, study.spec.objectives)
     record = run_record(study.optuna_study, study.spec.objectives)
     assert record["importance_trials"] == record["counts"]["complete"] > 12
-    monkeypatch.setattr(record_module, "IMPORTANCE_TRIALS", 12)
+    monkeypatch.setattr(importance_module, "IMPORTANCE_TRIALS", 12)
     some = importance(study.optuna_study, axes)
     assert some == importance(study.optuna_study, axes) != record["importance"]
     assert max(some["macs"], key=some["macs"].get) == "width"
     assert seen[2:] == [12] * 4
     assert run_record(study.optuna_study, study.spec.objectives)["importance_trials"] == 12
+
+
+def _study_of_bands(n):
+    """Accuracy rises with cost; beside that `cheap` gives 5 points to cheap designs alone, `dear` 5 to costly ones."""
+    rng = random.Random(0)
+    found = optuna.create_study(directions=["maximize", "minimize"])
+    yes_no = optuna.distributions.CategoricalDistribution((False, True))
+    axes = {
+        "width": optuna.distributions.IntDistribution(1, 1000),
+        "cheap": yes_no,
+        "dear": yes_no,
+    }
+    for _ in range(n):
+        params = {"width": rng.randint(1, 1000), "cheap": rng.random() < 0.5, "dear": rng.random() < 0.5}
+        helped = params["cheap"] if params["width"] < 400 else params["dear"]
+        accuracy = 0.3 + 0.1 * math.log10(params["width"]) + 0.05 * helped
+        found.add_trial(
+            optuna.trial.create_trial(
+                params=params, distributions=axes, values=[accuracy, 1000.0 * params["width"]]
+            )
+        )
+    return found, [OBJECTIVES["val_accuracy"], OBJECTIVES["macs"]]
+
+
+def test_what_matters_at_which_cost_is_found_apart_from_size():
+    bands = importance_by_cost(*_study_of_bands(150))
+    assert [band["trials"] for band in bands] == [50, 50, 50]
+    assert bands[0]["high"] <= bands[1]["low"] <= bands[1]["high"] <= bands[2]["low"]
+    best = [max(band["shares"], key=band["shares"].get) for band in bands]
+    assert (best[0], best[2]) == ("cheap", "dear")
+    assert bands[0]["shares"]["cheap"] > 0.7
+    assert bands[2]["shares"]["dear"] > 0.7
+    assert bands[0]["spread"] == pytest.approx(0.025, abs=0.005)  # of half 0 and half 5 points
+
+
+def test_what_matters_at_which_cost_needs_twenty_trials_a_band():
+    assert importance_by_cost(*_study_of_bands(59)) == []
+    assert len(importance_by_cost(*_study_of_bands(60))) == 3
 
 
 def test_with_few_trials_importance_is_not_told():
