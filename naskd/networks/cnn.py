@@ -42,7 +42,10 @@ class ConvStudent(Student):
             self.stages.append(nn.Sequential(*blocks))
             channels = stage.width
         self.head = nn.Linear(channels, n_classes)
-        self._initialise()
+        if not next(
+            self.parameters()
+        ).is_meta:  # where there are no weights, drawing them is all that building takes
+            self._initialise()
 
     def _initialise(self) -> None:
         # He et al., ICCV 2015 (arXiv 1502.01852), eq. 14. The last BatchNorm of a residual branch keeps its

@@ -29,12 +29,12 @@ from naskd.report.record import (
     trials,
     usable,
 )
-from naskd.study.residuals import MIN_TRIALS, accuracy_residuals
 from naskd.report.units import FORMATS, axis_label, finite
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import writable
 from naskd.spec.visible import encodable
 from naskd.store.files import replacing
+from naskd.study.residuals import MIN_TRIALS, accuracy_residuals
 
 _KEPT = (
     "study",

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from naskd.knowledge.base import KnowledgeLoss, Lesson
 from naskd.knowledge.source import KnowledgeSource
-from naskd.networks.student import design_cost
+from naskd.networks.student import Student, design_cost, student_shapes
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import without_classifier
-from naskd.nn.taps import TappedNetwork, Taps, tap_shapes
+from naskd.nn.taps import TappedNetwork, Taps, TapShapes, tap_shapes
 from naskd.schemes.objective import DistillationObjective, Stage
 from naskd.schemes.scheme import (
     Ask,
@@ -56,7 +56,7 @@ class DistilledStudent(nn.Module):
         super().__init__()
         self.inputs = inputs
         self.network = inputs.build() if network is None else network
-        self.shapes = tap_shapes(self.network, inputs.in_channels, inputs.resolution)
+        self.shapes = _shapes(self.network, inputs)
         device = next(self.network.parameters()).device
         self.objective = DistillationObjective(
             inputs.distillation, self.shapes, inputs.sources, inputs.n_samples
@@ -224,3 +224,10 @@ def deployed_network(student: nn.Module, objective: DistillationObjective) -> nn
     assert isinstance(loss, KnowledgeLoss)
     without_classifier(student, f"knowledge {loss.settings.kind!r}")
     return loss.deploy(student)
+
+
+def _shapes(network: nn.Module, inputs: SchemeInputs) -> TapShapes:
+    """Of a network's taps; of a student as its architecture says, in closed form where there is one."""
+    if inputs.architecture is not None and isinstance(network, Student):
+        return student_shapes(inputs.architecture, network.n_classes, inputs.resolution)
+    return tap_shapes(network, inputs.in_channels, inputs.resolution)

@@ -5,6 +5,7 @@ raises something else than ``ValueError`` or ``TrialPruned``: half of the space 
 """
 
 import dataclasses
+import inspect
 import re
 import traceback
 import warnings
@@ -137,6 +138,6 @@ def _fields(title: str) -> list[str]:
 
 def _place(space: Space, error: BaseException) -> str:
     """In which line of the file of the space something was raised, where that is known."""
-    file = getattr(getattr(space, "__code__", None), "co_filename", None)
+    file = getattr(getattr(inspect.unwrap(space), "__code__", None), "co_filename", None)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     return f" in line {lines[-1]}" if lines else ""

@@ -1,6 +1,7 @@
 """The type of a search space."""
 
 from collections.abc import Callable
+from functools import wraps
 
 import optuna
 
@@ -24,11 +25,14 @@ def timed(space: Space, seconds: float) -> Space:
     """
     late = f"a call took longer than execution.space_seconds = {seconds:g}"
 
+    @wraps(space)
     def call(trial: optuna.Trial) -> TrialConfig:
+        # Optuna asks a sampler at the first parameter: what it takes to propose is not the space's.
+        getattr(trial, "relative_params", None)
         try:
             with within(seconds, late):
                 return space(trial)
-        except OutOfTimeError:
-            raise SlowSpaceError(late) from None
+        except OutOfTimeError as error:
+            raise SlowSpaceError(late).with_traceback(error.__traceback__) from None
 
     return call

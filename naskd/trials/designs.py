@@ -54,6 +54,9 @@ class Designs:
         self._prerequisites = prerequisites
         self._sources = sources
         self._passes: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._costs: dict[str, Cost] = {}
+        self._last_scheme: tuple[TrialConfig, Scheme] | None = None
+        """A sampler asks several things of one design after the other, and building it takes longest."""
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built, unless more than the student leaves.
@@ -61,6 +64,11 @@ class Designs:
         Raises:
             ValueError: That loss cannot be matched to the design's networks.
         """
+        if config.config_id not in self._costs:
+            self._costs[config.config_id] = self._design_cost(config)
+        return self._costs[config.config_id]
+
+    def _design_cost(self, config: TrialConfig) -> Cost:
         channels, resolution = self._resources.input_shape
         if self._only_scheme_knows(config):
             try:
@@ -245,7 +253,12 @@ class Designs:
         return card.leaves_more or card.supervisor in ("peers", "self")
 
     def _scheme(self, config: TrialConfig) -> Scheme:
-        """The networks of a design, without weights and without images."""
+        """The networks of a design, without weights and without images; not to be changed."""
+        if self._last_scheme is None or self._last_scheme[0] != config:
+            self._last_scheme = config, self._built_scheme(config)
+        return self._last_scheme[1]
+
+    def _built_scheme(self, config: TrialConfig) -> Scheme:
         distillation, data = config.distillation, self._resources.data
         heard = self._prerequisites.of(config).heard
         inputs = SchemeInputs(

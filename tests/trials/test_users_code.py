@@ -1,6 +1,7 @@
 """Whatever a user's code raises, and a call that leaves the process too, is a failure with a reason."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,23 @@ def test_a_space_that_leaves_or_hangs_is_one_error():
         while True:
             pass
 
-    with pytest.raises(InputError, match=r"a call took longer than execution\.space_seconds = 0\.02"):
+    line = hang.__code__.co_firstlineno
+    late = rf"a call took longer than execution\.space_seconds = 0\.02 in line ({line + 1}|{line + 2})\b"
+    with pytest.raises(InputError, match=late):
         sample_space(timed(hang, 0.02), study(), measure, 1)
     with pytest.raises(SlowSpaceError):
         timed(hang, 0.02)(None)
+
+
+def test_what_a_sampler_takes_to_propose_is_not_the_time_of_the_space():
+    class Slow(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            time.sleep(0.3)
+            return {}
+
+    space = timed(lambda trial: trial.suggest_float("x", 0, 1), 0.2)
+    trial = optuna.create_study(sampler=Slow()).ask()
+    assert space(trial) == trial.params["x"]  # type: ignore[comparison-overlap]
 
 
 def test_an_observer_that_leaves_ends_nothing(caplog: pytest.LogCaptureFixture):
