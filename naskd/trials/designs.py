@@ -54,13 +54,21 @@ class Designs:
         self._prerequisites = prerequisites
         self._sources = sources
         self._passes: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._costs: dict[str, Cost] = {}
 
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built, unless more than the student leaves.
 
+        Equal designs are looked at once: a small space is drawn from many times over, and some schemes must be built.
+
         Raises:
             ValueError: That loss cannot be matched to the design's networks.
         """
+        if (known := self._costs.get(config.config_id)) is None:
+            known = self._costs[config.config_id] = self._cost_of(config)
+        return known
+
+    def _cost_of(self, config: TrialConfig) -> Cost:
         channels, resolution = self._resources.input_shape
         if self._only_scheme_knows(config):
             try:
