@@ -1,4 +1,4 @@
-"""What tests share: one thread a process, and one tiny run that was really searched."""
+"""What tests share: one thread a process, one tiny run that was really searched, and who starts other processes."""
 
 import os
 
@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
+from forks import Forker
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,14 @@ def _own_methods() -> Iterator[None]:
     for name in [name for name in sys.modules if is_user_file(name)]:
         if name not in imported:
             del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def forker() -> Iterator[Forker]:
+    """Starts other processes without their start-up."""
+    forker = Forker()
+    yield forker
+    forker.end()
 
 
 TINY_STUDY = """\

@@ -1,10 +1,11 @@
-"""A process that has imported everything and forks on demand, so that a life of naskd costs no start-up.
+"""A process that has imported everything and forks on demand, so that another process costs no start-up.
 
     OMP_NUM_THREADS=1 python tests/forker.py    # one thread: a fork copies no others
 
 reads one JSON command a line from standard input and answers with one line each:
 
 - ``{"fork": [argv...], "log": path, "patch": {...}}``: a child runs ``naskd argv...``; answers its process id.
+- ``{"code": text, "log": path, "folder": path}``: a child runs the code in the folder; answers its process id.
 - ``{"wait": pid}``: answers how it ended, as `subprocess` says it: an exit code, or minus a signal.
 
 ``patch`` makes the child kill itself:
@@ -20,6 +21,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +96,33 @@ def tell_recovered(path: Path) -> None:
 
 
 def live(command: dict[str, Any]) -> None:
-    """A whole life of naskd, in a child."""
+    """A whole life of naskd or of some code, in a child; what it prints is in the log."""
     log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 1
+    try:
+        if "code" in command:
+            os.chdir(command["folder"])
+            sys.argv = ["-c"]
+            exec(compile(command["code"], "<code>", "exec"), {"__name__": "__main__"})
+            code = 0
+        else:
+            live_as_naskd(command)
+    except SystemExit as ending:
+        code = int(ending.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def live_as_naskd(command: dict[str, Any]) -> None:
+    """``naskd argv...``, as the patch says."""
     patch = command.get("patch", {})
     if "write" in patch:
         die_at_write(patch["write"], patch["how"])
@@ -108,15 +131,7 @@ def live(command: dict[str, Any]) -> None:
     if "recovered" in patch:
         tell_recovered(Path(patch["recovered"]))
     sys.argv = ["naskd", *command["fork"]]
-    code = 1
-    try:
-        naskd.cli.main()
-    except SystemExit as ending:
-        code = int(ending.code or 0)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    naskd.cli.main()
 
 
 def main() -> None:
@@ -125,7 +140,7 @@ def main() -> None:
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
-        if "fork" in command:
+        if "wait" not in command:
             pid = os.fork()
             if pid == 0:
                 live(command)

@@ -5,14 +5,12 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forker
 
 from naskd.runs.opening import open_study
 from naskd.runs.run import Run, open_run
@@ -77,41 +75,6 @@ def unaided(trial):
     """Without assistants, so that what runs after the teacher is a trial."""
     return TrialConfig(student(8), training=TrainingSpec(learning_rate=trial.suggest_float("rate", 2e-3, 2e-2)))
 '''
-
-
-class Forker:
-    """Lives of naskd without its start-up; see tests/forker.py."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forker.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        assert self.process.stdout.readline() == '"ready"\n'
-
-    def _ask(self, **command: Any) -> int:
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def start(self, argv: list[str], log: Path, patch: dict[str, Any] | None = None) -> int:
-        """Process id of a new life."""
-        return self._ask(fork=argv, log=str(log), patch=patch or {})
-
-    def wait(self, pid: int) -> int:
-        """Exit code, or minus the signal that ended it."""
-        return self._ask(wait=pid)
-
-
-@pytest.fixture(scope="module")
-def forker() -> Iterator[Forker]:
-    forker = Forker()
-    yield forker
-    forker.process.stdin.close()
-    forker.process.wait(timeout=10)
 
 
 def _write_study(folder: Path, **values: object) -> Path:

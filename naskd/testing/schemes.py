@@ -2,10 +2,11 @@
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ from naskd.testing.studies import ALL_TERMS, design, small_context
 from naskd.testing.suite import Suite
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
+
+F = TypeVar("F")
 
 BATCH = 32
 SEED = 5
@@ -59,12 +62,21 @@ def batches(context: StudyContext, phase: Phase) -> Iterator[Batch]:
         yield Batch(images, labels[index], index, view, epoch=0)
 
 
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """What a later process finds of it."""
+def written(state: dict[str, Any]) -> bytes:
+    """The file that a later process finds of it."""
     file = io.BytesIO()
     torch.save(state, file)
-    file.seek(0)
-    return cast(dict[str, Any], torch.load(file, weights_only=True))
+    return file.getvalue()
+
+
+def read(file: bytes) -> dict[str, Any]:
+    """What a later process reads of it."""
+    return cast(dict[str, Any], torch.load(io.BytesIO(file), weights_only=True))
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """What a later process finds of it."""
+    return read(written(state))
 
 
 def equal(one: object, other: object) -> bool:
@@ -105,6 +117,59 @@ def counted(updates: Iterator[Update]) -> Iterator[tuple[Update, int]]:
         yield found[0], macs
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What one training from its first to its last epoch has left.
+
+    Args:
+        before, after: State of the scheme.
+        parameters: Names of those that learn.
+        deployed: State of the deployed network.
+        frozen, asked: State of the teacher before and after.
+        asked_trains: Whether a part of the teacher is in training mode after it.
+        curve, train_macs, loop: Of the run.
+    """
+
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+    parameters: frozenset[str]
+    deployed: dict[str, Tensor]
+    frozen: dict[str, Tensor]
+    asked: dict[str, Tensor]
+    asked_trains: bool
+    curve: list[dict[str, float]]
+    train_macs: int
+    loop: dict[str, Any]
+
+
+def finished(run: TrialRun) -> Finished:
+    """Train it to its end, without a stop."""
+    teacher = teacher_of(run.context)
+    frozen, before = copied(teacher), copied(run.scheme)
+    run.advance(run.total_epochs)
+    return Finished(
+        before,
+        copied(run.scheme),
+        frozenset(name for name, parameter in run.scheme.named_parameters() if parameter.requires_grad),
+        copied(run.scheme.deployed),
+        frozen,
+        copied(teacher),
+        any(module.training for module in teacher.modules()),
+        run.curve,
+        run.train_macs,
+        run.state_dict()["loop"],
+    )
+
+
+def checkpoints(run: TrialRun) -> dict[int, bytes]:
+    """Its files by number of epochs, after each but the last."""
+    found = {}
+    for epoch in range(1, run.total_epochs):
+        run.advance(epoch)
+        found[epoch] = written(run.state_dict())
+    return found
+
+
 class SchemeSuite(Suite):
     """Tests of schemes.
 
@@ -115,7 +180,7 @@ class SchemeSuite(Suite):
 
     Each runs twice: with knowledge terms, unless the card says ``own_teaching``, and, unless it says
     ``needs_teacher``, without: with labels alone, or by the scheme's own formula. They train a student of two stages on
-    120 digits.
+    120 digits. Tests of finished trainings look at the same two: one to its end, and one that stores checkpoints.
 
     Attributes:
         terms: The knowledge terms of the first way.
@@ -154,6 +219,16 @@ class SchemeSuite(Suite):
     def start(self, context: StudyContext, name: str, teaching: str, **training: Any) -> TrialRun:
         """A training of it that has not begun."""
         return start_run(self.config(name, teaching, **training), context, seed=SEED)[0]
+
+    _done: ClassVar[WeakKeyDictionary[StudyContext, dict[tuple[object, ...], Any]]] = WeakKeyDictionary()
+
+    def once(self, use: Callable[[TrialRun], F], context: StudyContext, name: str, teaching: str) -> F:
+        """What `use` makes of a training that has not begun, made once for all tests of a class."""
+        done = self._done.setdefault(context, {})
+        key = (use, type(self), SCHEMES.load(name), name, teaching)
+        if key not in done:
+            done[key] = use(self.start(context, name, teaching))
+        return cast(F, done[key])
 
     # --- what it is ------------------------------------------------------------------------------------------------
 
@@ -267,36 +342,27 @@ class SchemeSuite(Suite):
         self, name: str, teaching: str, context: StudyContext
     ) -> None:
         """Parameters and BatchNorm statistics, through a whole trial with its evaluations."""
-        teacher = teacher_of(context)
-        frozen = copied(teacher)
-        run = self.start(context, name, teaching)
-        before = copied(run.scheme)
-        run.advance(run.total_epochs)
-        after = copied(teacher)
-        assert all(torch.equal(after[key], frozen[key]) for key in frozen)
-        assert not any(module.training for module in teacher.modules())
-        found = copied(run.scheme)
-        trained = {key for key, parameter in run.scheme.named_parameters() if parameter.requires_grad}
-        for key in trained:
-            assert not torch.equal(found[key], before[key]), f"{key} has not changed"
+        found = self.once(finished, context, name, teaching)
+        assert equal(found.asked, found.frozen)
+        assert not found.asked_trains
+        for key in found.parameters:
+            assert not torch.equal(found.after[key], found.before[key]), f"{key} has not changed"
         untrained = context.networks.student(self.config(name, teaching).architecture)
-        kept = run.scheme.deployed.state_dict()
-        means = [value for key, value in kept.items() if key.split(".")[-1] == "mean"]
+        means = [value for key, value in found.deployed.items() if key.split(".")[-1] == "mean"]
         assert means
         assert all(torch.equal(mean, cast(Tensor, untrained.mean)) for mean in means)
 
     def test_every_term_has_its_curve(self, name: str, teaching: str, context: StudyContext) -> None:
         """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``."""
-        run = self.start(context, name, teaching)
-        run.advance(run.total_epochs)
-        assert all({"epoch", "val_accuracy", "loss"} <= point.keys() for point in run.curve)
-        names = {name for point in run.curve for name in point}
+        curve = self.once(finished, context, name, teaching).curve
+        assert all({"epoch", "val_accuracy", "loss"} <= point.keys() for point in curve)
+        names = {name for point in curve for name in point}
         if teaching == "knowledge":
             for term in self.terms:
                 assert any(term.kind in name.split(".") for name in names), (
                     f"nobody says how {term.kind} goes"
                 )
-        assert all(isinstance(value, int | float) for point in run.curve for value in point.values())
+        assert all(isinstance(value, int | float) for point in curve for value in point.values())
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -318,15 +384,14 @@ class SchemeSuite(Suite):
         self, name: str, teaching: str, stop: int, context: StudyContext
     ) -> None:
         """After each epoch: weights, optimizers, curve and MACs are those of a training that was never stopped."""
-        straight, stopped, resumed = (self.start(context, name, teaching) for _ in range(3))
-        straight.advance(straight.total_epochs)
-        stopped.advance(stop)
-        resumed.load_state_dict(through_a_file(stopped.state_dict()))
+        straight = self.once(finished, context, name, teaching)
+        resumed = self.start(context, name, teaching)
+        resumed.load_state_dict(read(self.once(checkpoints, context, name, teaching)[stop]))
         assert resumed.epoch == stop
         resumed.advance(resumed.total_epochs)
         assert resumed.curve == straight.curve
         assert resumed.train_macs == straight.train_macs
-        assert equal(resumed.state_dict()["loop"], straight.state_dict()["loop"])
+        assert equal(resumed.state_dict()["loop"], straight.loop)
 
     # --- what it costs ---------------------------------------------------------------------------------------------
 

@@ -61,14 +61,16 @@ class Designs:
     def design_cost(self, config: TrialConfig) -> Cost:
         """Of a design's deployed network; nothing is built, unless more than the student leaves.
 
+        Equal designs are looked at once: a small space is drawn from many times over, and some schemes must be built.
+
         Raises:
             ValueError: That loss cannot be matched to the design's networks.
         """
-        if config.config_id not in self._costs:
-            self._costs[config.config_id] = self._design_cost(config)
-        return self._costs[config.config_id]
+        if (known := self._costs.get(config.config_id)) is None:
+            known = self._costs[config.config_id] = self._cost_of(config)
+        return known
 
-    def _design_cost(self, config: TrialConfig) -> Cost:
+    def _cost_of(self, config: TrialConfig) -> Cost:
         channels, resolution = self._resources.input_shape
         if self._only_scheme_knows(config):
             try:

@@ -3,8 +3,6 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,15 +294,16 @@ ask(bank(source, viewed, folder=Path({folder!r})), viewed, losses(["logits"], so
 """
 
 
-def test_a_writer_that_is_killed_leaves_nothing_that_is_read(source, viewed, tmp_path) -> None:
+def test_a_writer_that_is_killed_leaves_nothing_that_is_read(source, viewed, tmp_path, forker) -> None:
     """Its half file has another name, by which it is known for a dead one's; its lock dies with it."""
     folder = tmp_path / "bank"
     script = WRITING.format(tests=TESTS, folder=str(folder))
-    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout.readline() == "writing\n"
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.wait()
-    writer.stdout.close()
+    os.mkfifo(tmp_path / "said")
+    writer = forker.begin(script, tmp_path / "said")
+    with (tmp_path / "said").open() as said:
+        assert said.readline() == "writing\n"
+    os.kill(writer, signal.SIGKILL)
+    assert forker.wait(writer) == -signal.SIGKILL
     (left,) = folder.glob(".partial-*")
     assert leftovers(folder) == [left]
     assert not (folder / "logits@0.safetensors").exists()
@@ -676,19 +675,17 @@ print(run.spent_macs, run.curve[-1]["loss"])
 """
 
 
-def test_processes_that_fill_at_once_fill_once(tmp_path) -> None:
+def test_processes_that_fill_at_once_fill_once(tmp_path, forker) -> None:
     """Two at the same time and one afterwards: one teacher pass in all, and the same losses."""
     from small_studies import small_context
 
     small_context(tmp_path)
     script = FILLING.format(tests=TESTS, folder=str(tmp_path))
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-
-    both = [start(), start()]
-    printed = [process.communicate(timeout=300)[0].split() for process in both]
-    printed.append(start().communicate(timeout=300)[0].split())
+    both = [forker.begin(script, tmp_path / str(number)) for number in range(2)]
+    assert [forker.wait(pid) for pid in both] == [0, 0]
+    printed = [(tmp_path / str(number)).read_text().split() for number in range(2)]
+    printed.append(forker.run(script, tmp_path / "2").split())
     spent = [int(macs) for macs, _ in printed]
     assert len({loss for _, loss in printed}) == 1
     own = spent[2]

@@ -1,12 +1,12 @@
 import json
+import os
 import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Forker
 
 from naskd.store.artifacts import ArtifactStore, DamagedArtifactError
 from naskd.store.files import file_hash
@@ -50,7 +50,9 @@ def test_an_error_in_the_middle_leaves_nothing(store: ArtifactStore) -> None:
     assert list(store.root.iterdir()) == []
 
 
-def test_a_kill_in_the_middle_leaves_nothing_that_counts(store: ArtifactStore) -> None:
+def test_a_kill_in_the_middle_leaves_nothing_that_counts(
+    store: ArtifactStore, forker: Forker, tmp_path: Path
+) -> None:
     code = f"""
 import json, os, signal, torch
 from pathlib import Path
@@ -58,7 +60,7 @@ from naskd.store.artifacts import ArtifactStore
 json.dumps = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
 ArtifactStore(Path({str(store.root)!r})).save("x", {{"a": torch.zeros(2)}}, {{}})
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert forker.wait(forker.begin(code, tmp_path / "log")) == -signal.SIGKILL
     assert "x" not in store
     with store.claim("x") as wanted:
         assert wanted
@@ -73,7 +75,7 @@ def test_a_changed_file_is_noticed(store: ArtifactStore) -> None:
         store.load("x")
 
 
-def test_a_claim_is_for_one_process_at_a_time(store: ArtifactStore) -> None:
+def test_a_claim_is_for_one_process_at_a_time(store: ArtifactStore, forker: Forker, tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
@@ -84,19 +86,21 @@ print("asking", flush=True)
 with store.claim("x") as wanted:
     print("wanted" if wanted else "there", flush=True)
 """
+    os.mkfifo(tmp_path / "said")
     with store.claim("other"), store.claim("x") as wanted:
         assert wanted
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "asking\n"
-        answered, _, _ = select.select([process.stdout], [], [], 0.3)
+        pid = forker.begin(code, tmp_path / "said")
+        said = (tmp_path / "said").open()
+        assert said.readline() == "asking\n"
+        answered, _, _ = select.select([said], [], [], 0.3)
         assert not answered, "the claim was given twice"
         store.save("x", STATE, {})
-    assert process.stdout.read() == "there\n"
-    assert process.wait() == 0
+    with said:
+        assert said.read() == "there\n"
+    assert forker.wait(pid) == 0
 
 
-def test_a_claim_ends_with_who_holds_it(store: ArtifactStore) -> None:
+def test_a_claim_ends_with_who_holds_it(store: ArtifactStore, forker: Forker, tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
@@ -104,7 +108,7 @@ from naskd.store.artifacts import ArtifactStore
 with ArtifactStore(Path({str(store.root)!r})).claim("x"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", code], check=False)
+    assert forker.wait(forker.begin(code, tmp_path / "log")) == -signal.SIGKILL
     with store.claim("x") as wanted:
         assert wanted
 

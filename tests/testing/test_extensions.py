@@ -1,11 +1,8 @@
 """The methods of tests/extension, each in a user's file of its own, pass the suites of their kinds."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
+from forks import Forker
 
 FILES = Path(__file__).parents[1] / "extension"
 TESTS = """
@@ -90,17 +87,12 @@ class TestPatchMlp(FamilySuite):
 """
 
 
-@pytest.mark.slow
-def test_methods_of_users_files_pass_their_suites(tmp_path: Path) -> None:
+def test_methods_of_users_files_pass_their_suites(tmp_path: Path, forker: Forker) -> None:
     (tmp_path / "test_mine.py").write_text(TESTS)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(FILES), str(FILES / "user_files"), os.environ.get("PYTHONPATH", "")]
-        ),
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"]
-    found = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0, found.stdout
+    code = f"""
+import sys
+import pytest
+sys.path[:0] = [{str(FILES)!r}, {str(FILES / "user_files")!r}]
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "test_mine.py"]))
+"""
+    assert " passed" in forker.run(code, tmp_path / "log")

@@ -14,6 +14,7 @@ from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.offline import OfflineScheme
 from naskd.schemes.scheme import Phase, Scheme, Update
 from naskd.testing import SchemeSuite
+from naskd.testing.schemes import teacher_of
 from naskd.testing.studies import small_context
 from naskd.trials.context import StudyContext
 
@@ -132,6 +133,48 @@ class Forgetful(Good):
         return {}
 
 
+class TouchesItsTeacher(Good):
+    """The teacher's weights move with its steps."""
+
+    teacher: nn.Module
+
+    def phases(self):
+        *before, last = super().phases()
+
+        def step(batch, asked):
+            with torch.no_grad():
+                next(self.teacher.parameters()).add_(1e-3)
+            yield from last.step(batch, asked)
+
+        return (*before, replace(last, step=step))
+
+
+class StandsStill(Good):
+    """An optimizer has parameters that no loss reaches."""
+
+    def __init__(self, inputs):
+        super().__init__(inputs)
+        self.more = nn.Linear(2, 2)
+
+    def phases(self):
+        *before, last = super().phases()
+        trained = {name: (*modules, self.more) for name, modules in last.trained.items()}
+        return (*before, replace(last, trained=trained))
+
+
+class Silent(Good):
+    """Its terms have no curve."""
+
+    def phases(self):
+        *before, last = super().phases()
+
+        def step(batch, asked):
+            for update in last.step(batch, asked):
+                yield replace(update, terms={})
+
+        return (*before, replace(last, step=step))
+
+
 class Peers(Scheme):
     """Two students that learn from each other; ``detached`` says whether each keeps to itself."""
 
@@ -184,6 +227,9 @@ BROKEN = (
     Undetached,
     Untrained,
     Forgetful,
+    TouchesItsTeacher,
+    StandsStill,
+    Silent,
     Entangled,
 )
 
@@ -238,6 +284,24 @@ def test_a_broken_scheme_is_caught(bad: str, check: str, others: tuple[object, .
 )
 def test_passes_that_are_not_booked_as_they_are_are_caught(bad: str, check: str, context) -> None:
     assert_caught(getattr(SchemeSuite(), check), "AsksItself", bad, "labels", context)
+
+
+@pytest.mark.parametrize(
+    ("bad", "check"),
+    [
+        ("StandsStill", "test_a_training_changes_students_and_adapters_and_never_a_teacher"),
+        ("Silent", "test_every_term_has_its_curve"),
+    ],
+)
+def test_a_finished_training_of_a_broken_scheme_is_caught(bad: str, check: str, context) -> None:
+    assert_caught(getattr(SchemeSuite(), check), "Good", bad, "knowledge", context)
+
+
+def test_a_scheme_that_moves_its_teacher_is_caught(tmp_path, monkeypatch) -> None:
+    context = small_context(tmp_path)
+    monkeypatch.setattr(TouchesItsTeacher, "teacher", teacher_of(context), raising=False)
+    check = SchemeSuite().test_a_training_changes_students_and_adapters_and_never_a_teacher
+    assert_caught(check, "Good", "TouchesItsTeacher", "labels", context)
 
 
 def test_peers_that_are_not_detached_are_caught(context) -> None:

@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -144,7 +142,7 @@ def test_bits_depend_on_nothing_that_ran_before(folder) -> None:
     assert late.spent_macs == alone.spent_macs - 2 * N * teacher, "two epochs were remembered"
 
 
-def test_a_fresh_process_finds_the_same_bits(folder, context) -> None:
+def test_another_process_finds_the_same_bits(folder, context, forker, tmp_path) -> None:
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -157,7 +155,7 @@ run, _ = start_run(design(*ALL_TERMS), small_context(Path({str(folder)!r})), 7)
 run.advance(2)
 torch.save(run.state_dict(), {str(folder / "state.pt")!r})
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    forker.run(code, tmp_path / "log")
     start(context, design(KnowledgeTerm("hint"))).advance(EPOCHS)
     run = start(context)
     run.advance(2)
