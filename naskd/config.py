@@ -7,6 +7,7 @@ from naskd.spec.datasets import DataSpec
 from naskd.spec.design import (
     ArchitectureSpec,
     AssistantSpec,
+    Bits,
     Cost,
     DistillationSpec,
     KnowledgeTerm,
@@ -21,6 +22,7 @@ from naskd.spec.teachers import TeacherSpec
 __all__ = [
     "ArchitectureSpec",
     "AssistantSpec",
+    "Bits",
     "Cost",
     "DataSpec",
     "DistillationSpec",

@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
+    FLOAT_BITS,
     ArchitectureSpec,
     AssistantSpec,
+    Bits,
     DistillationSpec,
     KnowledgeTerm,
     Pairs,
@@ -113,11 +115,12 @@ def suggest_architecture(
     stem_width: Range = (8, 16),
     stem_strides: Sequence[Stride] = (1,),
     shared_block: bool = True,
+    bits: Sequence[Bits] = (FLOAT_BITS,),
 ) -> ArchitectureSpec:
     """Suggest a network.
 
     Parameters: ``stages``, ``stem.width``, ``stem.stride``, for each stage i from 1 ``stage<i>.width``,
-    ``.depth`` and ``.stride``; ``block``, ``kernel``, ``block.<name>.expansion`` and
+    ``.depth``, ``.stride`` and ``.bits``; ``block``, ``kernel``, ``block.<name>.expansion`` and
     ``block.<name>.squeeze_excitation``, once for the network, or for each stage as ``stage<i>.block``...
 
     Args:
@@ -130,6 +133,7 @@ def suggest_architecture(
         stem_strides: To choose from.
         shared_block: One block, kernel and expansion for the whole network: a much smaller space. False
             lets every stage choose its own.
+        bits: Of each stage's weights, to choose from: 32, 8, 4.
     """
     n_stages = suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
     width = _rounded(suggest_int(trial, "stem.width", stem_width, log=True), 2)
@@ -145,6 +149,7 @@ def suggest_architecture(
                 ),
                 depth=suggest_int(trial, f"stage{number}.depth", stage.depth),
                 stride=choose(trial, f"stage{number}.stride", stage.strides),
+                bits=choose(trial, f"stage{number}.bits", bits),
                 **shared,
                 **own,
             )
@@ -159,12 +164,13 @@ def suggest_simplified(
     least: float = 0.25,
     multiple: int = 4,
     strides: Sequence[Stride] = (),
+    bits: Sequence[Bits] = (),
 ) -> ArchitectureSpec:
     """Suggest a simplified version of a teacher: fewer channels, fewer blocks, and where wanted coarser maps.
 
     Such a student can begin with the teacher's strongest filters: see `starts` of :func:`suggest_training`.
 
-    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth`` and ``.stride``.
+    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth``, ``.stride`` and ``.bits``.
 
     Args:
         trial: Where values come from.
@@ -172,6 +178,7 @@ def suggest_simplified(
         least: Share of the teacher's channels, above 0 and at most 1, searched from there up on a logarithmic scale.
         multiple: Widths are rounded to multiples of this, but for the teacher's own.
         strides: Of each stage's first block, to choose from; empty: the teacher's.
+        bits: Of each stage's weights, to choose from: 32, 8, 4; empty: the teacher's.
 
     Raises:
         InputError: `least` is not above 0, or more than 1.
@@ -189,6 +196,7 @@ def suggest_simplified(
             width=width(f"stage{number}.width", stage.width),
             depth=suggest_int(trial, f"stage{number}.depth", (1, stage.depth)),
             stride=choose(trial, f"stage{number}.stride", tuple(strides) or (stage.stride,)),
+            bits=choose(trial, f"stage{number}.bits", tuple(bits) or (stage.bits,)),
         )
         for number, stage in enumerate(teacher.stages, start=1)
     )

@@ -94,9 +94,12 @@ def export(
             f"the student of seed {training['replicate']}, trained for {epochs}: "
             f"{percent(training['test_accuracy'])} on the test images"
         )
+    same = "the same classes" if made["agreement"] == 1 else f"the same class on {percent(made['agreement'])}"
+    right = f", {percent(made['accuracy'])} right" if "accuracy" in made else ""
+    images = "validation images" if "accuracy" in made else "made-up images"
     say(
-        f"on {made['n_images']} real images: the same classes, logits within {made['max_difference']:.2g}; "
-        f"{made['size_bytes']} bytes"
+        f"the written file on {made['n_images']} {images}: {same}, logits within "
+        f"{made['max_difference']:.2g}{right}; {made['size_bytes']} bytes"
     )
     print(made["path"])
 

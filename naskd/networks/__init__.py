@@ -73,6 +73,7 @@ FAMILIES.register(
         implementation="naskd.networks.cnn:ConvStudent",
         uses_stages=True,
         uses_stem=True,
+        uses_bits=True,
         starts="naskd.networks.simplified:problems",
     )
 )

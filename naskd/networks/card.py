@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from naskd.spec.design import FIRST_FAMILY, ArchitectureSpec, StageSpec
+from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, ArchitectureSpec, StageSpec
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 from naskd.spec.registry import imported
 
@@ -55,6 +55,7 @@ class FamilyCard:
         implementation: ``"module:Class"`` of the :class:`~naskd.networks.student.Student`, or the class.
         uses_stages: Whether it is made of ``ArchitectureSpec.stages``, of which it then needs at least one.
         uses_stem: Whether the fields ``stem_...`` change the network.
+        uses_bits: Whether its stages may have fewer than 32 bits.
         options: Further settings.
         starts: ``"module:function"``, or a function, from the architectures of a student and of a teacher to the
             reasons why the student cannot begin with that teacher's weights; "" for a family that never can.
@@ -66,6 +67,7 @@ class FamilyCard:
     implementation: str | type[Any]
     uses_stages: bool = False
     uses_stem: bool = False
+    uses_bits: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     starts: str | Callable[[ArchitectureSpec, ArchitectureSpec], list[str]] = ""
 
@@ -95,6 +97,10 @@ class FamilyCard:
         found = [f"network family {self.name!r} needs at least one stage"]
         if architecture.stages or not self.uses_stages:
             found = []
+        if self.uses_stages and architecture.is_quantized and not self.uses_bits:
+            found.append(
+                f"network family {self.name!r} has no integer form: the bits of its stages must be {FLOAT_BITS}"
+            )
         return found + option_problems(self.options, architecture.options, f"network family {self.name!r}")
 
     def start_problems(self, student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
@@ -111,8 +117,8 @@ class FamilyCard:
         """The network in one line, for reports.
 
         Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``. A block's name is
-        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation. Other families say
-        their name first, and options follow: ``vit depth=4 patch=4``.
+        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation, ``int8`` weights
+        of 8 bits. Other families say their name first, and options follow: ``vit depth=4 patch=4``.
 
         Args:
             architecture: As plain data, of any age: keys may be missing.
@@ -137,6 +143,8 @@ def _stages_in_words(stages: Any) -> str:
             text += f" k{stage['kernel']}"
         if stage.get("squeeze_excitation"):
             text += " se"
+        if (bits := stage.get("bits", FLOAT_BITS)) != FLOAT_BITS:
+            text += f" int{bits}"
         parts.append(text)
         previous = block
     return " → ".join(parts)

@@ -1,18 +1,27 @@
 """The family ``cnn``: convolutional students made of stages of blocks, and what they cost in closed form."""
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.networks.block import Block
 from naskd.networks.inheriting import take_network
-from naskd.networks.layers import conv_norm, conv_norm_cost, linear_cost, strided, total
+from naskd.networks.layers import conv_norm, conv_norm_cost, integer_cost, linear_cost, strided, total
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
+from naskd.nn.quantized import Quantizer, has_quantized_form, integer_bytes, quantized_weights
+from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
-from naskd.spec.design import ArchitectureSpec, Cost
+from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
+
+_SIDE = 8
+"""Of the map on which a block shows which of its layers follows which."""
 
 
 class ConvStudent(Student):
@@ -42,10 +51,11 @@ class ConvStudent(Student):
             self.stages.append(nn.Sequential(*blocks))
             channels = stage.width
         self.head = nn.Linear(channels, n_classes)
-        if not next(
-            self.parameters()
-        ).is_meta:  # where there are no weights, drawing them is all that building takes
+        # Where there are no weights, drawing them is all that building takes.
+        if not next(self.parameters()).is_meta:
             self._initialise()
+        if spec.is_quantized:
+            self._quantize(in_channels)
 
     def _initialise(self) -> None:
         # He et al., ICCV 2015 (arXiv 1502.01852), eq. 14. The last BatchNorm of a residual branch keeps its
@@ -58,6 +68,22 @@ class ConvStudent(Student):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+
+    def _quantize(self, in_channels: int) -> None:
+        # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
+        planned = plan(self.stem, (1, in_channels, _SIDE, _SIDE), whose="the stem")
+        planned.apply(self.stem, INTEGER_BITS, reads_rounded=False)
+        rounded, channels = True, self.spec.stem_width
+        for stage, blocks in zip(self.spec.stages, self.stages, strict=True):
+            integers = stage.bits < FLOAT_BITS
+            assert isinstance(blocks, nn.Sequential)
+            for number, block in enumerate(blocks if integers else ()):
+                planned = block_plan(channels, stage, stage.stride if number == 0 else 1)
+                planned.apply(block, stage.bits, reads_rounded=rounded)
+                rounded, channels = True, stage.width
+            rounded, channels = integers, stage.width
+        self.head = quantized_weights(self.head, INTEGER_BITS)
+        self.head.input_quantizer = Quantizer(self.head.weight.device)
 
     def _stem(self, images: Tensor) -> Tensor:
         output: Tensor = self.stem(self.normalised(images))
@@ -110,33 +136,79 @@ class ConvStudent(Student):
 
     @classmethod
     def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
-        """In closed form; nothing is built, unless a block has none."""
+        """In closed form; nothing is built, unless a block has none, or is one of integers."""
         size = strided(resolution, spec.stem_stride)
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
-        parts = [
-            image_statistics,
-            conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size),
-        ]
+        stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size)
+        head = linear_cost(spec.stages[-1].width, n_classes)
+        if spec.is_quantized:
+            stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
+            head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
+        parts = [image_statistics, stem]
         channels = spec.stem_width
         for stage in spec.stages:
-            block_class = block_type(stage.block)
-            parts.append(block_class.cost(channels, stage, stage.stride, size, size))
+            parts.append(block_cost(channels, stage, stage.stride, size))
             size = strided(size, stage.stride)
             if stage.depth > 1:
-                one = block_class.cost(stage.width, stage, 1, size, size)
-                parts += [one] * (stage.depth - 1)
+                parts += [block_cost(stage.width, stage, 1, size)] * (stage.depth - 1)
             channels = stage.width
-        parts.append(linear_cost(channels, n_classes))
-        return total(parts)
+        return total([*parts, head])
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
-        """In closed form; nothing is built."""
+        """In closed form; no network is built."""
         size, found = strided(resolution, spec.stem_stride), []
+        channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
+            if stage.bits < FLOAT_BITS:
+                block_plan(channels, stage, stage.stride)  # a block without one is found out before it trains
+            channels = stage.width
             size = strided(size, stage.stride)
             found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:
+    """How the blocks of a stage of less than 32 bits are quantized.
+
+    Raises:
+        InputError: See :func:`~naskd.nn.quantizing.plan`.
+    """
+    block_class: Any = block_type(stage.block)  # for mypy a class of modules is not hashable
+    return _plan(block_class, in_channels, replace(stage, depth=1, bits=FLOAT_BITS), stride)
+
+
+@functools.lru_cache(maxsize=1000)
+def _plan(block_class: Any, in_channels: int, stage: StageSpec, stride: int) -> Plan:
+    block = _block_on_meta(block_class, in_channels, stage, stride)
+    shape = (1, in_channels, _SIDE, _SIDE)
+    return plan(block, shape, whose=f"block {stage.block!r}", activation="activation")
+
+
+def _block_on_meta(block_class: type[Block], in_channels: int, stage: StageSpec, stride: int) -> Block:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        return block_class(in_channels, stage, stride)
+
+
+def block_cost(in_channels: int, stage: StageSpec, stride: int, size: int) -> Cost:
+    """What a block of a stage costs on a square map of side `size`.
+
+    All products of a block of integers are those of its layers, or it has no :func:`block_plan`. So MACs, which blocks
+    know in closed form, say its bit operations. Its bytes do not depend on the map, and are counted once.
+    """
+    block_class: Any = block_type(stage.block)
+    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, size, size)
+    if stage.bits == FLOAT_BITS:
+        return cost
+    n_bytes = _integer_bytes(block_class, in_channels, replace(stage, depth=1), stride)
+    return replace(cost, size_bytes=n_bytes, bit_ops=cost.macs * stage.bits * INTEGER_BITS)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _integer_bytes(block_class: Any, in_channels: int, stage: StageSpec, stride: int) -> int:
+    block = _block_on_meta(block_class, in_channels, replace(stage, bits=FLOAT_BITS), stride)
+    weights = [layer.weight for layer in block.modules() if has_quantized_form(layer)]
+    return sum(integer_bytes(weight, stage.bits) for weight in weights if isinstance(weight, Tensor))
 
 
 def block_type(name: str) -> type[Block]:

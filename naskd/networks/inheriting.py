@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from naskd.networks.block import Block
 from naskd.networks.layers import SqueezeExcitation
+from naskd.nn.quantized import float_type
 from naskd.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def take_sequence(layers: nn.Module, others: nn.Module, inputs: Tensor, outputs:
         InputError: They are not the same layers.
     """
     mine, theirs = list(layers.children()), list(others.children())
-    if [type(layer) for layer in mine] != [type(layer) for layer in theirs]:
+    if [float_type(layer) for layer in mine] != [float_type(layer) for layer in theirs]:
         raise InputError(
             f"the student has the layers {_named(mine)} where the teacher has {_named(theirs)}: it cannot start from it"
         )

@@ -6,14 +6,15 @@ afterwards, also at ``n = 1``.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from naskd.nn.layout import spatial_mean
+from naskd.nn.norm import Norm
 from naskd.nn.pointwise import PointwiseConv
-from naskd.spec.design import Cost
+from naskd.spec.design import INTEGER_BITS, Cost
 
 _FLOAT, _INTEGER = 4, 8  # bytes
 
@@ -26,29 +27,6 @@ def strided(size: int, stride: int) -> int:
 def scaled_width(ratio: float, channels: int) -> int:
     """``ratio * channels`` rounded to the nearest integer, halves up, and at least 1."""
     return max(1, int(ratio * channels + 0.5))
-
-
-class Norm(nn.BatchNorm2d):
-    """BatchNorm that does not count its batches, one small operation a layer and step.
-
-    The count is for averages over all batches (``momentum=None``). It stays a part of the state, where others look for
-    it, and stays 0. What knows layers by their exact type (fusion for quantization) takes it for another one.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same."""
-        if self.momentum is None:  # statistics are gathered anew
-            return super().forward(x)
-        return F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            training=self.training,
-            momentum=self.momentum,
-            eps=self.eps,
-        )
 
 
 def conv_norm(
@@ -100,6 +78,19 @@ def linear_cost(in_features: int, out_features: int) -> Cost:
     return Cost(macs=in_features * out_features, n_params=n_params, size_bytes=_FLOAT * n_params)
 
 
+def integer_cost(cost: Cost, n_weights: int, out_channels: int, bits: int) -> Cost:
+    """Of a layer with a bias, BatchNorm's or its own, whose weights have 8 or 4 bits.
+
+    Args:
+        cost: Of the same layer in floating point.
+        n_weights: Without those of BatchNorm.
+        out_channels: Each has a scale and a bias of 32 bits.
+        bits: Of the weights.
+    """
+    n_bytes = -(-n_weights * bits // 8) + 2 * _FLOAT * out_channels
+    return replace(cost, size_bytes=n_bytes, bit_ops=cost.macs * bits * INTEGER_BITS)
+
+
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum."""
     parts = list(costs)
@@ -107,6 +98,7 @@ def total(costs: Iterable[Cost]) -> Cost:
         macs=sum(part.macs for part in parts),
         n_params=sum(part.n_params for part in parts),
         size_bytes=sum(part.size_bytes for part in parts),
+        bit_ops=sum(part.bit_ops for part in parts),
     )
 
 

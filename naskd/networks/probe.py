@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from naskd.nn.deployed import as_deployed, rebuild
+from naskd.nn.quantized import is_quantized
 
 TOLERANCE = 1e-3
 """Largest accepted difference of a logit, relative to the largest one: machines round differently."""
+INTEGER_TOLERANCE = 0.05
+"""The same for a network of rounded numbers, in which another sum may be rounded to the next one of 256."""
 
 
 def probe_image(shape: tuple[int, int, int]) -> Tensor:
@@ -54,14 +57,16 @@ def probe_of(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, Any] 
         return None
 
 
-def differs(network: nn.Module, known: Mapping[str, Any], tolerance: float = TOLERANCE) -> bool:
+def differs(network: nn.Module, known: Mapping[str, Any], tolerance: float | None = None) -> bool:
     """Whether a loaded network says something else of the image than what was noted when it was saved.
 
     Args:
         network: Loaded.
         known: From :func:`describe_probe` or :func:`probe_of`.
-        tolerance: Of a logit, relative to the largest one.
+        tolerance: Of a logit, relative to the largest one; default: what machines differ by.
     """
+    if tolerance is None:
+        tolerance = INTEGER_TOLERANCE if is_quantized(network) else TOLERANCE
     before = torch.tensor(known["logits"])
     now = torch.tensor(_logits(network, tuple(known["shape"])))
     scale = max(1.0, float(before.abs().max()))

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
 from naskd.nn.taps import evaluation_mode
-from naskd.spec.design import Cost
+from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
 
 
 def count_macs(call: Callable[[], object]) -> int:
@@ -63,24 +64,27 @@ def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[in
         resolution: Side of the square input, or ``(H, W)``.
 
     Returns:
-        MACs; all parameters, frozen ones too, each once; and the bytes of the state dict with every
-        floating point value in 32 bits and every integer (BatchNorm's batch counter) in 64.
+        MACs; all parameters, frozen ones too, each once; the bytes of the state dict with every floating point
+        value in 32 bits and every integer (BatchNorm's batch counter) in 64; and bit operations. A layer of rounded
+        weights counts as the integer layer that it leaves as; see :class:`~naskd.spec.design.Cost`.
 
     Raises:
         ValueError: Called under ``torch.inference_mode``.
     """
     height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-    macs = _forward_macs(module, (1, in_channels, height, width))
+    macs, saved = _forward_macs(module, (1, in_channels, height, width))
     n_params = sum(parameter.numel() for parameter in module.parameters())
-    return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module))
+    bit_ops = macs * FLOAT_BITS**2 - saved
+    return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module), bit_ops=bit_ops)
 
 
-def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
+def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[int, int]:
+    """MACs of a pass, and the bit operations that integers save of it."""
     try:
         network = on_meta(module).eval()
         images = torch.empty(shape, device="meta")
         with torch.no_grad():
-            return count_macs(lambda: network(images))
+            return _counted(network, images)
     except Exception:
         # Users' networks read numbers, make tensors on the way, and hold objects that cannot be copied.
         if torch.is_inference_mode_enabled():
@@ -88,8 +92,24 @@ def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
         return _macs_where_it_lies(module, shape)
 
 
-def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> int:
-    """The same number by a pass on the network's own device, without the fused kernels that the counter cannot see."""
+def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
+    saved = 0
+
+    def noted(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal saved
+        assert isinstance(layer, QuantizedWeights)
+        saved += output.numel() * layer.weight[0].numel() * (FLOAT_BITS**2 - layer.bits * INTEGER_BITS)
+
+    hooks = [layer.register_forward_hook(noted) for _, layer in quantized_layers(network)]
+    try:
+        return count_macs(lambda: network(images)), saved
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[int, int]:
+    """The same numbers by a pass on the network's own device, without the fused kernels that the counter cannot see."""
     parameter = next(module.parameters(), None)
     images = torch.full(shape, 0.5, device="cpu" if parameter is None else parameter.device)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -103,12 +123,19 @@ def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> 
         ):
             warnings.simplefilter("ignore", UserWarning)  # oneDNN's flags speak of Intel's GPUs
             with torch.backends.mkldnn.flags(False):
-                return count_macs(lambda: module(images))
+                return _counted(module, images)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _state_bytes(module: nn.Module) -> int:
     # With keep_vars, a tensor shared by two modules is one object and is counted once.
+    integers = [
+        part for part in module.modules() if isinstance(part, QuantizedWeights | QuantizedNorm | Quantizer)
+    ]
+    elsewhere = {id(v) for part in integers for v in part.state_dict(keep_vars=True).values()}
     state = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
-    return sum(v.numel() * (4 if v.is_floating_point() else 8) for v in state.values())
+    as_float = sum(
+        v.numel() * (4 if v.is_floating_point() else 8) for key, v in state.items() if key not in elsewhere
+    )
+    return as_float + sum(part.size_bytes for part in integers if isinstance(part, QuantizedWeights))

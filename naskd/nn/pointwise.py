@@ -30,13 +30,12 @@ class PointwiseConv(Subsampled):
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, *, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, stride, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not (self.training and self._small(x) and x.is_contiguous(memory_format=torch.channels_last)):
-            return super().forward(x)
+            return super()._conv_forward(x, weight, bias)
         stride = self.stride[0]
         rows = x.permute(0, 2, 3, 1)[:, ::stride, ::stride]
-        return functional.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return functional.linear(rows, weight.flatten(1), bias).permute(0, 3, 1, 2)
 
     def _small(self, x: Tensor) -> bool:
         stride = self.stride[0]

@@ -44,6 +44,7 @@ const stageRows = (stages) =>
     expand: q.expansion,
     stride: q.stride,
     SE: q.squeeze_excitation,
+    ...(stages.some((s) => s.bits) ? { bits: q.bits ?? 32 } : {}),
   }));
 function smallCurve(t, name, label, text) {
   const list = curveOf(t, name);

@@ -5,7 +5,7 @@ from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES, FamilyCard
-from naskd.spec.design import FIRST_FAMILY, SCRATCH
+from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, SCRATCH
 from naskd.spec.teachers import DEFAULT_NAME, called
 
 Config = Mapping[str, Any]
@@ -79,6 +79,7 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
         "last block": str(stages[-1].get("block")) if stages else "",
         "stages": str(len(stages)) if stages else "",
         "squeeze-excitation": _squeeze_excitation(stages),
+        "bits": _bits(stages),
         "largest kernel": str(max((stage.get("kernel", 3) for stage in stages), default="")),
         "optimizer": str(training.get("optimizer", "")),
         "schedule": str(training.get("schedule", "")),
@@ -114,6 +115,12 @@ def _squeeze_excitation(stages: Sequence[Mapping[str, Any]]) -> str:
     if not stages:
         return ""
     return "yes" if any(stage.get("squeeze_excitation") for stage in stages) else "no"
+
+
+def _bits(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of the weights; nothing is said of a network of floating point."""
+    found = _distinct(stage.get("bits", FLOAT_BITS) for stage in stages)
+    return [] if found == [str(FLOAT_BITS)] else found
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

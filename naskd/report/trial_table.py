@@ -11,6 +11,7 @@ from naskd.report import summary
 from naskd.report.bank import answers
 from naskd.report.record import Record, how_retrained, other_costs, retrained, trial_by_number
 from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
+from naskd.spec.design import FLOAT_BITS
 
 # What is left of a row when all of its values are missing.
 _GAP = "–,() MACs"
@@ -146,7 +147,10 @@ def _listing(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _stages(config: Mapping[str, Any]) -> Table:
-    return _listing((config.get("architecture") or {}).get("stages") or ())
+    stages = (config.get("architecture") or {}).get("stages") or ()
+    if any("bits" in stage for stage in stages):
+        stages = [{**stage, "bits": stage.get("bits", FLOAT_BITS)} for stage in stages]
+    return _listing(stages)
 
 
 def _terms(distillation: Mapping[str, Any]) -> Table:

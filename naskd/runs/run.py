@@ -280,9 +280,9 @@ class Run:
             path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
 
         Returns:
-            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; `origin`: ``retrained``,
-            ``search`` or ``trained``; and ``training``: its ``epochs``, ``test_accuracy``, ``replicate`` (from 1) and
-            ``seed``.
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; ``accuracy`` of the written file
+            on these images, which are of the validation split; `origin`: ``retrained``, ``search`` or ``trained``; and
+            ``training``: its ``epochs``, ``test_accuracy``, ``replicate`` (from 1) and ``seed``.
 
         Raises:
             ExportError: The exported model differs, or a package is missing.

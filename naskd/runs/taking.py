@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+MOST_VALUES = 2**24
+"""Of the images that an export is compared on, as numbers: 64 MiB."""
+
 
 def retrain_trials(
     run: "Run",
@@ -67,8 +70,9 @@ def export_trial(run: "Run", number: int, form: str | None, path: Path | None) -
     design = _design(run.trial(number))
     with locked(run.path):
         source, origin, training = _student(run, design)
+    images, labels = _images_for(run, source, design)
     return {
-        **export_student(source, target, _images_for(run, source), name),
+        **export_student(source, target, images, name, labels),
         "origin": origin,
         "training": training,
     }
@@ -151,8 +155,11 @@ def _made_otherwise(run: "Run", student: FinalStudent) -> list[str]:
     return [] if made is None else different_from_search(made, run.path, run.spec)
 
 
-def _images_for(run: "Run", source: Path) -> Tensor:
-    """Real images to compare an export on; made-up ones where the study's are not to be had."""
+def _images_for(run: "Run", source: Path, design: Design) -> tuple[Tensor, Tensor | None]:
+    """Real images to compare an export on, with their labels; made-up ones where the study's are not to be had.
+
+    Integers are compared by the classes that are said, which takes more images.
+    """
     try:
         lines = difference(run.path, run.context)
     except NaskdError as error:
@@ -160,11 +167,15 @@ def _images_for(run: "Run", source: Path) -> Tensor:
             raise
         _LOG.warning("the study's images cannot be opened, so the export is compared on noise: %s", error)
         generator = torch.Generator().manual_seed(0)
-        return torch.randint(256, (64, *shape), dtype=torch.uint8, generator=generator)
+        return torch.randint(256, (64, *shape), dtype=torch.uint8, generator=generator), None
     if lines:
         _LOG.warning(
             "what is there now is not what the search had, which changes nothing of a student that is trained "
             "already: %s",
             "; ".join(lines),
         )
-    return run.context.resources.data.val.images[:256]
+    val = run.context.resources.data.val
+    most = 256
+    if design.config.architecture.is_quantized:
+        most = max(most, min(2000, MOST_VALUES // val.images[0].numel()))
+    return val.images[:most], val.labels[:most]

@@ -48,6 +48,11 @@ class ResidualKdScheme(Residuals):
                 "scheme 'residual_kd' corrects what the student's own classifier reads, and a loss replaces that"
             )
         small = narrower(inputs)
+        if small.is_quantized:
+            raise InputError(
+                "scheme 'residual_kd' adds to what the student's classifier reads, which has no integer form: bits "
+                "must be 32"
+            )
         channels = [spec.stages[-1].width for spec in (small, inputs.architecture) if spec is not None]
         self.assistant_cost = self._cost_beside(small)
         assistant = FeatureAssistant(inputs.build_variant(small), *channels)

@@ -30,6 +30,13 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
+Bits = Literal[32, 8, 4]
+
+FLOAT_BITS: Literal[32] = 32
+"""Of a weight or an activation in floating point."""
+
+INTEGER_BITS: Literal[8] = 8
+"""Of every activation between integer layers, and of the weights of a network's first and last one."""
 
 MOST_BLOCKS, MOST_CHANNELS, MOST_TIMES, MOST_STAGES = 1000, 65536, 1000.0, 100
 """Of a stage and of a network: far above what anybody trains, so that a slip is an error and no endless build."""
@@ -57,6 +64,8 @@ class StageSpec:
             ``inverted_residual``: above 1); blocks without a hidden width ignore it.
         stride: Of the first block, 1 or 2.
         squeeze_excitation: Channel attention (Hu et al., 2018, arXiv 1709.01507) where the block has a place for it.
+        bits: Of the stage's weights: 32 for floating point, or 8 or 4 for integers. Below 32 its layers read and hand
+            on maps of 8 bits, and so do the network's first and last layer, whose weights then have 8 bits.
     """
 
     block: str
@@ -66,6 +75,8 @@ class StageSpec:
     expansion: Annotated[float, Field(gt=0, le=MOST_TIMES, allow_inf_nan=False)] = 1.0
     stride: Literal[1, 2] = 1
     squeeze_excitation: bool = False
+    # Written only where it says something, like the family of an architecture.
+    bits: Annotated[Bits, Field(exclude_if=lambda bits: bits == FLOAT_BITS)] = FLOAT_BITS
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -100,6 +111,11 @@ class ArchitectureSpec:
     def __post_init__(self) -> None:
         if self.family == FIRST_FAMILY and not self.stages:
             raise InputError(f"an architecture of the family {FIRST_FAMILY!r} needs stages, at least one")
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether a stage has weights of less than 32 bits."""
+        return any(stage.bits < FLOAT_BITS for stage in self.stages)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -328,12 +344,21 @@ class Cost:
         macs: Multiply-accumulates of one forward pass of one image: convolutions and matrix products only.
             FLOPs = 2 x MACs.
         n_params: Trainable parameters.
-        size_bytes: Parameters and buffers as stored in 32 bits.
+        size_bytes: Parameters and buffers as stored in 32 bits. Of an integer layer: its weights at their bits, and
+            for each output channel a scale and a bias of 32 bits, into which BatchNorm is folded. Scale and zero point
+            of the maps between layers, 5 bytes each, are left out.
+        bit_ops: MACs, each times the bits of the weight and the bits of the activation, which are 32 in floating point.
+            0 stands for 32 x 32 everywhere.
     """
 
     macs: int
     n_params: int
     size_bytes: int
+    bit_ops: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bit_ops == 0:
+            object.__setattr__(self, "bit_ops", self.macs * FLOAT_BITS**2)
 
 
 def first_line(error: ValidationError) -> str:

@@ -37,8 +37,8 @@ class Objective:
         name: As studies, records and columns say it: letters, digits and ``_``.
         title: For people, such as ``MACs``.
         direction: What better means.
-        unit: ``fraction`` (in [0, 1], shown as a percentage), ``MACs``, ``parameters``, ``bytes``, ``ms``, or any word;
-            empty for a bare number.
+        unit: ``fraction`` (in [0, 1], shown as a percentage), ``MACs``, ``parameters``, ``bit-operations``, ``bytes``,
+            ``ms``, or any word; empty for a bare number.
         scale: On which hypervolume and axes are measured: ``linear``, or ``log`` for costs that span orders of
             magnitude, which must be positive.
         known: ``before`` a training, from the design and its cost alone, so that designs outside of limits are turned
@@ -137,6 +137,21 @@ OBJECTIVES.register(
         scale="log",
         known="before",
         implementation="naskd.trials.measures:size_bytes",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="bit_ops",
+        title="bit operations",
+        direction="minimize",
+        unit="bit-operations",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:bit_ops",
+        paper=(
+            "Guo et al.: Single path one-shot neural architecture search with uniform sampling. ECCV 2020, "
+            "arXiv 1904.00420"
+        ),
     )
 )
 OBJECTIVES.register(

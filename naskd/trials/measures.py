@@ -104,6 +104,11 @@ def size_bytes(measured: Measured) -> float:
     return measured.cost.size_bytes
 
 
+def bit_ops(measured: Measured) -> float:
+    """MACs of one image, each times the bits of its weight and of its activation."""
+    return measured.cost.bit_ops
+
+
 def train_macs(trained: Trained) -> float:
     """Multiply-accumulates of the training, as if no teacher output were remembered."""
     return trained.metrics["train_macs"]

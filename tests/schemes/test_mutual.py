@@ -9,7 +9,7 @@ from online_schemes import search, softmax, start
 from small_studies import ALL_TERMS, STUDENT, by_scheme, design, small_context
 from torch import Tensor, nn
 
-from naskd.networks.layers import Norm
+from naskd.nn.norm import Norm
 from naskd.schemes.cohort import statistics_kept, widened
 from naskd.schemes.mutual import MutualScheme, mutual_loss
 from naskd.schemes.scheme import Batch, Phase

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from naskd.spec.design import TrialConfig
+from naskd.spec.design import FLOAT_BITS, TrialConfig
 
 Described = Mapping[str, float | str]
 
@@ -28,6 +28,8 @@ def describe(config: TrialConfig, costs: Mapping[str, float]) -> dict[str, float
     terms = distillation.pop("terms")
     if unlabelled := distillation.pop("unlabelled", 0):
         found["images for each labelled one"] = math.log(1 + unlabelled)  # 0 of designs without
+    for stage in given["architecture"]["stages"]:
+        stage.setdefault("bits", FLOAT_BITS)  # written where there are fewer alone
     for part, content in given.items():
         found.update(_flat(part, content))
     for term in terms:
