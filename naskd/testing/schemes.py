@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,9 @@ def batches(context: StudyContext, phase: Phase) -> Iterator[Batch]:
             yield Batch.made(phase.data.images[part].float() / 255, 0, given)
         return
     labels = context.resources.data.train.labels
-    for index in epoch_batches(len(labels), BATCH, seed=0, epoch=0, min_batch=phase.min_batch):
+    shown = torch.arange(len(labels)) if phase.samples is None else phase.samples
+    for places in epoch_batches(len(shown), BATCH, seed=0, epoch=0, min_batch=phase.min_batch):
+        index = shown[places]
         images, view = context.images.views("translate").batch(index, 0)
         yield Batch(images, labels[index], index, view, epoch=0)
 
@@ -248,6 +251,7 @@ class SchemeSuite(Suite):
                 assert update.loss.isfinite()
                 assert update.terms
                 assert all(term.ndim == 0 and not term.requires_grad for term in update.terms.values())
+                assert not set(scheme.measured) & {"epoch", "val_accuracy", "loss", *update.terms}
                 named = update_by_hand(scheme, phase, update)
                 assert named
                 for parameter_name, parameter in named:
@@ -286,7 +290,10 @@ class SchemeSuite(Suite):
         assert all(torch.equal(mean, cast(Tensor, untrained.mean)) for mean in means)
 
     def test_every_term_has_its_curve(self, name: str, teaching: str, context: StudyContext) -> None:
-        """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``."""
+        """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``.
+
+        And what the scheme measures, under names that it says.
+        """
         run = self.start(context, name, teaching)
         run.advance(run.total_epochs)
         assert all({"epoch", "val_accuracy", "loss"} <= point.keys() for point in run.curve)
@@ -297,6 +304,9 @@ class SchemeSuite(Suite):
                     f"nobody says how {term.kind} goes"
                 )
         assert all(isinstance(value, int | float) for point in run.curve for value in point.values())
+        assert set(run.measures) <= set(run.scheme.measured)
+        assert bool(run.measures) == bool(run.scheme.measured)
+        assert all(math.isfinite(value) for value in run.measures.values())
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
