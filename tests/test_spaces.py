@@ -525,7 +525,8 @@ def test_the_catalogue_offers_every_kind_and_scheme() -> None:
     space = load("digits").catalogue
     first = distributions(space)
     assert set(first["kd.1.kind"].choices) == {"none", *KNOWLEDGE.names()}
-    assert set(first["kd.scheme"].choices) == set(SCHEMES.names())
+    # Classes in tasks are another question: a search by accuracy answers it before it begins.
+    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - {"lwf"}
     drawn = sample("digits", "catalogue")
     assert all(trial.distributions == first for trial, _ in drawn)
     assert {term.kind for _, config in drawn for term in config.distillation.terms} == set(KNOWLEDGE.names())

@@ -82,6 +82,8 @@ class Lesson:
         mixed: Where images are made of two. A loss whose card says that it needs labels or index is not trained then.
         partly_labelled: Whether there are unlabelled images among others, so that the labels teach on these alone. Such
             a loss is not trained then either.
+        classes: ``(K,)`` booleans: the classes among which a label is told from others, its own always with them; None
+            for all. The others have no gradient of cross-entropy.
     """
 
     labels: Tensor
@@ -89,6 +91,7 @@ class Lesson:
     progress: float = 0.0
     mixed: Mixed | None = None
     partly_labelled: bool = False
+    classes: Tensor | None = None
 
     def label_loss(self, logits: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean cross-entropy of logits ``(B, K)`` over the labelled images; 0 where there is none among others.
@@ -109,6 +112,8 @@ class Lesson:
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """``(B,)`` of logits ``(B, K)``; of a mixed image, that with each of its labels by its share."""
+        if self.classes is not None:
+            logits = logits.masked_fill(~self.classes, -torch.inf)
         own = F.cross_entropy(logits, self.labels, reduction="none")
         if self.mixed is None:
             return own

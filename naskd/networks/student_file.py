@@ -95,15 +95,7 @@ def load_student(path: Path) -> nn.Module:
                 f"{path} is damaged: its content is not what was written; "
                 "restore it from a copy, or have naskd retrain or naskd export make it again"
             )
-    old = metadata["format"] == STUDENT_FORMAT_1
-    try:
-        student = rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
-    except NaskdError:
-        raise
-    except Exception as error:  # whatever a description raises that is none
-        raise DamagedError(
-            f"{path} is damaged: it does not say which network it holds ({one_line(error)})"
-        ) from error
+    student = fresh_student(path)
     try:
         student.load_state_dict(state)
     except RuntimeError as error:
@@ -114,6 +106,30 @@ def load_student(path: Path) -> nn.Module:
             "changed since, or other files register them; load it with the code that trained it"
         )
     return student.eval()
+
+
+def fresh_student(path: Path) -> nn.Module:
+    """The network that a student's file describes, on the CPU, with weights as it is made; the file's are not read.
+
+    Raises:
+        InputError: See :func:`load_student`.
+        DamagedError: It says no network.
+    """
+    metadata = student_metadata(path)
+    old = metadata["format"] == STUDENT_FORMAT_1
+    try:
+        return rebuild(description_of_format_1(metadata) if old else json.loads(metadata["network"]))
+    except NaskdError:
+        raise
+    except Exception as error:  # whatever a description raises that is none
+        raise DamagedError(
+            f"{path} is damaged: it does not say which network it holds ({one_line(error)})"
+        ) from error
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """Classes of a saved student, in the order of its outputs."""
+    return tuple(json.loads(student_metadata(path)["class_names"]))
 
 
 def probe_shape(path: Path) -> tuple[int, int, int] | None:

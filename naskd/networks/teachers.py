@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from naskd.networks.fitting import FittedState, fit_checkpoint, load_strictly, shortened
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.student import build_student
+from naskd.networks.student_file import class_names, fresh_student, probe_shape
 from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
 from naskd.spec.errors import USERS, InputError, one_line
@@ -252,6 +253,30 @@ class TorchvisionSource:
             return Bare(network, given.mean, given.std)
         preset = weights.transforms()
         return Bare(network, tuple(preset.mean), tuple(preset.std), preset.crop_size[0])
+
+
+class RunSource:
+    """A student of a finished run, in the file that is the teacher's `checkpoint`; it knows how it sees an image."""
+
+    def build(self, spec: TeacherSpec, given: TeacherInputs, *, fresh: bool) -> nn.Module:
+        """See :class:`TeacherSource`."""
+        own = [key for key in ("mean", "std", "resolution", "classes", "taps") if getattr(spec, key)]
+        if own:
+            raise InputError(f"a student of a run knows its own {', '.join(own)}: leave them out")
+        if spec.checkpoint is None:
+            raise InputError("the student of the run has not been looked for, which opening the study does")
+        path = given.base / spec.checkpoint
+        if (known := class_names(path)) != given.class_names:
+            raise InputError(
+                f"{path} is of a run of other classes: {shortened(known)}; the study's are "
+                f"{shortened(given.class_names)}; allowed: the same in the same order"
+            )
+        shape = probe_shape(path)
+        if shape is not None and shape[0] != given.in_channels:
+            raise InputError(
+                f"{path} takes images of {shape[0]} channels, the study's have {given.in_channels}"
+            )
+        return fresh_student(path)
 
 
 def _load_own(student: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,13 @@ function curvesSection() {
   if (!all.length) return card("Learning curves", null, empty("This record holds no learning curves."));
   const view = { all: false, name: "val_accuracy" };
   const has = (name) => all.some((t) => curveOf(t, name).length > 1);
+  // What schemes have measured of their own goes by its name.
+  const measures = [...new Set(all.flatMap((t) => Object.keys(t.measures || {})))];
+  const titles = [
+    ["val_accuracy", "validation accuracy"],
+    ["loss", "training loss"],
+    ...measures.map((k) => [k, k.replaceAll("_", " ")]),
+  ].filter(([k]) => has(k));
   const host = h("div", { class: "chart" });
   let lines = [],
     spots = [],
@@ -33,7 +40,7 @@ function curvesSection() {
       xText: tickText,
       yText: accuracy ? percentTicks : tickText,
       xLabel: "epoch",
-      yLabel: accuracy ? "validation accuracy" : "training loss",
+      yLabel: titles.find(([k]) => k === view.name)[1],
     });
     if (level !== null)
       f.plot.append(
@@ -101,19 +108,11 @@ function curvesSection() {
         view.all = v;
         redraw();
       }),
-      has("loss")
-        ? choice(
-            "show",
-            [
-              ["val_accuracy", "validation accuracy"],
-              ["loss", "training loss"],
-            ],
-            "val_accuracy",
-            (v) => {
-              view.name = v;
-              redraw();
-            },
-          )
+      titles.length > 1
+        ? choice("show", titles, "val_accuracy", (v) => {
+            view.name = v;
+            redraw();
+          })
         : null,
       h(
         "span",

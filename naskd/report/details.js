@@ -156,6 +156,9 @@ function details(t) {
         : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
+      ...Object.entries(t.measures || {})
+        .filter(([k]) => !otherCosts.includes(k))
+        .map(([k, v]) => [k.replaceAll("_", " "), plain(v)]),
       [
         "trained for",
         [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null]

@@ -39,6 +39,7 @@ _KNOWN = {
     "own",
     "error",
     "environment",
+    "measures",
     "best_val_accuracy",
     "spent_macs",
     "asked_images",
@@ -120,6 +121,9 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
     for name, value in trial.items():
         if name not in _KNOWN | {objective.name for objective in shown} and finite(value) is not None:
             yield name, f"{value:.4g}"
+    for name, value in (trial.get("measures") or {}).items():
+        if name not in {objective.name for objective in shown}:
+            yield name.replace("_", " "), _plain(value)
     yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
     yield "executed, with what is remembered", macs(trial.get("spent_macs"))
     yield "teacher", answers(trial)

@@ -141,7 +141,7 @@ def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:
         return dataclasses.replace(teacher, builder=moved(teacher.builder))
 
     modules = tuple(str(code[name]) for name in spec.modules)
-    return dataclasses.replace(_with_teachers(spec, of), space=moved(spec.space), modules=modules)
+    return dataclasses.replace(with_teachers(spec, of), space=moved(spec.space), modules=modules)
 
 
 def _reached(spec: StudySpec, before: Path) -> StudySpec:
@@ -162,10 +162,10 @@ def _reached(spec: StudySpec, before: Path) -> StudySpec:
         test_root=now(spec.data.test_root),
         unlabelled=now(spec.data.unlabelled),
     )
-    return dataclasses.replace(_with_teachers(spec, of), data=data)
+    return dataclasses.replace(with_teachers(spec, of), data=data)
 
 
-def _with_teachers(spec: StudySpec, change: Callable[[TeacherSpec], TeacherSpec]) -> StudySpec:
+def with_teachers(spec: StudySpec, change: Callable[[TeacherSpec], TeacherSpec]) -> StudySpec:
     """The study with each of its teachers changed."""
     return dataclasses.replace(
         spec,
@@ -213,7 +213,7 @@ def _with_places(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
     def of(teacher: TeacherSpec) -> TeacherSpec:
         return dataclasses.replace(teacher, checkpoint=checkpoints.get(teacher.name, teacher.checkpoint))
 
-    return dataclasses.replace(_with_teachers(spec, of), data=dataclasses.replace(spec.data, **data))
+    return dataclasses.replace(with_teachers(spec, of), data=dataclasses.replace(spec.data, **data))
 
 
 def check_places(spec: StudySpec, run_dir: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from naskd.data.survey import DataSurvey, say_survey, survey_and_load
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
+from naskd.runs.carried import with_found_checkpoints
 from naskd.runs.estimate import estimate_search
 from naskd.runs.provenance import world_of
 from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, as_begun, problems
@@ -95,6 +96,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
         OBJECTIVES[name]
     brings = EXECUTORS[spec.execution.executor].brings
     errors: list[NaskdError] = []
+    spec = _tried(errors, lambda: with_found_checkpoints(spec)) or spec
     space = _tried(errors, lambda: timed(load_function(spec.space, spec.base), spec.execution.space_seconds))
     found = _tried(
         errors,
@@ -156,7 +158,7 @@ def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = No
         opened = open_study(spec, runs=run_dir.parent)
     except NaskdError as error:
         found.append(str(error))
-    start = Start(spec, run_dir, opened)
+    start = Start(spec if opened is None else opened.spec, run_dir, opened)
     found += problems(start, (*CHECKS, *BEFORE_A_SEARCH))
     if found:
         raise InputError(list(dict.fromkeys(found)))

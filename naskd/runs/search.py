@@ -58,6 +58,7 @@ def run_search(
         )
     spec = as_begun(spec, run_dir)
     opened = open_study(spec, runs=run_dir.parent)
+    spec = opened.spec
     start = Start(spec, run_dir, opened)
     if found := problems(start):
         raise InputError(found)

@@ -123,7 +123,7 @@ def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
             student.path,
             ", ".join(other),
         )
-    if not rows and (found := _of_the_search(run, design)) is not None:
+    if not rows and (found := kept_student(run, design.number)) is not None:
         return found, "search", {"epochs": design.config.training.epochs, "test_accuracy": None}
     check_unchanged(run.path, run.context, "training a student for the export")
     run.context.resources.compute.apply_threads()
@@ -135,17 +135,20 @@ def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
     return made[0], "trained", FinalStudent(*made, epochs, 0).to_dict()
 
 
-def _of_the_search(run: "Run", design: Design) -> Path | None:
-    """The student that the search has kept of a trial; None where there is none, or it is damaged."""
-    attrs = load_ledger(run.spec, run.path).get_trials(deepcopy=False)[design.number].user_attrs
+def kept_student(run: "Run", number: int) -> Path | None:
+    """The student that the search has kept of a trial; None where there is none, or it is damaged.
+
+    Args:
+        run: Of the search.
+        number: Of the trial.
+    """
+    attrs = load_ledger(run.spec, run.path).get_trials(deepcopy=False)[number].user_attrs
     key = training_key(str(attrs.get("config_id")), attrs.get("seed", 0))
     sha256 = attrs.get("result", {}).get("sha256")
     store = StudentStore(run.path / STUDENTS)
     kept = store.found(key, sha256) if sha256 else None
     if sha256 and kept is None and store.path(key).exists():
-        _LOG.warning(
-            "%s is not what the search kept: it is damaged, and the student trained anew", store.path(key)
-        )
+        _LOG.warning("%s is not what the search kept: it is damaged, and not used", store.path(key))
     return kept
 
 

@@ -34,6 +34,8 @@ class SchemeCard:
         families: Network families of its students, where it reads their design; empty for all.
         unlabelled: Whether its students may be shown images beside the labelled ones of which only a teacher speaks:
             each of its losses is defined there, and none takes them for labelled.
+        may_refuse: It may refuse a design for more than its losses, as one of too few epochs, and is built to see that
+            before a trial.
         leaves_more: More leaves than the design's student, so that the scheme itself says what it costs.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
@@ -50,6 +52,7 @@ class SchemeCard:
     min_stages: int = 0
     families: tuple[str, ...] = ()
     unlabelled: bool = False
+    may_refuse: bool = False
     leaves_more: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
@@ -471,6 +474,31 @@ SCHEMES.register(
         unlabelled=True,
         options={
             "alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0, free=True)
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="lwf",
+        title="Learning without Forgetting: classes come in tasks, and the network of before speaks of the new images",
+        paper="Li, Hoiem: Learning without forgetting. ECCV 2016; TPAMI 2018, arXiv 1606.09282",
+        implementation="naskd.schemes.lwf:LwfScheme",
+        may_refuse=True,
+        options={
+            "tasks": Option(2, "parts of the classes, learned in turn; 1 for all at once", 1, 10**4),
+            "order": Option(
+                0, "of the classes: 0 as they are numbered, else the seed of their order", 0, 10**6
+            ),
+            "weight": Option(
+                1.0, "of what the network of before says; 0 is fine-tuning, which forgets", low=0.0, free=True
+            ),
+            "temperature": Option(2.0, "softens what it says, and the student", above=0.0, free=True),
+            "heads": Option(
+                "multi",
+                "a softmax for each task, or a single one for all tasks so far",
+                choices=("multi", "single"),
+                free=True,
+            ),
         },
     )
 )

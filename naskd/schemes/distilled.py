@@ -136,7 +136,9 @@ class DistilledStudent(nn.Module):
         epochs, done = self.inputs.epochs, batch.epoch
         if stage == "main":
             epochs, done = self.epochs_of(stage), done - self.initial_epochs
-        return Lesson(batch.labels, batch.index, done / epochs, batch.mixed, batch.partly_labelled)
+        return Lesson(
+            batch.labels, batch.index, done / epochs, batch.mixed, batch.partly_labelled, batch.classes
+        )
 
     def learn(self, batch: Batch, asked: Asked, stage: Stage = "main", taps: Taps | None = None) -> Learned:
         """What a batch costs the student, to be back-propagated.

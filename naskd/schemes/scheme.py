@@ -46,6 +46,7 @@ class Batch:
         mixed: Where each image is made of two.
         known: Whether the set is the training split. Of other images nothing is remembered between trainings.
         partly_labelled: Whether unlabelled images are among them, which have positions beyond the training split's.
+        classes: See :class:`~naskd.knowledge.base.Lesson`.
     """
 
     images: Tensor
@@ -56,6 +57,7 @@ class Batch:
     mixed: Mixed | None = None
     known: bool = True
     partly_labelled: bool = False
+    classes: Tensor | None = None
 
     @staticmethod
     def made(images: Tensor, epoch: int, labels: Tensor | None = None) -> "Batch":
@@ -144,6 +146,8 @@ class Phase:
         steps_per_epoch: Of a phase with its own `batches`, each of the design's batch size: as many are taken, and
             schedules and costs follow from it. None: as many as the training split has.
         data: Images in place of the training split; None: the split.
+        samples: ``(N,)`` positions in the training split, on the CPU, N at least `min_batch`: it trains on these alone.
+            Teachers remember what they said of them. None: on the whole split.
         before_epoch: Called before each epoch with its number within the phase, from 0. Here stale copies of a peer are
             refreshed, or a student becomes its successor's teacher. What it sets must be in the scheme's state.
         after_epoch: Called after each whole epoch with the means of the loss and of its terms, all finite. It may raise
@@ -165,12 +169,15 @@ class Phase:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     steps_per_epoch: int | None = None
     data: PhaseData | None = None
+    samples: Tensor | None = None
     before_epoch: Callable[[int], None] | None = None
     after_epoch: Callable[[Mapping[str, float]], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.batches is not None and self.data is not None:
-            raise InputError(f"phase {self.name!r} has both batches and data; give one of them")
+        own = {"batches": self.batches, "data": self.data, "samples": self.samples}
+        given = [name for name, images in own.items() if images is not None]
+        if len(given) > 1:
+            raise InputError(f"phase {self.name!r} has both {' and '.join(given)}; give one of them")
         if self.steps_per_epoch is not None and (self.batches is None or self.steps_per_epoch < 1):
             raise InputError(
                 f"phase {self.name!r} has steps_per_epoch = {self.steps_per_epoch}; "
@@ -183,6 +190,19 @@ class Phase:
                 raise InputError(
                     f"phase {self.name!r} changes {', '.join(strange)} of {player!r}; allowed: {', '.join(OF_A_PLAYER)}"
                 )
+
+    def images_per_epoch(self, n_train: int, batch_size: int) -> int:
+        """Images that an epoch trains on, where no last batch is left out.
+
+        Args:
+            n_train: Of the training split.
+            batch_size: Of the design.
+        """
+        if self.steps_per_epoch is not None:
+            return self.steps_per_epoch * batch_size
+        if self.data is not None:
+            return len(self.data)
+        return n_train if self.samples is None else len(self.samples)
 
     def training_of(self, player: str, design: TrainingSpec) -> TrainingSpec:
         """How a player is trained.
@@ -222,6 +242,7 @@ class SchemeInputs:
         sources: Knowledge of each teacher in ``distillation.teachers``, in that order; empty where nobody asks them.
         in_channels, resolution: Of the images.
         n_samples: Of the training split.
+        labels: ``(n_samples,)`` class indices of the training split, on the CPU; None where nobody knows them.
         batch_size: Images of a batch, for schemes that bring their own; 0 where nothing is trained.
         architecture: Of what `build` makes; None for a network that no architecture describes.
         variant: Makes a fresh network of another architecture on the same images.
@@ -235,6 +256,7 @@ class SchemeInputs:
     in_channels: int
     resolution: int
     n_samples: int = 0
+    labels: Tensor | None = None
     batch_size: int = 0
     architecture: ArchitectureSpec | None = None
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
@@ -259,6 +281,9 @@ class Scheme(nn.Module):
     earlier_names: ClassVar[Mapping[str, str]] = {}
     """How names in states that earlier versions wrote begin, and how they begin now."""
 
+    measured: tuple[str, ...] = ()
+    """Names that :meth:`measures` may give; empty for a scheme that measures nothing of its own."""
+
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__()
         self.inputs = inputs
@@ -278,6 +303,23 @@ class Scheme(nn.Module):
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""
         raise NotImplementedError
+
+    def measures(
+        self, logits: Tensor, labels: Tensor, curve: Sequence[Mapping[str, float]]
+    ) -> Mapping[str, float]:
+        """What a scheme says of the deployed network after an epoch, beside its accuracy.
+
+        It is asked only where :attr:`measured` has names, and computed from an evaluation that is made anyhow.
+
+        Args:
+            logits: ``(N, K)`` of the validation images, in 32 bits.
+            labels: ``(N,)`` of these.
+            curve: One row for each earlier epoch, with what was measured then.
+
+        Returns:
+            Finite numbers by name, of :attr:`measured`; what is not defined yet is left out.
+        """
+        return {}
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """Forward MACs for one image in a phase.

@@ -14,6 +14,7 @@ from naskd.spec.executors import EXECUTORS
 from naskd.spec.option import Options, canonical_options
 from naskd.spec.registry import Registry
 from naskd.spec.samplers import SAMPLERS
+from naskd.spec.teachers import TEACHER_SOURCES
 
 STUDENT_FORMAT_1 = "naskd-student-1"
 STUDENT_FORMAT_2 = "naskd-student-2"
@@ -91,6 +92,8 @@ def _teacher_without_places(teacher: Mapping[str, Any]) -> dict[str, Any]:
         found["builder"] = found["builder"].rpartition(":")[2]
     if found.get("checkpoint") is not None:
         found["checkpoint"] = "a file"
+    if found.get("source") in TEACHER_SOURCES and TEACHER_SOURCES[found["source"]].finds:
+        found.pop("options", None)
     return found
 
 

@@ -41,6 +41,10 @@ class TeacherSourceCard:
         implementation: ``"module:Class"`` of the :class:`~naskd.networks.teachers.TeacherSource`, or the class.
         options: Settings, further keys of the teacher's table.
         comes_trained: Its networks know the study's classes already; naskd trains nothing.
+        finds: ``"module:function"``, or a function of a :class:`~naskd.spec.study.StudySpec` and a
+            :class:`TeacherSpec`: the file that its options mean, which becomes the teacher's `checkpoint` when the
+            study is opened. The options are then no part of what the teacher is, and the file is. "" where nothing
+            is looked for.
     """
 
     name: str
@@ -49,6 +53,7 @@ class TeacherSourceCard:
     implementation: str | Callable[..., Any]
     options: Mapping[str, Option] = field(default_factory=dict)
     comes_trained: bool = False
+    finds: str | Callable[..., Any] = ""
 
 
 TEACHER_SOURCES: Registry[TeacherSourceCard] = Registry("teacher source")
@@ -75,6 +80,24 @@ TEACHER_SOURCES.register(
         title="a classification model of torchvision, fine-tuned or with a checkpoint",
         paper="",
         implementation="naskd.networks.teachers:TorchvisionSource",
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="run",
+        title="a student of a finished run, on other images of the same classes or on the same",
+        paper="",
+        implementation="naskd.networks.teachers:RunSource",
+        comes_trained=True,
+        finds="naskd.runs.carried:student_file",
+        options={
+            "run": Option(None, "directory of the run, relative to the study file", kind=str, required=True),
+            "student": Option(
+                "",
+                "config_id of a design on its front; none for the most accurate",
+                pattern="(?:[0-9a-f]{12})?",
+            ),
+        },
     )
 )
 

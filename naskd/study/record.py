@@ -192,6 +192,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "forward_images": result.get("forward_images", 0),
         "bank_bytes": dict(result.get("bank_bytes", {})),
         "teacher_agreement": result.get("teacher_agreement"),
+        "measures": dict(result.get("measures", {})),
         "curve": list(result.get("curve", ())),
         "environment": result.get("environment", {}),
         "error": result.get("error", ""),

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,9 @@ def batches(context: StudyContext, phase: Phase) -> Iterator[Batch]:
             yield Batch.made(phase.data.images[part].float() / 255, 0, given)
         return
     labels = context.resources.data.train.labels
-    for index in epoch_batches(len(labels), BATCH, seed=0, epoch=0, min_batch=phase.min_batch):
+    shown = torch.arange(len(labels)) if phase.samples is None else phase.samples
+    for places in epoch_batches(len(shown), BATCH, seed=0, epoch=0, min_batch=phase.min_batch):
+        index = shown[places]
         images, view = context.images.views("translate").batch(index, 0)
         yield Batch(images, labels[index], index, view, epoch=0)
 
@@ -127,7 +130,8 @@ class Finished:
         deployed: State of the deployed network.
         frozen, asked: State of the teacher before and after.
         asked_trains: Whether a part of the teacher is in training mode after it.
-        curve, train_macs, loop: Of the run.
+        curve, train_macs, measures, loop: Of the run.
+        measured: What the scheme says that it measures.
     """
 
     before: dict[str, Tensor]
@@ -139,7 +143,9 @@ class Finished:
     asked_trains: bool
     curve: list[dict[str, float]]
     train_macs: int
+    measures: dict[str, float]
     loop: dict[str, Any]
+    measured: tuple[str, ...]
 
 
 def finished(run: TrialRun) -> Finished:
@@ -157,7 +163,9 @@ def finished(run: TrialRun) -> Finished:
         any(module.training for module in teacher.modules()),
         run.curve,
         run.train_macs,
+        run.measures,
         run.state_dict()["loop"],
+        tuple(run.scheme.measured),
     )
 
 
@@ -323,6 +331,7 @@ class SchemeSuite(Suite):
                 assert update.loss.isfinite()
                 assert update.terms
                 assert all(term.ndim == 0 and not term.requires_grad for term in update.terms.values())
+                assert not set(scheme.measured) & {"epoch", "val_accuracy", "loss", *update.terms}
                 named = update_by_hand(scheme, phase, update)
                 assert named
                 for parameter_name, parameter in named:
@@ -353,8 +362,12 @@ class SchemeSuite(Suite):
         assert all(torch.equal(mean, cast(Tensor, untrained.mean)) for mean in means)
 
     def test_every_term_has_its_curve(self, name: str, teaching: str, context: StudyContext) -> None:
-        """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``."""
-        curve = self.once(finished, context, name, teaching).curve
+        """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``.
+
+        And what the scheme measures, under names that it says.
+        """
+        found = self.once(finished, context, name, teaching)
+        curve = found.curve
         assert all({"epoch", "val_accuracy", "loss"} <= point.keys() for point in curve)
         names = {name for point in curve for name in point}
         if teaching == "knowledge":
@@ -363,6 +376,9 @@ class SchemeSuite(Suite):
                     f"nobody says how {term.kind} goes"
                 )
         assert all(isinstance(value, int | float) for point in curve for value in point.values())
+        assert set(found.measures) <= set(found.measured)
+        assert bool(found.measures) == bool(found.measured)
+        assert all(math.isfinite(value) for value in found.measures.values())
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -55,6 +55,12 @@ class Feeding:
         self._given: tuple[Tensor, AnyImages] | None = None
         if phase.data is not None:
             self.n_images = len(phase.data)
+        elif phase.samples is not None:
+            if isinstance(views, PartlyLabelledImages):
+                raise InputError(
+                    f"phase {phase.name!r} trains on a part of the training split, which no unlabelled images go with"
+                )
+            self.n_images, self._given = len(phase.samples), (data.train.labels, views)
         elif isinstance(views, PartlyLabelledImages):
             self.n_images, self._mixed_in = views.n_shown, views.unlabelled
             nothing = data.train.labels.new_full((views.n_shown - views.n_labelled,), UNLABELLED)
@@ -166,7 +172,8 @@ class Feeding:
         """Positions in the order of an epoch, on the CPU."""
         if self._mixed_in:
             return mixed_order(self.n_images // (1 + self._mixed_in), self._mixed_in, self.seed, epoch)
-        return epoch_order(self.n_images, self.seed, epoch)
+        order = epoch_order(self.n_images, self.seed, epoch)
+        return order if self.phase.samples is None else self.phase.samples[order]
 
     def _mixed(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
         """The same batches with each image mixed with another, as the design says."""

@@ -53,7 +53,7 @@ class Designs:
         self._networks = networks
         self._prerequisites = prerequisites
         self._sources = sources
-        self._passes: dict[tuple[object, ...], tuple[float, float]] = {}
+        self._passes: dict[tuple[object, ...], tuple[float, float, float]] = {}
         self._costs: dict[str, Cost] = {}
         self._last_scheme: tuple[TrialConfig, Scheme] | None = None
         """A sampler asks several things of one design after the other, and building it takes longest."""
@@ -99,8 +99,9 @@ class Designs:
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's student, losses and teachers cannot be matched; empty when they can."""
+        card = SCHEMES[config.distillation.scheme]
         try:
-            if self._only_scheme_knows(config) or SCHEMES[config.distillation.scheme].own_teaching:
+            if self._only_scheme_knows(config) or card.own_teaching or card.may_refuse:
                 self._scheme(config)
             else:
                 self._objective(config)
@@ -163,7 +164,7 @@ class Designs:
         macs, n_train = self.design_cost(config).macs, len(data.train)
         unlabelled = config.distillation.unlabelled
         n_images = n_train * (1 + unlabelled)
-        passes, beside = self._passes_of(config)
+        passes, beside, share = self._passes_of(config)
         own = epochs * ((passes * macs + beside) * n_images + float(macs) * len(data.val))
         shared: dict[str, float] = {}
         needed = self._prerequisites.of(config)
@@ -192,14 +193,15 @@ class Designs:
                         name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
                         shared[name] = one_pass * min(epochs, left)
             else:
-                own += one_pass * epochs * (1 + unlabelled)
+                own += one_pass * epochs * share * (1 + unlabelled)
         return TrainingMacs(own, shared)
 
-    def _passes_of(self, config: TrialConfig) -> tuple[float, float]:
+    def _passes_of(self, config: TrialConfig) -> tuple[float, float, float]:
         """What a training image costs in each epoch: forward passes of the student, and MACs beside them.
 
-        3 and 0 where the student is trained alone. Where a scheme asks a teacher by itself, what does not grow with the
-        student is told apart from what does by a student of twice the width.
+        And how many images an epoch shows on average, as a share of the training split. 3, 0 and 1 where the student is
+        trained alone. Where a scheme asks a teacher by itself, what does not grow with the student is told apart from
+        what does by a student of twice the width.
         """
         taught = config.distillation
         paid = tuple(
@@ -215,33 +217,35 @@ class Designs:
             except USERS as error:
                 # A user's scheme may raise anything, and one may ask for a teacher.
                 _LOG.debug("what a scheme trains is not known before: %s", one_line(error))
-                self._passes[key] = 3.0, 0.0
+                self._passes[key] = 3.0, 0.0, 1.0
         return self._passes[key]
 
-    def _counted_passes(self, config: TrialConfig) -> tuple[float, float]:
-        macs, total = self._counted_macs(config)
+    def _counted_passes(self, config: TrialConfig) -> tuple[float, float, float]:
+        macs, total, share = self._counted_macs(config)
         if not (SCHEMES[config.distillation.scheme].own_teaching and config.architecture.stages):
-            return total / macs, 0.0
+            return total / macs, 0.0, share
         wider = replace(config, architecture=widened(config.architecture, 2))
-        wider_macs, wider_total = self._counted_macs(wider)
+        wider_macs, wider_total, _ = self._counted_macs(wider)
         passes = (wider_total - total) / (wider_macs - macs)
-        return passes, total - passes * macs
+        return passes, total - passes * macs, share
 
-    def _counted_macs(self, config: TrialConfig) -> tuple[int, float]:
-        """Of the student's pass, and of all that a training image costs in an epoch; nothing that is remembered."""
+    def _counted_macs(self, config: TrialConfig) -> tuple[int, float, float]:
+        """Of the student's pass, and of all that a training image costs in an epoch; nothing that is remembered.
+
+        And the images of an epoch on average, as a share of the training split.
+        """
         scheme, training, n_train = self._scheme(config), config.training, len(self._resources.data.train)
         own_teaching = SCHEMES[config.distillation.scheme].own_teaching
-        total = 0.0
+        total, shown = 0.0, 0
         for phase in scheme.phases():
             trained, asked = scheme.step_macs(training.batch_size, phase)
-            own = (
-                phase.steps_per_epoch
-                or (n_train if phase.data is None else len(phase.data)) / training.batch_size
-            )
+            images = phase.epochs * phase.images_per_epoch(n_train, training.batch_size)
             each = 3 * trained + scheme.forward_macs(training.batch_size, phase)
             each += scheme.through_macs(training.batch_size, phase) + (asked if own_teaching else 0.0)
-            total += phase.epochs * own * each * training.batch_size
-        return scheme.cost.macs, total / (training.epochs * n_train)
+            total += images * each
+            shown += images
+        everything = training.epochs * n_train
+        return scheme.cost.macs, total / everything, shown / everything
 
     @property
     def n_val(self) -> int:
@@ -271,6 +275,7 @@ class Designs:
             data.in_channels,
             data.resolution,
             n_samples=len(data.train),
+            labels=data.train.labels.cpu(),
             batch_size=config.training.batch_size,
             architecture=config.architecture,
             variant=self._networks.unplaced_student,

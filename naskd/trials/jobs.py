@@ -60,7 +60,8 @@ class TrialResult:
         status: ``complete``, ``failed`` or ``stopped`` (by a stopping rule).
         reason: Why it failed or was stopped, one line; empty when complete.
         metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
-        curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
+        curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term or
+            measure.
         train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were
             remembered, so that it compares designs; from its first epoch, whoever did it.
         spent_macs: What was really executed for it: with a bank, most trials never run their teacher. Of a trial that
@@ -81,6 +82,7 @@ class TrialResult:
         paused: Of a stopped one: whether it may go on later.
         sha256: Of the file with the network that the job has stored: a teacher's or an assistant's, or a trial's
             student, where it is kept; empty where none is.
+        measures: What the design's scheme has measured of the trained student, by name; they are among the metrics too.
     """
 
     status: Literal["complete", "failed", "stopped"]
@@ -103,6 +105,7 @@ class TrialResult:
     environment: Mapping[str, str | int | float] = field(default_factory=dict)
     paused: bool = False
     sha256: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def blames_device(self) -> bool:

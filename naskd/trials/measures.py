@@ -53,8 +53,9 @@ class Trained(Measured):
         network: What is deployed, on the device and in evaluation mode. To be left as it is.
         data: Images; judge by ``data.val``, which the training has not seen.
         compute: Device, precision and memory layout.
-        metrics: By name: ``val_accuracy``, ``train_macs``, ..., and the study's objectives up to this one.
-        curve: One mapping an epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term.
+        metrics: By name: ``val_accuracy``, ``train_macs``, ..., what the scheme measures, and the study's objectives up
+            to this one.
+        curve: One mapping an epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term or measure.
     """
 
     network: "nn.Module"
@@ -114,9 +115,22 @@ def train_macs(trained: Trained) -> float:
     return trained.metrics["train_macs"]
 
 
+def forgetting(trained: Trained) -> float:
+    """Accuracy that old tasks have lost, in [-1, 1], as the scheme has measured it.
+
+    0 of a design that learns all classes at once: it has no old tasks. So has one of a single task.
+    """
+    return trained.metrics.get("forgetting", 0.0)
+
+
 def chance(outlook: Outlook) -> float:
     """Accuracy of who guesses."""
     return 1.0 / outlook.n_classes
+
+
+def everything(outlook: Outlook) -> float:
+    """Forgetting of who knew all of the old tasks, and now knows nothing."""
+    return 1.0
 
 
 def most_train_macs(outlook: Outlook) -> float:

@@ -253,6 +253,8 @@ class PrerequisiteRecipes:
         if teacher.builder is not None:
             path, _, function = teacher.builder.rpartition(":")
             identity["builder"] = [content(self._resources.spec.resolve(path)), function]
+        if teacher.card.finds:  # they say where the file is, whose content is there
+            identity.pop("options", None)
         if teacher.source is not None and teacher.source not in OWN_KEYS:
             identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation], content)
         return identity

@@ -14,7 +14,7 @@ from naskd.schemes.scheme import Scheme, SchemeInputs, TrainingOverError
 from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import derive_seed
-from naskd.training.evaluation import accuracy, predict
+from naskd.training.evaluation import accuracy, predict, predict_logits
 from naskd.training.feeding import AnyImages
 from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
@@ -78,6 +78,7 @@ class TrialRun:
             channels,
             resolution,
             n_samples=len(context.resources.data.train),
+            labels=context.resources.data.train.labels.cpu(),
             batch_size=training.batch_size,
             architecture=architecture,
             variant=context.networks.student,
@@ -145,10 +146,10 @@ class TrialRun:
             except TrainingOverError:
                 self._book(n_images, 0, before)  # it was found out at the end, when all was spent
                 raise
-            self._predictions = self._predict()
+            self._predictions, measures = self._evaluate()
             self._book(n_images, len(data.val), before)
             reached = accuracy(self._predictions, data.val.labels)
-            self.curve.append({"epoch": self.loop.epoch, "val_accuracy": reached, **metrics})
+            self.curve.append({"epoch": self.loop.epoch, "val_accuracy": reached, **metrics, **measures})
         return self.curve[-1]
 
     def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:
@@ -179,6 +180,20 @@ class TrialRun:
         """Fraction of validation images on which the student names the class that its teacher names."""
         predictions = self._predict() if self._predictions is None else self._predictions
         return accuracy(predictions, self.context.sources.val_predictions(recipe))
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """What the scheme has measured after the last epoch; see :meth:`~naskd.schemes.scheme.Scheme.measures`."""
+        last = self.curve[-1] if self.curve else {}
+        return {name: last[name] for name in self.scheme.measured if name in last}
+
+    def _evaluate(self) -> tuple[Tensor, Mapping[str, float]]:
+        """What the student names on the validation images, and what its scheme measures there, by one pass."""
+        if not self.scheme.measured:
+            return self._predict(), {}
+        val, compute = self.context.resources.data.val, self.context.resources.compute
+        logits = predict_logits(self.scheme.deployed, val.images, compute).to(val.labels.device)
+        return logits.argmax(1), self.scheme.measures(logits, val.labels, self.curve)
 
     def _predict(self) -> Tensor:
         return predict(

@@ -66,6 +66,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             seed=job.seed,
             reason=reason,
             metrics=_metrics(run) if run is not None and run.curve else {},
+            measures=run.measures if run is not None else {},
             curve=tuple(run.curve) if run is not None else (),
             train_macs=run.train_macs if run is not None else 0,
             spent_macs=run.totals().spent_macs - run.booked.spent_macs if run is not None else 0,
@@ -119,6 +120,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
 
 def _metrics(run: TrialRun) -> dict[str, float]:
     return {
+        **run.measures,
         "val_accuracy": run.curve[-1]["val_accuracy"],
         "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
         "macs": run.cost.macs,

@@ -1,15 +1,20 @@
 """The suite of teacher sources passes for ours and fails for sources that are wrong in one way each."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from naskd.networks.student import build_student
+from naskd.networks.student_file import save_student
+from naskd.spec.errors import InputError
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSourceCard, TeacherSpec
 from naskd.testing import TeacherSourceSuite
-from naskd.testing.studies import TEACHER
+from naskd.testing.studies import STUDENT, TEACHER
+from naskd.testing.teachers import CLASSES
 
 from .broken import assert_caught, registered
 
@@ -24,15 +29,34 @@ def build():
 
 
 class TestCatalogue(TeacherSourceSuite):
-    names = ("architecture", "builder", "torchvision")
+    names = ("architecture", "builder", "torchvision", "run")
 
     def spec(self, name: str, folder: Path) -> TeacherSpec:
         (folder / "mine.py").write_text(BUILDER)
+        student = build_student(STUDENT, 3, 4, (0.5,) * 3, (0.25,) * 3)
+        save_student(folder / "student.safetensors", student, CLASSES, (3, 32, 32))
         return {
             "architecture": TeacherSpec(architecture=TEACHER),
             "builder": TeacherSpec(builder="mine.py:build", checkpoint="mine.pt"),
             "torchvision": TeacherSpec(torchvision="resnet18"),
+            "run": TeacherSpec(source="run", options=(("run", "."),), checkpoint="student.safetensors"),
         }[name]
+
+
+def test_a_student_of_a_run_must_be_of_the_same_classes_and_channels(tmp_path: Path) -> None:
+    suite = TestCatalogue()
+    spec = suite.spec("run", tmp_path)
+    suite.class_names = (*CLASSES[:3], "gnu")
+    with pytest.raises(
+        InputError, match=r"run of other classes: cat, dog, eel, fox; the study's are cat, dog, eel, gnu"
+    ):
+        suite.build(spec, tmp_path)
+    suite.class_names, suite.in_channels = CLASSES, 1
+    with pytest.raises(InputError, match="takes images of 3 channels, the study's have 1"):
+        suite.build(spec, tmp_path)
+    suite.in_channels = 3
+    with pytest.raises(InputError, match="knows its own mean, std, taps: leave them out"):
+        suite.build(replace(spec, mean=(0.5,) * 3, std=(0.2,) * 3, taps=("a",)), tmp_path)
 
 
 def test_none_of_ours_is_left_out() -> None:

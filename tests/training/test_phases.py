@@ -218,6 +218,36 @@ def test_images_of_another_size_are_refused(context) -> None:
         players(data=PhaseData(others()), batches=made(1))
 
 
+def test_a_phase_may_train_on_a_part_of_the_split(context) -> None:
+    """In an order of its own each epoch, with the labels, places and views of the split, which are known."""
+    samples = torch.arange(3, 120, 2)
+    scheme = players(samples=samples)
+    found = loop(context, scheme)
+    assert found.images_per_epoch(0) == 59
+    train(found, 2)
+    orders = [torch.cat([b.index for b in scheme.seen if b.epoch == epoch]) for epoch in (0, 1)]
+    assert all(sorted(order.tolist()) == samples.tolist() for order in orders)
+    assert not torch.equal(*orders)
+    data = context.resources.data.train
+    for batch in scheme.seen:
+        assert batch.known
+        assert torch.equal(batch.labels, data.labels[batch.index])
+        assert torch.equal(batch.images, data.images[batch.index].float() / 255)
+    with pytest.raises(InputError, match="both data and samples"):
+        players(samples=samples, data=PhaseData(others()))
+
+
+def test_labels_may_be_told_from_some_classes_alone() -> None:
+    logits = torch.randn(2, 4, requires_grad=True)
+    among = torch.tensor([True, False, True, False])
+    labels = torch.tensor([0, 2])
+    each = Lesson(labels, torch.arange(2), classes=among).cross_entropy(logits)
+    assert torch.allclose(each, nn.functional.cross_entropy(logits[:, among], labels // 2, reduction="none"))
+    each.sum().backward()
+    assert logits.grad is not None
+    assert not logits.grad[:, ~among].any()
+
+
 def test_what_nobody_labelled_teaches_nothing() -> None:
     logits = torch.randn(3, 4, requires_grad=True)
     each = Lesson(torch.tensor([1, UNLABELLED, 2]), torch.arange(3)).cross_entropy(logits)
