@@ -136,16 +136,17 @@ def open_paired(root: Path, key: str, first: Source, spec: DataSpec, cache: Path
     wanted = [first.files.below(position) for position in range(len(first.labels))]
     there = {os.path.relpath(path, root): path for path in listing.paths}
     problems = list(listing.problems)
-    for what, names in (
-        ("images have no second modality in", sorted(set(wanted) - set(there))),
-        ("images of a second modality have no first one, in", sorted(set(there) - set(wanted))),
+    place = f"{key} = {str(root)!r}"
+    for what, whole, names in (
+        (f"without a second modality in {place}", wanted, sorted(set(wanted) - set(there))),
+        (f"of {place} without a first modality", list(there), sorted(set(there) - set(wanted))),
     ):
         if names:
             listed = ", ".join(map(repr, names[:_SHOWN]))
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             problems.append(
-                f"{len(names)} {what} {key} = {str(root)!r}: {listed}{more}; each file needs one of the same name, "
-                "with its folder"
+                f"{what}: {len(names)} of {len(whole)} images, {listed}{more}; each file needs one of the same name, with "
+                "its folders"
             )
     if problems:
         raise InputError(problems)
