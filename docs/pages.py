@@ -37,6 +37,7 @@ REGISTRIES: dict[str, tuple[str, str, str]] = {
     "stopping": ("Stopping rules", "naskd.spec.stopping", "STOPPING_RULES"),
     "objectives": ("Objectives", "naskd.spec.objectives", "OBJECTIVES"),
     "data": ("Kinds of data", "naskd.spec.datasets", "DATASETS"),
+    "modalities": ("Second modalities", "naskd.spec.modalities", "MODALITIES"),
     "teachers": ("Teacher sources", "naskd.spec.teachers", "TEACHER_SOURCES"),
     "executors": ("Executors", "naskd.executors", "EXECUTORS"),
     "loggers": ("Loggers", "naskd.spec.loggers", "LOGGERS"),

@@ -200,6 +200,7 @@ def registries() -> dict[str, Any]:
     from naskd.spec.executors import EXECUTORS
     from naskd.spec.exports import EXPORTS
     from naskd.spec.loggers import LOGGERS
+    from naskd.spec.modalities import MODALITIES
     from naskd.spec.objectives import OBJECTIVES
     from naskd.spec.samplers import SAMPLERS
     from naskd.spec.stopping import STOPPING_RULES
@@ -212,6 +213,7 @@ def registries() -> dict[str, Any]:
         "scheme": SCHEMES,
         "teaching": TEACHINGS,
         "data": DATASETS,
+        "modality": MODALITIES,
         "objective": OBJECTIVES,
         "sampler": SAMPLERS,
         "stopping": STOPPING_RULES,

@@ -75,6 +75,10 @@ class SearchData:
         unlabelled: ``(U, C, H, W)`` uint8 images of which nobody says what they show, where the training images are;
             None where there are none.
         unlabelled_hash: Names their content and order; empty where there are none.
+        first: The same samples in the first modality, which teachers see; None where all see the same images.
+        modality_hash: Names the content of the images where they are a second modality; `data_hash` is then of the
+            first, which names the samples. Empty where they are the first.
+        labels_teach: Whether students may learn from the labels of the training images.
 
     Raises:
         ValueError: The two sets do not fit each other or the class names.
@@ -89,6 +93,9 @@ class SearchData:
     split_hash: str
     unlabelled: Tensor | None = None
     unlabelled_hash: str = ""
+    first: "SearchData | None" = None
+    modality_hash: str = ""
+    labels_teach: bool = True
 
     def __post_init__(self) -> None:
         if self.train.images.shape[1:] != self.val.images.shape[1:]:
@@ -109,6 +116,18 @@ class SearchData:
                 f"unlabelled images must be uint8 {tuple(train.shape[1:])} as the training images are, at least one, "
                 f"got {given.dtype} {tuple(given.shape)}"
             )
+        if self.first is not None:
+            self._check_beside(self.first)
+
+    def _check_beside(self, first: "SearchData") -> None:
+        for part, own, other in (("training", self.train, first.train), ("validation", self.val, first.val)):
+            if len(own) != len(other):
+                raise ValueError(f"{len(own)} {part} images stand beside {len(other)} of the first modality")
+        if first.resolution % self.resolution:
+            raise ValueError(
+                f"images of {self.resolution} pixels stand beside {first.resolution} of the first modality; allowed: "
+                "as many, or fewer by a whole factor"
+            )
 
     @property
     def n_classes(self) -> int:
@@ -126,15 +145,21 @@ class SearchData:
         return self.train.images.shape[2]
 
     @property
+    def for_teachers(self) -> "SearchData":
+        """The same samples as teachers see them: these images, or those of the first modality."""
+        return self if self.first is None else self.first
+
+    @property
     def n_unlabelled(self) -> int:
         """Number of unlabelled images, U."""
         return 0 if self.unlabelled is None else len(self.unlabelled)
 
     @property
     def n_bytes(self) -> int:
-        """Of all images."""
+        """Of all images, in both modalities."""
         unlabelled = 0 if self.unlabelled is None else self.unlabelled.numel()
-        return self.train.images.numel() + self.val.images.numel() + unlabelled
+        beside = 0 if self.first is None else self.first.n_bytes
+        return self.train.images.numel() + self.val.images.numel() + unlabelled + beside
 
     def to(self, device: torch.device | str, *, streamed: bool = False) -> "SearchData":
         """The same data on `device`; see :meth:`ImageSet.to`."""
@@ -142,4 +167,5 @@ class SearchData:
         unlabelled = self.unlabelled
         if unlabelled is not None and not streamed:
             unlabelled = unlabelled.to(device)
-        return replace(self, train=train, val=val, unlabelled=unlabelled)
+        first = None if self.first is None else self.first.to(device, streamed=streamed)
+        return replace(self, train=train, val=val, unlabelled=unlabelled, first=first)

@@ -1,14 +1,16 @@
 """Load what a search may see of its data: the training and the validation images."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from naskd.data.images import ImageSet, SearchData
+from naskd.data.modalities import SecondModality, check_second
 from naskd.data.raw import ImageArray, Source, check_images
-from naskd.data.sources import open_development, settled, split_of
+from naskd.data.sources import open_development, open_modality, settled, split_of
 from naskd.data.splits import IndexArray, Split
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
@@ -40,18 +42,49 @@ def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> S
         )
     source = open_development(spec, base, cache)
     split = split_of(source, spec)
-    return read_search_data(settled(source, np.concatenate([split.train, split.val])), split, spec)
+    second = open_modality(spec, base, cache, source)
+    return read_search_data(settled(source, np.concatenate([split.train, split.val])), split, spec, second)
 
 
-def read_search_data(source: Source, split: Split, spec: DataSpec) -> SearchData:
+def read_search_data(
+    source: Source, split: Split, spec: DataSpec, second: SecondModality | None = None
+) -> SearchData:
     """Read the training and the validation images of an open source; see :func:`load_search_data`.
+
+    Args:
+        source: Of the first modality.
+        split: Of it.
+        spec: Whose data they are.
+        second: What students see in its place; None where they see the first.
 
     Raises:
         InputError: Images cannot be read, or are too many.
     """
     index = np.concatenate([split.train, split.val])
-    check_images(len(index), source.shape_at(int(index[0])), spec, "training and validation")
+    shape = source.shape_at(int(index[0]))
+    check_images(len(index), shape, spec, "training and validation")
     images, labels = source.read(index), source.labels[index]
+    first = _search_data(images, labels, index, source, split)
+    if second is None or spec.modality is None:
+        return first
+    seen = second.settled(index).read(index, images)
+    check_second(seen.shape[1:], shape, len(index), spec, "training and validation")
+    mean, std = channel_statistics(seen[: len(split.train)])
+    return replace(
+        first,
+        train=_image_set(seen[: len(split.train)], labels[: len(split.train)]),
+        val=_image_set(seen[len(split.train) :], labels[len(split.train) :]),
+        mean=mean,
+        std=std,
+        first=first,
+        modality_hash=_data_hash(seen, labels, np.argsort(index), source.class_names),
+        labels_teach=spec.modality.labels,
+    )
+
+
+def _search_data(
+    images: ImageArray, labels: IndexArray, index: IndexArray, source: Source, split: Split
+) -> SearchData:
     n_train = len(split.train)
     mean, std = channel_statistics(images[:n_train])
     return SearchData(

@@ -37,6 +37,9 @@ class ImageFiles(Protocol):
     def name(self, position: int) -> str:
         """Of a file, for messages."""
 
+    def below(self, position: int) -> str:
+        """Path of a file below the folder that all of them are in: what its second modality is called too."""
+
     def notes(self, index: IndexArray) -> Mapping[str, int]:
         """How many of these images lose something when they are read, by what: a part of a sentence."""
 

@@ -10,13 +10,22 @@ import numpy as np
 import torch
 
 from naskd.data.images import ImageSet
+from naskd.data.modalities import check_second
 from naskd.data.raw import check_images
-from naskd.data.sources import held_out_part, open_development, settled, settled_test, split_of
+from naskd.data.sources import (
+    held_out_part,
+    open_development,
+    open_modality,
+    settled,
+    settled_test,
+    split_of,
+)
 from naskd.spec.datasets import DataSpec
+from naskd.spec.errors import InputError
 
 
 def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> ImageSet:
-    """Read the test images: CIFAR-10's own, those of `test_root`, or the part that was cut off.
+    """Read the test images as students see them: CIFAR-10's own, those of `test_root`, or the part that was cut off.
 
     Args:
         spec: As for :func:`naskd.data.load.load_search_data`.
@@ -29,10 +38,36 @@ def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> Im
     Raises:
         InputError: Images are missing or corrupt, or the test images have other classes or another shape.
     """
+    return load_test_splits(spec, base, cache)[0]
+
+
+def load_test_splits(spec: DataSpec, base: Path, cache: Path | None = None) -> tuple[ImageSet, ImageSet]:
+    """The test images as students see them, and as teachers do; one set where both see the same.
+
+    Arguments and errors as of :func:`load_test_split`.
+    """
     development = open_development(spec, base, cache)
     split = split_of(development, spec)
-    seen = settled(development, np.concatenate([split.train, split.val]))
-    source, index = held_out_part(spec, base, cache, development, split)
-    source = settled_test(source, index, seen, int(split.train[0]))
-    check_images(len(index), source.shape_at(int(index[0])), spec, "test")
-    return ImageSet(torch.from_numpy(source.read(index)), torch.from_numpy(source.labels[index]))
+    seen = np.concatenate([split.train, split.val])
+    train = settled(development, seen)
+    opened, index = held_out_part(spec, base, cache, development, split)
+    source = settled_test(opened, index, train, int(split.train[0]))
+    shape = source.shape_at(int(index[0]))
+    check_images(len(index), shape, spec, "test")
+    images, labels = source.read(index), torch.from_numpy(source.labels[index])
+    first = ImageSet(torch.from_numpy(images), labels)
+    second = open_modality(spec, base, cache, development)
+    if second is None:
+        return first, first
+    one = split.train[:1]
+    trained_on = second.settled(seen).read(one, train.read(one)).shape[1:]
+    held_out = open_modality(spec, base, cache, opened, test=spec.own_test)
+    assert held_out is not None
+    shown = held_out.settled(index, trained_on[0]).read(index, images)
+    if shown.shape[1:] != trained_on:
+        raise InputError(
+            f"the test images of the second modality are {shown.shape[1:]}, the training images {trained_on} "
+            "(C, H, W); set data.resolution"
+        )
+    check_second(trained_on, shape, len(index), spec, "test")
+    return ImageSet(torch.from_numpy(shown), labels), first

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from naskd.data.modalities import MadeModality, PairedModality, SecondModality
 from naskd.data.raw import DataReader, Shape, Source, folder
 from naskd.data.splits import IndexArray, Split, make_split
 from naskd.spec.datasets import DATASETS, DataSpec
 from naskd.spec.errors import InputError
+from naskd.spec.modalities import MODALITIES
 
 
 def split_of(source: Source, spec: DataSpec) -> Split:
@@ -120,6 +122,36 @@ def open_unlabelled(spec: DataSpec, base: Path, cache: Path | None, shape: Shape
     from naskd.data.kinds import image_folder
 
     return image_folder.open_unlabelled(folder(base, spec.unlabelled), shape, spec, cache)
+
+
+def open_modality(
+    spec: DataSpec, base: Path, cache: Path | None, first: Source, *, test: bool = False
+) -> SecondModality | None:
+    """What students see in place of the images of a source; None where they see these.
+
+    Args:
+        spec: The data.
+        base: Folder that its paths are relative to.
+        cache: Folder for decoded images.
+        first: The source.
+        test: Whether it is that of test images that lie apart.
+
+    Raises:
+        InputError: The second modality has files that are missing, or more than the first.
+    """
+    modality = spec.modality
+    if modality is None:
+        return None
+    if not modality.card.files:
+        return MadeModality(modality)
+    place = "test_root" if test else "root"
+    root = folder(base, getattr(modality, place))
+    own = getattr(spec, place)
+    if own is not None and folder(base, own).resolve() == root.resolve():
+        raise InputError(
+            f"data.modality.{place} is data.{place}, so that students would see what teachers see; give another folder"
+        )
+    return PairedModality(MODALITIES.load(modality.name)(root, f"data.modality.{place}", first, spec, cache))
 
 
 def _check_apart(root: Path, test_root: Path) -> None:

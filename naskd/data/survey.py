@@ -20,6 +20,7 @@ from naskd.data.images import SearchData
 from naskd.data.leaks import Leaks
 from naskd.data.listing import describe_left_out
 from naskd.data.load import read_search_data
+from naskd.data.modalities import PairedModality, SecondModality
 from naskd.data.raw import (
     ImageArray,
     Shape,
@@ -32,6 +33,7 @@ from naskd.data.raw import (
 from naskd.data.sources import (
     held_out_part,
     open_development,
+    open_modality,
     open_test,
     open_unlabelled,
     settled,
@@ -68,6 +70,8 @@ class DataSurvey:
         test_hash: Names the content of the test images and their labels; likewise.
         unlabelled: How many images of ``data.unlabelled`` are ``used``, and how many are left out because they are also
             ``in train``, ``in val`` or ``in test``; empty where there is no such folder.
+        modality: What students see in place of the images: its ``name``, whether ``labels`` may teach them, and its
+            ``shape``, which is null where there are problems; empty where they see the images.
         warnings: What may be meant and may not, a line each.
         problems: Why no search can use the images, a line each.
         test_problems: Test images that cannot be read, a line each: a search can do without them, a retraining cannot.
@@ -84,6 +88,7 @@ class DataSurvey:
     split_hash: str = ""
     test_hash: str = ""
     unlabelled: Mapping[str, int] = field(default_factory=dict)
+    modality: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     test_problems: tuple[str, ...] = ()
@@ -111,6 +116,7 @@ class DataSurvey:
             "split_hash": self.split_hash,
             "test_hash": self.test_hash,
             "unlabelled": dict(self.unlabelled),
+            "modality": dict(self.modality),
             "warnings": list(self.warnings),
             "problems": list(self.problems),
             "test_problems": list(self.test_problems),
@@ -137,6 +143,10 @@ class DataSurvey:
             lines.append(f"  {self.unused} more images are not used: data.max_train")
         if self.unlabelled:
             lines.append(f"  {self.unlabelled['used']} unlabelled images")
+        if self.modality:
+            seen = "x".join(map(str, self.modality["shape"] or ()))
+            labels = "with labels" if self.modality["labels"] else "without labels"
+            lines.append(f"  students see {self.modality['name']!r}{f', {seen}' if seen else ''}, {labels}")
         return "\n".join(lines)
 
 
@@ -214,6 +224,15 @@ class _Look:
             self._damaged(seen, np.concatenate([split.train, split.val]))
             return None
         self._count(seen, split, *held_out)
+        if (modality := self.spec.modality) is not None:
+            self.known["modality"] = {"name": modality.name, "labels": modality.labels, "shape": None}
+            second = self._try(lambda: open_modality(self.spec, self.base, self.cache, seen))
+            test = self._try(
+                lambda: open_modality(self.spec, self.base, self.cache, held_out[0], test=self.spec.own_test)
+            )
+            if second is None or test is None:
+                return None
+            return self._read(seen, split, *held_out, (second, test))
         return self._read(seen, split, *held_out)
 
     def _count(self, seen: Source, split: Split, test: Source, test_index: IndexArray) -> None:
@@ -227,7 +246,14 @@ class _Look:
         self.known["left_out"] = _left_out(seen, test)
         self.warnings += _warnings_of_folders(seen, test)
 
-    def _read(self, seen: Source, split: Split, test: Source, test_index: IndexArray) -> SearchData | None:
+    def _read(
+        self,
+        seen: Source,
+        split: Split,
+        test: Source,
+        test_index: IndexArray,
+        second: tuple[SecondModality, SecondModality] | None = None,
+    ) -> SearchData | None:
         index = np.concatenate([split.train, split.val])
         alike = self._try(lambda: self._alike(seen, index, test, test_index))
         if alike is None:
@@ -237,7 +263,9 @@ class _Look:
             return None
         train_source, test_source = alike
         self.warnings += _notes(train_source, index, test_source, test_index)
-        data = self._try(lambda: read_search_data(train_source, split, self.spec))
+        data = self._try(
+            lambda: read_search_data(train_source, split, self.spec, None if second is None else second[0])
+        )
         unlabelled = self._try(self._unlabelled) if self.spec.unlabelled is not None else None
         digests = self._try(lambda: _digests(test_source, test_index), self.test_problems)
         if data is None or digests is None:
@@ -249,7 +277,7 @@ class _Look:
                     "among them"
                 )
             return data
-        leaks = Leaks(seen, split, data, test, test_index, digests)
+        leaks = Leaks(seen, split, data.for_teachers, test, test_index, digests)
         self.warnings += leaks.warnings()
         self.known |= {
             "leaks": leaks.counts,
@@ -259,7 +287,50 @@ class _Look:
                 digests, test.labels[test_index], self.known["shape"], seen.class_names
             ),
         }
+        if second is not None:
+            self._note_modality(data, second, index, test_index)
         return data if unlabelled is None else self._with_unlabelled(data, digests, *unlabelled)
+
+    def _note_modality(
+        self,
+        data: SearchData,
+        second: tuple[SecondModality, SecondModality],
+        index: IndexArray,
+        test_index: IndexArray,
+    ) -> None:
+        """Note what students see; test images of it that are files of their own are tried, and count in their hash."""
+        channels, height, width = data.train.images.shape[1:]
+        self.known["modality"] = {**self.known["modality"], "shape": [channels, height, width]}
+        train, test = second
+        if not (isinstance(train, PairedModality) and isinstance(test, PairedModality)):
+            return
+        tried = self._try(
+            lambda: self._paired_test(test, test_index, (channels, height, width)), self.test_problems
+        )
+        first, self.known["test_hash"] = self.known["test_hash"], ""
+        if tried is None:
+            return
+        source, digests = tried
+        self.warnings += [
+            f"of data.modality: {line}"
+            for line in _notes(train.settled(index).source, index, source, test_index)
+        ]
+        self.known["test_hash"] = hashlib.sha256(first.encode() + digests.tobytes()).hexdigest()[:12]
+
+    @staticmethod
+    def _paired_test(test: PairedModality, index: IndexArray, shape: Shape) -> tuple[Source, ImageArray]:
+        """Test images of the second modality in the shape of the training images, and their digests.
+
+        Raises:
+            InputError: They have another, or cannot be read.
+        """
+        source = test.settled(index, shape[0]).source
+        if (found := source.shape_at(int(index[0]))) != shape:
+            raise InputError(
+                f"the test images of the second modality are {found}, the training images {shape} (C, H, W); set "
+                "data.resolution"
+            )
+        return source, _digests(source, index)
 
     def _unlabelled(self) -> tuple[Source, ImageArray]:
         """The unlabelled images in the shape of the others.

@@ -101,15 +101,18 @@ class AnyViews(Protocol):
         """The same views on `device`."""
 
 
-def make_views(augmentation: str, n_samples: int, seed: int, resolution: int) -> AnyViews:
+def make_views(augmentation: str, n_samples: int, seed: int, resolution: int, *, step: int = 1) -> AnyViews:
     """The views of an augmentation for images of a resolution; see :class:`Views` and its arguments.
+
+    With a `step` they are of images that are so many times as large, and show what those of the resolution show.
 
     Raises:
         ValueError: There is no such augmentation.
     """
     if augmentation == ResizedCrops.augmentation:
         return ResizedCrops(n_samples, seed)
-    return Views(augmentation, n_samples=n_samples, seed=seed, shift=default_shift(resolution))
+    shift = default_shift(resolution)
+    return Views(augmentation, n_samples=n_samples, seed=seed, shift=shift, step=step)
 
 
 def count_views(augmentation: str, resolution: int) -> int:
@@ -124,8 +127,8 @@ class Views:
     """The views of an image, their names, and the order in which each sample visits them.
 
     View ``((dy + s) * (2s + 1) + (dx + s)) * F + f`` is the image, mirrored left to right if ``f`` is 1, then
-    moved so that its pixel ``(y, x)`` shows what was at ``(y + dy, x + dx)``; what comes from outside is 0.
-    ``s`` is the shift (0 without translation), ``F`` is 2 with flips and 1 without.
+    moved so that its pixel ``(y, x)`` shows what was at ``(y + dy, x + dx)``, in steps of pixels; what comes from
+    outside is 0. ``s`` is the shift (0 without translation), ``F`` is 2 with flips and 1 without.
 
     Args:
         augmentation: ``none`` (1 view), ``flip`` (2), ``translate`` (``(2s + 1)**2``) or ``flip_translate``
@@ -133,13 +136,14 @@ class Views:
         n_samples: Number of training samples.
         seed: Of the permutations: one a study, so that all its trials ask for the same views. The order of a
             sample does not depend on `n_samples`.
-        shift: Largest translation in pixels, in [1, 50]; see :func:`default_shift`.
+        shift: Largest translation in steps, in [1, 50]; see :func:`default_shift`.
+        step: Pixels of a step.
 
     Raises:
         ValueError: An argument is out of range.
     """
 
-    def __init__(self, augmentation: str, *, n_samples: int, seed: int, shift: int) -> None:
+    def __init__(self, augmentation: str, *, n_samples: int, seed: int, shift: int, step: int = 1) -> None:
         if augmentation not in ("none", "translate", "flip", "flip_translate"):
             raise ValueError(
                 f"augmentation must be none, translate, flip or flip_translate, got {augmentation!r}"
@@ -152,6 +156,7 @@ class Views:
         self.n_samples = n_samples
         self.seed = seed
         self.shift = shift if "translate" in augmentation else 0
+        self.step = step if self.shift else 1
         self.n_flips = 2 if "flip" in augmentation else 1
         self.table = _permutations(n_samples, self.n_views, seed)
 
@@ -168,7 +173,8 @@ class Views:
     @property
     def fingerprint(self) -> str:
         """Of all that the views and their order depend on."""
-        return f"{self.augmentation} {hashlib.sha256(self.table.cpu().numpy().tobytes()).hexdigest()}"
+        steps = "" if self.step == 1 else f" in steps of {self.step}"
+        return f"{self.augmentation}{steps} {hashlib.sha256(self.table.cpu().numpy().tobytes()).hexdigest()}"
 
     def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "ViewGather":
         """See :class:`AnyViews`."""
@@ -196,7 +202,7 @@ class Views:
         return self.table[index.to(self.table.device), column].long()
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Vertical and horizontal offset (in [0, 2s], s means none) and flip of each view, ``(V,)`` each."""
+        """Vertical and horizontal offset (steps in [0, 2s], s means none) and flip of each view, ``(V,)`` each."""
         view = torch.arange(self.n_views, device=self.table.device)
         offset, side = view // self.n_flips, 2 * self.shift + 1
         return offset // side, offset % side, view % self.n_flips
@@ -215,7 +221,7 @@ class ViewGather:
         self.views = views
         self.channels_last = channels_last
         channels, height, width = shape
-        shift, device = views.shift, views.table.device
+        shift, device = views.shift * views.step, views.table.device
         rows, columns = height + 2 * shift, width + 2 * shift
         self._sample_stride = channels * rows * columns
         if channels_last:
@@ -223,6 +229,7 @@ class ViewGather:
         else:
             channel_stride, row_stride, column_stride = rows * columns, columns, 1
         down, right, flip = views.parts()
+        down, right = down * views.step, right * views.step
         # Mirrored first, then moved: column c shows the mirror's column c + dx, which is W - 1 - c - dx of
         # the image.
         column = torch.arange(width, device=device) + right[:, None]
@@ -246,7 +253,7 @@ class ViewGather:
 
     def padded(self, images: Tensor) -> Tensor:
         """See :class:`Gather`."""
-        shift = self.views.shift
+        shift = self.views.shift * self.views.step
         images = functional.pad(images, (shift, shift, shift, shift)) if shift else images
         # In the order that the batch will have, so that a gather reads and writes along memory.
         return (images.permute(0, 2, 3, 1) if self.channels_last else images).contiguous()

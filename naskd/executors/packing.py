@@ -6,6 +6,7 @@ import importlib
 import logging
 import platform
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import Tensor
 
 import naskd
 from naskd.data.images import ImageSet, SearchData
@@ -38,8 +40,20 @@ REGISTRIES: tuple[Registry[Any], ...] = (*METHODS, OBJECTIVES)
 """What users may add to and trials need: workers know of each what the driver knows."""
 
 
-FACTS = ("class_names", "mean", "std", "data_hash", "split_hash", "unlabelled_hash")
+FACTS = (
+    "class_names",
+    "mean",
+    "std",
+    "data_hash",
+    "split_hash",
+    "unlabelled_hash",
+    "modality_hash",
+    "labels_teach",
+)
 """What travels of the data beside its images."""
+
+FIRST = "first_"
+"""Before the names of arrays, and the key of the facts, of the first modality where students see a second."""
 
 UNLABELLED = "unlabelled_images"
 """Name of the array of images that have no labels, where there are some."""
@@ -54,7 +68,7 @@ class PackedStudy:
         files: Content by path, relative to the folder that they are unpacked into.
         foreseen, foreseen_states: See :class:`~naskd.trials.resources.Resources`.
         packages: Other modules that registered methods here, with the names of these by registry.
-        facts: Of the data: :data:`FACTS`.
+        facts: Of the data: :data:`FACTS`, and those of a first modality under :data:`FIRST`.
         versions: Of what must be equal on both sides.
     """
 
@@ -68,7 +82,7 @@ class PackedStudy:
 
 
 Arrays = dict[str, NDArray[Any]]
-"""Images and labels of both sets, and unlabelled images.
+"""Images and labels of both sets, and unlabelled images; all of a first modality too, where students see a second.
 
 Apart from the rest, so that all workers of a machine can share their memory.
 """
@@ -120,9 +134,18 @@ def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
         foreseen=context.resources.foreseen,
         foreseen_states=context.resources.foreseen_states,
         packages=_packages(),
-        facts={name: getattr(data, name) for name in FACTS},
+        facts=_facts(data),
         versions=versions(),
     )
+    return packed, _arrays(data)
+
+
+def _facts(data: SearchData) -> dict[str, Any]:
+    facts = {name: getattr(data, name) for name in FACTS}
+    return facts if data.first is None else {**facts, FIRST: _facts(data.first)}
+
+
+def _arrays(data: SearchData) -> Arrays:
     arrays = {
         f"{part}_{kind}": getattr(getattr(data, part), kind).cpu().numpy()
         for part in ("train", "val")
@@ -130,7 +153,26 @@ def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
     }
     if data.unlabelled is not None:
         arrays[UNLABELLED] = data.unlabelled.cpu().numpy()
-    return packed, arrays
+    if data.first is not None:
+        arrays |= {FIRST + name: array for name, array in _arrays(data.first).items()}
+    return arrays
+
+
+def _data_of(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str = "") -> SearchData:
+    """The inverse of both."""
+    own = dict(facts)
+    first = own.pop(FIRST, None)
+
+    def images(part: str) -> ImageSet:
+        return ImageSet(tensors[f"{prefix}{part}_images"], tensors[f"{prefix}{part}_labels"])
+
+    return SearchData(
+        train=images("train"),
+        val=images("val"),
+        **own,
+        unlabelled=tensors.get(prefix + UNLABELLED),
+        first=None if first is None else _data_of(first, tensors, FIRST + prefix),
+    )
 
 
 def deliver(packed: PackedStudy, cache: Path) -> PackedStudy:
@@ -191,12 +233,7 @@ def unpack(
         # Torch has no read-only tensors and warns of read-only arrays; nothing here writes to images or labels.
         warnings.simplefilter("ignore", category=UserWarning)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    images = {
-        part: ImageSet(tensors[f"{part}_images"], tensors[f"{part}_labels"]) for part in ("train", "val")
-    }
-    data = SearchData(
-        train=images["train"], val=images["val"], unlabelled=tensors.get(UNLABELLED), **packed.facts
-    )
+    data = _data_of(packed.facts, tensors)
     return StudyContext.of(
         open_resources(
             spec,

@@ -24,7 +24,7 @@ from naskd.knowledge.base import KnowledgeLoss, Summary
 from naskd.knowledge.filling import Gathering
 from naskd.knowledge.source import OnlineSource
 from naskd.nn.taps import TappedNetwork, Taps, taps_like
-from naskd.spec.errors import USERS
+from naskd.spec.errors import USERS, InputError
 from naskd.store.columns import Column, ColumnFolder, Likeness, in_use
 from naskd.store.device_copies import DeviceCopies
 from naskd.store.eight_bits import pays
@@ -71,6 +71,8 @@ class BankedSource:
         foreseen: Losses that other trainings are likely to ask with; what they keep is filled in the same pass.
         folder: Of this source on these views, for all processes of the machine; None remembers in memory.
         disk_bytes: For each tensor of maps that is larger than `budget_bytes`, in `folder` and in 8 bits; 0 banks none.
+        own_images: The network sees other images of the samples than the students who ask, who see a second modality:
+            what is not remembered is asked about `images` too, never about theirs.
         copies: On the network's device, shared with other banks; None makes some.
 
     Attributes:
@@ -89,8 +91,10 @@ class BankedSource:
         folder: Path | None = None,
         copies: DeviceCopies | None = None,
         disk_bytes: int = 0,
+        own_images: bool = False,
     ) -> None:
         self.source = source
+        self.own_images = own_images
         self.shapes = source.shapes
         self.macs = source.macs
         self.parts = source.parts
@@ -147,11 +151,14 @@ class BankedSource:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
         self.asked_images += len(images) if losses else 0
         if index is None:
+            self._check_seen()
             return self.source.summaries(images, None, epoch, losses) if losses else []
         names, column = [self.names_of(loss) for loss in losses], epoch % self.n_views
         self.filled(epoch, losses)
         is_banked = [all((name, column) in self._columns for name in wanted) for wanted in names]
         online = [loss for loss, banked in zip(losses, is_banked, strict=True) if not banked]
+        if online and self.own_images:
+            images = self.images(index, epoch)
         asked = iter(self.source.summaries(images, index, epoch, online) if online else ())
         wanted = {name for mine, banked in zip(names, is_banked, strict=True) if banked for name in mine}
         held = self.copies.of({(id(self), name, column): self._columns[name, column] for name in wanted})
@@ -171,8 +178,17 @@ class BankedSource:
 
     def taps(self, images: Tensor) -> Taps:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
+        self._check_seen()
         self.asked_images += len(images)
         return self.source.taps(images)
+
+    def _check_seen(self) -> None:
+        """Images that have no position have no first modality that is known."""
+        if self.own_images:
+            raise InputError(
+                "a teacher of another modality than the students' is asked about images that are not of the training "
+                "split, and nobody knows how it would see them"
+            )
 
     def names_of(self, loss: KnowledgeLoss) -> list[str]:
         """Names of a loss's summary tensors; notes on the way what they look like, and which of them fit."""

@@ -1,7 +1,7 @@
 """The contract of a knowledge loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -80,8 +80,8 @@ class Lesson:
         index: ``(B,)`` positions of the samples in the training split.
         progress: Share of the student's training that is done, in [0, 1); the same within an epoch.
         mixed: Where images are made of two. A loss whose card says that it needs labels or index is not trained then.
-        partly_labelled: Whether there are unlabelled images among others, so that the labels teach on these alone. Such
-            a loss is not trained then either.
+        partly_labelled: Whether there are unlabelled images, among others or alone, so that labels teach on the others
+            at most. Such a loss is not trained then either.
         classes: ``(K,)`` booleans: the classes among which a label is told from others, its own always with them; None
             for all. The others have no gradient of cross-entropy.
     """
@@ -109,6 +109,17 @@ class Lesson:
         if not self.partly_labelled:
             return each.mean()
         return each.sum() / (self.labels >= 0).sum().clamp(min=1)
+
+    def reference_loss(self, logits: Tensor) -> Tensor:
+        """What ``balanced`` terms are weighed against: :meth:`label_loss`, of made-up classes where no image has one.
+
+        A student that knows nothing yet is as far from one class as from another, so that the gradient is as large.
+        """
+        if not self.partly_labelled:
+            return self.label_loss(logits)
+        made_up = torch.arange(len(self.labels), device=self.labels.device) % logits.shape[1]
+        labels = torch.where((self.labels >= 0).any(), self.labels, made_up)
+        return replace(self, labels=labels).label_loss(logits)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """``(B,)`` of logits ``(B, K)``; of a mixed image, that with each of its labels by its share."""

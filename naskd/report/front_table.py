@@ -143,6 +143,9 @@ class FrontTable:
         parts += [f"{number} {what}" for number, what in told if number]
         if unlabelled := record.get("unlabelled"):
             parts.append(f"{unlabelled['used']} unlabelled images")
+        if modality := record.get("modality"):
+            labels = "with" if modality.get("labels") else "without"
+            parts.append(f"students see {modality['name']!r}, {labels} labels")
         if (first := cost(record)).name != "macs":
             parts.append(f"{'best' if first.maximise else 'cheapest'} by {first.title}")
         return parts + self._tests()

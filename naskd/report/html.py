@@ -48,6 +48,7 @@ _KEPT = (
     "bank",
     "warm_start",
     "unlabelled",
+    "modality",
     "progress",
     "importance",
     "importance_trials",

@@ -149,6 +149,10 @@ function foot() {
     ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
     ["reference point", reference],
     ["unlabelled images", data.unlabelled ? plain(data.unlabelled.used) : ""],
+    [
+      "students see",
+      data.modality ? `${data.modality.name}, ${data.modality.labels ? "with" : "without"} labels` : "",
+    ],
     ...(data.warm_start || []).map((w) => [
       "warm start",
       `${w.run}: ${w.designs} designs, ${w.learned} learned from, ${w.first} of its front tried first`,

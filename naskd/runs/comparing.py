@@ -189,7 +189,11 @@ def _warnings(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
     """What makes numbers of different runs no measure of each other."""
     found = []
     known = [run.identity() for run in runs]
-    for key, what in (("data_hash", "images"), ("split_hash", "validation images")):
+    for key, what in (
+        ("data_hash", "images"),
+        ("split_hash", "validation images"),
+        ("modality_hash", "modalities of the images"),
+    ):
         groups: dict[Any, list[str]] = {}
         for name, identity in zip(names, known, strict=True):
             groups.setdefault(identity.get(key), []).append(name)

@@ -30,6 +30,8 @@ PLACES = (
     "data.root",
     "data.test_root",
     "data.unlabelled",
+    "data.modality.root",
+    "data.modality.test_root",
     "data.download",
     "teacher.checkpoint",
     "teachers.NAME.checkpoint",
@@ -161,6 +163,9 @@ def _reached(spec: StudySpec, before: Path) -> StudySpec:
         root=now(spec.data.root),
         test_root=now(spec.data.test_root),
         unlabelled=now(spec.data.unlabelled),
+        modality=None
+        if (modality := spec.data.modality) is None
+        else dataclasses.replace(modality, root=now(modality.root), test_root=now(modality.test_root)),
     )
     return dataclasses.replace(with_teachers(spec, of), data=data)
 
@@ -199,6 +204,13 @@ def _given(settings: Sequence[str]) -> dict[str, Any]:
 
 def _with_places(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
     data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
+    beside = {
+        key.removeprefix("modality."): data.pop(key) for key in list(data) if key.startswith("modality.")
+    }
+    if beside:
+        if spec.data.modality is None:
+            raise InputError(f"--set data.modality.{min(beside)}: the study has no [data.modality]")
+        data["modality"] = dataclasses.replace(spec.data.modality, **beside)
     checkpoints = {key.split(".")[1]: value for key, value in given.items() if key.startswith("teachers.")}
     if unknown := set(checkpoints) - set(spec.teacher_specs()):
         raise InputError(
@@ -227,6 +239,11 @@ def check_places(spec: StudySpec, run_dir: Path) -> None:
         ("data.test_root", spec.data.test_root),
         ("data.unlabelled", spec.data.unlabelled),
     ]
+    if (modality := spec.data.modality) is not None:
+        wanted += [
+            ("data.modality.root", modality.root),
+            ("data.modality.test_root", modality.test_root),
+        ]
     for name, teacher in spec.teacher_specs().items():
         key = "teacher.checkpoint" if teacher is spec.teacher else f"teachers.{name}.checkpoint"
         wanted.append((key, teacher.checkpoint))

@@ -25,6 +25,9 @@ from naskd.trials.facts import World
 
 _LOG = logging.getLogger(__name__)
 
+_WHERE_THERE = ("unlabelled_hash", "modality_hash")
+"""Hashes of images that some studies have: those that have none are named as before there could be any."""
+
 
 def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
     """All that a run's trials depend on: settings, and by content code, images, their split and teachers.
@@ -43,8 +46,9 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
         "split_hash": world.split_hash,
         "teacher_hash": None if spec.teacher is None else teachers.get(spec.teacher.name),
     }
-    if world.unlabelled_hash:
-        identity["unlabelled_hash"] = world.unlabelled_hash
+    for key in _WHERE_THERE:
+        if found := getattr(world, key):
+            identity[key] = found
     if spec.teachers:
         identity["teacher_hashes"] = teachers
     return dict(json.loads(json.dumps(kept(identity))))
@@ -60,6 +64,7 @@ def world_of(context: StudyContext) -> World:
         data.data_hash,
         data.split_hash,
         unlabelled_hash=data.unlabelled_hash,
+        modality_hash=data.modality_hash,
     )
 
 
@@ -156,9 +161,8 @@ def made_with(context: StudyContext, test: ImageSet) -> dict[str, Any]:
     """
     resources = context.resources
     there = [recipe for recipe in context.designs.teachers() if recipe.artifact_id in resources.store]
-    unlabelled = resources.data.unlabelled_hash
     return {
-        **({"unlabelled_hash": unlabelled} if unlabelled else {}),
+        **{key: found for key in _WHERE_THERE if (found := getattr(resources.data, key))},
         "naskd": naskd.__version__,
         "data_hash": resources.data.data_hash,
         "split_hash": resources.data.split_hash,
@@ -184,6 +188,7 @@ _WORDS = {
     "data_hash": "images",
     "split_hash": "split",
     "unlabelled_hash": "unlabelled images",
+    "modality_hash": "second modality",
     "test_hash": "test images",
     "teachers": "teacher",
     "code": "code",
@@ -202,9 +207,7 @@ def different_from_search(made: Mapping[str, Any], run_dir: Path, spec: StudySpe
     """
     attrs = load_ledger(spec, run_dir).user_attrs
     known: dict[str, Any] = {"naskd": naskd.__version__}
-    known |= {
-        key: attrs.get("identity", {}).get(key) for key in ("data_hash", "split_hash", "unlabelled_hash")
-    }
+    known |= {key: attrs.get("identity", {}).get(key) for key in ("data_hash", "split_hash", *_WHERE_THERE)}
     if all(path.is_file() for path in spec.code().values()):
         known["code"] = _code_of(spec)
     weights = {

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from naskd.data.images import ImageSet
-from naskd.data.sealed import load_test_split
+from naskd.data.sealed import load_test_splits
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
@@ -34,6 +34,7 @@ from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.measures import ObjectiveError
 from naskd.trials.memory import bounded_memory
+from naskd.trials.resources import seen
 from naskd.trials.run import TrialRun, start_run, trial_metrics
 from naskd.trials.steps import run_job
 
@@ -68,7 +69,7 @@ class Retraining:
         self._notes = tuple(notes)
         self.run_dir = run_dir
         self.epochs = epochs
-        self._test: ImageSet | None = None
+        self._tests: tuple[ImageSet, ImageSet] | None = None
         self._made_with: dict[str, Any] | None = None
 
     @property
@@ -79,13 +80,20 @@ class Retraining:
 
     @property
     def test(self) -> ImageSet:
-        """The test split, opened at the first use."""
-        if self._test is None:
-            spec = self.context.resources.spec
-            streamed = self.context.resources.data.train.streamed
-            test = load_test_split(spec.data, spec.base)
-            self._test = test.to(self.context.resources.compute.device, streamed=streamed)
-        return self._test
+        """The test split as students see it."""
+        return self._opened[0]
+
+    @property
+    def _opened(self) -> tuple[ImageSet, ImageSet]:
+        """The test split as students see it and as teachers do, opened at the first use."""
+        if self._tests is None:
+            resources = self.context.resources
+            students, teachers = (
+                images.to(resources.compute.device, streamed=resources.data.train.streamed)
+                for images in load_test_splits(resources.spec.data, resources.spec.base)
+            )
+            self._tests = students, teachers
+        return self._tests
 
     def run(
         self,
@@ -133,7 +141,7 @@ class Retraining:
             "epochs": self.epochs,
             "n_test": len(self.test),
             "made_with": self.made_with,
-            **summarised(trained, self.context, len(self.test), self.chance, self._test_accuracy),
+            **summarised(trained, self.context, len(self.test), self.chance, self._teacher_accuracy),
         }
         record["earlier"] = earlier_designs(before, record)
         record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance)]
@@ -261,7 +269,7 @@ class Retraining:
         shape = (data.in_channels, data.resolution, data.resolution)
         if path.is_dir():
             discard(path)
-        save_student(path, student, data.class_names, shape, seed=seed)
+        save_student(path, student, data.class_names, shape, seed=seed, **seen(self.context.resources))
         return {
             **metrics,
             "seed": seed,
@@ -294,8 +302,14 @@ class Retraining:
         """Test accuracy of who always says the most frequent class."""
         return int(torch.bincount(self.test.labels.cpu()).max()) / len(self.test)
 
-    def _test_accuracy(self, network: nn.Module) -> float:
-        return accuracy(predict(network, self.test.images, self.context.resources.compute), self.test.labels)
+    def _test_accuracy(self, student: nn.Module) -> float:
+        return self._accuracy(student, self.test)
+
+    def _teacher_accuracy(self, teacher: nn.Module) -> float:
+        return self._accuracy(teacher, self._opened[1])
+
+    def _accuracy(self, network: nn.Module, test: ImageSet) -> float:
+        return accuracy(predict(network, test.images, self.context.resources.compute), test.labels)
 
     def _load(self) -> dict[str, Any]:
         context = self._context

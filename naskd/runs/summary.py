@@ -39,7 +39,7 @@ def summarised(
     context: StudyContext,
     n_test: int,
     chance: float,
-    test_accuracy: Callable[[nn.Module], float],
+    teacher_accuracy: Callable[[nn.Module], float],
 ) -> dict[str, Any]:
     """The rows of the designs, the cheapest first, and the comparison with the teacher.
 
@@ -48,7 +48,7 @@ def summarised(
         context: The study's.
         n_test: Number of test images.
         chance: Test accuracy of who always says the most frequent class.
-        test_accuracy: That of a network, a fraction.
+        teacher_accuracy: On the test images as teachers see them, a fraction.
 
     Returns:
         Keys of ``retrained.json`` from ``designs`` on: see docs/reference/record.md.
@@ -69,7 +69,7 @@ def summarised(
     if there:
         # The one that the search knows as the best: to choose by test images would flatter it.
         best = max(there, key=lambda teacher: store.manifest(teacher.artifact_id)["val_accuracy"])
-        record.update(_compared(rows, best, context, n_test, chance, test_accuracy))
+        record.update(_compared(rows, best, context, n_test, chance, teacher_accuracy))
     return record
 
 
@@ -111,7 +111,7 @@ def _compared(
     context: StudyContext,
     n_test: int,
     chance: float,
-    test_accuracy: Callable[[nn.Module], float],
+    teacher_accuracy: Callable[[nn.Module], float],
 ) -> dict[str, Any]:
     """A teacher's test accuracy, and the cheapest design whose mean is within its standard error.
 
@@ -119,7 +119,7 @@ def _compared(
     """
     source = context.sources.online(teacher)
     assert isinstance(source.network, nn.Module)
-    found = test_accuracy(source.network)
+    found = teacher_accuracy(source.network)
     error = standard_error(found, n_test)
     at_chance = is_at_chance(found, n_test, chance)
     compared: dict[str, Any] = {

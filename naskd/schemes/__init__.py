@@ -36,6 +36,8 @@ class SchemeCard:
             each of its losses is defined there, and none takes them for labelled.
         may_refuse: It may refuse a design for more than its losses, as one of too few epochs, and is built to see that
             before a trial.
+        needs_labels: Some network that it trains would learn nothing without the labels, or a loss of its own is not
+            defined without. False: each hears the teachers of the study, directly or through another.
         leaves_more: More leaves than the design's student, so that the scheme itself says what it costs.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
@@ -53,6 +55,7 @@ class SchemeCard:
     families: tuple[str, ...] = ()
     unlabelled: bool = False
     may_refuse: bool = False
+    needs_labels: bool = True
     leaves_more: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
@@ -119,6 +122,17 @@ class SchemeCard:
                 f"scheme {self.name!r} {why}, and distillation.unlabelled = {distillation.unlabelled} shows it "
                 "images without"
             )
+        if study is not None and study.data.modality is not None:
+            if self.own_teaching:
+                found.append(
+                    f"scheme {self.name!r} makes images for teacher and student alike, and with data.modality they see "
+                    "different ones"
+                )
+            elif self.needs_labels and not study.data.modality.labels:
+                found.append(
+                    f"scheme {self.name!r} needs labels for its student or for a network beside it, and "
+                    "data.modality.labels is false"
+                )
         if self.own_teaching and distillation.terms:
             kinds = ", ".join(dict.fromkeys(repr(term.kind) for term in distillation.terms))
             found.append(
@@ -183,6 +197,7 @@ SCHEMES.register(
         paper="Hinton, Vinyals, Dean: Distilling the knowledge in a neural network. NIPS workshop 2014, "
         "arXiv 1503.02531",
         implementation="naskd.schemes.offline:OfflineScheme",
+        needs_labels=False,
         unlabelled=True,
     )
 )
@@ -194,6 +209,7 @@ SCHEMES.register(
         paper="Jin, Peng, Wu, Liu, Liu, Liang, Yan, Hu: Knowledge distillation via route constrained optimization. "
         "ICCV 2019, arXiv 1904.09149",
         implementation="naskd.schemes.rco:RcoScheme",
+        needs_labels=False,
         unlabelled=True,
         supervisor="trajectory",
         needs_teacher=True,
@@ -230,6 +246,7 @@ SCHEMES.register(
         "conditional adversarial networks. ICLR 2018 workshop, arXiv 1709.00513; Belagiannis, Farshad, Galasso: "
         "Adversarial network compression. ECCV 2018 workshops, arXiv 1803.10750",
         implementation="naskd.schemes.adversarial:AdversarialScheme",
+        needs_labels=False,
         unlabelled=True,
         needs_teacher=True,
         options={
@@ -252,6 +269,7 @@ SCHEMES.register(
         title="Deep mutual learning (DML): peers teach each other, in turn",
         paper="Zhang, Xiang, Hospedales, Lu: Deep mutual learning. CVPR 2018, arXiv 1706.00384",
         implementation="naskd.schemes.mutual:MutualScheme",
+        needs_labels=False,
         unlabelled=True,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
@@ -371,6 +389,7 @@ SCHEMES.register(
         paper="Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large scale distributed neural network training through "
         "online distillation. ICLR 2018, arXiv 1804.03235",
         implementation="naskd.schemes.codistillation:CodistillationScheme",
+        needs_labels=False,
         unlabelled=True,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
@@ -425,6 +444,7 @@ SCHEMES.register(
         paper="Furlanello, Lipton, Tschannen, Itti, Anandkumar: Born-again neural networks. ICML 2018, "
         "arXiv 1805.04770",
         implementation="naskd.schemes.born_again:BornAgainScheme",
+        needs_labels=False,
         unlabelled=True,
         options={
             "generations": Option(2, "networks that are trained in turn, in equal parts of the epochs", 2, 4)
@@ -439,6 +459,7 @@ SCHEMES.register(
         paper="Yuan, Tay, Li, Wang, Feng: Revisiting knowledge distillation via label smoothing regularization. "
         "CVPR 2020, arXiv 1909.11723",
         implementation="naskd.schemes.tf_kd_self:TfKdSelfScheme",
+        needs_labels=False,
         unlabelled=True,
         options={
             "alpha": Option(
@@ -456,6 +477,7 @@ SCHEMES.register(
         paper="Yang, Xie, Su, Yuille: Snapshot distillation: teacher-student optimization in one generation. "
         "CVPR 2019, arXiv 1812.00123",
         implementation="naskd.schemes.snapshot:SnapshotScheme",
+        needs_labels=False,
         unlabelled=True,
         options={
             "generations": Option(2, "cycles of the learning rate, in equal parts of the epochs", 2, 16),
@@ -471,6 +493,7 @@ SCHEMES.register(
         paper="Kim, Ji, Yoon, Hwang: Self-knowledge distillation with progressive refinement of targets. ICCV 2021, "
         "arXiv 2006.12000",
         implementation="naskd.schemes.self_kd:SelfKdScheme",
+        needs_labels=False,
         unlabelled=True,
         options={
             "alpha": Option(0.8, "share of the earlier predictions in the last epoch", 0.0, 1.0, free=True)
@@ -522,6 +545,7 @@ SCHEMES.register(
         paper="Zhang, Song, Gao, Chen, Bao, Ma: Be your own teacher: improve the performance of convolutional neural "
         "networks via self distillation. ICCV 2019, arXiv 1905.08094",
         implementation="naskd.schemes.byot:ByotScheme",
+        needs_labels=False,
         unlabelled=True,
         min_stages=2,
         options={
@@ -545,6 +569,7 @@ SCHEMES.register(
         title="ResKD: smaller networks learn the gap between the logits of teacher and student, and leave with it",
         paper="Li, Li, Omar, Wu, Li: ResKD: residual-guided knowledge distillation. TIP 2021, arXiv 2006.04719",
         implementation="naskd.schemes.reskd:ReskdScheme",
+        needs_labels=False,
         needs_teacher=True,
         leaves_more=True,
         options={
@@ -561,6 +586,7 @@ SCHEMES.register(
         "with it",
         paper="Gao, Shen, Li, Loy: Residual knowledge distillation. 2020, arXiv 2002.09168",
         implementation="naskd.schemes.residual_kd:ResidualKdScheme",
+        needs_labels=False,
         needs_teacher=True,
         families=("cnn",),
         leaves_more=True,
@@ -582,6 +608,7 @@ SCHEMES.register(
         paper="Li, Peng, Yuan, Wang, Liang, Lin, Chang: Blockwisely supervised neural architecture search with "
         "knowledge distillation. CVPR 2020, arXiv 1911.13053",
         implementation="naskd.schemes.blockwise:BlockwiseScheme",
+        needs_labels=False,
         needs_teacher=True,
         min_stages=2,
         families=("cnn",),

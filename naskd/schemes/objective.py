@@ -33,7 +33,8 @@ class DistillationObjective(nn.Module):
     The ``initial`` stage, where a term's card asks for one, has no labels in it; ``main`` is the training proper.
 
     ``balanced`` terms are scaled once, on the first batch of the stage that they teach in: by ``|grad CE| / |grad K|``,
-    both taken at the student's tensors that the term reads. A term whose gradient is zero there, or of the size of
+    both taken at the student's tensors that the term reads; without any labels, CE is that with made-up classes, see
+    :meth:`~naskd.knowledge.base.Lesson.reference_loss`. A term whose gradient is zero there, or of the size of
     rounding errors, keeps scale 1.
 
     Args:
@@ -210,7 +211,7 @@ class DistillationObjective(nn.Module):
             student.logits.float(), torch.stack(label_weights).prod(0) if label_weights else None
         )
         found = {i: out.term for i, out in outputs.items()}
-        self._calibrate("main", student, ce, found)
+        self._calibrate("main", student, ce, found, lesson)
         total = self.ce_weight * ce
         for i, term in found.items():
             total = torch.addcmul(total, self.weights[i], term)
@@ -239,15 +240,19 @@ class DistillationObjective(nn.Module):
                 for i in self.of_stage["initial"]
                 if i not in own
             }
-            self._calibrate("initial", student, lesson.label_loss(student.logits.float()), taught)
+            self._calibrate("initial", student, lesson.label_loss(student.logits.float()), taught, lesson)
         parts = [*own.values(), *(self.weights[i] * term for i, term in taught.items())]
         names = {i: f"{self.names[i]}.initial" for i in own} | {i: self.names[i] for i in taught}
         return sum(parts[1:], parts[0]), {names[i]: term.detach() for i, term in (own | taught).items()}
 
-    def _calibrate(self, stage: Stage, student: Taps, ce: Tensor, terms: Mapping[int, Tensor]) -> None:
+    def _calibrate(
+        self, stage: Stage, student: Taps, ce: Tensor, terms: Mapping[int, Tensor], lesson: Lesson
+    ) -> None:
         if stage in self.calibrated:
             return
         losses = self._losses()
+        if lesson.partly_labelled:
+            ce = lesson.reference_loss(student.logits.float())
         for i, term in terms.items():
             if i not in self.balanced:
                 continue

@@ -45,7 +45,8 @@ class Batch:
         epoch: From 0.
         mixed: Where each image is made of two.
         known: Whether the set is the training split. Of other images nothing is remembered between trainings.
-        partly_labelled: Whether unlabelled images are among them, which have positions beyond the training split's.
+        partly_labelled: Whether unlabelled images are among them: others, which have positions beyond the training
+            split's, or all of them, where students learn without labels.
         classes: See :class:`~naskd.knowledge.base.Lesson`.
     """
 

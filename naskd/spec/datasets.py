@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from naskd.spec.design import STRICT, PositiveInt
 from naskd.spec.errors import InputError
 from naskd.spec.image_folders import layout_problem
+from naskd.spec.modalities import MODALITIES, ModalitySpec
 from naskd.spec.option import Configured, Option, Options, either
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import Registry
@@ -23,6 +24,9 @@ PLACES = ("root", "test_root", "download")
 
 NOBODY_SPEAKS = "has images that a teacher alone speaks of, and the study has no [teacher]"
 """What is wrong with unlabelled images in such a study."""
+
+NOBODY_TEACHES = "without labels leaves the teacher alone to teach, and the study has no [teacher]"
+"""What is wrong with a second modality in such a study."""
 
 ALL_VIEWS = "all"
 VIEWS = 8
@@ -88,6 +92,7 @@ class DataSpec(Configured):
         unlabelled: Folder of images of which nobody says what they show, in any folders below it; teachers alone speak
             of them, in designs that ask for some. They get the size and the channels of the others. Those that are
             also training, validation or test images are left out.
+        modality: What students see of each sample in place of what teachers see. None: all see the same images.
         options: Of the kind's card.
     """
 
@@ -107,10 +112,13 @@ class DataSpec(Configured):
     max_bytes: PositiveInt = 4 * 2**30
     views: PositiveInt | Literal["all"] | None = None
     unlabelled: str | None = None
+    modality: ModalitySpec | None = None
     options: Options = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.modality is not None:
+            self._check_modality(self.modality)
         if self.kind not in DATASETS:
             return  # whoever registers it may not be imported yet
         if self.card.needs_root and self.root is None:
@@ -119,6 +127,18 @@ class DataSpec(Configured):
             if getattr(self, place) and place not in self.card.takes:
                 kinds = either(repr(card.name) for card in DATASETS if place in card.takes)
                 raise InputError(f"{place} is for kind = {kinds} only, not {self.kind!r}")
+
+    def _check_modality(self, modality: ModalitySpec) -> None:
+        if self.unlabelled is not None:
+            raise InputError(
+                "unlabelled and modality do not go together: images of the folder of unlabelled images have no second "
+                "modality; without labels students learn from the teacher on all images of root"
+            )
+        paired = modality.name in MODALITIES and "test_root" in modality.card.takes
+        if paired and (self.test_root is None) != (modality.test_root is None):
+            raise InputError(
+                "test_root and modality.test_root go together: each test image has its second modality there"
+            )
 
     @property
     def most_views(self) -> int | None:

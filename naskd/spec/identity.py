@@ -14,6 +14,7 @@ from naskd.spec.stopping import STOPPING_RULES
 _MEANING = {
     "data_hash": "images for training or validation are not those of before",
     "split_hash": "the split is another: images came or went, or its settings changed",
+    "modality_hash": "images of the second modality are not those of before",
     "unlabelled_hash": "unlabelled images are not those of before",
     "teacher_hash": "the teacher is another: its file, its code or its settings",
     "teacher_hashes": "the teacher is another: its file, its code or its settings",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec import tables
-from naskd.spec.datasets import NOBODY_SPEAKS
+from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
@@ -152,16 +152,21 @@ def _twice(data: Mapping[str, Any]) -> list[Problem]:
 
 
 def _unheard(data: Mapping[str, Any]) -> list[Problem]:
-    """Unlabelled images in a study without a teacher; one that is given wrongly is a teacher nevertheless."""
+    """What only a teacher speaks of in a study without one; one that is given wrongly is a teacher nevertheless."""
     images = data.get("data")
-    folder = images.get("unlabelled") if isinstance(images, Mapping) else None
-    if folder is None or data.get("teacher") or data.get("teachers"):
+    if not isinstance(images, Mapping) or data.get("teacher") or data.get("teachers"):
         return []
-    return [
-        Problem(
-            "data.unlabelled", format_value(folder), "only in a study with a [teacher]", f"it {NOBODY_SPEAKS}"
+    folder, modality = images.get("unlabelled"), images.get("modality")
+    found, allowed = [], "only in a study with a [teacher]"
+    if folder is not None:
+        found.append(Problem("data.unlabelled", format_value(folder), allowed, f"it {NOBODY_SPEAKS}"))
+    if isinstance(modality, Mapping) and modality.get("labels", False) is False:
+        got, hint = (
+            format_value(modality),
+            f"it {NOBODY_TEACHES}; labels = true lets students learn from labels",
         )
-    ]
+        found.append(Problem("data.modality", got, allowed, hint))
+    return found
 
 
 def _teachers(data: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
-from naskd.spec.datasets import NOBODY_SPEAKS, DataSpec
+from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES, DataSpec
 from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
@@ -374,6 +374,8 @@ class StudySpec(StudyTable):
             raise InputError(f"teachers need distinct names, got {', '.join(twice)} more than once")
         if self.data.unlabelled is not None and not names:
             raise InputError(f"data.unlabelled {NOBODY_SPEAKS}")
+        if self.data.modality is not None and not self.data.modality.labels and not names:
+            raise InputError(f"data.modality {NOBODY_TEACHES}")
         outside = sorted(set(self.reference_point or ()) - set(self.objectives))
         if outside:
             raise InputError(f"reference_point names {', '.join(outside)}, which is not among the objectives")
@@ -458,8 +460,19 @@ class StudySpec(StudyTable):
         if not identity["teachers"]:
             del identity["teachers"]
         # Where the images lie may change; that they are the same images is seen by their hash.
-        for key in ("root", "test_root", "unlabelled", "download", "max_bytes", "views", "options"):
+        for key in (
+            "root",
+            "test_root",
+            "unlabelled",
+            "download",
+            "max_bytes",
+            "views",
+            "modality",
+            "options",
+        ):
             del identity["data"][key]
+        if self.data.modality is not None:  # runs that began before there was a second one go on without
+            identity["data"]["modality"] = self.data.modality.identity()
         # Runs that began before there was a bound had none, and go on without.
         if self.data.most_views is not None:
             identity["data"]["views"] = self.data.most_views

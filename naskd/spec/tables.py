@@ -1,8 +1,8 @@
 """The tables of a study file that name something registered and set the options of its card.
 
-One mechanism for ``[sampler] name``, ``[stopping] name``, ``[data] kind``, ``[execution] executor`` and the `source` of
-each teacher: a key that is no field of the table's dataclass is an option of the named card, which says whether it is
-right.
+One mechanism for ``[sampler] name``, ``[stopping] name``, ``[data] kind``, ``[data.modality] name``, ``[execution]
+executor`` and the `source` of each teacher: a key that is no field of the table's dataclass is an option of the named
+card, which says whether it is right.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any
 
 from naskd.spec.datasets import DataSpec
 from naskd.spec.loggers import LOGGERS
+from naskd.spec.modalities import ModalitySpec
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.paths import absolute, elsewhere
@@ -31,13 +32,14 @@ from naskd.spec.validation import (
     unknown_key,
 )
 
-TABLES: Mapping[str, type[Configured]] = {
-    "data": DataSpec,
-    "sampler": SamplerSpec,
-    "stopping": StoppingSpec,
-    "execution": ExecutionSpec,
+TABLES: Mapping[Location, type[Configured]] = {
+    ("data",): DataSpec,
+    ("data", "modality"): ModalitySpec,
+    ("sampler",): SamplerSpec,
+    ("stopping",): StoppingSpec,
+    ("execution",): ExecutionSpec,
 }
-"""By their names in a study file."""
+"""By their places in a study file; a table within another comes after it."""
 
 
 Given = Mapping[Location, Mapping[str, Any]]
@@ -46,9 +48,9 @@ Given = Mapping[Location, Mapping[str, Any]]
 
 def _tables_of(data: Mapping[str, Any]) -> Iterator[tuple[Location, type[Configured], Mapping[str, Any]]]:
     """The tables that choose something, with their places; those that are tables."""
-    single = {**TABLES, "teacher": TeacherSpec}
+    single = {**TABLES, ("teacher",): TeacherSpec}
     places: list[tuple[Location, type[Configured], Any]] = [
-        ((t,), spec, data.get(t)) for t, spec in single.items()
+        (place, spec, _value_at(data, place)) for place, spec in single.items()
     ]
     teachers = data.get("teachers")
     if isinstance(teachers, list | tuple):
@@ -72,20 +74,28 @@ def _put(data: Mapping[str, Any], place: Location, table: Any) -> dict[str, Any]
     top, *rest = place
     if not rest:
         return {**data, str(top): table}
-    tables = list(data[str(top)])
+    if isinstance(inner := data[str(top)], Mapping):
+        return {**data, str(top): _put(inner, tuple(rest), table)}
+    tables = list(inner)
     tables[int(rest[0])] = table
     return {**data, str(top): tables}
 
 
 def _at(data: Mapping[str, Any], place: Location) -> Mapping[str, Any]:
     """The table at a place, as far as it is right; empty where it is not there."""
+    found = _value_at(data, place)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _value_at(data: Mapping[str, Any], place: Location) -> Any:
+    """What stands at a place; None where nothing does."""
     found: Any = data
     for part in place:
         try:
             found = found[part]
-        except (KeyError, IndexError):
-            return {}
-    return found if isinstance(found, Mapping) else {}
+        except (KeyError, IndexError, TypeError):
+            return None
+    return found
 
 
 def name_problems(data: Mapping[str, Any]) -> list[Problem]:
@@ -156,11 +166,11 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
         base: Folder of the study file.
     """
     found = []
-    for table, spec in TABLES.items():
-        given = data.get(table, {})
+    for place, spec in TABLES.items():
+        given = _at(data, place)
         if check := getattr(_card(spec, given), "check", ""):
             problems = imported(check)(given, base)
-            found += [dataclasses.replace(p, key=_key((table,), p.key)) for p in problems]
+            found += [dataclasses.replace(p, key=_key(place, p.key)) for p in problems]
     return found + _unlabelled_problems(data.get("data", {}).get("unlabelled"), base)
 
 
@@ -176,9 +186,10 @@ def holds_text(path: Sequence[str]) -> bool:
     """Whether the value of a key is text, by its field or by every option of that name; its modules are imported."""
     if is_text(StudyTable, tuple(path)):
         return True
-    specs: dict[str, type[Configured]] = {**TABLES, "teacher": TeacherSpec}
-    cards = specs[path[0]].CARDS if len(path) == 2 and path[0] in specs else ()
-    kinds = {card.options[path[1]].type for card in cards if path[1] in card.options}
+    specs: dict[Location, type[Configured]] = {**TABLES, ("teacher",): TeacherSpec}
+    *table, key = path
+    cards = specs[tuple(table)].CARDS if tuple(table) in specs else ()
+    kinds = {card.options[key].type for card in cards if key in card.options}
     return kinds == {str}
 
 
@@ -188,12 +199,17 @@ def spec_problems(spec: StudySpec) -> list[str]:
     Args:
         spec: The study.
     """
-    tables: dict[str, dict[str, Any]] = {}
+    tables: dict[str, Any] = {}
     found: list[str] = []
-    for table in TABLES:
-        chosen: Configured = getattr(spec, table)
-        tables[table] = {name: getattr(chosen, name) for name in _fields(chosen)} | dict(chosen.options)
-        if (card := _card(type(chosen), tables[table])) is not None:
+    for place in TABLES:
+        chosen: Any = spec
+        for part in place:
+            chosen = getattr(chosen, str(part))
+        if chosen is None:
+            continue
+        given = {name: getattr(chosen, name) for name in _fields(chosen)} | dict(chosen.options)
+        tables = _put(tables, place, given)
+        if (card := _card(type(chosen), given)) is not None:
             found += option_problems(card.options, chosen.options, f"{chosen.CARDS.what} {card.name!r}")
     teachers = [
         (teacher, {name: getattr(teacher, name) for name in _fields(teacher)})

@@ -10,6 +10,7 @@ from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, state_epoch
 from naskd.spec.design import SCRATCH, ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
+from naskd.spec.modalities import mixed_problem
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import trial_seed
@@ -24,7 +25,8 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     """The design that a proposal means in this study.
 
     The study's epochs are the horizon of every schedule. A teacher that was brought along has no states of its
-    training: where one is asked for, it teaches itself. A study without unlabelled images has none to show.
+    training: where one is asked for, it teaches itself. A study without unlabelled images has none to show. One whose
+    students have no labels weighs them by 0.
     Settings that the cards call meaningless are set to their defaults, so that designs that train equally have one
     ``config_id``.
 
@@ -42,6 +44,8 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
     taught = _with_states_there(config.distillation, spec)
     if taught.unlabelled and spec.data.unlabelled is None:
         taught = dataclasses.replace(taught, unlabelled=0)
+    if _without_labels(spec):
+        taught = _unweighed(taught)
     settled = canonical(dataclasses.replace(config, distillation=taught, training=training))
     _check_teachers(config.distillation, settled.distillation, spec)
     if settled.training.start != SCRATCH:
@@ -49,6 +53,22 @@ def settle(config: TrialConfig, spec: StudySpec) -> TrialConfig:
             settled.training.start, spec, f"training.start may be {SCRATCH!r} or a teacher of the study"
         )
     return settled
+
+
+def _without_labels(spec: StudySpec) -> bool:
+    """Whether students see a modality without labels."""
+    return spec.data.modality is not None and not spec.data.modality.labels
+
+
+def _unweighed(taught: DistillationSpec) -> DistillationSpec:
+    """The same with no weight on the labels; where no term is there to teach instead, that is said later."""
+    assistants = tuple(
+        dataclasses.replace(assistant, ce_weight=0.0) if assistant.terms else assistant
+        for assistant in taught.assistants
+    )
+    return dataclasses.replace(
+        taught, ce_weight=0.0 if taught.terms else taught.ce_weight, assistants=assistants
+    )
 
 
 def _with_states_there(distillation: DistillationSpec, spec: StudySpec) -> DistillationSpec:
@@ -110,6 +130,8 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
     found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
     found += _unlabelled_problems(config.distillation, config.training)
+    if spec.data.modality is not None:
+        found += _modality_problems(config, spec)
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         found += [
@@ -189,6 +211,30 @@ def _unlabelled_problems(spec: DistillationSpec, training: TrainingSpec) -> list
             f"distillation.unlabelled = {spec.unlabelled} needs batches of at least {2 * (1 + spec.unlabelled)}, so "
             f"that each has a labelled image, got {training.batch_size}"
         )
+    return found
+
+
+def _modality_problems(config: TrialConfig, spec: StudySpec) -> list[str]:
+    """Why a student of a second modality cannot learn so; what its scheme alone must know is said by that."""
+    taught, found = config.distillation, list[str]()
+    if config.training.start != SCRATCH:
+        found.append(
+            f"training.start = {config.training.start!r}: a student of another modality does not start from a teacher"
+        )
+    asks = SCHEMES[taught.scheme].asks_teachers(taught)
+    trainings = [config.training] if asks else []
+    trainings += [assistant.training for assistant in taught.assistants]
+    found += [mixed_problem(t.mixing) for t in dict.fromkeys(trainings) if t.mixing != "none"]
+    if not _without_labels(spec):
+        return found
+    if not asks:
+        found.append("data.modality has no labels, and the design asks no teacher: nothing teaches")
+    terms = [*taught.terms, *(term for assistant in taught.assistants for term in assistant.terms)]
+    found += [
+        f"knowledge {kind!r} needs labels, and data.modality.labels is false"
+        for kind in dict.fromkeys(term.kind for term in terms)
+        if KNOWLEDGE[kind].needs_labels
+    ]
     return found
 
 

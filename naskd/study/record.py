@@ -115,6 +115,7 @@ def run_record(
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "unlabelled": study.user_attrs.get(UNLABELLED),
+        "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],

@@ -31,7 +31,8 @@ class Feeding:
     Args:
         phase: Whose.
         spec: Batch size, mixing, augmentation.
-        data: Its training split is what a phase is fed that says nothing else.
+        data: Its training split is what a phase is fed that says nothing else; without labels, where these are not to
+            teach.
         views: The training images with their enumerated views; unlabelled ones may be among them.
         seed: Of the order of batches, of mixing, and of the views of a phase's own images.
         compute: Where batches go.
@@ -67,6 +68,10 @@ class Feeding:
             self._given = (torch.cat([data.train.labels, nothing]), views)
         else:
             self.n_images, self._given = len(data.train), (data.train.labels, views)
+        self._unlabelled = not data.labels_teach
+        if self._unlabelled and self._given is not None:
+            labels, images = self._given
+            self._given = (torch.full_like(labels, UNLABELLED), images)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -165,7 +170,7 @@ class Feeding:
         found = images.batches(torch.split(wanted, together), epoch)
         known = self.phase.data is None
         for index, (shown, view) in zip(torch.split(here, together), found, strict=True):
-            partly = self._mixed_in > 0
+            partly = self._mixed_in > 0 or self._unlabelled
             yield Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=partly), size
 
     def _order(self, epoch: int) -> Tensor:

@@ -211,7 +211,7 @@ class Designs:
         if key not in self._passes:
             # Without a teacher such a scheme is another one.
             asks = SCHEMES[taught.scheme].needs_teacher
-            alone = config if asks else replace(config, distillation=replace(taught, terms=()))
+            alone = config if asks else replace(config, distillation=replace(taught, terms=(), ce_weight=1.0))
             try:
                 self._passes[key] = self._counted_passes(alone)
             except USERS as error:

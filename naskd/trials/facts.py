@@ -65,6 +65,7 @@ class World:
         clock: The study's.
         run: Does all work of a source, where the world brings its own executor; None: the executor's class does.
         unlabelled_hash: Of the images without labels; a resume must find it unchanged; empty where there are none.
+        modality_hash: Of the second modality, likewise; empty where students see the first.
     """
 
     facts: DesignFacts
@@ -75,3 +76,4 @@ class World:
     clock: Clock = field(default_factory=SystemClock)
     run: Callable[[TrialSource], None] | None = None
     unlabelled_hash: str = ""
+    modality_hash: str = ""

@@ -202,17 +202,17 @@ def _keep(
     Raises:
         InputError: It is.
     """
-    network = context.networks.frozen(recipe, state)
+    network, data = context.networks.frozen(recipe, state), context.sources.data_of(recipe)
     warnings = list(notes)
     if recipe.assistant is None and not recipe.epoch:
         teacher = context.resources.spec.teacher_specs()[recipe.teacher]
-        trial = examine(network, teacher, context.resources.data, context.resources.compute)
+        trial = examine(network, teacher, data, context.resources.compute)
         if trial.refusals:
             raise InputError("; ".join(trial.refusals))
         warnings += trial.warnings
-    channels, resolution = context.resources.input_shape
+    channels, resolution = data.in_channels, data.resolution
     deployed = network_cost(network, channels, resolution)
-    predictions = predict(network, context.resources.data.val.images, context.resources.compute)
+    predictions = predict(network, data.val.images, context.resources.compute)
     context.resources.store.save(
         recipe.artifact_id,
         state,
@@ -221,7 +221,7 @@ def _keep(
             "name": recipe.teacher,
             "requires": list(recipe.requires),
             "seed": recipe.seed,
-            "val_accuracy": accuracy(predictions, context.resources.data.val.labels),
+            "val_accuracy": accuracy(predictions, data.val.labels),
             **dataclasses.asdict(deployed),
             **cost,
             "warnings": warnings,

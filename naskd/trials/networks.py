@@ -82,7 +82,7 @@ class Networks:
 
     @property
     def _inputs(self) -> TeacherInputs:
-        data = self._resources.data
+        data = self._resources.teacher_data
         return TeacherInputs(
             self._resources.spec.base,
             data.in_channels,
@@ -114,22 +114,36 @@ class TrainingImages:
     Which view an epoch shows of a sample is the same in all trainings on this split, assistants and students alike, so
     that they ask for the same knowledge. Their seeds differ in initialisation and order.
 
+    Where students see a second modality, a teacher is asked about the same view of the first. Views are counted on the
+    students' images: one pixel of these is `step` of the teachers'.
+
     Args:
         resources: Of the study.
     """
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._viewed: dict[str, ViewedImages | StreamedImages] = {}
-        self._shown: dict[str, ViewedImages | StreamedImages] = {}
+        self._viewed: dict[tuple[str, int, bool], ViewedImages | StreamedImages] = {}
+        self._shown: dict[tuple[str, bool], ViewedImages | StreamedImages] = {}
         self._pools: dict[str, ViewedImages | StreamedImages] = {}
 
-    def views(self, augmentation: str) -> ViewedImages | StreamedImages:
-        """What students are shown under an augmentation: the first views of each sample, as many as the study says."""
-        if augmentation not in self._shown:
-            images, most = self.all_views(augmentation), self._resources.spec.data.most_views
-            self._shown[augmentation] = images if most is None else images.bounded(most)
-        return self._shown[augmentation]
+    @property
+    def step(self) -> int:
+        """Pixels of teachers' images along a pixel of students'."""
+        return self._resources.teacher_data.resolution // self._resources.data.resolution
+
+    def views(self, augmentation: str, *, first: bool = False) -> ViewedImages | StreamedImages:
+        """What students are shown under an augmentation: the first views of each sample, as many as the study says.
+
+        Args:
+            augmentation: Of the training.
+            first: The same views of the images as teachers see them.
+        """
+        if (augmentation, first) not in self._shown:
+            step = self.step if first else 1
+            images, most = self._all(augmentation, step, first), self._resources.spec.data.most_views
+            self._shown[augmentation, first] = images if most is None else images.bounded(most)
+        return self._shown[augmentation, first]
 
     def taught(self, augmentation: str, unlabelled: int) -> AnyImages:
         """What a student is shown that is taught with so many unlabelled images for each labelled one.
@@ -179,13 +193,17 @@ class TrainingImages:
 
     def all_views(self, augmentation: str) -> ViewedImages | StreamedImages:
         """What a teacher that is trained here is shown: nobody remembers it."""
-        if augmentation not in self._viewed:
-            data = self._resources.data
+        return self._all(augmentation, 1, True)
+
+    def _all(self, augmentation: str, step: int, first: bool) -> ViewedImages | StreamedImages:
+        """All views, of the teachers' images where `first`; moved by so many pixels at a time."""
+        key = augmentation, step, first and self._resources.data.first is not None
+        if key not in self._viewed:
+            data = self._resources.teacher_data if first else self._resources.data
             seed = derive_seed("views", self._resources.spec.data.split_seed)
-            self._viewed[augmentation] = self._show(
-                make_views(augmentation, len(data.train), seed, data.resolution), data.train.images
-            )
-        return self._viewed[augmentation]
+            views = make_views(augmentation, len(data.train), seed, data.resolution // step, step=step)
+            self._viewed[key] = self._show(views, data.train.images)
+        return self._viewed[key]
 
     def _show(self, views: AnyViews, images: Tensor) -> ViewedImages | StreamedImages:
         streamed, compute = self._resources.data.train.streamed, self._resources.compute

@@ -21,6 +21,7 @@ from naskd.store.files import out_of_space
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, training_key
 from naskd.trials.measures import ObjectiveError
+from naskd.trials.resources import seen
 from naskd.trials.run import TrialRun
 
 _LOG = logging.getLogger(__name__)
@@ -194,6 +195,7 @@ def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
             (resources.data.in_channels, resources.data.resolution, resources.data.resolution),
             seed=job.seed,
             of="search",
+            **seen(resources),
         )
         students.keep(checkpoint_key(job), data)
     except USERS as error:  # a full disk, a lost connection, or a user's network that cannot be described

@@ -168,7 +168,7 @@ class PrerequisiteRecipes:
         described = _ASSISTANT.dump_python(assistant.spec, mode="json", exclude_defaults=True)
         # Who else is above follows from its parent, whose id says who that one's parent is.
         artifact_id = self._artifact_id(
-            "assistant", [described, parent.artifact_id, *self._bound(assistant.spec)]
+            "assistant", [described, parent.artifact_id, *self._bound(assistant.spec), *self._modality()]
         )
         return ArtifactRecipe(
             artifact_id=artifact_id,
@@ -187,6 +187,11 @@ class PrerequisiteRecipes:
         most, training = self._resources.spec.data.most_views, assistant.training
         there = count_views(training.augmentation, self._resources.data.resolution)
         return [] if most is None or most >= min(there, training.epochs) else [{"views": most}]
+
+    def _modality(self) -> list[dict[str, Any]]:
+        """What an assistant sees where that is a second modality, and whether labels teach it; nothing otherwise."""
+        data = self._resources.data
+        return [{"modality": data.modality_hash, "labels": data.labels_teach}] if data.modality_hash else []
 
     def _state(self, state: StudyTeacher) -> ArtifactRecipe:
         known = self._known(state.name)

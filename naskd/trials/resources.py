@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,8 @@ class Resources:
 
     Args:
         spec: The study.
-        data: Its images: on the device, or in the host's memory where the device has no room for them.
+        data: Its images as students see them, and beside them as teachers do where that is another modality: on the
+            device, or in the host's memory where the device has no room for them.
         compute: Device, precision, threads.
         store: Of teachers and assistants.
         checkpoints: Where running trainings leave their state; None where they leave none.
@@ -57,14 +59,27 @@ class Resources:
 
     @property
     def input_shape(self) -> tuple[int, int]:
-        """Channels and resolution of the images."""
+        """Channels and resolution of the images that students see."""
         return self.data.in_channels, self.data.resolution
+
+    @property
+    def teacher_data(self) -> SearchData:
+        """The images as teachers see them; assistants see what students do."""
+        return self.data.for_teachers
 
     @property
     def bank_device_bytes(self) -> int:
         """Of what networks said, at most so much is held on the device."""
         given = self.spec.execution.bank_device_bytes
         return max(_LEAST_OF_A_BANK, _room(self.compute)) if given is None else given
+
+
+def seen(resources: Resources) -> dict[str, Any]:
+    """What a student's file says of the modality that it was trained on; nothing where that is the images' own."""
+    modality = resources.spec.data.modality
+    if modality is None:
+        return {}
+    return {"modality": {"name": modality.name, **dict(modality.options)}}
 
 
 def open_resources(

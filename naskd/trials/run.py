@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from naskd.data.images import SearchData
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.teachers import Teacher
 from naskd.schemes import SCHEMES
@@ -43,6 +44,7 @@ class TrialRun:
         views: The training images with their views; unlabelled ones may be among them.
         sources: Knowledge of each teacher of the design.
         architecture: Of what `build` makes, where there is one.
+        data: The images as the network sees them; None: as students do.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class TrialRun:
         views: AnyImages,
         sources: tuple[KnowledgeSource, ...] = (),
         architecture: ArchitectureSpec | None = None,
+        data: SearchData | None = None,
     ) -> None:
         self.context = context
+        self.data = context.resources.data if data is None else data
         self.curve: list[dict[str, float]] = []
         self.train_macs = 0
         self.spent_macs = 0
@@ -69,26 +73,25 @@ class TrialRun:
         self._predictions: Tensor | None = None
         """On the validation images, after the last epoch that this process trained."""
         self._sources = tuple({id(source): source for source in sources}.values())
-        channels, resolution = context.resources.input_shape
         inputs = SchemeInputs(
             distillation,
             training.epochs,
             build,
             sources,
-            channels,
-            resolution,
-            n_samples=len(context.resources.data.train),
-            labels=context.resources.data.train.labels.cpu(),
+            self.data.in_channels,
+            self.data.resolution,
+            n_samples=len(self.data.train),
+            labels=self.data.train.labels.cpu(),
             batch_size=training.batch_size,
             architecture=architecture,
             variant=context.networks.student,
-            data=context.resources.data,
+            data=self.data,
         )
         with context.resources.compute.drawing(derive_seed("initialisation", seed)):
             self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
         order_seed = derive_seed("order", seed)
-        given = context.resources
-        self.loop = TrainingLoop(self.scheme, training, given.data, views, order_seed, given.compute)
+        compute = context.resources.compute
+        self.loop = TrainingLoop(self.scheme, training, self.data, views, order_seed, compute)
         self.cost = self.scheme.cost
         self._step_macs: dict[str, tuple[float, float]] = {
             phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases
@@ -124,7 +127,7 @@ class TrialRun:
         """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.context.resources.data.val) * self.cost.macs / self.macs_per_image(epoch)
+            evaluation = len(self.data.val) * self.cost.macs / self.macs_per_image(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 
@@ -137,7 +140,7 @@ class TrialRun:
         Raises:
             TrainingOverError: See :meth:`~naskd.training.loop.TrainingLoop.run_epoch`.
         """
-        data = self.context.resources.data
+        data = self.data
         while self.loop.epoch < until_epoch:
             n_images = self.loop.images_per_epoch(self.loop.epoch)
             before = self._teacher_counts()
@@ -191,14 +194,12 @@ class TrialRun:
         """What the student names on the validation images, and what its scheme measures there, by one pass."""
         if not self.scheme.measured:
             return self._predict(), {}
-        val, compute = self.context.resources.data.val, self.context.resources.compute
+        val, compute = self.data.val, self.context.resources.compute
         logits = predict_logits(self.scheme.deployed, val.images, compute).to(val.labels.device)
         return logits.argmax(1), self.scheme.measures(logits, val.labels, self.curve)
 
     def _predict(self) -> Tensor:
-        return predict(
-            self.scheme.deployed, self.context.resources.data.val.images, self.context.resources.compute
-        )
+        return predict(self.scheme.deployed, self.data.val.images, self.context.resources.compute)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the same bits."""
@@ -256,6 +257,7 @@ def teacher_run(context: StudyContext, recipe: ArtifactRecipe) -> TrialRun:
         context,
         recipe.seed,
         views,
+        data=context.resources.teacher_data,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from naskd.data.images import SearchData
 from naskd.data.unlabelled import PartlyLabelledImages
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
@@ -20,6 +21,7 @@ from naskd.nn.cost import network_cost
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import KnowledgeTerm, TrainingSpec, content_id
 from naskd.spec.errors import USERS, InputError
+from naskd.spec.modalities import mixed_problem
 from naskd.store.cache import BANKS
 from naskd.store.columns import STORAGE
 from naskd.store.device_copies import DeviceCopies
@@ -90,6 +92,8 @@ class KnowledgeSources:
             unlabelled: Images without labels for each labelled one.
         """
         if training.mixing != "none":
+            if self._sees_first(recipe):
+                raise InputError(mixed_problem(training.mixing))
             return self.online(recipe)
         labelled = self.banked(recipe, training.augmentation)
         if unlabelled == 0:
@@ -102,7 +106,7 @@ class KnowledgeSources:
         """A network whose answers on the views of an augmentation are remembered for all trials of this process."""
         key = (recipe.artifact_id, augmentation)
         if key not in self._banks:
-            shown = self._images.views(augmentation)
+            shown = self._images.views(augmentation, first=recipe.assistant is None)
             self._banks[key] = self._bank(
                 recipe,
                 lambda index, epoch: shown.batch(index, epoch)[0],
@@ -117,18 +121,27 @@ class KnowledgeSources:
         if recipe.artifact_id not in self._val_predictions:
             network = self.online(recipe).network
             assert isinstance(network, nn.Module)
-            images = self._resources.data.val.images
+            images = self.data_of(recipe).val.images
             self._val_predictions[recipe.artifact_id] = predict(network, images, self._resources.compute)
         return self._val_predictions[recipe.artifact_id]
 
+    def data_of(self, recipe: ArtifactRecipe) -> SearchData:
+        """The images as a shared network sees them: an assistant as students do, a teacher in the first modality."""
+        return self._resources.teacher_data if recipe.assistant is None else self._resources.data
+
+    def _sees_first(self, recipe: ArtifactRecipe) -> bool:
+        """Whether a network sees another modality than students."""
+        return self.data_of(recipe) is not self._resources.data
+
     def _made(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> OnlineSource:
-        network = self._networks.frozen(recipe, state)
-        shapes = tap_shapes(network, *self._resources.input_shape)
+        network, data = self._networks.frozen(recipe, state), self.data_of(recipe)
+        shapes = tap_shapes(network, data.in_channels, data.resolution)
         return OnlineSource(network, shapes, self._macs(recipe, network), teacher_parts(network))
 
     def _macs(self, recipe: ArtifactRecipe, network: Teacher) -> int:
         """Of one forward pass of a shared network."""
-        channels, resolution = self._resources.input_shape
+        data = self.data_of(recipe)
+        channels, resolution = data.in_channels, data.resolution
         if recipe.assistant is not None:
             architecture = recipe.assistant.architecture
         else:
@@ -137,7 +150,7 @@ class KnowledgeSources:
                 return network_cost(network, channels, resolution).macs
             architecture = described
         # In closed form: for counting, torch imports its compiler, a second at the start of a search.
-        return design_cost(architecture, channels, self._resources.data.n_classes, resolution).macs
+        return design_cost(architecture, channels, data.n_classes, resolution).macs
 
     def _blocks_bank(self, recipe: ArtifactRecipe, augmentation: str, unlabelled: int) -> BankedSource:
         """What a network says of blocks of unlabelled images; `unlabelled` of them are an epoch's."""
@@ -183,6 +196,7 @@ class KnowledgeSources:
             folder=folder,
             copies=self._copies,
             disk_bytes=resources.spec.execution.disk_bytes,
+            own_images=self._sees_first(recipe),
         )
 
     def _bank_folder(
@@ -193,12 +207,12 @@ class KnowledgeSources:
         That is the network (its recipe says how it sees an image, its file what it has learned), the images and their
         views, what is asked, and what computes.
         """
-        resources = self._resources
+        resources, data = self._resources, self.data_of(recipe)
         if resources.cache is None or resources.code is None:
             return None
         facts = {
             "network": [recipe.artifact_id, resources.store.manifest(recipe.artifact_id)["sha256"]],
-            "images": [resources.data.data_hash, resources.data.split_hash],
+            "images": [data.data_hash, data.split_hash, *filter(None, [data.modality_hash])],
             "views": views.views.fingerprint,
             "code": resources.code,
             "compute": {

@@ -122,7 +122,7 @@ def _try(name: str, spec: TeacherSpec, context: StudyContext) -> TeacherTrial:
                 state, notes = fitted.tensors, fitted.notes
             network = context.networks.frozen(recipe, state)
             with within(seconds, late):
-                found = examine(network, spec, resources.data, resources.compute)
+                found = examine(network, spec, resources.teacher_data, resources.compute)
     except InputError as error:
         return TeacherTrial(name, "", tuple(str(error).splitlines()), built=False)
     except OutOfTimeError:
@@ -136,8 +136,8 @@ def _check_size(spec: TeacherSpec, context: StudyContext) -> None:
     """Before anything is built: whether there is memory for the weights alone."""
     if spec.architecture is None:
         return
-    channels, resolution = context.resources.input_shape
-    size = design_cost(spec.architecture, channels, context.resources.data.n_classes, resolution).size_bytes
+    data = context.resources.teacher_data
+    size = design_cost(spec.architecture, data.in_channels, data.n_classes, data.resolution).size_bytes
     room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > room:
         raise InputError(

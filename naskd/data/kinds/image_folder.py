@@ -4,6 +4,7 @@ Differs: every file is decoded once into memory, at a size that all share, inste
 that cannot be read are an error that names them all.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,8 @@ _CHUNK = 64
 # s with one thread and 7.6 s with two; from 128x128 on, two threads on two cores halve the time.
 _THREADED_PIXELS = 100 * 100
 _FORMAT = 2
+_SHOWN = 5
+"""Names of images without a counterpart that are listed."""
 
 _NOTES = {
     SIXTEEN_BITS: "have 16 bits a pixel: the upper 8 are kept, so that values below 256 become 0",
@@ -107,6 +110,50 @@ def open_unlabelled(root: Path, shape: Shape, spec: DataSpec, cache: Path | None
     return _source_of(list_unlabelled(root), fitted, cache)
 
 
+def open_paired(root: Path, key: str, first: Source, spec: DataSpec, cache: Path | None) -> Source:
+    """List the images of a second modality: each file of the first has one of the same name below `root`.
+
+    They are fitted to ``data.resolution`` as the first are, and have the channels that their files have.
+
+    Args:
+        root: Folder of the class folders.
+        key: That names it in the study file.
+        first: Source of the first modality.
+        spec: Of the study's images.
+        cache: Folder for decoded images; None decodes at every call.
+
+    Returns:
+        An image at each position of the first source.
+
+    Raises:
+        InputError: The first modality is of no files, `root` cannot be read, or an image has no counterpart.
+    """
+    if first.files is None:
+        raise InputError(
+            f"{key} pairs files by their names, and data of kind {spec.kind!r} has none; use kind = 'image_folder'"
+        )
+    listing = list_images(root, key.removeprefix("data."))
+    wanted = [first.files.below(position) for position in range(len(first.labels))]
+    there = {os.path.relpath(path, root): path for path in listing.paths}
+    problems = list(listing.problems)
+    place = f"{key} = {str(root)!r}"
+    for what, whole, names in (
+        (f"without a second modality in {place}", wanted, sorted(set(wanted) - set(there))),
+        (f"of {place} without a first modality", list(there), sorted(set(there) - set(wanted))),
+    ):
+        if names:
+            listed = ", ".join(map(repr, names[:_SHOWN]))
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            problems.append(
+                f"{what}: {len(names)} of {len(whole)} images, {listed}{more}; each file needs one of the same name, with "
+                "its folders"
+            )
+    if problems:
+        raise InputError(problems)
+    paired = replace(listing, paths=tuple(there[name] for name in wanted), labels=first.labels)
+    return _source_of(paired, replace(spec, channels=None), cache)
+
+
 def _source_of(listing: Listing, spec: DataSpec, cache: Path | None) -> Source:
     files = _Files(listing, spec, cache)
     if listing.problems:
@@ -153,6 +200,10 @@ class _Files:
     def name(self, position: int) -> str:
         """See :class:`~naskd.data.raw.ImageFiles`."""
         return repr(self.listing.paths[position])
+
+    def below(self, position: int) -> str:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        return os.path.relpath(self.listing.paths[position], self.listing.root)
 
     def notes(self, index: IndexArray) -> Mapping[str, int]:
         """See :class:`~naskd.data.raw.ImageFiles`."""
