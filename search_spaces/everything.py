@@ -1,4 +1,4 @@
-"""Architecture, schemes, knowledge, teachers and chains of assistants in one space, for digits (8x8).
+"""Architecture, bits, schemes, knowledge, teachers and chains of assistants in one space, for digits (8x8).
 
 The study's teachers must be :data:`TEACHERS`, of which the first one is :data:`TEACHER`. `architecture_only` and
 `distillation_only` search parts of it.
@@ -57,9 +57,16 @@ MEDIUM = ArchitectureSpec(
 
 
 def architecture(trial: Trial) -> ArchitectureSpec:
-    """Two or three stages of one block."""
+    """Two or three stages of one block, each of floating point or of integers."""
     return suggest_architecture(
-        trial, STAGES, min_stages=2, blocks=BLOCKS, kernels=(3, 5), stem_width=(4, 16), stem_strides=(1, 2)
+        trial,
+        STAGES,
+        min_stages=2,
+        blocks=BLOCKS,
+        kernels=(3, 5),
+        stem_width=(4, 16),
+        stem_strides=(1, 2),
+        bits=(32, 8, 4),
     )
 
 
