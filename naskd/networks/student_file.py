@@ -28,6 +28,11 @@ for _card in (
     ),
     DeployedCard("summed", "naskd.nn.corrected:rebuild_summed", "Li et al., TIP 2021, arXiv 2006.04719"),
     DeployedCard("assisted", "naskd.nn.corrected:rebuild_assisted", "Gao et al., 2020, arXiv 2002.09168"),
+    DeployedCard(
+        "early_exit",
+        "naskd.networks.early_exit:rebuild_early_exit",
+        "Zhang et al., ICCV 2019, arXiv 1905.08094",
+    ),
     DeployedCard("foreign", "naskd.networks.teachers:rebuild_foreign"),
 ):
     DEPLOYED.register(_card)

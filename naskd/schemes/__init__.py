@@ -38,7 +38,7 @@ class SchemeCard:
             before a trial.
         needs_labels: Some network that it trains would learn nothing without the labels, or a loss of its own is not
             defined without. False: each hears the teachers of the study, directly or through another.
-        leaves_more: More leaves than the design's student, so that the scheme itself says what it costs.
+        leaves_more: More or less leaves than the design's student, so that the scheme itself says what it costs.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
             :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
@@ -548,7 +548,9 @@ SCHEMES.register(
         needs_labels=False,
         unlabelled=True,
         min_stages=2,
+        leaves_more=True,
         options={
+            "exit": Option(0, "stage whose exit leaves in place of the network; 0 for the network", 0, 100),
             "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0, free=True),
             "temperature": Option(3.0, "softens what network and exits say", above=0.0, free=True),
             "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0, free=True),

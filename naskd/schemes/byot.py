@@ -10,48 +10,28 @@ they have anything from 1e-6 to 0.03, by how the distance is summed. `exits` wei
 
 Differs: features are compared where the classifier reads them, averaged over space, so that any family of networks has
 exits. The distance is summed over features and averaged over the batch. A bottleneck is a 3x3 convolution for each
-halving of the grid and a 1x1 convolution, with BatchNorm. Left out: deploying an exit in place of the whole network.
+halving of the grid and a 1x1 convolution, with BatchNorm.
+
+With `exit` above 0 the exit after that stage leaves in place of the whole network: a cheaper student that was taught by
+its own deeper stages. All are trained and booked alike. The paper leaves the exit to the moment of inference; here a
+search chooses it, since each has a cost of its own.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from torch import Tensor, nn
 
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.comparison import soft_divergence
 from naskd.knowledge.precision import widened
-from naskd.networks.layers import conv_norm, strided
+from naskd.networks.early_exit import EarlyExit, Exit, first_stages, halvings
 from naskd.nn.cost import network_cost
-from naskd.nn.layout import spatial_mean
-from naskd.nn.taps import TapShape, TapShapes, as_map
+from naskd.nn.taps import as_map
 from naskd.schemes.distilled import DistilledStudent
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
 from naskd.spec.design import Cost
-
-
-class Exit(nn.Module):
-    """A bottleneck and a classifier: ``(B, C, H, W)`` of a stage to features ``(B, D)`` and logits ``(B, K)``.
-
-    Args:
-        stage: Whose exit it is.
-        student: D and K, and the grid of the last stage, which the bottleneck comes down to.
-    """
-
-    def __init__(self, stage: TapShape, student: TapShapes) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        side, last = max(stage.grid), max(student.stages[-1].grid)
-        while side > last or not layers:
-            stride = 2 if side > last else 1
-            layers += [*conv_norm(stage.channels, stage.channels, 3, stride), nn.ReLU()]
-            side = strided(side, stride)
-        self.bottleneck = nn.Sequential(*layers, *conv_norm(stage.channels, student.n_features, 1))
-        self.head = nn.Linear(student.n_features, student.n_classes)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        features = spatial_mean(self.bottleneck(x))
-        return features, self.head(features)
+from naskd.spec.errors import InputError
 
 
 def exit_loss(
@@ -81,7 +61,11 @@ def exit_loss(
 
 
 class ByotScheme(Scheme):
-    """A student and its exits, trained together by one optimizer."""
+    """A student and its exits, trained together by one optimizer.
+
+    Raises:
+        InputError: The stage has no exit, or the exit of such a network cannot leave.
+    """
 
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__(inputs)
@@ -90,17 +74,40 @@ class ByotScheme(Scheme):
         self.weight = float(inputs.option("exits"))
         shapes = self.taught.shapes
         device = next(self.taught.parameters()).device
-        self.exits = nn.ModuleList(Exit(stage, shapes) for stage in shapes.stages[:-1]).to(device)
+        last, features = max(shapes.stages[-1].grid), shapes.n_features
+        self.exits = nn.ModuleList(
+            Exit(stage.channels, halvings(max(stage.grid), last), features, shapes.n_classes)
+            for stage in shapes.stages[:-1]
+        ).to(device)
+        # In a tuple, so that it is no module of its own: its parts are in the state already.
+        self._early = self._early_exit(int(inputs.option("exit")))
+
+    def _early_exit(self, number: int) -> tuple[EarlyExit, ...]:
+        """The exit after a stage, from 1, that is to leave; nothing for 0."""
+        if number == 0:
+            return ()
+        if number > len(self.exits):
+            raise InputError(
+                f"scheme 'byot' has exit = {number}; allowed: 0 to {len(self.exits)}, as there are exits after "
+                f"{len(self.exits)} of {len(self.exits) + 1} stages"
+            )
+        if self.taught.deployed is not self.taught.network:
+            raise InputError("scheme 'byot': an exit cannot leave where a loss stays in the student")
+        leave = self.exits[number - 1]
+        assert isinstance(leave, Exit)
+        return (EarlyExit(first_stages(self.taught.network, number), leave),)
 
     @property
     def deployed(self) -> nn.Module:
-        """The student; the exits stay behind."""
-        return self.taught.deployed
+        """The student, the exits stay behind; or one of the exits with the stages before it."""
+        return self._early[0] if self._early else self.taught.deployed
 
-    @property
+    @cached_property
     def cost(self) -> Cost:
         """See :attr:`Scheme.cost`."""
-        return self.taught.cost
+        if not self._early:
+            return self.taught.cost
+        return network_cost(self._early[0], self.inputs.in_channels, self.inputs.resolution)
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, the exits beside the student in the last one."""

@@ -8,11 +8,12 @@ from by_loops import cross_entropy, divergence, mean, softened
 from small_studies import STUDENT, by_scheme, design, searched, small_context
 
 from naskd.knowledge.base import Lesson
+from naskd.networks.early_exit import Exit, halvings
 from naskd.networks.student_file import load_student, save_student
-from naskd.nn.taps import TapShape, TapShapes
-from naskd.schemes.byot import ByotScheme, Exit, exit_loss
+from naskd.schemes.byot import ByotScheme, exit_loss
 from naskd.schemes.scheme import Batch
-from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.spec.errors import InputError
 from naskd.study.admission import problems
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
@@ -119,13 +120,60 @@ def test_every_stage_but_the_last_has_an_exit(context) -> None:
     assert [len(leave.bottleneck) for leave in scheme.exits] == [8, 5], "3 layers a halving"
 
 
-def test_a_bottleneck_comes_down_to_the_last_grid() -> None:
-    def shape(channels: int, side: int) -> TapShape:
-        return TapShape(channels, (side, side), "map", 1.0)
+@pytest.mark.parametrize(("side", "last", "times"), [(9, 3, 2), (3, 3, 0), (8, 4, 1), (2, 4, 0)])
+def test_a_bottleneck_comes_down_to_the_last_grid(side, last, times) -> None:
+    assert halvings(side, last) == times
+    shown = Exit(4, times, 8, 10).bottleneck(torch.rand(2, 4, side, side))
+    assert shown.shape == (2, 8, min(side, last), min(side, last))
 
-    last = TapShapes(10, (shape(4, 9), shape(8, 3)), (), 8)
-    assert Exit(shape(4, 9), last).bottleneck(torch.rand(2, 4, 9, 9)).shape == (2, 8, 3, 3)
-    assert Exit(shape(4, 3), last).bottleneck(torch.rand(2, 4, 3, 3)).shape == (2, 8, 3, 3)
+
+def exits_of_three(**options: float) -> TrialConfig:
+    stages = (*STUDENT.stages, StageSpec("basic", 1, 8, stride=2))
+    return replace(by_scheme("byot", **options), architecture=replace(STUDENT, stages=stages))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_exit_leaves_in_place_of_the_network(number, context, tmp_path: Path) -> None:
+    """Trained alike, bit for bit; smaller, counted exactly, judged by its own answers, and the same from its file."""
+    run = start_run(exits_of_three(exit=number), context, seed=2)[0]
+    whole = start_run(exits_of_three(), context, seed=2)[0]
+    run.advance(3)
+    whole.advance(3)
+    state = whole.scheme.state_dict()
+    assert run.scheme.state_dict().keys() == state.keys()
+    for name, value in run.scheme.state_dict().items():
+        assert torch.equal(value, state[name]) if isinstance(value, torch.Tensor) else value == state[name]
+    val = context.resources.data.val
+    images = val.images.float() / 255
+    network, left = whole.scheme.taught.network.eval(), run.scheme.deployed.eval()
+    with torch.no_grad():
+        said = whole.scheme.exits[number - 1].eval()(network.taps(images).stages[number - 1].tensor)[1]
+        torch.testing.assert_close(left(images), said)
+    assert run.curve[-1]["val_accuracy"] == pytest.approx(
+        float((said.argmax(1) == val.labels).double().mean())
+    )
+    assert run.cost == context.designs.design_cost(exits_of_three(exit=number))
+    assert run.cost.n_params == sum(p.numel() for p in left.parameters())
+    assert run.cost.macs < whole.cost.macs
+    assert run.train_macs - whole.train_macs == 3 * len(val) * (run.cost.macs - whole.cost.macs)
+    save_student(tmp_path / "x.safetensors", left, context.resources.data.class_names)
+    with torch.no_grad():
+        torch.testing.assert_close(load_student(tmp_path / "x.safetensors")(images), left(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"exit": 2}, "exit = 2; allowed: 0 to 1"),
+        ({"bits": 8}, "an exit has no integer form"),
+    ],
+)
+def test_an_exit_that_cannot_leave_is_turned_away(change, reason, context) -> None:
+    config = by_scheme("byot", exit=change.get("exit", 1))
+    stages = tuple(replace(stage, bits=change.get("bits", 32)) for stage in STUDENT.stages)
+    config = replace(config, architecture=replace(config.architecture, stages=stages))
+    with pytest.raises(InputError, match=reason):
+        context.designs.design_cost(config)
 
 
 def test_exits_are_paid_for_in_training_and_stay_behind(context, tmp_path: Path) -> None:
@@ -160,12 +208,6 @@ def test_a_checkpoint_keeps_the_exits(context) -> None:
     again.load_state_dict(copy.deepcopy(run.state_dict()))
     assert any(name.startswith("exits.") for name in again.scheme.state_dict())
     assert again.advance(3) == run.advance(3)
-
-
-def test_tokens_have_exits_too(context) -> None:
-    shapes = TapShapes(10, (TapShape(6, (4, 4), "tokens", 0.5), TapShape(6, (4, 4), "tokens", 1.0)), (), 6)
-    features, logits = Exit(shapes.stages[0], shapes)(torch.rand(2, 6, 4, 4))
-    assert (features.shape, logits.shape) == ((2, 6), (2, 10))
 
 
 def test_one_stage_is_too_few(context) -> None:
