@@ -502,6 +502,21 @@ SCHEMES.register(
 )
 SCHEMES.register(
     SchemeCard(
+        name="compression_order",
+        title="Distil, shrink and quantize in any order: each begins after a share of the training",
+        paper="Gou, Yu, Maybank, Tao: Knowledge distillation: a survey. IJCV 2021, arXiv 2006.05525, section 8",
+        implementation="naskd.schemes.compression_order:CompressionOrderScheme",
+        may_refuse=True,
+        options={
+            "width": Option(2.0, "channels before it shrinks, as a multiple of the student's", 1.0, 4.0),
+            "shrink": Option(0.0, "share of the epochs after which it has the student's channels", 0.0, 0.9),
+            "quantize": Option(0.0, "share of the epochs after which stages below 32 bits round", 0.0, 0.9),
+            "distil": Option(0.0, "share of the epochs after which teachers are heard", 0.0, 0.9),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
         name="lwf",
         title="Learning without Forgetting: classes come in tasks, and the network of before speaks of the new images",
         paper="Li, Hoiem: Learning without forgetting. ECCV 2016; TPAMI 2018, arXiv 1606.09282",

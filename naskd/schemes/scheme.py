@@ -247,6 +247,7 @@ class SchemeInputs:
         batch_size: Images of a batch, for schemes that bring their own; 0 where nothing is trained.
         architecture: Of what `build` makes; None for a network that no architecture describes.
         variant: Makes a fresh network of another architecture on the same images.
+        derived: The same of one that begins as what `build` makes does: with a teacher's weights, where that has them.
         data: The images of the search; None where there are none, as in a check.
     """
 
@@ -261,6 +262,7 @@ class SchemeInputs:
     batch_size: int = 0
     architecture: ArchitectureSpec | None = None
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
+    derived: Callable[[ArchitectureSpec], nn.Module] | None = None
     data: SearchData | None = None
 
     def option(self, name: str) -> OptionValue:
@@ -271,6 +273,16 @@ class SchemeInputs:
         """See `variant`."""
         assert self.variant is not None
         return self.variant(architecture)
+
+    def build_derived(self, architecture: ArchitectureSpec) -> nn.Module:
+        """See `derived`; of the design's own architecture, what `build` makes.
+
+        Raises:
+            InputError: Such a network cannot begin with the teacher's weights.
+        """
+        if architecture == self.architecture:
+            return self.build()
+        return self.build_variant(architecture) if self.derived is None else self.derived(architecture)
 
 
 class Scheme(nn.Module):
@@ -300,6 +312,11 @@ class Scheme(nn.Module):
     def cost(self) -> Cost:
         """Of the deployed network."""
         raise NotImplementedError
+
+    @property
+    def evaluated_macs(self) -> int:
+        """MACs of one image of :attr:`deployed` as it is now; another one may be evaluated than leaves in the end."""
+        return self.cost.macs
 
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""

@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
@@ -279,10 +280,16 @@ class Designs:
             batch_size=config.training.batch_size,
             architecture=config.architecture,
             variant=self._networks.unplaced_student,
+            derived=lambda architecture: self._derived(replace(config, architecture=architecture)),
         )
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
             return scheme
+
+    def _derived(self, config: TrialConfig) -> nn.Module:
+        if found := self._start_problems(config):
+            raise InputError(found)
+        return self._networks.unplaced_student(config.architecture)
 
     def _objective(self, config: TrialConfig) -> DistillationObjective:
         """What a design's student minimises: without weights, and with untrained teachers in place of trained."""

@@ -45,6 +45,7 @@ class TrialRun:
         sources: Knowledge of each teacher of the design.
         architecture: Of what `build` makes, where there is one.
         data: The images as the network sees them; None: as students do.
+        derived: See :class:`~naskd.schemes.scheme.SchemeInputs`; None: a fresh student.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TrialRun:
         sources: tuple[KnowledgeSource, ...] = (),
         architecture: ArchitectureSpec | None = None,
         data: SearchData | None = None,
+        derived: Callable[[ArchitectureSpec], nn.Module] | None = None,
     ) -> None:
         self.context = context
         self.data = context.resources.data if data is None else data
@@ -85,6 +87,7 @@ class TrialRun:
             batch_size=training.batch_size,
             architecture=architecture,
             variant=context.networks.student,
+            derived=derived,
             data=self.data,
         )
         with context.resources.compute.drawing(derive_seed("initialisation", seed)):
@@ -156,7 +159,7 @@ class TrialRun:
         return self.curve[-1]
 
     def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:
-        evaluation = n_evaluated * self.cost.macs
+        evaluation = n_evaluated * self.scheme.evaluated_macs
         asked, forward, macs = (now - then for now, then in zip(self._teacher_counts(), before, strict=True))
         self.asked_images += asked
         self.forward_images += forward
@@ -227,21 +230,22 @@ def start_run(
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without."""
     needed = context.prerequisites.of(config)
-    build = partial(context.networks.student, config.architecture)
+    make: Callable[[ArchitectureSpec], nn.Module] = context.networks.student
     if needed.start is not None:
         teacher = context.sources.online(needed.start).network
         assert isinstance(teacher, Teacher)
-        build = partial(context.networks.started_student, config.architecture, teacher)
+        make = partial(context.networks.started_student, teacher=teacher)
     unlabelled = config.distillation.unlabelled
     run = TrialRun(
         config.distillation,
         config.training,
-        build,
+        partial(make, config.architecture),
         context,
         seed,
         context.images.taught(config.training.augmentation, unlabelled),
         tuple(context.sources.heard_in(recipe, config.training, unlabelled) for recipe in needed.heard),
         config.architecture,
+        derived=make,
     )
     return run, needed.compared
 
