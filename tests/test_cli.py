@@ -454,11 +454,18 @@ def test_best(tiny_run: Path) -> None:
     assert_refused(call("best", tiny_run, *two), 2, "macs <= 1 and n_params <= 1e+09;")
 
 
+@pytest.fixture(scope="module")
+def listing() -> str:
+    """Of all methods, on a wide terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "600")
+        return call("methods").stdout
+
+
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_methods_show_every_card(card: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_show_every_card(card: object, listing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "600")
     name, paper = card.name, card.paper
-    listing = call("methods").stdout
     assert re.search(rf"^(\S+)? +{name} .*{re.escape(paper)}", listing, re.MULTILINE)
     whole = call("methods", name).stdout
     assert " at 0x" not in whole, "a function is shown by its name"
