@@ -30,15 +30,17 @@ class Forker:
         """Process id of a new life of naskd."""
         return self._ask(fork=argv, log=str(log), patch=patch or {})
 
-    def begin(self, code: str, log: Path) -> int:
+    def begin(self, code: str, log: Path, **files: Path) -> int:
         """Process id of one that runs the code in the folder of the log."""
-        return self._ask(code=code, log=str(log), folder=str(log.parent))
+        others = {name: str(path) for name, path in files.items()}
+        return self._ask(code=code, log=str(log), folder=str(log.parent), **others)
 
     def run(self, code: str, log: Path) -> str:
         """What the code has printed, which runs in a process of its own and must end well."""
-        ended = self.wait(self.begin(code, log))
+        errors = log.with_name(f"{log.name}.errors")
+        ended = self.wait(self.begin(code, log, errors=errors))
         printed = log.read_text()
-        assert ended == 0, printed
+        assert ended == 0, printed + errors.read_text()
         return printed
 
     def wait(self, pid: int) -> int:
