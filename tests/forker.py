@@ -4,9 +4,9 @@
 
 reads one JSON command a line from standard input and answers with one line each:
 
-- ``{"fork": [argv...], "log": path, "patch": {...}}``: a child runs ``naskd argv...``; answers its process id.
-- ``{"code": text, "log": path, "folder": path}``: a child runs the code in the folder; answers its process id.
-  ``errors`` names another file for what it prints as an error.
+- ``{"fork": [argv...], "log": path, "errors": path, "patch": {...}}``: a child runs ``naskd argv...``; answers its
+  process id.
+- ``{"code": text, "log": path, "errors": path, "folder": path}``: a child runs the code in the folder; the same.
 - ``{"wait": pid}``: answers how it ended, as `subprocess` says it: an exit code, or minus a signal.
 
 ``patch`` makes the child kill itself:
@@ -98,7 +98,7 @@ def tell_recovered(path: Path) -> None:
 
 def live(command: dict[str, Any]) -> None:
     """A whole life of naskd or of some code, in a child; what it prints is in the log."""
-    for descriptor, path in (1, command["log"]), (2, command.get("errors", command["log"])):
+    for descriptor, path in (1, command["log"]), (2, command["errors"]):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
