@@ -18,12 +18,38 @@ from filelock import FileLock
 from forks import Forker
 
 
+def pytest_collection_finish() -> None:
+    """Keep what thousands of tests hold out of collections of garbage, which would take longer than a search."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the collection of garbage before a search: of all that tests hold, it takes longer than the search."""
+    """Leave out the collection of garbage before a search, and leave frozen what is frozen."""
     if (serial := sys.modules.get("naskd.executors.local.serial")) is not None:
-        kept = SimpleNamespace(collect=lambda: 0, freeze=gc.freeze, unfreeze=gc.unfreeze)
+        kept = SimpleNamespace(collect=lambda: 0, freeze=lambda: None, unfreeze=lambda: None)
         monkeypatch.setattr(serial, "gc", kept)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_sample() -> Iterator[None]:
+    """Draw 16 designs of a space before a search, not 256: they take as long as two short trials.
+
+    A test of what the sample shows asks for `whole_sample`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if (opening := sys.modules.get("naskd.runs.opening")) is not None:
+            patch.setattr(opening.OpenStudy.sample, "__defaults__", (16,))
+        yield
+
+
+@pytest.fixture
+def whole_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many draws before a search as a user's search has."""
+    from naskd.runs.opening import SAMPLE, OpenStudy
+
+    monkeypatch.setattr(OpenStudy.sample, "__defaults__", (SAMPLE,))
 
 
 @pytest.fixture(scope="module", autouse=True)

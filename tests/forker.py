@@ -4,8 +4,9 @@
 
 reads one JSON command a line from standard input and answers with one line each:
 
-- ``{"fork": [argv...], "log": path, "patch": {...}}``: a child runs ``naskd argv...``; answers its process id.
-- ``{"code": text, "log": path, "folder": path}``: a child runs the code in the folder; answers its process id.
+- ``{"fork": [argv...], "log": path, "errors": path, "patch": {...}}``: a child runs ``naskd argv...``; answers its
+  process id.
+- ``{"code": text, "log": path, "errors": path, "folder": path}``: a child runs the code in the folder; the same.
 - ``{"wait": pid}``: answers how it ended, as `subprocess` says it: an exit code, or minus a signal.
 
 ``patch`` makes the child kill itself:
@@ -97,9 +98,8 @@ def tell_recovered(path: Path) -> None:
 
 def live(command: dict[str, Any]) -> None:
     """A whole life of naskd or of some code, in a child; what it prints is in the log."""
-    log = os.open(command["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
+    for descriptor, path in (1, command["log"]), (2, command["errors"]):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 1

@@ -26,19 +26,22 @@ class Forker:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, argv: list[str], log: Path, patch: dict[str, Any] | None = None) -> int:
-        """Process id of a new life of naskd."""
-        return self._ask(fork=argv, log=str(log), patch=patch or {})
+    def start(
+        self, argv: list[str], log: Path, patch: dict[str, Any] | None = None, errors: Path | None = None
+    ) -> int:
+        """Process id of a new life of naskd; what it prints as an error is in the log, or apart."""
+        return self._ask(fork=argv, log=str(log), errors=str(errors or log), patch=patch or {})
 
-    def begin(self, code: str, log: Path) -> int:
+    def begin(self, code: str, log: Path, errors: Path | None = None) -> int:
         """Process id of one that runs the code in the folder of the log."""
-        return self._ask(code=code, log=str(log), folder=str(log.parent))
+        return self._ask(code=code, log=str(log), errors=str(errors or log), folder=str(log.parent))
 
     def run(self, code: str, log: Path) -> str:
         """What the code has printed, which runs in a process of its own and must end well."""
-        ended = self.wait(self.begin(code, log))
+        errors = log.with_name(f"{log.name}.errors")
+        ended = self.wait(self.begin(code, log, errors))
         printed = log.read_text()
-        assert ended == 0, printed
+        assert ended == 0, printed + errors.read_text()
         return printed
 
     def wait(self, pid: int) -> int:

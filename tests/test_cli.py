@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import write_tiny_study
+from forks import Forker
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -35,16 +36,6 @@ CARDS = [card for registry in registries().values() for card in registry]
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in arguments], prog_name="naskd")
-
-
-def process(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "naskd", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=cwd,
-    )
 
 
 def assert_refused(result: Result, code: int, *said: str) -> None:
@@ -296,44 +287,38 @@ def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> N
 
 
 @pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 130)])
-def test_ctrl_c_once_finishes_the_trial_twice_stops_at_once(signals: int, code: int, tmp_path: Path) -> None:
-    study = write_tiny_study(tmp_path)
+def test_ctrl_c_once_finishes_the_trial_twice_stops_at_once(
+    signals: int, code: int, tmp_path: Path, forker: Forker
+) -> None:
+    study, run = write_tiny_study(tmp_path), tmp_path / "run"
+    shown, said = tmp_path / "shown", tmp_path / "said"
     # Once: in the middle of many short trials. Twice: in the middle of one that would never end.
     epochs = 1 if signals == 1 else 100_000
-    search = process(
-        "search", study, "--trials", 10_000, "--out", tmp_path / "run", "--set", f"epochs={epochs}"
-    )
-    assert search.stderr is not None
-    _wait_for(tmp_path / "run" / "journal.log", '"result"' if signals == 1 else '"config_id"', search)
-    search.send_signal(signal.SIGINT)
-    said = ""
+    argv = ["search", str(study), "--trials", "10000", "--out", str(run), "--set", f"epochs={epochs}"]
+    search = forker.start(argv, shown, errors=said)
+    _wait_for(run / "journal.log", '"result"' if signals == 1 else '"config_id"')
+    os.kill(search, signal.SIGINT)
     if signals == 2:
-        while "Ctrl-C again stops now" not in said:
-            line = search.stderr.readline()
-            assert line, "ended at the first Ctrl-C"
-            said += line
-        search.send_signal(signal.SIGINT)
-    stdout, stderr = search.communicate(timeout=60)
-    said += stderr
-    assert search.returncode == code, said
-    assert "Ctrl-C again stops now" in said
-    assert "Traceback" not in said
-    assert "naskd search" in said, "how to go on"
-    states = {trial["state"] for trial in api.open_run(tmp_path / "run").trials()}
+        _wait_for(said, "Ctrl-C again stops now")
+        os.kill(search, signal.SIGINT)
+    assert forker.wait(search) == code, said.read_text()
+    assert "Ctrl-C again stops now" in said.read_text()
+    assert "Traceback" not in said.read_text()
+    assert "naskd search" in said.read_text(), "how to go on"
+    states = {trial["state"] for trial in api.open_run(run).trials()}
     if signals == 1:
-        assert "Front of tiny" in stdout
+        assert "Front of tiny" in shown.read_text()
         assert states == {"COMPLETE"}
     else:
         assert states == {"FAIL", "WAITING"}
 
 
-def _wait_for(journal: Path, text: str, search: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        if journal.exists() and text in journal.read_text():
+def _wait_for(file: Path, text: str) -> None:
+    for _ in range(3000):
+        if file.exists() and text in file.read_text():
             return
-        assert search.poll() is None, "ended before it began"
-        time.sleep(0.1)
-    raise AssertionError("no trial began")
+        time.sleep(0.02)
+    raise AssertionError(f"{file.name} never said {text}")
 
 
 # --- looking --------------------------------------------------------------------------------------------
@@ -454,11 +439,18 @@ def test_best(tiny_run: Path) -> None:
     assert_refused(call("best", tiny_run, *two), 2, "macs <= 1 and n_params <= 1e+09;")
 
 
+@pytest.fixture(scope="module")
+def listing() -> str:
+    """Of all methods, on a wide terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "600")
+        return call("methods").stdout
+
+
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_methods_show_every_card(card: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_show_every_card(card: object, listing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "600")
     name, paper = card.name, card.paper
-    listing = call("methods").stdout
     assert re.search(rf"^(\S+)? +{name} .*{re.escape(paper)}", listing, re.MULTILINE)
     whole = call("methods", name).stdout
     assert " at 0x" not in whole, "a function is shown by its name"

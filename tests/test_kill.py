@@ -269,8 +269,8 @@ def _runs_a_trial(run: Path, pid: int) -> bool:
 def test_three_drivers_on_one_storage_of_which_one_is_killed_and_one_interrupted(
     forker: Forker, tmp_path: Path
 ):
-    n_trials = 10
-    study = _write_study(tmp_path, space="joint", epochs=60, trials=n_trials)
+    n_trials, epochs = 7, 40
+    study = _write_study(tmp_path, space="joint", epochs=epochs, trials=n_trials)
     shared = f"storage=sqlite:///{tmp_path / 'shared.db'}"
     runs = [tmp_path / "runs" / name for name in ("lives", "killed", "interrupted")]
     logs = [tmp_path / f"{run.name}.log" for run in runs]
@@ -292,7 +292,7 @@ def test_three_drivers_on_one_storage_of_which_one_is_killed_and_one_interrupted
     assert states.count("COMPLETE") == n_trials, states
     assert set(states) <= {"COMPLETE", "PRUNED", "FAIL"}, "something is left running or waiting"
     assert len({(t["config_id"], t["seed"]) for t in complete}) == n_trials, "a design is COMPLETE twice"
-    assert all([point["epoch"] for point in t["curve"]] == list(range(1, 61)) for t in complete)
+    assert all([point["epoch"] for point in t["curve"]] == list(range(1, epochs + 1)) for t in complete)
     lost = [t["number"] for t in trials if t["state"] == "FAIL" and "run again" in t["reason"]]
     assert lost, "the kill hit no running trial: the test shows nothing"
     again = {t["retry_of"]: t for t in complete if t["retry_of"] is not None}

@@ -1,11 +1,10 @@
 """A search cannot see the test split: nothing that it reaches imports the reader, and it runs without one."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import grimp
 import pytest
+from forks import Forker
 
 SEALED = "naskd.data.sealed"
 SURVEY = "naskd.data.survey"
@@ -44,7 +43,7 @@ def test_it_is_imported_where_test_accuracies_are_reported_and_nowhere_else(grap
     }
 
 
-def test_a_search_runs_where_the_test_split_cannot_be_opened(tmp_path: Path) -> None:
+def test_a_search_runs_where_the_test_split_cannot_be_opened(tmp_path: Path, forker: Forker) -> None:
     """Every function of the reader raises, and so does what only it may call."""
     code = f"""
 import sys
@@ -73,6 +72,5 @@ try:
 except AssertionError as error:
     print(error)
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "the test split was opened" in found.stdout, "a retraining opens it, so the trap was set"
+    printed = forker.run(code, tmp_path / "printed")
+    assert "the test split was opened" in printed, "a retraining opens it, so the trap was set"

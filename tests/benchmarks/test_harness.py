@@ -3,13 +3,11 @@
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forks import Forker
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -19,28 +17,25 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-def test_every_benchmark_can_be_started() -> None:
+def test_every_benchmark_can_be_started(forker: Forker, tmp_path: Path) -> None:
     """All in one process, which imports torch, Ray and Optuna once."""
     files = sorted(path.name for path in BENCHMARKS.glob("*.py"))
     assert len(files) >= 8
-    code = """
-import contextlib, io, runpy, sys
-for name in sys.argv[1:]:
+    code = f"""
+import contextlib, io, os, runpy, sys
+os.chdir({str(BENCHMARKS)!r})
+sys.path.insert(0, {str(BENCHMARKS)!r})
+for name in {files}:
     sys.argv = [name, "--help"]
     with contextlib.redirect_stdout(io.StringIO()) as out:
         try:
             runpy.run_path(name, run_name="__main__")
         except SystemExit as ended:
             assert not ended.code, name
-    assert f"python benchmarks/{name}" in out.getvalue(), name
+    assert "python benchmarks/" + name in out.getvalue(), name
 print("all")
 """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *filter(None, sys.path)])}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *files], cwd=BENCHMARKS, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip() == "all"
+    assert forker.run(code, tmp_path / "printed").splitlines()[-1] == "all"
 
 
 def test_arms_take_turns_at_being_first() -> None:

@@ -1,17 +1,21 @@
 """The script runs, and compares what is equal."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from forks import Forker
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "operators.py"
 
 
-def test_every_part_prints_its_lines() -> None:
-    command = [sys.executable, SCRIPT, "--calls", "1", "--batch", "4"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")][2:]
+def test_every_part_prints_its_lines(forker: Forker, tmp_path: Path) -> None:
+    script = [str(SCRIPT), "--calls", "1", "--batch", "4"]
+    code = f"""
+import runpy, sys
+sys.argv, sys.path[:0] = {script}, [{str(SCRIPT.parent)!r}]
+runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+"""
+    printed = forker.run(code, tmp_path / "printed")
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("|")][2:]
     for what in (
         "1x1 convolution",
         "mean over space",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forker
 
 KIND = '''
 from pathlib import Path
@@ -90,17 +91,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, code: str) -> str:
+HEAD = "import naskd\nfrom pathlib import Path\nfrom naskd.spec.parse import parse_study\n"
+
+
+def run(forker: Forker, folder: Path, code: str) -> str:
     """In a process of its own: what a module registers stays."""
-    head = "import naskd\nfrom pathlib import Path\nfrom naskd.spec.parse import parse_study\n"
-    command = [sys.executable, "-c", f"{head}if __name__ == '__main__':\n{code}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return forker.run(f"{HEAD}if True:\n{code}", folder / "printed")
 
 
-def test_a_kind_of_data_of_ones_own_is_surveyed_searched_and_retrained(folder: Path) -> None:
+def test_a_kind_of_data_of_ones_own_is_surveyed_searched_and_retrained(folder: Path, forker: Forker) -> None:
     out = run(
+        forker,
         folder,
         "    run = naskd.search('study.toml', out='runs/own')\n"
         "    print([t['state'] for t in run.trials()], set(Path('opened').read_text().split()))\n"
@@ -113,17 +114,21 @@ def test_a_kind_of_data_of_ones_own_is_surveyed_searched_and_retrained(folder: P
 
 
 def test_each_file_is_opened_once_before_a_search_and_never_by_workers(folder: Path) -> None:
-    out = run(
-        folder,
+    """In a process that has begun as a user's does: workers find out by what it is."""
+    code = (
+        "if __name__ == '__main__':\n"
         "    s = ['execution.executor=processes', 'execution.workers=2']\n"
         "    run = naskd.search('study.toml', out='runs/own', settings=s)\n"
-        "    print([t['state'] for t in run.trials()], Path('opened').read_text().split())\n",
+        "    print([t['state'] for t in run.trials()], Path('opened').read_text().split())\n"
     )
-    assert out == "['COMPLETE', 'COMPLETE'] ['train.npz', 'test.npz']\n"
+    command = [sys.executable, "-c", HEAD + code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['COMPLETE', 'COMPLETE'] ['train.npz', 'test.npz']\n"
 
 
 def test_without_test_images_apart_a_part_is_cut_off_and_only_the_content_names_the_data(
-    folder: Path,
+    folder: Path, forker: Forker
 ) -> None:
     code = """
     from dataclasses import replace
@@ -138,15 +143,15 @@ def test_without_test_images_apart_a_part_is_cut_off_and_only_the_content_names_
     first, second = (load_search_data(spec.data, spec.base) for spec in (apart, moved))
     assert first.data_hash == second.data_hash
 """
-    assert run(folder, code) == "True False 12\n"
+    assert run(forker, folder, code) == "True False 12\n"
 
 
-def test_its_own_check_speaks_with_all_others(folder: Path) -> None:
+def test_its_own_check_speaks_with_all_others(folder: Path, forker: Forker) -> None:
     code = """
     try: parse_study(Path('study.toml'), ['data.file=trein.npz', 'epochs=0'])
     except ValueError as error: print(error)
 """
-    out = run(folder, code)
+    out = run(forker, folder, code)
     assert "2 problems" in out
     assert 'data.file: got "trein.npz"; allowed: an existing file' in out
     assert "did you mean 'train.npz'" in out

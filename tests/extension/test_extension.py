@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,43 +11,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 import naskd
-from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
-from naskd.schemes import SCHEMES
-from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import InputError
-from naskd.spec.loggers import LOGGERS
-from naskd.spec.objectives import OBJECTIVES
-from naskd.spec.samplers import SAMPLERS
-from naskd.spec.stopping import STOPPING_RULES
-from naskd.spec.teachers import TEACHER_SOURCES
-from naskd.spec.userfile import is_user_file
 
 HERE = Path(__file__).parent
 SAME = ("config_id", "seed", "state", "reason", "val_accuracy", "energy", "calibration_error", "curve",
         "train_macs", "spent_macs", "macs", "parameters")  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_stays_registered() -> Iterator[None]:
-    """Other tests of this process list what is registered."""
-    registries = (
-        BLOCKS,
-        KNOWLEDGE,
-        SCHEMES,
-        SAMPLERS,
-        STOPPING_RULES,
-        OBJECTIVES,
-        DATASETS,
-        TEACHER_SOURCES,
-        LOGGERS,
-    )
-    before = [(registry, dict(registry._cards), dict(registry._origins)) for registry in registries]
-    yield
-    for registry, cards, origins in before:
-        registry._cards, registry._origins = cards, origins
-    for name in [name for name in sys.modules if is_user_file(name)]:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,6 @@ AREAS = ("study files", "runs", "data folders")
 OUTCOMES = ("refused", "made again", "unchanged", "read as written", "left out and said")
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes longer here than all else: most of the sample before a search."""
-    monkeypatch.setattr("naskd.runs.opening.OpenStudy.sample.__defaults__", (8,))
-
-
 @pytest.fixture(scope="session")
 def fuzz_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs, so that their teacher is trained once."""

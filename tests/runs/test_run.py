@@ -4,13 +4,12 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import TINY_SPACE, TINY_STUDY, write_tiny_study
 from filelock import FileLock
+from forks import Forker
 
 import naskd
 from naskd import launch
@@ -459,7 +458,9 @@ def test_an_unknown_executor_is_told_with_those_there_are(tmp_path: Path):
 
 
 @pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_a_block_of_the_script_is_for_searches_in_its_own_process(executor: str, tmp_path: Path):
+def test_a_block_of_the_script_is_for_searches_in_its_own_process(
+    executor: str, tmp_path: Path, forker: Forker
+):
     study = write_tiny_study(tmp_path)
     (tmp_path / "space.py").write_text(TINY_SPACE.replace('"basic"', '"mine"'))
     script = f"""
@@ -480,12 +481,12 @@ except ValueError as error:
     print(error)
 """
     (tmp_path / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code = "import runpy; runpy.run_path('script.py', run_name='__main__')"
+    printed = forker.run(code, tmp_path / "printed")
     if executor == "serial":
-        assert done.stdout == "['COMPLETE', 'COMPLETE']\n"
+        assert printed == "['COMPLETE', 'COMPLETE']\n"
     else:
-        assert done.stdout == (
+        assert printed == (
             "block 'mine': defined in the script that searches, which the workers of executor 'processes' do not run; "
             "move it to a file and name that in the study's modules\n"
         )

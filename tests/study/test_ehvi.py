@@ -109,8 +109,8 @@ def test_the_same_seed_proposes_the_same_and_another_seed_others():
 
 
 def test_no_design_is_proposed_twice():
-    study = search("ehvi", BudgetSpec(trials=60))
-    assert len(study.optuna_study.trials) == 60
+    study = search("ehvi", BudgetSpec(trials=40))
+    assert len(study.optuna_study.trials) == 40
 
 
 def test_workers_at_once_are_given_different_designs():
@@ -163,8 +163,8 @@ def test_a_space_with_parameters_of_parameters():
         width = trial.suggest_int("width", 4, 48, step=4)
         return TrialConfig(ArchitectureSpec((StageSpec("basic", 1, width),)), DistillationSpec(terms))
 
-    study = search("ehvi", BudgetSpec(trials=30), space=nested)
-    assert len(trained(study)) == 30
+    study = search("ehvi", BudgetSpec(trials=20), space=nested)
+    assert len(trained(study)) == 20
 
 
 def test_what_nobody_has_paid_is_part_of_the_price():

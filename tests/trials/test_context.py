@@ -15,6 +15,7 @@ from small_studies import (
     STUDENT,
     TEACHER,
     TRAINING,
+    by_scheme,
     design,
     given,
     make,
@@ -33,6 +34,7 @@ from naskd.store.artifacts import ArtifactStore
 from naskd.store.files import file_hash
 from naskd.trials import run as trial_module
 from naskd.trials.context import StudyContext
+from naskd.trials.designs import Designs
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.run import start_run
 from naskd.trials.steps import run_job
@@ -504,6 +506,18 @@ def test_a_stand_in_costs_what_the_real_one_costs(tmp_path) -> None:
             )
         else:
             assert stand_in.macs == context.designs.design_cost(design()).macs
+
+
+def test_a_scheme_is_built_once_for_the_cost_of_equal_designs(tmp_path, monkeypatch) -> None:
+    """A small space is drawn from many times over before a search."""
+    context, built = context_of(tmp_path), []
+    build = Designs._scheme
+    monkeypatch.setattr(Designs, "_scheme", lambda self, config: built.append(config) or build(self, config))
+    one, equal, other = (by_scheme(scheme, LOGITS) for scheme in ("reskd", "reskd", "residual_kd"))
+    costs = [context.designs.design_cost(config) for config in (one, equal, other, one)]
+    assert built == [one, other]
+    assert costs[0] == costs[1] == costs[3] == build(context.designs, one).cost
+    assert costs[2] == build(context.designs, other).cost != costs[0]
 
 
 def test_only_one_makes_what_many_want(tmp_path) -> None:
