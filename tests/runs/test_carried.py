@@ -103,6 +103,8 @@ def test_what_a_run_knows_is_carried_into_the_next(here: Path) -> None:
     change(here, "runs/first", "runs/moved")
     again = naskd.search(here / "second.toml", out=here / "runs" / "second").to_dict(everything=True)
     assert again["trials"] == record["trials"]
+    context = naskd.open_run(here / "runs" / "second").context
+    assert context.designs.has_artifact(context.prerequisites.teacher().artifact_id)
 
 
 def test_a_student_begins_where_that_one_ended(here: Path) -> None:

@@ -377,7 +377,7 @@ def test_options_that_change_no_cost_are_priced_once(
     """Each build takes a tenth of a second, and a search begins with hundreds of designs."""
     built: list[TrialConfig] = []
     monkeypatch.setattr(
-        type(context.designs), "_counted_passes", lambda _, config: built.append(config) or (3.0, 0.0)
+        type(context.designs), "_counted_passes", lambda _, config: built.append(config) or (3.0, 0.0, 1.0)
     )
     for temperature in (1.5, 2.5, 3.5):
         context.designs.training_macs(by_scheme("mutual", training={"epochs": 7}, temperature=temperature))
