@@ -25,9 +25,7 @@ from naskd.spec.option import Option
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randint(
-        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 # --- what it shows ---------------------------------------------------------------------------------------------------
@@ -156,7 +154,12 @@ def test_students_see_the_second_modality_and_teachers_the_first() -> None:
 def test_other_modalities_have_other_names() -> None:
     names = {
         load_search_data(spec, Path()).modality_hash
-        for spec in (DIGITS, seen_as("edges"), seen_as("low_resolution"), replace(seen_as("edges"), max_train=50))
+        for spec in (
+            DIGITS,
+            seen_as("edges"),
+            seen_as("low_resolution"),
+            replace(seen_as("edges"), max_train=50),
+        )
     }
     assert len(names) == 4
     assert load_search_data(seen_as("low_resolution"), Path()).train.images.shape[1:] == (1, 8, 8)
@@ -216,11 +219,20 @@ def test_a_function_of_the_users_is_one_registration() -> None:
     ("spec", "why"),
     [
         (seen_as("gray"), "students would see what teachers see"),
-        (seen_as("low_resolution", factor=5), "factor = 5 does not divide the side of images of 16x16 pixels"),
+        (
+            seen_as("low_resolution", factor=5),
+            "factor = 5 does not divide the side of images of 16x16 pixels",
+        ),
         (seen_as("low_resolution", factor=4), r"\(second modality\) images are 4x4 pixels; at least 8x8"),
         (replace(seen_as("edges"), max_bytes=100_000), "need .* bytes together with the first modality"),
-        (replace(DIGITS, modality=ModalitySpec("raises")), "modality 'raises' cannot be made: .*no such sensor"),
-        (replace(DIGITS, modality=ModalitySpec("too_few")), r"gives torch.uint8 .*; wanted: uint8 \(\d+, C, H, W\)"),
+        (
+            replace(DIGITS, modality=ModalitySpec("raises")),
+            "modality 'raises' cannot be made: .*no such sensor",
+        ),
+        (
+            replace(DIGITS, modality=ModalitySpec("too_few")),
+            r"gives torch.uint8 .*; wanted: uint8 \(\d+, C, H, W\)",
+        ),
         (replace(DIGITS, modality=ModalitySpec("as_float")), "gives torch.float32"),
         (replace(DIGITS, modality=ModalitySpec("odd")), "9x9 pixels, the first modality's 16x16"),
     ],
@@ -277,7 +289,11 @@ def test_a_pair_is_of_one_file_name(folders: Path) -> None:
     assert data.in_channels == 1
     assert data.for_teachers.in_channels == 3
     n = 0
-    for own, other in ((data.train, data.for_teachers.train), (data.val, data.for_teachers.val), (shown, first)):
+    for own, other in (
+        (data.train, data.for_teachers.train),
+        (data.val, data.for_teachers.val),
+        (shown, first),
+    ):
         for image, depth in zip(other.images, own.images, strict=True):
             name = by_pixels[image.permute(1, 2, 0).numpy().tobytes()]
             assert depth.numpy().tobytes() == pixels(folders / "depth" / name)
@@ -287,6 +303,14 @@ def test_a_pair_is_of_one_file_name(folders: Path) -> None:
     assert (survey.problems, survey.test_problems) == ((), ())
     assert survey.to_dict()["modality"] == {"name": "paired", "labels": False, "shape": [1, 8, 8]}
     assert "students see 'paired', 1x8x8, without labels" in survey.table()
+
+
+def test_leaks_are_of_the_first_modality(folders: Path) -> None:
+    for name in NAMES:
+        write(folders / "colour", name, 1)
+    n_test = len(load_test_split(PAIRED, folders))
+    leaks = survey_data(PAIRED, folders).leaks
+    assert leaks["test in train"] == n_test
 
 
 def test_images_without_a_counterpart_are_named(folders: Path) -> None:

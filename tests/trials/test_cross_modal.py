@@ -84,7 +84,9 @@ def taught(*terms: KnowledgeTerm, scheme: str = "offline", **training: Any) -> T
 
 def with_assistant(**changes: Any) -> TrialConfig:
     chain = (replace(ASSISTANT, **changes),)
-    return TrialConfig(STUDENT, DistillationSpec((LOGITS,), assistants=chain), replace(TRAINING, epochs=EPOCHS))
+    return TrialConfig(
+        STUDENT, DistillationSpec((LOGITS,), assistants=chain), replace(TRAINING, epochs=EPOCHS)
+    )
 
 
 # --- what each network sees --------------------------------------------------------------------------------------
@@ -120,7 +122,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         # Stored networks are probed with a made-up image, which is of no modality.
         if not torch.equal(images, probe_image(tuple(images.shape[1:])).expand_as(images)):
             shown = images[images > 0] * 255
-            kinds = {"second"} if shown.max() < LOW + 1 else {"first"} if shown.min() > HIGH - 1 else {"mixed"}
+            kinds = (
+                {"second"} if shown.max() < LOW + 1 else {"first"} if shown.min() > HIGH - 1 else {"mixed"}
+            )
             found[who.get(self.spec.stem_width, "student")] |= kinds
         return as_before(self, images)
 
@@ -164,7 +168,9 @@ def test_no_network_sees_the_other_modality(
     assert seen == {"student": {"second"}, "teacher": {"first"}, **others}
 
 
-def test_agreement_is_with_what_the_teacher_says_of_the_first_modality(folder: Path, data: SearchData) -> None:
+def test_agreement_is_with_what_the_teacher_says_of_the_first_modality(
+    folder: Path, data: SearchData
+) -> None:
     context = opened(folder, spec_of(), data=data)
     run, compared = start_run(settle(taught(), spec_of()), context, 7)
     run.advance(1)
@@ -181,11 +187,11 @@ def test_the_teacher_is_that_of_a_study_without_a_second_modality(folder: Path, 
         for spec in (PLAIN, spec_of(), spec_of("low_resolution"), LABELLED)
     }
     assert len(ids) == 1
-    helpers = [
+    assistants = [
         opened(folder, spec).prerequisites.of(settle(with_assistant(), spec)).made[1].artifact_id
         for spec in (PLAIN, spec_of(), spec_of("low_resolution"), LABELLED)
     ]
-    assert len(set(helpers)) == 4
+    assert len(set(assistants)) == 4
 
 
 # --- what is remembered ------------------------------------------------------------------------------------------
@@ -334,7 +340,8 @@ def test_both_modalities_travel_to_workers(folder: Path, data: SearchData) -> No
     packed, arrays = pack(context)
     there = unpack(packed, arrays, context.resources.store, None, folder / "there").resources.data
     here = context.resources.data
-    assert there.first is not None and here.first is not None
+    assert there.first is not None
+    assert here.first is not None
     for own, other in ((there, here), (there.first, here.first)):
         assert torch.equal(own.train.images, other.train.images)
         assert torch.equal(own.val.images, other.val.images)
@@ -361,14 +368,25 @@ def own_teaching(scheme: str) -> TrialConfig:
     [
         (design(), spec_of(), "the design asks no teacher: nothing teaches"),
         (taught(KnowledgeTerm("label_smoothing")), spec_of(), "nothing teaches"),
-        (taught(KnowledgeTerm("dkd")), spec_of(), "knowledge 'dkd' needs labels, and data.modality.labels is false"),
+        (
+            taught(KnowledgeTerm("dkd")),
+            spec_of(),
+            "knowledge 'dkd' needs labels, and data.modality.labels is false",
+        ),
         (taught(mixing="mixup"), spec_of(), "training.mixing = 'mixup' makes images of two"),
         (taught(mixing="cutmix"), LABELLED, "training.mixing = 'cutmix' makes images of two"),
         (with_assistant(training=replace(TRAINING, mixing="mixup")), LABELLED, "'mixup' makes images of two"),
         (taught(start="teacher"), LABELLED, "a student of another modality does not start from a teacher"),
-        *((own_teaching(name), LABELLED, "makes images for teacher and student alike") for name in ("dafl", "zskt")),
         *(
-            (taught(scheme=name), spec_of(), f"scheme {name!r} needs labels for its student or for a network beside it")
+            (own_teaching(name), LABELLED, "makes images for teacher and student alike")
+            for name in ("dafl", "zskt")
+        ),
+        *(
+            (
+                taught(scheme=name),
+                spec_of(),
+                f"scheme {name!r} needs labels for its student or for a network beside it",
+            )
             for name in ("kdcl", "cs_kd", "co_teacher", "one", "okddip")
         ),
     ],
@@ -404,6 +422,8 @@ def test_a_study_without_a_second_modality_is_what_it_was() -> None:
     found = spec_of("low_resolution").identity()["data"]["modality"]
     assert found == {"name": "low_resolution", "labels": False}
     three = ModalitySpec("low_resolution", options=(("factor", 3),))
-    assert replace(PLAIN, data=replace(PLAIN.data, modality=three)).identity()["data"]["modality"]["factor"] == 3
+    assert (
+        replace(PLAIN, data=replace(PLAIN.data, modality=three)).identity()["data"]["modality"]["factor"] == 3
+    )
     paired = [ModalitySpec("paired", root=root) for root in ("here", "there")]
     assert len({str(replace(PLAIN, data=replace(PLAIN.data, modality=m)).identity()) for m in paired}) == 1
