@@ -9,15 +9,20 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 import naskd
 from naskd.cli import app
 from naskd.data.modalities import edges
 from naskd.data.sealed import load_test_splits
+from naskd.networks.student import Student
+from naskd.runs.estimate import timing_steps
+from naskd.runs.opening import open_study
 from naskd.runs.taking import _images_for
 from naskd.spec.errors import InputError
 from naskd.spec.parse import StudyFileError, parse_study
+from naskd.trials.jobs import Job
 
 STUDY = """
 name = "cross"
@@ -70,14 +75,16 @@ def study(tmp_path: Path) -> Path:
 def paired(study: Path) -> Path:
     for number in range(40):
         for seed, folder in enumerate(("colour", "depth")):
-            draw(study.parent / folder / f"{number % 2}" / f"{number}.png", 2 * number + seed)
+            path = study.parent / folder / f"{number % 2}" / f"{number}.png"
+            draw(path, 2 * number + seed, colour=folder == "colour")
     study.write_text(PAIRED)
     return study
 
 
-def draw(path: Path, seed: int) -> None:
+def draw(path: Path, seed: int, colour: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    shape = (8, 8, 3) if colour else (8, 8)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     Image.fromarray(pixels).save(path)
 
 
@@ -168,6 +175,24 @@ def test_other_pairs_are_refused_and_missing_ones_named(paired: Path, tmp_path: 
     assert "8 of 40 images, '0/0.png', '0/2.png'" in found
     assert "and 3 more" in found
     assert "'1/surplus.png'" in found
+
+
+def test_what_a_search_costs_is_timed_with_both_modalities(
+    paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, as_before = set[tuple[int, int]](), Student.normalised
+
+    def noting(self: Student, images: Tensor) -> Tensor:
+        seen.add((self.spec.stem_width, images.shape[1]))
+        return as_before(self, images)
+
+    monkeypatch.setattr(Student, "normalised", noting)
+    opened = open_study(paired, runs=tmp_path / "runs")
+    (config, _), *_ = opened.sample(4).designs
+    with pytest.raises(StopIteration) as end:
+        next(timing_steps(Job("0", "trial", config, 0, 1), opened.context))
+    assert end.value.value.status == "complete", end.value.value.reason
+    assert seen == {(6, 3), (4, 1)}, "a teacher of colour and a student of depth"
 
 
 @pytest.mark.parametrize(
