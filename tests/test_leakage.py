@@ -55,10 +55,10 @@ import naskd.data.sealed, naskd.data.sources
 def poisoned(*args, **kwargs):
     raise AssertionError("the test split was opened")
 
-naskd.data.sealed.load_test_split = poisoned
+naskd.data.sealed.load_test_splits = naskd.data.sealed.load_test_split = poisoned
 naskd.data.sealed.open_test = naskd.data.sources.open_test = poisoned
 import naskd.runs.retrain
-naskd.runs.retrain.load_test_split = poisoned
+naskd.runs.retrain.load_test_splits = poisoned
 
 from naskd import search
 folder = Path({str(tmp_path)!r})

@@ -65,8 +65,10 @@ def read_search_data(
     check_images(len(index), shape, spec, "training and validation")
     images, labels = source.read(index), source.labels[index]
     first = _search_data(images, labels, index, source, split)
-    if second is None or spec.modality is None:
+    if second is None:
+        assert spec.modality is None, "whoever opens the source opens what students see of it"
         return first
+    assert spec.modality is not None
     seen = second.settled(index).read(index, images)
     check_second(seen.shape[1:], shape, len(index), spec, "training and validation")
     mean, std = channel_statistics(seen[: len(split.train)])

@@ -151,7 +151,9 @@ class Views:
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}")
         if not 1 <= shift <= 50:
-            raise ValueError(f"shift must be in [1, 50] pixels, got {shift}")
+            raise ValueError(f"shift must be in [1, 50] steps, got {shift}")
+        if step < 1:
+            raise ValueError(f"step must be at least 1 pixel, got {step}")
         self.augmentation = augmentation
         self.n_samples = n_samples
         self.seed = seed

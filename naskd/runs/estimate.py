@@ -14,7 +14,7 @@ from typing import Any
 
 from naskd.executors import EXECUTORS
 from naskd.executors.local.processes import devices_of
-from naskd.knowledge.source import OnlineSource
+from naskd.knowledge.source import KnowledgeSource
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, RunError
 from naskd.training.cuda_graph import TIMED
@@ -119,8 +119,9 @@ def _trials_at_once(context: StudyContext) -> int:
     return int(execution.settings().get("workers") or 1)
 
 
-def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[OnlineSource, ...]:
-    return tuple(context.sources.stand_in(recipe) for recipe in context.prerequisites.of(design).heard)
+def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[KnowledgeSource, ...]:
+    heard = context.prerequisites.of(design).heard
+    return tuple(context.sources.stand_in_heard(recipe, design.training) for recipe in heard)
 
 
 class _Fixed:
@@ -190,7 +191,8 @@ def _run(job: Job, context: StudyContext) -> TrialRun:
     made = {recipe.artifact_id: recipe for recipe in context.prerequisites.of(job.config).made}
     recipe = made[job.label]
     assert recipe.assistant is not None
-    above = tuple(context.sources.stand_in(made[one]) for one in recipe.requires)
+    training = recipe.assistant.training
+    above = tuple(context.sources.stand_in_heard(made[one], training) for one in recipe.requires)
     return assistant_run(recipe.assistant, 0, above, context)
 
 

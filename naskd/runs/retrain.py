@@ -88,11 +88,11 @@ class Retraining:
         """The test split as students see it and as teachers do, opened at the first use."""
         if self._tests is None:
             resources = self.context.resources
-            students, teachers = (
-                images.to(resources.compute.device, streamed=resources.data.train.streamed)
-                for images in load_test_splits(resources.spec.data, resources.spec.base)
-            )
-            self._tests = students, teachers
+            device, streamed = resources.compute.device, resources.data.train.streamed
+            students, teachers = load_test_splits(resources.spec.data, resources.spec.base)
+            moved = students.to(device, streamed=streamed)
+            same = teachers is students
+            self._tests = moved, moved if same else teachers.to(device, streamed=streamed)
         return self._tests
 
     def run(

@@ -29,6 +29,7 @@ from naskd.testing.executors import ExecutorSuite  # noqa: E402
 from naskd.testing.families import FamilySuite  # noqa: E402
 from naskd.testing.knowledge import KnowledgeLossSuite  # noqa: E402
 from naskd.testing.loggers import LoggerSuite  # noqa: E402
+from naskd.testing.modalities import ModalitySuite  # noqa: E402
 from naskd.testing.objectives import ObjectiveSuite  # noqa: E402
 from naskd.testing.samplers import SamplerSuite  # noqa: E402
 from naskd.testing.schemes import SchemeSuite  # noqa: E402
@@ -42,6 +43,7 @@ __all__ = [
     "FamilySuite",
     "KnowledgeLossSuite",
     "LoggerSuite",
+    "ModalitySuite",
     "ObjectiveSuite",
     "SamplerSuite",
     "SchemeSuite",

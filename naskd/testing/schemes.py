@@ -21,8 +21,8 @@ from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, Update
 from naskd.spec.design import KnowledgeTerm, TrialConfig
 from naskd.spec.errors import UnknownNameError
 from naskd.testing.losses import back_propagate
-from naskd.testing.studies import ALL_TERMS, design, small_context
-from naskd.testing.suite import Suite
+from naskd.testing.studies import ALL_TERMS, design, given, small_context
+from naskd.testing.suite import Suite, where
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
@@ -360,6 +360,20 @@ class SchemeSuite(Suite):
         means = [value for key, value in found.deployed.items() if key.split(".")[-1] == "mean"]
         assert means
         assert all(torch.equal(mean, cast(Tensor, untrained.mean)) for mean in means)
+
+    @where(lambda name: not SCHEMES[name].needs_labels)
+    def test_without_labels_no_bit_depends_on_them(self, name: str, context: StudyContext) -> None:
+        """Where no image has a label, other labels give the same bits, and the terms teach all the same."""
+        data, found = context.resources.data, self.config(name, "knowledge", epochs=2)
+        found = replace(found, distillation=replace(found.distillation, ce_weight=0.0))
+        states = []
+        for labels in (data.train.labels, data.train.labels.roll(7)):
+            blind = replace(data, train=replace(data.train, labels=labels), labels_teach=False)
+            run = start_run(found, given(context, data=blind), seed=SEED)[0]
+            run.advance(2)
+            assert all(point["loss"] > 0 for point in run.curve)
+            states.append(copied(run.scheme))
+        assert equal(*states)
 
     def test_every_term_has_its_curve(self, name: str, teaching: str, context: StudyContext) -> None:
         """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from naskd.data.images import SearchData
 from naskd.data.unlabelled import PartlyLabelledImages
+from naskd.data.views import StreamedImages, ViewedImages
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs
@@ -61,6 +62,22 @@ class KnowledgeSources:
             self._stand_ins[recipe.artifact_id] = self._made(recipe, None)
         return self._stand_ins[recipe.artifact_id]
 
+    def stand_in_heard(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:
+        """A stand-in that is asked at every step of a training, as :meth:`heard_in` is, and remembers nothing."""
+        source = self.stand_in(recipe)
+        if not self._sees_first(recipe):
+            return source
+        shown, n_train = self._shown_to(recipe, training.augmentation), len(self._resources.data.train)
+        return BankedSource(
+            source,
+            lambda index, epoch: shown.batch(index, epoch)[0],
+            n_train,
+            shown.views.n_views,
+            training.epochs,
+            budget_bytes=0,
+            own_images=True,
+        )
+
     def online(self, recipe: ArtifactRecipe) -> OnlineSource:
         """The stored network of a recipe, run at every question.
 
@@ -106,7 +123,7 @@ class KnowledgeSources:
         """A network whose answers on the views of an augmentation are remembered for all trials of this process."""
         key = (recipe.artifact_id, augmentation)
         if key not in self._banks:
-            shown = self._images.views(augmentation, first=recipe.assistant is None)
+            shown = self._shown_to(recipe, augmentation)
             self._banks[key] = self._bank(
                 recipe,
                 lambda index, epoch: shown.batch(index, epoch)[0],
@@ -128,6 +145,10 @@ class KnowledgeSources:
     def data_of(self, recipe: ArtifactRecipe) -> SearchData:
         """The images as a shared network sees them: an assistant as students do, a teacher in the first modality."""
         return self._resources.teacher_data if recipe.assistant is None else self._resources.data
+
+    def _shown_to(self, recipe: ArtifactRecipe, augmentation: str) -> ViewedImages | StreamedImages:
+        """The views that students are shown, as a shared network sees them."""
+        return self._images.views(augmentation, first=recipe.assistant is None)
 
     def _sees_first(self, recipe: ArtifactRecipe) -> bool:
         """Whether a network sees another modality than students."""

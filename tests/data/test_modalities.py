@@ -305,6 +305,14 @@ def test_a_pair_is_of_one_file_name(folders: Path) -> None:
     assert "students see 'paired', 1x8x8, without labels" in survey.table()
 
 
+def test_leaks_are_of_the_first_modality(folders: Path) -> None:
+    for name in NAMES:
+        write(folders / "colour", name, 1)
+    n_test = len(load_test_split(PAIRED, folders))
+    leaks = survey_data(PAIRED, folders).leaks
+    assert leaks["test in train"] == n_test
+
+
 def test_images_without_a_counterpart_are_named(folders: Path) -> None:
     for name in NAMES[:7]:
         (folders / "depth" / name).unlink()

@@ -145,8 +145,8 @@ def open_paired(root: Path, key: str, first: Source, spec: DataSpec, cache: Path
             listed = ", ".join(map(repr, names[:_SHOWN]))
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             problems.append(
-                f"{what}: {len(names)} of {len(whole)} images, {listed}{more}; each file needs one of the same name, with "
-                "its folders"
+                f"{what}: {len(names)} of {len(whole)} images, {listed}{more}; each file needs one of the same name, "
+                "with its folders"
             )
     if problems:
         raise InputError(problems)
