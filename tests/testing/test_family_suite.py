@@ -11,7 +11,7 @@ from torch import nn
 from naskd.networks import FAMILIES, FamilyCard
 from naskd.networks.student import Student
 from naskd.nn.taps import Tap, Taps
-from naskd.spec.design import ArchitectureSpec
+from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.option import Option
 from naskd.testing import FamilySuite
 
@@ -20,6 +20,9 @@ from .broken import assert_caught, registered
 
 class TestCatalogue(FamilySuite):
     names = FAMILIES.names()
+    architectures: ClassVar = {
+        "cnn": [ArchitectureSpec((StageSpec("basic", 1, 6, bits=8), StageSpec("basic", 1, 8, stride=2)))]
+    }
 
 
 class Good(Student):

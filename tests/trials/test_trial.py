@@ -45,6 +45,13 @@ from naskd.trials.steps import run_job, trial_steps
 
 TAUGHT = design(*ALL_TERMS)
 PLAIN = design()
+INTEGERS = replace(
+    TAUGHT,
+    architecture=replace(
+        TAUGHT.architecture,
+        stages=tuple(replace(stage, bits=4) for stage in TAUGHT.architecture.stages),
+    ),
+)
 N, N_VAL, EPOCHS = 120, 288, TRAINING.epochs
 
 
@@ -165,7 +172,9 @@ torch.save(run.state_dict(), {str(folder / "state.pt")!r})
 
 
 @pytest.mark.parametrize(
-    "config", [TAUGHT, design(*ALL_TERMS, optimizer="sgd", schedule="cosine")], ids=["adamw", "sgd"]
+    "config",
+    [TAUGHT, design(*ALL_TERMS, optimizer="sgd", schedule="cosine"), INTEGERS],
+    ids=["adamw", "sgd", "integers"],
 )
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_a_training_goes_on_from_a_checkpoint_with_the_same_bits(config, stop, folder, context) -> None:
