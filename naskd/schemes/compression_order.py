@@ -2,8 +2,8 @@
 
 Gou, Yu, Maybank, Tao: Knowledge distillation: a survey. IJCV 2021, arXiv 2006.05525, section 8, asks for the right
 order of distillation and other compression. Here a student is wider at first and gets its width after a share of the
-epochs (`shrink`). Its stages of fewer than 32 bits are in floating point until another share is over (`quantize`). Until
-a third one it learns from the labels alone (`distil`). All are 0 by default, so that everything is there from the
+epochs (`shrink`). Its stages of fewer than 32 bits are in floating point until another share is over (`quantize`).
+Until a third one it learns from the labels alone (`distil`). All are 0 by default, so that all is there from the
 beginning: then it is the training of ``offline``, bit for bit.
 
 A network that gets narrower keeps the filters of the largest L1 norms (Li, Kadav, Durdanovic, Samet, Graf: Pruning
