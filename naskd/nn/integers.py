@@ -59,6 +59,7 @@ class IntegerLayer(nn.Module):
         self.register_buffer("integers", integers)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
+        # ONNX may do without, but then ONNX Runtime has no integer kernel for a matrix product.
         self.register_buffer("zero_point", torch.zeros_like(scale, dtype=torch.int8))
         self.read = nn.Identity() if layer.input_quantizer is None else FixedQuantizer(layer.input_quantizer)
         self.give = (

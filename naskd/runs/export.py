@@ -164,18 +164,17 @@ class OnnxFormat:
     def write(self, student: nn.Module, source: Path, target: Path, example: Tensor) -> None:
         """See :class:`ExportFormat`."""
         if is_quantized(student):
-            made = self._export(integer_network(student), None, example, opset_version=_OPSET)
-            model = with_integer_biases(made.model_proto, weights_of_4_bits(student))
-            target.write_bytes(model.SerializeToString())
+            model = self._graph(integer_network(student), example, opset_version=_OPSET)
+            with_integer_biases(model, weights_of_4_bits(student))
         else:
-            self._export(student, target, example)
+            model = self._graph(student, example)
+        target.write_bytes(model.SerializeToString())
 
     @staticmethod
-    def _export(network: nn.Module, target: Path | None, example: Tensor, **settings: Any) -> Any:
-        return torch.onnx.export(
+    def _graph(network: nn.Module, example: Tensor, **settings: Any) -> Any:
+        made = torch.onnx.export(
             network,
             (example,),
-            target,
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -184,6 +183,13 @@ class OnnxFormat:
             dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
             **settings,
         )
+        assert made is not None
+        model = made.model_proto
+        # Where in torch a node comes from, with the paths of this machine: often more than the weights.
+        for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
+            part.ClearField("metadata_props")
+        del model.graph.value_info[:]
+        return model
 
     def run(self, path: Path, images: Tensor) -> Tensor:
         """See :class:`ExportFormat`."""

@@ -59,13 +59,12 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
         put(scale, found[1])
         name = f"{node.output[0]}_bias"
         codes, of_bias = put(f"{name}_integers", found[2]), put(f"{name}_scale", found[3])
-        zero = put(f"{name}_zero_point", np.zeros(len(found[2]), np.int32))
-        added.append(helper.make_node("DequantizeLinear", [codes, of_bias, zero], [name], axis=0))
+        added.append(helper.make_node("DequantizeLinear", [codes, of_bias], [name], axis=0))
         node.input[2] = name
         if integers in of_4_bits:
             values = read(integers)
             stored = helper.make_tensor(
-                f"{integers}_of_4_bits", onnx.TensorProto.INT4, values.shape, values.flatten().tolist()
+                f"{integers}_of_4_bits", onnx.TensorProto.INT4, values.shape, packed(values), raw=True
             )
             graph.initializer.append(stored)
             added.append(
@@ -77,6 +76,12 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
     graph.node.extend(nodes)
     _forget_unused(graph)
     return model
+
+
+def packed(values: npt.NDArray[np.int8]) -> bytes:
+    """Integers from -8 to 7 as ONNX has them: two in a byte, the first in its lower half."""
+    nibbles = np.append(values.flatten(), np.zeros(values.size % 2, np.int8)).astype(np.uint8) & 15
+    return bytes(nibbles[::2] | nibbles[1::2] << 4)
 
 
 def _forget_unused(graph: Any) -> None:

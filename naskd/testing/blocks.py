@@ -11,9 +11,10 @@ from torch import Tensor
 
 from naskd.networks import BLOCKS
 from naskd.networks.block import Block
-from naskd.networks.cnn import block_type
+from naskd.networks.cnn import block_plan, block_type
 from naskd.nn.cost import network_cost
 from naskd.spec.design import Cost, StageSpec
+from naskd.spec.errors import InputError
 from naskd.testing.losses import back_propagate
 from naskd.testing.suite import Suite, where
 from naskd.testing.taps import gradient
@@ -152,6 +153,26 @@ class BlockSuite(Suite):
         assert found.shape == (2, 7, 4, 4)
         assert found.isfinite().all()
         assert not torch.equal(found, before)
+
+    # --- integers ------------------------------------------------------------------------------------------------
+
+    def test_it_has_an_integer_form_or_says_why_not(self, name: str) -> None:
+        """With weights of 8 bits it gives at most 256 numbers, and each parameter has a gradient."""
+        stage = StageSpec(name, 1, 10, expansion=2.0, stride=2, bits=8)
+        try:
+            planned = block_plan(6, stage, 2)
+        except InputError:
+            with pytest.raises(InputError, match=f"block {name!r} has no integer form"):
+                block_plan(6, stage, 2)
+            return
+        block = make(name, 6, 10, 2, expansion=2.0)
+        planned.apply(block, stage.bits)
+        output = block(images(6, 8, batch=4))
+        assert len(output.unique()) <= 256
+        back_propagate((output * torch.randn_like(output)).sum())
+        for parameter_name, parameter in block.named_parameters():
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.isfinite().all(), parameter_name
 
     # --- cost ------------------------------------------------------------------------------------------------------
 
