@@ -8,7 +8,14 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, state_epoch
-from naskd.spec.design import SCRATCH, ArchitectureSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import (
+    SCRATCH,
+    ArchitectureSpec,
+    AssistantSpec,
+    DistillationSpec,
+    TrainingSpec,
+    TrialConfig,
+)
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.modalities import mixed_problem
 from naskd.spec.objectives import OBJECTIVES
@@ -62,13 +69,14 @@ def _without_labels(spec: StudySpec) -> bool:
 
 def _unweighed(taught: DistillationSpec) -> DistillationSpec:
     """The same with no weight on the labels; where no term is there to teach instead, that is said later."""
+
+    def weight(of: DistillationSpec | AssistantSpec) -> float:
+        return 0.0 if any(term.weight > 0 for term in of.terms) else of.ce_weight
+
     assistants = tuple(
-        dataclasses.replace(assistant, ce_weight=0.0) if assistant.terms else assistant
-        for assistant in taught.assistants
+        dataclasses.replace(assistant, ce_weight=weight(assistant)) for assistant in taught.assistants
     )
-    return dataclasses.replace(
-        taught, ce_weight=0.0 if taught.terms else taught.ce_weight, assistants=assistants
-    )
+    return dataclasses.replace(taught, ce_weight=weight(taught), assistants=assistants)
 
 
 def _with_states_there(distillation: DistillationSpec, spec: StudySpec) -> DistillationSpec:

@@ -17,6 +17,7 @@ from naskd.cli import app
 from naskd.data.modalities import edges
 from naskd.data.sealed import load_test_splits
 from naskd.networks.student import Student
+from naskd.runs.comparing import _warnings
 from naskd.runs.estimate import timing_steps
 from naskd.runs.opening import open_study
 from naskd.runs.taking import _images_for
@@ -237,3 +238,17 @@ def test_no_labels_and_no_teacher_is_a_mistake(study: Path) -> None:
     with pytest.raises(StudyFileError, match=r"data\.modality: .*only in a study with a \[teacher\]"):
         parse_study(study)
     assert parse_study(study, ["data.modality.labels=true"]).data.modality.labels
+
+
+def test_runs_on_other_modalities_do_not_compare() -> None:
+    class Known:
+        def __init__(self, **identity: str) -> None:
+            self.identity = lambda: {"data_hash": "images", "split_hash": "split", **identity}
+
+    (found,) = _warnings(
+        ("colour", "depth", "edges"), (Known(), Known(modality_hash="a"), Known(modality_hash="b"))
+    )
+    assert found == (
+        "accuracies were measured on different modalities of the images, and do not compare: colour; depth; edges"
+    )
+    assert _warnings(("one", "other"), (Known(modality_hash="a"), Known(modality_hash="a"))) == []

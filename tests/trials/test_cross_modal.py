@@ -366,6 +366,7 @@ def own_teaching(scheme: str) -> TrialConfig:
     ("config", "spec", "why"),
     [
         (design(), spec_of(), "the design asks no teacher: nothing teaches"),
+        (taught(replace(LOGITS, weight=0.0)), spec_of(), "nothing teaches"),
         (taught(KnowledgeTerm("label_smoothing")), spec_of(), "nothing teaches"),
         (
             taught(KnowledgeTerm("dkd")),
