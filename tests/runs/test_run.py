@@ -360,6 +360,7 @@ def test_check_finds_a_space_that_cannot_work(old, new, message, tmp_path: Path,
         opening.check(study)
 
 
+@pytest.mark.usefixtures("whole_sample")
 def test_limits_that_admit_nothing_are_told(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"can be trained: over max_macs \(256\)"):
