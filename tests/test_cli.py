@@ -464,8 +464,21 @@ def test_piped_tables_are_neither_narrow_nor_endless(monkeypatch: pytest.MonkeyP
     assert 100 < max(map(len, call("methods").stdout.splitlines())) <= 120
 
 
+@pytest.mark.parametrize("kind", ["scheme", "sampler", "knowledge"])
+def test_a_kind_lists_its_methods(kind: str) -> None:
+    found = call("methods", kind).stdout
+    assert found == call("methods", f"{kind}s").stdout
+    cards = {card.name: kind for kind, registry in registries().items() for card in registry}
+    assert not cards.keys() & {name for kind in registries() for name in (kind, f"{kind}s")}
+    header, *lines = found.splitlines()
+    names = [line[header.index("name") :] for line in lines]
+    shown = {name.split()[0] for name in names if name[:1].strip()}
+    assert shown == {name for name, of in cards.items() if of == kind}
+
+
 def test_unknown_method_names_the_nearest() -> None:
     assert_refused(call("methods", "logit"), 2, "unknown method 'logit'", "did you mean 'logits'")
+    assert_refused(call("methods", "shceme"), 2, "kinds: family, block,", "did you mean 'scheme'")
 
 
 # --- taking away ----------------------------------------------------------------------------------------

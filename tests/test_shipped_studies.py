@@ -47,7 +47,13 @@ def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_studies_that_are_promised_are_there():
-    assert [study.stem for study in STUDIES] == ["cifar10", "digits", "everything", "image_folder", "integers"]
+    assert [study.stem for study in STUDIES] == [
+        "cifar10",
+        "digits",
+        "everything",
+        "image_folder",
+        "integers",
+    ]
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.stem)

@@ -163,30 +163,38 @@ def compare(
 @app.command()
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show all about this one.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[NAME]",
+            help="Show all about this one, or list those of a kind, such as scheme.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """List the methods and their papers.
 
-    Whatever has a name in study files, search spaces and on this command line; with NAME all about one.
+    Whatever has a name in study files, search spaces and on this command line; with NAME all about one, or all of a
+    kind.
     """
     from naskd.report.cards import card_table
     from naskd.report.listings import methods_table
     from naskd.spec.registry import nearest
 
     cards = [(kind, card) for kind, registry in registries().items() for card in registry]
-    if name is None:
+    listed = [(kind, card) for kind, card in cards if name in (None, kind, f"{kind}s")]
+    if listed:
         print_result(
             methods_table(
                 {"kind": kind, "name": card.name, "title": card.title, "paper": card.paper}
-                for kind, card in cards
+                for kind, card in listed
             )
         )
         return
     chosen = [(kind, card) for kind, card in cards if card.name == name]
     if not chosen:
-        known = [card.name for _, card in cards]
-        raise InputError(f"unknown method {name!r}; known: {', '.join(known)}{nearest(name, known)}")
+        known, kinds = [card.name for _, card in cards], list(registries())
+        allowed = f"known: {', '.join(known)}; kinds: {', '.join(kinds)}"
+        raise InputError(f"unknown method {name!r}; {allowed}{nearest(name, known + kinds)}")
     for kind, card in chosen:
         print_result(card_table(kind, card))
 
