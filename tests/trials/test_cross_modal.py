@@ -169,16 +169,21 @@ def test_no_network_sees_the_other_modality(
 
 
 def test_agreement_is_with_what_the_teacher_says_of_the_first_modality(
-    folder: Path, data: SearchData
+    data: SearchData, seen: dict[str, set[str]], marked: Path
 ) -> None:
-    context = opened(folder, spec_of(), data=data)
+    both = watermarked(data)
+    context = opened(marked, spec_of(), data=both)
+    make(context)
     run, compared = start_run(settle(taught(), spec_of()), context, 7)
-    run.advance(1)
+    assert compared is not None
+    seen.clear()
+    found = run.agreement(compared)
+    assert seen == {"student": {"second"}, "teacher": {"first"}}
     teacher = context.sources.online(compared).network
     with torch.no_grad():
-        said = teacher(data.for_teachers.val.images.float() / 255).argmax(1)
-        own = run.scheme.deployed.eval()(data.val.images.float() / 255).argmax(1)
-    assert run.agreement(compared) == pytest.approx(float((said == own).double().mean()), abs=1e-12)
+        said = teacher(both.for_teachers.val.images.float() / 255).argmax(1)
+        own = run.scheme.deployed.eval()(both.val.images.float() / 255).argmax(1)
+    assert found == pytest.approx(float((said == own).double().mean()), abs=1e-12)
 
 
 def test_the_teacher_is_that_of_a_study_without_a_second_modality(folder: Path, data: SearchData) -> None:
