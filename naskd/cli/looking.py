@@ -182,7 +182,7 @@ def methods(
 
     cards = [(kind, card) for kind, registry in registries().items() for card in registry]
     listed = [(kind, card) for kind, card in cards if name in (None, kind, f"{kind}s")]
-    if listed:
+    if listed or name is None:
         print_result(
             methods_table(
                 {"kind": kind, "name": card.name, "title": card.title, "paper": card.paper}

@@ -31,11 +31,11 @@ from naskd.knowledge.precision import widened
 from naskd.nn.cost import count_macs, on_meta
 from naskd.nn.taps import Taps
 from naskd.schemes.discriminator import VectorDiscriminator, check_discriminators, fixed, spread
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.earlier_self import asked_online
 from naskd.schemes.objective import build_losses
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update, recordable
-from naskd.spec.design import Cost, KnowledgeTerm
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update, recordable
+from naskd.spec.design import KnowledgeTerm
 from naskd.spec.errors import InputError
 
 KEEPING = {"logits": "logit_mse", "features": "rkd"}
@@ -63,7 +63,7 @@ def named(scores: Tensor, lesson: Lesson) -> Tensor:
     return lesson.label_loss(widened(scores))
 
 
-class AdversarialScheme(Scheme):
+class AdversarialScheme(StudentScheme):
     """A student, and who tells it from its teacher."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -86,16 +86,6 @@ class AdversarialScheme(Scheme):
         device = next(self.taught.parameters()).device
         self.transfer = (nn.Identity() if own == width else nn.Linear(own, width)).to(device)
         self.discriminator = VectorDiscriminator(width, 1 + shapes.n_classes).to(device)
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, with the discriminator as another player in the last one."""

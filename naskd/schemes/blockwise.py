@@ -22,7 +22,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.base import LossInputs
 from naskd.knowledge.feature.hint import HintLoss
@@ -30,11 +30,11 @@ from naskd.knowledge.precision import widened
 from naskd.networks.cnn import ConvStudent
 from naskd.networks.student import design_cost
 from naskd.nn.taps import Tap, Taps
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.generations import shortest_generation
 from naskd.schemes.objective import ASKED, Stage
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost, KnowledgeTerm
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
+from naskd.spec.design import KnowledgeTerm
 from naskd.spec.errors import InputError
 
 RIDGE = 1e-4
@@ -59,7 +59,7 @@ def explaining(target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(widened(target) - widened(bias)[:, None, None], inverse[:, :, None, None])
 
 
-class BlockwiseScheme(Scheme):
+class BlockwiseScheme(StudentScheme):
     """A student whose stages learn apart, and then together."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -75,16 +75,6 @@ class BlockwiseScheme(Scheme):
         shapes, term = self.taught.shapes, KnowledgeTerm("hint", pairs="all")
         device = next(self.taught.network.parameters()).device
         self.blocks = HintLoss(term, shapes, self.source.shapes, LossInputs()).to(device)
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student, its stages joined."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     @property
     def network(self) -> ConvStudent:

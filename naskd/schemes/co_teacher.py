@@ -18,16 +18,14 @@ waits in an initial stage of a term. All that it costs is booked.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from torch import nn
-
 from naskd.knowledge.comparison import soft_divergence
 from naskd.schemes.cohort import widened
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update, recordable
-from naskd.spec.design import ArchitectureSpec, Cost
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update, recordable
+from naskd.spec.design import ArchitectureSpec
 
 
-class CoTeacherScheme(Scheme):
+class CoTeacherScheme(StudentScheme):
     """A student, and a larger network that learns beside it.
 
     Args:
@@ -49,16 +47,6 @@ class CoTeacherScheme(Scheme):
             replace(inputs, distillation=labels, sources=(), architecture=larger),
             inputs.build_variant(larger),
         )
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student; the co-teacher stays behind."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, with the co-teacher as another player in the last one."""

@@ -25,12 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.precision import widened
-from naskd.schemes.cohort import Cohort, name_of, together
-from naskd.schemes.distilled import DistilledStudent, Learned
+from naskd.schemes.cohort import Cohort, CohortScheme, name_of, together
+from naskd.schemes.distilled import Learned
 from naskd.schemes.earlier_self import EarlierSelf, asked_online, heard_too
 from naskd.schemes.okddip import leader_loss
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 def burn_in_epochs(share: float, epochs: int) -> int:
@@ -38,7 +37,7 @@ def burn_in_epochs(share: float, epochs: int) -> int:
     return min(round(share * epochs), epochs - 1)
 
 
-class CodistillationScheme(Scheme):
+class CodistillationScheme(CohortScheme):
     """Networks that hear stale copies of each other, the first of which leaves."""
 
     heard: Tensor
@@ -53,21 +52,6 @@ class CodistillationScheme(Scheme):
         self.burn_in = burn_in_epochs(float(inputs.option("burn_in")), self.taught.epochs_of("main"))
         device = next(self.cohort.parameters()).device
         self.register_buffer("heard", torch.zeros((), device=device))
-
-    @property
-    def taught(self) -> DistilledStudent:
-        """The first network."""
-        return self.cohort.first
-
-    @property
-    def deployed(self) -> nn.Module:
-        """What leaves of the first network."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of the first network: the others and all copies are paid for in training alone."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the training together, its burn-in included."""

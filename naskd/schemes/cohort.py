@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from naskd.knowledge.base import KnowledgeLoss
 from naskd.nn.taps import Taps
-from naskd.schemes.distilled import DistilledStudent, Learned
+from naskd.schemes.distilled import DistilledStudent, Learned, StudentScheme
 from naskd.schemes.objective import Stage
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Step, Update, recordable
 from naskd.spec.design import ArchitectureSpec
@@ -175,6 +175,17 @@ def together(learned: Sequence[Learned]) -> Learned:
     """One loss and the terms of all."""
     losses = [loss for loss, _ in learned]
     return torch.stack(losses).sum(), {name: term for _, terms in learned for name, term in terms.items()}
+
+
+class CohortScheme(StudentScheme):
+    """A scheme of peers of which the first one leaves; a subclass has them as `cohort`."""
+
+    cohort: Cohort
+
+    @property
+    def taught(self) -> DistilledStudent:
+        """The first peer."""
+        return self.cohort.first
 
 
 def widened(architecture: ArchitectureSpec, factor: float) -> ArchitectureSpec:

@@ -15,13 +15,12 @@ design's whole objective, so that teachers of the study teach too.
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.precision import product, widened
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 def partners(lesson: Lesson) -> Tensor:
@@ -52,7 +51,7 @@ def class_wise_loss(logits: Tensor, paired: Tensor, temperature: float) -> Tenso
     return temperature**2 * each.sum() / (found > 0).sum().clamp_min(1)
 
 
-class CsKdScheme(Scheme):
+class CsKdScheme(StudentScheme):
     """A student that is consistent within a class."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -60,16 +59,6 @@ class CsKdScheme(Scheme):
         self.taught = DistilledStudent(inputs)
         self.temperature = float(inputs.option("temperature"))
         self.weight = float(inputs.option("weight"))
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, with the partners in the last one."""

@@ -17,9 +17,8 @@ from naskd.knowledge.precision import widened
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.student import Student
 from naskd.schemes.cohort import statistics_kept
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Batch, CollapsedError, Scheme, SchemeInputs
-from naskd.spec.design import Cost
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
+from naskd.schemes.scheme import Batch, CollapsedError, SchemeInputs
 from naskd.spec.errors import InputError
 
 ONE_IMAGE = 1e-3
@@ -28,7 +27,7 @@ ONE_CLASS = 1.05
 """Number of classes below which all images are of one: 1.05 are 99 % of one class and 1 % of another."""
 
 
-class DataFreeScheme(Scheme):
+class DataFreeScheme(StudentScheme):
     """A student and the teacher that it is to imitate, by a formula of the scheme.
 
     Attributes:
@@ -47,16 +46,6 @@ class DataFreeScheme(Scheme):
         self.taught = DistilledStudent(replace(inputs, sources=()))
         self.device = next(self.taught.parameters()).device
         self.steps = int(inputs.option("steps")) or steps_per_epoch(inputs.n_samples, inputs.batch_size)
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     @property
     def likeness(self) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from naskd.schemes.scheme import (
     Batch,
     Phase,
     PhaseData,
+    Scheme,
     SchemeInputs,
     Step,
     Update,
@@ -212,6 +213,29 @@ class DistilledStudent(nn.Module):
 
     def _step(self, stage: Stage, batch: Batch, asked: Asked) -> Iterator[Update]:
         yield Update("student", *self.learn(batch, asked, stage))
+
+
+class StudentScheme(Scheme):
+    """A scheme of which one student leaves; whatever else it trains stays behind.
+
+    A subclass has it as :attr:`taught`, a module or a property.
+    """
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The student, with what a loss leaves in it."""
+        return self._leaving.deployed
+
+    @property
+    def cost(self) -> Cost:
+        """Of what leaves."""
+        return self._leaving.cost
+
+    @property
+    def _leaving(self) -> DistilledStudent:
+        found = self.taught
+        assert isinstance(found, DistilledStudent)
+        return found
 
 
 def deployed_network(student: nn.Module, objective: DistillationObjective) -> nn.Module:

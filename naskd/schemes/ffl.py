@@ -25,11 +25,10 @@ from naskd.networks.layers import conv_norm
 from naskd.nn.cost import count_macs, on_meta
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import TapShapes, as_map
-from naskd.schemes.cohort import Cohort, name_of, together
-from naskd.schemes.distilled import DistilledStudent, Learned
+from naskd.schemes.cohort import Cohort, CohortScheme, name_of, together
+from naskd.schemes.distilled import Learned
 from naskd.schemes.ramp import sigmoid_ramp
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 class Fusion(nn.Module):
@@ -69,7 +68,7 @@ def mutual_losses(logits: Tensor, fused: Tensor, temperature: float) -> tuple[Te
     return heard, soft_divergence(fused, logits.mean(0), temperature).mean()
 
 
-class FflScheme(Scheme):
+class FflScheme(CohortScheme):
     """Sub-networks, the first of which leaves, and the fusion of their maps."""
 
     ramp: Tensor
@@ -83,21 +82,6 @@ class FflScheme(Scheme):
         device = next(self.cohort.parameters()).device
         self.fusion = Fusion([student.shapes for student in self.cohort.students]).to(device)
         self.register_buffer("ramp", torch.zeros((), device=device))
-
-    @property
-    def taught(self) -> DistilledStudent:
-        """The first sub-network."""
-        return self.cohort.first
-
-    @property
-    def deployed(self) -> nn.Module:
-        """What leaves of the first sub-network."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of the first sub-network: the others and the fusion are paid for in training alone."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the training together."""

@@ -13,14 +13,14 @@ from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.comparison import soft_divergence
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.earlier_self import asked_online, earlier_logits, heard_too
 from naskd.schemes.objective import Stage
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost, DistillationSpec
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
+from naskd.spec.design import DistillationSpec
 
 
-class Generations(Scheme):
+class Generations(StudentScheme):
     """Each generation minimises ``own * objective + earlier * T^2 KL(p_before || p)``, the first its objective alone.
 
     The objective is the design's, so that teachers of the study teach every generation. Each begins with weights and
@@ -60,16 +60,6 @@ class Generations(Scheme):
     def taught(self) -> DistilledStudent:
         """The student that trains."""
         return self.student(self.present)
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The generation that trains, so that curves show it; in the end the last one."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of one generation."""
-        return self.taught.cost
 
     def get_extra_state(self) -> int:
         """Which generation trains."""

@@ -27,10 +27,8 @@ from torch import Tensor, nn
 
 from naskd.knowledge.comparison import soft_divergence, target_logit
 from naskd.knowledge.precision import widened
-from naskd.schemes.cohort import Cohort, name_of, together
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.cohort import Cohort, CohortScheme, name_of, together
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 STEPS = 100
 """Of the exponentiated gradient. On normal logits of deviation 3, of 3 peers and 10 classes, 300 images were then at
@@ -136,7 +134,7 @@ def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([own.logsumexp(1) - target_logit(own, labels) for own in logits])
 
 
-class KdclScheme(Scheme):
+class KdclScheme(CohortScheme):
     """Peers that learn from one ensemble of all of them."""
 
     weights: Tensor
@@ -152,21 +150,6 @@ class KdclScheme(Scheme):
         device = next(self.cohort.parameters()).device
         self.register_buffer("weights", torch.full((peers,), 1 / peers, device=device))
         self.register_buffer("errors", torch.zeros(peers, peers, device=device))
-
-    @property
-    def taught(self) -> DistilledStudent:
-        """The first peer, which leaves."""
-        return self.cohort.first
-
-    @property
-    def deployed(self) -> nn.Module:
-        """What leaves of the first peer."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of the first peer: the others are paid for in training alone."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the training together."""

@@ -31,13 +31,12 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.precision import widened
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.earlier_self import EarlierSelf, asked_online, equal_parts, heard_too
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
 
@@ -95,7 +94,7 @@ def forgetting(reached: Sequence[Mapping[int, float]]) -> float:
     return sum(lost) / len(lost) if lost else 0.0
 
 
-class LwfScheme(Scheme):
+class LwfScheme(StudentScheme):
     """A student, and a copy of it as it was at the end of the task before.
 
     Raises:
@@ -157,16 +156,6 @@ class LwfScheme(Scheme):
                     "another order"
                 )
         return list(found)
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student, which answers about all classes."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     # --- training --------------------------------------------------------------------------------------------------
 

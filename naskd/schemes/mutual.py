@@ -16,13 +16,11 @@ nobody is asked again, since the next batch is another.
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.comparison import soft_divergence
-from naskd.schemes.cohort import Cohort, name_of, statistics_kept
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.cohort import Cohort, CohortScheme, name_of, statistics_kept
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 def mutual_loss(own: Tensor, others: Sequence[Tensor], temperature: float = 1.0) -> Tensor:
@@ -37,7 +35,7 @@ def mutual_loss(own: Tensor, others: Sequence[Tensor], temperature: float = 1.0)
     return torch.stack(found).mean()
 
 
-class MutualScheme(Scheme):
+class MutualScheme(CohortScheme):
     """Peers that teach each other, in turn."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -45,21 +43,6 @@ class MutualScheme(Scheme):
         self.temperature = float(inputs.option("temperature"))
         self.weight = float(inputs.option("weight"))
         self.cohort = Cohort(inputs, int(inputs.option("peers")), float(inputs.option("peer_width")))
-
-    @property
-    def taught(self) -> DistilledStudent:
-        """The first peer, which leaves."""
-        return self.cohort.first
-
-    @property
-    def deployed(self) -> nn.Module:
-        """What leaves of the first peer."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of the first peer: the others are paid for in training alone."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and mutual learning."""

@@ -4,15 +4,12 @@ Without knowledge terms this is plain training with the labels. Teacher assistan
 1902.03393) need nothing more: an assistant is an offline student first and a frozen teacher afterwards.
 """
 
-from torch import nn
-
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Phase, Scheme, SchemeInputs
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
+from naskd.schemes.scheme import Phase, SchemeInputs
 from naskd.spec.compat import DISTILLED_STUDENT
-from naskd.spec.design import Cost
 
 
-class OfflineScheme(Scheme):
+class OfflineScheme(StudentScheme):
     """One student and any number of frozen teachers: one phase, or two where a term asks for an initial stage."""
 
     earlier_names = DISTILLED_STUDENT
@@ -20,16 +17,6 @@ class OfflineScheme(Scheme):
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__(inputs)
         self.taught = DistilledStudent(inputs)
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student; adapters stay behind, but for those that their card calls ``deployed``."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, if there is one, and the training proper."""

@@ -22,11 +22,9 @@ from torch import Tensor, nn
 from naskd.knowledge.comparison import soft_divergence
 from naskd.knowledge.precision import widened
 from naskd.nn.cost import count_macs, on_meta
-from naskd.schemes.cohort import Cohort, name_of, together
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.cohort import Cohort, CohortScheme, name_of, together
 from naskd.schemes.ramp import sigmoid_ramp
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 class PeerAttention(nn.Module):
@@ -82,7 +80,7 @@ def leader_loss(leader: Tensor, peers: Tensor, temperature: float) -> Tensor:
     ).mean()
 
 
-class OkddipScheme(Scheme):
+class OkddipScheme(CohortScheme):
     """A group leader, which leaves, and auxiliary peers."""
 
     ramp: Tensor
@@ -96,21 +94,6 @@ class OkddipScheme(Scheme):
         device = next(self.cohort.parameters()).device
         self.attention = PeerAttention(self.cohort.students[1].shapes.n_features).to(device)
         self.register_buffer("ramp", torch.zeros((), device=device))
-
-    @property
-    def taught(self) -> DistilledStudent:
-        """The leader."""
-        return self.cohort.first
-
-    @property
-    def deployed(self) -> nn.Module:
-        """What leaves of the leader."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of the leader: the peers are paid for in training alone."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the training together."""

@@ -21,10 +21,9 @@ from naskd.knowledge.comparison import soft_divergence
 from naskd.nn.cost import network_cost
 from naskd.nn.layout import spatial_mean
 from naskd.schemes.branch import Branch
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.ramp import sigmoid_ramp
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 class Gate(nn.Module):
@@ -64,7 +63,7 @@ def ensemble_loss(logits: Tensor, ensemble: Tensor, temperature: float) -> Tenso
     return torch.stack([soft_divergence(own, ensemble, temperature).mean() for own in logits]).sum()
 
 
-class OneScheme(Scheme):
+class OneScheme(StudentScheme):
     """A student, branches on its lower stages, and the gate of their ensemble."""
 
     ramp: Tensor
@@ -82,16 +81,6 @@ class OneScheme(Scheme):
         device = next(self.taught.parameters()).device
         self.gate = Gate(self.taught.shapes.stages[-2].channels, n).to(device)
         self.register_buffer("ramp", torch.zeros((), device=device))
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student; the other branches and the gate stay behind."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, with the branches and the gate beside the student in the last one."""

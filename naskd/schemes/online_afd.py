@@ -27,7 +27,7 @@ from naskd.knowledge.adapters import ChannelAdapter
 from naskd.knowledge.comparison import soft_divergence
 from naskd.nn.cost import count_macs, on_meta
 from naskd.nn.taps import as_map
-from naskd.schemes.cohort import Cohort, name_of, together
+from naskd.schemes.cohort import Cohort, CohortScheme, name_of, together
 from naskd.schemes.discriminator import (
     MapDiscriminator,
     check_discriminators,
@@ -36,12 +36,11 @@ from naskd.schemes.discriminator import (
     squares_fooled,
     squares_told,
 )
-from naskd.schemes.distilled import DistilledStudent, Learned
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update, recordable
-from naskd.spec.design import Cost
+from naskd.schemes.distilled import Learned
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update, recordable
 
 
-class OnlineAfdScheme(Scheme):
+class OnlineAfdScheme(CohortScheme):
     """Networks, the first of which leaves, and a discriminator of each."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -59,21 +58,6 @@ class OnlineAfdScheme(Scheme):
             for own, other in zip(widths, heard, strict=True)
         ).to(device)
         self.discriminators = nn.ModuleList(MapDiscriminator(other) for other in heard).to(device)
-
-    @property
-    def taught(self) -> DistilledStudent:
-        """The first network."""
-        return self.cohort.first
-
-    @property
-    def deployed(self) -> nn.Module:
-        """What leaves of the first network."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """Of the first network: the others and all discriminators are paid for in training alone."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """The initial stage, where a term asks for one, and the game of networks and discriminators."""

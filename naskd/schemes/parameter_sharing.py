@@ -11,15 +11,15 @@ student's own loss is the design's whole objective, so that a teacher may teach 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.base import Lesson
 from naskd.nn.cost import network_cost
 from naskd.schemes.branch import Branch
-from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 from naskd.spec.compat import DISTILLED_STUDENT
-from naskd.spec.design import ArchitectureSpec, Cost
+from naskd.spec.design import ArchitectureSpec
 
 
 def boosted(architecture: ArchitectureSpec, depth: int) -> ArchitectureSpec:
@@ -41,7 +41,7 @@ def rocket_loss(booster: Tensor, student: Tensor, lesson: Lesson, hint: float) -
     return lesson.label_loss(booster.float()) + hint * apart
 
 
-class ParameterSharingScheme(Scheme):
+class ParameterSharingScheme(StudentScheme):
     """A student and its booster, trained together by one optimizer."""
 
     earlier_names = DISTILLED_STUDENT
@@ -53,16 +53,6 @@ class ParameterSharingScheme(Scheme):
         self.hint = float(inputs.option("hint"))
         depth = int(inputs.option("depth"))
         self.booster = Branch(inputs.build_variant(boosted(inputs.architecture, depth)))
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student; the booster stays behind."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, the booster beside the student in the last one."""

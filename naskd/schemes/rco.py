@@ -10,16 +10,13 @@ schedule of the learning rate over all of them, so that trials with and without 
 from dataclasses import replace
 from functools import partial
 
-from torch import nn
-
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.objective import Stage
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs
 from naskd.spec.compat import DISTILLED_STUDENT
-from naskd.spec.design import Cost
 
 
-class RcoScheme(Scheme):
+class RcoScheme(StudentScheme):
     """One student whose teacher changes: source ``i`` of ``n`` in the ``i``-th of ``n`` equal parts.
 
     Sources are states of one network, early to late; losses are built for the last one.
@@ -31,16 +28,6 @@ class RcoScheme(Scheme):
         super().__init__(inputs)
         self.route = inputs.sources
         self.taught = DistilledStudent(replace(inputs, sources=inputs.sources[-1:]))
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def anchor(self, epoch: int) -> int:
         """Which source teaches in an epoch (from 0)."""

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.precision import widened
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.earlier_self import EarlierSelf, asked_online, heard_too
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 def trust(alpha: float, epoch: int, epochs: int) -> float:
@@ -41,7 +40,7 @@ def soft_cross_entropy(student: Tensor, earlier: Tensor) -> Tensor:
     return -(target * widened(student).log_softmax(dim=1)).sum(dim=1).mean()
 
 
-class SelfKdScheme(Scheme):
+class SelfKdScheme(StudentScheme):
     """A student, and a copy of it as it was at the end of the last epoch."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -49,16 +48,6 @@ class SelfKdScheme(Scheme):
         self.taught = DistilledStudent(inputs)
         self.earlier = EarlierSelf(self.taught.deployed)
         self.alpha = float(inputs.option("alpha"))
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, with the copy in the last one."""

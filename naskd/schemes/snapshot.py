@@ -15,13 +15,12 @@ that teachers of the study teach too. A term's initial stage comes before the fi
 from collections.abc import Iterator
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.knowledge.comparison import soft_divergence
-from naskd.schemes.distilled import DistilledStudent
+from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.earlier_self import EarlierSelf, asked_online, equal_parts, heard_too
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
-from naskd.spec.design import Cost
+from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 def snapshot_loss(student: Tensor, snapshot: Tensor, temperature: float) -> Tensor:
@@ -35,7 +34,7 @@ def snapshot_loss(student: Tensor, snapshot: Tensor, temperature: float) -> Tens
     return soft_divergence(student, snapshot / temperature, 1.0).mean()
 
 
-class SnapshotScheme(Scheme):
+class SnapshotScheme(StudentScheme):
     """A student and its last snapshot."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
@@ -44,16 +43,6 @@ class SnapshotScheme(Scheme):
         self.snapshot = EarlierSelf(self.taught.deployed)
         self.temperature = float(inputs.option("temperature"))
         self.weight = float(inputs.option("weight"))
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The student."""
-        return self.taught.deployed
-
-    @property
-    def cost(self) -> Cost:
-        """See :attr:`Scheme.cost`."""
-        return self.taught.cost
 
     def phases(self) -> tuple[Phase, ...]:
         """A term's initial stage, if there is one, and a phase a generation."""
