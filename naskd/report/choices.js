@@ -36,7 +36,7 @@ function importanceCard() {
   return card(
     "Which choices mattered",
     `Share of an objective's variance over the whole space that each parameter explains. An estimate from ${from}, not a cause.`,
-    importance.map(([name, shares]) => [h("h3", {}, `for ${words(name)}`), shareBars(shares, 10)]),
+    importance.map(([name, shares]) => [h("h3", {}, `for ${words(name)}`), ...shareBars(shares, 10)]),
   );
 }
 function importanceByCostCard() {
@@ -45,7 +45,7 @@ function importanceByCostCard() {
   const unit = data.measures[data.cost].unit;
   return card(
     "Which choices mattered at which cost",
-    "Share that each parameter explains of how much better or worse designs are than others of their cost. An estimate from few trials each, not a cause.",
+    `Share that each parameter explains of how much better or worse designs are than others of equal ${words(data.cost)}, from cheap to costly ones. An estimate from few trials each, not a cause.`,
     h(
       "div",
       { class: "bands" },
@@ -53,11 +53,7 @@ function importanceByCostCard() {
         h(
           "div",
           {},
-          h(
-            "h3",
-            {},
-            `${inUnit(band.low, unit)} to ${inUnit(band.high, unit)}${unit === "MACs" ? " MACs" : ""}`,
-          ),
+          h("h3", {}, `${inUnit(band.low, unit)} to ${inUnit(band.high, unit)}`),
           shareBars(band.shares, 6),
           h(
             "div",

@@ -156,6 +156,16 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
         "train_macs": spent,
         "trials": front if front_only else trials,
         "progress": progress,
+        "importance_by_cost": [
+            {
+                "low": low,
+                "high": 3 * low,
+                "trials": 20,
+                "spread": 0.03,
+                "shares": {"kd.temperature": 0.7, "block": 0.3},
+            }
+            for low in (1e5, 4e5, 2e6)
+        ],
         "importance": {
             name: {
                 f"stage{i}.{field}": rng.random() ** 3

@@ -205,6 +205,7 @@ def test_a_browser_draws_every_point_and_every_section(drawn, name):
     assert "undefined" not in text.split("<script")[0]
     assert ">null" not in text.split("<script")[0]
     assert "NaN" not in text.split("<script")[0]
+    assert "[object" not in text.split("<script")[0]
 
 
 def test_a_browser_tells_stopped_trials_from_those_turned_away(drawn):
