@@ -43,9 +43,10 @@ def _small_sample() -> Iterator[None]:
 
     A test of what the sample shows asks for `whole_sample`.
     """
+    from naskd.runs.opening import OpenStudy
+
     with pytest.MonkeyPatch.context() as patch:
-        if (opening := sys.modules.get("naskd.runs.opening")) is not None:
-            patch.setattr(opening.OpenStudy.sample, "__defaults__", (16,))
+        patch.setattr(OpenStudy.sample, "__defaults__", (16,))
         yield
 
 

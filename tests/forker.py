@@ -135,8 +135,9 @@ def live_as_naskd(command: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Answer commands until the input ends."""
+    """Answer commands until the input ends, and end whom nobody has waited for."""
     torch.set_num_threads(1)
+    running = set()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
@@ -144,10 +145,14 @@ def main() -> None:
             pid = os.fork()
             if pid == 0:
                 live(command)
+            running.add(pid)
             answer = pid
         else:
             answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
+            running.remove(command["wait"])
         print(json.dumps(answer), flush=True)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":
