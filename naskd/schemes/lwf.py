@@ -11,11 +11,12 @@ copy is asked nevertheless, so that both cost the same and the curve shows what 
 Differs: the paper adds a classifier for each task. Here the student has one classifier of all K classes from the
 beginning, since that is what is deployed. With ``heads = "multi"`` each task has a softmax of its own over its part of
 the logits, which is the paper's. With ``"single"`` there is one softmax over the classes of all tasks so far, as in the
-variant ``LwF.MC`` of Rebuffi et al. (CVPR 2017, arXiv 1611.07725), so that the student learns to tell tasks apart; that
-variant has a sigmoid for each class. The paper notes what the old network says of each image once; here it is asked
-about the view that the student sees. The label term is the design's whole objective, so that teachers of the study
-teach too, about all classes. Each task goes through the design's schedule with a fresh optimizer, and with all of its
-weight decay; the paper's is 0.0005. BatchNorm follows the images of each task; the paper's networks have none.
+variant ``LwF.MC`` of Rebuffi et al. (CVPR 2017, arXiv 1611.07725), which has a sigmoid for each class. A softmax of all
+keeps the ratios among old classes, and not their level against new ones. The paper notes what the old network says of
+each image once; here it is asked about the view that the student sees. The label term is the design's whole objective,
+so that teachers of the study teach too, about all classes. Each task goes through the design's schedule with a fresh
+optimizer and the design's weight decay; the paper's is 0.0005. BatchNorm follows the images of each task; the paper's
+networks have none.
 
 Left out: the warm-up that trains the new classifier first. The paper finds that it matters for fine-tuning and little
 for its own method, and here no classifier is new.

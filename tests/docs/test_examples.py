@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 
+from naskd.spec import tables
 from naskd.spec.study import StudySpec
 
 from .prose import PAGES, ROOT
@@ -45,7 +46,10 @@ def blocks(page: str, language: str) -> list[str]:
 )
 def test_tables_of_a_study_file_are_valid(page: str) -> None:
     for block in blocks(page, "toml"):
-        StudySpec.from_dict({**SMALLEST, **tomllib.loads(block)})
+        data = {**SMALLEST, **tomllib.loads(block)}
+        common, options = tables.split_options(data)
+        assert not tables.check_options(data, options)
+        StudySpec.from_dict(tables.as_spec(common, options))
 
 
 def test_parts_of_ones_own_work() -> None:
