@@ -16,7 +16,7 @@ from rich.console import Console
 from small_studies import STUDENT, TEACHER, design, small_context
 from torch import nn
 
-from naskd.data.sealed import load_test_split
+from naskd.data.sealed import load_test_split, load_test_splits
 from naskd.networks.student_file import load_student, student_metadata
 from naskd.report.record import retrained
 from naskd.report.retrained_table import retrained_table
@@ -210,9 +210,9 @@ def test_the_test_split_is_opened_by_the_first_finished_training_and_once(
 
     def load(spec, base):
         opened.append(True)
-        return load_test_split(spec, base)
+        return load_test_splits(spec, base)
 
-    monkeypatch.setattr(module, "load_test_split", load)
+    monkeypatch.setattr(module, "load_test_splits", load)
     retraining = Retraining(context, tmp_path, EPOCHS)
     assert not opened
     retraining.run([PLAIN, TAUGHT], 2)
@@ -250,7 +250,7 @@ class Fixed(Retraining):
             "file": "file",
         }
 
-    def _test_accuracy(self, network: torch.nn.Module) -> float:
+    def _teacher_accuracy(self, teacher: torch.nn.Module) -> float:
         return self.teacher
 
 
