@@ -24,7 +24,7 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
         of_4_bits: Names of the weights that have 4 bits.
     """
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     graph = model.graph
     makers = {output: node for node in graph.node for output in node.output}
@@ -59,23 +59,32 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
         put(scale, found[1])
         name = f"{node.output[0]}_bias"
         codes, of_bias = put(f"{name}_integers", found[2]), put(f"{name}_scale", found[3])
-        added.append(helper.make_node("DequantizeLinear", [codes, of_bias], [name], axis=0))
+        added.append(_node("DequantizeLinear", [codes, of_bias], name, "axis", 0))
         node.input[2] = name
         if integers in of_4_bits:
             values = read(integers)
-            stored = helper.make_tensor(
-                f"{integers}_of_4_bits", onnx.TensorProto.INT4, values.shape, packed(values), raw=True
+            stored = onnx.TensorProto(
+                name=f"{integers}_of_4_bits",
+                data_type=onnx.TensorProto.INT4,
+                dims=values.shape,
+                raw_data=packed(values),
             )
             graph.initializer.append(stored)
-            added.append(
-                helper.make_node("Cast", [stored.name], [f"{integers}_widened"], to=onnx.TensorProto.INT8)
-            )
+            added.append(_node("Cast", [stored.name], f"{integers}_widened", "to", onnx.TensorProto.INT8))
             weight.input[0] = f"{integers}_widened"
     nodes = [*added, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
     _forget_unused(graph)
     return model
+
+
+def _node(operator: str, inputs: list[str], output: str, attribute: str, value: int) -> Any:
+    from onnx import AttributeProto, NodeProto
+
+    made = NodeProto(op_type=operator, input=inputs, output=[output])
+    made.attribute.append(AttributeProto(name=attribute, type=AttributeProto.INT, i=value))
+    return made
 
 
 def packed(values: npt.NDArray[np.int8]) -> bytes:
