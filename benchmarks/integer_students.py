@@ -5,6 +5,9 @@
 Each design of a run's front, or of `--trials`, is trained as the run trains it, with weights of 32, of 8 and of 4 bits
 in every stage, from the same seed. Each is exported. Test accuracy, bytes and latency are those of the files. Latencies
 are taken in turns in one process with one thread: medians, with the 5th and the 95th percentile. Prints Markdown.
+
+With `--larger` latency and bytes alone, of two networks for images of 32x32 pixels, which no weight changes: nothing is
+trained.
 """
 
 import argparse
@@ -29,19 +32,26 @@ def main() -> None:
     facts = machine.facts(("torch", "onnx", "onnxruntime"))
     results = Results(args.json, args, facts, resume=args.resume)
     rows: list[Row] = results.found.setdefault("rows", [])
-    bench = Bench(args)
-    for number in bench.trials():
-        for seed in range(args.seeds):
-            if any((row["trial"], row["seed"]) == (number, seed) for row in rows):
-                continue
-            rows += bench.measured(number, seed)
+    if args.larger:
+        for number in range(len(LARGER)):
+            rows += untrained(number, args)
             results.save()
+    else:
+        bench = Bench(args)
+        for number in bench.trials():
+            for seed in range(args.seeds):
+                if any((row["trial"], row["seed"]) == (number, seed) for row in rows):
+                    continue
+                rows += bench.measured(number, seed)
+                results.save()
     print(machine.line(results.found), "", *table(rows, args.bits), sep="\n")
 
 
 def arguments() -> argparse.ArgumentParser:
     given = parser(__doc__)
-    given.add_argument("run", type=Path, help="run directory of a finished search")
+    what = given.add_mutually_exclusive_group(required=True)
+    what.add_argument("run", type=Path, nargs="?", help="run directory of a finished search")
+    what.add_argument("--larger", action="store_true", help="latency of larger networks, and no run")
     given.add_argument("--trials", type=int, nargs="*", default=[], help="default: the front")
     given.add_argument("--bits", type=int, nargs="+", choices=(32, 8, 4), default=[32, 8, 4])
     given.add_argument("--seeds", type=int, default=1)
@@ -76,12 +86,8 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             files = {bits: Path(folder) / f"{bits}.onnx" for bits in self.args.bits}
             rows = [self._exported(number, seed, bits, file) for bits, file in files.items()]
-            for batch in BATCHES:
-                for row, times in zip(rows, self._latencies(list(files.values()), batch), strict=True):
-                    row[f"ms_{batch}"] = sorted(1000 * seconds for seconds in times)
-        for row in rows:
-            say({name: value for name, value in row.items() if not name.startswith("ms")})
-        return rows
+            images = self.test.images[: max(BATCHES)]
+            return timed(rows, list(files.values()), images, self.args.calls)
 
     def _exported(self, number: int, seed: int, bits: int, file: Path) -> Row:
         from naskd.networks.student_file import save_student
@@ -133,18 +139,76 @@ class Bench:
         plain = dataclasses.replace(config.architecture, stages=stages)
         return student(dataclasses.replace(config, architecture=plain).to_dict())
 
-    def _latencies(self, files: Sequence[Path], batch: int) -> list[list[float]]:
-        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        images = (self.test.images[:batch].float() / 255).numpy()
+LARGER = (("basic", (32, 64, 128), 1, {}), ("inverted_residual", (24, 48, 96), 2, {"expansion": 4.0}))
+"""Block, widths of three stages, blocks in each, and what else a stage has."""
 
-        def call(file: Path) -> Any:
-            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-            return lambda: session.run(["logits"], {"images": images})
 
-        return alternating([call(file) for file in files], self.args.calls, limit=60)
+def untrained(number: int, args: argparse.Namespace) -> list[Row]:
+    """Rows of one of :data:`LARGER`, without accuracy."""
+    import torch
+
+    from naskd.config import ArchitectureSpec, StageSpec
+    from naskd.networks.student import build_student, design_cost
+    from naskd.report.summary import student as in_words
+    from naskd.runs.export import OnnxFormat
+
+    block, widths, depth, more = LARGER[number]
+    images = torch.randint(256, (max(BATCHES), 3, 32, 32), dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        files, rows = [], []
+        for bits in args.bits:
+            stages = tuple(
+                StageSpec(block, depth, width, stride=1 if i == 0 else 2, bits=bits, **more)
+                for i, width in enumerate(widths)
+            )
+            spec = ArchitectureSpec(stages, stem_width=16)
+            student = build_student(spec, 3, 10, (0.5,) * 3, (0.25,) * 3)
+            student(images / 255)  # so that the ranges of activations are known
+            files.append(Path(folder) / f"{bits}.onnx")
+            OnnxFormat().write(student.eval(), files[-1], files[-1], images[:2] / 255)
+            cost = design_cost(spec, 3, 10, 32)
+            words = in_words(
+                {"architecture": {"stages": [{"block": block, "width": w, "depth": depth} for w in widths]}}
+            )
+            rows.append(
+                {
+                    "trial": number,
+                    "seed": 0,
+                    "bits": bits,
+                    "student": words,
+                    "macs": cost.macs,
+                    "bit_ops": cost.bit_ops,
+                    "counted_bytes": cost.size_bytes,
+                    "file_bytes": files[-1].stat().st_size,
+                }
+            )
+        return timed(rows, files, images, args.calls)
+
+
+def timed(rows: list[Row], files: Sequence[Path], images: Any, calls: int) -> list[Row]:
+    """The rows with the milliseconds of their files on batches of images, ``(N, C, H, W)`` uint8."""
+    for batch in BATCHES:
+        given = (images[:batch].float() / 255).numpy()
+        for row, times in zip(rows, latencies(files, given, calls), strict=True):
+            row[f"ms_{batch}"] = sorted(1000 * seconds for seconds in times)
+    for row in rows:
+        say({name: value for name, value in row.items() if not name.startswith("ms")})
+    return rows
+
+
+def latencies(files: Sequence[Path], images: Any, calls: int) -> list[list[float]]:
+    """Seconds of each file in turns, in this process and on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+
+    def call(file: Path) -> Any:
+        network = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return lambda: network.run(["logits"], {"images": images})
+
+    return alternating([call(file) for file in files], calls, limit=60)
 
 
 def table(rows: Sequence[Row], bits: Sequence[int]) -> Iterator[str]:
@@ -158,7 +222,7 @@ def table(rows: Sequence[Row], bits: Sequence[int]) -> Iterator[str]:
             same = [row for row in rows if (row["trial"], row["bits"]) == (number, own)]
             yield _line(same, own)
     yield ""
-    for own in bits:
+    for own in bits if all("test_accuracy" in row for row in rows) else ():
         if own != bits[0]:
             one, other = ([row["test_accuracy"] for row in rows if row["bits"] == b] for b in (own, bits[0]))
             yield f"Test accuracy, {own} bits less {bits[0]}: {difference(one, other)}, n = {len(one)}."
@@ -169,16 +233,20 @@ def _line(rows: Sequence[Row], bits: int) -> str:
     cells = [
         f"{first['student']} ({first['macs']:,})",
         str(bits),
-        f"{statistics.fmean(row['test_accuracy'] for row in rows):.4f}",
+        _mean(rows, "test_accuracy"),
         f"{first['bit_ops']:,}",
         f"{statistics.fmean(row['file_bytes'] for row in rows):,.0f}",
-        f"{min(row['agreement'] for row in rows):.4f}",
+        _mean(rows, "agreement"),
     ]
     for batch in BATCHES:
         times = sorted(ms for row in rows for ms in row[f"ms_{batch}"])
         low, high = (times[int(share * (len(times) - 1))] for share in (0.05, 0.95))
         cells.append(f"{statistics.median(times):.3f} ({low:.3f} to {high:.3f})")
     return f"| {' | '.join(cells)} |"
+
+
+def _mean(rows: Sequence[Row], key: str) -> str:
+    return f"{statistics.fmean(row[key] for row in rows):.4f}" if key in rows[0] else ""
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from naskd.spec.userfile import import_file
 from naskd.teachings import TEACHINGS
 
 ROOT = Path(__file__).parents[1]
-FILES = ["digits", "cifar", "from_teacher"]
+FILES = ["digits", "cifar", "from_teacher", "integers"]
 FUNCTIONS = ["joint", "architecture_only", "distillation_only"]
 N = 300
 
@@ -197,6 +197,7 @@ class TestFile:
             "digits": (1, 8, 1e4, 1e6),
             "cifar": (3, 32, 3e5, 4e7),
             "from_teacher": (3, 32, 8e5, 6e6),
+            "integers": (1, 8, 1e4, 1e6),
         }[file]
         module = load(file)
         macs = sorted(
@@ -216,6 +217,7 @@ class TestInactiveParameters:
         ("active", "inactive"),
         [
             ({"stages": 1}, {"stage2.width": 40, "stage2.depth": 2, "stage2.stride": 2, "stage3.width": 60}),
+            ({"stages": 2}, {"stage3.bits": 4}),
             (
                 {"block": "basic"},
                 {"block.bottleneck.expansion": 0.5, "block.inverted_residual.expansion": 4.0},
@@ -564,6 +566,38 @@ class TestSimplified:
     def test_a_share_that_is_none_is_refused(self, least: float) -> None:
         with pytest.raises(InputError, match="allowed: above 0 and at most 1"):
             suggest_simplified(optuna.trial.FixedTrial({}), TEACHER, least=least)
+
+
+class TestBits:
+    """A choice of each stage where it is given, and no parameter where it is not."""
+
+    def test_each_stage_has_its_own(self) -> None:
+        found = [config.architecture for _, config in sample("integers", "joint")]
+        assert {stage.bits for student in found for stage in student.stages} == {32, 8, 4}
+        assert any(len({stage.bits for stage in student.stages}) == 3 for student in found)
+        assert {name for name in distributions(load("integers").joint) if name.endswith(".bits")} == {
+            "stage1.bits",
+            "stage2.bits",
+            "stage3.bits",
+        }
+
+    def test_without_them_a_space_is_what_it_was(self) -> None:
+        for file in ("digits", "cifar", "from_teacher"):
+            assert not any("bits" in name for name in distributions(load(file).joint))
+            assert not any(config.architecture.is_quantized for _, config in sample(file, "joint"))
+        bits = {name for name in distributions(load("integers").joint) if name.endswith("bits")}
+        assert set(distributions(load("integers").architecture_only)) - bits == {
+            name
+            for name in distributions(load("digits").architecture_only)
+            if not name.endswith("squeeze_excitation")
+        }
+
+    def test_a_simplified_teacher_of_integers_can_start_from_it(self) -> None:
+        found = [
+            student for _, student in draws(partial(suggest_simplified, teacher=TEACHER, bits=(8, 4)), 50)
+        ]
+        assert {stage.bits for student in found for stage in student.stages} == {8, 4}
+        assert not [reason for student in found for reason in start_problems(student, TEACHER)]
 
 
 class TestFromTeacher:

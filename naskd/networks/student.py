@@ -164,7 +164,8 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
     Returns:
         MACs of the convolutions and matrix products of one evaluation pass of one image; trainable
         parameters; bytes of the state dict: parameters, BatchNorm's running statistics, mean and std of the
-        images in 32 bits, BatchNorm's counters in 64.
+        images in 32 bits, BatchNorm's counters in 64; and bit operations. For layers of fewer bits see
+        :class:`~naskd.spec.design.Cost`.
 
     Raises:
         InputError: See :func:`build_student`.

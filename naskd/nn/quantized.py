@@ -98,7 +98,8 @@ def rounded_weight(weight: Tensor, bits: int) -> Tensor:
     if weight.is_meta:
         return weight
     scale, most = weight_scale(weight, bits), _most(bits)
-    zero = torch.zeros_like(scale, dtype=torch.int32)
+    # In floating point: of whole numbers torch looks at their range, for which a GPU would be waited for.
+    zero = torch.zeros_like(scale)
     return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -most, most)
 
 

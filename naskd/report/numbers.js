@@ -48,7 +48,7 @@ function inUnit(v, unit) {
   if (!ok(v)) return DASH;
   if (unit === "fraction") return percent(v);
   if (unit === "bytes") return bytes(v);
-  if (["MACs", "parameters", "bit-operations"].includes(unit)) return count(v);
+  if (["MACs", "parameters", "bit operations"].includes(unit)) return count(v);
   const text = Math.abs(v) >= formats.next ? fixed(v, 0).replace(/\B(?=(\d{3})+$)/g, ",") : significant(v, 3);
   return unit ? `${text} ${unit}` : text;
 }

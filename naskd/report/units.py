@@ -124,7 +124,7 @@ def measure(value: Any, unit: str) -> str:
         return percent(number)
     if unit == "bytes":
         return size(number)
-    if unit in ("MACs", "parameters", "bit-operations"):
+    if unit in ("MACs", "parameters", "bit operations"):
         return count(number)
     return (
         f"{number:,.0f} {unit}".rstrip()

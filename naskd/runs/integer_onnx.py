@@ -23,26 +23,19 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
         model: ``onnx.ModelProto`` with ``Conv`` and ``Gemm`` of weights and inputs from ``DequantizeLinear``.
         of_4_bits: Names of the weights that have 4 bits.
     """
-    import onnx
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     graph = model.graph
     makers = {output: node for node in graph.node for output in node.output}
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     added: list[Any] = []
 
-    def put(name: str, values: npt.NDArray[Any]) -> str:
+    def put(name: str, values: npt.NDArray[Any], data_type: int | None = None, raw: bytes = b"") -> str:
         made = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        if name in tensors:
-            tensors[name].CopyFrom(made)
-        else:
-            tensors[name] = graph.initializer.add()
-            tensors[name].CopyFrom(made)
+        if data_type is not None:
+            made = TensorProto(name=name, data_type=data_type, dims=values.shape, raw_data=raw)
+        graph.initializer.append(made)
         return name
-
-    def read(name: str) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = numpy_helper.to_array(tensors[name])
-        return found
 
     for node in graph.node:
         weight = makers.get(node.input[1]) if node.op_type in ("Conv", "Gemm") else None
@@ -53,29 +46,38 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
             raise RunError(
                 f"the integer layer {node.name} reads what is not quantized, but given by {given.op_type}"
             )
-        integers, scale, bias = weight.input[0], weight.input[1], node.input[2]
-        found = integer_bias(read(integers), read(scale), read(bias), float(read(given.input[1])))
-        put(integers, found[0])
-        put(scale, found[1])
-        name = f"{node.output[0]}_bias"
-        codes, of_bias = put(f"{name}_integers", found[2]), put(f"{name}_scale", found[3])
-        added.append(helper.make_node("DequantizeLinear", [codes, of_bias], [name], axis=0))
-        node.input[2] = name
-        if integers in of_4_bits:
-            values = read(integers)
-            stored = helper.make_tensor(
-                f"{integers}_of_4_bits", onnx.TensorProto.INT4, values.shape, packed(values), raw=True
-            )
-            graph.initializer.append(stored)
-            added.append(
-                helper.make_node("Cast", [stored.name], [f"{integers}_widened"], to=onnx.TensorProto.INT8)
-            )
-            weight.input[0] = f"{integers}_widened"
-    nodes = [*added, *graph.node]
+        scale = tensors[weight.input[1]]
+        # Of zeros alone torch leaves it out.
+        bias = tensors[node.input[2]] if len(node.input) > 2 else np.zeros_like(scale)
+        found = integer_bias(tensors[weight.input[0]], scale, bias, float(tensors[given.input[1]]))
+        # Names of their own: where two layers have equal tensors, torch keeps one.
+        name = f"{node.output[0]}.weight"
+        if weight.input[0] in of_4_bits:
+            stored = put(f"{name}.integers_of_4_bits", found[0], TensorProto.INT4, packed(found[0]))
+            codes = f"{name}.integers"
+            added.append(_node("Cast", [stored], codes, "to", TensorProto.INT8))
+        else:
+            codes = put(f"{name}.integers", found[0])
+        parts = [codes, put(f"{name}.scale", found[1]), *weight.input[2:]]
+        added.append(_node("DequantizeLinear", parts, name, "axis", 0))
+        bias_name = f"{node.output[0]}.bias"
+        parts = [put(f"{bias_name}.integers", found[2]), put(f"{bias_name}.scale", found[3])]
+        added.append(_node("DequantizeLinear", parts, bias_name, "axis", 0))
+        node.input[:] = [node.input[0], name, bias_name]
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [node for node in graph.node if read.intersection(node.output)]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend([*added, *kept])
     _forget_unused(graph)
     return model
+
+
+def _node(operator: str, inputs: list[str], output: str, attribute: str, value: int) -> Any:
+    from onnx import AttributeProto, NodeProto
+
+    made = NodeProto(op_type=operator, input=inputs, output=[output])
+    made.attribute.append(AttributeProto(name=attribute, type=AttributeProto.INT, i=value))
+    return made
 
 
 def packed(values: npt.NDArray[np.int8]) -> bytes:

@@ -37,7 +37,7 @@ class Objective:
         name: As studies, records and columns say it: letters, digits and ``_``.
         title: For people, such as ``MACs``.
         direction: What better means.
-        unit: ``fraction`` (in [0, 1], shown as a percentage), ``MACs``, ``parameters``, ``bit-operations``, ``bytes``,
+        unit: ``fraction`` (in [0, 1], shown as a percentage), ``MACs``, ``parameters``, ``bit operations``, ``bytes``,
             ``ms``, or any word; empty for a bare number.
         scale: On which hypervolume and axes are measured: ``linear``, or ``log`` for costs that span orders of
             magnitude, which must be positive.
@@ -144,7 +144,7 @@ OBJECTIVES.register(
         name="bit_ops",
         title="bit operations",
         direction="minimize",
-        unit="bit-operations",
+        unit="bit operations",
         scale="log",
         known="before",
         implementation="naskd.trials.measures:bit_ops",

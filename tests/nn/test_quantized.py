@@ -152,3 +152,19 @@ def test_a_norm_keeps_its_parameters_and_statistics() -> None:
     whole = copy.deepcopy(nn.Sequential(conv, made))
     assert whole[0].norm == (whole[1],)
     assert np.isfinite(whole(normal(2, 3, 4, 4)).detach().numpy()).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_never_waited_for() -> None:
+    """So that steps can be recorded."""
+    layer = quantized_weights(nn.Conv2d(4, 6, 3), 4)
+    layer.input_quantizer = Quantizer()
+    layer.cuda()
+    x = normal(2, 4, 8, 8).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        layer(x).square().sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert layer.weight.grad.isfinite().all()

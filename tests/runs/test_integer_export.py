@@ -49,6 +49,8 @@ def trained(spec: ArchitectureSpec) -> Student:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    with torch.no_grad():
+        student.head.bias.zero_()  # which torch's exporter leaves out
     return student.eval()
 
 
