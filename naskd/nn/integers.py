@@ -67,8 +67,6 @@ class IntegerLayer(nn.Module):
         )
         self.convolution: tuple[object, ...] = ()
         if isinstance(layer, nn.Conv2d):
-            if layer.padding_mode != "zeros":
-                raise InputError(f"integer layers pad with zeros, not with {layer.padding_mode!r}")
             self.convolution = (layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def forward(self, x: Tensor) -> Tensor:

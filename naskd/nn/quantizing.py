@@ -128,6 +128,10 @@ def _check_layers(part: nn.Module, whose: str) -> None:
                 f"its layer {name!r} is a {type(layer).__name__}" if name else "it has parameters of its own"
             )
             raise InputError(f"{whose} has no integer form: {where}; bits below 32 are for {_KNOWN}")
+        if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+            raise InputError(
+                f"{whose} has no integer form: its layer {name!r} pads with {layer.padding_mode!r}, not with zeros"
+            )
 
 
 def _calls(part: nn.Module, shape: Sequence[int], whose: str) -> tuple[list[_Call], Tensor]:
@@ -149,8 +153,17 @@ def _calls(part: nn.Module, shape: Sequence[int], whose: str) -> tuple[list[_Cal
         total = count_macs(lambda: copy(given))
     weighted = [call for call in found if has_quantized_form(call.layer)]
     for name, layer in copy.named_modules():
-        if has_quantized_form(layer) and not any(call.layer is layer for call in weighted):
+        times = sum(call.layer is layer for call in found)
+        if has_quantized_form(layer) and not times:
             raise InputError(f"{whose} has no integer form: it does not call its layer {name!r} as a module")
+        if (has_quantized_form(layer) or is_foldable(layer)) and times > 1:
+            raise InputError(f"{whose} has no integer form: it calls its layer {name!r} more than once")
+    for call in weighted:
+        if isinstance(call.layer, nn.Linear) and call.read.ndim != 2:
+            raise InputError(
+                f"{whose} has no integer form: its layer {call.name!r} reads {call.read.ndim} dimensions, not 2; "
+                "a convolution of kernel 1 does the same on maps"
+            )
     if total != sum(map(_macs, weighted)):
         raise InputError(f"{whose} has no integer form: it multiplies matrices outside of its layers")
     return found, given

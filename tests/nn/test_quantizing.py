@@ -94,9 +94,24 @@ class Twice(nn.Module):
         return self.norm(y) + self.act(y)
 
 
+class Again(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(self.norm(self.conv(x))))
+
+
 @pytest.mark.parametrize(
     ("part", "why"),
     [
+        (
+            nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")),
+            "its layer '0' pads with 'reflect'",
+        ),
+        (nn.Sequential(nn.Linear(8, 8)), "its layer '0' reads 4 dimensions, not 2"),
+        (Again(), "it calls its layer 'conv' more than once"),
         (nn.Sequential(nn.Conv2d(4, 4, 1), nn.GroupNorm(2, 4)), "its layer '1' is a GroupNorm"),
         (nn.Sequential(nn.ConvTranspose2d(4, 4, 1)), "its layer '0' is a ConvTranspose2d"),
         (Scaled(), "it has parameters of its own"),
