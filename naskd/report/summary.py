@@ -106,7 +106,9 @@ def _term(term: Mapping[str, Any], teachers: Sequence[str]) -> str:
     if kind in KNOWLEDGE and KNOWLEDGE[kind].uses_pairs:
         text += f" ({term.get('pairs', 'last')})"
     source = term.get("source", 0)
-    if source < len(teachers) and (len(teachers) > 1 or teachers[source] != DEFAULT_NAME):
+    if kind in KNOWLEDGE and KNOWLEDGE[kind].several_teachers:
+        text += f" from {' and '.join(teachers)}" if len(teachers) > 1 else ""
+    elif source < len(teachers) and (len(teachers) > 1 or teachers[source] != DEFAULT_NAME):
         text += f" from {teachers[source]}"
     return text
 

@@ -213,6 +213,10 @@ def test_summaries():
     assert taught_by({"distillation": {"scheme": "mutual", "terms": []}}) == "mutual: labels only"
     two = {"terms": [{"kind": "mine", "source": 1}], "teachers": ["a", "b"], "assistants": [{}, {}]}
     assert taught_by({"distillation": two}) == "mine from b via 2 assistants"
+    # Who hears all of them is not said to hear the first.
+    both = {"terms": [{"kind": "ensemble", "temperature": 2.0}], "teachers": ["a", "b"]}
+    assert taught_by({"distillation": both}) == "ensemble T2 from a and b"
+    assert taught_by({"distillation": both | {"teachers": ["a"]}}) == "ensemble T2"
     assert student(None) == ""
     assert choices(None) == {}
     assert choices(CONFIG)["knowledge"] == ["mine", "yours"]
