@@ -20,7 +20,7 @@ from naskd.networks.student import Student
 from naskd.runs.comparing import _warnings
 from naskd.runs.estimate import timing_steps
 from naskd.runs.opening import open_study
-from naskd.runs.taking import _images_for
+from naskd.runs.taking import _design, _images_for
 from naskd.spec.errors import InputError
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.trials.jobs import Job
@@ -133,9 +133,14 @@ def test_a_search_on_digits_of_which_students_see_the_edges(study: Path, tmp_pat
         right = teacher(first.images.float() / 255).argmax(1) == first.labels
     assert found["teacher_test_accuracy"] == pytest.approx(float(right.double().mean()), abs=1e-6)
 
-    exported = run.export(run.front()[0]["number"])
+    number = run.front()[0]["number"]
+    exported = run.export(number)
     assert exported["agreement"] == 1
-    assert torch.equal(_images_for(run, Path(exported["path"])), context.resources.data.val.images[:256])
+    compared, labels = _images_for(run, Path(exported["path"]), _design(run.trial(number)))
+    val = context.resources.data.val
+    assert torch.equal(compared, val.images[:256])
+    assert labels is not None
+    assert torch.equal(labels, val.labels[:256])
 
     other = naskd.search(study, settings=["data.modality.labels=true"], out=tmp_path / "labelled")
     assert {trial["config"]["distillation"]["ce_weight"] for trial in other.front()} == {1.0}
