@@ -64,7 +64,15 @@ class Student(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them."""
+        """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them.
+
+        Raises:
+            InputError: They have another number of channels. One channel would otherwise count as all of them.
+        """
+        if images.shape[-3] != self.mean.shape[1]:
+            raise InputError(
+                f"the network takes images of {self.mean.shape[1]} channels, (B, C, H, W), got {tuple(images.shape)}"
+            )
         return (images - self.mean) / self.std
 
     def taps(self, images: Tensor) -> Taps:

@@ -10,6 +10,7 @@ from naskd.networks.student import build_student, design_cost
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import TappedNetwork, tap_shapes
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 
 MEAN, STD = {1: (0.3,), 3: (0.5, 0.4, 0.3)}, {1: (0.4,), 3: (0.2, 0.25, 0.3)}
 
@@ -150,6 +151,14 @@ def test_same_seed_same_bits_and_another_seed_other_bits():
     one, same, other = (build(small(), seed=seed).eval()(images) for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("channels", "shown"), [(3, 1), (1, 3)])
+def test_images_of_other_channels_are_refused(channels, shown):
+    """One channel less a mean of three would be three, and the answer wrong without a word."""
+    network = build(small(), channels).eval()
+    with pytest.raises(InputError, match=rf"takes images of {channels} channels.*\(2, {shown}, 8, 8\)"):
+        network(torch.rand(2, shown, 8, 8))
 
 
 def test_state_dict_round_trip_carries_the_normalisation():
