@@ -129,6 +129,23 @@ def described(width, distillation=ALONE):
     return describe(config, {"macs": 1000.0 * width})
 
 
+def test_bits_say_something_of_integers_alone():
+    """What a space of floating point shows is what it showed before there were bits: its proposals stay the same."""
+
+    def shown(bits, bit_ops):
+        config = TrialConfig(ArchitectureSpec((StageSpec("basic", 1, 8, bits=bits),)))
+        return describe(config, {"macs": 1000.0, "bit_ops": bit_ops})
+
+    plain = shown(32, 1000.0 * 32 * 32)
+    assert plain == described(8) | {"cost macs": math.log(1000.0)}
+    for bits in (8, 4):
+        more = {
+            "architecture.stages.0.bits": math.log(32 / bits),
+            "cost bits saved": math.log(1024 / (8 * bits)),
+        }
+        assert shown(bits, 1000.0 * 8 * bits) == plain | {name: pytest.approx(x) for name, x in more.items()}
+
+
 def test_equal_designs_have_equal_rows_and_different_ones_do_not():
     shown = [described(w, d) for w in (8, 16, 32) for d in (ALONE, LOGITS, HINT)]
     rows = Features(shown).rows([described(8), described(8), described(16), described(8, LOGITS)])

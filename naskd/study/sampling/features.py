@@ -28,8 +28,13 @@ def describe(config: TrialConfig, costs: Mapping[str, float]) -> dict[str, float
     terms = distillation.pop("terms")
     if unlabelled := distillation.pop("unlabelled", 0):
         found["images for each labelled one"] = math.log(1 + unlabelled)  # 0 of designs without
+    # Of integers alone, as what is saved: nothing is said of floating point, which is 0 where others have fewer bits.
     for stage in given["architecture"]["stages"]:
-        stage.setdefault("bits", FLOAT_BITS)  # written where there are fewer alone
+        if "bits" in stage:
+            stage["bits"] = FLOAT_BITS / stage["bits"]
+    costs = dict(costs)
+    if (bit_ops := costs.pop("bit_ops", 0)) and bit_ops != (full := costs["macs"] * FLOAT_BITS**2):
+        found["cost bits saved"] = math.log(full / bit_ops)
     for part, content in given.items():
         found.update(_flat(part, content))
     for term in terms:
