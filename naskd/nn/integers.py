@@ -80,7 +80,7 @@ class IntegerLayer(nn.Module):
         )
         x = self.read(x)
         if self.convolution:
-            given: Tensor = functional.conv2d(x, weight, self.bias, *self.convolution)  # type: ignore[call-overload]
+            given: Tensor = functional.conv2d(x, weight, self.bias, *self.convolution)  # type: ignore[call-overload]  # a tuple of its last arguments
         else:
             given = functional.linear(x, weight, self.bias)
         handed_on: Tensor = self.give(given)

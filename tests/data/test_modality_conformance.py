@@ -16,7 +16,7 @@ class TestCatalogue(ModalitySuite):
 
 class TestSmaller(ModalitySuite):
     names = "low_resolution"
-    options = {"factor": 4}  # noqa: RUF012
+    options = {"factor": 4}  # noqa: RUF012 -- as a user writes it
     channels = 1
 
 

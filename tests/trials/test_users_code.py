@@ -113,7 +113,7 @@ def test_what_a_sampler_takes_to_propose_is_not_the_time_of_the_space():
 
     space = timed(lambda trial: trial.suggest_float("x", 0, 1), 0.2)
     trial = optuna.create_study(sampler=Slow()).ask()
-    assert space(trial) == trial.params["x"]  # type: ignore[comparison-overlap]
+    assert space(trial) == trial.params["x"]  # type: ignore[comparison-overlap]  # no design, a number
 
 
 def test_an_observer_that_leaves_ends_nothing(caplog: pytest.LogCaptureFixture):
