@@ -20,6 +20,7 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        activation="relu",
     )
 )
 BLOCKS.register(
@@ -31,6 +32,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        activation="relu",
     )
 )
 BLOCKS.register(
@@ -45,6 +47,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=True,
         takes_weights=True,
+        activation="relu6",
     )
 )
 BLOCKS.register(
@@ -59,6 +62,100 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        activation="relu",
+    )
+)
+
+BLOCKS.register(
+    BlockCard(
+        name="fused_inverted_residual",
+        title="fused inverted residual: expansion and depthwise convolution in one",
+        paper="Tan, Le: EfficientNetV2: Smaller Models and Faster Training. ICML 2021, arXiv 2104.00298",
+        implementation="naskd.networks.blocks.fused_inverted_residual:FusedInvertedResidual",
+        uses_expansion=True,
+        uses_squeeze_excitation=True,
+        takes_weights=True,
+        activation="silu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="ghost",
+        title="ghost bottleneck: half of the channels are cheap filters of the others",
+        paper=(
+            "Han, Wang, Tian, Guo, Xu, Xu: GhostNet: More Features from Cheap Operations. "
+            "CVPR 2020, arXiv 1911.11907"
+        ),
+        implementation="naskd.networks.blocks.ghost:Ghost",
+        uses_expansion=True,
+        uses_squeeze_excitation=True,
+        activation="relu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="shuffle_v2",
+        title="ShuffleNet V2 unit: half of the channels are passed on",
+        paper=(
+            "Ma, Zhang, Zheng, Sun: ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design. "
+            "ECCV 2018, arXiv 1807.11164"
+        ),
+        implementation="naskd.networks.blocks.shuffle_v2:ShuffleV2",
+        uses_expansion=False,
+        uses_squeeze_excitation=False,
+        activation="relu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="mixed_kernel",
+        title="inverted residual with depthwise kernels of several sides",
+        paper="Tan, Le: MixConv: Mixed Depthwise Convolutional Kernels. BMVC 2019, arXiv 1907.09595",
+        implementation="naskd.networks.blocks.mixed_kernel:MixedKernel",
+        uses_expansion=True,
+        uses_squeeze_excitation=True,
+        activation="relu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="rep_vgg",
+        title="three branches in training, one convolution where it leaves",
+        paper=(
+            "Ding, Zhang, Ma, Han, Ding, Sun: RepVGG: Making VGG-style ConvNets Great Again. "
+            "CVPR 2021, arXiv 2101.03697"
+        ),
+        implementation="naskd.networks.blocks.rep_vgg:RepVGG",
+        uses_expansion=False,
+        uses_squeeze_excitation=False,
+        activation="relu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="convnext",
+        title="ConvNeXt block",
+        paper=(
+            "Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s. CVPR 2022, arXiv 2201.03545"
+        ),
+        implementation="naskd.networks.blocks.convnext:ConvNeXt",
+        uses_expansion=True,
+        uses_squeeze_excitation=False,
+        activation="gelu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="self_attention",
+        title="MobileViT block: convolution and self-attention",
+        paper=(
+            "Mehta, Rastegari: MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision Transformer. "
+            "ICLR 2022, arXiv 2110.02178"
+        ),
+        implementation="naskd.networks.blocks.self_attention:SelfAttentionBlock",
+        uses_expansion=True,
+        uses_squeeze_excitation=False,
+        activation="silu",
     )
 )
 

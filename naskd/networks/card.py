@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, ArchitectureSpec, StageSpec
+from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, OWN, ArchitectureSpec, StageSpec
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 from naskd.spec.registry import imported
 
@@ -22,6 +22,7 @@ class BlockCard:
         uses_squeeze_excitation: Whether ``StageSpec.squeeze_excitation`` changes the block.
         takes_weights: Whether it can begin with the weights of a wider one; see
             :meth:`~naskd.networks.block.Block.take_weights`.
+        activation: Its own, as ``StageSpec.activation`` would name it; "" where that changes nothing in the block.
     """
 
     name: str
@@ -31,11 +32,14 @@ class BlockCard:
     uses_expansion: bool
     uses_squeeze_excitation: bool
     takes_weights: bool = False
+    activation: str = ""
 
     def canonical(self, stage: StageSpec) -> StageSpec:
         """The same stage written in one way: what this block does not read is at its default."""
+        same = stage.activation == self.activation or not self.activation
         return replace(
             stage,
+            activation=OWN if same else stage.activation,
             expansion=stage.expansion if self.uses_expansion else StageSpec.expansion,
             squeeze_excitation=stage.squeeze_excitation and self.uses_squeeze_excitation,
         )
@@ -89,6 +93,7 @@ class FamilyCard:
             stem_width=architecture.stem_width if self.uses_stem else plain.stem_width,
             stem_kernel=architecture.stem_kernel if self.uses_stem else plain.stem_kernel,
             stem_stride=architecture.stem_stride if self.uses_stem else plain.stem_stride,
+            stem_activation=architecture.stem_activation if self.uses_stem else plain.stem_activation,
             options=canonical_options(self.options, architecture.options),
         )
 
@@ -117,8 +122,9 @@ class FamilyCard:
         """The network in one line, for reports.
 
         Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``. A block's name is
-        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation, ``int8`` weights
-        of 8 bits. Other families say their name first, and options follow: ``vit depth=4 patch=4``.
+        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation, ``silu`` an
+        activation that is not the block's own, ``int8`` weights of 8 bits. Other families say their name first, and
+        options follow: ``vit depth=4 patch=4``.
 
         Args:
             architecture: As plain data, of any age: keys may be missing.
@@ -143,6 +149,8 @@ def _stages_in_words(stages: Any) -> str:
             text += f" k{stage['kernel']}"
         if stage.get("squeeze_excitation"):
             text += " se"
+        if (named := stage.get("activation", OWN)) != OWN:
+            text += f" {named}"
         if (bits := stage.get("bits", FLOAT_BITS)) != FLOAT_BITS:
             text += f" int{bits}"
         parts.append(text)

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.networks.block import Block
 from naskd.networks.inheriting import take_network
-from naskd.networks.layers import conv_norm, conv_norm_cost, integer_cost, linear_cost, strided, total
+from naskd.networks.layers import (
+    ACTIVATIONS,
+    conv_norm,
+    conv_norm_cost,
+    integer_cost,
+    linear_cost,
+    strided,
+    total,
+)
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
 from naskd.nn.quantized import Quantizer, has_quantized_form, integer_bytes, quantized_weights
@@ -41,7 +49,7 @@ class ConvStudent(Student):
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
         stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-        self.stem = nn.Sequential(*stem, nn.ReLU())
+        self.stem = nn.Sequential(*stem, ACTIVATIONS[spec.stem_activation]())
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
@@ -66,12 +74,13 @@ class ConvStudent(Student):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and module is not self.head):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def _quantize(self, in_channels: int) -> None:
         # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
-        planned = plan(self.stem, (1, in_channels, _SIDE, _SIDE), whose="the stem")
+        shape, last = (1, in_channels, _SIDE, _SIDE), str(len(self.stem) - 1)
+        planned = plan(self.stem, shape, whose="the stem", activation=last)
         planned.apply(self.stem, INTEGER_BITS, reads_rounded=False)
         rounded, channels = True, self.spec.stem_width
         for stage, blocks in zip(self.spec.stages, self.stages, strict=True):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from naskd.networks import FAMILIES
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import Description
+from naskd.nn.merging import is_merged, merge
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
@@ -121,13 +122,26 @@ class Student(nn.Module):
     def describe(self) -> dict[str, Any]:
         """See :class:`~naskd.nn.deployed.DeployedNetwork`."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        return describe_student(self.spec, self.n_classes, mean, std)
+        return describe_student(self.spec, self.n_classes, mean, std, merged=is_merged(self))
 
 
 def describe_student(
-    spec: ArchitectureSpec, n_classes: int, mean: Sequence[float], std: Sequence[float]
+    spec: ArchitectureSpec,
+    n_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    merged: bool = False,
 ) -> dict[str, Any]:
-    """What :func:`build_student` needs to build a network again, as a :data:`~naskd.nn.deployed.Description`."""
+    """What :func:`build_student` needs to build a network again, as a :data:`~naskd.nn.deployed.Description`.
+
+    Args:
+        spec: Of the network.
+        n_classes: ``K``.
+        mean: Of the images, per channel, on the [0, 1] scale.
+        std: As `mean`.
+        merged: Whether its branches are, see :mod:`naskd.nn.merging`.
+    """
     architecture = _ARCHITECTURE.dump_python(spec, mode="json")
     return {
         "kind": "student",
@@ -135,6 +149,7 @@ def describe_student(
         "n_classes": n_classes,
         "mean": list(mean),
         "std": list(std),
+        **({"merged": True} if merged else {}),
     }
 
 
@@ -142,7 +157,10 @@ def rebuild_student(description: Description) -> nn.Module:
     """The inverse of :func:`describe_student`."""
     spec = _ARCHITECTURE.validate_python(description["architecture"])
     mean, std = description["mean"], description["std"]
-    return build_student(spec, len(mean), description["n_classes"], mean, std)
+    student = build_student(spec, len(mean), description["n_classes"], mean, std)
+    if description.get("merged"):
+        merge(student)
+    return student
 
 
 def build_student(

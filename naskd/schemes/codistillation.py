@@ -91,4 +91,4 @@ class CodistillationScheme(CohortScheme):
         """The passes of the copies."""
         if phase.name == "initial":
             return 0.0
-        return float(sum(student.cost.macs for student in self.cohort.students))
+        return float(sum(student.cost.unmerged_macs for student in self.cohort.students))

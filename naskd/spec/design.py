@@ -31,6 +31,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
 Bits = Literal[32, 8, 4]
+Activation = Literal["relu", "relu6", "silu", "hardswish", "gelu"]
+BlockActivation = Literal["own", "relu", "relu6", "silu", "hardswish", "gelu"]
 
 FLOAT_BITS: Literal[32] = 32
 """Of a weight or an activation in floating point."""
@@ -46,6 +48,9 @@ MOST_UNLABELLED = 100
 
 FIRST_FAMILY = "cnn"
 """The family of networks of an architecture that names none."""
+
+OWN: Literal["own"] = "own"
+"""The activation of a stage whose blocks have that of their paper."""
 
 SCRATCH = "scratch"
 """The start of a training that begins with random weights."""
@@ -66,6 +71,9 @@ class StageSpec:
         squeeze_excitation: Channel attention (Hu et al., 2018, arXiv 1709.01507) where the block has a place for it.
         bits: Of the stage's weights: 32 for floating point, or 8 or 4 for integers. Below 32 its layers read and hand
             on maps of 8 bits, and so do the network's first and last layer, whose weights then have 8 bits.
+        activation: Of the blocks: ``own`` for that of their paper, ``relu``, ``relu6``, ``silu`` (swish: Ramachandran
+            et al., 2017, arXiv 1710.05941), ``hardswish`` (Howard et al., ICCV 2019, arXiv 1905.02244), or ``gelu``
+            (Hendrycks & Gimpel, 2016, arXiv 1606.08415).
     """
 
     block: str
@@ -77,6 +85,7 @@ class StageSpec:
     squeeze_excitation: bool = False
     # Written only where it says something, like the family of an architecture.
     bits: Annotated[Bits, Field(exclude_if=lambda bits: bits == FLOAT_BITS)] = FLOAT_BITS
+    activation: Annotated[BlockActivation, Field(exclude_if=lambda name: name == OWN)] = OWN
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -98,6 +107,7 @@ class ArchitectureSpec:
         stem_stride: 1 or 2.
         family: Name of a registered network family.
         options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
+        stem_activation: After the stem's convolution; for the names see :class:`StageSpec`.
     """
 
     stages: Annotated[tuple[StageSpec, ...], Field(max_length=MOST_STAGES)] = ()
@@ -107,6 +117,7 @@ class ArchitectureSpec:
     # Written only where they say something: what was written before there were families is still what is written.
     family: Annotated[str, Field(exclude_if=lambda name: name == FIRST_FAMILY)] = FIRST_FAMILY
     options: Annotated[Options, Field(exclude_if=lambda options: not options)] = ()
+    stem_activation: Annotated[Activation, Field(exclude_if=lambda name: name == "relu")] = "relu"
 
     def __post_init__(self) -> None:
         if self.family == FIRST_FAMILY and not self.stages:
@@ -349,16 +360,25 @@ class Cost:
             of the maps between layers, 5 bytes each, are left out.
         bit_ops: MACs, each times the bits of the weight and the bits of the activation, which are 32 in floating point.
             0 stands for 32 x 32 everywhere.
+        unmerged_macs: Of the network as it trains, whose branches are merged where it leaves (``rep_vgg``); 0 stands
+            for `macs`.
     """
 
     macs: int
     n_params: int
     size_bytes: int
     bit_ops: int = 0
+    unmerged_macs: int = 0
 
     def __post_init__(self) -> None:
         if self.bit_ops == 0:
             object.__setattr__(self, "bit_ops", self.macs * FLOAT_BITS**2)
+        if self.unmerged_macs == 0:
+            object.__setattr__(self, "unmerged_macs", self.macs)
+
+    def deployed(self) -> dict[str, int]:
+        """By name, of what leaves."""
+        return {name: getattr(self, name) for name in ("macs", "n_params", "size_bytes", "bit_ops")}
 
 
 def first_line(error: ValidationError) -> str:

@@ -162,7 +162,7 @@ class Designs:
         each takes too long.
         """
         data, epochs = self._resources.data, config.training.epochs
-        macs, n_train = self.design_cost(config).macs, len(data.train)
+        macs, n_train = self.design_cost(config).unmerged_macs, len(data.train)
         unlabelled = config.distillation.unlabelled
         n_images = n_train * (1 + unlabelled)
         passes, beside, share = self._passes_of(config)
@@ -246,7 +246,7 @@ class Designs:
             total += images * each
             shown += images
         everything = training.epochs * n_train
-        return scheme.cost.macs, total / everything, shown / everything
+        return scheme.cost.unmerged_macs, total / everything, shown / everything
 
     @property
     def n_val(self) -> int:
