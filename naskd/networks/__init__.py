@@ -5,6 +5,7 @@ space or a study check can turn away what cannot work without importing torch.
 """
 
 from naskd.networks.card import BlockCard, FamilyCard
+from naskd.networks.vit_card import OPTIONS, VitCard
 from naskd.spec.registry import Registry
 
 _RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, arXiv 1512.03385"
@@ -172,6 +173,18 @@ FAMILIES.register(
         uses_stem=True,
         uses_bits=True,
         starts="naskd.networks.simplified:problems",
+    )
+)
+FAMILIES.register(
+    VitCard(
+        name="vit",
+        title="vision transformer: patches, layers of self-attention, the mean of the tokens, a linear classifier",
+        paper=(
+            "Dosovitskiy et al.: An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale. "
+            "ICLR 2021, arXiv 2010.11929"
+        ),
+        implementation="naskd.networks.vit:VisionTransformer",
+        options=OPTIONS,
     )
 )
 

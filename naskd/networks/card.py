@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, OWN, ArchitectureSpec, StageSpec
+from naskd.spec.design import CONVOLUTION, FIRST_FAMILY, FLOAT_BITS, OWN, STRIDED, ArchitectureSpec, StageSpec
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 from naskd.spec.registry import imported
 
@@ -40,6 +40,7 @@ class BlockCard:
         return replace(
             stage,
             activation=OWN if same else stage.activation,
+            downsampling=stage.downsampling if stage.stride > 1 else STRIDED,
             expansion=stage.expansion if self.uses_expansion else StageSpec.expansion,
             squeeze_excitation=stage.squeeze_excitation and self.uses_squeeze_excitation,
         )
@@ -86,16 +87,23 @@ class FamilyCard:
 
     def canonical(self, architecture: ArchitectureSpec) -> ArchitectureSpec:
         """The same network written in one way: what this family does not read is at its default; options sorted."""
-        plain = ArchitectureSpec
         return replace(
             architecture,
             stages=architecture.stages if self.uses_stages else (),
-            stem_width=architecture.stem_width if self.uses_stem else plain.stem_width,
-            stem_kernel=architecture.stem_kernel if self.uses_stem else plain.stem_kernel,
-            stem_stride=architecture.stem_stride if self.uses_stem else plain.stem_stride,
-            stem_activation=architecture.stem_activation if self.uses_stem else plain.stem_activation,
             options=canonical_options(self.options, architecture.options),
+            **self._stem(architecture),
         )
+
+    def _stem(self, architecture: ArchitectureSpec) -> dict[str, Any]:
+        plain = ArchitectureSpec
+        if not self.uses_stem:
+            names = ("stem", "stem_width", "stem_kernel", "stem_stride", "stem_activation")
+            return {name: getattr(plain, name) for name in names}
+        if architecture.stem == CONVOLUTION:
+            return {}
+        if architecture.stem_stride > 1:
+            return {"stem_kernel": plain.stem_kernel}
+        return {"stem": CONVOLUTION, "stem_kernel": 1}  # patches of one pixel
 
     def problems(self, architecture: ArchitectureSpec) -> list[str]:
         """Why the network cannot be built; empty when it can."""
@@ -123,8 +131,9 @@ class FamilyCard:
 
         Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``. A block's name is
         said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation, ``silu`` an
-        activation that is not the block's own, ``int8`` weights of 8 bits. Other families say their name first, and
-        options follow: ``vit depth=4 patch=4``.
+        activation that is not the block's own, ``max pooling`` what halves its map, ``int8`` weights of 8 bits. Other
+        families say their name first, and
+        options follow: ``vit depth=4 patch=4``. At the end stand a stem of patches, and a resolution of its own.
 
         Args:
             architecture: As plain data, of any age: keys may be missing.
@@ -135,6 +144,10 @@ class FamilyCard:
         given = dict(architecture.get("options") or ())
         values = {name: given.pop(name, option.default) for name, option in self.options.items()}
         parts += [f"{name}={_plain(value)}" for name, value in (*values.items(), *given.items())]
+        if self.uses_stem and architecture.get("stem", CONVOLUTION) != CONVOLUTION:
+            parts.append(f"patches {architecture.get('stem_stride')}")
+        if side := architecture.get("resolution"):
+            parts.append(f"at {side}×{side}")
         return " ".join(parts)
 
 
@@ -151,6 +164,8 @@ def _stages_in_words(stages: Any) -> str:
             text += " se"
         if (named := stage.get("activation", OWN)) != OWN:
             text += f" {named}"
+        if (pooled := stage.get("downsampling", STRIDED)) != STRIDED:
+            text += f" {pooled.replace('_', ' ')}"
         if (bits := stage.get("bits", FLOAT_BITS)) != FLOAT_BITS:
             text += f" int{bits}"
         parts.append(text)

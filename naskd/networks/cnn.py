@@ -17,15 +17,18 @@ from naskd.networks.layers import (
     conv_norm_cost,
     integer_cost,
     linear_cost,
+    patches,
+    pooling,
     strided,
     total,
 )
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
+from naskd.nn.norm import Norm
 from naskd.nn.quantized import Quantizer, has_quantized_form, integer_bytes, quantized_weights
 from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
-from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
+from naskd.spec.design import CONVOLUTION, FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
 
 _SIDE = 8
@@ -48,15 +51,15 @@ class ConvStudent(Student):
         std: Sequence[float],
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
-        stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-        self.stem = nn.Sequential(*stem, ACTIVATIONS[spec.stem_activation]())
+        self.stem = nn.Sequential(*_stem_layers(spec, in_channels), ACTIVATIONS[spec.stem_activation]())
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
             block_class = block_type(stage.block)
-            blocks = [block_class(channels, stage, stage.stride)]
+            blocks = [block_class(channels, stage, first_stride(stage))]
             blocks += [block_class(stage.width, stage, 1) for _ in range(stage.depth - 1)]
-            self.stages.append(nn.Sequential(*blocks))
+            pool = _pooling_of(stage)
+            self.stages.append(nn.Sequential(*([] if pool is None else [pool]), *blocks))
             channels = stage.width
         self.head = nn.Linear(channels, n_classes)
         # Where there are no weights, drawing them is all that building takes.
@@ -86,8 +89,10 @@ class ConvStudent(Student):
         for stage, blocks in zip(self.spec.stages, self.stages, strict=True):
             integers = stage.bits < FLOAT_BITS
             assert isinstance(blocks, nn.Sequential)
-            for number, block in enumerate(blocks if integers else ()):
-                planned = block_plan(channels, stage, stage.stride if number == 0 else 1)
+            rounded = rounded and isinstance(blocks[0], Block)  # pooled maps are rounded anew
+            own = [block for block in blocks if isinstance(block, Block)]
+            for number, block in enumerate(own if integers else ()):
+                planned = block_plan(channels, stage, first_stride(stage) if number == 0 else 1)
                 planned.apply(block, stage.bits, reads_rounded=rounded)
                 rounded, channels = True, stage.width
             rounded, channels = integers, stage.width
@@ -148,7 +153,8 @@ class ConvStudent(Student):
         """In closed form; nothing is built, unless a block has none, or is one of integers."""
         size = strided(resolution, spec.stem_stride)
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
-        stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size)
+        kernel = spec.stem_kernel if spec.stem == CONVOLUTION else spec.stem_stride
+        stem = conv_norm_cost(in_channels, spec.stem_width, kernel, size, size)
         head = linear_cost(spec.stages[-1].width, n_classes)
         if spec.is_quantized:
             stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
@@ -156,8 +162,9 @@ class ConvStudent(Student):
         parts = [image_statistics, stem]
         channels = spec.stem_width
         for stage in spec.stages:
-            parts.append(block_cost(channels, stage, stage.stride, size))
-            size = strided(size, stage.stride)
+            smaller, stride = strided(size, stage.stride), first_stride(stage)
+            parts.append(block_cost(channels, stage, stride, size if stride > 1 else smaller))
+            size = smaller
             if stage.depth > 1:
                 parts += [block_cost(stage.width, stage, 1, size)] * (stage.depth - 1)
             channels = stage.width
@@ -170,11 +177,29 @@ class ConvStudent(Student):
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
-                block_plan(channels, stage, stage.stride)  # a block without one is found out before it trains
+                # A block without one is found out before it trains.
+                block_plan(channels, stage, first_stride(stage))
             channels = stage.width
             size = strided(size, stage.stride)
             found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def first_stride(stage: StageSpec) -> int:
+    """Of a stage's first block: 1 where the map is pooled before it."""
+    return 1 if _pooling_of(stage) is not None else stage.stride
+
+
+def _pooling_of(stage: StageSpec) -> nn.Module | None:
+    return pooling(stage.downsampling) if stage.stride > 1 else None
+
+
+def _stem_layers(spec: ArchitectureSpec, in_channels: int) -> tuple[nn.Module, ...]:
+    if spec.stem == CONVOLUTION:
+        return conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
+    if spec.stem_stride == 1:
+        return conv_norm(in_channels, spec.stem_width, 1)
+    return *patches(in_channels, spec.stem_width, spec.stem_stride, bias=False), Norm(spec.stem_width)
 
 
 def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:

@@ -147,35 +147,45 @@ def norm_cost(features: int) -> Cost:
     return Cost(macs=0, n_params=2 * features, size_bytes=_FLOAT * 2 * features)
 
 
-class PatchConv(nn.Conv2d):
-    """A convolution whose kernel is its stride: patches that do not overlap, each to a vector.
-
-    ``(B, in, H, W)`` to ``(B, out, ceil(H / patch), ceil(W / patch))``; sides that are no multiples of `patch` are
-    filled up with zeros on the right and below.
+class FillUp(nn.Module):
+    """A map with zeros on the right and below, until its sides are multiples of a number.
 
     Args:
-        in_channels: At least 1.
-        out_channels: At least 1.
-        patch: Side of a patch, at least 1.
-        bias: Whether there is one.
+        multiple: At least 1.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, patch: int, *, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, patch, patch, bias=bias)
+    def __init__(self, multiple: int) -> None:
+        super().__init__()
+        self.multiple = multiple
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        patch = self.stride[0]
-        below, right = -x.shape[2] % patch, -x.shape[3] % patch
-        padded = functional.pad(x, (0, right, 0, below)) if below or right else x
-        return super().forward(padded)
+        """``(B, C, H, W)`` to the same, or a larger one."""
+        below, right = -x.shape[2] % self.multiple, -x.shape[3] % self.multiple
+        return functional.pad(x, (0, right, 0, below)) if below or right else x
 
-    @classmethod
-    def cost(
-        cls, in_channels: int, out_channels: int, patch: int, height: int, width: int, *, bias: bool = True
-    ) -> Cost:
-        """Closed form; `height` and `width` are those of its output."""
-        return linear_cost(patch * patch * in_channels, out_channels, height * width, bias=bias)
+
+def patches(
+    in_channels: int, out_channels: int, patch: int, *, bias: bool = True
+) -> tuple[FillUp, nn.Conv2d]:
+    """Patches of `patch` pixels a side that do not overlap, each to a vector.
+
+    ``(B, in, H, W)`` to ``(B, out, ceil(H / patch), ceil(W / patch))``.
+    """
+    return FillUp(patch), nn.Conv2d(in_channels, out_channels, patch, patch, bias=bias)
+
+
+def patches_cost(
+    in_channels: int, out_channels: int, patch: int, height: int, width: int, *, bias: bool = True
+) -> Cost:
+    """Of :func:`patches`; `height` and `width` are those of its output."""
+    return linear_cost(patch * patch * in_channels, out_channels, height * width, bias=bias)
+
+
+def pooling(name: str) -> nn.Module | None:
+    """What halves a map before a stage, ``n`` to ``ceil(n / 2)``; None where the first block has the stride."""
+    if name == "average_pooling":
+        return nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+    return nn.MaxPool2d(3, 2, 1) if name == "max_pooling" else None
 
 
 def total(costs: Iterable[Cost]) -> Cost:

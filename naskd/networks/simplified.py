@@ -6,7 +6,7 @@ Torch-free; :mod:`naskd.networks.inheriting` is what then happens.
 from collections.abc import Iterator
 
 from naskd.networks import BLOCKS
-from naskd.spec.design import OWN, ArchitectureSpec, StageSpec
+from naskd.spec.design import CONVOLUTION, OWN, ArchitectureSpec, StageSpec
 
 
 def problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
@@ -18,6 +18,9 @@ def problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
     if len(student.stages) != len(teacher.stages):
         return [f"the student has {len(student.stages)} stages, the teacher {len(teacher.stages)}"]
     found = list(_differences("the stem", student.stem_kernel, teacher.stem_kernel, "kernel"))
+    found += _differences("the stem", student.stem, teacher.stem, "form")
+    if student.stem != CONVOLUTION:
+        found += _differences("the stem", student.stem_stride, teacher.stem_stride, "patch")
     found += _differences("the stem", student.stem_activation, teacher.stem_activation, "activation")
     found += _more("the stem", student.stem_width, teacher.stem_width, "channels")
     for number, (mine, theirs) in enumerate(zip(student.stages, teacher.stages, strict=True), start=1):

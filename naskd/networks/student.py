@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
+from torch.nn import functional
 
 from naskd.networks import FAMILIES
 from naskd.nn.cost import network_cost
@@ -65,7 +66,7 @@ class Student(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them.
+        """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them: of the design's resolution, if it has one.
 
         Raises:
             InputError: They have another number of channels. One channel would otherwise count as all of them.
@@ -74,6 +75,9 @@ class Student(nn.Module):
             raise InputError(
                 f"the network takes images of {self.mean.shape[1]} channels, (B, C, H, W), got {tuple(images.shape)}"
             )
+        side = self.spec.resolution
+        if side is not None and images.shape[-2:] != (side, side):
+            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return (images - self.mean) / self.std
 
     def taps(self, images: Tensor) -> Taps:
@@ -106,12 +110,18 @@ class Student(nn.Module):
 
     @classmethod
     def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
-        """See :func:`design_cost`. This one builds the network on the ``meta`` device and counts."""
+        """See :func:`design_cost`; `resolution` is what its layers see.
+
+        This one builds the network on the ``meta`` device and counts.
+        """
         return network_cost(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
-        """See :func:`student_shapes`. This one runs the network on the ``meta`` device, on images of 3 channels."""
+        """See :func:`student_shapes`; `resolution` is what its layers see.
+
+        This one runs the network on the ``meta`` device, on images of 3 channels.
+        """
         return tap_shapes(cls._on_meta(spec, 3, n_classes), 3, resolution)
 
     @classmethod
@@ -185,7 +195,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
         spec: The design.
         in_channels: Of the images.
         n_classes: ``K``.
-        resolution: Side of the images.
+        resolution: Side of the images, to which a design that resizes them pays no heed.
 
     Returns:
         MACs of the convolutions and matrix products of one evaluation pass of one image; trainable
@@ -196,7 +206,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
     Raises:
         InputError: See :func:`build_student`.
     """
-    return family_type(spec).cost(spec, in_channels, n_classes, resolution)
+    return family_type(spec).cost(spec, in_channels, n_classes, spec.resolution or resolution)
 
 
 def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
@@ -205,7 +215,7 @@ def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: int) -> T
     Raises:
         InputError: See :func:`build_student`; or the network shows another number of stages than its card says.
     """
-    found = family_type(spec).shapes(spec, n_classes, resolution)
+    found = family_type(spec).shapes(spec, n_classes, spec.resolution or resolution)
     said = FAMILIES[spec.family].n_stages(spec)
     if len(found.stages) != said:
         raise InputError(

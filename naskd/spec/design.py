@@ -33,6 +33,8 @@ Weighting = Literal["paper", "balanced"]
 Bits = Literal[32, 8, 4]
 Activation = Literal["relu", "relu6", "silu", "hardswish", "gelu"]
 BlockActivation = Literal["own", "relu", "relu6", "silu", "hardswish", "gelu"]
+Downsampling = Literal["strided", "average_pooling", "max_pooling"]
+Stem = Literal["convolution", "patches"]
 
 FLOAT_BITS: Literal[32] = 32
 """Of a weight or an activation in floating point."""
@@ -51,6 +53,15 @@ FIRST_FAMILY = "cnn"
 
 OWN: Literal["own"] = "own"
 """The activation of a stage whose blocks have that of their paper."""
+
+STRIDED: Literal["strided"] = "strided"
+"""The down-sampling of a stage whose first block has the stride."""
+
+CONVOLUTION: Literal["convolution"] = "convolution"
+"""The stem whose windows overlap."""
+
+MOST_RESOLUTION = 4096
+"""Side to which a student resizes its images, at most."""
 
 SCRATCH = "scratch"
 """The start of a training that begins with random weights."""
@@ -74,6 +85,9 @@ class StageSpec:
         activation: Of the blocks: ``own`` for that of their paper, ``relu``, ``relu6``, ``silu`` (swish: Ramachandran
             et al., 2017, arXiv 1710.05941), ``hardswish`` (Howard et al., ICCV 2019, arXiv 1905.02244), or ``gelu``
             (Hendrycks & Gimpel, 2016, arXiv 1606.08415).
+        downsampling: What a stride of 2 means: ``strided``, the first block's convolutions have it. ``average_pooling``
+            of 2x2 (He et al., CVPR 2019, arXiv 1812.01187, section 4) or ``max_pooling`` of 3x3 (He et al., CVPR 2016,
+            arXiv 1512.03385, table 1): the map is pooled before the first block, which then has no stride.
     """
 
     block: str
@@ -86,6 +100,7 @@ class StageSpec:
     # Written only where it says something, like the family of an architecture.
     bits: Annotated[Bits, Field(exclude_if=lambda bits: bits == FLOAT_BITS)] = FLOAT_BITS
     activation: Annotated[BlockActivation, Field(exclude_if=lambda name: name == OWN)] = OWN
+    downsampling: Annotated[Downsampling, Field(exclude_if=lambda name: name == STRIDED)] = STRIDED
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -104,20 +119,29 @@ class ArchitectureSpec:
         stages: Shallow to deep; ``cnn`` needs at least one, other families as their card says.
         stem_width: Channels after the stem's convolution.
         stem_kernel: Side of the stem's kernel, odd.
-        stem_stride: 1 or 2.
+        stem_stride: 1, 2 or 4.
         family: Name of a registered network family.
         options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
         stem_activation: After the stem's convolution; for the names see :class:`StageSpec`.
+        stem: ``convolution``, or ``patches`` that do not overlap, of ``stem_stride`` pixels a side, each turned into a
+            vector (Dosovitskiy et al., ICLR 2021, arXiv 2010.11929; Liu et al., CVPR 2022, arXiv 2201.03545, section
+            2.2). ``stem_kernel`` then means nothing.
+        resolution: Side to which the student resizes its images, 1 to 4,096; None for as they are. Teachers see them as
+            they are, and so does whoever uses the student.
     """
 
     stages: Annotated[tuple[StageSpec, ...], Field(max_length=MOST_STAGES)] = ()
     stem_width: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 16
     stem_kernel: Literal[1, 3, 5, 7] = 3
-    stem_stride: Literal[1, 2] = 1
+    stem_stride: Literal[1, 2, 4] = 1
     # Written only where they say something: what was written before there were families is still what is written.
     family: Annotated[str, Field(exclude_if=lambda name: name == FIRST_FAMILY)] = FIRST_FAMILY
     options: Annotated[Options, Field(exclude_if=lambda options: not options)] = ()
     stem_activation: Annotated[Activation, Field(exclude_if=lambda name: name == "relu")] = "relu"
+    stem: Annotated[Stem, Field(exclude_if=lambda name: name == CONVOLUTION)] = CONVOLUTION
+    resolution: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_RESOLUTION)] | None, Field(exclude_if=lambda side: side is None)
+    ] = None
 
     def __post_init__(self) -> None:
         if self.family == FIRST_FAMILY and not self.stages:

@@ -11,7 +11,7 @@ from naskd.networks.student import build_student, design_cost
 from naskd.nn.cost import network_cost
 from naskd.nn.merging import merged
 from naskd.nn.taps import TappedNetwork, tap_shapes
-from naskd.spec.design import Activation, ArchitectureSpec, BlockActivation, StageSpec
+from naskd.spec.design import Activation, ArchitectureSpec, BlockActivation, Downsampling, StageSpec, Stem
 from naskd.spec.errors import InputError
 
 MEAN, STD = {1: (0.3,), 3: (0.5, 0.4, 0.3)}, {1: (0.4,), 3: (0.2, 0.25, 0.3)}
@@ -45,6 +45,7 @@ def random_design(rng):
             stride=rng.choice((1, 2)),
             squeeze_excitation=rng.random() < 0.5,
             activation=rng.choice(get_args(BlockActivation)),
+            downsampling=rng.choice(get_args(Downsampling)),
         )
         for _ in range(rng.randint(1, 4))
     )
@@ -52,7 +53,9 @@ def random_design(rng):
         stages,
         stem_width=rng.choice((1, 8, 13)),
         stem_kernel=rng.choice((1, 3, 5, 7)),
-        stem_stride=rng.choice((1, 2)),
+        stem_stride=rng.choice((1, 2, 4)),
+        stem=rng.choice(get_args(Stem)),
+        resolution=rng.choice((None, None, 7, 40)),
         stem_activation=rng.choice(get_args(Activation)),
     )
 

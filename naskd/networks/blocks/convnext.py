@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from naskd.networks.block import Block
 from naskd.networks.layers import (
-    PatchConv,
     activation,
     channel_norm,
     channel_norm_cost,
     linear_cost,
+    patches,
+    patches_cost,
     scaled_width,
     strided,
     total,
@@ -42,9 +43,7 @@ class ConvNeXt(Block):
         hidden = scaled_width(stage.expansion, width)
         self.downsampling: nn.Module = nn.Identity()
         if stride > 1 or in_channels != width:
-            self.downsampling = nn.Sequential(
-                channel_norm(in_channels), PatchConv(in_channels, width, stride)
-            )
+            self.downsampling = nn.Sequential(channel_norm(in_channels), *patches(in_channels, width, stride))
         self.branch = nn.Sequential(
             nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width),
             channel_norm(width),
@@ -75,5 +74,5 @@ class ConvNeXt(Block):
             Cost(0, own, 4 * own),
         ]
         if stride > 1 or in_channels != own:
-            parts += [channel_norm_cost(in_channels), PatchConv.cost(in_channels, own, stride, *size)]
+            parts += [channel_norm_cost(in_channels), patches_cost(in_channels, own, stride, *size)]
         return total(parts)
