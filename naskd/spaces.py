@@ -19,14 +19,20 @@ from typing import Any, Literal
 
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
+    CONVOLUTION,
     FLOAT_BITS,
+    OWN,
+    STRIDED,
     ArchitectureSpec,
     AssistantSpec,
     Bits,
+    BlockActivation,
     DistillationSpec,
+    Downsampling,
     KnowledgeTerm,
     Pairs,
     StageSpec,
+    Stem,
     TrainingSpec,
     Weighting,
 )
@@ -47,6 +53,7 @@ from naskd.teachings import TeachingPreset as TeachingPreset
 from naskd.teachings import suggest_teaching as suggest_teaching
 
 Stride = Literal[1, 2]
+StemStride = Literal[1, 2, 4]
 
 
 @dataclass(frozen=True)
@@ -113,13 +120,18 @@ def suggest_architecture(
     min_stages: int | None = None,
     kernels: Sequence[int] = (3,),
     stem_width: Range = (8, 16),
-    stem_strides: Sequence[Stride] = (1,),
+    stem_strides: Sequence[StemStride] = (1,),
     shared_block: bool = True,
     bits: Sequence[Bits] = (FLOAT_BITS,),
+    activations: Sequence[BlockActivation] = (OWN,),
+    downsamplings: Sequence[Downsampling] = (STRIDED,),
+    stems: Sequence[Stem] = (CONVOLUTION,),
+    resolutions: Sequence[int | None] = (None,),
 ) -> ArchitectureSpec:
-    """Suggest a network.
+    """Suggest a convolutional network.
 
-    Parameters: ``stages``, ``stem.width``, ``stem.stride``, for each stage i from 1 ``stage<i>.width``,
+    Parameters: ``stages``, ``stem.width``, ``stem.stride``, ``stem.form``, ``activation``, ``downsampling`` and
+    ``resolution`` of the network; for each stage i from 1 ``stage<i>.width``,
     ``.depth``, ``.stride`` and ``.bits``; ``block``, ``kernel``, ``block.<name>.expansion`` and
     ``block.<name>.squeeze_excitation``, once for the network, or for each stage as ``stage<i>.block``...
 
@@ -134,27 +146,84 @@ def suggest_architecture(
         shared_block: One block, kernel and expansion for the whole network: a much smaller space. False
             lets every stage choose its own.
         bits: Of each stage's weights, to choose from: 32, 8, 4.
+        activations: Of the whole network, to choose from: ``own`` leaves each block that of its paper, and the stem
+            ReLU.
+        downsamplings: Of all stages with a stride of 2, to choose from: ``strided``, ``average_pooling``,
+            ``max_pooling``.
+        stems: To choose from: ``convolution`` or ``patches`` of the stem's stride.
+        resolutions: Sides to which a student resizes its images, to choose from; None: not at all.
     """
     n_stages = suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
     width = _rounded(suggest_int(trial, "stem.width", stem_width, log=True), 2)
     stride = choose(trial, "stem.stride", stem_strides)
+    form = choose(trial, "stem.form", stems)
+    activation = choose(trial, "activation", activations)
+    downsampling = choose(trial, "downsampling", downsamplings)
+    resolution = choose(trial, "resolution", resolutions)
     shared = _suggest_block(trial, "", blocks, kernels) if shared_block else {}
     suggested = []
     for number, stage in enumerate(stages, start=1):
         own = {} if shared_block else _suggest_block(trial, f"stage{number}.", blocks, kernels)
-        suggested.append(
-            StageSpec(
-                width=_rounded(
-                    suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple
-                ),
-                depth=suggest_int(trial, f"stage{number}.depth", stage.depth),
-                stride=choose(trial, f"stage{number}.stride", stage.strides),
-                bits=choose(trial, f"stage{number}.bits", bits),
-                **shared,
-                **own,
-            )
+        found = StageSpec(
+            width=_rounded(suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple),
+            depth=suggest_int(trial, f"stage{number}.depth", stage.depth),
+            stride=choose(trial, f"stage{number}.stride", stage.strides),
+            bits=choose(trial, f"stage{number}.bits", bits),
+            **shared,
+            **own,
         )
-    return ArchitectureSpec(stages=tuple(suggested[:n_stages]), stem_width=width, stem_stride=stride)
+        pooled = downsampling if found.stride > 1 else STRIDED
+        suggested.append(replace(found, activation=activation, downsampling=pooled))
+    return ArchitectureSpec(
+        stages=tuple(suggested[:n_stages]),
+        stem_width=width,
+        stem_stride=stride,
+        stem=form,
+        stem_activation="relu" if activation == OWN else activation,
+        resolution=resolution,
+    )
+
+
+def suggest_transformer(
+    trial: Trial,
+    *,
+    patches: Sequence[int] = (4,),
+    depth: Range = (2, 8),
+    heads: Range = (1, 4),
+    head_widths: Sequence[int] = (16, 32),
+    mlp_ratios: Sequence[float] = (2.0, 4.0),
+    stages: int = 3,
+    resolutions: Sequence[int | None] = (None,),
+) -> ArchitectureSpec:
+    """Suggest a vision transformer, of the family ``vit``.
+
+    Parameters: ``vit.patch``, ``vit.depth``, ``vit.heads``, ``vit.head_width``, ``vit.mlp_ratio`` and
+    ``vit.resolution``. So the width, heads times their width, can always be shared by the heads.
+
+    Args:
+        trial: Where values come from.
+        patches: Sides of the patches in pixels.
+        depth: Range of the number of layers.
+        heads: Range of their number.
+        head_widths: Features of a head, multiples of 4.
+        mlp_ratios: Hidden features of the MLP as a multiple of the width.
+        stages: Groups of layers that are shown to losses; a shallower student has as many as layers.
+        resolutions: Sides to which a student resizes its images, to choose from; None: not at all.
+    """
+    layers = suggest_int(trial, "vit.depth", depth)
+    n_heads = suggest_int(trial, "vit.heads", heads)
+    width = n_heads * choose(trial, "vit.head_width", head_widths)
+    options: Options = (
+        ("depth", layers),
+        ("heads", n_heads),
+        ("mlp_ratio", choose(trial, "vit.mlp_ratio", mlp_ratios)),
+        ("patch", choose(trial, "vit.patch", patches)),
+        ("stages", min(stages, layers)),
+        ("width", width),
+    )
+    return ArchitectureSpec(
+        family="vit", options=options, resolution=choose(trial, "vit.resolution", resolutions)
+    )
 
 
 def suggest_simplified(
