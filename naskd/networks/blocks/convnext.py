@@ -57,7 +57,9 @@ class ConvNeXt(Block):
     def pre_activation(self, x: Tensor) -> Tensor:
         """The output: the block ends linearly."""
         x = self.downsampling(x)
-        output: Tensor = x + self.scale[:, None, None] * self.branch(x)
+        # Scaled place by place, so that the gradient of the branch comes in its layout.
+        scaled = (self.branch(x).permute(0, 2, 3, 1) * self.scale).permute(0, 3, 1, 2)
+        output: Tensor = x + scaled
         return output
 
     @classmethod

@@ -6,7 +6,6 @@ stride too. Squeeze-excitation has a sigmoid and the reduction of :class:`~naskd
 Of an odd number of channels they compute one more and drop it; here there is one cheap filter less.
 """
 
-import torch
 from torch import Tensor, nn
 
 from naskd.networks.block import Block
@@ -19,6 +18,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.nn.layout import concatenated
 from naskd.spec.design import OWN, Cost, StageSpec
 
 
@@ -58,7 +58,7 @@ class GhostModule(nn.Module):
         if self.cheap is None:
             return found
         read = found if found.shape[1] == self.n_filtered else found[:, : self.n_filtered]
-        return torch.cat([found, self.cheap(read)], 1)
+        return concatenated([found, self.cheap(read)])
 
     @classmethod
     def cost(cls, in_channels: int, out_channels: int, kernel: int, height: int, width: int) -> Cost:

@@ -20,6 +20,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.nn.layout import concatenated
 from naskd.spec.design import Cost, StageSpec
 
 
@@ -54,7 +55,7 @@ class MixedDepthwise(nn.Module):
         """See the class."""
         parts = [x] if len(self.widths) == 1 else torch.split(x, self.widths, 1)
         made = [layers(part) for layers, part in zip(self.convolutions, parts, strict=True)]
-        return made[0] if len(made) == 1 else torch.cat(made, 1)
+        return made[0] if len(made) == 1 else concatenated(made)
 
     @classmethod
     def cost(cls, channels: int, kernel: int, height: int, width: int) -> Cost:

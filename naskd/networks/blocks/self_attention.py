@@ -7,7 +7,6 @@ stride, and its output is what is concatenated, theirs the input. Grids of an od
 attends to those of its place in a patch, wherever that is inside the map. Queries, keys and values have no bias.
 """
 
-import torch
 from torch import Tensor, nn
 
 from naskd.networks.block import Block
@@ -23,6 +22,7 @@ from naskd.networks.layers import (
     total,
 )
 from naskd.networks.transformer import TransformerLayer, plain_heads
+from naskd.nn.layout import concatenated
 from naskd.nn.pointwise import PointwiseConv
 from naskd.spec.design import Cost, StageSpec
 
@@ -58,7 +58,7 @@ class SelfAttentionBlock(Block):
         local: Tensor = self.local(x)
         tokens = self.enter(local).permute(0, 2, 3, 1)
         seen = self.norm(self.layer(tokens)).permute(0, 3, 1, 2)
-        fused: Tensor = self.fuse(torch.cat([local, self.leave(seen)], 1))
+        fused: Tensor = self.fuse(concatenated([local, self.leave(seen)]))
         return fused
 
     @property

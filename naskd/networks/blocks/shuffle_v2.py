@@ -8,11 +8,11 @@ changes the number of channels without a stride has the form of the one with a s
 half that is transformed is the larger one.
 """
 
-import torch
 from torch import Tensor, nn
 
 from naskd.networks.block import Block
 from naskd.networks.layers import activation, conv_norm, conv_norm_cost, strided, total
+from naskd.nn.layout import concatenated
 from naskd.spec.design import Cost, StageSpec
 
 
@@ -31,7 +31,7 @@ class PartlyActivated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return torch.cat([x[:, : self.kept], self.function(x[:, self.kept :])], 1)
+        return concatenated([x[:, : self.kept], self.function(x[:, self.kept :])])
 
 
 class ShuffleV2(Block):
@@ -67,11 +67,11 @@ class ShuffleV2(Block):
         made: Tensor
         if not self.splits:
             made = self.branch(x)
-            return made if self.beside is None else torch.cat([self.beside(x), made], 1)
+            return made if self.beside is None else concatenated([self.beside(x), made])
         if not self.kept:
             made = self.branch(x)
             return made
-        return torch.cat([x[:, 1::2], self.branch(x[:, ::2])], 1)
+        return concatenated([x[:, 1::2], self.branch(x[:, ::2])])
 
     @classmethod
     def cost(cls, in_channels: int, stage: StageSpec, stride: int, height: int, width: int) -> Cost:
