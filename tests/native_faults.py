@@ -64,7 +64,11 @@ def step(case: Case) -> None:
     layout = torch.channels_last if last else torch.contiguous_format
     module = module.to(memory_format=layout)
     avoid_faulty_kernels(module)
-    x = torch.randn(BATCH, channels, 8, 8).to(memory_format=layout).requires_grad_(kind not in ("stem", "patches"))
+    x = (
+        torch.randn(BATCH, channels, 8, 8)
+        .to(memory_format=layout)
+        .requires_grad_(kind not in ("stem", "patches"))
+    )
     module(x).sum().backward()
 
 
