@@ -72,7 +72,9 @@ def test_the_mixtures_by_the_definition(peers: int, temperature: float) -> None:
         for a in range(peers):
             target = sum(float(weights[b, a, m]) * shares[m] for m in range(peers))
             expected[a] += temperature**2 * divergence(target, shares[a]) / 5
-    np.testing.assert_allclose(mixture_losses(logits, weights.log(), temperature).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        mixture_losses(logits, weights.log(), temperature).numpy(), expected, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
