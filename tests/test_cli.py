@@ -113,6 +113,7 @@ def test_commands_are_the_promised_ones() -> None:
         "cache",
         "runs",
         "rm",
+        "schema",
     ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 
