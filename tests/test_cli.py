@@ -114,6 +114,7 @@ def test_commands_are_the_promised_ones() -> None:
         "runs",
         "rm",
         "schema",
+        "watch",
     ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 

@@ -23,7 +23,8 @@ LEDGER_IDENTITY = "ledger_identity"
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold a run directory, cleared of what killed processes left half written; the lock ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / LOCK_FILE, timeout=0)
+    # Who only looks whether a run is in use holds it for a moment.
+    lock = FileLock(run_dir / LOCK_FILE, timeout=0.5)
     try:
         lock.acquire()
     except Timeout:
