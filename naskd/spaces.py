@@ -45,6 +45,7 @@ from naskd.suggesting import RealRange as RealRange
 from naskd.suggesting import SearchSpace as SearchSpace
 from naskd.suggesting import Trial as Trial
 from naskd.suggesting import choose, suggest_int, suggest_log, suggest_option
+from naskd.supervising import check_has_stages
 from naskd.supervising import suggest_chain as suggest_chain
 from naskd.supervising import suggest_teachers as suggest_teachers
 from naskd.teachings import Beside as Beside
@@ -250,8 +251,9 @@ def suggest_simplified(
         bits: Of each stage's weights, to choose from: 32, 8, 4; empty: the teacher's.
 
     Raises:
-        InputError: `least` is not above 0, or more than 1.
+        InputError: `least` is not above 0, or more than 1, or the teacher has no stages.
     """
+    check_has_stages(teacher, "suggest_simplified")
     if not 0 < least <= 1:
         raise InputError(f"least is {least:g}; allowed: above 0 and at most 1")
 

@@ -29,6 +29,7 @@ from naskd.spaces import (
     Trial,
     canonical,
     suggest_architecture,
+    suggest_chain,
     suggest_distillation,
     suggest_simplified,
     suggest_training,
@@ -566,6 +567,12 @@ class TestSimplified:
         values = {"stem.width": 24, "stage1.width": 24, "stage2.width": 50, "stage3.width": 96}
         values |= {"stage1.depth": 1, "stage2.depth": 3, "stage3.depth": 2}
         assert suggest_simplified(optuna.trial.FixedTrial(values), TEACHER) == TEACHER
+
+    def test_a_teacher_without_stages_is_refused(self) -> None:
+        vit = ArchitectureSpec(family="vit")
+        for suggest in (suggest_simplified, partial(suggest_chain, training=TrainingSpec())):
+            with pytest.raises(InputError, match="a teacher of the family 'vit' has none; allowed"):
+                suggest(optuna.trial.FixedTrial({}), vit)
 
     @pytest.mark.parametrize("least", [0.0, -1.0, 1.5])
     def test_a_share_that_is_none_is_refused(self, least: float) -> None:

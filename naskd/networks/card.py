@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from naskd.spec.design import CONVOLUTION, FIRST_FAMILY, FLOAT_BITS, OWN, STRIDED, ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 from naskd.spec.registry import imported
 
@@ -50,8 +51,8 @@ class BlockCard:
 class FamilyCard:
     """What a family of networks is and which fields of an architecture mean anything to it.
 
-    A family whose settings follow other rules overrides :meth:`n_stages`, :meth:`canonical`, :meth:`problems` or
-    :meth:`summary` in a subclass of its own.
+    A family whose settings follow other rules overrides :meth:`n_stages`, :meth:`canonical`, :meth:`problems`,
+    :meth:`widened` or :meth:`summary` in a subclass of its own.
 
     Args:
         name: Name in ``ArchitectureSpec.family``.
@@ -115,6 +116,28 @@ class FamilyCard:
                 f"network family {self.name!r} has no integer form: the bits of its stages must be {FLOAT_BITS}"
             )
         return found + option_problems(self.options, architecture.options, f"network family {self.name!r}")
+
+    def widened(self, architecture: ArchitectureSpec, factor: float) -> ArchitectureSpec:
+        """The same network with `factor` times the channels in its stem and stages, rounded, at least 1.
+
+        Raises:
+            InputError: It has no stages, and `factor` is not 1.
+        """
+        if factor == 1:
+            return architecture
+        if not architecture.stages:
+            raise InputError(
+                f"a {architecture.family!r} has no stages to widen, and one of {factor:g} times its width is asked for"
+            )
+
+        def scaled(width: int) -> int:
+            return max(1, round(width * factor))
+
+        return replace(
+            architecture,
+            stem_width=scaled(architecture.stem_width),
+            stages=tuple(replace(stage, width=scaled(stage.width)) for stage in architecture.stages),
+        )
 
     def start_problems(self, student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
         """Why a student of this family cannot begin with the weights of a teacher; empty when it can."""

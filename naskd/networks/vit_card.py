@@ -31,6 +31,20 @@ class VitCard(FamilyCard):
         options = {**dict(plain.options), "stages": self.n_stages(plain)}
         return replace(plain, options=canonical_options(self.options, tuple(sorted(options.items()))))
 
+    def widened(self, architecture: ArchitectureSpec, factor: float) -> ArchitectureSpec:
+        """The same network with `factor` times the heads, each as wide as before.
+
+        Rounded, at least 1, and up to where the width is a multiple of 4.
+        """
+        if factor == 1:
+            return architecture
+        width, heads = int(self.option(architecture, "width")), int(self.option(architecture, "heads"))
+        wider, each = max(1, round(heads * factor)), width // heads
+        while each * wider % 4:
+            wider += 1
+        options = {**dict(architecture.options), "heads": wider, "width": each * wider}
+        return replace(architecture, options=tuple(sorted(options.items())))
+
     def problems(self, architecture: ArchitectureSpec) -> list[str]:
         """A width that cannot be shared by the heads, or has no sines and cosines of both sides, too."""
         found = super().problems(architecture)

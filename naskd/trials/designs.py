@@ -223,9 +223,12 @@ class Designs:
 
     def _counted_passes(self, config: TrialConfig) -> tuple[float, float, float]:
         macs, total, share = self._counted_macs(config)
-        if not (SCHEMES[config.distillation.scheme].own_teaching and config.architecture.stages):
+        if not SCHEMES[config.distillation.scheme].own_teaching:
             return total / macs, 0.0, share
-        wider = replace(config, architecture=widened(config.architecture, 2))
+        try:
+            wider = replace(config, architecture=widened(config.architecture, 2))
+        except InputError:  # its family has no wider ones
+            return total / macs, 0.0, share
         wider_macs, wider_total, _ = self._counted_macs(wider)
         passes = (wider_total - total) / (wider_macs - macs)
         return passes, total - passes * macs, share

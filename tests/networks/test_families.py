@@ -119,6 +119,24 @@ def test_a_card_that_miscounts_its_stages_is_told(patch_mlp, monkeypatch):
         student_shapes(mlp(), 10, 8)
 
 
+def test_reports_say_choices_that_not_all_networks_had():
+    stages = (
+        StageSpec("basic", 1, 8, activation="silu"),
+        StageSpec("ghost", 2, 12, stride=2, downsampling="max_pooling"),
+    )
+    config = TrialConfig(ArchitectureSpec(stages, stem="patches", stem_stride=4, resolution=24)).to_dict()
+    assert summary.student(config) == "basic 8×1 silu → ghost 12×2 max pooling patches 4 at 24×24"
+    found = summary.choices(config)
+    assert found["activation"] == ["own", "silu"]
+    assert found["down-sampling"] == ["max_pooling"]
+    assert (found["stem"], found["resolution"]) == ("patches", "24")
+    plain = summary.choices(TrialConfig(ArchitectureSpec(STAGES)).to_dict())
+    assert not {"activation", "down-sampling", "stem", "resolution"} & set(plain)
+    vit = ArchitectureSpec(family="vit", options=(("depth", 2),), resolution=16)
+    line = "vit patch=4 depth=2 width=96 heads=3 mlp_ratio=4 stages=3 at 16×16"
+    assert summary.student(TrialConfig(vit).to_dict()) == line
+
+
 def test_reports_say_a_network_in_one_line(patch_mlp):
     assert summary.student(TrialConfig(ArchitectureSpec(STAGES)).to_dict()) == "basic 8×1"
     assert summary.student(TrialConfig(mlp(width=8)).to_dict()) == "patch_mlp depth=2 width=8 patch=2"

@@ -69,6 +69,16 @@ def test_more_stages_than_layers_are_as_many_as_layers() -> None:
     assert canonical(TrialConfig(written)).architecture == ArchitectureSpec(family="vit")
 
 
+@pytest.mark.parametrize(
+    ("factor", "heads", "width"), [(2, 4, 24), (1, 2, 12), (0.5, 2, 12), (0.01, 2, 12), (1.5, 4, 24)]
+)
+def test_a_wider_one_has_more_heads_of_the_same_width(factor, heads, width) -> None:
+    """Of 6 features each, so that their number must be even."""
+    found = FAMILIES["vit"].widened(SMALL, factor)
+    assert dict(found.options) == {**dict(SMALL.options), "heads": heads, "width": width}
+    assert FAMILIES["vit"].problems(found) == []
+
+
 @pytest.mark.parametrize(("depth", "stages", "wanted"), [(6, 3, (2, 2, 2)), (5, 3, (1, 2, 2)), (1, 3, (1,))])
 def test_layers_are_shared_among_the_stages(depth, stages, wanted) -> None:
     spec = vit(depth=depth, stages=stages, width=12)
