@@ -9,7 +9,7 @@ from conftest import TINY_STUDY
 from torch import nn
 
 import naskd
-from naskd.networks import BLOCKS, FAMILIES, FamilyCard
+from naskd.networks import BLOCKS, FAMILIES, BlockCard, FamilyCard
 from naskd.networks.student import build_student, design_cost, student_shapes
 from naskd.networks.student_file import load_student, save_student
 from naskd.nn.cost import network_cost
@@ -224,6 +224,17 @@ def test_a_users_family_is_searched_retrained_and_exported_wherever_it_runs(tmp_
             forget()
     assert found[0][0] == "COMPLETE"
     assert found[0] == found[1]
+
+
+def test_choices_that_change_nothing_are_not_written():
+    for card in BLOCKS:
+        plain = StageSpec(card.name, 1, 8)
+        assert card.canonical(StageSpec(card.name, 1, 8, downsampling="max_pooling")) == plain
+        assert card.canonical(StageSpec(card.name, 1, 8, activation=card.activation)) == plain
+        other = StageSpec(card.name, 1, 8, stride=2, activation="hardswish", downsampling="max_pooling")
+        assert card.canonical(other) == other
+    silent = BlockCard("silent", "", "", "", uses_expansion=False, uses_squeeze_excitation=False)
+    assert silent.canonical(StageSpec("silent", 1, 8, activation="silu")) == StageSpec("silent", 1, 8)
 
 
 def test_blocks_write_a_stage_in_one_way():

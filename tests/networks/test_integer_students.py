@@ -96,6 +96,18 @@ def test_first_and_last_layer_have_8_bits_where_a_stage_has_fewer_than_32(bits, 
         assert torch.equal(parameter, dict(student.named_parameters())[name]), name
 
 
+@pytest.mark.parametrize("downsampling", ["strided", "average_pooling", "max_pooling"])
+def test_a_pooled_map_is_rounded_where_it_is_read(downsampling: str) -> None:
+    """Of a mean there are more than 256 values; and a kernel of integers reads what was rounded just before it."""
+    stages = (StageSpec("basic", 1, 6, bits=8), StageSpec("basic", 1, 8, stride=2, bits=8))
+    pooled = replace(stages[1], downsampling=downsampling)
+    student = network(ArchitectureSpec((stages[0], pooled), stem_width=4))
+    block = student.stages[1][-1]
+    readers = (block.branch[0], block.shortcut[0])
+    assert all((layer.input_quantizer is not None) == (downsampling != "strided") for layer in readers)
+    assert len(student.taps(images()).stages[1].tensor.unique()) <= 256
+
+
 def test_what_it_computes_are_rounded_numbers() -> None:
     """At most 256 values in a map, before and after a training, in every mode."""
     student = network(with_bits(FLOAT, 8, 4))
