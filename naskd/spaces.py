@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from naskd.resnets import resnet_like as resnet_like
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
     FLOAT_BITS,
@@ -165,20 +166,25 @@ def suggest_simplified(
     multiple: int = 4,
     strides: Sequence[Stride] = (),
     bits: Sequence[Bits] = (),
+    blocks: Sequence[BlockChoice] = (),
 ) -> ArchitectureSpec:
-    """Suggest a simplified version of a teacher: fewer channels, fewer blocks, and where wanted coarser maps.
+    """Suggest a simplified version of a teacher: fewer channels, fewer blocks, coarser maps, cheaper blocks.
 
     Such a student can begin with the teacher's strongest filters: see `starts` of :func:`suggest_training`.
 
-    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth``, ``.stride`` and ``.bits``.
+    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth``, ``.stride``, ``.bits`` and
+    ``.block``; for each of `blocks` that has them ``stage<i>.block.<name>.expansion`` and ``.squeeze_excitation``.
 
     Args:
         trial: Where values come from.
-        teacher: Students have at most its widths and depths; blocks, kernels and expansions are its own.
+        teacher: Students have at most its widths and depths; kernels are its own. Of a teacher of torchvision or timm
+            it is :func:`resnet_like`.
         least: Share of the teacher's channels, above 0 and at most 1, searched from there up on a logarithmic scale.
         multiple: Widths are rounded to multiples of this, but for the teacher's own.
         strides: Of each stage's first block, to choose from; empty: the teacher's.
         bits: Of each stage's weights, to choose from: 32, 8, 4; empty: the teacher's.
+        blocks: What stages may be made of in place of the teacher's blocks. One stage always keeps those: the first,
+            where all were to have others. A stage of others begins with random weights. Empty: the teacher's.
 
     Raises:
         InputError: `least` is not above 0, or more than 1.
@@ -197,9 +203,14 @@ def suggest_simplified(
             depth=suggest_int(trial, f"stage{number}.depth", (1, stage.depth)),
             stride=choose(trial, f"stage{number}.stride", tuple(strides) or (stage.stride,)),
             bits=choose(trial, f"stage{number}.bits", tuple(bits) or (stage.bits,)),
+            **_suggest_replacement(trial, f"stage{number}.", stage, blocks),
         )
         for number, stage in enumerate(teacher.stages, start=1)
     )
+    if all(mine.block != theirs.block for mine, theirs in zip(stages, teacher.stages, strict=True)):
+        first = teacher.stages[0]
+        kept = {name: getattr(first, name) for name in ("block", "expansion", "squeeze_excitation")}
+        stages = (replace(stages[0], **kept), *stages[1:])
     return replace(teacher, stages=stages, stem_width=width("stem.width", teacher.stem_width))
 
 
@@ -419,6 +430,18 @@ def _suggest_block(
         if block.name == name:
             chosen |= settings
     return chosen
+
+
+def _suggest_replacement(
+    trial: Trial, prefix: str, stage: StageSpec, blocks: Sequence[BlockChoice]
+) -> dict[str, Any]:
+    """Nothing where the stage keeps its blocks."""
+    others = [block for block in blocks if block.name != stage.block]
+    chosen = _suggest_block(trial, prefix, [BlockChoice(stage.block), *others], (stage.kernel,))
+    if chosen["block"] == stage.block:
+        return {}
+    plain = {"expansion": StageSpec.expansion, "squeeze_excitation": StageSpec.squeeze_excitation}
+    return plain | chosen
 
 
 def _rounded(width: int, multiple: int) -> int:

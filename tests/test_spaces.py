@@ -25,6 +25,7 @@ from naskd.spaces import (
     StageChoice,
     Trial,
     canonical,
+    resnet_like,
     suggest_architecture,
     suggest_distillation,
     suggest_simplified,
@@ -561,6 +562,35 @@ class TestSimplified:
         values = {"stem.width": 24, "stage1.width": 24, "stage2.width": 50, "stage3.width": 96}
         values |= {"stage1.depth": 1, "stage2.depth": 3, "stage3.depth": 2}
         assert suggest_simplified(optuna.trial.FixedTrial(values), TEACHER) == TEACHER
+
+    def test_a_stage_may_have_other_blocks_and_one_keeps_the_teachers(self) -> None:
+        blocks = (BlockChoice("basic"), BlockChoice("inverted_residual", (2.0, 4.0), squeeze_excitation=True))
+        space = partial(suggest_simplified, teacher=TEACHER, blocks=blocks)
+        found = [design for _, design in draws(space, 200)]
+        assert not [reason for student in found for reason in start_problems(student, TEACHER)]
+        kinds = [tuple(stage.block == "basic" for stage in student.stages) for student in found]
+        assert len(set(kinds)) == 7, "all but those of no stage of the teacher's"
+        assert kinds.count((True, False, False)) > 30, "which the first stage then keeps"
+        others = {s for student in found for s in student.stages if s.block != "basic"}
+        assert {(s.expansion, s.squeeze_excitation) for s in others} == {
+            (expansion, gate) for expansion in (2.0, 4.0) for gate in (False, True)
+        }
+        kept = {s for student in found for s in student.stages if s.block == "basic"}
+        assert {(s.expansion, s.squeeze_excitation) for s in kept} == {(1.0, False)}
+        names = {name for name, _ in distributions(space).items() if name.startswith("stage2.")}
+        assert names == {
+            "stage2.width",
+            "stage2.depth",
+            "stage2.block",
+            "stage2.block.inverted_residual.expansion",
+            "stage2.block.inverted_residual.squeeze_excitation",
+        }
+
+    def test_those_of_a_published_resnet(self) -> None:
+        teacher = resnet_like("resnet50")
+        found = [s for _, s in draws(partial(suggest_simplified, teacher=teacher, multiple=8), 50)]
+        assert not [reason for student in found for reason in start_problems(student, teacher)]
+        assert {(s.stem_kernel, s.stem_stride, s.stem_pool) for s in found} == {(7, 2, True)}
 
     @pytest.mark.parametrize("least", [0.0, -1.0, 1.5])
     def test_a_share_that_is_none_is_refused(self, least: float) -> None:

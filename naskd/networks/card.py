@@ -89,6 +89,7 @@ class FamilyCard:
             stem_width=architecture.stem_width if self.uses_stem else plain.stem_width,
             stem_kernel=architecture.stem_kernel if self.uses_stem else plain.stem_kernel,
             stem_stride=architecture.stem_stride if self.uses_stem else plain.stem_stride,
+            stem_pool=architecture.stem_pool and self.uses_stem,
             options=canonical_options(self.options, architecture.options),
         )
 

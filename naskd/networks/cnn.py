@@ -41,7 +41,8 @@ class ConvStudent(Student):
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
         stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-        self.stem = nn.Sequential(*stem, nn.ReLU())
+        pool = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
+        self.stem = nn.Sequential(*stem, nn.ReLU(), *pool)
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
@@ -145,7 +146,7 @@ class ConvStudent(Student):
             stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
             head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
         parts = [image_statistics, stem]
-        channels = spec.stem_width
+        size, channels = strided(resolution, stem_stride(spec)), spec.stem_width
         for stage in spec.stages:
             parts.append(block_cost(channels, stage, stage.stride, size))
             size = strided(size, stage.stride)
@@ -157,7 +158,7 @@ class ConvStudent(Student):
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
         """In closed form; no network is built."""
-        size, found = strided(resolution, spec.stem_stride), []
+        size, found = strided(resolution, stem_stride(spec)), []
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
@@ -166,6 +167,11 @@ class ConvStudent(Student):
             size = strided(size, stage.stride)
             found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def stem_stride(spec: ArchitectureSpec) -> int:
+    """Pixels of the images along a pixel of what the first stage reads."""
+    return spec.stem_stride * (2 if spec.stem_pool else 1)
 
 
 def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:

@@ -8,7 +8,7 @@ from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
-from naskd.networks.student import Student, design_cost, student_shapes
+from naskd.networks.student import design_cost, student_shapes
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import as_deployed
@@ -120,9 +120,11 @@ class Designs:
             return []
         place = f"cannot start from {called(recipe.teacher)}"
         teacher = self._sources.stand_in(recipe).network
-        network = teacher.network if isinstance(teacher, Teacher) else teacher
-        if not isinstance(network, Student):
-            return [f"{place}: it is no network of naskd's, which alone can be cut to a student's size"]
+        assert isinstance(teacher, Teacher)
+        try:
+            network = self._networks.as_student(teacher)
+        except InputError as error:
+            return [f"{place}: {error}"]
         card = FAMILIES[config.architecture.family]
         found = card.start_problems(config.architecture, network.spec)
         return [f"{place}: {'; '.join(found)}"] if found else []
