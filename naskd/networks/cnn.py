@@ -96,8 +96,11 @@ class ConvStudent(Student):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images in [0, 1], ``(B, C, H, W)`` float."""
-        x = self._stem(images)
-        for stage in self.stages:
+        return self.from_stage(self._stem(images), 0)
+
+    def from_stage(self, x: Tensor, first: int) -> Tensor:
+        """Logits ``(B, K)`` of the map that stage `first` reads, the shallowest 0; past the last, of its output."""
+        for stage in list(self.stages)[first:]:
             x = stage(x)
         return self._classify(x)[1]
 
@@ -138,22 +141,11 @@ class ConvStudent(Student):
     @classmethod
     def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
         """In closed form; nothing is built, unless a block has none, or is one of integers."""
-        size = strided(resolution, spec.stem_stride)
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
-        stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size)
         head = linear_cost(spec.stages[-1].width, n_classes)
         if spec.is_quantized:
-            stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
             head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
-        parts = [image_statistics, stem]
-        size, channels = strided(resolution, stem_stride(spec)), spec.stem_width
-        for stage in spec.stages:
-            parts.append(block_cost(channels, stage, stage.stride, size))
-            size = strided(size, stage.stride)
-            if stage.depth > 1:
-                parts += [block_cost(stage.width, stage, 1, size)] * (stage.depth - 1)
-            channels = stage.width
-        return total([*parts, head])
+        return total([image_statistics, *part_costs(spec, in_channels, resolution), head])
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
@@ -167,6 +159,30 @@ class ConvStudent(Student):
             size = strided(size, stage.stride)
             found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: int) -> list[Cost]:
+    """What the stem and each stage cost, shallow to deep.
+
+    Args:
+        spec: The design.
+        in_channels: Of the images.
+        resolution: Side of the images.
+
+    Raises:
+        InputError: A block is unknown.
+    """
+    size = strided(resolution, spec.stem_stride)
+    stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size)
+    if spec.is_quantized:
+        stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
+    found, size, channels = [stem], strided(resolution, stem_stride(spec)), spec.stem_width
+    for stage in spec.stages:
+        first = block_cost(channels, stage, stage.stride, size)
+        size, channels = strided(size, stage.stride), stage.width
+        others = [block_cost(channels, stage, 1, size)] if stage.depth > 1 else []
+        found.append(total([first, *others * (stage.depth - 1)]))
+    return found
 
 
 def stem_stride(spec: ArchitectureSpec) -> int:

@@ -63,6 +63,29 @@ def as_student(network: nn.Module) -> Student:
         return _copied(network)
 
 
+def stage_taps(network: nn.Module) -> tuple[int, ...]:
+    """Which of a network's taps are the stages of :func:`as_student`, shallow to deep.
+
+    Args:
+        network: That can be read so.
+
+    Raises:
+        InputError: It does not show all of them.
+    """
+    if isinstance(network, Student):
+        return tuple(range(len(network.spec.stages)))
+    assert isinstance(network, ForeignNetwork)
+    names = [point.call[0] for point in network.points.stages]
+    children = network.network.named_children()
+    wanted = [name for name, child in children if name.startswith("layer") and type(child) is not nn.Identity]
+    if missing := [name for name in wanted if name not in names]:
+        raise InputError(
+            f"the teacher does not show its {' and '.join(map(repr, missing))}; name all in its taps: "
+            f"{', '.join(wanted)}"
+        )
+    return tuple(names.index(name) for name in wanted)
+
+
 @torch.no_grad()
 def _check_function(network: ForeignNetwork) -> None:
     """That a ResNet of the same layers computes the same, whatever the weights."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +9,7 @@ from torch import Tensor, nn
 from naskd.data.unlabelled import Blocks, PartlyLabelledImages
 from naskd.data.views import AnyViews, StreamedImages, ViewedImages, count_views, make_views
 from naskd.networks.fitting import FittedState
-from naskd.networks.resnet import as_student
-from naskd.networks.student import Student, build_student
+from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network, checkpoint_state
 from naskd.spec.design import ArchitectureSpec
 from naskd.spec.errors import InputError
@@ -32,7 +30,6 @@ class Networks:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._as_students: WeakKeyDictionary[nn.Module, Student] = WeakKeyDictionary()
 
     def student(self, architecture: ArchitectureSpec) -> nn.Module:
         """A fresh student on the device."""
@@ -47,18 +44,8 @@ class Networks:
         data = self._resources.data
         fresh = build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
         placed = self._resources.compute.place(fresh)
-        fresh.take_weights(self.as_student(teacher))
+        fresh.take_weights(teacher.as_student)
         return placed
-
-    def as_student(self, teacher: Teacher) -> Student:
-        """A teacher as students can begin with it, read once; see :func:`naskd.networks.resnet.as_student`.
-
-        Raises:
-            InputError: It is none.
-        """
-        if teacher not in self._as_students:
-            self._as_students[teacher] = as_student(teacher.network)
-        return self._as_students[teacher]
 
     def unplaced_student(self, architecture: ArchitectureSpec) -> nn.Module:
         """A fresh student where torch makes it: on the ``meta`` device, say."""
