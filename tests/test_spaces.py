@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
+from naskd.networks.fields import receptive_fields
 from naskd.networks.simplified import problems as start_problems
 from naskd.networks.student import design_cost
 from naskd.schemes import SCHEMES
@@ -529,8 +530,9 @@ def test_the_catalogue_offers_every_kind_and_scheme() -> None:
     first = distributions(space)
     assert set(first["kd.1.kind"].choices) == {"none", *KNOWLEDGE.names()}
     # Classes in tasks are another question: a search by accuracy answers it before it begins. Without its options an
-    # order of compression is `offline`.
-    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - {"lwf", "compression_order"}
+    # order of compression is `offline`. Students whose stages fit into the teacher's places are a space of their own.
+    left_out = {"lwf", "compression_order", "progressive_blockwise"}
+    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - left_out
     drawn = sample("digits", "catalogue")
     assert all(trial.distributions == first for trial, _ in drawn)
     assert {term.kind for _, config in drawn for term in config.distillation.terms} == set(KNOWLEDGE.names())
@@ -585,6 +587,17 @@ class TestSimplified:
             "stage2.block.inverted_residual.expansion",
             "stage2.block.inverted_residual.squeeze_excitation",
         }
+
+    def test_two_convolutions_stand_for_a_block_of_two_so_that_each_stage_sees_as_far(self) -> None:
+        blocks = (
+            BlockChoice("inverted_residual", (2.0,), repeats=2),
+            BlockChoice("depthwise_separable", repeats=2),
+        )
+        space = partial(suggest_simplified, teacher=TEACHER, blocks=blocks, fewer_blocks=False)
+        found = [design for _, design in draws(space, 50)]
+        assert {receptive_fields(student) for student in found} == {receptive_fields(TEACHER)}
+        assert len({stage.block for student in found for stage in student.stages}) == 3
+        assert not any(name.endswith("depth") for name in distributions(space))
 
     def test_those_of_a_published_resnet(self) -> None:
         teacher = resnet_like("resnet50")
