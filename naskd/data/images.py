@@ -1,8 +1,11 @@
 """Images in memory: a labelled set, and the pair of sets that a search may see."""
 
+import warnings
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -169,3 +172,10 @@ class SearchData:
             unlabelled = unlabelled.to(device)
         first = None if self.first is None else self.first.to(device, streamed=streamed)
         return replace(self, train=train, val=val, unlabelled=unlabelled, first=first)
+
+
+def as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """The same memory as a tensor. Mapped images cannot be written to, and nobody does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from naskd.data.decoded_cache import MAPPED_BYTES
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
@@ -143,9 +144,9 @@ def _code() -> tuple[str, ...] | None:
 
 
 def _streams(data: SearchData, spec: StudySpec, compute: Compute) -> bool:
-    """Whether images stay in the host's memory, because the device has no room for them."""
+    """Whether images stay where they are, because the device has no room for them, or memory none beside them."""
     if compute.device.type == "cpu":
-        return False
+        return data.n_bytes >= MAPPED_BYTES  # views of all at once would be a second copy, in memory
     given = spec.execution.device_data_bytes
     return data.n_bytes > (_room(compute) if given is None else given)
 

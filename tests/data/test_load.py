@@ -128,7 +128,7 @@ def test_statistics_are_those_of_the_training_images():
 
 
 def test_statistics_by_channel_over_several_chunks(monkeypatch):
-    monkeypatch.setattr("naskd.data.load._STATISTICS_CHUNK", 3)
+    monkeypatch.setattr("naskd.data.load._STATISTICS_BYTES", 3 * 75)
     images = np.random.default_rng(0).integers(0, 256, (10, 3, 5, 5), dtype=np.uint8)
     images[:, 1] = 40
     mean, std = channel_statistics(images)
@@ -438,7 +438,7 @@ def test_too_many_bytes_are_refused_before_anything_is_decoded(tmp_path, monkeyp
     def never(*arguments):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("naskd.data.kinds.image_folder.fit", never)
+    monkeypatch.setattr("naskd.data.encoded.fit", never)
     with pytest.raises(
         ValueError,
         match=r"16 training and validation images of 3x10x10 need 4800 bytes.*4799.*data\.max_train",
@@ -460,7 +460,7 @@ def test_cache_gives_the_same_data_without_decoding(tmp_path, monkeypatch):
     def never(*arguments):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr("naskd.data.kinds.image_folder.fit", never)
+    monkeypatch.setattr("naskd.data.encoded.fit", never)
     hit = load_search_data(folder_spec(), tmp_path, cache)
     for data in (filled, hit):
         assert torch.equal(data.train.images, plain.train.images)
@@ -532,7 +532,7 @@ def test_the_same_images_elsewhere_are_found_in_the_cache(tmp_path, monkeypatch)
     cache = tmp_path / "cache"
     first = load_search_data(folder_spec(), tmp_path, cache)
     shutil.copytree(tmp_path / "images", tmp_path / "elsewhere")
-    monkeypatch.setattr("naskd.data.kinds.image_folder.fit", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("naskd.data.encoded.fit", lambda *_: pytest.fail("decoded again"))
     assert load_search_data(folder_spec(root="elsewhere"), tmp_path, cache).data_hash == first.data_hash
 
 
