@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from naskd.data.raw import ImageArray
 from naskd.spec.errors import InputError
 from naskd.store.files import read_sealed, replacing, write_sealed, write_whole
 
 _LOG = logging.getLogger(__name__)
+
+Bytes = NDArray[np.uint8]
 
 MAPPED_BYTES = 2**30
 """Images of so many bytes or more stay on disk."""
@@ -27,8 +29,8 @@ _CHUNK = 2**24
 
 
 def decoded_once(
-    folder: Path | None, key: str, shape: tuple[int, ...], fill: Callable[[ImageArray], None]
-) -> ImageArray:
+    folder: Path | None, key: str, shape: tuple[int, ...], fill: Callable[[Bytes], None]
+) -> Bytes:
     """The images stored under `key`, or what `fill` makes, stored for the next time.
 
     Where few cannot be stored (no permission, a full disk), they are decoded each time.
@@ -60,12 +62,12 @@ def decoded_once(
     return images
 
 
-def load_decoded(folder: Path, key: str) -> ImageArray | None:
+def load_decoded(folder: Path, key: str) -> Bytes | None:
     """The images stored under `key`, or None when there are none or they are not what was stored."""
     path = folder / f"{key}.npy"
     try:
         record = read_sealed(folder / f"{key}.json")
-        images: ImageArray = np.load(path, mmap_mode="r", allow_pickle=False)
+        images: Bytes = np.load(path, mmap_mode="r", allow_pickle=False)
         with open(path, "rb") as file:
             file.seek(images.offset)  # type: ignore[attr-defined]
             if images.nbytes < MAPPED_BYTES:
@@ -84,22 +86,20 @@ def load_decoded(folder: Path, key: str) -> ImageArray | None:
     return images
 
 
-def store_decoded(folder: Path, key: str, images: ImageArray) -> None:
+def store_decoded(folder: Path, key: str, images: Bytes) -> None:
     """Store `images` under `key`; both files appear whole or not at all, and the hash last."""
     images = np.ascontiguousarray(images)
     write_whole(folder / f"{key}.npy", _header(images), images.data)
     write_sealed(folder / f"{key}.json", _description(images, hashlib.sha256(images.data).hexdigest()))
 
 
-def _filled(shape: tuple[int, ...], fill: Callable[[ImageArray], None]) -> ImageArray:
+def _filled(shape: tuple[int, ...], fill: Callable[[Bytes], None]) -> Bytes:
     images = np.empty(shape, np.uint8)
     fill(images)
     return images
 
 
-def _decoded_on_disk(
-    folder: Path, key: str, shape: tuple[int, ...], fill: Callable[[ImageArray], None]
-) -> ImageArray:
+def _decoded_on_disk(folder: Path, key: str, shape: tuple[int, ...], fill: Callable[[Bytes], None]) -> Bytes:
     path = folder / f"{key}.npy"
     header = _header(np.broadcast_to(np.uint8(0), shape))
     _LOG.info("decoding %d images into %s, %.1f GB", shape[0], path, _bytes(shape) / 1e9)
@@ -109,12 +109,12 @@ def _decoded_on_disk(
             with open(partial, "wb") as file:
                 file.write(header)
                 _reserve(file.fileno(), len(header), _bytes(shape))
-            images = np.memmap(partial, np.uint8, "r+", len(header), shape)
-            fill(images)
-            images.flush()
-            del images
+            made = np.memmap(partial, np.uint8, "r+", len(header), shape)
+            fill(made)
+            made.flush()
+            del made
         # What was decoded is read again, so that its hash is that of the file.
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images: Bytes = np.load(path, mmap_mode="r", allow_pickle=False)
         content = hashlib.sha256()
         with open(path, "rb") as file:
             file.seek(len(header))
@@ -145,7 +145,7 @@ def _bytes(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _header(images: ImageArray) -> bytes:
+def _header(images: Bytes) -> bytes:
     """As `np.save` writes it, which says of a full disk neither that it is full nor which file it was."""
     header = io.BytesIO()
     plain = {"descr": images.dtype.str, "fortran_order": False, "shape": images.shape}
@@ -153,6 +153,6 @@ def _header(images: ImageArray) -> bytes:
     return header.getvalue()
 
 
-def _description(images: ImageArray, content: str) -> dict[str, object]:
+def _description(images: Bytes, content: str) -> dict[str, object]:
     """What the file beside an array says of it; a shape that is read wrongly leaves the bytes as they are."""
     return {"sha256": content, "shape": list(images.shape), "dtype": images.dtype.str}

@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (two that register)
@@ -74,6 +74,10 @@ class FileFacts(NamedTuple):
     problem: str = ""
 
 
+Opened = BufferedReader | BytesIO
+"""Bytes of an image, to be read from any place."""
+
+
 class EncodedImage(Protocol):
     """An image as it rests on the disk: a file, or a part of one."""
 
@@ -89,7 +93,7 @@ class EncodedImage(Protocol):
     def n_bytes(self) -> int:
         """About how many there are, to choose how to read; 0 where nobody knows."""
 
-    def opened(self) -> AbstractContextManager[BinaryIO]:
+    def opened(self) -> AbstractContextManager[Opened]:
         """Its bytes.
 
         Raises:
@@ -116,7 +120,7 @@ class ImageFile:
         except OSError:
             return 0
 
-    def opened(self) -> AbstractContextManager[BinaryIO]:
+    def opened(self) -> AbstractContextManager[Opened]:
         """See :class:`EncodedImage`."""
         return opened_file(self.name)
 
@@ -143,7 +147,7 @@ class ImagePart:
         return f"{self.file}/{self.part}"
 
     @contextmanager
-    def opened(self) -> Iterator[BinaryIO]:
+    def opened(self) -> Iterator[Opened]:
         """See :class:`EncodedImage`."""
         content = b""
         try:
@@ -154,7 +158,7 @@ class ImagePart:
 
 
 @contextmanager
-def opened_file(path: str) -> Iterator[BinaryIO]:
+def opened_file(path: str) -> Iterator[Opened]:
     """A regular file. A pipe or a device, which may never end, is refused without waiting for it.
 
     Raises:
@@ -182,14 +186,14 @@ def without_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def image_in(file: BinaryIO) -> Iterator[Image.Image]:
+def image_in(file: Opened) -> Iterator[Image.Image]:
     """The image in an open file; only its header is read yet."""
     file.seek(0)
     with Image.open(file, formats=_FORMATS) as image:
         yield image
 
 
-def file_hash(file: BinaryIO) -> str:
+def file_hash(file: Opened) -> str:
     """SHA-256 of a whole open file."""
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,14 +11,20 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL import __version__ as pillow_version
 
+from naskd.data.decoded_cache import MAPPED_BYTES, decoded_once
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
+from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
+from naskd.spec.image_folders import split_name
+from naskd.spec.paths import files_of
 
 ImageArray = NDArray[np.uint8]
 Shape = tuple[int, int, int]
 MIN_RESOLUTION = 8
+_CHUNK = 256
 MAX_ASPECT = 100
 """Of the sides of an image that is resized: the shorter side grows to the resolution, and the longer one with it."""
 
@@ -223,19 +229,75 @@ def pixel_digests(images: ImageArray) -> ImageArray:
 
 
 def array_source(
-    images: ImageArray, labels: IndexArray, class_names: tuple[str, ...], spec: DataSpec
+    images: ImageArray,
+    labels: IndexArray,
+    class_names: tuple[str, ...],
+    spec: DataSpec,
+    cache: Path | None = None,
 ) -> Source:
-    """A source over decoded images, ``(N, H, W)`` or ``(N, H, W, 3)``; each is fitted when it is read."""
+    """A source over decoded images; each is fitted when it is read.
+
+    Args:
+        images: ``(N, H, W)`` or ``(N, H, W, 3)``; it may be mapped from a file.
+        labels: ``(N,)`` class indices.
+        class_names: In the order of the labels.
+        spec: Its `resolution` and `channels` say how they are fitted.
+        cache: Folder where fitted images rest that are too many for memory; None keeps all in memory.
+    """
     channels = 1 if images.ndim == 3 else 3
     image_shape = fitted_shape(channels, images.shape[1], images.shape[2], spec)
+    as_it_is = image_shape == (channels, *images.shape[1:3])
+
+    def fitted(chosen: ImageArray) -> ImageArray:
+        if as_it_is:
+            return chosen[:, None] if channels == 1 else chosen.transpose(0, 3, 1, 2)
+        return np.stack([fit(Image.fromarray(pixels), spec.resolution, spec.channels) for pixels in chosen])
 
     def read(index: IndexArray) -> ImageArray:
-        chosen = images[index]
-        if image_shape == (channels, *images.shape[1:3]):
-            return np.ascontiguousarray(chosen[:, None] if channels == 1 else chosen.transpose(0, 3, 1, 2))
-        fitted = np.empty((len(index), *image_shape), np.uint8)
-        for position, pixels in enumerate(chosen):
-            fitted[position] = fit(Image.fromarray(pixels), spec.resolution, spec.channels)
-        return fitted
+        def fill(made: ImageArray) -> None:
+            for start in range(0, len(index), _CHUNK):
+                made[start : start + _CHUNK] = fitted(images[index[start : start + _CHUNK]])
+
+        shape = (len(index), *image_shape)
+        if cache is None or math.prod(shape) < MAPPED_BYTES:
+            return decoded_once(None, "", shape, fill)
+        how = ["array", pillow_version, list(image_shape), spec.resolution, _content(images)]
+        key = content_id([*how, hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()])
+        return decoded_once(cache, key, shape, fill)
 
     return Source(labels, class_names, lambda position: image_shape, read)
+
+
+def _content(images: ImageArray) -> str:
+    content = hashlib.sha256(repr(images.shape).encode())
+    for start in range(0, len(images), _CHUNK):
+        content.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
+    return content.hexdigest()
+
+
+def files_at(spec: DataSpec, base: Path, key: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files that ``root`` or ``test_root`` means, sorted; see :func:`~naskd.spec.paths.files_of`.
+
+    Raises:
+        InputError: There are none, some are of training and of test images, or look so by their names.
+    """
+    files = files_of(getattr(spec, key), base, suffixes)
+    if not files:
+        raise InputError(f"data.{key} = {getattr(spec, key)!r} means no file {' or '.join(suffixes)}")
+    other = spec.test_root if key == "root" else spec.root
+    if other is not None and {path.resolve() for path in files} & {
+        path.resolve() for path in files_of(other, base, suffixes)
+    }:
+        raise InputError(
+            f"data.root = {spec.root!r} and data.test_root = {spec.test_root!r} share files, so that test images would "
+            "be trained on; give patterns of different files"
+        )
+    named = {path: split for path in files if (split := split_name(path.stem))}
+    for path, split in named.items():
+        held_out = [p for p, s in named.items() if split.training and not s.training and s.rest == split.rest]
+        if held_out:
+            raise InputError(
+                f"data.{key}: {path.name!r} and {held_out[0].name!r} look like different splits; give data.root and "
+                "data.test_root a pattern each, such as train-*, or other names"
+            )
+    return files

@@ -178,18 +178,18 @@ def test_cifar10_search_never_touches_the_test_file(cifar_root):
     (cifar_root / "cifar-10-batches-py" / "test_batch").unlink()
     spec = DataSpec("cifar10", root="cifar")
     assert len(load_search_data(spec, cifar_root.parent).train) == 80
-    with pytest.raises(ValueError, match="CIFAR-10 is not in"):
+    with pytest.raises(ValueError, match="CIFAR10 is not in"):
         load_test_split(spec, cifar_root.parent)
 
 
 def test_cifar10_missing_says_how_to_get_it(tmp_path):
-    with pytest.raises(ValueError, match=r"CIFAR-10 is not in data\.root.*download = true.*cs\.toronto\.edu"):
+    with pytest.raises(ValueError, match=r"CIFAR10 is not in data\.root.*download = true.*cs\.toronto\.edu"):
         load_search_data(DataSpec("cifar10", root="nowhere"), tmp_path)
 
 
 def test_cifar10_corrupt_file(cifar_root):
     (cifar_root / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="CIFAR-10 is not in"):
+    with pytest.raises(ValueError, match="CIFAR10 is not in"):
         load_search_data(DataSpec("cifar10", root="cifar"), cifar_root.parent)
 
 
