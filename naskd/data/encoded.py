@@ -41,6 +41,7 @@ from naskd.spec.cpus import available_cpus
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size, sides
 
 _CHUNK = 64
 # Below this size Python's own work dominates and threads only fight for its lock: 50,000 CIFAR files took 5.7
@@ -251,7 +252,7 @@ class _Files:
 
 
 def _pixels(
-    encoded: EncodedImage, known: FileFacts, resolution: int | None, channels: int | None
+    encoded: EncodedImage, known: FileFacts, resolution: Size | None, channels: int | None
 ) -> ImageArray:
     with encoded.opened() as file:
         if file_hash(file) != known.sha256:
@@ -261,5 +262,6 @@ def _pixels(
                 # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, nine times as fast for a photo;
                 # twice the resolution is kept for the resizing, which then differs by a few grey levels
                 # at most.
-                image.draft(None, (2 * resolution, 2 * resolution))
+                height, width = sides(resolution)
+                image.draft(None, (2 * width, 2 * height))
             return fit(image, resolution, channels)

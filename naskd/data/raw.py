@@ -20,6 +20,7 @@ from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 from naskd.spec.image_folders import split_name
 from naskd.spec.paths import files_of
+from naskd.spec.sizes import Size, sides
 
 ImageArray = NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -155,12 +156,10 @@ def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -
         what: Which images, for the messages.
 
     Raises:
-        InputError: They are not square, smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
+        InputError: They are smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
     """
     _, height, width = image_shape
-    if height != width:
-        raise InputError(f"the {what} images are {width}x{height} pixels, not square; set data.resolution")
-    if height < MIN_RESOLUTION:
+    if min(height, width) < MIN_RESOLUTION:
         raise InputError(
             f"the {what} images are {width}x{height} pixels; at least "
             f"{MIN_RESOLUTION}x{MIN_RESOLUTION} is needed: set data.resolution = {MIN_RESOLUTION} or more"
@@ -176,12 +175,13 @@ def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -
 
 def fitted_shape(channels: int, height: int, width: int, spec: DataSpec) -> Shape:
     """``(C, H, W)`` of an image after :func:`fit`."""
-    side = spec.resolution
-    return (spec.channels or channels, side or height, side or width)
+    if spec.resolution is not None:
+        height, width = sides(spec.resolution)
+    return (spec.channels or channels, height, width)
 
 
-def fit(image: Image.Image, resolution: int | None, channels: int | None) -> ImageArray:
-    """Resize the shorter side to `resolution`, crop the centre, convert the channels.
+def fit(image: Image.Image, resolution: Size | None, channels: int | None) -> ImageArray:
+    """Resize until both sides reach `resolution`, crop the centre, convert the channels.
 
     Gray from colour is ITU-R 601 luma; colour from gray repeats it; transparency is dropped; palettes become
     colour; 16 bits a pixel keep the upper 8. Resizing is bilinear over the whole footprint of a pixel
@@ -189,7 +189,7 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
 
     Args:
         image: Of any size and of an 8 or 16 bit mode.
-        resolution: Side of the square in pixels; None keeps the size.
+        resolution: Side of a square in pixels, or ``(height, width)``; None keeps the size.
         channels: 1 or 3; None keeps what the image has.
 
     Returns:
@@ -207,12 +207,14 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
     elif image.mode in ("I", "F"):
         raise InputError(f"pixels of 32 bits (mode {image.mode}) have no known range; convert to 8 bits")
     image = image.convert("L" if (channels or channels_of(image)) == 1 else "RGB")
-    if resolution is not None and image.size != (resolution, resolution):
-        scale = resolution / min(image.size)
-        width, height = (max(resolution, round(side * scale)) for side in image.size)
-        left, top = (width - resolution) // 2, (height - resolution) // 2
+    if resolution is not None and image.size != (wanted := sides(resolution)[::-1]):
+        scale = max(side / given for side, given in zip(wanted, image.size, strict=True))
+        width, height = (
+            max(side, round(given * scale)) for side, given in zip(wanted, image.size, strict=True)
+        )
+        left, top = (width - wanted[0]) // 2, (height - wanted[1]) // 2
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-        image = image.crop((left, top, left + resolution, top + resolution))
+        image = image.crop((left, top, left + wanted[0], top + wanted[1]))
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
 from naskd.nn.deployed import DeployedNetwork, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes, tap_shapes
+from naskd.spec.sizes import Size
 
 
 class KnowledgeSource(Protocol):
@@ -152,7 +153,7 @@ class TapsSource:
     size_bytes: int = 0
 
     @staticmethod
-    def beside(network: nn.Module, in_channels: int, resolution: int) -> "TapsSource":
+    def beside(network: nn.Module, in_channels: int, resolution: Size) -> "TapsSource":
         """Of a network on images of that size; nothing is trained, drawn or kept."""
         shapes = tap_shapes(network, in_channels, resolution)
         assert isinstance(network, TappedNetwork)

@@ -21,6 +21,7 @@ from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
+from naskd.spec.sizes import Size, sides
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import load_function
 from naskd.store.checkpoint_file import CheckpointFile
@@ -127,6 +128,12 @@ def _built(spec: TeacherSpec, given: "TeacherInputs", *, fresh: bool) -> "Bare":
 
 def _tapped(built: "Bare", spec: TeacherSpec, given: "TeacherInputs") -> ForeignNetwork:
     """A network that does not show its taps, with what it wants of an image."""
+    if not isinstance(given.resolution, int) and not (spec.resolution or built.resolution):
+        height, width = given.resolution
+        raise InputError(
+            f"the study's images are {width}x{height} pixels, and stages of a network that naskd has not made are "
+            "found on squares: give the teacher a resolution, to which it has images resized"
+        )
     network = ForeignNetwork(
         built.network,
         Preprocessing(
@@ -135,7 +142,7 @@ def _tapped(built: "Bare", spec: TeacherSpec, given: "TeacherInputs") -> Foreign
             spec.mean or built.mean,
             spec.std or built.std,
         ),
-        (given.in_channels, given.resolution, given.resolution),
+        (given.in_channels, *sides(given.resolution)),
         _class_order(spec.classes, given.class_names),
         spec.taps,
         origin={
@@ -177,7 +184,7 @@ class TeacherInputs:
     base: Path
     in_channels: int
     n_classes: int
-    resolution: int
+    resolution: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
 from naskd.nn.taps import evaluation_mode
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
+from naskd.spec.sizes import Size, sides
 
 
 def count_macs(call: Callable[[], object]) -> int:
@@ -54,7 +55,7 @@ def on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[int, int]) -> Cost:
+def network_cost(module: nn.Module, in_channels: int, resolution: Size) -> Cost:
     """What one forward pass of one image costs, in evaluation mode.
 
     Args:
@@ -71,7 +72,7 @@ def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[in
     Raises:
         ValueError: Called under ``torch.inference_mode``.
     """
-    height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    height, width = sides(resolution)
     macs, saved = _forward_macs(module, (1, in_channels, height, width))
     n_params = sum(parameter.numel() for parameter in module.parameters())
     bit_ops = macs * FLOAT_BITS**2 - saved

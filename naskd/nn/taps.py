@@ -11,6 +11,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from naskd.spec.sizes import Size, sides
+
 Layout = Literal["map", "tokens"]
 
 
@@ -113,15 +115,15 @@ class TappedNetwork(Protocol):
         """Logits and everything a knowledge loss may ask for, from one forward pass."""
 
 
-def tap_shapes(network: nn.Module, in_channels: int, resolution: int) -> TapShapes:
-    """Shapes of a network's taps at ``resolution x resolution``, found with one evaluation pass of two zeros.
+def tap_shapes(network: nn.Module, in_channels: int, resolution: Size) -> TapShapes:
+    """Shapes of a network's taps at a size of images, found with one evaluation pass of two zeros.
 
     The mode of each of the network's modules, and their statistics, are left as they were.
     """
     assert isinstance(network, TappedNetwork)
     parameter = next(network.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    images = torch.zeros(2, in_channels, resolution, resolution, device=device)
+    images = torch.zeros(2, in_channels, *sides(resolution), device=device)
     with evaluation_mode(network), torch.no_grad():
         return network.taps(images).shapes
 

@@ -27,6 +27,7 @@ from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.outputs import usable_folder
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
 from naskd.training.evaluation import accuracy, predict
@@ -266,7 +267,7 @@ class Retraining:
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         data = self.context.resources.data
-        shape = (data.in_channels, data.resolution, data.resolution)
+        shape = (data.in_channels, *sides(data.resolution))
         if path.is_dir():
             discard(path)
         save_student(path, student, data.class_names, shape, seed=seed, **seen(self.context.resources))

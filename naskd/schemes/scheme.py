@@ -16,6 +16,7 @@ from naskd.spec.compat import renamed
 from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, TrainingSpec
 from naskd.spec.errors import InputError
 from naskd.spec.option import OptionValue
+from naskd.spec.sizes import Size
 
 UNLABELLED = -100
 """The label of an image of which nobody says what is on it: cross-entropy is 0 there, and has no gradient."""
@@ -256,7 +257,7 @@ class SchemeInputs:
     build: Callable[[], nn.Module]
     sources: tuple[KnowledgeSource, ...]
     in_channels: int
-    resolution: int
+    resolution: Size
     n_samples: int = 0
     labels: Tensor | None = None
     batch_size: int = 0

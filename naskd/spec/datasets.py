@@ -17,6 +17,7 @@ from naskd.spec.modalities import MODALITIES, ModalitySpec
 from naskd.spec.option import Configured, Option, Options, either
 from naskd.spec.paths import absolute, elsewhere, missing_files
 from naskd.spec.registry import Registry
+from naskd.spec.sizes import size_of
 from naskd.spec.validation import Problem, format_value
 
 PLACES = ("root", "test_root", "download")
@@ -31,6 +32,10 @@ NOBODY_TEACHES = "without labels leaves the teacher alone to teach, and the stud
 ALL_VIEWS = "all"
 VIEWS = 8
 """Of an image, where a study does not say how many; chosen by measurement, see docs/decisions/few-views.md."""
+
+
+Side = Annotated[int, Field(ge=8, le=1024)]
+"""Of images in pixels."""
 
 
 @plain_dataclass(frozen=True)
@@ -78,8 +83,8 @@ class DataSpec(Configured):
         test_root: Not of all kinds: the same for test images of the same classes; without one, a part of `root` is
             sealed.
         download: ``cifar10`` and ``torchvision`` only: fetch the files when they are missing.
-        resolution: Images are resized (shorter side) and cropped to this square; None keeps the size, which
-            must then be the same for all images.
+        resolution: Images are resized until both sides reach it, and cropped: the side of a square in pixels, or
+            ``[height, width]``. None keeps the size, which must then be the same for all images.
         channels: 1 or 3; None keeps what the images have.
         val_fraction: Part of the training images on which the search judges.
         test_fraction: Part that is sealed where the data has no test split of its own.
@@ -105,7 +110,7 @@ class DataSpec(Configured):
     root: str | None = None
     test_root: str | None = None
     download: bool = False
-    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    resolution: Side | tuple[Side, Side] | None = None
     channels: Literal[1, 3] | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -119,6 +124,8 @@ class DataSpec(Configured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.resolution, tuple):
+            object.__setattr__(self, "resolution", size_of(*self.resolution))
         if self.modality is not None:
             self._check_modality(self.modality)
         if self.kind not in DATASETS:

@@ -143,7 +143,7 @@ class Feeding:
                 f"phase {self.phase.name!r} has images {tuple(data.images.shape[1:])}, the study {tuple(self._shape)}"
             )
         seed, compute = derive_seed("views", self.seed, self.phase.name), self.compute
-        views = make_views(self.spec.augmentation, len(data), seed, self._shape[-1])
+        views = make_views(self.spec.augmentation, len(data), seed, min(self._shape[-2:]))
         labels = data.labels
         if labels is None:
             labels = torch.full((len(data),), UNLABELLED, dtype=torch.long)

@@ -13,6 +13,7 @@ from naskd.nn.cost import network_cost
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import sides
 from naskd.store.artifacts import DamagedArtifactError
 from naskd.training.evaluation import accuracy, predict
 from naskd.trials.context import StudyContext
@@ -225,7 +226,7 @@ def _keep(
             **dataclasses.asdict(deployed),
             **cost,
             "warnings": warnings,
-            "probe": probe_of(network, (channels, resolution, resolution)),
+            "probe": probe_of(network, (channels, *sides(resolution))),
             "environment": context.resources.compute.environment(),
         },
     )

@@ -14,6 +14,7 @@ from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_networ
 from naskd.spec.design import ArchitectureSpec
 from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.checkpoint_file import CheckpointFile
 from naskd.training.feeding import AnyImages
@@ -130,7 +131,7 @@ class TrainingImages:
     @property
     def step(self) -> int:
         """Pixels of teachers' images along a pixel of students'."""
-        return self._resources.teacher_data.resolution // self._resources.data.resolution
+        return sides(self._resources.teacher_data.resolution)[0] // sides(self._resources.data.resolution)[0]
 
     def views(self, augmentation: str, *, first: bool = False) -> ViewedImages | StreamedImages:
         """What students are shown under an augmentation: the first views of each sample, as many as the study says.
@@ -178,7 +179,9 @@ class TrainingImages:
             data, most = self._resources.data, self._resources.spec.data.most_views
             assert data.unlabelled is not None
             seed = derive_seed("views", self._resources.spec.data.split_seed)
-            views = make_views(augmentation, len(data.train) + data.n_unlabelled, seed, data.resolution)
+            views = make_views(
+                augmentation, len(data.train) + data.n_unlabelled, seed, min(sides(data.resolution))
+            )
             pool = self._show(views, torch.cat([data.train.images, data.unlabelled]))
             self._pools[augmentation] = pool if most is None else pool.bounded(most)
         return self._pools[augmentation]
@@ -186,7 +189,7 @@ class TrainingImages:
     def n_views(self, augmentation: str) -> int:
         """Epochs before a student is shown a view again."""
         n, most = (
-            count_views(augmentation, self._resources.data.resolution),
+            count_views(augmentation, min(sides(self._resources.data.resolution))),
             self._resources.spec.data.most_views,
         )
         return n if most is None else min(n, most)
@@ -201,7 +204,9 @@ class TrainingImages:
         if key not in self._viewed:
             data = self._resources.teacher_data if first else self._resources.data
             seed = derive_seed("views", self._resources.spec.data.split_seed)
-            views = make_views(augmentation, len(data.train), seed, data.resolution // step, step=step)
+            views = make_views(
+                augmentation, len(data.train), seed, min(sides(data.resolution)) // step, step=step
+            )
             self._viewed[key] = self._show(views, data.train.images)
         return self._viewed[key]
 

@@ -15,6 +15,7 @@ from naskd.spec.design import SCRATCH, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
+from naskd.spec.sizes import sides
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import file_content_id
@@ -185,7 +186,7 @@ class PrerequisiteRecipes:
         So assistants of earlier versions are found.
         """
         most, training = self._resources.spec.data.most_views, assistant.training
-        there = count_views(training.augmentation, self._resources.data.resolution)
+        there = count_views(training.augmentation, min(sides(self._resources.data.resolution)))
         return [] if most is None or most >= min(there, training.epochs) else [{"views": most}]
 
     def _modality(self) -> list[dict[str, Any]]:

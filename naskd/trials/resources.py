@@ -12,6 +12,7 @@ from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.spec.code_identity import foreign_code
+from naskd.spec.sizes import Size
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import own_code
 from naskd.store.artifacts import ArtifactStore
@@ -59,7 +60,7 @@ class Resources:
     foreseen_states: tuple[tuple[str, int], ...] = ()
 
     @property
-    def input_shape(self) -> tuple[int, int]:
+    def input_shape(self) -> tuple[int, Size]:
         """Channels and resolution of the images that students see."""
         return self.data.in_channels, self.data.resolution
 

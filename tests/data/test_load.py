@@ -357,7 +357,7 @@ def test_mixed_sizes_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "message"), [((12, 10), "12x10 pixels, not square"), ((6, 6), "at least 8x8")]
+    ("size", "message"), [((12, 7), "12x7 pixels; at least 8x8"), ((6, 6), "at least 8x8")]
 )
 def test_shapes_that_no_network_takes(tmp_path, size, message):
     write_images(tmp_path / "images", {"ant": 5, "bee": 5}, size=size)
@@ -604,7 +604,6 @@ def image_set(n=4, channels=1, side=8):
             torch.zeros(4, dtype=torch.int64),
             "not contiguous",
         ),
-        (torch.zeros(4, 1, 8, 9, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), "square"),
         (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), "at least one"),
         (
             torch.zeros(4, 1, 8, 8, dtype=torch.uint8),

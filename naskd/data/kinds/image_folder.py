@@ -13,6 +13,7 @@ from naskd.data.listing import list_images, list_unlabelled
 from naskd.data.raw import DataReader, Shape, Source, folder
 from naskd.spec.datasets import DataSpec
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import size_of
 
 _SHOWN = 5
 """Names of images without a counterpart that are listed."""
@@ -52,15 +53,15 @@ def open_unlabelled(root: Path, shape: Shape, spec: DataSpec, cache: Path | None
 
     Args:
         root: Folder of the images.
-        shape: ``(C, H, W)`` of the study's images, square.
+        shape: ``(C, H, W)`` of the study's images.
         spec: Of the study's images.
         cache: Folder for decoded images; None decodes at every call.
 
     Raises:
         InputError: `root` is missing, cannot be opened, or holds no image.
     """
-    channels, side, _ = shape
-    fitted = replace(spec, channels=3 if channels == 3 else 1, resolution=side)
+    channels, height, width = shape
+    fitted = replace(spec, channels=3 if channels == 3 else 1, resolution=size_of(height, width))
     return source_of(list_unlabelled(root), fitted, cache)
 
 
