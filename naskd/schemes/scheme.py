@@ -48,7 +48,7 @@ class Batch:
         known: Whether the set is the training split. Of other images nothing is remembered between trainings.
         partly_labelled: Whether unlabelled images are among them: others, which have positions beyond the training
             split's, or all of them, where students learn without labels.
-        classes: See :class:`~naskd.knowledge.base.Lesson`.
+        classes, class_weights: See :class:`~naskd.knowledge.base.Lesson`.
     """
 
     images: Tensor
@@ -60,6 +60,7 @@ class Batch:
     known: bool = True
     partly_labelled: bool = False
     classes: Tensor | None = None
+    class_weights: Tensor | None = None
 
     @staticmethod
     def made(images: Tensor, epoch: int, labels: Tensor | None = None) -> "Batch":

@@ -91,6 +91,18 @@ def val_accuracy(trained: Trained) -> float:
     return trained.metrics["val_accuracy"]
 
 
+def balanced_accuracy(trained: Trained) -> float:
+    """Mean over the classes of the fraction of their validation images that are named right.
+
+    Brodersen et al., ICPR 2010: who names all images after the largest class has ``1 / K``, however large it is.
+    """
+    from naskd.training.evaluation import balanced_accuracy as of_predictions
+    from naskd.training.evaluation import predict
+
+    val = trained.data.val
+    return of_predictions(predict(trained.network, val.images, trained.compute), val.labels)
+
+
 def macs(measured: Measured) -> float:
     """Multiply-accumulates of one image."""
     return measured.cost.macs
