@@ -6,6 +6,7 @@ Shape letters: ``B`` batch, ``K`` classes, ``C`` channels, ``H, W`` space, ``N``
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -121,11 +122,15 @@ def tap_shapes(network: nn.Module, in_channels: int, resolution: Size) -> TapSha
     The mode of each of the network's modules, and their statistics, are left as they were.
     """
     assert isinstance(network, TappedNetwork)
-    parameter = next(network.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    images = torch.zeros(2, in_channels, *sides(resolution), device=device)
+    images = torch.zeros(2, in_channels, *sides(resolution), device=device_of(network))
     with evaluation_mode(network), torch.no_grad():
         return network.taps(images).shapes
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network lies: its parameters, or its buffers where it has none; the CPU without either."""
+    first = next(chain(network.parameters(), network.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from naskd.data.batches import steps_per_epoch
 from naskd.knowledge.precision import widened
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.student import Student
+from naskd.nn.taps import device_of
 from naskd.schemes.cohort import statistics_kept
 from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.scheme import Batch, CollapsedError, SchemeInputs
@@ -86,8 +87,7 @@ def check_differentiable(teacher: KnowledgeSource, in_channels: int, resolution:
     """
     network = teacher.network
     assert isinstance(network, nn.Module)
-    parameter = next(network.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
+    device = device_of(network)
     images = torch.full((2, in_channels, *sides(resolution)), 0.5, device=device, requires_grad=True)
     # Schemes are looked at under the meta device, where what the teacher makes on the way would be.
     with torch.device(device), torch.enable_grad():

@@ -169,7 +169,7 @@ def _brought_along(
     recipe: ArtifactRecipe, context: StudyContext
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state of a teacher that naskd does not train, its checkpoint or what its source gives; what to say of it."""
-    if context.resources.spec.teacher_specs()[recipe.teacher].checkpoint is not None:
+    if context.resources.spec.teacher_specs()[recipe.teacher].holds_state:
         file = context.prerequisites.checkpoint(recipe.teacher)
         fitted = context.networks.checkpoint_state(recipe.teacher, file)
         return fitted.tensors, fitted.notes

@@ -53,12 +53,18 @@ class Networks:
         data = self._resources.data
         return build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
 
-    def teacher(self, name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+    def teacher(
+        self,
+        name: str,
+        state: Mapping[str, Tensor] | None = None,
+        begins: CheckpointFile | None = None,
+    ) -> nn.Module:
         """The network of a teacher of the study, on the device, trainable.
 
         Args:
             name: In the study file.
             state: As stored; None: as it comes from its source.
+            begins: With what its training begins; see :func:`~naskd.networks.teachers.build_teacher_network`.
 
         Raises:
             InputError: It cannot be built, or not in time.
@@ -68,7 +74,8 @@ class Networks:
         late = f"the teacher {name!r} took longer than execution.start_seconds = {seconds:g} to be built"
         try:
             with within(seconds, late):
-                network = build_teacher_network(resources.spec.teacher_specs()[name], self._inputs, state)
+                spec = resources.spec.teacher_specs()[name]
+                network = build_teacher_network(spec, self._inputs, state, begins)
         except OutOfTimeError as error:
             raise InputError(str(error) or late) from None
         return resources.compute.place(network)

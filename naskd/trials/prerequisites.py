@@ -225,7 +225,7 @@ class PrerequisiteRecipes:
         if teacher.checkpoint is not None:
             path = self._resources.spec.resolve(teacher.checkpoint)
             file["checkpoint"] = _pinned(path, teacher.checkpoint, teacher.sha256)
-            if teacher.state is None and has_average_beside(path):
+            if teacher.holds_state and teacher.state is None and has_average_beside(path):
                 file["state"] = "average"  # earlier versions took the other weights of such a file
         identity = self._identity(teacher, file, code_id)
         # What it is checked against and what is said of it is not what it is.
