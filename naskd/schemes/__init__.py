@@ -519,6 +519,22 @@ SCHEMES.register(
 )
 SCHEMES.register(
     SchemeCard(
+        name="head_first",
+        title="Linear probing, then fine-tuning: the classifier learns first, the whole network afterwards",
+        paper="Kumar, Raghunathan, Jones, Ma, Liang: Fine-tuning can distort pretrained features and underperform "
+        "out-of-distribution. ICLR 2022, arXiv 2202.10054",
+        implementation="naskd.schemes.head_first:HeadFirstScheme",
+        unlabelled=True,
+        may_refuse=True,
+        options={
+            "share": Option(
+                0.3, "of the epochs in which the classifier alone is trained", above=0.0, high=0.9
+            ),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
         name="lwf",
         title="Learning without Forgetting: classes come in tasks, and the network of before speaks of the new images",
         paper="Li, Hoiem: Learning without forgetting. ECCV 2016; TPAMI 2018, arXiv 1606.09282",
