@@ -29,12 +29,22 @@ class Checkpoints(Protocol):
     def load(self, key: str) -> bytes | None:
         """The newest state; None when there is none."""
 
+    def newest(self, key: str) -> int | None:
+        """Epoch of the newest state, which is not read; None when there is none."""
+
+    def settle(self) -> None:
+        """Wait until all that was saved is kept, where saving does not wait.
+
+        Raises:
+            OSError: Something could not be kept.
+        """
+
     def remove(self, key: str) -> None:
-        """Forget a training; a no-op when nothing is kept of it."""
+        """Forget a training, and what is kept below its key; a no-op when there is nothing."""
 
 
 class CheckpointStore:
-    """``<root>/<key>/<epoch>.ckpt``, each written whole or not at all, and with its hash.
+    """``<root>/<key>/<epoch>.ckpt``, each written whole or not at all, and with its hash. A key may have slashes.
 
     One that is damaged counts as not there, and is removed: the training begins with an earlier one, or anew.
 
@@ -95,6 +105,13 @@ class CheckpointStore:
                 )
                 self._place().delete(key, _name(epoch))
         return None
+
+    def newest(self, key: str) -> int | None:
+        """See :class:`Checkpoints`."""
+        return max(self._epochs(key), default=None)
+
+    def settle(self) -> None:
+        """See :class:`Checkpoints`; saving waits."""
 
     def remove(self, key: str) -> None:
         """See :class:`Checkpoints`."""
