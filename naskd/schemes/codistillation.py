@@ -140,7 +140,8 @@ def _take(copies: nn.ModuleList, networks: Sequence[nn.Module]) -> None:
 class CodistillationPeer(PeerScheme):
     """One of the networks, in a training of its own: it holds copies of the others and no gradient of them.
 
-    It draws the weights of those before it too, and lets go of them: so it begins as it does where all train together.
+    It draws the weights of all, in their order, and keeps those of others as its first copies. So it begins as it does
+    where all train together.
     """
 
     heard: Tensor
@@ -151,13 +152,15 @@ class CodistillationPeer(PeerScheme):
         self.place = inputs.place
         self.temperature = float(inputs.option("temperature"))
         self.weight = float(inputs.option("weight"))
-        for place in range(self.place + 1):
-            self.taught = peer(inputs, place)
+        self.copies = nn.ModuleList()
+        for place in range(int(inputs.option("peers"))):
+            student = peer(inputs, place)
+            if place == self.place:
+                self.taught = student
+            else:
+                self.copies.append(EarlierSelf(student.deployed))
         own = exchanges_of(inputs, self.taught)
         self.exchanges = replace(own, first=own.first + self.taught.initial_epochs)
-        self.copies = nn.ModuleList(
-            EarlierSelf(self.taught.deployed) for _ in range(int(inputs.option("peers")) - 1)
-        )
         device = next(self.taught.parameters()).device
         self.register_buffer("heard", torch.zeros((), device=device))
 
