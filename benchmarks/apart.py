@@ -6,7 +6,7 @@ Digits, and a student of three stages. Peers train together in one worker, or ap
 and without a lag of one exchange. Arms take turns, seed by seed, each with workers that begin anew. Seconds are those
 of the clock, from the first job's begin to the last one's end. Beside them stand those of CPU of the worker that had
 most, which other work changes less. Memory is what a worker had at most above what it had when it began. A second
-student, ``--memory-width`` wide, shows it. Prints Markdown tables. With ``--resume`` it goes on.
+student, ``--memory-width`` wide and with more peers, shows it. Prints Markdown tables. With ``--resume`` it goes on.
 """
 
 import argparse
@@ -90,11 +90,12 @@ def train(arm: str, width: int, seed: int, args: argparse.Namespace) -> Row:
     """
     shows_memory = width == args.memory_width
     epochs = 2 if shows_memory else args.epochs
-    options = {"peers": args.peers, **ARMS[arm], **({"burn_in": 0.0} if shows_memory else {})}
+    peers = args.memory_peers if shows_memory else args.peers
+    options = {"peers": peers, **ARMS[arm], **({"burn_in": 0.0} if shows_memory else {})}
     config = design(resnet(1, width), options, epochs)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        context = opened(folder, args.peers, 128 if shows_memory else None)
+        context = opened(folder, peers, 128 if shows_memory else None)
         source = FixedSource([Job("0", "trial", config, seed, epochs)])
         ProcessesExecutor(context, folder, noted).run(Groups(source, context))
         result = source.results["0"]

@@ -179,7 +179,7 @@ def keep(key: str, run: TrialRun, job: Job, context: StudyContext, started: floa
     state = io.BytesIO()
     seconds = run.seconds + time.perf_counter() - started
     torch.save({**run.state_dict(), "seconds": seconds, _TRAINING: checkpoint_key(job)}, state)
-    context.resources.checkpoints.save(key, run.epoch, state.getvalue())
+    context.resources.checkpoints.save(key, run.epoch, state.getbuffer())
 
 
 def forget(job: Job, context: StudyContext, *, paused: bool) -> None:

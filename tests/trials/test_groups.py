@@ -104,7 +104,7 @@ def test_without_checkpoints_nothing_can_be_told_and_peers_train_together(opened
 
 
 def test_who_waits_is_handed_out_when_the_others_have_told_and_before_anything_new(opened) -> None:
-    groups, _, _ = opened(group(0), single(1))
+    groups, _, _ = opened(group(0), single(1), single(2))
     first = asked(groups)
     groups.tell(first, waiting(first, done=1, after=1))
     second = asked(groups)
@@ -121,6 +121,7 @@ def test_who_waits_is_handed_out_when_the_others_have_told_and_before_anything_n
     groups.report(second, 3, {})
     last = asked(groups)
     assert (last.place, last.patient) == (0, True), "three were at work at once"
+    assert asked(groups).job_id == "2"
 
 
 @pytest.mark.parametrize("peers", [2, 3, 4])
@@ -164,6 +165,8 @@ def test_any_number_of_workers_brings_it_to_an_end(opened, peers: int, workers: 
 def test_when_one_peer_fails_the_trial_fails_with_its_reason_and_nobody_goes_on(opened) -> None:
     groups, source, _ = opened(group(0, peers=3), single(1))
     first, second, third = (asked(groups) for _ in range(3))
+    for job in (first, second):
+        groups.report(job, 1, {})
     groups.tell(third, waiting(third, done=1, after=1))
     groups.tell(
         second, TrialResult("failed", second.seed, "its worker died", error="a traceback", disk_full=True)
@@ -171,7 +174,7 @@ def test_when_one_peer_fails_the_trial_fails_with_its_reason_and_nobody_goes_on(
     assert source.results == {}
     assert asked(groups).job_id == "1", "those that wait are not handed out any more"
     assert groups.report(first, 2, {}) is Decision.STOP
-    assert source.reports["0"] == []
+    assert [epoch for epoch, _ in source.reports["0"]] == [1]
     groups.tell(first, TrialResult("stopped", first.seed, curve=curve(2), train_macs=7))
     found = source.results["0"]
     assert (found.status, found.reason, found.error) == ("failed", "peer 1: its worker died", "a traceback")
@@ -185,9 +188,9 @@ def test_all_stop_with_the_first(opened, decision: Decision) -> None:
     source.stop_at, source.decision = ("0", 2), decision
     first, second = asked(groups), asked(groups)
     assert groups.report(first, 2, {}) is decision
+    assert groups.report(second, 1, {}) is Decision.STOP
     groups.tell(first, TrialResult("stopped", first.seed, "by a rule", curve=curve(2)))
     assert source.results == {}, "the other is at work"
-    assert groups.report(second, 2, {}) is Decision.STOP
     groups.tell(second, TrialResult("stopped", second.seed, curve=curve(2)))
     assert (source.results["0"].status, source.results["0"].reason) == ("stopped", "by a rule")
     assert groups.finished

@@ -152,13 +152,13 @@ class RemoteCheckpoints:
         self.remote_store = remote_store
         self._saving: Any = None
 
-    def save(self, key: str, epoch: int, data: bytes) -> None:
+    def save(self, key: str, epoch: int, data: bytes | memoryview) -> None:
         """See :class:`~naskd.store.checkpoints.Checkpoints`.
 
         Raises:
             OSError: The state before this one could not be kept.
         """
-        before, self._saving = self._saving, self.remote_store.keep_checkpoint.remote(key, epoch, data)
+        before, self._saving = self._saving, self.remote_store.keep_checkpoint.remote(key, epoch, bytes(data))
         _await_saved(before)
 
     def load(self, key: str) -> bytes | None:
