@@ -251,6 +251,8 @@ class SchemeInputs:
         variant: Makes a fresh network of another architecture on the same images.
         derived: The same of one that begins as what `build` makes does: with a teacher's weights, where that has them.
         data: The images of the search; None where there are none, as in a check.
+        place: Of a scheme of networks that train apart, which of them this is, from 0, which leaves; None: all train
+            together. See :class:`~naskd.schemes.apart.PeerScheme`.
     """
 
     distillation: DistillationSpec
@@ -266,6 +268,7 @@ class SchemeInputs:
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
     derived: Callable[[ArchitectureSpec], nn.Module] | None = None
     data: SearchData | None = None
+    place: int | None = None
 
     def option(self, name: str) -> OptionValue:
         """The value of an option of the design's scheme, or its default."""
