@@ -15,6 +15,7 @@ from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import load_student, save_student
 from naskd.runs import export
 from naskd.runs.export import ExportError, export_student
+from naskd.runs.formats.base import Interface
 from naskd.spec.design import ArchitectureSpec, StageSpec
 
 CLASSES = ("cat", "dog", "eel", "fox")
@@ -99,14 +100,20 @@ def test_the_graph_is_of_integers_and_says_what_the_student_says(source: Path, t
 def test_a_graph_that_says_something_else_is_an_error(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Wrong(export.OnnxFormat):
-        def write(self, student: nn.Module, source: Path, target: Path, example: Tensor) -> None:
+    class Wrong:
+        def write(self, student: nn.Module, source: Path, target: Path, interface: Interface) -> None:
             target.write_bytes(b"graph")
 
-        def run(self, path: Path, images: Tensor) -> Tensor:
-            logits = load_student(source)(images)
-            logits[: len(images) // 50] *= -1
-            return logits
+        def load(self, path: Path) -> nn.Module:
+            return student
+
+    def wrong(images: Tensor) -> Tensor:
+        logits = load_student(source)(images)
+        logits[: len(images) // 50] *= -1
+        return logits
+
+    student = nn.Module()
+    monkeypatch.setattr(student, "forward", wrong)
 
     monkeypatch.setattr(export.EXPORTS, "load", lambda name: Wrong)
     with pytest.raises(ExportError, match="differs from the original"):
