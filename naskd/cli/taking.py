@@ -158,7 +158,8 @@ def export(
             f"{size(made['float_size_bytes'])} before"
         )
     if folder is not None:
-        say(f"to share it: hf upload USER/{folder.resolve().name} {shlex.quote(str(folder))}")
+        name = shlex.quote(folder.resolve().name)
+        say(f"to share it: hf upload USER/{name} {shlex.quote(str(folder))}")
     print(made["path"])
 
 
