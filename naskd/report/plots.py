@@ -1,4 +1,4 @@
-"""The front as a picture."""
+"""A run as pictures: its front, its learning curves, and what mattered, drawn on axes of matplotlib."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,14 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from naskd.report.record import Record, Trial, cost, front, is_design, trials, usable
+from naskd.report.record import (
+    Record,
+    Trial,
+    cost,
+    front,
+    is_complete,
+    is_design,
+    objectives,
+    trials,
+    usable,
+)
 from naskd.report.units import axis_label, count_tick, finite, percent_tick
-from naskd.spec.objectives import Objective
+from naskd.spec.objectives import ACCURACY, Objective
 from naskd.spec.outputs import writable
 from naskd.spec.pareto import non_dominated
 from naskd.store.files import replacing
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
+_COLORS = (_FRONT, _TEACHER, _TEST)
 
 
 def write_png(record: Record, path: str | Path) -> None:
@@ -26,12 +37,24 @@ def write_png(record: Record, path: str | Path) -> None:
     # The object interface, not pyplot, which keeps every figure in a module-wide list and picks a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw_front(record, figure.add_subplot())
+    with replacing(writable(Path(path))) as part:
+        figure.savefig(part, format="png")
+
+
+def draw_front(record: Record, axes: Any) -> None:
+    """Accuracy against cost: the front, dominated trials, the teacher, retrained designs.
+
+    Args:
+        record: A run record of all trials.
+        axes: Of matplotlib.
+    """
     from matplotlib.ticker import FuncFormatter, PercentFormatter
 
     key = cost(record)
-    figure = Figure(figsize=(8, 5), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     chosen = front(record)
     on_front = {id(trial) for trial in chosen}
     others = [trial for trial in trials(record) if is_design(trial) and id(trial) not in on_front]
@@ -45,20 +68,89 @@ def write_png(record: Record, path: str | Path) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel(axis_label(key.title, key.unit), parse_math=False)
     axes.set_ylabel("accuracy" if record.get("retrained") else "validation accuracy")
-    # A study's name may hold dollars, which matplotlib would read as mathematics.
-    axes.set_title(str(record.get("study", "")), loc="left", fontsize=11, fontweight="bold", parse_math=False)
     _focus(axes, _points(chosen, key), record)
-    axes.grid(True, which="major", color="#e3e6ea", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _dress(axes, record)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, loc="lower left" if key.maximise else "lower right")
     else:
         axes.text(0.5, 0.5, "no trial to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
         axes.set_xlim(1e3, 1e6)
         axes.set_ylim(0, 1)
-    with replacing(writable(Path(path))) as part:
-        figure.savefig(part, format="png")
+
+
+def draw_curves(record: Record, axes: Any) -> None:
+    """Validation accuracy by epoch of each trial, those of the front in front.
+
+    Args:
+        record: A run record of all trials.
+        axes: Of matplotlib.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    on_front = {trial.get("number") for trial in front(record)}
+    named: set[str] = set()
+    for trial in sorted(trials(record), key=lambda trial: trial.get("number") in on_front):
+        pairs = [(finite(row.get("epoch")), finite(row.get(ACCURACY))) for row in trial.get("curve") or ()]
+        shown = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if not shown:
+            continue
+        if trial.get("number") in on_front:
+            label, look = "front", {"color": _FRONT, "linewidth": 1.4, "alpha": 0.9}
+        elif is_complete(trial):
+            label, look = "dominated", {"color": _DOMINATED, "linewidth": 0.8, "alpha": 0.5}
+        else:
+            label, look = "not complete", {"color": _TEACHER, "linewidth": 0.8, "alpha": 0.5}
+        axes.plot(*zip(*shown, strict=True), label=None if label in named else label, **look)
+        named.add(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation accuracy")
+    _dress(axes, record)
+    if named:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    else:
+        axes.text(0.5, 0.5, "no curve to show yet", transform=axes.transAxes, ha="center", color=_DOMINATED)
+
+
+def draw_importance(record: Record, axes: Any) -> None:
+    """Which parameters mattered for each objective: the share of its variance that each explains.
+
+    Args:
+        record: A run record with its importances.
+        axes: Of matplotlib.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    shares = {
+        o: shares for o in objectives(record) if (shares := (record.get("importance") or {}).get(o.name))
+    }
+    most = {
+        name: max(each.get(name, 0.0) for each in shares.values())
+        for each in shares.values()
+        for name in each
+    }
+    names = sorted(most, key=lambda name: most[name])
+    for number, (objective, each) in enumerate(shares.items()):
+        heights = np.arange(len(names)) + 0.8 * ((len(shares) - 1) / 2 - number) / len(shares)
+        axes.barh(heights, [each.get(name, 0.0) for name in names], height=0.8 / len(shares),
+                  color=_COLORS[number % len(_COLORS)], label=objective.title)  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("share of the variance over complete trials")
+    _dress(axes, record)
+    if names:
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+    else:
+        axes.text(0.5, 0.5, "too few trials to say", transform=axes.transAxes, ha="center", color=_DOMINATED)
+
+
+def _dress(axes: Any, record: Record) -> None:
+    # A study's name may hold dollars, which matplotlib would read as mathematics.
+    axes.set_title(str(record.get("study", "")), loc="left", fontsize=11, fontweight="bold", parse_math=False)
+    axes.grid(True, which="major", color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _points(some: Iterable[Trial], key: Objective) -> list[tuple[float, float]]:
