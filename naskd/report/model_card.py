@@ -118,11 +118,11 @@ def _about_integers(file: Facts) -> list[str]:
     if "n_calibration" not in file:
         return []
     points = 100 * (file["original_accuracy"] - file["accuracy"])
-    said = f"{points:.2f} points less than" if points > 0 else f"{-points:.2f} points more than"
+    said = f"{abs(points):.2f} points {'lower' if points > 0 else 'higher'} than" if points else "as high as"
     return [
         f"`model.onnx` was rounded to 8 bits after the training, with the ranges of {file['n_calibration']} training "
-        f"images. Its accuracy is {said if points else 'that of'} the original's, and it gives "
-        f"{percent(file['agreement'])} of the images the same class."
+        f"images. Its accuracy is {said} the original's, and it gives {percent(file['agreement'])} of the images the "
+        "same class."
     ]
 
 

@@ -148,6 +148,24 @@ def check_export(name: str, target: Path, int8: bool = False) -> ExportCard:
     return usable(card, f"export as {name}")
 
 
+def check_rounding(card: ExportCard, quantized: bool, int8: bool) -> None:
+    """See that a student and a format go together.
+
+    Args:
+        card: Of the format.
+        quantized: Whether the student is of integers, as it was trained.
+        int8: Whether the file is to be calibrated.
+
+    Raises:
+        InputError: They do not.
+    """
+    if quantized and int8:
+        raise InputError("the student is of integers already, as it was trained: leave out int8")
+    if quantized and not card.rounded:
+        able = ", ".join(other.name for other in EXPORTS if other.rounded)
+        raise InputError(f"a student of integers cannot leave as {card.name}; allowed: {able}")
+
+
 def load_exported(path: Path) -> nn.Module:
     """See :func:`naskd.load`."""
     if path.is_dir():
@@ -195,8 +213,8 @@ def export_student(
 
     Raises:
         ExportError: The two models differ, accuracy is lost, or what the format needs is not installed.
-        InputError: The suffix names no format, `source` is no student's file, it cannot be calibrated, or there are too
-            few images, or no labels for `max_loss`.
+        InputError: The suffix names no format, `source` is no student's file or one that the format does not take,
+            there are too few images, or no labels for `max_loss`.
     """
     if name is None and not any(card.suffix == target.suffix for card in EXPORTS):
         known = ", ".join(card.suffix for card in EXPORTS)
@@ -208,8 +226,7 @@ def export_student(
         raise InputError("what accuracy is lost is not known without labelled images: leave out max_loss")
     form: Any = EXPORTS.load(card.name)()
     student = load_student(source)
-    if calibration is not None and is_quantized(student):
-        raise InputError("the student is of integers already, as it was trained: leave out int8")
+    check_rounding(card, is_quantized(student), calibration is not None)
     channels, height, width = images.shape[1:]
     interface = Interface.of(source, (channels, height, width))
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from naskd.report.model_card import model_card
 from naskd.runs.export import check_export, export_student
 from naskd.runs.formats.base import Interface
 from naskd.spec.errors import InputError
+from naskd.spec.exports import ExportCard
 from naskd.spec.modalities import MODALITIES
 from naskd.store.files import folder_beside, replacing
 
@@ -29,16 +30,17 @@ FILES = (WEIGHTS, MODEL, "labels.json", "preprocessing.json", "config.json", "pr
 _CALLS, _WARM_UP = 50, 10
 
 
-def check_folder(folder: Path, int8: bool = False) -> None:
-    """See, before anything is trained, that the folder can be made here.
+def check_folder(folder: Path, int8: bool = False) -> ExportCard:
+    """See, before anything is trained, that the folder can be made here; the card of its model's format.
 
     Raises:
         InputError: It is a file.
         ExportError: What ONNX needs is not installed.
     """
-    check_export("onnx", Path(MODEL), int8)
+    card = check_export("onnx", Path(MODEL), int8)
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file, and no folder; give the name of a folder")
+    return card
 
 
 def write_folder(

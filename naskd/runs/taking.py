@@ -13,7 +13,7 @@ from torch import Tensor
 from naskd.networks.student_file import probe_shape
 from naskd.runs.card_facts import facts_of
 from naskd.runs.directory import locked
-from naskd.runs.export import check_export, export_student, format_of
+from naskd.runs.export import check_export, check_rounding, export_student, format_of
 from naskd.runs.folder import check_folder, write_folder
 from naskd.runs.provenance import (
     check_unchanged,
@@ -118,14 +118,14 @@ def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
     name = format_of(wanted.path) if wanted.form is None else wanted.form
     target = wanted.path or run.path / "exported" / f"trial{number}{EXPORTS[name].suffix}"
     if wanted.folder is not None:
-        check_folder(wanted.folder, wanted.int8)
+        card = check_folder(wanted.folder, wanted.int8)
         usable_folder(wanted.folder)
     else:
-        check_export(name, target, wanted.int8)
-        _check_target(target)
+        card = check_export(name, target, wanted.int8)
+        for suffix in (card.suffix, *card.beside):
+            _check_target(target.with_suffix(suffix))
     design = _design(run.trial(number))
-    if wanted.int8 and design.config.architecture.is_quantized:
-        raise InputError(f"trial {number} is of integers already, as it was trained: leave out int8")
+    check_rounding(card, design.config.architecture.is_quantized, wanted.int8)
     with locked(run.path):
         source, origin, training = _student(run, design)
     judges = _judges(run, source, origin, training)

@@ -22,6 +22,7 @@ class ExportCard:
         beside: Suffixes of further files that it writes under the same name.
         calibrates: Whether its class has a ``calibrate(written, target, images)``, which makes 8-bit integers of a
             written file; see :meth:`naskd.runs.formats.onnx.OnnxFormat.calibrate`.
+        rounded: Whether students of integers, whose layers round as they were trained to, can leave in it.
         packages: What it needs beyond naskd's own dependencies, as it is imported. Before a dot it is what
             ``pip install`` knows: of a package without a file of its own, a module is named.
     """
@@ -34,6 +35,7 @@ class ExportCard:
     suffix: str = ""
     beside: tuple[str, ...] = ()
     calibrates: bool = False
+    rounded: bool = True
     packages: tuple[str, ...] = ()
 
 
@@ -66,6 +68,7 @@ EXPORTS.register(
         paper="",
         implementation="naskd.runs.formats.pt2:Pt2Format",
         suffix=".pt2",
+        rounded=False,
     )
 )
 EXPORTS.register(
@@ -86,6 +89,7 @@ EXPORTS.register(
         paper="",
         implementation="naskd.runs.formats.executorch:ExecuTorchFormat",
         suffix=".pte",
+        rounded=False,
         packages=("executorch.runtime",),
     )
 )

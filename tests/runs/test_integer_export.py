@@ -17,6 +17,7 @@ from naskd.runs import export
 from naskd.runs.export import ExportError, export_student
 from naskd.runs.formats.base import Interface
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 
 CLASSES = ("cat", "dog", "eel", "fox")
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
@@ -119,6 +120,21 @@ def test_a_graph_that_says_something_else_is_an_error(
     with pytest.raises(ExportError, match="differs from the original"):
         export_student(source, tmp_path / "x.onnx", batch(200, 1)[0])
     assert not (tmp_path / "x.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "calibration", "says"),
+    [
+        ("x.pt2", None, "a student of integers cannot leave as pt2; allowed: safetensors, onnx, openvino"),
+        ("x.onnx", torch.zeros(1, 1, 8, 8), "of integers already, as it was trained: leave out int8"),
+    ],
+)
+def test_what_integers_cannot_be_is_said(
+    name: str, calibration: Tensor | None, says: str, source: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(export, "installed", lambda package: True)
+    with pytest.raises(InputError, match=says):
+        export_student(source, tmp_path / name, batch(9, 1)[0], calibration=calibration)
 
 
 STUDY = """\
