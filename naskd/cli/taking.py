@@ -29,6 +29,12 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each training; default retrain.epochs.", show_default=False)
     ] = None,
+    labels_alone: Annotated[
+        bool,
+        typer.Option(
+            "--labels-alone", help="Also each taught student with the labels alone: what is teaching worth?"
+        ),
+    ] = False,
     settings: Places = None,
 ) -> None:
     """Train designs for good and test them.
@@ -47,7 +53,13 @@ def retrain(
         RetrainProgress(make_console(stderr=True)) as progress,
         data_said(progress.print),
     ):
-        found = opened.retrain(trials or None, seeds=seeds, epochs=epochs, observe=progress.observe)
+        found = opened.retrain(
+            trials or None,
+            seeds=seeds,
+            epochs=epochs,
+            observe=progress.observe,
+            labels_alone=labels_alone,
+        )
     print_result(retrained_table(found, other_costs(opened.to_dict())))
     say(f"report: {opened.path / 'report.html'}")
 

@@ -320,6 +320,7 @@ class Run:
         seeds: int | None = None,
         epochs: int | None = None,
         observe: Callable[[int, int, str], None] = lambda done, total, what: None,
+        labels_alone: bool = False,
     ) -> dict[str, Any]:
         """Train designs for the final schedule with fresh seeds, and read the test split.
 
@@ -328,6 +329,8 @@ class Run:
             seeds: Trainings of each design; None: the study file's ``retrain.seeds``.
             epochs: None: the study file's ``retrain.epochs``.
             observe: Called with trainings done, in all, and what comes next.
+            labels_alone: Also train each student that is taught with the labels alone, as often: what does it owe to
+                being taught?
 
         Returns:
             Mean and standard deviation of the test accuracy of each design, cheapest first, the front again,
@@ -341,7 +344,7 @@ class Run:
 
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         seeds = self.spec.retrain.seeds if seeds is None else seeds
-        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe)
+        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe, labels_alone)
         self.write_html()
         return found
 

@@ -49,6 +49,7 @@ def retrain_trials(
     seeds: int,
     epochs: int,
     observe: Callable[[int, int, str], None],
+    labels_alone: bool = False,
 ) -> dict[str, Any]:
     """See :meth:`naskd.runs.run.Run.retrain`."""
     designs = [_design(trial) for trial in trials]
@@ -59,7 +60,7 @@ def retrain_trials(
     with locked(run.path):
         retraining.prepare(designs)
         check_unchanged(run.path, run.context, "retraining")  # a teacher may have been made again
-        return retraining.run(designs, seeds, observe)
+        return retraining.run(designs, seeds, observe, labels_alone)
 
 
 @dataclass(frozen=True)
