@@ -74,8 +74,8 @@ def write_folder(
     channels, height, width = images.shape[1:]
     interface = Interface.of(source, (channels, height, width))
     _check_readable(interface)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder_beside(folder) as made:
+    place = folder.resolve()
+    with folder_beside(place) as made:
         weights = export_student(source, made / WEIGHTS, images, labels=labels)
         found = export_student(
             source, made / MODEL, images, labels=labels, calibration=calibration, max_loss=max_loss
@@ -95,9 +95,9 @@ def write_folder(
         }
         for name, text in texts.items():
             (made / name).write_text(text, encoding="utf-8")
-        folder.mkdir(exist_ok=True)
+        place.mkdir(exist_ok=True)
         for name in FILES:
-            with replacing(folder / name) as partial:
+            with replacing(place / name) as partial:
                 os.replace(made / name, partial)
     return {**found, "path": str(folder)}
 
@@ -114,13 +114,13 @@ def _check_readable(interface: Interface) -> None:
 def _config(source: Path, interface: Interface) -> dict[str, Any]:
     """The network, and its classes as other libraries name them in a file of this name."""
     metadata = student_metadata(source)
-    channels, height, _ = interface.shape
+    channels, height, width = interface.shape
     return {
         "library_name": "naskd",
         "naskd_version": naskd.__version__,
         "network": json.loads(metadata["network"]) if "network" in metadata else None,
         "num_channels": channels,
-        "image_size": height,
+        "image_size": height if height == width else [height, width],
         "id2label": {str(index): label for index, label in enumerate(interface.labels)},
         "label2id": {label: index for index, label in enumerate(interface.labels)},
     }
