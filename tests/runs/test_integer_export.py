@@ -14,7 +14,7 @@ from naskd.cli.app import app
 from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import load_student, save_student
 from naskd.runs import export
-from naskd.runs.export import ExportError, export_student
+from naskd.runs.export import Comparison, ExportError, export_student
 from naskd.runs.formats.base import Interface
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
@@ -120,6 +120,18 @@ def test_a_graph_that_says_something_else_is_an_error(
     with pytest.raises(ExportError, match="differs from the original"):
         export_student(source, tmp_path / "x.onnx", batch(200, 1)[0])
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_integers_name_as_many_images_right_but_for_near_ties() -> None:
+    expected = 10 * torch.eye(4)[torch.arange(1000) % 4]
+    found = expected.clone()
+    found[:3] = found[:3].roll(1, dims=1)
+    labels = expected.argmax(1)
+    assert Comparison(expected, found, None).same_but_for_rounding, "3 of 1,000 may be other classes"
+    assert not Comparison(expected, found, labels).same_but_for_rounding, "but not only where that is wrong"
+    tied = expected.clone()
+    tied[:3] += 9.9 * found[:3] / 10
+    assert Comparison(tied, found, labels).same_but_for_rounding
 
 
 @pytest.mark.parametrize(
