@@ -65,7 +65,7 @@ def test_an_export_is_compared_with_the_original_on_every_image(format, tmp_path
     written = sorted(target.parent.iterdir())
     assert written == sorted(target.with_suffix(suffix) for suffix in (card.suffix, *card.beside))
     assert found["size_bytes"] == sum(path.stat().st_size for path in written) > 0
-    assert all(str(Path(export.__file__).parent).encode() not in path.read_bytes() for path in written)
+    assert all(str(Path(naskd.__file__).parent).encode() not in path.read_bytes() for path in written)
     network = naskd.load(target)
     assert network.labels == CLASSES
     assert {"channels": 1, "height": 8, "width": 8, "mode": "L"}.items() <= network.preprocessing.items()
