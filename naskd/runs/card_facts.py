@@ -70,7 +70,7 @@ def _data(run: "Run") -> dict[str, Any]:
         "kind": spec.kind,
         "title": Path(str(spec.root)).name if own else spec.card.title,
         "n_classes": data.n_classes,
-        "shape": (data.in_channels, data.resolution, data.resolution),
+        "shape": tuple(data.train.images.shape[1:]),
         "n_train": len(data.train),
         "n_val": len(data.val),
         "n_unlabelled": data.n_unlabelled,
@@ -87,11 +87,13 @@ def _source(teacher: TeacherSpec) -> str:
     if teacher.architecture is not None:
         return "a network that naskd trained on these training images"
     if teacher.torchvision is not None:
-        weights = f" with weights {teacher.weights}, fine-tuned on these training images"
-        return f"{teacher.torchvision} of torchvision{weights if teacher.weights else ''}"
-    if teacher.builder is not None:
-        return "a network of the study's own code"
-    return f"of the source {teacher.source_name!r}"
+        text = f"{teacher.torchvision} of torchvision"
+        text += f" with weights {teacher.weights}" if teacher.weights else ""
+    elif teacher.builder is not None:
+        text = "a network of the study's own code"
+    else:
+        text = f"of the source {teacher.source_name!r}"
+    return text + (", trained on these training images" if teacher.trained_here else "")
 
 
 def _command(path: Path, number: int, wanted: "Wanted") -> str:

@@ -16,6 +16,7 @@ import torch
 from naskd.networks.student_file import student_bytes
 from naskd.spec.errors import USERS, DamagedError, one_line
 from naskd.spec.secrets import redacted
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError
 from naskd.store.files import out_of_space
 from naskd.trials.context import StudyContext
@@ -192,7 +193,7 @@ def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
         data = student_bytes(
             run.scheme.deployed,
             resources.data.class_names,
-            (resources.data.in_channels, resources.data.resolution, resources.data.resolution),
+            (resources.data.in_channels, *sides(resources.data.resolution)),
             seed=job.seed,
             of="search",
             **seen(resources),

@@ -252,12 +252,19 @@ def start_run(
 
 def teacher_run(context: StudyContext, recipe: ArtifactRecipe) -> TrialRun:
     """The training of a teacher of the study, from scratch or from a network that its source gives."""
-    training = context.resources.spec.teacher_specs()[recipe.teacher].training
+    spec = context.resources.spec.teacher_specs()[recipe.teacher]
+    training = spec.training
     views = context.images.all_views(training.augmentation)
+    begins = None
+    if spec.fine_tune and spec.holds_state:
+        begins = context.prerequisites.checkpoint(recipe.teacher)
+    how = DistillationSpec()
+    if spec.head_share:
+        how = DistillationSpec(scheme="head_first", scheme_options=(("share", spec.head_share),))
     return TrialRun(
-        DistillationSpec(),
+        how,
         training,
-        lambda: context.networks.teacher(recipe.teacher),
+        lambda: context.networks.teacher(recipe.teacher, begins=begins),
         context,
         recipe.seed,
         views,

@@ -103,7 +103,7 @@ def test_one_training_says_nothing_of_seeds_and_nobody_taught_is_said() -> None:
     [
         (
             {"torchvision": "resnet18", "weights": "V1"},
-            "resnet18 of torchvision with weights V1, fine-tuned on",
+            "resnet18 of torchvision with weights V1, trained on these",
         ),
         ({"torchvision": "resnet18", "checkpoint": "x.pt"}, "resnet18 of torchvision"),
         ({"builder": "a.py:b", "checkpoint": "x.pt"}, "a network of the study's own code"),
