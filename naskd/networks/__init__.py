@@ -22,6 +22,7 @@ BLOCKS.register(
         uses_squeeze_excitation=False,
         takes_weights=True,
         activation="relu",
+        convolutions=2,
     )
 )
 BLOCKS.register(
@@ -34,6 +35,7 @@ BLOCKS.register(
         uses_squeeze_excitation=False,
         takes_weights=True,
         activation="relu",
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -49,6 +51,7 @@ BLOCKS.register(
         uses_squeeze_excitation=True,
         takes_weights=True,
         activation="relu6",
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -64,6 +67,7 @@ BLOCKS.register(
         uses_squeeze_excitation=False,
         takes_weights=True,
         activation="relu",
+        convolutions=1,
     )
 )
 
@@ -77,6 +81,7 @@ BLOCKS.register(
         uses_squeeze_excitation=True,
         takes_weights=True,
         activation="silu",
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -105,6 +110,7 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         activation="relu",
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -116,6 +122,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=True,
         activation="relu",
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -130,6 +137,7 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         activation="relu",
+        convolutions=1,
     )
 )
 BLOCKS.register(

@@ -24,6 +24,8 @@ class BlockCard:
         takes_weights: Whether it can begin with the weights of a wider one; see
             :meth:`~naskd.networks.block.Block.take_weights`.
         activation: Its own, as ``StageSpec.activation`` would name it; "" where that changes nothing in the block.
+        convolutions: How many of ``StageSpec.kernel`` follow each other on its longest way, the first one with the
+            stride; beside them there are only 1x1 ones. What it sees follows from it; None where that is not said.
     """
 
     name: str
@@ -34,6 +36,7 @@ class BlockCard:
     uses_squeeze_excitation: bool
     takes_weights: bool = False
     activation: str = ""
+    convolutions: int | None = None
 
     def canonical(self, stage: StageSpec) -> StageSpec:
         """The same stage written in one way: what this block does not read is at its default."""
@@ -98,7 +101,7 @@ class FamilyCard:
     def _stem(self, architecture: ArchitectureSpec) -> dict[str, Any]:
         plain = ArchitectureSpec
         if not self.uses_stem:
-            names = ("stem", "stem_width", "stem_kernel", "stem_stride", "stem_activation")
+            names = ("stem", "stem_width", "stem_kernel", "stem_stride", "stem_pool", "stem_activation")
             return {name: getattr(plain, name) for name in names}
         if architecture.stem == CONVOLUTION:
             return {}

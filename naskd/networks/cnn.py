@@ -30,6 +30,7 @@ from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.spec.design import CONVOLUTION, FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size, sides
 
 _SIDE = 8
 """Of the map on which a block shows which of its layers follows which."""
@@ -51,7 +52,9 @@ class ConvStudent(Student):
         std: Sequence[float],
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
-        self.stem = nn.Sequential(*_stem_layers(spec, in_channels), ACTIVATIONS[spec.stem_activation]())
+        pooled = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
+        activation = ACTIVATIONS[spec.stem_activation]()
+        self.stem = nn.Sequential(*_stem_layers(spec, in_channels), activation, *pooled)
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
@@ -82,14 +85,15 @@ class ConvStudent(Student):
 
     def _quantize(self, in_channels: int) -> None:
         # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
-        shape, last = (1, in_channels, _SIDE, _SIDE), str(len(self.stem) - 1)
+        shape = (1, in_channels, _SIDE, _SIDE)
+        last = str(len(self.stem) - (2 if self.spec.stem_pool else 1))
         planned = plan(self.stem, shape, whose="the stem", activation=last)
         planned.apply(self.stem, INTEGER_BITS, reads_rounded=False)
         rounded, channels = True, self.spec.stem_width
         for stage, blocks in zip(self.spec.stages, self.stages, strict=True):
             integers = stage.bits < FLOAT_BITS
             assert isinstance(blocks, nn.Sequential)
-            rounded = rounded and isinstance(blocks[0], Block)  # pooled maps are rounded anew
+            rounded = rounded and not isinstance(blocks[0], nn.AvgPool2d)
             own = [block for block in blocks if isinstance(block, Block)]
             for number, block in enumerate(own if integers else ()):
                 planned = block_plan(channels, stage, first_stride(stage) if number == 0 else 1)
@@ -109,8 +113,11 @@ class ConvStudent(Student):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images in [0, 1], ``(B, C, H, W)`` float."""
-        x = self._stem(images)
-        for stage in self.stages:
+        return self.from_stage(self._stem(images), 0)
+
+    def from_stage(self, x: Tensor, first: int) -> Tensor:
+        """Logits ``(B, K)`` of the map that stage `first` reads, the shallowest 0; past the last, of its output."""
+        for stage in list(self.stages)[first:]:
             x = stage(x)
         return self._classify(x)[1]
 
@@ -149,39 +156,26 @@ class ConvStudent(Student):
         return tuple(last.last_norm for last in lasts if isinstance(last, Block))
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """In closed form; nothing is built, unless a block has none, or is one of integers."""
-        size = strided(resolution, spec.stem_stride)
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
-        kernel = spec.stem_kernel if spec.stem == CONVOLUTION else spec.stem_stride
-        stem = conv_norm_cost(in_channels, spec.stem_width, kernel, size, size)
         head = linear_cost(spec.stages[-1].width, n_classes)
         if spec.is_quantized:
-            stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
             head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
-        parts = [image_statistics, stem]
-        channels = spec.stem_width
-        for stage in spec.stages:
-            smaller, stride = strided(size, stage.stride), first_stride(stage)
-            parts.append(block_cost(channels, stage, stride, size if stride > 1 else smaller))
-            size = smaller
-            if stage.depth > 1:
-                parts += [block_cost(stage.width, stage, 1, size)] * (stage.depth - 1)
-            channels = stage.width
-        return total([*parts, head])
+        return total([image_statistics, *part_costs(spec, in_channels, resolution), head])
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """In closed form; no network is built."""
-        size, found = strided(resolution, spec.stem_stride), []
+        grid, found = _strided(sides(resolution), stem_stride(spec)), []
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
                 # A block without one is found out before it trains.
                 block_plan(channels, stage, first_stride(stage))
             channels = stage.width
-            size = strided(size, stage.stride)
-            found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
+            grid = _strided(grid, stage.stride)
+            found.append(TapShape(stage.width, grid, "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
 
 
@@ -200,6 +194,37 @@ def _stem_layers(spec: ArchitectureSpec, in_channels: int) -> tuple[nn.Module, .
     if spec.stem_stride == 1:
         return conv_norm(in_channels, spec.stem_width, 1)
     return *patches(in_channels, spec.stem_width, spec.stem_stride, bias=False), Norm(spec.stem_width)
+
+
+def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: Size) -> list[Cost]:
+    """What the stem and each stage cost, shallow to deep.
+
+    Args:
+        spec: The design.
+        in_channels: Of the images.
+        resolution: Of the images; of a design that resizes them, its own counts.
+
+    Raises:
+        InputError: A block is unknown.
+    """
+    grid = sides(spec.resolution or resolution)
+    kernel: int = spec.stem_kernel if spec.stem == CONVOLUTION else spec.stem_stride
+    stem = conv_norm_cost(in_channels, spec.stem_width, kernel, *_strided(grid, spec.stem_stride))
+    if spec.is_quantized:
+        stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
+    found, grid, channels = [stem], _strided(grid, stem_stride(spec)), spec.stem_width
+    for stage in spec.stages:
+        smaller, stride = _strided(grid, stage.stride), first_stride(stage)
+        first = block_cost(channels, stage, stride, grid if stride > 1 else smaller)
+        grid, channels = smaller, stage.width
+        others = [block_cost(channels, stage, 1, grid)] if stage.depth > 1 else []
+        found.append(total([first, *others * (stage.depth - 1)]))
+    return found
+
+
+def stem_stride(spec: ArchitectureSpec) -> int:
+    """Pixels of the images along a pixel of what the first stage reads."""
+    return spec.stem_stride * (2 if spec.stem_pool else 1)
 
 
 def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:
@@ -224,14 +249,19 @@ def _block_on_meta(block_class: type[Block], in_channels: int, stage: StageSpec,
         return block_class(in_channels, stage, stride)
 
 
-def block_cost(in_channels: int, stage: StageSpec, stride: int, size: int) -> Cost:
-    """What a block of a stage costs on a square map of side `size`.
+def _strided(grid: tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = grid
+    return strided(height, stride), strided(width, stride)
+
+
+def block_cost(in_channels: int, stage: StageSpec, stride: int, grid: tuple[int, int]) -> Cost:
+    """What a block of a stage costs on a map of ``(height, width)``.
 
     All products of a block of integers are those of its layers, or it has no :func:`block_plan`. So MACs, which blocks
     know in closed form, say its bit operations. Its bytes do not depend on the map, and are counted once.
     """
     block_class: Any = block_type(stage.block)
-    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, size, size)
+    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, *grid)
     if stage.bits == FLOAT_BITS:
         return cost
     n_bytes = _integer_bytes(block_class, in_channels, replace(stage, depth=1), stride)

@@ -15,6 +15,7 @@ from naskd.nn.merging import is_merged, merge
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 
@@ -109,7 +110,7 @@ class Student(nn.Module):
         return (None,) * FAMILIES[self.spec.family].n_stages(self.spec)
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """See :func:`design_cost`; `resolution` is what its layers see.
 
         This one builds the network on the ``meta`` device and counts.
@@ -117,7 +118,7 @@ class Student(nn.Module):
         return network_cost(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """See :func:`student_shapes`; `resolution` is what its layers see.
 
         This one runs the network on the ``meta`` device, on images of 3 channels.
@@ -188,14 +189,14 @@ def build_student(
     return family_type(spec)(spec, in_channels, n_classes, mean, std)
 
 
-def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
     """What the student of a design costs; nothing is built, unless its family or a block has no closed form.
 
     Args:
         spec: The design.
         in_channels: Of the images.
         n_classes: ``K``.
-        resolution: Side of the images, to which a design that resizes them pays no heed.
+        resolution: Of the images, to which a design that resizes them pays no heed.
 
     Returns:
         MACs of the convolutions and matrix products of one evaluation pass of one image; trainable
@@ -209,7 +210,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
     return family_type(spec).cost(spec, in_channels, n_classes, spec.resolution or resolution)
 
 
-def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
     """Shapes of the taps of a design's student; nothing is built where its family has a closed form.
 
     Raises:

@@ -26,6 +26,7 @@ from naskd.networks.student import Student
 from naskd.networks.transformer import TransformerLayer, position_embedding
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.spec.design import ArchitectureSpec, Cost
+from naskd.spec.sizes import Size, sides
 
 _DEVIATION = 0.02
 """Of the weights when a training begins, as in Touvron et al., ICML 2021, arXiv 2012.12877 (DeiT)."""
@@ -83,15 +84,15 @@ class VisionTransformer(Student):
         return Taps(self.head(pooled), tuple(found), tuple(found), pooled)
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """In closed form; nothing is built."""
         patch, width, hidden = _sizes(spec)
-        side = strided(resolution, patch)
-        layer = TransformerLayer.cost(width, hidden, side, side)
+        height, columns = (strided(side, patch) for side in sides(resolution))
+        layer = TransformerLayer.cost(width, hidden, height, columns)
         return total(
             (
                 Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels),
-                patches_cost(in_channels, width, patch, side, side),
+                patches_cost(in_channels, width, patch, height, columns),
                 *[layer] * sum(stage_depths(spec)),
                 norm_cost(width),
                 linear_cost(width, n_classes),
@@ -99,12 +100,13 @@ class VisionTransformer(Student):
         )
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """In closed form; nothing is built."""
         patch, width, _ = _sizes(spec)
-        side, depths = strided(resolution, patch), stage_depths(spec)
+        height, columns = (strided(side, patch) for side in sides(resolution))
+        depths = stage_depths(spec)
         found = tuple(
-            TapShape(width, (side, side), "map", sum(depths[: i + 1]) / sum(depths))
+            TapShape(width, (height, columns), "map", sum(depths[: i + 1]) / sum(depths))
             for i in range(len(depths))
         )
         return TapShapes(n_classes, found, found, width)

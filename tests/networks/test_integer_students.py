@@ -98,14 +98,28 @@ def test_first_and_last_layer_have_8_bits_where_a_stage_has_fewer_than_32(bits, 
 
 @pytest.mark.parametrize("downsampling", ["strided", "average_pooling", "max_pooling"])
 def test_a_pooled_map_is_rounded_where_it_is_read(downsampling: str) -> None:
-    """Of a mean there are more than 256 values; and a kernel of integers reads what was rounded just before it."""
+    """Of a mean there are more than 256 values; the largest of rounded numbers is one of them."""
     stages = (StageSpec("basic", 1, 6, bits=8), StageSpec("basic", 1, 8, stride=2, bits=8))
     pooled = replace(stages[1], downsampling=downsampling)
     student = network(ArchitectureSpec((stages[0], pooled), stem_width=4))
     block = student.stages[1][-1]
     readers = (block.branch[0], block.shortcut[0])
-    assert all((layer.input_quantizer is not None) == (downsampling != "strided") for layer in readers)
+    assert all(
+        (layer.input_quantizer is not None) == (downsampling == "average_pooling") for layer in readers
+    )
     assert len(student.taps(images()).stages[1].tensor.unique()) <= 256
+
+
+def test_max_pooling_hands_on_what_is_rounded() -> None:
+    """The largest of rounded numbers is one of them: what reads it rounds nothing."""
+    spec = replace(with_bits(FLOAT, 8, 8), stem_pool=True)
+    student = network(spec)
+    assert student.stages[0][0].branch[0].input_quantizer is None
+    stem = student.stem(student.normalised(images()))
+    assert stem.shape[2:] == (4, 4)
+    assert len(stem.unique()) <= 256
+    plain = design_cost(replace(spec, stem_pool=False), 3, 5, 8)
+    assert design_cost(spec, 3, 5, 8).size_bytes == plain.size_bytes
 
 
 def test_what_it_computes_are_rounded_numbers() -> None:

@@ -57,6 +57,7 @@ def random_design(rng):
         stem=rng.choice(get_args(Stem)),
         resolution=rng.choice((None, None, 7, 40)),
         stem_activation=rng.choice(get_args(Activation)),
+        stem_pool=rng.random() < 0.5,
     )
 
 
