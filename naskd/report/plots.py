@@ -24,6 +24,7 @@ from naskd.spec.pareto import non_dominated
 from naskd.store.files import replacing
 
 _FRONT, _DOMINATED, _TEACHER, _TEST = "#0b62a3", "#8a919a", "#a23b00", "#0a7d5a"
+_ALONE = "#7a3fa0"
 _COLORS = (_FRONT, _TEACHER, _TEST)
 
 
@@ -176,16 +177,21 @@ def _draw_trials(
 
 
 def _draw_retrained(axes: Any, record: Record, key: Objective) -> None:
-    fields = (key.name, "test_accuracy_mean", "test_accuracy_sd")
-    rows = [
-        [finite(design.get(name)) for name in fields]
-        for design in (record.get("retrained") or {}).get("designs") or ()
-    ]
-    shown = [(x, mean, sd or 0.0) for x, mean, sd in rows if x is not None and mean is not None]
-    if shown:
-        x, mean, sd = zip(*shown, strict=True)
-        axes.errorbar(x, mean, yerr=sd, fmt="D", markersize=5, color=_TEST, capsize=3, linewidth=1.2,
-                      label="retrained, test (mean ± sd)", zorder=5)  # fmt: skip
+    designs = (record.get("retrained") or {}).get("designs") or ()
+    alone = [{key.name: design.get(key.name), **(design.get("labels_alone") or {})} for design in designs]
+    ways = (
+        (designs, _TEST, _TEST, "retrained, test (mean ± sd)"),
+        (alone, _ALONE, "white", "labels alone, test"),
+    )
+    for some, color, face, label in ways:
+        rows = [
+            [finite(row.get(n)) for n in (key.name, "test_accuracy_mean", "test_accuracy_sd")] for row in some
+        ]
+        shown = [(x, mean, sd or 0.0) for x, mean, sd in rows if x is not None and mean is not None]
+        if shown:
+            x, mean, sd = zip(*shown, strict=True)
+            axes.errorbar(x, mean, yerr=sd, fmt="D", markersize=5, color=color, capsize=3, linewidth=1.2,
+                          markerfacecolor=face, label=label, zorder=5)  # fmt: skip
 
 
 def _draw_teacher(axes: Any, teacher: Trial, key: Objective) -> None:
@@ -211,7 +217,8 @@ def _focus(axes: Any, chosen: Sequence[tuple[float, float]], record: Record) -> 
     designs = (record.get("retrained") or {}).get("designs") or ()
     values = [y for _, y in chosen]
     values += [v for v in (finite((record.get("teacher") or {}).get("val_accuracy")),) if v is not None]
-    values += [v for v in (finite(design.get("test_accuracy_mean")) for design in designs) if v is not None]
+    tests = [*designs, *(design.get("labels_alone") or {} for design in designs)]
+    values += [v for v in (finite(test.get("test_accuracy_mean")) for test in tests) if v is not None]
     if values:
         low, high = min(values), max(values)
         margin = max(0.01, 0.12 * (high - low))
