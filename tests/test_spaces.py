@@ -529,7 +529,11 @@ def test_the_catalogue_offers_every_kind_and_scheme() -> None:
     assert set(first["kd.1.kind"].choices) == {"none", *KNOWLEDGE.names()}
     # Classes in tasks are another question: a search by accuracy answers it before it begins. Without its options an
     # order of compression is `offline`.
-    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - {"lwf", "compression_order", "head_first"}
+    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - {
+        "lwf",
+        "compression_order",
+        "head_first",
+    }
     drawn = sample("digits", "catalogue")
     assert all(trial.distributions == first for trial, _ in drawn)
     assert {term.kind for _, config in drawn for term in config.distillation.terms} == set(KNOWLEDGE.names())
