@@ -109,19 +109,6 @@ OBJECTIVES.register(
 )
 OBJECTIVES.register(
     Objective(
-        name="balanced_accuracy",
-        title="balanced validation accuracy",
-        direction="maximize",
-        unit="fraction",
-        scale="linear",
-        known="after",
-        implementation="naskd.trials.measures:balanced_accuracy",
-        paper="Brodersen, Ong, Stephan, Buhmann: The balanced accuracy and its posterior distribution. ICPR 2010",
-        reference="naskd.trials.measures:chance",
-    )
-)
-OBJECTIVES.register(
-    Objective(
         name="macs",
         title="MACs",
         direction="minimize",
@@ -178,6 +165,19 @@ OBJECTIVES.register(
         known="after",
         implementation="naskd.trials.measures:train_macs",
         reference="naskd.trials.measures:most_train_macs",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="balanced_accuracy",
+        title="balanced validation accuracy",
+        direction="maximize",
+        unit="fraction",
+        scale="linear",
+        known="after",
+        implementation="naskd.trials.measures:balanced_accuracy",
+        paper="Brodersen, Ong, Stephan, Buhmann: The balanced accuracy and its posterior distribution. ICPR 2010",
+        reference="naskd.trials.measures:chance",
     )
 )
 OBJECTIVES.register(
