@@ -13,15 +13,18 @@ from test_crash import DEAD, Death, MortalJournal
 
 from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, StageSpec, TrialConfig
 from naskd.spec.errors import DamagedError
+from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import trial_seed
 from naskd.spec.study import BudgetSpec, LimitsSpec, SamplerSpec, StoppingSpec
 from naskd.study import drivers as drivers_module
 from naskd.study import optuna_private
 from naskd.study import study as study_module
-from naskd.study.ledger import REPLICATE, TRAINED_IN
+from naskd.study.ledger import REPLICATE, TRAINED_IN, Ledger
 from naskd.study.record import run_record
+from naskd.study.rules.mo_asha import MoAshaRule
+from naskd.study.sampling.surrogate import Surrogate
 from naskd.study.seals import check_trial
-from naskd.study.stopping import NeverStop
+from naskd.study.stopping import NeverStop, TrialView, build_stopping
 from naskd.trials.jobs import Decision, Job, SiblingResult, TrialResult
 from naskd.trials.methods import canonical, seed_of, sibling_of
 
@@ -302,6 +305,16 @@ def test_a_second_driver_that_tells_the_same_at_one_moment_adds_no_design(monkey
     assert record["hypervolume"] == pytest.approx(study.hypervolume(), abs=1e-12)
 
 
+def test_they_take_no_place_of_the_budget_from_other_drivers() -> None:
+    storage = InMemoryStorage()
+    one, other = (make_study(spec_of(3), storage, ExitWorld(), space=whole) for _ in range(2))
+    drive(one, 1)
+    drive(other, 1)
+    drive(one, 1)
+    assert len(complete(one)) == 9
+    assert not [reason for reason in reasons(one) if "fill the budget" in reason]
+
+
 def test_what_was_told_cannot_be_changed_unseen() -> None:
     study = searched(SPEC)
     trial = trials_of(study)[min(derived(study))]
@@ -344,6 +357,23 @@ def test_a_further_training_is_one_more_of_each_of_its_designs(space) -> None:
     assert record["hypervolume"] == pytest.approx(study.hypervolume(), abs=1e-12)
 
 
+def test_a_further_training_tells_of_designs_whose_first_is_complete() -> None:
+    """A design that has failed once has no accuracy that a second one would be averaged with."""
+
+    class FailsFirst(ExitWorld):
+        def of(self, config, seed):
+            result = super().of(config, seed)
+            fails = exit_of(config) == 1 and seed == seed_of(config, 0)
+            return (
+                replace(result, metrics={**result.metrics, "val_accuracy": float("nan")}) if fails else result
+            )
+
+    study = searched(spec_of(8, budget=BudgetSpec(trials=8, front_seeds=2)), world=FailsFirst(), space=whole)
+    again = [n for n in derived(study) if REPLICATE in trials_of(study)[n].user_attrs]
+    assert {exit_of(settled(study, number)) for number in again} == {2}
+    assert run_record(study.optuna_study, OBJ)["hypervolume"] == pytest.approx(study.hypervolume(), abs=1e-12)
+
+
 def test_rules_and_samplers_see_them_as_trainings_that_took_none() -> None:
     class Looks(NeverStop):
         def decide(self, trial, curve, ledger):
@@ -360,7 +390,60 @@ def test_rules_and_samplers_see_them_as_trainings_that_took_none() -> None:
     assert all(view.status == "complete" and len(view.curve) == 2 for view in rule.seen)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "ehvi", "nsga2", "gp"])
+def test_a_rung_is_for_those_that_were_trained_up_to_it() -> None:
+    """A sibling has taken no training, and takes no place."""
+
+    def view(number: int, accuracy: float, trained_in: int | None = None) -> TrialView:
+        curve = ({"epoch": 1, "val_accuracy": accuracy},)
+        return TrialView(
+            number, network(4, "byot"), 0, "complete", curve, {"macs": 10.0}, trained_in=trained_in
+        )
+
+    class Others:
+        objectives = tuple(OBJECTIVES[name] for name in OBJ)
+        running = ()
+
+        def __init__(self, *finished: TrialView) -> None:
+            self.finished = finished
+
+    rule, mine = MoAshaRule(), view(9, 0.5)
+    assert rule.decide(mine, mine.curve, Others(view(1, 0.9, trained_in=0))) is Decision.CONTINUE
+    assert rule.decide(mine, mine.curve, Others(view(1, 0.9))) is Decision.STOP
+
+
+def test_the_model_of_ehvi_waits_for_trainings(monkeypatch) -> None:
+    """Designs of one training are alike: they do not stand for several."""
+    fitted: list[int] = []
+    fit = Surrogate.fit
+
+    def noted(self, names, *rest):
+        fitted.append(len(names))
+        return fit(self, names, *rest)
+
+    monkeypatch.setattr(Surrogate, "fit", noted)
+    searched(spec_of(5, sampler=SamplerSpec("ehvi", (("startup_trials", 4),))), space=whole)
+    assert fitted == [12], (
+        "four trainings have come to twelve designs, and the fifth is chosen by all of them"
+    )
+
+
+def test_another_driver_sees_them_before_their_training_is_closed(monkeypatch) -> None:
+    storage, world = InMemoryStorage(), ExitWorld()
+    one = make_study(spec_of(2), storage, world, space=whole)
+    job = one.ask()
+    other = make_study(spec_of(2), storage, world, space=whole)
+    assert other.hypervolume() == 0
+    monkeypatch.setattr(Ledger, "end", lambda *_, **__: True)
+    one.tell(job, world.work(job))
+    monkeypatch.undo()
+    other._look()
+    assert len(derived(other)) == 2
+    found = run_record(other.optuna_study, OBJ)
+    assert other.hypervolume() == pytest.approx(found["hypervolume"], abs=1e-12)
+    assert other.hypervolume() > 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "ehvi"])
 def test_searches_of_all_kinds_go_on_with_them(sampler) -> None:
     spec = spec_of(14, sampler=SamplerSpec(sampler))
     check(searched(spec), spec)
@@ -368,8 +451,6 @@ def test_searches_of_all_kinds_go_on_with_them(sampler) -> None:
 
 @pytest.mark.parametrize("rule", ["front", "mo_asha"])
 def test_rules_stop_with_them_about(rule) -> None:
-    from naskd.study.stopping import build_stopping
-
     spec = StoppingSpec(rule)
     study = make_study(
         spec_of(8, stopping=spec), world=ExitWorld(), space=by_exit, stopping=build_stopping(spec)
