@@ -1,5 +1,6 @@
 """Commands that take something away: final trainings, files, a study to start from."""
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,9 @@ from naskd.cli.app import app
 from naskd.cli.options import Places, RunDir, Trial
 from naskd.cli.printing import command_line, data_said, make_console, print_result, say, writing_to
 from naskd.spec.errors import InputError
+
+SCHEMA_FILE = "study.schema.json"
+"""What the first line of a study file names."""
 
 
 @app.command()
@@ -24,6 +28,12 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each training; default retrain.epochs.", show_default=False)
     ] = None,
+    labels_alone: Annotated[
+        bool,
+        typer.Option(
+            "--labels-alone", help="Also each taught student with the labels alone: what is teaching worth?"
+        ),
+    ] = False,
     settings: Places = None,
 ) -> None:
     """Train designs for good and test them.
@@ -42,7 +52,13 @@ def retrain(
         RetrainProgress(make_console(stderr=True)) as progress,
         data_said(progress.print),
     ):
-        found = opened.retrain(trials or None, seeds=seeds, epochs=epochs, observe=progress.observe)
+        found = opened.retrain(
+            trials or None,
+            seeds=seeds,
+            epochs=epochs,
+            observe=progress.observe,
+            labels_alone=labels_alone,
+        )
     print_result(retrained_table(found, other_costs(opened.to_dict())))
     say(f"report: {opened.path / 'report.html'}")
 
@@ -112,19 +128,23 @@ def init(
 ) -> None:
     """Write a study to start from.
 
-    A study file, a search space and a README.
+    A study file, a search space, a README, and the schema by which editors complete the study file.
     """
+    from naskd.spec.schema import study_schema
+
     templates = [item for item in files("naskd").joinpath("templates").iterdir() if item.is_file()]
-    there = sorted(item.name for item in templates if (folder / item.name).exists())
+    content = {item.name: item.read_bytes() for item in templates}
+    content[SCHEMA_FILE] = (json.dumps(study_schema(), indent=1) + "\n").encode()
+    there = sorted(name for name in content if (folder / name).exists())
     if there:
         raise InputError(
             f"{folder} already holds {', '.join(there)}; nothing was written: choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with writing_to(folder):
-        for item in sorted(templates, key=lambda item: item.name):
-            (folder / item.name).write_bytes(item.read_bytes())
-            print(folder / item.name)
+        for name in sorted(content):
+            (folder / name).write_bytes(content[name])
+            print(folder / name)
     say(
         f"next: {command_line('check', folder / 'study.toml')}, then {command_line('search', folder / 'study.toml')}"
     )

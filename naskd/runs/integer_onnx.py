@@ -20,7 +20,8 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
     adds it to its sums. 4-bit weights are widened to 8 bits by a ``Cast``, which a runtime does once, when it loads.
 
     Args:
-        model: ``onnx.ModelProto`` with ``Conv`` and ``Gemm`` of weights and inputs from ``DequantizeLinear``.
+        model: ``onnx.ModelProto`` with ``Conv`` and ``Gemm`` of weights and inputs from ``DequantizeLinear``;
+            inputs may be max-pooled.
         of_4_bits: Names of the weights that have 4 bits.
     """
     from onnx import TensorProto, numpy_helper
@@ -42,6 +43,8 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
         if weight is None or weight.op_type != "DequantizeLinear":
             continue
         given = makers[node.input[0]]
+        while given.op_type == "MaxPool":  # the largest of quantized numbers is one of them
+            given = makers[given.input[0]]
         if given.op_type != "DequantizeLinear":
             raise RunError(
                 f"the integer layer {node.name} reads what is not quantized, but given by {given.op_type}"

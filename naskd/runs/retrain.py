@@ -19,6 +19,7 @@ from naskd.data.sealed import load_test_splits
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
+from naskd.runs.labels_alone import compared, with_labels_alone
 from naskd.runs.provenance import different_parts, made_with
 from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, training_seed
 from naskd.runs.summary import TrainedDesign, doubtful, summarised
@@ -100,6 +101,7 @@ class Retraining:
         designs: Sequence[Design],
         seeds: int,
         observe: Callable[[int, int, str], None] = lambda done, total, what: None,
+        labels_alone: bool = False,
     ) -> dict[str, Any]:
         """Train each design `seeds` times.
 
@@ -107,6 +109,7 @@ class Retraining:
             designs: Usually a front.
             seeds: At least 1.
             observe: Called with trainings done, trainings in all, and what comes next.
+            labels_alone: Also each student with the labels alone, as often; see :mod:`naskd.runs.labels_alone`.
 
         Returns:
             The content of ``retrained.json``: see docs/reference/record.md.
@@ -119,10 +122,17 @@ class Retraining:
         if not designs:
             raise InputError("no design to retrain: the run has no complete trial yet")
         self.prepare(designs)
-        self._say_what_does_not_count(designs, seeds)
-        work = [(design, replicate) for design in designs for replicate in range(seeds)]
-        for done, (design, replicate) in enumerate(work):
-            observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
+        alone = self._with_labels_alone(designs) if labels_alone else {}
+        self._say_what_does_not_count([*designs, *alone.values()], seeds)
+        work = [
+            (each, said, replicate)
+            for design in designs
+            for each, said in ((design, ""), (alone.get(design.number), " with the labels alone"))
+            for replicate in range(seeds)
+            if each is not None
+        ]
+        for done, (design, said, replicate) in enumerate(work):
+            observe(done, len(work), f"trial {design.number}{said}, seed {replicate + 1} of {seeds}")
             self.train(design, replicate)
         observe(len(work), len(work), "")
         before = self._load()
@@ -143,6 +153,10 @@ class Retraining:
             "made_with": self.made_with,
             **summarised(trained, self.context, len(self.test), self.chance, self._teacher_accuracy),
         }
+        for row in record["designs"]:
+            if (student := alone.get(row["number"])) is not None:
+                found = [trainings[self.key(student, replicate)] for replicate in range(seeds)]
+                row["labels_alone"] = compared(row, found)
         record["earlier"] = earlier_designs(before, record)
         record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance)]
         for warning in record["warnings"]:
@@ -165,6 +179,11 @@ class Retraining:
         assert len(self.test) > 0
         for design in different:
             self._make_teachers(self._final(design))
+
+    def _with_labels_alone(self, designs: Sequence[Design]) -> dict[int, Design]:
+        """By the numbers of the designs that are taught."""
+        found = {d.number: with_labels_alone(d.config, self.context.designs) for d in designs}
+        return {n: Design(n, config, None) for n, config in found.items() if config is not None}
 
     def _say_what_does_not_count(self, designs: Sequence[Design], seeds: int) -> None:
         """Trainings of before that were made with something else, and those of which that is not known."""

@@ -15,6 +15,7 @@ from naskd.runs.moved import CODE, keep_code, study_record
 from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
 from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
+from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
@@ -79,6 +80,7 @@ def run_search(
         opened, keeper = _with_stores(opened, run_dir, known_identity(spec, storage) or start.identity)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
+        status = StatusFile(run_dir, spec.budget.trials)
         source = Study(
             spec,
             opened.space,
@@ -86,7 +88,7 @@ def run_search(
             world.facts,
             identity=start.identity,
             reference_point=start.reference_point,
-            observers=(begun, SnapshotObserver(observe), *observers, *loggers, *keeper),
+            observers=(begun, status, SnapshotObserver(observe), *observers, *loggers, *keeper),
             stopping=build_stopping(spec.stopping),
             clock=world.clock,
             warm=start.warm,

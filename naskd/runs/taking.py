@@ -45,6 +45,7 @@ def retrain_trials(
     seeds: int,
     epochs: int,
     observe: Callable[[int, int, str], None],
+    labels_alone: bool = False,
 ) -> dict[str, Any]:
     """See :meth:`naskd.runs.run.Run.retrain`."""
     designs = [_design(trial) for trial in trials]
@@ -55,7 +56,7 @@ def retrain_trials(
     with locked(run.path):
         retraining.prepare(designs)
         check_unchanged(run.path, run.context, "retraining")  # a teacher may have been made again
-        return retraining.run(designs, seeds, observe)
+        return retraining.run(designs, seeds, observe, labels_alone)
 
 
 def export_trial(run: "Run", number: int, form: str | None, path: Path | None) -> dict[str, Any]:

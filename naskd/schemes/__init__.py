@@ -39,6 +39,7 @@ class SchemeCard:
         needs_labels: Some network that it trains would learn nothing without the labels, or a loss of its own is not
             defined without. False: each hears the teachers of the study, directly or through another.
         leaves_more: More or less leaves than the design's student, so that the scheme itself says what it costs.
+        through_teacher: It runs layers of the teacher in its own steps, a cost that does not grow with the student.
         options: Further settings.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
             :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
@@ -57,6 +58,7 @@ class SchemeCard:
     may_refuse: bool = False
     needs_labels: bool = True
     leaves_more: bool = False
+    through_teacher: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
 
@@ -643,6 +645,32 @@ SCHEMES.register(
         min_stages=2,
         families=("cnn",),
         options={"share": Option(0.5, "share of the epochs in which stages learn apart", 0.05, 0.95)},
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="progressive_blockwise",
+        title="Progressive blockwise distillation: stages take the places of the teacher's, one after the other",
+        paper="Wang, Zhao, Li, Tan: Progressive blockwise knowledge distillation for neural network acceleration. "
+        "IJCAI 2018",
+        implementation="naskd.schemes.progressive_blockwise:ProgressiveBlockwiseScheme",
+        needs_labels=False,
+        needs_teacher=True,
+        families=("cnn",),
+        may_refuse=True,
+        through_teacher=True,
+        options={
+            "share": Option(0.5, "share of the epochs in which stages are replaced", 0.05, 0.95),
+            "local": Option(
+                1.0, "weight of a stage's squared distance from the teacher's map", low=0.0, free=True
+            ),
+            "receptive_field": Option(
+                "same",
+                "of each stage: the teacher's, or any, as where one block stands for many",
+                choices=("same", "any"),
+                free=True,
+            ),
+        },
     )
 )
 

@@ -380,9 +380,9 @@ class Scheme(nn.Module):
         return 0.0
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
-        """MACs for one image in a phase, of backward passes that learn nothing and lead to what made the images.
+        """MACs for one image in a phase, of backward passes through frozen layers to what is learned before them.
 
-        A pass through a frozen network to its images costs as much as its forward pass; 0 unless you say more.
+        That may be what made the images. Such a pass costs as much as the forward one; 0 unless you say more.
         """
         return 0.0
 

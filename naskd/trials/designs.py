@@ -8,7 +8,7 @@ from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
-from naskd.networks.student import Student, design_cost, student_shapes
+from naskd.networks.student import design_cost, student_shapes
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import as_deployed
@@ -121,11 +121,13 @@ class Designs:
             return []
         place = f"cannot start from {called(recipe.teacher)}"
         teacher = self._sources.stand_in(recipe).network
-        network = teacher.network if isinstance(teacher, Teacher) else teacher
-        if not isinstance(network, Student):
-            return [f"{place}: it is no network of naskd's, which alone can be cut to a student's size"]
+        assert isinstance(teacher, Teacher)
+        try:
+            read = teacher.as_student
+        except InputError as error:
+            return [f"{place}: {error}"]
         card = FAMILIES[config.architecture.family]
-        found = card.start_problems(config.architecture, network.spec)
+        found = card.start_problems(config.architecture, read.spec)
         return [f"{place}: {'; '.join(found)}"] if found else []
 
     def deployed_problem(self, config: TrialConfig) -> str:
@@ -223,14 +225,15 @@ class Designs:
         """What a training image costs in each epoch: forward passes of the student, and MACs beside them.
 
         And how many images an epoch shows on average, as a share of the training split. 3, 0 and 1 where the student is
-        trained alone. Where a scheme asks a teacher by itself, what does not grow with the student is told apart from
-        what does by a student of twice the width.
+        trained alone. Where a scheme asks a teacher by itself, or runs its layers, what does not grow with the student
+        is told apart from what does by a student of twice the width.
         """
         taught = config.distillation
         paid = tuple(
             pair for pair in taught.scheme_options if not SCHEMES[taught.scheme].options[pair[0]].free
         )
-        key = (taught.scheme, paid, config.training.epochs, config.training.batch_size)
+        labelled = taught.ce_weight > 0
+        key = (taught.scheme, paid, labelled, config.training.epochs, config.training.batch_size)
         if key not in self._passes:
             # Without a teacher such a scheme is another one.
             asks = SCHEMES[taught.scheme].needs_teacher
@@ -245,7 +248,8 @@ class Designs:
 
     def _counted_passes(self, config: TrialConfig) -> tuple[float, float, float]:
         macs, total, share = self._counted_macs(config)
-        if not (SCHEMES[config.distillation.scheme].own_teaching and config.architecture.stages):
+        card = SCHEMES[config.distillation.scheme]
+        if not ((card.own_teaching or card.through_teacher) and config.architecture.stages):
             return total / macs, 0.0, share
         wider = replace(config, architecture=widened(config.architecture, 2))
         wider_macs, wider_total, _ = self._counted_macs(wider)

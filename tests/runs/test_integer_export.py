@@ -27,6 +27,7 @@ MIXED = ArchitectureSpec(
         StageSpec("depthwise_separable", 1, 12, bits=8),
     ),
     stem_width=6,
+    stem_pool=True,
 )
 
 
