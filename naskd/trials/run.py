@@ -266,8 +266,9 @@ def start_run(
     config: TrialConfig,
     context: StudyContext,
     seed: int,
-    place: int | None = None,
     siblings: Sequence[TrialConfig] = (),
+    *,
+    place: int | None = None,
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without.
 
@@ -275,8 +276,8 @@ def start_run(
         config: The design.
         context: The study's.
         seed: Of the training.
-        place: Of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
         siblings: See :class:`TrialRun`.
+        place: Of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
     """
     needed = context.prerequisites.of(config)
     make: Callable[[ArchitectureSpec], nn.Module] = context.networks.student
