@@ -22,6 +22,7 @@ from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
 from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
+from naskd.trials.methods import sibling_of
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
 from naskd.trials.resources import Resources
@@ -143,6 +144,27 @@ class Designs:
             _LOG.debug("what a scheme deploys is not known before it trains: %s", error)
         return ""
 
+    def siblings(self, config: TrialConfig) -> list[TrialConfig]:
+        """Other designs that the training of a settled one gives.
+
+        Raises:
+            InputError: The scheme measures something of its student, which is not known of another.
+        """
+        taught = config.distillation
+        if not SCHEMES[taught.scheme].has_siblings:
+            return []
+        try:
+            scheme = self._scheme(config)
+            options = [one.options for one in scheme.siblings]
+        except USERS as error:  # a user's scheme may raise anything: its trial fails, with the traceback
+            _LOG.warning("what else a scheme gives is not known: %s", one_line(error))
+            return []
+        if options and scheme.measured:
+            raise InputError(
+                f"scheme {taught.scheme!r} measures {', '.join(scheme.measured)} and has siblings; allowed: one of them"
+            )
+        return [replace(config, distillation=sibling_of(taught, one)) for one in options]
+
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
         return list(self._prerequisites.of(config).made)
@@ -182,8 +204,8 @@ class Designs:
                 )
         remembered = config.training.mixing == "none" and self._resources.spec.execution.bank_bytes > 0
         # A scheme that asks by itself, of images that it makes, has counted it among its own.
-        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
-        for recipe in () if own_teaching else dict.fromkeys(needed.heard):
+        card = SCHEMES[config.distillation.scheme]
+        for recipe in () if card.own_teaching else dict.fromkeys(needed.heard):
             one_pass = float(self._sources.stand_in(recipe).macs) * n_train
             if remembered:
                 augmentation = config.training.augmentation
@@ -196,7 +218,7 @@ class Designs:
                         name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
                         shared[name] = one_pass * min(epochs, left)
             else:
-                own += one_pass * epochs * share * (1 + unlabelled)
+                own += one_pass * epochs * share * (1 + unlabelled) * card.trainings(config.distillation)
         return TrainingMacs(own, shared)
 
     def _passes_of(self, config: TrialConfig) -> tuple[float, float, float]:
@@ -240,14 +262,15 @@ class Designs:
         And the images of an epoch on average, as a share of the training split.
         """
         scheme, training, n_train = self._scheme(config), config.training, len(self._resources.data.train)
-        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
+        card = SCHEMES[config.distillation.scheme]
+        own_teaching = card.own_teaching
         total, shown = 0.0, 0
         for phase in scheme.phases():
             trained, asked = scheme.step_macs(training.batch_size, phase)
             images = phase.epochs * phase.images_per_epoch(n_train, training.batch_size)
             each = 3 * trained + scheme.forward_macs(training.batch_size, phase)
             each += scheme.through_macs(training.batch_size, phase) + (asked if own_teaching else 0.0)
-            total += images * each
+            total += images * each * card.trainings(config.distillation)
             shown += images
         everything = training.epochs * n_train
         return scheme.cost.macs, total / everything, shown / everything
@@ -272,6 +295,9 @@ class Designs:
     def _built_scheme(self, config: TrialConfig) -> Scheme:
         distillation, data = config.distillation, self._resources.data
         heard = self._prerequisites.of(config).heard
+        card = SCHEMES[distillation.scheme]
+        # Of peers that train apart the one that leaves stands for all.
+        place = 0 if card.trainings(distillation) > 1 else None
         inputs = SchemeInputs(
             distillation,
             config.training.epochs,
@@ -285,9 +311,10 @@ class Designs:
             architecture=config.architecture,
             variant=self._networks.unplaced_student,
             derived=lambda architecture: self._derived(replace(config, architecture=architecture)),
+            place=place,
         )
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+            scheme: Scheme = card.scheme(place)(inputs)
             return scheme
 
     def _derived(self, config: TrialConfig) -> nn.Module:
