@@ -387,11 +387,12 @@ def suggest_training(
     augmentations: Sequence[str] = (),
     mixings: Sequence[str] = (),
     starts: Sequence[str] = (),
+    class_weights: Sequence[str] = (),
 ) -> TrainingSpec:
     """Suggest how a student is trained.
 
     Parameters: ``train.optimizer``, ``train.<optimizer>.learning_rate``, ``train.weight_decay``,
-    ``train.batch_size``, ``train.augmentation``, ``train.mixing``, ``train.start``.
+    ``train.batch_size``, ``train.augmentation``, ``train.mixing``, ``train.start``, ``train.class_weights``.
 
     Args:
         trial: Where values come from.
@@ -404,6 +405,7 @@ def suggest_training(
         mixings: To choose from; of all but ``none`` the teacher is run at every step.
         starts: To choose from: ``scratch`` and names of teachers, such as ``teacher``, of which students are simplified
             versions; a design that is none is turned away.
+        class_weights: To choose from: ``none`` and ``balanced``.
     """
     changes: dict[str, Any] = {}
     if learning_rates:
@@ -423,6 +425,8 @@ def suggest_training(
         changes["mixing"] = choose(trial, "train.mixing", mixings)
     if starts:
         changes["start"] = choose(trial, "train.start", starts)
+    if class_weights:
+        changes["class_weights"] = choose(trial, "train.class_weights", class_weights)
     return replace(base, **changes)
 
 

@@ -531,7 +531,7 @@ def test_the_catalogue_offers_every_kind_and_scheme() -> None:
     assert set(first["kd.1.kind"].choices) == {"none", *KNOWLEDGE.names()}
     # Classes in tasks are another question: a search by accuracy answers it before it begins. Without its options an
     # order of compression is `offline`. Students whose stages fit into the teacher's places are a space of their own.
-    left_out = {"lwf", "compression_order", "progressive_blockwise"}
+    left_out = {"lwf", "compression_order", "progressive_blockwise", "head_first"}
     assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - left_out
     drawn = sample("digits", "catalogue")
     assert all(trial.distributions == first for trial, _ in drawn)

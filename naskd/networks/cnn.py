@@ -19,6 +19,7 @@ from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size, sides
 
 _SIDE = 8
 """Of the map on which a block shows which of its layers follows which."""
@@ -139,7 +140,7 @@ class ConvStudent(Student):
         return tuple(last.last_norm for last in lasts if isinstance(last, Block))
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """In closed form; nothing is built, unless a block has none, or is one of integers."""
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
         head = linear_cost(spec.stages[-1].width, n_classes)
@@ -148,39 +149,40 @@ class ConvStudent(Student):
         return total([image_statistics, *part_costs(spec, in_channels, resolution), head])
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """In closed form; no network is built."""
-        size, found = strided(resolution, stem_stride(spec)), []
+        grid, found = _strided(sides(resolution), stem_stride(spec)), []
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
                 block_plan(channels, stage, stage.stride)  # a block without one is found out before it trains
             channels = stage.width
-            size = strided(size, stage.stride)
-            found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
+            grid = _strided(grid, stage.stride)
+            found.append(TapShape(stage.width, grid, "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
 
 
-def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: int) -> list[Cost]:
+def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: Size) -> list[Cost]:
     """What the stem and each stage cost, shallow to deep.
 
     Args:
         spec: The design.
         in_channels: Of the images.
-        resolution: Side of the images.
+        resolution: Of the images.
 
     Raises:
         InputError: A block is unknown.
     """
-    size = strided(resolution, spec.stem_stride)
-    stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size)
+    stem = conv_norm_cost(
+        in_channels, spec.stem_width, spec.stem_kernel, *_strided(sides(resolution), spec.stem_stride)
+    )
     if spec.is_quantized:
         stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
-    found, size, channels = [stem], strided(resolution, stem_stride(spec)), spec.stem_width
+    found, grid, channels = [stem], _strided(sides(resolution), stem_stride(spec)), spec.stem_width
     for stage in spec.stages:
-        first = block_cost(channels, stage, stage.stride, size)
-        size, channels = strided(size, stage.stride), stage.width
-        others = [block_cost(channels, stage, 1, size)] if stage.depth > 1 else []
+        first = block_cost(channels, stage, stage.stride, grid)
+        grid, channels = _strided(grid, stage.stride), stage.width
+        others = [block_cost(channels, stage, 1, grid)] if stage.depth > 1 else []
         found.append(total([first, *others * (stage.depth - 1)]))
     return found
 
@@ -212,14 +214,19 @@ def _block_on_meta(block_class: type[Block], in_channels: int, stage: StageSpec,
         return block_class(in_channels, stage, stride)
 
 
-def block_cost(in_channels: int, stage: StageSpec, stride: int, size: int) -> Cost:
-    """What a block of a stage costs on a square map of side `size`.
+def _strided(grid: tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = grid
+    return strided(height, stride), strided(width, stride)
+
+
+def block_cost(in_channels: int, stage: StageSpec, stride: int, grid: tuple[int, int]) -> Cost:
+    """What a block of a stage costs on a map of ``(height, width)``.
 
     All products of a block of integers are those of its layers, or it has no :func:`block_plan`. So MACs, which blocks
     know in closed form, say its bit operations. Its bytes do not depend on the map, and are counted once.
     """
     block_class: Any = block_type(stage.block)
-    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, size, size)
+    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, *grid)
     if stage.bits == FLOAT_BITS:
         return cost
     n_bytes = _integer_bytes(block_class, in_channels, replace(stage, depth=1), stride)

@@ -13,6 +13,7 @@ from naskd.nn.deployed import Description
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 
@@ -104,12 +105,12 @@ class Student(nn.Module):
         return (None,) * FAMILIES[self.spec.family].n_stages(self.spec)
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """See :func:`design_cost`. This one builds the network on the ``meta`` device and counts."""
         return network_cost(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """See :func:`student_shapes`. This one runs the network on the ``meta`` device, on images of 3 channels."""
         return tap_shapes(cls._on_meta(spec, 3, n_classes), 3, resolution)
 
@@ -160,14 +161,14 @@ def build_student(
     return family_type(spec)(spec, in_channels, n_classes, mean, std)
 
 
-def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
     """What the student of a design costs; nothing is built, unless its family or a block has no closed form.
 
     Args:
         spec: The design.
         in_channels: Of the images.
         n_classes: ``K``.
-        resolution: Side of the images.
+        resolution: Of the images.
 
     Returns:
         MACs of the convolutions and matrix products of one evaluation pass of one image; trainable
@@ -181,7 +182,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
     return family_type(spec).cost(spec, in_channels, n_classes, resolution)
 
 
-def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
     """Shapes of the taps of a design's student; nothing is built where its family has a closed form.
 
     Raises:

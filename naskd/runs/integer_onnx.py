@@ -71,7 +71,7 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
     kept = [node for node in graph.node if read.intersection(node.output)]
     del graph.node[:]
     graph.node.extend([*added, *kept])
-    _forget_unused(graph)
+    forget_unused(graph)
     return model
 
 
@@ -89,7 +89,8 @@ def packed(values: npt.NDArray[np.int8]) -> bytes:
     return bytes(nibbles[::2] | nibbles[1::2] << 4)
 
 
-def _forget_unused(graph: Any) -> None:
+def forget_unused(graph: Any) -> None:
+    """Remove the tensors of an ``onnx.GraphProto`` that no node reads."""
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from naskd.data.images import ImageSet
-from naskd.data.sealed import load_test_splits
+from naskd.data.sealed import load_test_split, load_test_splits
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
@@ -28,9 +28,10 @@ from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.outputs import usable_folder
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
-from naskd.training.evaluation import accuracy, predict
+from naskd.training.evaluation import accuracy, balanced_accuracy, predict
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.measures import ObjectiveError
@@ -285,14 +286,14 @@ class Retraining:
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         data = self.context.resources.data
-        shape = (data.in_channels, data.resolution, data.resolution)
+        shape = (data.in_channels, *sides(data.resolution))
         if path.is_dir():
             discard(path)
         save_student(path, student, data.class_names, shape, seed=seed, **seen(self.context.resources))
         return {
             **metrics,
             "seed": seed,
-            "test_accuracy": self._test_accuracy(student),
+            **self._on_test(student),
             "file": str(path.relative_to(self.run_dir)),
             "sha256": file_hash(path),
             "made_with": self.made_with,
@@ -321,14 +322,20 @@ class Retraining:
         """Test accuracy of who always says the most frequent class."""
         return int(torch.bincount(self.test.labels.cpu()).max()) / len(self.test)
 
-    def _test_accuracy(self, student: nn.Module) -> float:
-        return self._accuracy(student, self.test)
+    def _on_test(self, student: nn.Module) -> dict[str, float]:
+        """What is noted of the test images; balanced too where the study asks for it."""
+        predictions, labels = self._predictions(student, self.test), self.test.labels
+        found = {"test_accuracy": accuracy(predictions, labels)}
+        if "balanced_accuracy" in self.context.resources.spec.objectives:
+            found["test_balanced_accuracy"] = balanced_accuracy(predictions, labels)
+        return found
 
     def _teacher_accuracy(self, teacher: nn.Module) -> float:
-        return self._accuracy(teacher, self._opened[1])
+        test = self._opened[1]
+        return accuracy(self._predictions(teacher, test), test.labels)
 
-    def _accuracy(self, network: nn.Module, test: ImageSet) -> float:
-        return accuracy(predict(network, test.images, self.context.resources.compute), test.labels)
+    def _predictions(self, network: nn.Module, test: ImageSet) -> Tensor:
+        return predict(network, test.images, self.context.resources.compute)
 
     def _load(self) -> dict[str, Any]:
         context = self._context
@@ -336,6 +343,15 @@ class Retraining:
 
     def _store(self, record: dict[str, Any]) -> None:
         write_sealed(self.run_dir / RESULTS_FILE, record)
+
+
+def opened_test(context: StudyContext) -> ImageSet:
+    """The test images as students see them, on the CPU, for who takes away a student that was tested on them.
+
+    Raises:
+        InputError: They are missing or cannot be read.
+    """
+    return load_test_split(context.resources.spec.data, context.resources.spec.base)
 
 
 def _cannot(design: Design, replicate: int, why: str) -> InputError:

@@ -204,8 +204,8 @@ class Designs:
                 )
         remembered = config.training.mixing == "none" and self._resources.spec.execution.bank_bytes > 0
         # A scheme that asks by itself, of images that it makes, has counted it among its own.
-        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
-        for recipe in () if own_teaching else dict.fromkeys(needed.heard):
+        card = SCHEMES[config.distillation.scheme]
+        for recipe in () if card.own_teaching else dict.fromkeys(needed.heard):
             one_pass = float(self._sources.stand_in(recipe).macs) * n_train
             if remembered:
                 augmentation = config.training.augmentation
@@ -218,7 +218,7 @@ class Designs:
                         name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
                         shared[name] = one_pass * min(epochs, left)
             else:
-                own += one_pass * epochs * share * (1 + unlabelled)
+                own += one_pass * epochs * share * (1 + unlabelled) * card.trainings(config.distillation)
         return TrainingMacs(own, shared)
 
     def _passes_of(self, config: TrialConfig) -> tuple[float, float, float]:
@@ -262,14 +262,15 @@ class Designs:
         And the images of an epoch on average, as a share of the training split.
         """
         scheme, training, n_train = self._scheme(config), config.training, len(self._resources.data.train)
-        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
+        card = SCHEMES[config.distillation.scheme]
+        own_teaching = card.own_teaching
         total, shown = 0.0, 0
         for phase in scheme.phases():
             trained, asked = scheme.step_macs(training.batch_size, phase)
             images = phase.epochs * phase.images_per_epoch(n_train, training.batch_size)
             each = 3 * trained + scheme.forward_macs(training.batch_size, phase)
             each += scheme.through_macs(training.batch_size, phase) + (asked if own_teaching else 0.0)
-            total += images * each
+            total += images * each * card.trainings(config.distillation)
             shown += images
         everything = training.epochs * n_train
         return scheme.cost.macs, total / everything, shown / everything
@@ -294,6 +295,9 @@ class Designs:
     def _built_scheme(self, config: TrialConfig) -> Scheme:
         distillation, data = config.distillation, self._resources.data
         heard = self._prerequisites.of(config).heard
+        card = SCHEMES[distillation.scheme]
+        # Of peers that train apart the one that leaves stands for all.
+        place = 0 if card.trainings(distillation) > 1 else None
         inputs = SchemeInputs(
             distillation,
             config.training.epochs,
@@ -307,9 +311,10 @@ class Designs:
             architecture=config.architecture,
             variant=self._networks.unplaced_student,
             derived=lambda architecture: self._derived(replace(config, architecture=architecture)),
+            place=place,
         )
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+            scheme: Scheme = card.scheme(place)(inputs)
             return scheme
 
     def _derived(self, config: TrialConfig) -> nn.Module:

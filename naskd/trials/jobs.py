@@ -38,6 +38,10 @@ class Job:
         trained: Whether making an artifact is a training; otherwise it is loaded.
         replicate: Of a trial: how many trainings of the same design, each with its seed, came before.
         continues: Of a trial: number of the paused one whose training it goes on with; empty where it begins.
+        place: Of a trial of peers that train apart: which of them this trains, from 0, which leaves. None: all, in one
+            training. Only :class:`~naskd.trials.groups.Groups` sets it.
+        patient: Of such a one: whether it keeps its worker for a while when it has to wait for what others tell, since
+            there are workers for all of them; otherwise it gives it back at once.
         siblings: Of a trial: other designs that its training gives, and of which the study wants to know, too.
     """
 
@@ -51,6 +55,8 @@ class Job:
     trained: bool = True
     replicate: int = 0
     continues: str = ""
+    place: int | None = None
+    patient: bool = False
     siblings: tuple[TrialConfig, ...] = ()
 
 
@@ -154,6 +160,17 @@ class SiblingResult:
     def from_dict(data: Mapping[str, Any]) -> "SiblingResult":
         """The inverse of :meth:`to_dict`."""
         return SiblingResult(TrialConfig.from_dict(data["config"]), TrialResult.from_dict(data["result"]))
+
+
+@dataclass(frozen=True)
+class Waiting(TrialResult):
+    """A peer cannot go on before others have told what they are; it has left its state and gives its worker back.
+
+    Args:
+        after: Epochs that these must have done.
+    """
+
+    after: int = 0
 
 
 class TrialSource(Protocol):

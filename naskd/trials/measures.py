@@ -13,6 +13,7 @@ from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.numbers import real_number
 from naskd.spec.objectives import Objective
 from naskd.spec.registry import imported
+from naskd.spec.sizes import Size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,14 +34,14 @@ class Measured:
         config: The design.
         cost: Of its deployed network.
         in_channels: Of the images, 1 or 3.
-        resolution: Height and width of the images, in pixels.
+        resolution: Of the images in pixels: the side of squares, or ``(height, width)``.
         n_classes: Number of classes.
     """
 
     config: TrialConfig
     cost: Cost
     in_channels: int
-    resolution: int
+    resolution: Size
     n_classes: int
 
 
@@ -88,6 +89,18 @@ class Outlook:
 def val_accuracy(trained: Trained) -> float:
     """Fraction of the validation images that are named right, after the last epoch."""
     return trained.metrics["val_accuracy"]
+
+
+def balanced_accuracy(trained: Trained) -> float:
+    """Mean over the classes of the fraction of their validation images that are named right.
+
+    Brodersen et al., ICPR 2010: who names all images after the largest class has ``1 / K``, however large it is.
+    """
+    from naskd.training.evaluation import balanced_accuracy as of_predictions
+    from naskd.training.evaluation import predict
+
+    val = trained.data.val
+    return of_predictions(predict(trained.network, val.images, trained.compute), val.labels)
 
 
 def macs(measured: Measured) -> float:

@@ -54,6 +54,7 @@ class TrialRun:
         architecture: Of what `build` makes, where there is one.
         data: The images as the network sees them; None: as students do.
         derived: See :class:`~naskd.schemes.scheme.SchemeInputs`; None: a fresh student.
+        place: See :class:`~naskd.schemes.scheme.SchemeInputs`. Who stays behind is not evaluated.
         siblings: Other designs that the training gives, to be evaluated, too.
     """
 
@@ -69,6 +70,7 @@ class TrialRun:
         architecture: ArchitectureSpec | None = None,
         data: SearchData | None = None,
         derived: Callable[[ArchitectureSpec], nn.Module] | None = None,
+        place: int | None = None,
         siblings: Sequence[TrialConfig] = (),
     ) -> None:
         self.context = context
@@ -99,9 +101,11 @@ class TrialRun:
             variant=context.networks.student,
             derived=derived,
             data=self.data,
+            place=place,
         )
+        self._leaves = not place
         with context.resources.compute.drawing(derive_seed("initialisation", seed)):
-            self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+            self.scheme: Scheme = SCHEMES[distillation.scheme].scheme(place)(inputs)
         self.siblings = Siblings(siblings, distillation, self.scheme)
         order_seed = derive_seed("order", seed)
         compute = context.resources.compute
@@ -163,11 +167,14 @@ class TrialRun:
             except TrainingOverError:
                 self._book(n_images, 0, before)  # it was found out at the end, when all was spent
                 raise
-            self._predictions, measures = self._evaluate()
-            self.siblings.evaluate(data.val, self.context.resources.compute)
-            self._book(n_images, len(data.val), before)
-            reached = accuracy(self._predictions, data.val.labels)
-            self.curve.append({"epoch": self.loop.epoch, "val_accuracy": reached, **metrics, **measures})
+            reached: dict[str, float] = {}
+            measures: Mapping[str, float] = {}
+            if self._leaves:
+                self._predictions, measures = self._evaluate()
+                self.siblings.evaluate(data.val, self.context.resources.compute)
+                reached["val_accuracy"] = accuracy(self._predictions, data.val.labels)
+            self._book(n_images, len(data.val) if self._leaves else 0, before)
+            self.curve.append({"epoch": self.loop.epoch, **reached, **metrics, **measures})
         return self.curve[-1]
 
     def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:
@@ -256,7 +263,11 @@ class TrialRun:
 
 
 def start_run(
-    config: TrialConfig, context: StudyContext, seed: int, siblings: Sequence[TrialConfig] = ()
+    config: TrialConfig,
+    context: StudyContext,
+    seed: int,
+    place: int | None = None,
+    siblings: Sequence[TrialConfig] = (),
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without.
 
@@ -264,6 +275,7 @@ def start_run(
         config: The design.
         context: The study's.
         seed: Of the training.
+        place: Of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
         siblings: See :class:`TrialRun`.
     """
     needed = context.prerequisites.of(config)
@@ -283,6 +295,7 @@ def start_run(
         tuple(context.sources.heard_in(recipe, config.training, unlabelled) for recipe in needed.heard),
         config.architecture,
         derived=make,
+        place=place,
         siblings=siblings,
     )
     return run, needed.compared
@@ -290,12 +303,19 @@ def start_run(
 
 def teacher_run(context: StudyContext, recipe: ArtifactRecipe) -> TrialRun:
     """The training of a teacher of the study, from scratch or from a network that its source gives."""
-    training = context.resources.spec.teacher_specs()[recipe.teacher].training
+    spec = context.resources.spec.teacher_specs()[recipe.teacher]
+    training = spec.training
     views = context.images.all_views(training.augmentation)
+    begins = None
+    if spec.fine_tune and spec.holds_state:
+        begins = context.prerequisites.checkpoint(recipe.teacher)
+    how = DistillationSpec()
+    if spec.head_share:
+        how = DistillationSpec(scheme="head_first", scheme_options=(("share", spec.head_share),))
     return TrialRun(
-        DistillationSpec(),
+        how,
         training,
-        lambda: context.networks.teacher(recipe.teacher),
+        lambda: context.networks.teacher(recipe.teacher, begins=begins),
         context,
         recipe.seed,
         views,
