@@ -290,6 +290,21 @@ class SchemeInputs:
         return self.build_variant(architecture) if self.derived is None else self.derived(architecture)
 
 
+@dataclass(frozen=True, eq=False)
+class Sibling:
+    """Another network of a training that may leave, as the student of a design of its own.
+
+    Args:
+        options: In which that design differs: options of the scheme that say which network leaves, with their values.
+        network: What leaves then, a :class:`~naskd.nn.deployed.DeployedNetwork`. It shares modules with the rest.
+        cost: Of it.
+    """
+
+    options: Mapping[str, OptionValue]
+    network: nn.Module
+    cost: Cost
+
+
 class Scheme(nn.Module):
     """Owns the networks that train together. Its ``state_dict`` is all that a checkpoint has to keep of them.
 
@@ -317,6 +332,15 @@ class Scheme(nn.Module):
     def cost(self) -> Cost:
         """Of the deployed network."""
         raise NotImplementedError
+
+    @property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """What else may leave after the same training, but for :attr:`deployed`; each is a design of its own.
+
+        A search evaluates them after each epoch, and books a point for each. For this, options of the card are marked
+        with `leaves`. A scheme that has :attr:`measured` names may have none: what it measures is of one network.
+        """
+        return ()
 
     @property
     def evaluated_macs(self) -> int:

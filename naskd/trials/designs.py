@@ -22,6 +22,7 @@ from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
 from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
+from naskd.trials.methods import sibling_of
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
 from naskd.trials.resources import Resources
@@ -142,6 +143,27 @@ class Designs:
             # A user's scheme may raise anything; and shapes without weights have no values.
             _LOG.debug("what a scheme deploys is not known before it trains: %s", error)
         return ""
+
+    def siblings(self, config: TrialConfig) -> list[TrialConfig]:
+        """Other designs that the training of a settled one gives.
+
+        Raises:
+            InputError: The scheme measures something of its student, which is not known of another.
+        """
+        taught = config.distillation
+        if not SCHEMES[taught.scheme].has_siblings:
+            return []
+        try:
+            scheme = self._scheme(config)
+            options = [one.options for one in scheme.siblings]
+        except USERS as error:  # a user's scheme may raise anything: its trial fails, with the traceback
+            _LOG.warning("what else a scheme gives is not known: %s", one_line(error))
+            return []
+        if options and scheme.measured:
+            raise InputError(
+                f"scheme {taught.scheme!r} measures {', '.join(scheme.measured)} and has siblings; allowed: one of them"
+            )
+        return [replace(config, distillation=sibling_of(taught, one)) for one in options]
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
