@@ -1,6 +1,7 @@
 """Commands that take something away: final trainings, files, a study to start from."""
 
 import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -84,20 +85,67 @@ def export(
             show_default=False,
         ),
     ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder instead, as for a Hugging Face repository: ONNX file, model card, a script to run it.",
+            show_default=False,
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round to 8-bit integers after the training; of onnx and --folder.")
+    ] = False,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Training images that give the ranges of the integers; default 512.",
+            show_default=False,
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="POINTS",
+            help="Refuse a file that loses more accuracy than so many percentage points.",
+            show_default=False,
+        ),
+    ] = None,
+    license_: Annotated[
+        str | None,
+        typer.Option(
+            "--license", metavar="NAME", help="Of the student, for the model card.", show_default=False
+        ),
+    ] = None,
     settings: Places = None,
 ) -> None:
-    """Write a student as one file.
+    """Write a student as a file or a folder.
 
-    It is compared with the original on real images before it counts as done. The student is that
-    whose test accuracy front and show tell, of the first seed; else the one that the search has kept. It is trained
-    now if there is neither.
+    It is compared with the original on real images before it counts as done: on all test images, or on the validation
+    images where it was never retrained. The student is that whose test accuracy front and show tell, of the first seed;
+    else the one that the search has kept. It is trained now if there is neither.
     """
-    from naskd.report.units import percent
+    from naskd.report.units import percent, size
     from naskd.runs.run import open_run
 
+    if calibrate is not None and not int8:
+        raise InputError("--calibrate is for --int8 only")
     opened = open_run(run, settings or ())
-    with writing_to(out if out is not None else opened.path), data_said():
-        made = opened.export(trial, form, out)
+    with writing_to(folder or out or opened.path), data_said():
+        made = opened.export(
+            trial,
+            form,
+            out,
+            folder=folder,
+            int8=int8,
+            calibration=calibrate,
+            max_loss=None if max_loss is None else max_loss / 100,
+            license=license_,
+        )
     training = made["training"]
     if made["origin"] == "search":
         say(
@@ -111,12 +159,23 @@ def export(
             f"{percent(training['test_accuracy'])} on the test images"
         )
     same = "the same classes" if made["agreement"] == 1 else f"the same class on {percent(made['agreement'])}"
-    right = f", {percent(made['accuracy'])} right" if "accuracy" in made else ""
-    images = "validation images" if "accuracy" in made else "made-up images"
+    right = ""
+    if "accuracy" in made:
+        right = f", {percent(made['accuracy'])} right (the original {percent(made['original_accuracy'])})"
     say(
-        f"the written file on {made['n_images']} {images}: {same}, logits within "
+        f"the written file on {made['n_images']} {made['images']} images: {same}, logits within "
         f"{made['max_difference']:.2g}{right}; {made['size_bytes']} bytes"
     )
+    if int8:
+        lost = 100 * (made["original_accuracy"] - made["accuracy"])
+        say(
+            f"rounded to 8 bits with the ranges of {made['n_calibration']} training images: {abs(lost):.2f} points "
+            f"{'less' if lost >= 0 else 'more'} accuracy; {size(made['size_bytes'])}, "
+            f"{size(made['float_size_bytes'])} before"
+        )
+    if folder is not None:
+        name = shlex.quote(folder.resolve().name)
+        say(f"to share it: hf upload USER/{name} {shlex.quote(str(folder))}")
     print(made["path"])
 
 

@@ -42,7 +42,8 @@ class ConvStudent(Student):
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
         stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-        self.stem = nn.Sequential(*stem, nn.ReLU())
+        pool = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
+        self.stem = nn.Sequential(*stem, nn.ReLU(), *pool)
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
@@ -96,8 +97,11 @@ class ConvStudent(Student):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images in [0, 1], ``(B, C, H, W)`` float."""
-        x = self._stem(images)
-        for stage in self.stages:
+        return self.from_stage(self._stem(images), 0)
+
+    def from_stage(self, x: Tensor, first: int) -> Tensor:
+        """Logits ``(B, K)`` of the map that stage `first` reads, the shallowest 0; past the last, of its output."""
+        for stage in list(self.stages)[first:]:
             x = stage(x)
         return self._classify(x)[1]
 
@@ -138,27 +142,16 @@ class ConvStudent(Student):
     @classmethod
     def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """In closed form; nothing is built, unless a block has none, or is one of integers."""
-        grid = _strided(sides(resolution), spec.stem_stride)
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
-        stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, *grid)
         head = linear_cost(spec.stages[-1].width, n_classes)
         if spec.is_quantized:
-            stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
             head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
-        parts = [image_statistics, stem]
-        channels = spec.stem_width
-        for stage in spec.stages:
-            parts.append(block_cost(channels, stage, stage.stride, grid))
-            grid = _strided(grid, stage.stride)
-            if stage.depth > 1:
-                parts += [block_cost(stage.width, stage, 1, grid)] * (stage.depth - 1)
-            channels = stage.width
-        return total([*parts, head])
+        return total([image_statistics, *part_costs(spec, in_channels, resolution), head])
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """In closed form; no network is built."""
-        grid, found = _strided(sides(resolution), spec.stem_stride), []
+        grid, found = _strided(sides(resolution), stem_stride(spec)), []
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
@@ -167,6 +160,36 @@ class ConvStudent(Student):
             grid = _strided(grid, stage.stride)
             found.append(TapShape(stage.width, grid, "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: Size) -> list[Cost]:
+    """What the stem and each stage cost, shallow to deep.
+
+    Args:
+        spec: The design.
+        in_channels: Of the images.
+        resolution: Of the images.
+
+    Raises:
+        InputError: A block is unknown.
+    """
+    stem = conv_norm_cost(
+        in_channels, spec.stem_width, spec.stem_kernel, *_strided(sides(resolution), spec.stem_stride)
+    )
+    if spec.is_quantized:
+        stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
+    found, grid, channels = [stem], _strided(sides(resolution), stem_stride(spec)), spec.stem_width
+    for stage in spec.stages:
+        first = block_cost(channels, stage, stage.stride, grid)
+        grid, channels = _strided(grid, stage.stride), stage.width
+        others = [block_cost(channels, stage, 1, grid)] if stage.depth > 1 else []
+        found.append(total([first, *others * (stage.depth - 1)]))
+    return found
+
+
+def stem_stride(spec: ArchitectureSpec) -> int:
+    """Pixels of the images along a pixel of what the first stage reads."""
+    return spec.stem_stride * (2 if spec.stem_pool else 1)
 
 
 def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:

@@ -99,6 +99,7 @@ class ForeignNetwork(nn.Module):
         self.network = network
         self.origin = origin
         self.preprocessing = preprocessing
+        self.in_channels = image_shape[0]
         parameter = next(network.parameters(), None)
         device = parameter.device if parameter is not None else torch.device("cpu")
         images = torch.zeros(2, *image_shape, device=device)

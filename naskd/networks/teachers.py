@@ -8,6 +8,7 @@ study's classes.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from naskd.networks.fitting import FittedState, fit_checkpoint, load_strictly, shortened
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
-from naskd.networks.student import build_student
+from naskd.networks.resnet import as_student
+from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import class_names, fresh_student, probe_shape
 from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
@@ -73,6 +75,20 @@ class Teacher(nn.Module):
     def head(self) -> nn.Linear | None:
         """The classifier that turns `pooled` into the logits; None where the network ends otherwise."""
         return linear_head(as_deployed(self.network))
+
+    @cached_property
+    def as_student(self) -> Student:
+        """The same network as one of naskd, frozen; it is read once, see :func:`naskd.networks.resnet.as_student`.
+
+        Raises:
+            InputError: It cannot be read as one.
+        """
+        found = as_student(self.network)
+        return found.to(next(self.parameters()).device).requires_grad_(False).eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever copies it copies what it is, and not what was read of it.
+        return {name: value for name, value in vars(self).items() if name != "as_student"}
 
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm before its pre-activation; None where it is not known."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES, FamilyCard
+from naskd.schemes import SCHEMES
 from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, SCRATCH
 from naskd.spec.teachers import DEFAULT_NAME, called
 
@@ -28,7 +29,7 @@ def taught_by(config: Config | None) -> str:
     text = " + ".join(_term(term, teachers) for term in terms) or "labels only"
     scheme = distillation.get("scheme", "offline")
     if scheme != "offline":
-        text = f"{scheme}: {text}"
+        text = f"{scheme}{_leaving(distillation)}: {text}"
     if (state := distillation.get("teacher_state", 1)) < 1:
         text += f" via teacher at {100 * state:.3g}%"
     assistants = len(distillation.get("assistants") or ())
@@ -38,6 +39,18 @@ def taught_by(config: Config | None) -> str:
         text += f", {unlabelled} unlabelled images for each labelled one"
     start = _start(config)
     return text if start == SCRATCH else f"{text}, started from {called(start)}"
+
+
+def _leaving(distillation: Mapping[str, Any]) -> str:
+    """Which network of a training leaves, where that is not the one that does by default: ``, exit 1``."""
+    scheme = str(distillation.get("scheme"))
+    options = SCHEMES[scheme].options if scheme in SCHEMES else {}
+    told = (
+        f", {name} {value}"
+        for name, value in distillation.get("scheme_options") or ()
+        if name in options and options[name].leaves
+    )
+    return "".join(told)
 
 
 def _start(config: Config | None) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.data.images import ImageSet
-from naskd.data.sealed import load_test_splits
+from naskd.data.sealed import load_test_split, load_test_splits
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
@@ -343,6 +343,15 @@ class Retraining:
 
     def _store(self, record: dict[str, Any]) -> None:
         write_sealed(self.run_dir / RESULTS_FILE, record)
+
+
+def opened_test(context: StudyContext) -> ImageSet:
+    """The test images as students see them, on the CPU, for who takes away a student that was tested on them.
+
+    Raises:
+        InputError: They are missing or cannot be read.
+    """
+    return load_test_split(context.resources.spec.data, context.resources.spec.base)
 
 
 def _cannot(design: Design, replicate: int, why: str) -> InputError:

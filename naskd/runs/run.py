@@ -35,14 +35,23 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path) -> "nn.Module":
-    """Load a retrained or exported student (``.safetensors``) in evaluation mode.
+    """Load a retrained or exported student in evaluation mode: images ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``.
+
+    A ``.safetensors`` file becomes the network itself, with its weights. A file of another format is run by the library
+    that the format is for, on the CPU, and has no weights to train. Both have ``labels``, a tuple of the class names in
+    the order of the logits, and ``preprocessing``, which says in plain JSON types how an image becomes an input. Of a
+    student that an early version of naskd saved, that is None.
+
+    Args:
+        path: Of a ``.safetensors``, ``.onnx``, ``.pt2``, ``.xml`` or ``.pte`` file, or of a registered format's.
 
     Raises:
-        InputError: It is no student's file.
+        InputError: naskd has not written it, or it is damaged.
+        ExportError: What reads the format is not installed.
     """
-    from naskd.networks.student_file import load_student
+    from naskd.runs.export import load_exported
 
-    return load_student(Path(path))
+    return load_exported(Path(path))
 
 
 def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
@@ -339,27 +348,56 @@ class Run:
         self.write_html()
         return found
 
-    def export(self, trial: int, format: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
-        """Write the student of a trial as one file, and compare it with the original on real images.
+    def export(
+        self,
+        trial: int,
+        format: str | None = None,
+        path: str | Path | None = None,
+        *,
+        folder: str | Path | None = None,
+        int8: bool = False,
+        calibration: int | None = None,
+        max_loss: float | None = None,
+        license: str | None = None,
+    ) -> dict[str, Any]:
+        """Write the student of a trial as a file or a folder, and compare it with the original on real images.
 
         The student is that whose test accuracy is shown, of the first seed of the design's last retraining; else the
         one that the search has kept. A design of which there is neither is trained now, which is refused where data,
-        split, teacher or code are not the search's.
+        split, teacher or code are not the search's. It is compared on all test images, and one that was never retrained
+        on all validation images.
 
         Args:
             trial: Number.
             format: Name of a registered export format; default: what the suffix of `path` names, else ``safetensors``.
             path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
+            folder: Write a folder in the layout of a Hugging Face repository instead: ``model.onnx``,
+                ``model.safetensors``, labels, preprocessing, a script that needs ONNX Runtime alone, and a model card.
+            int8: Round the file to 8-bit integers after the training; ``onnx`` and `folder` alone.
+            calibration: Training images whose activations give the ranges of the integers; default 512.
+            max_loss: Accuracy that the file may lack of the original's, a fraction; default: any.
+            license: Of the student, such as ``apache-2.0``, for the model card of `folder`; default ``unknown``.
 
         Returns:
-            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; ``accuracy`` of the written file
-            on these images, which are of the validation split; `origin`: ``retrained``, ``search`` or ``trained``; and
-            ``training``: its ``epochs``, ``test_accuracy``, ``replicate`` (from 1) and ``seed``.
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; ``images``: ``test``,
+            ``validation``, or ``made-up`` where the study's are gone; ``accuracy`` of the written file and
+            ``original_accuracy`` on them; with `int8` also ``n_calibration`` and ``float_size_bytes``; `origin`:
+            ``retrained``, ``search`` or ``trained``; and ``training``: its ``epochs``, ``test_accuracy``, ``replicate``
+            (from 1) and ``seed``.
 
         Raises:
-            ExportError: The exported model differs, or a package is missing.
-            InputError: The trial cannot be exported, or `format` and `path` do not go together.
+            ExportError: The exported model differs, loses more than `max_loss`, or a package is missing.
+            InputError: The trial cannot be exported, or arguments do not go together.
         """
-        from naskd.runs.taking import export_trial
+        from naskd.runs.taking import CALIBRATION, Wanted, export_trial
 
-        return export_trial(self, trial, format, None if path is None else Path(path))
+        wanted = Wanted(
+            format,
+            None if path is None else Path(path),
+            None if folder is None else Path(folder),
+            int8,
+            CALIBRATION if calibration is None else calibration,
+            max_loss,
+            license,
+        )
+        return export_trial(self, trial, wanted)

@@ -39,6 +39,7 @@ from naskd.study.storage import (
     told_as_errors,
 )
 from naskd.study.study import Study
+from naskd.trials.groups import Groups
 from naskd.trials.jobs import Job
 from naskd.trials.prerequisites import foreseen_states
 
@@ -102,9 +103,10 @@ def run_search(
         ledger_identity = digest(source.optuna_study.user_attrs["identity"])
         _describe(spec, run_dir, ledger_identity)
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
+        jobs = source if opened.parts is None else Groups(source, opened.parts)
         try:
             with renewing(source.renew):
-                work(source)
+                work(jobs)
         finally:
             source.release()
             _describe_study(spec, run_dir, ledger_identity)

@@ -251,6 +251,8 @@ class SchemeInputs:
         variant: Makes a fresh network of another architecture on the same images.
         derived: The same of one that begins as what `build` makes does: with a teacher's weights, where that has them.
         data: The images of the search; None where there are none, as in a check.
+        place: Of a scheme of networks that train apart, which of them this is, from 0, which leaves; None: all train
+            together. See :class:`~naskd.schemes.apart.PeerScheme`.
     """
 
     distillation: DistillationSpec
@@ -266,6 +268,7 @@ class SchemeInputs:
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
     derived: Callable[[ArchitectureSpec], nn.Module] | None = None
     data: SearchData | None = None
+    place: int | None = None
 
     def option(self, name: str) -> OptionValue:
         """The value of an option of the design's scheme, or its default."""
@@ -285,6 +288,21 @@ class SchemeInputs:
         if architecture == self.architecture:
             return self.build()
         return self.build_variant(architecture) if self.derived is None else self.derived(architecture)
+
+
+@dataclass(frozen=True, eq=False)
+class Sibling:
+    """Another network of a training that may leave, as the student of a design of its own.
+
+    Args:
+        options: In which that design differs: options of the scheme that say which network leaves, with their values.
+        network: What leaves then, a :class:`~naskd.nn.deployed.DeployedNetwork`. It shares modules with the rest.
+        cost: Of it.
+    """
+
+    options: Mapping[str, OptionValue]
+    network: nn.Module
+    cost: Cost
 
 
 class Scheme(nn.Module):
@@ -314,6 +332,15 @@ class Scheme(nn.Module):
     def cost(self) -> Cost:
         """Of the deployed network."""
         raise NotImplementedError
+
+    @property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """What else may leave after the same training, but for :attr:`deployed`; each is a design of its own.
+
+        A search evaluates them after each epoch, and books a point for each. For this, options of the card are marked
+        with `leaves`. A scheme that has :attr:`measured` names may have none: what it measures is of one network.
+        """
+        return ()
 
     @property
     def evaluated_macs(self) -> int:
@@ -358,9 +385,9 @@ class Scheme(nn.Module):
         return 0.0
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
-        """MACs for one image in a phase, of backward passes that learn nothing and lead to what made the images.
+        """MACs for one image in a phase, of backward passes through frozen layers to what is learned before them.
 
-        A pass through a frozen network to its images costs as much as its forward pass; 0 unless you say more.
+        That may be what made the images. Such a pass costs as much as the forward one; 0 unless you say more.
         """
         return 0.0
 

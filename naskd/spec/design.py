@@ -96,6 +96,7 @@ class ArchitectureSpec:
         stem_width: Channels after the stem's convolution.
         stem_kernel: Side of the stem's kernel, odd.
         stem_stride: 1 or 2.
+        stem_pool: Whether 3x3 max-pooling of stride 2 follows the stem, as in ResNets for large images.
         family: Name of a registered network family.
         options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
     """
@@ -105,6 +106,7 @@ class ArchitectureSpec:
     stem_kernel: Literal[1, 3, 5, 7] = 3
     stem_stride: Literal[1, 2] = 1
     # Written only where they say something: what was written before there were families is still what is written.
+    stem_pool: Annotated[bool, Field(exclude_if=lambda pool: not pool)] = False
     family: Annotated[str, Field(exclude_if=lambda name: name == FIRST_FAMILY)] = FIRST_FAMILY
     options: Annotated[Options, Field(exclude_if=lambda options: not options)] = ()
 

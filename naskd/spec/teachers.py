@@ -203,6 +203,7 @@ class TeacherSpec(Configured):
         min_accuracy: On the validation images, a fraction: a teacher with a `checkpoint` that has less is refused.
         saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
             ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
+        license: Under which its weights are given, such as ``apache-2.0``; the model card of a student names it.
         source: Name of a registered teacher source, such as one of your own.
         options: Settings of that source as (name, value) pairs, sorted by name; its card lists them.
     """
@@ -227,6 +228,7 @@ class TeacherSpec(Configured):
     taps: tuple[str, ...] = ()
     saw: Literal["train", "other", "train+val", "unknown"] = "unknown"
     min_accuracy: Fraction | None = None
+    license: Annotated[str | None, Field(min_length=1, exclude_if=lambda text: text is None)] = None
     fine_tune: bool = False
     head_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     source: str | None = None

@@ -253,7 +253,8 @@ class PrerequisiteRecipes:
     ) -> dict[str, Any]:
         """A teacher's description, its files by content; of its checkpoint, what `file` says."""
         identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
-        for key in ("name", "min_accuracy"):  # what it is called, or asked of it, is not what it is
+        # What it is called, asked of it, or allowed is not what it is.
+        for key in ("name", "min_accuracy", "license"):
             identity.pop(key, None)
         identity.update(file)
         if teacher.builder is not None:
