@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from naskd.data.images import SearchData
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.teachers import Teacher
+from naskd.nn.merging import merged
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme, SchemeInputs, TrainingOverError
 from naskd.spec.design import (
@@ -145,7 +146,7 @@ class TrialRun:
         """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.data.val) * self.cost.macs / self.macs_per_image(epoch)
+            evaluation = len(self.data.val) * self.cost.unmerged_macs / self.macs_per_image(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 
@@ -370,7 +371,7 @@ def trial_metrics(
     measured = run.context.designs.measured(config)
     trained = Trained(
         **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
-        network=(run.scheme.deployed if network is None else network).eval(),
+        network=merged((run.scheme.deployed if network is None else network).eval()),
         data=resources.data,
         compute=resources.compute,
         metrics=found,
