@@ -344,8 +344,8 @@ class Scheme(nn.Module):
 
     @property
     def evaluated_macs(self) -> int:
-        """MACs of one image of :attr:`deployed` as it is now; another one may be evaluated than leaves in the end."""
-        return self.cost.macs
+        """MACs of one image of :attr:`deployed` as it is and trains now; another one may leave in the end."""
+        return self.cost.unmerged_macs
 
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""

@@ -138,6 +138,7 @@ class Ledger:
         self._booked: dict[int, None] = {}
         self._continued: set[int] = set()
         self._failed_seeds: dict[int, int] = {}
+        self._trained_in: dict[int, int] = {}
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -197,8 +198,7 @@ class Ledger:
 
     def trained_in(self, number: int) -> int:
         """The trial in which the design of a trial was trained: mostly itself."""
-        found: int = self.trials()[number].user_attrs.get(TRAINED_IN, number)
-        return found
+        return self._trained_in.get(number, number)
 
     def trained_by(self, design: Design) -> int | None:
         """The trial that has trained a design, or has failed to train it or another one of the same training."""
@@ -255,14 +255,16 @@ class Ledger:
         """Count the result of a trial, once."""
         if number in self._booked:
             return
-        attrs = self.trials()[number].user_attrs
+        trial = self.trials()[number]
+        attrs = trial.user_attrs
         if TRAINED_IN in attrs and (config_id, result.seed) in self._trained:
             return  # see told_twice
         self._booked[number] = None
         self._trained[config_id, result.seed] = number
-        first, replicate = replicate_of(self.trials()[number])
+        first, replicate = replicate_of(trial)
         self.replicates.setdefault(first, set()).add(replicate)
         if TRAINED_IN in attrs:
+            self._trained_in[number] = attrs[TRAINED_IN]
             if result.status == "complete":
                 self.siblings += 1
                 self._add_values(first, number, result)

@@ -147,17 +147,7 @@ def run_record(
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
-        "counts": {
-            "complete": len(complete),
-            "again": sum(t["replicate_of"] is not None and t["trained_in"] is None for t in complete),
-            "siblings": sum(t["trained_in"] is not None for t in complete),
-            "failed": sum(t["state"] == "FAIL" and not t["retried"] for t in trials),
-            "stopped": sum(
-                t["state"] == "PRUNED" and t["curve"] != [] and t["continued_by"] is None for t in trials
-            ),
-            "turned_away": sum(t["state"] == "PRUNED" and t["curve"] == [] for t in trials),
-            "running": sum(t["state"] == "RUNNING" for t in trials),
-        },
+        "counts": _counts(trials, complete),
         "trials": trials if everything else sorted((t for t in designs if t["on_front"]), key=_by_cost(axes)),
     }
     if everything:
@@ -168,6 +158,24 @@ def run_record(
             record["importance_by_cost"] = importance_by_cost(study, axes)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _counts(trials: Sequence[Mapping[str, Any]], complete: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many trials there are of each kind."""
+    failed = [t for t in trials if t["state"] == "FAIL" and not t["retried"]]
+    pruned = [t for t in trials if t["state"] == "PRUNED"]
+    stopped = [t for t in pruned if t["curve"] != [] and t["continued_by"] is None]
+    trained = [t for t in (*complete, *failed, *stopped) if t["trained_in"] is None]
+    return {
+        "complete": len(complete),
+        "again": sum(t["replicate_of"] is not None and t["trained_in"] is None for t in complete),
+        "siblings": sum(t["trained_in"] is not None for t in complete),
+        "failed": len(failed),
+        "stopped": len(stopped),
+        "trained": len(trained),
+        "turned_away": sum(t["curve"] == [] for t in pruned),
+        "running": sum(t["state"] == "RUNNING" for t in trials),
+    }
 
 
 def _designs(complete: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:

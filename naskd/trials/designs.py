@@ -186,7 +186,7 @@ class Designs:
         each takes too long.
         """
         data, epochs = self._resources.data, config.training.epochs
-        macs, n_train = self.design_cost(config).macs, len(data.train)
+        macs, n_train = self.design_cost(config).unmerged_macs, len(data.train)
         unlabelled = config.distillation.unlabelled
         n_images = n_train * (1 + unlabelled)
         passes, beside, share = self._passes_of(config)
@@ -249,9 +249,12 @@ class Designs:
     def _counted_passes(self, config: TrialConfig) -> tuple[float, float, float]:
         macs, total, share = self._counted_macs(config)
         card = SCHEMES[config.distillation.scheme]
-        if not ((card.own_teaching or card.through_teacher) and config.architecture.stages):
+        if not (card.own_teaching or card.through_teacher):
             return total / macs, 0.0, share
-        wider = replace(config, architecture=widened(config.architecture, 2))
+        try:
+            wider = replace(config, architecture=widened(config.architecture, 2))
+        except InputError:  # its family has no wider ones
+            return total / macs, 0.0, share
         wider_macs, wider_total, _ = self._counted_macs(wider)
         passes = (wider_total - total) / (wider_macs - macs)
         return passes, total - passes * macs, share
@@ -273,7 +276,7 @@ class Designs:
             total += images * each * card.trainings(config.distillation)
             shown += images
         everything = training.epochs * n_train
-        return scheme.cost.macs, total / everything, shown / everything
+        return scheme.cost.unmerged_macs, total / everything, shown / everything
 
     @property
     def n_val(self) -> int:

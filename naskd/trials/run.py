@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from naskd.data.images import SearchData
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.teachers import Teacher
+from naskd.nn.merging import merged
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme, SchemeInputs, TrainingOverError
 from naskd.spec.design import (
@@ -145,7 +146,7 @@ class TrialRun:
         """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.data.val) * self.cost.macs / self.macs_per_image(epoch)
+            evaluation = len(self.data.val) * self.cost.unmerged_macs / self.macs_per_image(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 
@@ -193,7 +194,7 @@ class TrialRun:
             round(self.loop.images_per_epoch(epoch) * self.macs_per_image(epoch))
             for epoch in range(self.epoch)
         )
-        return trained + self.epoch * len(self.data.val) * cost.macs
+        return trained + self.epoch * len(self.data.val) * cost.unmerged_macs
 
     def _teacher_counts(self) -> tuple[int, int, int]:
         """Of all teachers so far, whoever asked: images asked for, images run, and their MACs."""
@@ -266,8 +267,9 @@ def start_run(
     config: TrialConfig,
     context: StudyContext,
     seed: int,
-    place: int | None = None,
     siblings: Sequence[TrialConfig] = (),
+    *,
+    place: int | None = None,
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without.
 
@@ -275,8 +277,8 @@ def start_run(
         config: The design.
         context: The study's.
         seed: Of the training.
-        place: Of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
         siblings: See :class:`TrialRun`.
+        place: Of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
     """
     needed = context.prerequisites.of(config)
     make: Callable[[ArchitectureSpec], nn.Module] = context.networks.student
@@ -369,7 +371,7 @@ def trial_metrics(
     measured = run.context.designs.measured(config)
     trained = Trained(
         **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
-        network=(run.scheme.deployed if network is None else network).eval(),
+        network=merged((run.scheme.deployed if network is None else network).eval()),
         data=resources.data,
         compute=resources.compute,
         metrics=found,

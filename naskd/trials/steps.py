@@ -93,7 +93,9 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         config = job.config
         run = take_up(
             lambda: with_whole_networks(
-                lambda: start_run(config, context, job.seed, job.place, job.siblings)[0], config, context
+                lambda: start_run(config, context, job.seed, job.siblings, place=job.place)[0],
+                config,
+                context,
             ),
             job,
             context,

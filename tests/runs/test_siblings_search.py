@@ -119,6 +119,7 @@ def test_the_command_line_shows_where_they_were_trained(run: Path) -> None:
     )
     assert f"its training also gives the design of trial {number}" in cli("show", run, parent).output
     assert "4 trials · 2 of them trained in another" in cli("front", run).output
+    assert "2 of 2" in cli("runs", run.parent).output
     rows = {
         row["number"]: row for row in csv.DictReader(io.StringIO(cli("front", run, "--csv", "--all").output))
     }

@@ -128,6 +128,7 @@ def check(study, spec) -> None:
     assert record["train_macs"] == study.train_macs == 10 * len(own)
     assert record["hypervolume"] == pytest.approx(study.hypervolume(), abs=1e-12)
     assert record["counts"]["complete"] == len(found)
+    assert record["counts"]["trained"] == spec.budget.trials
     assert record["counts"]["siblings"] == len(derived(study)) == 2 * len(taught)
 
 
