@@ -17,8 +17,10 @@ from naskd.nn.layout import keep_layout, spatial_mean
 from naskd.nn.quantized import Quantizer, has_quantized_form, integer_bytes, quantized_weights
 from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
+from naskd.nn.tracing import operators_of
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
+from naskd.spec.operators import OperatorGraph, joined
 
 _SIDE = 8
 """Of the map on which a block shows which of its layers follows which."""
@@ -70,9 +72,7 @@ class ConvStudent(Student):
                 nn.init.zeros_(module.bias)
 
     def _quantize(self, in_channels: int) -> None:
-        # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
-        planned = plan(self.stem, (1, in_channels, _SIDE, _SIDE), whose="the stem")
-        planned.apply(self.stem, INTEGER_BITS, reads_rounded=False)
+        _quantize_stem(self.stem, in_channels)
         rounded, channels = True, self.spec.stem_width
         for stage, blocks in zip(self.spec.stages, self.stages, strict=True):
             integers = stage.bits < FLOAT_BITS
@@ -82,8 +82,7 @@ class ConvStudent(Student):
                 planned.apply(block, stage.bits, reads_rounded=rounded)
                 rounded, channels = True, stage.width
             rounded, channels = integers, stage.width
-        self.head = quantized_weights(self.head, INTEGER_BITS)
-        self.head.input_quantizer = Quantizer(self.head.weight.device)
+        self.head = _integers(self.head)
 
     def _stem(self, images: Tensor) -> Tensor:
         output: Tensor = self.stem(self.normalised(images))
@@ -155,6 +154,26 @@ class ConvStudent(Student):
         return total([*parts, head])
 
     @classmethod
+    def operators(
+        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int
+    ) -> OperatorGraph:
+        """Joined from those of stem, blocks and classifier, each of which runs once in a process."""
+        size = strided(resolution, spec.stem_stride)
+        stem = (in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
+        parts = [_stem_operators(*stem, resolution, spec.is_quantized)]
+        channels, rounded = spec.stem_width, True
+        for stage in spec.stages:
+            for stride in (stage.stride, *(1 for _ in range(stage.depth - 1))):
+                bits = parts[-1].buffers[parts[-1].results[0]].bits
+                parts.append(block_operators(channels, stage, stride, size, rounded=rounded, bits=bits))
+                size, channels = strided(size, stride), stage.width
+                rounded = True
+            rounded = stage.bits < FLOAT_BITS
+        bits = parts[-1].buffers[parts[-1].results[0]].bits
+        parts.append(_head_operators(channels, n_classes, size, spec.is_quantized, bits))
+        return joined(parts)
+
+    @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
         """In closed form; no network is built."""
         size, found = strided(resolution, spec.stem_stride), []
@@ -209,6 +228,80 @@ def _integer_bytes(block_class: Any, in_channels: int, stage: StageSpec, stride:
     block = _block_on_meta(block_class, in_channels, replace(stage, bits=FLOAT_BITS), stride)
     weights = [layer.weight for layer in block.modules() if has_quantized_form(layer)]
     return sum(integer_bytes(weight, stage.bits) for weight in weights if isinstance(weight, Tensor))
+
+
+def block_operators(
+    in_channels: int,
+    stage: StageSpec,
+    stride: int,
+    size: int,
+    *,
+    rounded: bool = True,
+    bits: int = FLOAT_BITS,
+) -> OperatorGraph:
+    """What a block of a stage executes on a square map of side `size`.
+
+    Args:
+        in_channels: Of the map.
+        stage: Of the block; its depth does not matter.
+        stride: Of the block.
+        size: Side of the map.
+        rounded: Whether a block of integers is given a rounded map.
+        bits: Of each number of the map.
+    """
+    block_class: Any = block_type(stage.block)
+    return _block_operators(block_class, in_channels, replace(stage, depth=1), stride, size, rounded, bits)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _block_operators(
+    block_class: Any, in_channels: int, stage: StageSpec, stride: int, size: int, rounded: bool, bits: int
+) -> OperatorGraph:
+    block = _block_on_meta(block_class, in_channels, replace(stage, bits=FLOAT_BITS), stride)
+    if stage.bits < FLOAT_BITS:
+        block_plan(in_channels, stage, stride).apply(block, stage.bits, reads_rounded=rounded)
+    return operators_of(block, in_channels, size, bits=bits)
+
+
+@functools.lru_cache(maxsize=1000)
+def _stem_operators(
+    in_channels: int, width: int, kernel: int, stride: int, resolution: int, integers: bool
+) -> OperatorGraph:
+    """Without the normalisation of the images, which changes each number by itself."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        stem = nn.Sequential(*conv_norm(in_channels, width, kernel, stride), nn.ReLU())
+    if integers:
+        _quantize_stem(stem, in_channels)
+    return operators_of(stem, in_channels, resolution)
+
+
+@functools.lru_cache(maxsize=1000)
+def _head_operators(channels: int, n_classes: int, size: int, integers: bool, bits: int) -> OperatorGraph:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        head: nn.Module = nn.Linear(channels, n_classes)
+    return operators_of(
+        nn.Sequential(_Pooling(), _integers(head) if integers else head), channels, size, bits=bits
+    )
+
+
+class _Pooling(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C)``."""
+        return spatial_mean(x)
+
+
+def _quantize_stem(stem: nn.Sequential, in_channels: int) -> None:
+    # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
+    planned = plan(stem, (1, in_channels, _SIDE, _SIDE), whose="the stem")
+    planned.apply(stem, INTEGER_BITS, reads_rounded=False)
+
+
+def _integers(head: nn.Module) -> nn.Module:
+    made = quantized_weights(head, INTEGER_BITS)
+    made.input_quantizer = Quantizer(made.weight.device)
+    return made
 
 
 def block_type(name: str) -> type[Block]:

@@ -7,6 +7,7 @@ the answer for every network that has none.
 import copy
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
 from naskd.nn.taps import evaluation_mode
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
+
+T = TypeVar("T")
 
 
 def count_macs(call: Callable[[], object]) -> int:
@@ -72,44 +75,41 @@ def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[in
         ValueError: Called under ``torch.inference_mode``.
     """
     height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
-    macs, saved = _forward_macs(module, (1, in_channels, height, width))
+    macs, saved = in_evaluation(module, (1, in_channels, height, width), _counted)
     n_params = sum(parameter.numel() for parameter in module.parameters())
     bit_ops = macs * FLOAT_BITS**2 - saved
     return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module), bit_ops=bit_ops)
 
 
-def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """MACs of a pass, and the bit operations that integers save of it."""
+def in_evaluation(
+    module: nn.Module, shape: tuple[int, int, int, int], look: Callable[[nn.Module, Tensor], T]
+) -> T:
+    """What `look` sees of a pass: of a copy on the ``meta`` device, or of the network where it lies.
+
+    Args:
+        module: It is not changed, wherever it lies and whatever its mode.
+        shape: Of its images.
+        look: Is given a network in evaluation mode and images, without gradients, and runs it.
+
+    Raises:
+        ValueError: Called under ``torch.inference_mode``.
+    """
     try:
         network = on_meta(module).eval()
         images = torch.empty(shape, device="meta")
         with torch.no_grad():
-            return _counted(network, images)
+            return look(network, images)
     except Exception:
         # Users' networks read numbers, make tensors on the way, and hold objects that cannot be copied.
         if torch.is_inference_mode_enabled():
             raise
-        return _macs_where_it_lies(module, shape)
+        return _where_it_lies(module, shape, look)
 
 
-def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
-    saved = 0
-
-    def noted(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal saved
-        assert isinstance(layer, QuantizedWeights)
-        saved += output.numel() * layer.weight[0].numel() * (FLOAT_BITS**2 - layer.bits * INTEGER_BITS)
-
-    hooks = [layer.register_forward_hook(noted) for _, layer in quantized_layers(network)]
-    try:
-        return count_macs(lambda: network(images)), saved
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """The same numbers by a pass on the network's own device, without the fused kernels that the counter cannot see."""
+def _where_it_lies(
+    module: nn.Module, shape: tuple[int, int, int, int], look: Callable[[nn.Module, Tensor], T]
+) -> T:
+    """The same by a pass on the network's own device, without the fused kernels that torch's counter cannot see."""
     parameter = next(module.parameters(), None)
     images = torch.full(shape, 0.5, device="cpu" if parameter is None else parameter.device)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -123,9 +123,26 @@ def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> 
         ):
             warnings.simplefilter("ignore", UserWarning)  # oneDNN's flags speak of Intel's GPUs
             with torch.backends.mkldnn.flags(False):
-                return _counted(module, images)
+                return look(module, images)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
+    """MACs of a pass, and the bit operations that integers save of it."""
+    saved = 0
+
+    def noted(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal saved
+        assert isinstance(layer, QuantizedWeights)
+        saved += output.numel() * layer.weight[0].numel() * (FLOAT_BITS**2 - layer.bits * INTEGER_BITS)
+
+    hooks = [layer.register_forward_hook(noted) for _, layer in quantized_layers(network)]
+    try:
+        return count_macs(lambda: network(images)), saved
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _state_bytes(module: nn.Module) -> int:

@@ -156,6 +156,21 @@ OBJECTIVES.register(
 )
 OBJECTIVES.register(
     Objective(
+        name="peak_memory",
+        title="peak memory",
+        direction="minimize",
+        unit="bytes",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:peak_memory",
+        paper=(
+            "Liberis, Lane: Neural networks on microcontrollers: saving memory at inference via operator reordering. "
+            "2019, arXiv 1910.05110"
+        ),
+    )
+)
+OBJECTIVES.register(
+    Objective(
         name="train_macs",
         title="training MACs",
         direction="minimize",

@@ -5,13 +5,14 @@ Importing this imports neither torch nor data: objectives known before training 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.numbers import real_number
 from naskd.spec.objectives import Objective
+from naskd.spec.operators import OperatorGraph
 from naskd.spec.registry import imported
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ class ObjectiveError(InputError):
     """An objective raised, or its value is none: not finite, or not positive on a logarithmic scale."""
 
 
+def no_network() -> OperatorGraph:
+    """What is executed where only costs are known.
+
+    Raises:
+        InputError: Always.
+    """
+    raise InputError("no network is known here, only its costs; it needs a study that trains")
+
+
 @dataclass(frozen=True)
 class Measured:
     """What is known of a design before its training.
@@ -35,6 +45,8 @@ class Measured:
         in_channels: Of the images, 1 or 3.
         resolution: Height and width of the images, in pixels.
         n_classes: Number of classes.
+        operators: What its deployed network executes for one image; computed when it is called. It raises an
+            :class:`~naskd.spec.errors.InputError` where no network is known, as in a replay.
     """
 
     config: TrialConfig
@@ -42,6 +54,9 @@ class Measured:
     in_channels: int
     resolution: int
     n_classes: int
+    operators: Callable[[], OperatorGraph] = field(
+        default=no_network, kw_only=True, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class Trained(Measured):
     """What is known of a design after its training, beside what was known before.
 
     Args:
-        config, cost, in_channels, resolution, n_classes: See :class:`Measured`.
+        config, cost, in_channels, resolution, n_classes, operators: See :class:`Measured`.
         network: What is deployed, on the device and in evaluation mode. To be left as it is.
         data: Images; judge by ``data.val``, which the training has not seen.
         compute: Device, precision and memory layout.
@@ -108,6 +123,11 @@ def size_bytes(measured: Measured) -> float:
 def bit_ops(measured: Measured) -> float:
     """MACs of one image, each times the bits of its weight and of its activation."""
     return measured.cost.bit_ops
+
+
+def peak_memory(measured: Measured) -> float:
+    """Bytes of maps that one image needs at once; see :attr:`~naskd.spec.operators.OperatorGraph.peak_bytes`."""
+    return measured.operators().peak_bytes
 
 
 def train_macs(trained: Trained) -> float:
