@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
+from naskd.spec.latency import LatencyProfile, read_profile
 from naskd.spec.operators import OperatorGraph
 from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
@@ -130,7 +132,14 @@ class Designs:
             resolution,
             n_classes,
             operators=lambda: self.design_operators(config),
+            latency=self._profile,
         )
+
+    @cached_property
+    def _profile(self) -> LatencyProfile | None:
+        """Read once: what is predicted does not change while a search runs."""
+        spec = self._resources.spec
+        return None if spec.latency is None else read_profile(spec.resolve(spec.latency.profile))
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's student, losses and teachers cannot be matched; empty when they can."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.latency import LatencyProfile
 from naskd.spec.numbers import real_number
 from naskd.spec.objectives import Objective
 from naskd.spec.operators import OperatorGraph
@@ -47,6 +48,7 @@ class Measured:
         n_classes: Number of classes.
         operators: What its deployed network executes for one image; computed when it is called. It raises an
             :class:`~naskd.spec.errors.InputError` where no network is known, as in a replay.
+        latency: What the study predicts latencies by; None where it names no profile.
     """
 
     config: TrialConfig
@@ -57,6 +59,7 @@ class Measured:
     operators: Callable[[], OperatorGraph] = field(
         default=no_network, kw_only=True, repr=False, compare=False
     )
+    latency: LatencyProfile | None = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Trained(Measured):
     """What is known of a design after its training, beside what was known before.
 
     Args:
-        config, cost, in_channels, resolution, n_classes, operators: See :class:`Measured`.
+        config, cost, in_channels, resolution, n_classes, operators, latency: See :class:`Measured`.
         network: What is deployed, on the device and in evaluation mode. To be left as it is.
         data: Images; judge by ``data.val``, which the training has not seen.
         compute: Device, precision and memory layout.
@@ -128,6 +131,18 @@ def bit_ops(measured: Measured) -> float:
 def peak_memory(measured: Measured) -> float:
     """Bytes of maps that one image needs at once; see :attr:`~naskd.spec.operators.OperatorGraph.peak_bytes`."""
     return measured.operators().peak_bytes
+
+
+def latency_ms(measured: Measured) -> float:
+    """Milliseconds of one image on the device of the study's profile, predicted.
+
+    Raises:
+        InputError: The study names no profile, or the profile knows no such images or operators.
+    """
+    if measured.latency is None:
+        raise InputError("the study names no latency.profile, which naskd profile writes")
+    images = measured.in_channels, measured.resolution, measured.n_classes
+    return measured.latency.predict(measured.operators(), *images)
 
 
 def train_macs(trained: Trained) -> float:
