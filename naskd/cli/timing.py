@@ -8,6 +8,7 @@ import typer
 from naskd.cli.app import app
 from naskd.cli.options import AsJson, Settings, StudyFile
 from naskd.cli.printing import data_said, make_console, print_json, print_result, say, writing_to
+from naskd.spec.outputs import writable
 
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="What runs the networks; see naskd methods device.")
@@ -35,6 +36,10 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE", help="Default: latency.profile of the study.", show_default=False),
     ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a picture of the held-out students.", show_default=False),
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Learn what predicts latency on a device.
@@ -47,6 +52,8 @@ def profile(
     from naskd.runs.profiling import profile as profiled
     from naskd.runs.profiling import read_options
 
+    if png is not None:
+        writable(png)
     with (
         writing_to(out if out is not None else Path(study)),
         CountProgress(make_console(stderr=True), "steps") as progress,
@@ -65,6 +72,12 @@ def profile(
         )
     print_result(profile_table(made.to_dict(), made.errors))
     say(f"wrote {path}")
+    if png is not None:
+        from naskd.report.profile_png import write_profile_png
+
+        with writing_to(png):
+            write_profile_png(made.to_dict(), png)
+        say(f"wrote {png}")
 
 
 @app.command()
