@@ -91,7 +91,8 @@ class Bench:
 
     def _exported(self, number: int, seed: int, bits: int, file: Path) -> Row:
         from naskd.networks.student_file import save_student
-        from naskd.runs.export import OnnxFormat, export_student
+        from naskd.runs.export import export_student
+        from naskd.runs.formats.onnx import OnnxFormat
         from naskd.spec.seeds import derive_seed
         from naskd.trials.run import start_run
 
@@ -103,7 +104,7 @@ class Bench:
         source = file.with_suffix(".safetensors")
         save_student(source, run.scheme.deployed, data.class_names)
         made = export_student(source, file, data.val.images[:2000], labels=data.val.labels[:2000])
-        right = OnnxFormat().run(file, self.test.images.float() / 255).argmax(1) == self.test.labels
+        right = OnnxFormat().load(file)(self.test.images.float() / 255).argmax(1) == self.test.labels
         return {
             "trial": number,
             "seed": seed,
@@ -151,7 +152,8 @@ def untrained(number: int, args: argparse.Namespace) -> list[Row]:
     from naskd.config import ArchitectureSpec, StageSpec
     from naskd.networks.student import build_student, design_cost
     from naskd.report.summary import student as in_words
-    from naskd.runs.export import OnnxFormat
+    from naskd.runs.formats.base import Interface
+    from naskd.runs.formats.onnx import OnnxFormat
 
     block, widths, depth, more = LARGER[number]
     images = torch.randint(256, (max(BATCHES), 3, 32, 32), dtype=torch.uint8)
@@ -166,7 +168,8 @@ def untrained(number: int, args: argparse.Namespace) -> list[Row]:
             student = build_student(spec, 3, 10, (0.5,) * 3, (0.25,) * 3)
             student(images / 255)  # so that the ranges of activations are known
             files.append(Path(folder) / f"{bits}.onnx")
-            OnnxFormat().write(student.eval(), files[-1], files[-1], images[:2] / 255)
+            interface = Interface(tuple(map(str, range(10))), (3, 32, 32))
+            OnnxFormat().write(student.eval(), files[-1], files[-1], interface)
             cost = design_cost(spec, 3, 10, 32)
             words = in_words(
                 {"architecture": {"stages": [{"block": block, "width": w, "depth": depth} for w in widths]}}

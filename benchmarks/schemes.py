@@ -45,8 +45,11 @@ from naskd.training.evaluation import accuracy, predict
 from naskd.trials.run import TrialRun
 
 NONE, LOGITS = "none", "logits"
-OTHER = ("offline", "compression_order", "lwf")
-"""``logits`` is the first; the second is that without its options; the last learns another task."""
+OTHER = ("offline", "compression_order", "lwf", "progressive_blockwise")
+"""``logits`` is the first; the second is that without its options; the third learns another task; the stages of the
+smaller student do not fit into the places of the teacher's, as the last wants it. Ask for that with ``--ways``."""
+OPTIONS = {"progressive_blockwise": (("receptive_field", "any"),)}
+"""A stage of one block stands for the teacher's of two."""
 LENGTHS = ("equal epochs", "equal cost")
 TERM = (KnowledgeTerm("logits", temperature=4.0),)
 TEACHER_EPOCHS = 15
@@ -149,7 +152,8 @@ def two_stages(width: int, stride: int = 1) -> ArchitectureSpec:
 def teaching(way: str) -> DistillationSpec:
     if way in (NONE, LOGITS):
         return DistillationSpec(TERM if way == LOGITS else ())
-    return DistillationSpec(TERM if SCHEMES[way].needs_teacher else (), scheme=way)
+    terms = TERM if SCHEMES[way].needs_teacher else ()
+    return DistillationSpec(terms, scheme=way, scheme_options=OPTIONS.get(way, ()))
 
 
 def measured(

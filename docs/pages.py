@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from naskd.spec.schema import arguments
+
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "naskd"
 
@@ -82,22 +84,6 @@ _ROLE = re.compile(r":(?:class|func|mod|data|meth|attr|exc|obj):`~?(?:[\w.]*\.)?
 def markdown(text: str) -> str:
     """A docstring's text as Markdown: no roles, inline code in single backticks, one line."""
     return re.sub(r"``([^`]+)``", r"`\1`", _ROLE.sub(r"`\1`", " ".join(text.split())))
-
-
-def arguments(docstring: str | None) -> dict[str, str]:
-    """What the ``Args:`` of a Google-style docstring say, by name; ``a, b: text`` says it of both."""
-    found: dict[str, str] = {}
-    names: list[str] = []
-    inside = False
-    for line in inspect.cleandoc(docstring or "").splitlines():
-        if not line.startswith(" "):
-            inside = line.rstrip() in ("Args:", "Attributes:") or (inside and not line.strip())
-        elif inside and (entry := re.match(r" {4}(\w[\w, *]*): ?(.*)", line)):
-            names = [name.strip(" *") for name in entry[1].split(",")]
-            found.update(dict.fromkeys(names, entry[2].strip()))
-        elif inside and line.strip():
-            found.update({name: f"{found[name]} {line.strip()}" for name in names})
-    return found
 
 
 def _cell(text: str) -> str:
@@ -363,7 +349,8 @@ def command_line() -> str:
         "Written from the commands. `naskd COMMAND --help` prints the same.",
         "",
         "What you give wrongly ends with one line or a list, and exit code 2.",
-        "A run that cannot go on ends with exit code 1.",
+        "A run that cannot go on ends with exit code 1, and so does a search with less than was asked of it. "
+        "A second Ctrl-C ends with 130, all that went well with 0.",
         "",
     ]
     for name, command in group.commands.items():  # type: ignore[attr-defined]  # Typer's type is any command

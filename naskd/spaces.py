@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from naskd.resnets import resnet_like as resnet_like
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
     FLOAT_BITS,
@@ -57,11 +58,13 @@ class BlockChoice:
         name: Of a registered block.
         expansions: Values to choose from, for blocks that have a hidden width; empty where it has none.
         squeeze_excitation: Whether channel attention is a choice.
+        repeats: How many of them stand for one of a stage's depth: 2 of one convolution for a ``basic`` block of two.
     """
 
     name: str
     expansions: tuple[float, ...] = ()
     squeeze_excitation: bool = False
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,20 +141,19 @@ def suggest_architecture(
     n_stages = suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
     width = _rounded(suggest_int(trial, "stem.width", stem_width, log=True), 2)
     stride = choose(trial, "stem.stride", stem_strides)
-    shared = _suggest_block(trial, "", blocks, kernels) if shared_block else {}
+    shared = _suggest_block(trial, "", blocks, kernels) if shared_block else None
     suggested = []
     for number, stage in enumerate(stages, start=1):
-        own = {} if shared_block else _suggest_block(trial, f"stage{number}.", blocks, kernels)
+        chosen = shared or _suggest_block(trial, f"stage{number}.", blocks, kernels)
         suggested.append(
             StageSpec(
                 width=_rounded(
                     suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple
                 ),
-                depth=suggest_int(trial, f"stage{number}.depth", stage.depth),
+                depth=chosen.repeats * suggest_int(trial, f"stage{number}.depth", stage.depth),
                 stride=choose(trial, f"stage{number}.stride", stage.strides),
                 bits=choose(trial, f"stage{number}.bits", bits),
-                **shared,
-                **own,
+                **chosen.settings,
             )
         )
     return ArchitectureSpec(stages=tuple(suggested[:n_stages]), stem_width=width, stem_stride=stride)
@@ -165,20 +167,28 @@ def suggest_simplified(
     multiple: int = 4,
     strides: Sequence[Stride] = (),
     bits: Sequence[Bits] = (),
+    blocks: Sequence[BlockChoice] = (),
+    fewer_blocks: bool = True,
 ) -> ArchitectureSpec:
-    """Suggest a simplified version of a teacher: fewer channels, fewer blocks, and where wanted coarser maps.
+    """Suggest a simplified version of a teacher: fewer channels, fewer blocks, coarser maps, cheaper blocks.
 
     Such a student can begin with the teacher's strongest filters: see `starts` of :func:`suggest_training`.
 
-    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth``, ``.stride`` and ``.bits``.
+    Parameters: ``stem.width``, and for each stage i from 1 ``stage<i>.width``, ``.depth``, ``.stride``, ``.bits`` and
+    ``.block``; for each of `blocks` that has them ``stage<i>.block.<name>.expansion`` and ``.squeeze_excitation``.
 
     Args:
         trial: Where values come from.
-        teacher: Students have at most its widths and depths; blocks, kernels and expansions are its own.
+        teacher: Students have at most its widths and depths; kernels are its own. Of a teacher of torchvision or timm
+            it is :func:`resnet_like`.
         least: Share of the teacher's channels, above 0 and at most 1, searched from there up on a logarithmic scale.
         multiple: Widths are rounded to multiples of this, but for the teacher's own.
         strides: Of each stage's first block, to choose from; empty: the teacher's.
         bits: Of each stage's weights, to choose from: 32, 8, 4; empty: the teacher's.
+        blocks: What stages may be made of in place of the teacher's blocks. One stage always keeps those: the first,
+            where all were to have others. A stage of others begins with random weights. Empty: the teacher's.
+        fewer_blocks: Whether depths are searched. False: students have the teacher's, so that their stages see as many
+            pixels; the scheme ``progressive_blockwise`` asks for that.
 
     Raises:
         InputError: `least` is not above 0, or more than 1.
@@ -190,17 +200,29 @@ def suggest_simplified(
         low = min(most, _rounded(round(least * most), multiple))
         return min(most, _rounded(suggest_int(trial, name, (low, most), log=True), multiple))
 
-    stages = tuple(
-        replace(
+    def simplified(number: int, stage: StageSpec) -> tuple[StageSpec, StageSpec]:
+        """With the teacher's blocks, and with those that are chosen."""
+        kept = replace(
             stage,
             width=width(f"stage{number}.width", stage.width),
-            depth=suggest_int(trial, f"stage{number}.depth", (1, stage.depth)),
+            depth=suggest_int(
+                trial, f"stage{number}.depth", (1 if fewer_blocks else stage.depth, stage.depth)
+            ),
             stride=choose(trial, f"stage{number}.stride", tuple(strides) or (stage.stride,)),
             bits=choose(trial, f"stage{number}.bits", tuple(bits) or (stage.bits,)),
         )
-        for number, stage in enumerate(teacher.stages, start=1)
-    )
-    return replace(teacher, stages=stages, stem_width=width("stem.width", teacher.stem_width))
+        offered = [BlockChoice(stage.block), *(block for block in blocks if block.name != stage.block)]
+        chosen = _suggest_block(trial, f"stage{number}.", offered, (stage.kernel,))
+        if chosen.settings["block"] == stage.block:
+            return kept, kept
+        plain = {"expansion": StageSpec.expansion, "squeeze_excitation": StageSpec.squeeze_excitation}
+        return kept, replace(kept, depth=chosen.repeats * kept.depth, **(plain | dict(chosen.settings)))
+
+    both = [simplified(number, stage) for number, stage in enumerate(teacher.stages, start=1)]
+    stages = [chosen for _, chosen in both]
+    if all(mine.block != theirs.block for mine, theirs in zip(stages, teacher.stages, strict=True)):
+        stages[0] = both[0][0]
+    return replace(teacher, stages=tuple(stages), stem_width=width("stem.width", teacher.stem_width))
 
 
 def suggest_distillation(
@@ -365,11 +387,12 @@ def suggest_training(
     augmentations: Sequence[str] = (),
     mixings: Sequence[str] = (),
     starts: Sequence[str] = (),
+    class_weights: Sequence[str] = (),
 ) -> TrainingSpec:
     """Suggest how a student is trained.
 
     Parameters: ``train.optimizer``, ``train.<optimizer>.learning_rate``, ``train.weight_decay``,
-    ``train.batch_size``, ``train.augmentation``, ``train.mixing``, ``train.start``.
+    ``train.batch_size``, ``train.augmentation``, ``train.mixing``, ``train.start``, ``train.class_weights``.
 
     Args:
         trial: Where values come from.
@@ -382,6 +405,7 @@ def suggest_training(
         mixings: To choose from; of all but ``none`` the teacher is run at every step.
         starts: To choose from: ``scratch`` and names of teachers, such as ``teacher``, of which students are simplified
             versions; a design that is none is turned away.
+        class_weights: To choose from: ``none`` and ``balanced``.
     """
     changes: dict[str, Any] = {}
     if learning_rates:
@@ -401,14 +425,25 @@ def suggest_training(
         changes["mixing"] = choose(trial, "train.mixing", mixings)
     if starts:
         changes["start"] = choose(trial, "train.start", starts)
+    if class_weights:
+        changes["class_weights"] = choose(trial, "train.class_weights", class_weights)
     return replace(base, **changes)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A block: fields of its stage, and how many stand for one."""
+
+    settings: Mapping[str, Any]
+    repeats: int
 
 
 def _suggest_block(
     trial: Trial, prefix: str, blocks: Sequence[BlockChoice], kernels: Sequence[int]
-) -> dict[str, Any]:
+) -> _Chosen:
     name = choose(trial, f"{prefix}block", [block.name for block in blocks])
     chosen: dict[str, Any] = {"block": name, "kernel": choose(trial, f"{prefix}kernel", kernels)}
+    repeats = 1
     for block in blocks:
         settings: dict[str, Any] = {}
         if block.expansions:
@@ -418,7 +453,8 @@ def _suggest_block(
             settings["squeeze_excitation"] = choose(trial, parameter, (False, True))
         if block.name == name:
             chosen |= settings
-    return chosen
+            repeats = block.repeats
+    return _Chosen(chosen, repeats)
 
 
 def _rounded(width: int, multiple: int) -> int:

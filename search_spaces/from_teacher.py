@@ -2,7 +2,8 @@
 
 Such a student may begin with the teacher's strongest filters. `joint` searches architecture, start, distillation and
 training together; `from_scratch` lets no student begin with the teacher's weights; `architecture_only` and
-`distillation_only` search parts of it. The study's teacher must be :data:`TEACHER`: put yours there.
+`distillation_only` search parts of it. The study's teacher must be :data:`TEACHER`: put yours there,
+``resnet_like("resnet18")`` of ``naskd.spaces`` for torchvision's or timm's.
 """
 
 from naskd.config import (

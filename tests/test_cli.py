@@ -111,6 +111,10 @@ def test_commands_are_the_promised_ones() -> None:
         "methods",
         "init",
         "cache",
+        "runs",
+        "rm",
+        "schema",
+        "watch",
     ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 

@@ -30,7 +30,8 @@ def test_the_notebook_runs(
     assert study.read_text() != text
     names: dict[str, object] = {"__name__": "__main__"}
     blocks = _blocks()
-    assert len(blocks) == 7
+    assert len(blocks) == 10
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     told = capsys.readouterr().out

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS
+from naskd.networks.fields import receptive_fields
 from naskd.networks.simplified import problems as start_problems
 from naskd.networks.student import design_cost
 from naskd.schemes import SCHEMES
@@ -25,6 +26,7 @@ from naskd.spaces import (
     StageChoice,
     Trial,
     canonical,
+    resnet_like,
     suggest_architecture,
     suggest_distillation,
     suggest_simplified,
@@ -528,8 +530,9 @@ def test_the_catalogue_offers_every_kind_and_scheme() -> None:
     first = distributions(space)
     assert set(first["kd.1.kind"].choices) == {"none", *KNOWLEDGE.names()}
     # Classes in tasks are another question: a search by accuracy answers it before it begins. Without its options an
-    # order of compression is `offline`.
-    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - {"lwf", "compression_order"}
+    # order of compression is `offline`. Students whose stages fit into the teacher's places are a space of their own.
+    left_out = {"lwf", "compression_order", "progressive_blockwise", "head_first"}
+    assert set(first["kd.scheme"].choices) == set(SCHEMES.names()) - left_out
     drawn = sample("digits", "catalogue")
     assert all(trial.distributions == first for trial, _ in drawn)
     assert {term.kind for _, config in drawn for term in config.distillation.terms} == set(KNOWLEDGE.names())
@@ -561,6 +564,46 @@ class TestSimplified:
         values = {"stem.width": 24, "stage1.width": 24, "stage2.width": 50, "stage3.width": 96}
         values |= {"stage1.depth": 1, "stage2.depth": 3, "stage3.depth": 2}
         assert suggest_simplified(optuna.trial.FixedTrial(values), TEACHER) == TEACHER
+
+    def test_a_stage_may_have_other_blocks_and_one_keeps_the_teachers(self) -> None:
+        blocks = (BlockChoice("basic"), BlockChoice("inverted_residual", (2.0, 4.0), squeeze_excitation=True))
+        space = partial(suggest_simplified, teacher=TEACHER, blocks=blocks)
+        found = [design for _, design in draws(space, 200)]
+        assert not [reason for student in found for reason in start_problems(student, TEACHER)]
+        kinds = [tuple(stage.block == "basic" for stage in student.stages) for student in found]
+        assert len(set(kinds)) == 7, "all but those of no stage of the teacher's"
+        assert kinds.count((True, False, False)) > 30, "which the first stage then keeps"
+        others = {s for student in found for s in student.stages if s.block != "basic"}
+        assert {(s.expansion, s.squeeze_excitation) for s in others} == {
+            (expansion, gate) for expansion in (2.0, 4.0) for gate in (False, True)
+        }
+        kept = {s for student in found for s in student.stages if s.block == "basic"}
+        assert {(s.expansion, s.squeeze_excitation) for s in kept} == {(1.0, False)}
+        names = {name for name, _ in distributions(space).items() if name.startswith("stage2.")}
+        assert names == {
+            "stage2.width",
+            "stage2.depth",
+            "stage2.block",
+            "stage2.block.inverted_residual.expansion",
+            "stage2.block.inverted_residual.squeeze_excitation",
+        }
+
+    def test_two_convolutions_stand_for_a_block_of_two_so_that_each_stage_sees_as_far(self) -> None:
+        blocks = (
+            BlockChoice("inverted_residual", (2.0,), repeats=2),
+            BlockChoice("depthwise_separable", repeats=2),
+        )
+        space = partial(suggest_simplified, teacher=TEACHER, blocks=blocks, fewer_blocks=False)
+        found = [design for _, design in draws(space, 50)]
+        assert {receptive_fields(student) for student in found} == {receptive_fields(TEACHER)}
+        assert len({stage.block for student in found for stage in student.stages}) == 3
+        assert not any(name.endswith("depth") for name in distributions(space))
+
+    def test_those_of_a_published_resnet(self) -> None:
+        teacher = resnet_like("resnet50")
+        found = [s for _, s in draws(partial(suggest_simplified, teacher=teacher, multiple=8), 50)]
+        assert not [reason for student in found for reason in start_problems(student, teacher)]
+        assert {(s.stem_kernel, s.stem_stride, s.stem_pool) for s in found} == {(7, 2, True)}
 
     @pytest.mark.parametrize("least", [0.0, -1.0, 1.5])
     def test_a_share_that_is_none_is_refused(self, least: float) -> None:

@@ -70,7 +70,6 @@ app = typer.Typer(
     name="naskd",
     help="Search a student network's architecture and its distillation jointly.",
     epilog="Begin with: naskd init my-study",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Boxes around help and mistakes cost another tenth of a second, and "one clear line" is promised.

@@ -1,4 +1,4 @@
-"""The command that lists and removes what is kept between runs."""
+"""Commands that list and remove runs, and what is kept between them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,3 +88,60 @@ def _remove(going: "list[Entry]", runs: Path) -> "dict[Entry, str]":
 
     reasons = {entry: remove(entry, runs) for entry in going}
     return {entry: why for entry, why in reasons.items() if why}
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the runs, or one run.")] = Path(
+        "runs"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """List runs: how far each is, and what it found.
+
+    In use: a process of this machine works on it. Done: its trials or training MACs are spent. Unfinished: not so,
+    or its budget is in seconds. Empty: nothing was trained yet.
+    """
+    from naskd.runs.listing import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        print_json(found)
+        return
+    from naskd.report.runs_table import runs_table
+
+    print_result(runs_table(found, f"Runs of {folder}"))
+
+
+@app.command()
+def rm(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; else only say what would go.")] = False,
+) -> None:
+    """Remove runs: ledger, students, retrained students and page.
+
+    Teachers, assistants and what they said of the images are shared with other runs, and stay: see naskd cache.
+    """
+    from naskd.report.runs_table import runs_table
+    from naskd.runs.listing import list_runs, remove_run
+    from naskd.spec.errors import InputError
+
+    going = []
+    for path in dict.fromkeys(runs):
+        found = list_runs(path)
+        if len(found) != 1 or Path(found[0]["path"]) != path:
+            raise InputError(f"{path} is no run directory; naskd runs lists those of a folder")
+        if found[0]["state"] == "in use":
+            raise InputError(f"{path} is in use by another naskd process; stop that first")
+        going += found
+    if yes:
+        for row in going:
+            remove_run(Path(row["path"]))
+    print_result(runs_table(going, "Removed" if yes else "To be removed"))
+    for row in going:
+        if row["ledger"] is not None:
+            say(f"the ledger of {row['path']} stays where it is: {row['ledger']}")
+    if not yes:
+        say("nothing is removed yet; add --yes")

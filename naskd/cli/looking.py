@@ -1,6 +1,7 @@
 """Commands that show what a run holds, and which methods there are."""
 
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,13 +10,18 @@ import typer
 
 from naskd.cli.app import app
 from naskd.cli.options import AsJson, RunDir, Trial, check_fraction, parse_count
-from naskd.cli.printing import print_json, print_result, say, shown, writing_to
+from naskd.cli.printing import make_console, print_json, print_result, say, shown, writing_to
 from naskd.spec.errors import InputError
 from naskd.spec.numbers import read_number
 from naskd.spec.outputs import writable
 
 if TYPE_CHECKING:
     from naskd.runs.run import Run
+
+_LOOK_SECONDS = 0.5
+"""Between two looks of `naskd watch`."""
+_SILENT_SECONDS = 30.0
+"""So long a run that is in use may say nothing of itself: a search that begins loads its images first."""
 
 
 @app.command()
@@ -158,6 +164,53 @@ def compare(
         print_json(found)
     elif html is None:
         print_result(compare_table(found))
+
+
+@app.command()
+def watch(run: RunDir) -> None:
+    """Watch a search that another process runs.
+
+    What trains now, how far it is, and each trial that has ended. Ends with the search, whose front it then shows.
+    """
+    from naskd import report
+    from naskd.runs.run import open_run
+
+    opened = open_run(run)
+    if not _watched(opened):
+        say(f"no search runs in {run} now")
+    print_result(report.front_table(shown(open_run(run))))
+
+
+def _watched(run: "Run") -> bool:
+    """Whether a search went on; shows it until it ends."""
+    from naskd.report.progress import WatchProgress, finished_line, training_line
+    from naskd.runs.listing import in_use
+    from naskd.runs.status import read_status
+
+    told: set[int] | None = None
+    counts, heard = -1, time.monotonic()
+    with WatchProgress(make_console(stderr=True)) as progress:
+
+        def tell_ended() -> set[int]:
+            record = run.to_dict(everything=True, with_importance=False)
+            over = {t["number"]: t for t in record["trials"] if t["state"] != "RUNNING"}
+            for number in sorted(over.keys() - (over.keys() if told is None else told)):
+                progress.print(finished_line(over[number], record))
+            return set(over)
+
+        # A retraining holds the run, too, and says nothing here.
+        while in_use(run.path) and time.monotonic() - heard < _SILENT_SECONDS:
+            if (status := read_status(run.path)) is not None:
+                snapshot, heard = status.snapshot, time.monotonic()
+                jobs = [training_line(**vars(job)) for job in status.running]
+                progress.show(snapshot, status.trials, jobs)
+                ended = snapshot.complete + snapshot.stopped + snapshot.failed
+                if ended != counts:
+                    counts, told = ended, tell_ended()
+            time.sleep(_LOOK_SECONDS)
+        if told is not None:
+            tell_ended()
+    return told is not None
 
 
 @app.command()

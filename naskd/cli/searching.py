@@ -241,3 +241,27 @@ def space(
     if not found["distinct_designs"]:
         found["macs"] = "of none: no design that was drawn can be trained, and naskd check says why"
     print_result(report.space_table(found))
+
+
+@app.command()
+def schema(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY.toml]",
+            help="Also with what the modules of this study register.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON schema of study files.
+
+    Editors complete and check by it. A study file names it in its first line: #:schema study.schema.json
+    """
+    from naskd.spec.schema import study_schema
+
+    if study is not None:
+        from naskd.spec.parse import parse_study
+
+        parse_study(study)
+    print(json.dumps(study_schema(), indent=1))

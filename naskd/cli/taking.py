@@ -1,5 +1,7 @@
 """Commands that take something away: final trainings, files, a study to start from."""
 
+import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +12,9 @@ from naskd.cli.app import app
 from naskd.cli.options import Places, RunDir, Trial
 from naskd.cli.printing import command_line, data_said, make_console, print_result, say, writing_to
 from naskd.spec.errors import InputError
+
+SCHEMA_FILE = "study.schema.json"
+"""What the first line of a study file names."""
 
 
 @app.command()
@@ -24,6 +29,12 @@ def retrain(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Of each training; default retrain.epochs.", show_default=False)
     ] = None,
+    labels_alone: Annotated[
+        bool,
+        typer.Option(
+            "--labels-alone", help="Also each taught student with the labels alone: what is teaching worth?"
+        ),
+    ] = False,
     settings: Places = None,
 ) -> None:
     """Train designs for good and test them.
@@ -42,7 +53,13 @@ def retrain(
         CountProgress(make_console(stderr=True)) as progress,
         data_said(progress.print),
     ):
-        found = opened.retrain(trials or None, seeds=seeds, epochs=epochs, observe=progress.observe)
+        found = opened.retrain(
+            trials or None,
+            seeds=seeds,
+            epochs=epochs,
+            observe=progress.observe,
+            labels_alone=labels_alone,
+        )
     print_result(retrained_table(found, other_costs(opened.to_dict())))
     say(f"report: {opened.path / 'report.html'}")
 
@@ -68,20 +85,67 @@ def export(
             show_default=False,
         ),
     ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder instead, as for a Hugging Face repository: ONNX file, model card, a script to run it.",
+            show_default=False,
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round to 8-bit integers after the training; of onnx and --folder.")
+    ] = False,
+    calibrate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Training images that give the ranges of the integers; default 512.",
+            show_default=False,
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="POINTS",
+            help="Refuse a file that loses more accuracy than so many percentage points.",
+            show_default=False,
+        ),
+    ] = None,
+    license_: Annotated[
+        str | None,
+        typer.Option(
+            "--license", metavar="NAME", help="Of the student, for the model card.", show_default=False
+        ),
+    ] = None,
     settings: Places = None,
 ) -> None:
-    """Write a student as one file.
+    """Write a student as a file or a folder.
 
-    It is compared with the original on real images before it counts as done. The student is that
-    whose test accuracy front and show tell, of the first seed; else the one that the search has kept. It is trained
-    now if there is neither.
+    It is compared with the original on real images before it counts as done: on all test images, or on the validation
+    images where it was never retrained. The student is that whose test accuracy front and show tell, of the first seed;
+    else the one that the search has kept. It is trained now if there is neither.
     """
-    from naskd.report.units import percent
+    from naskd.report.units import percent, size
     from naskd.runs.run import open_run
 
+    if calibrate is not None and not int8:
+        raise InputError("--calibrate is for --int8 only")
     opened = open_run(run, settings or ())
-    with writing_to(out if out is not None else opened.path), data_said():
-        made = opened.export(trial, form, out)
+    with writing_to(folder or out or opened.path), data_said():
+        made = opened.export(
+            trial,
+            form,
+            out,
+            folder=folder,
+            int8=int8,
+            calibration=calibrate,
+            max_loss=None if max_loss is None else max_loss / 100,
+            license=license_,
+        )
     training = made["training"]
     if made["origin"] == "search":
         say(
@@ -95,12 +159,23 @@ def export(
             f"{percent(training['test_accuracy'])} on the test images"
         )
     same = "the same classes" if made["agreement"] == 1 else f"the same class on {percent(made['agreement'])}"
-    right = f", {percent(made['accuracy'])} right" if "accuracy" in made else ""
-    images = "validation images" if "accuracy" in made else "made-up images"
+    right = ""
+    if "accuracy" in made:
+        right = f", {percent(made['accuracy'])} right (the original {percent(made['original_accuracy'])})"
     say(
-        f"the written file on {made['n_images']} {images}: {same}, logits within "
+        f"the written file on {made['n_images']} {made['images']} images: {same}, logits within "
         f"{made['max_difference']:.2g}{right}; {made['size_bytes']} bytes"
     )
+    if int8:
+        lost = 100 * (made["original_accuracy"] - made["accuracy"])
+        say(
+            f"rounded to 8 bits with the ranges of {made['n_calibration']} training images: {abs(lost):.2f} points "
+            f"{'less' if lost >= 0 else 'more'} accuracy; {size(made['size_bytes'])}, "
+            f"{size(made['float_size_bytes'])} before"
+        )
+    if folder is not None:
+        name = shlex.quote(folder.resolve().name)
+        say(f"to share it: hf upload USER/{name} {shlex.quote(str(folder))}")
     print(made["path"])
 
 
@@ -112,19 +187,23 @@ def init(
 ) -> None:
     """Write a study to start from.
 
-    A study file, a search space and a README.
+    A study file, a search space, a README, and the schema by which editors complete the study file.
     """
+    from naskd.spec.schema import study_schema
+
     templates = [item for item in files("naskd").joinpath("templates").iterdir() if item.is_file()]
-    there = sorted(item.name for item in templates if (folder / item.name).exists())
+    content = {item.name: item.read_bytes() for item in templates}
+    content[SCHEMA_FILE] = (json.dumps(study_schema(), indent=1) + "\n").encode()
+    there = sorted(name for name in content if (folder / name).exists())
     if there:
         raise InputError(
             f"{folder} already holds {', '.join(there)}; nothing was written: choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with writing_to(folder):
-        for item in sorted(templates, key=lambda item: item.name):
-            (folder / item.name).write_bytes(item.read_bytes())
-            print(folder / item.name)
+        for name in sorted(content):
+            (folder / name).write_bytes(content[name])
+            print(folder / name)
     say(
         f"next: {command_line('check', folder / 'study.toml')}, then {command_line('search', folder / 'study.toml')}"
     )

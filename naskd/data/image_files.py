@@ -13,12 +13,14 @@ import struct
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from io import BufferedReader
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (two that register)
@@ -72,8 +74,91 @@ class FileFacts(NamedTuple):
     problem: str = ""
 
 
+Opened = BufferedReader | BytesIO
+"""Bytes of an image, to be read from any place."""
+
+
+class EncodedImage(Protocol):
+    """An image as it rests on the disk: a file, or a part of one."""
+
+    @property
+    def name(self) -> str:
+        """Path of the file; of a part, with the part's name after it, as if the file were a folder."""
+
+    @property
+    def file(self) -> str:
+        """Path of the file that holds it: while that is unchanged, so is the image."""
+
+    @property
+    def n_bytes(self) -> int:
+        """About how many there are, to choose how to read; 0 where nobody knows."""
+
+    def opened(self) -> AbstractContextManager[Opened]:
+        """Its bytes.
+
+        Raises:
+            InputError: It cannot be opened; whatever is raised while it is open becomes one too.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that is a file of its own."""
+
+    name: str
+
+    @property
+    def file(self) -> str:
+        """See :class:`EncodedImage`."""
+        return self.name
+
+    @property
+    def n_bytes(self) -> int:
+        """See :class:`EncodedImage`."""
+        try:
+            return os.path.getsize(self.name)
+        except OSError:
+            return 0
+
+    def opened(self) -> AbstractContextManager[Opened]:
+        """See :class:`EncodedImage`."""
+        return opened_file(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image that is a part of a file of many.
+
+    Args:
+        file: Path of that file.
+        part: Name of the image in it.
+        n_bytes: See :class:`EncodedImage`.
+        read: Its bytes.
+    """
+
+    file: str
+    part: str
+    n_bytes: int
+    read: Callable[[], bytes]
+
+    @property
+    def name(self) -> str:
+        """See :class:`EncodedImage`."""
+        return f"{self.file}/{self.part}"
+
+    @contextmanager
+    def opened(self) -> Iterator[Opened]:
+        """See :class:`EncodedImage`."""
+        content = b""
+        try:
+            content = self.read()
+            yield BytesIO(content)
+        except _DAMAGE as error:
+            raise _unreadable(self.name, error, lambda: content[:16]) from error
+
+
 @contextmanager
-def opened_file(path: str) -> Iterator[BufferedReader]:
+def opened_file(path: str) -> Iterator[Opened]:
     """A regular file. A pipe or a device, which may never end, is refused without waiting for it.
 
     Raises:
@@ -89,9 +174,7 @@ def opened_file(path: str) -> Iterator[BufferedReader]:
                 raise InputError(f"{status.st_size} bytes; at most {MAX_FILE_BYTES} are read")
             yield file
     except _DAMAGE as error:
-        raise InputError(
-            f"the image {path!r} cannot be read ({_reason(error, path)}); replace or remove it"
-        ) from error
+        raise _unreadable(path, error, lambda: _head(path)) from error
 
 
 @contextmanager
@@ -103,22 +186,26 @@ def without_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def image_in(file: BufferedReader) -> Iterator[Image.Image]:
+def image_in(file: Opened) -> Iterator[Image.Image]:
     """The image in an open file; only its header is read yet."""
     file.seek(0)
     with Image.open(file, formats=_FORMATS) as image:
         yield image
 
 
-def file_hash(file: BufferedReader) -> str:
+def file_hash(file: Opened) -> str:
     """SHA-256 of a whole open file."""
     file.seek(0)
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _reason(error: BaseException, path: str) -> str:
+def _unreadable(name: str, error: BaseException, head: Callable[[], bytes]) -> InputError:
+    return InputError(f"the image {name!r} cannot be read ({_reason(error, head)}); replace or remove it")
+
+
+def _reason(error: BaseException, head: Callable[[], bytes]) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return _what_it_is(path)
+        return _what_it_is(head())
     if isinstance(error, OSError) and error.errno is not None:
         loop = "a link to itself" if error.errno == errno.ELOOP else ""
         return loop or error.strerror or str(error)
@@ -126,9 +213,12 @@ def _reason(error: BaseException, path: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _what_it_is(path: str) -> str:
+def _head(path: str) -> bytes:
     with open(path, "rb") as file:
-        head = file.read(16)
+        return file.read(16)
+
+
+def _what_it_is(head: bytes) -> str:
     if not head:
         return "the file is empty"
     if head.lstrip()[:1] == b"<":
@@ -138,22 +228,25 @@ def _what_it_is(path: str) -> str:
     return "it holds no image of a known format"
 
 
-def _facts(path: str) -> tuple[tuple[int, ...] | None, FileFacts]:
-    """Facts of a file, and what `stat` said of it before and after; None where that differs."""
+def _facts(encoded: EncodedImage) -> tuple[tuple[int, ...] | None, FileFacts]:
+    """Facts of an image, and what `stat` said of its file before and after; None where that differs."""
     digest = ""
-    before: tuple[int, ...] | None = None
+    before = _stated(encoded.file)
     try:
-        with opened_file(path) as file:
-            before = signature(os.fstat(file.fileno()))
+        with encoded.opened() as file:
             digest = file_hash(file)
             with image_in(file) as image:
                 found = FileFacts(digest, image.width, image.height, channels_of(image), _notes(image))
     except InputError as error:
         found = FileFacts(digest, problem=str(error))
+    return (before if digest and _stated(encoded.file) == before else None), found
+
+
+def _stated(path: str) -> tuple[int, ...] | None:
     try:
-        return (before if digest and signature(os.stat(path)) == before else None), found
+        return signature(os.stat(path))
     except OSError:
-        return None, found
+        return None
 
 
 def _notes(image: Image.Image) -> tuple[str, ...]:
@@ -191,35 +284,38 @@ class FactsMemo:
         self._key = content_id(["files", _MEMO_FORMAT, pillow_version, str(root.resolve())])
         self._known: dict[str, list[Any]] | None = None
 
-    def facts(self, paths: Sequence[str]) -> list[FileFacts]:
-        """Of each path, in that order."""
+    def facts(self, images: Sequence[EncodedImage]) -> list[FileFacts]:
+        """Of each image, in that order."""
         known = self._load()
-        names = [os.path.relpath(path, self._root) for path in paths]
-        found = [self._remembered(known.get(name), path) for name, path in zip(names, paths, strict=True)]
+        names = [os.path.relpath(image.name, self._root) for image in images]
+        stated = cache(_stated)  # of a file of many images once
+        found = [
+            self._remembered(known.get(name), stated(image.file) if name in known else None)
+            for name, image in zip(names, images, strict=True)
+        ]
         missing = [position for position, facts in enumerate(found) if facts is None]
         changed = False
         # Below some size Python's own work dominates, and threads only fight for its lock.
-        large = bool(missing) and _size(paths[missing[0]]) >= _THREADED_BYTES
+        large = bool(missing) and images[missing[0]].n_bytes >= _THREADED_BYTES
         with without_warnings(), ThreadPoolExecutor(available_cpus() if large else 1) as pool:
-            made = pool.map(_facts, [paths[position] for position in missing])
-            for position, (stated, facts) in zip(missing, made, strict=True):
+            made = pool.map(_facts, [images[position] for position in missing])
+            for position, (before, facts) in zip(missing, made, strict=True):
                 found[position] = facts
-                if stated is not None and _believable(stated):
-                    known[names[position]] = [list(stated), *facts]
+                if before is not None and _believable(before):
+                    known[names[position]] = [list(before), *facts]
                     changed = True
         if changed:
             self._store(known)
         return [facts for facts in found if facts is not None]
 
-    def _remembered(self, record: list[Any] | None, path: str) -> FileFacts | None:
-        if record is None:
+    @staticmethod
+    def _remembered(record: list[Any] | None, now: tuple[int, ...] | None) -> FileFacts | None:
+        if record is None or now is None:
             return None
         stated, digest, width, height, channels, notes, problem = record
-        try:
-            same = list(signature(os.stat(path))) == stated
-        except OSError:
-            return None
-        return FileFacts(digest, width, height, channels, tuple(notes), problem) if same else None
+        return (
+            FileFacts(digest, width, height, channels, tuple(notes), problem) if list(now) == stated else None
+        )
 
     def _load(self) -> dict[str, list[Any]]:
         if self._known is None:
@@ -236,13 +332,6 @@ class FactsMemo:
             store_decoded(self._folder, self._key, np.frombuffer(json.dumps(known).encode(), np.uint8))
         except OSError as error:
             _LOG.warning("what is known of the image files is not kept: %s", error)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return 0
 
 
 def _believable(stated: Sequence[int]) -> bool:

@@ -1,9 +1,15 @@
 """Images in memory: a labelled set, and the pair of sets that a search may see."""
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from naskd.spec.sizes import Size, size_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -11,7 +17,7 @@ class ImageSet:
     """Labelled images, whole in memory, on one device.
 
     Args:
-        images: ``(N, C, H, W)`` uint8, contiguous, square, N at least 1.
+        images: ``(N, C, H, W)`` uint8, contiguous, N at least 1.
         labels: ``(N,)`` int64 class indices, not negative.
 
         streamed: Images stay on the CPU while labels are on a device.
@@ -32,8 +38,8 @@ class ImageSet:
                 f"{images.dtype} {tuple(images.shape)}"
                 f"{'' if images.is_contiguous() else ', not contiguous'}"
             )
-        if images.shape[0] < 1 or images.shape[2] != images.shape[3]:
-            raise ValueError(f"images must be at least one, and square, got {tuple(images.shape)}")
+        if images.shape[0] < 1:
+            raise ValueError(f"images must be at least one, got {tuple(images.shape)}")
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise ValueError(
                 f"labels must be an int64 tensor ({images.shape[0]},), got "
@@ -123,7 +129,7 @@ class SearchData:
         for part, own, other in (("training", self.train, first.train), ("validation", self.val, first.val)):
             if len(own) != len(other):
                 raise ValueError(f"{len(own)} {part} images stand beside {len(other)} of the first modality")
-        if first.resolution % self.resolution:
+        if not smaller_by_a_factor(self.train.images.shape[2:], first.train.images.shape[2:]):
             raise ValueError(
                 f"images of {self.resolution} pixels stand beside {first.resolution} of the first modality; allowed: "
                 "as many, or fewer by a whole factor"
@@ -140,9 +146,10 @@ class SearchData:
         return self.train.images.shape[1]
 
     @property
-    def resolution(self) -> int:
-        """Side of the square images in pixels."""
-        return self.train.images.shape[2]
+    def resolution(self) -> Size:
+        """Of the images in pixels: the side of squares, or ``(height, width)``."""
+        _, _, height, width = self.train.images.shape
+        return size_of(height, width)
 
     @property
     def for_teachers(self) -> "SearchData":
@@ -169,3 +176,16 @@ class SearchData:
             unlabelled = unlabelled.to(device)
         first = None if self.first is None else self.first.to(device, streamed=streamed)
         return replace(self, train=train, val=val, unlabelled=unlabelled, first=first)
+
+
+def smaller_by_a_factor(grid: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether ``(height, width)`` is that of another divided by one whole number."""
+    factor, rest = divmod(other[0], grid[0])
+    return rest == 0 and other[1] == factor * grid[1]
+
+
+def as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """The same memory as a tensor. Mapped images cannot be written to, and nobody does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)

@@ -7,12 +7,13 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from naskd.data.image_files import EncodedImage, ImageFile
 from naskd.data.splits import IndexArray
 from naskd.spec.errors import InputError
 from naskd.spec.image_folders import (
@@ -38,13 +39,13 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class Listing:
-    """Files of a folder of images.
+    """Images that are there, with their classes.
 
     Args:
-        root: The folder.
-        class_names: Names of its class folders, sorted.
-        paths: Of the images, by class and name.
-        labels: ``(N,)`` class of each path.
+        root: The folder that they are in.
+        class_names: In the order of the labels.
+        images: The images, by class and name.
+        labels: ``(N,)`` class of each.
         left_out: How many entries are not read, by kind and name: a suffix, or the entry's own.
         warnings: What may be meant and may not.
         problems: Why the folder cannot be used; a line each.
@@ -52,7 +53,7 @@ class Listing:
 
     root: Path
     class_names: tuple[str, ...]
-    paths: tuple[str, ...]
+    images: Sequence[EncodedImage]
     labels: IndexArray
     left_out: Mapping[str, Mapping[str, int]]
     warnings: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ def list_images(root: Path, key: str = "root") -> Listing:
     return Listing(
         root,
         tuple(names),
-        tuple(paths),
+        tuple(map(ImageFile, paths)),
         np.asarray(labels, np.int64),
         {kind: dict(counted) for kind, counted in walk.left_out.items()},
         tuple(_layout_warnings(root, names, walk.nested)),
@@ -115,7 +116,7 @@ def list_unlabelled(root: Path) -> Listing:
     return Listing(
         root,
         ("unlabelled",),
-        tuple(paths),
+        tuple(map(ImageFile, paths)),
         np.zeros(len(paths), np.int64),
         {kind: dict(counted) for kind, counted in walk.left_out.items()},
         problems=tuple(walk.problems),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naskd.data.images import ImageSet, SearchData
+from naskd.data.images import ImageSet, SearchData, as_tensor
 from naskd.data.modalities import SecondModality, check_second
 from naskd.data.raw import ImageArray, Source, check_images
 from naskd.data.sources import open_development, open_modality, settled, split_of
@@ -16,7 +16,8 @@ from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 
-_STATISTICS_CHUNK = 4096
+_STATISTICS_BYTES = 2**24
+"""Of images that are added up at once, in whole numbers of four and eight times as many bytes."""
 
 
 def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> SearchData:
@@ -110,8 +111,9 @@ def channel_statistics(images: ImageArray) -> tuple[tuple[float, ...], tuple[flo
         Mean and standard deviation; the latter is at least 1/255.
     """
     total, total_square = 0, 0
-    for start in range(0, len(images), _STATISTICS_CHUNK):
-        chunk = images[start : start + _STATISTICS_CHUNK].astype(np.uint32)
+    step = max(1, _STATISTICS_BYTES // images[0].size)
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step].astype(np.uint32)
         total = total + chunk.sum(axis=(0, 2, 3), dtype=np.int64)
         total_square = total_square + np.square(chunk).sum(axis=(0, 2, 3), dtype=np.int64)
     count = images.shape[0] * images.shape[2] * images.shape[3]
@@ -125,7 +127,7 @@ def channel_statistics(images: ImageArray) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _image_set(images: ImageArray, labels: IndexArray) -> ImageSet:
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels))
+    return ImageSet(as_tensor(images), torch.from_numpy(labels))
 
 
 def _data_hash(

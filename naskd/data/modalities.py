@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from naskd.data.images import smaller_by_a_factor
 from naskd.data.raw import ImageArray, Shape, Source, check_images
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
@@ -178,7 +179,7 @@ def check_second(second: Shape, first: Shape, n_images: int, spec: DataSpec, wha
     """
     what = f"{what} (second modality)"
     check_images(n_images, second, spec, what)
-    if first[1] % second[1]:
+    if not smaller_by_a_factor(second[1:], first[1:]):
         raise InputError(
             f"the {what} images are {second[2]}x{second[1]} pixels, the first modality's {first[2]}x{first[1]}; "
             "allowed: as large, or smaller by a whole factor; set data.resolution"

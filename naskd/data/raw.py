@@ -11,14 +11,21 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL import __version__ as pillow_version
 
+from naskd.data.decoded_cache import MAPPED_BYTES, decoded_once
 from naskd.data.splits import IndexArray
 from naskd.spec.datasets import DataSpec
+from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
+from naskd.spec.image_folders import split_name
+from naskd.spec.paths import files_of
+from naskd.spec.sizes import Size, sides
 
 ImageArray = NDArray[np.uint8]
 Shape = tuple[int, int, int]
 MIN_RESOLUTION = 8
+_CHUNK = 256
 MAX_ASPECT = 100
 """Of the sides of an image that is resized: the shorter side grows to the resolution, and the longer one with it."""
 
@@ -149,12 +156,10 @@ def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -
         what: Which images, for the messages.
 
     Raises:
-        InputError: They are not square, smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
+        InputError: They are smaller than 8x8, or need more than ``max_bytes`` bytes as uint8.
     """
     _, height, width = image_shape
-    if height != width:
-        raise InputError(f"the {what} images are {width}x{height} pixels, not square; set data.resolution")
-    if height < MIN_RESOLUTION:
+    if min(height, width) < MIN_RESOLUTION:
         raise InputError(
             f"the {what} images are {width}x{height} pixels; at least "
             f"{MIN_RESOLUTION}x{MIN_RESOLUTION} is needed: set data.resolution = {MIN_RESOLUTION} or more"
@@ -170,12 +175,13 @@ def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -
 
 def fitted_shape(channels: int, height: int, width: int, spec: DataSpec) -> Shape:
     """``(C, H, W)`` of an image after :func:`fit`."""
-    side = spec.resolution
-    return (spec.channels or channels, side or height, side or width)
+    if spec.resolution is not None:
+        height, width = sides(spec.resolution)
+    return (spec.channels or channels, height, width)
 
 
-def fit(image: Image.Image, resolution: int | None, channels: int | None) -> ImageArray:
-    """Resize the shorter side to `resolution`, crop the centre, convert the channels.
+def fit(image: Image.Image, resolution: Size | None, channels: int | None) -> ImageArray:
+    """Resize until both sides reach `resolution`, crop the centre, convert the channels.
 
     Gray from colour is ITU-R 601 luma; colour from gray repeats it; transparency is dropped; palettes become
     colour; 16 bits a pixel keep the upper 8. Resizing is bilinear over the whole footprint of a pixel
@@ -183,7 +189,7 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
 
     Args:
         image: Of any size and of an 8 or 16 bit mode.
-        resolution: Side of the square in pixels; None keeps the size.
+        resolution: Side of a square in pixels, or ``(height, width)``; None keeps the size.
         channels: 1 or 3; None keeps what the image has.
 
     Returns:
@@ -201,12 +207,14 @@ def fit(image: Image.Image, resolution: int | None, channels: int | None) -> Ima
     elif image.mode in ("I", "F"):
         raise InputError(f"pixels of 32 bits (mode {image.mode}) have no known range; convert to 8 bits")
     image = image.convert("L" if (channels or channels_of(image)) == 1 else "RGB")
-    if resolution is not None and image.size != (resolution, resolution):
-        scale = resolution / min(image.size)
-        width, height = (max(resolution, round(side * scale)) for side in image.size)
-        left, top = (width - resolution) // 2, (height - resolution) // 2
+    if resolution is not None and image.size != (wanted := sides(resolution)[::-1]):
+        scale = max(side / given for side, given in zip(wanted, image.size, strict=True))
+        width, height = (
+            max(side, round(given * scale)) for side, given in zip(wanted, image.size, strict=True)
+        )
+        left, top = (width - wanted[0]) // 2, (height - wanted[1]) // 2
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-        image = image.crop((left, top, left + resolution, top + resolution))
+        image = image.crop((left, top, left + wanted[0], top + wanted[1]))
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -223,19 +231,75 @@ def pixel_digests(images: ImageArray) -> ImageArray:
 
 
 def array_source(
-    images: ImageArray, labels: IndexArray, class_names: tuple[str, ...], spec: DataSpec
+    images: ImageArray,
+    labels: IndexArray,
+    class_names: tuple[str, ...],
+    spec: DataSpec,
+    cache: Path | None = None,
 ) -> Source:
-    """A source over decoded images, ``(N, H, W)`` or ``(N, H, W, 3)``; each is fitted when it is read."""
+    """A source over decoded images; each is fitted when it is read.
+
+    Args:
+        images: ``(N, H, W)`` or ``(N, H, W, 3)``; it may be mapped from a file.
+        labels: ``(N,)`` class indices.
+        class_names: In the order of the labels.
+        spec: Its `resolution` and `channels` say how they are fitted.
+        cache: Folder where fitted images rest that are too many for memory; None keeps all in memory.
+    """
     channels = 1 if images.ndim == 3 else 3
     image_shape = fitted_shape(channels, images.shape[1], images.shape[2], spec)
+    as_it_is = image_shape == (channels, *images.shape[1:3])
+
+    def fitted(chosen: ImageArray) -> ImageArray:
+        if as_it_is:
+            return chosen[:, None] if channels == 1 else chosen.transpose(0, 3, 1, 2)
+        return np.stack([fit(Image.fromarray(pixels), spec.resolution, spec.channels) for pixels in chosen])
 
     def read(index: IndexArray) -> ImageArray:
-        chosen = images[index]
-        if image_shape == (channels, *images.shape[1:3]):
-            return np.ascontiguousarray(chosen[:, None] if channels == 1 else chosen.transpose(0, 3, 1, 2))
-        fitted = np.empty((len(index), *image_shape), np.uint8)
-        for position, pixels in enumerate(chosen):
-            fitted[position] = fit(Image.fromarray(pixels), spec.resolution, spec.channels)
-        return fitted
+        def fill(made: ImageArray) -> None:
+            for start in range(0, len(index), _CHUNK):
+                made[start : start + _CHUNK] = fitted(images[index[start : start + _CHUNK]])
+
+        shape = (len(index), *image_shape)
+        if cache is None or math.prod(shape) < MAPPED_BYTES:
+            return decoded_once(None, "", shape, fill)
+        how = ["array", pillow_version, list(image_shape), spec.resolution, _content(images)]
+        key = content_id([*how, hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()])
+        return decoded_once(cache, key, shape, fill)
 
     return Source(labels, class_names, lambda position: image_shape, read)
+
+
+def _content(images: ImageArray) -> str:
+    content = hashlib.sha256(repr(images.shape).encode())
+    for start in range(0, len(images), _CHUNK):
+        content.update(np.ascontiguousarray(images[start : start + _CHUNK]).data)
+    return content.hexdigest()
+
+
+def files_at(spec: DataSpec, base: Path, key: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files that ``root`` or ``test_root`` means, sorted; see :func:`~naskd.spec.paths.files_of`.
+
+    Raises:
+        InputError: There are none, some are of training and of test images, or look so by their names.
+    """
+    files = files_of(getattr(spec, key), base, suffixes)
+    if not files:
+        raise InputError(f"data.{key} = {getattr(spec, key)!r} means no file {' or '.join(suffixes)}")
+    other = spec.test_root if key == "root" else spec.root
+    if other is not None and {path.resolve() for path in files} & {
+        path.resolve() for path in files_of(other, base, suffixes)
+    }:
+        raise InputError(
+            f"data.root = {spec.root!r} and data.test_root = {spec.test_root!r} share files, so that test images would "
+            "be trained on; give patterns of different files"
+        )
+    named = {path: split for path in files if (split := split_name(path.stem))}
+    for path, split in named.items():
+        held_out = [p for p, s in named.items() if split.training and not s.training and s.rest == split.rest]
+        if held_out:
+            raise InputError(
+                f"data.{key}: {path.name!r} and {held_out[0].name!r} look like different splits; give data.root and "
+                "data.test_root a pattern each, such as train-*, or other names"
+            )
+    return files

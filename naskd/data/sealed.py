@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naskd.data.images import ImageSet
+from naskd.data.images import ImageSet, as_tensor
 from naskd.data.modalities import check_second
 from naskd.data.raw import check_images
 from naskd.data.sources import (
@@ -55,7 +55,7 @@ def load_test_splits(spec: DataSpec, base: Path, cache: Path | None = None) -> t
     shape = source.shape_at(int(index[0]))
     check_images(len(index), shape, spec, "test")
     images, labels = source.read(index), torch.from_numpy(source.labels[index])
-    first = ImageSet(torch.from_numpy(images), labels)
+    first = ImageSet(as_tensor(images), labels)
     second = open_modality(spec, base, cache, development)
     if second is None:
         return first, first
@@ -70,4 +70,4 @@ def load_test_splits(spec: DataSpec, base: Path, cache: Path | None = None) -> t
             "(C, H, W); set data.resolution"
         )
     check_second(trained_on, shape, len(index), spec, "test")
-    return ImageSet(torch.from_numpy(shown), labels), first
+    return ImageSet(as_tensor(shown), labels), first

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
-from naskd.data.images import SearchData
+from naskd.data.images import SearchData, as_tensor
 from naskd.data.leaks import Leaks
 from naskd.data.listing import describe_left_out
 from naskd.data.load import read_search_data
@@ -390,9 +389,7 @@ class _Look:
         content = hashlib.sha256(repr(self.known["shape"]).encode())
         content.update(np.ascontiguousarray(digests[used]).data)
         unlabelled = images if len(used) == len(images) else images[used]
-        return replace(
-            data, unlabelled=torch.from_numpy(unlabelled), unlabelled_hash=content.hexdigest()[:12]
-        )
+        return replace(data, unlabelled=as_tensor(unlabelled), unlabelled_hash=content.hexdigest()[:12])
 
     def _alike(
         self, seen: Source, index: IndexArray, test: Source, test_index: IndexArray

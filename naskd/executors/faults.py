@@ -42,7 +42,7 @@ class FaultFile:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._path = folder / f"{key}.log"
+        self._path = folder / f"{key.replace('/', '.')}.log"
 
     def take(self) -> tuple[str, str] | None:
         """Why the job has ended its process before, in a line, and where in the code; the file is then gone."""

@@ -84,6 +84,8 @@ class Lesson:
             at most. Such a loss is not trained then either.
         classes: ``(K,)`` booleans: the classes among which a label is told from others, its own always with them; None
             for all. The others have no gradient of cross-entropy.
+        class_weights: ``(K,)`` factors of an image's cross-entropy by its class, of mean 1 over the training split;
+            None where all count the same.
     """
 
     labels: Tensor
@@ -92,6 +94,7 @@ class Lesson:
     mixed: Mixed | None = None
     partly_labelled: bool = False
     classes: Tensor | None = None
+    class_weights: Tensor | None = None
 
     def label_loss(self, logits: Tensor, weights: Tensor | None = None) -> Tensor:
         """Mean cross-entropy of logits ``(B, K)`` over the labelled images; 0 where there is none among others.
@@ -122,14 +125,22 @@ class Lesson:
         return replace(self, labels=labels).label_loss(logits)
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
-        """``(B,)`` of logits ``(B, K)``; of a mixed image, that with each of its labels by its share."""
+        """``(B,)`` of logits ``(B, K)``, weighted by class; of a mixed image, that with each label by its share."""
         if self.classes is not None:
             logits = logits.masked_fill(~self.classes, -torch.inf)
-        own = F.cross_entropy(logits, self.labels, reduction="none")
+        own = self._weighted(F.cross_entropy(logits, self.labels, reduction="none"), self.labels)
         if self.mixed is None:
             return own
         other = F.cross_entropy(logits, self.mixed.labels, reduction="none")
+        other = self._weighted(other, self.mixed.labels)
         return torch.lerp(other, own, self.mixed.share.to(own.dtype))
+
+    def _weighted(self, each: Tensor, labels: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return each
+        return each * self.class_weights[labels.clamp(min=0)].to(
+            each.dtype
+        )  # where there is no label it is 0
 
 
 @dataclass(frozen=True)

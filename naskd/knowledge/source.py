@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
 from naskd.nn.deployed import DeployedNetwork, as_deployed, linear_head
-from naskd.nn.taps import TappedNetwork, Taps, TapShapes, tap_shapes
+from naskd.nn.taps import TappedNetwork, Taps, TapShapes, device_of, tap_shapes
+from naskd.spec.sizes import Size
 
 
 class KnowledgeSource(Protocol):
@@ -100,7 +101,7 @@ class OnlineSource:
         self.learns = False
         self.bank_id = ""
         self.size_bytes = 0
-        self.device = next(network.parameters()).device
+        self.device = device_of(network)
 
     @property
     def asked_images(self) -> int:
@@ -152,7 +153,7 @@ class TapsSource:
     size_bytes: int = 0
 
     @staticmethod
-    def beside(network: nn.Module, in_channels: int, resolution: int) -> "TapsSource":
+    def beside(network: nn.Module, in_channels: int, resolution: Size) -> "TapsSource":
         """Of a network on images of that size; nothing is trained, drawn or kept."""
         shapes = tap_shapes(network, in_channels, resolution)
         assert isinstance(network, TappedNetwork)

@@ -20,6 +20,7 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        convolutions=2,
     )
 )
 BLOCKS.register(
@@ -31,6 +32,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -45,6 +47,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=True,
         takes_weights=True,
+        convolutions=1,
     )
 )
 BLOCKS.register(
@@ -59,6 +62,7 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        convolutions=1,
     )
 )
 

@@ -22,6 +22,8 @@ class BlockCard:
         uses_squeeze_excitation: Whether ``StageSpec.squeeze_excitation`` changes the block.
         takes_weights: Whether it can begin with the weights of a wider one; see
             :meth:`~naskd.networks.block.Block.take_weights`.
+        convolutions: How many of ``StageSpec.kernel`` follow each other on its longest way, the first one with the
+            stride; beside them there are only 1x1 ones. What it sees follows from it; None where that is not said.
     """
 
     name: str
@@ -31,6 +33,7 @@ class BlockCard:
     uses_expansion: bool
     uses_squeeze_excitation: bool
     takes_weights: bool = False
+    convolutions: int | None = None
 
     def canonical(self, stage: StageSpec) -> StageSpec:
         """The same stage written in one way: what this block does not read is at its default."""
@@ -89,6 +92,7 @@ class FamilyCard:
             stem_width=architecture.stem_width if self.uses_stem else plain.stem_width,
             stem_kernel=architecture.stem_kernel if self.uses_stem else plain.stem_kernel,
             stem_stride=architecture.stem_stride if self.uses_stem else plain.stem_stride,
+            stem_pool=architecture.stem_pool and self.uses_stem,
             options=canonical_options(self.options, architecture.options),
         )
 

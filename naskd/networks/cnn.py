@@ -21,6 +21,7 @@ from naskd.nn.tracing import operators_of
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.operators import OperatorGraph, joined
+from naskd.spec.sizes import Size, sides
 
 _SIDE = 8
 """Of the map on which a block shows which of its layers follows which."""
@@ -42,8 +43,7 @@ class ConvStudent(Student):
         std: Sequence[float],
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
-        stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-        self.stem = nn.Sequential(*stem, nn.ReLU())
+        self.stem = _stem(spec, in_channels)
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
@@ -94,8 +94,11 @@ class ConvStudent(Student):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images in [0, 1], ``(B, C, H, W)`` float."""
-        x = self._stem(images)
-        for stage in self.stages:
+        return self.from_stage(self._stem(images), 0)
+
+    def from_stage(self, x: Tensor, first: int) -> Tensor:
+        """Logits ``(B, K)`` of the map that stage `first` reads, the shallowest 0; past the last, of its output."""
+        for stage in list(self.stages)[first:]:
             x = stage(x)
         return self._classify(x)[1]
 
@@ -134,57 +137,76 @@ class ConvStudent(Student):
         return tuple(last.last_norm for last in lasts if isinstance(last, Block))
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """In closed form; nothing is built, unless a block has none, or is one of integers."""
-        size = strided(resolution, spec.stem_stride)
         image_statistics = Cost(macs=0, n_params=0, size_bytes=4 * 2 * in_channels)
-        stem = conv_norm_cost(in_channels, spec.stem_width, spec.stem_kernel, size, size)
         head = linear_cost(spec.stages[-1].width, n_classes)
         if spec.is_quantized:
-            stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
             head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
-        parts = [image_statistics, stem]
-        channels = spec.stem_width
-        for stage in spec.stages:
-            parts.append(block_cost(channels, stage, stage.stride, size))
-            size = strided(size, stage.stride)
-            if stage.depth > 1:
-                parts += [block_cost(stage.width, stage, 1, size)] * (stage.depth - 1)
-            channels = stage.width
-        return total([*parts, head])
+        return total([image_statistics, *part_costs(spec, in_channels, resolution), head])
 
     @classmethod
     def operators(
-        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int
+        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
     ) -> OperatorGraph:
         """Joined from those of stem, blocks and classifier, each of which runs once in a process."""
-        size = strided(resolution, spec.stem_stride)
-        stem = (in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-        parts = [_stem_operators(*stem, resolution, spec.is_quantized)]
+        stem = replace(spec, stages=(StageSpec("", 1, 1),))  # what follows it does not matter
+        parts = [_stem_operators(stem, in_channels, sides(resolution), spec.is_quantized)]
+        grid = _strided(sides(resolution), stem_stride(spec))
         channels, rounded = spec.stem_width, True
         for stage in spec.stages:
             for stride in (stage.stride, *(1 for _ in range(stage.depth - 1))):
                 bits = parts[-1].buffers[parts[-1].results[0]].bits
-                parts.append(block_operators(channels, stage, stride, size, rounded=rounded, bits=bits))
-                size, channels = strided(size, stride), stage.width
+                parts.append(block_operators(channels, stage, stride, grid, rounded=rounded, bits=bits))
+                grid, channels = _strided(grid, stride), stage.width
                 rounded = True
             rounded = stage.bits < FLOAT_BITS
         bits = parts[-1].buffers[parts[-1].results[0]].bits
-        parts.append(_head_operators(channels, n_classes, size, spec.is_quantized, bits))
+        parts.append(_head_operators(channels, n_classes, grid, spec.is_quantized, bits))
         return joined(parts)
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """In closed form; no network is built."""
-        size, found = strided(resolution, spec.stem_stride), []
+        grid, found = _strided(sides(resolution), stem_stride(spec)), []
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
                 block_plan(channels, stage, stage.stride)  # a block without one is found out before it trains
             channels = stage.width
-            size = strided(size, stage.stride)
-            found.append(TapShape(stage.width, (size, size), "map", (index + 1) / len(spec.stages)))
+            grid = _strided(grid, stage.stride)
+            found.append(TapShape(stage.width, grid, "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: Size) -> list[Cost]:
+    """What the stem and each stage cost, shallow to deep.
+
+    Args:
+        spec: The design.
+        in_channels: Of the images.
+        resolution: Of the images.
+
+    Raises:
+        InputError: A block is unknown.
+    """
+    stem = conv_norm_cost(
+        in_channels, spec.stem_width, spec.stem_kernel, *_strided(sides(resolution), spec.stem_stride)
+    )
+    if spec.is_quantized:
+        stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
+    found, grid, channels = [stem], _strided(sides(resolution), stem_stride(spec)), spec.stem_width
+    for stage in spec.stages:
+        first = block_cost(channels, stage, stage.stride, grid)
+        grid, channels = _strided(grid, stage.stride), stage.width
+        others = [block_cost(channels, stage, 1, grid)] if stage.depth > 1 else []
+        found.append(total([first, *others * (stage.depth - 1)]))
+    return found
+
+
+def stem_stride(spec: ArchitectureSpec) -> int:
+    """Pixels of the images along a pixel of what the first stage reads."""
+    return spec.stem_stride * (2 if spec.stem_pool else 1)
 
 
 def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:
@@ -209,14 +231,19 @@ def _block_on_meta(block_class: type[Block], in_channels: int, stage: StageSpec,
         return block_class(in_channels, stage, stride)
 
 
-def block_cost(in_channels: int, stage: StageSpec, stride: int, size: int) -> Cost:
-    """What a block of a stage costs on a square map of side `size`.
+def _strided(grid: tuple[int, int], stride: int) -> tuple[int, int]:
+    height, width = grid
+    return strided(height, stride), strided(width, stride)
+
+
+def block_cost(in_channels: int, stage: StageSpec, stride: int, grid: tuple[int, int]) -> Cost:
+    """What a block of a stage costs on a map of ``(height, width)``.
 
     All products of a block of integers are those of its layers, or it has no :func:`block_plan`. So MACs, which blocks
     know in closed form, say its bit operations. Its bytes do not depend on the map, and are counted once.
     """
     block_class: Any = block_type(stage.block)
-    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, size, size)
+    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, *grid)
     if stage.bits == FLOAT_BITS:
         return cost
     n_bytes = _integer_bytes(block_class, in_channels, replace(stage, depth=1), stride)
@@ -234,53 +261,67 @@ def block_operators(
     in_channels: int,
     stage: StageSpec,
     stride: int,
-    size: int,
+    grid: tuple[int, int],
     *,
     rounded: bool = True,
     bits: int = FLOAT_BITS,
 ) -> OperatorGraph:
-    """What a block of a stage executes on a square map of side `size`.
+    """What a block of a stage executes on a map of ``(height, width)``.
 
     Args:
         in_channels: Of the map.
         stage: Of the block; its depth does not matter.
         stride: Of the block.
-        size: Side of the map.
+        grid: Height and width of the map.
         rounded: Whether a block of integers is given a rounded map.
         bits: Of each number of the map.
     """
     block_class: Any = block_type(stage.block)
-    return _block_operators(block_class, in_channels, replace(stage, depth=1), stride, size, rounded, bits)
+    return _block_operators(block_class, in_channels, replace(stage, depth=1), stride, grid, rounded, bits)
 
 
 @functools.lru_cache(maxsize=10_000)
 def _block_operators(
-    block_class: Any, in_channels: int, stage: StageSpec, stride: int, size: int, rounded: bool, bits: int
+    block_class: Any,
+    in_channels: int,
+    stage: StageSpec,
+    stride: int,
+    grid: tuple[int, int],
+    rounded: bool,
+    bits: int,
 ) -> OperatorGraph:
     block = _block_on_meta(block_class, in_channels, replace(stage, bits=FLOAT_BITS), stride)
     if stage.bits < FLOAT_BITS:
         block_plan(in_channels, stage, stride).apply(block, stage.bits, reads_rounded=rounded)
-    return operators_of(block, in_channels, size, bits=bits)
+    return operators_of(block, in_channels, grid, bits=bits)
 
 
 @functools.lru_cache(maxsize=1000)
 def _stem_operators(
-    in_channels: int, width: int, kernel: int, stride: int, resolution: int, integers: bool
+    spec: ArchitectureSpec, in_channels: int, grid: tuple[int, int], integers: bool
 ) -> OperatorGraph:
     """Without the normalisation of the images, which changes each number by itself."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        stem = nn.Sequential(*conv_norm(in_channels, width, kernel, stride), nn.ReLU())
+        stem = _stem(spec, in_channels)
     if integers:
         _quantize_stem(stem, in_channels)
-    return operators_of(stem, in_channels, resolution)
+    return operators_of(stem, in_channels, grid)
+
+
+def _stem(spec: ArchitectureSpec, in_channels: int) -> nn.Sequential:
+    stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
+    pool = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
+    return nn.Sequential(*stem, nn.ReLU(), *pool)
 
 
 @functools.lru_cache(maxsize=1000)
-def _head_operators(channels: int, n_classes: int, size: int, integers: bool, bits: int) -> OperatorGraph:
+def _head_operators(
+    channels: int, n_classes: int, grid: tuple[int, int], integers: bool, bits: int
+) -> OperatorGraph:
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         head: nn.Module = nn.Linear(channels, n_classes)
     return operators_of(
-        nn.Sequential(_Pooling(), _integers(head) if integers else head), channels, size, bits=bits
+        nn.Sequential(_Pooling(), _integers(head) if integers else head), channels, grid, bits=bits
     )
 
 

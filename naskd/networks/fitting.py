@@ -6,7 +6,7 @@ names and shapes of the network are found in it after one prefix, and nothing el
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,12 @@ class _Candidate:
         return repr(self.place or ".")
 
 
-def fit_checkpoint(file: CheckpointFile, network: nn.Module, wanted: str | None = None) -> FittedState:
+def fit_checkpoint(
+    file: CheckpointFile,
+    network: nn.Module,
+    wanted: str | None = None,
+    without: frozenset[str] = frozenset(),
+) -> FittedState:
     """The state of `network` that a file holds.
 
     Where several fit and differ, an average over the training (EMA) is taken, as timm does, and the notes say so.
@@ -69,16 +74,23 @@ def fit_checkpoint(file: CheckpointFile, network: nn.Module, wanted: str | None 
         file: As it was read.
         network: Whose names and shapes count; nothing is loaded.
         wanted: Where in the file the state lies: keys, and the prefix of its names, joined by dots. None: found.
+        without: Names of the network that are not looked for, whatever the file has under them: a classifier that is
+            replaced.
 
     Raises:
         InputError: Nothing fits, several fit and nothing says which is meant, or `wanted` is not there.
     """
-    own = network.state_dict()
-    found = [candidate for state in file.states for candidate in _candidates(state, own)]
+    own = {name: value for name, value in network.state_dict().items() if name not in without}
+    inside = _shared_prefixes(own) if without else []
+    states = [
+        _left_out(state, frozenset(name.removeprefix(prefix) for name in without for prefix in inside))
+        for state in file.states
+    ]
+    found = [candidate for state in states for candidate in _candidates(state, own)]
     if wanted is not None:
         return _wanted(file, found, wanted.rstrip("."), own, network)
     if not found:
-        raise InputError(_misfit(file, _nearest(file.states, own), own, network))
+        raise InputError(_misfit(file, _nearest(states, own), own, network))
     distinct = [
         c for i, c in enumerate(found) if not any(_equal(c.tensors, other.tensors) for other in found[:i])
     ]
@@ -98,6 +110,13 @@ def fit_checkpoint(file: CheckpointFile, network: nn.Module, wanted: str | None 
             f"state = {other.shown} takes the other"
         )
     return FittedState(_as_own(chosen.tensors, own), (*notes, *_passed_over(file, chosen, found)))
+
+
+def _left_out(state: SavedState, without: frozenset[str]) -> SavedState:
+    """The same without some names, whatever prefix they have."""
+    ends = tuple(f".{name}" for name in without)
+    kept = {k: v for k, v in state.tensors.items() if k not in without and not (ends and k.endswith(ends))}
+    return replace(state, tensors=kept)
 
 
 def _wanted(

@@ -99,6 +99,7 @@ class ForeignNetwork(nn.Module):
         self.network = network
         self.origin = origin
         self.preprocessing = preprocessing
+        self.in_channels = image_shape[0]
         parameter = next(network.parameters(), None)
         device = parameter.device if parameter is not None else torch.device("cpu")
         images = torch.zeros(2, *image_shape, device=device)
@@ -164,8 +165,8 @@ class ForeignNetwork(nn.Module):
         for point in points.stages:
             stage = watch.outputs[point.call]
             pre_activation = watch.inputs[point.activation] if point.activation is not None else stage
-            stages.append(_tap(stage, point.layout, point.position))
-            before.append(_tap(pre_activation, point.layout, point.position))
+            stages.append(tap_of(stage, point.layout, point.position))
+            before.append(tap_of(pre_activation, point.layout, point.position))
         if points.head is not None:
             pooled = watch.inputs[points.head]
         else:
@@ -191,7 +192,8 @@ class ForeignNetwork(nn.Module):
         return {"kind": "foreign", **self.origin}
 
 
-def _tap(tensor: Tensor, layout: str, position: float) -> Tap:
+def tap_of(tensor: Tensor, layout: str, position: float) -> Tap:
+    """A stage: a map, or tokens without the class token, which has no place on the grid."""
     if layout == "map":
         return Tap(tensor, "map", position)
     side = int((tensor.shape[1] - 1) ** 0.5)

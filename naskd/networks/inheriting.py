@@ -42,9 +42,12 @@ def strongest(norms: Tensor, kept: int) -> Tensor:
 def take_network(student: "ConvStudent", teacher: "ConvStudent") -> None:
     """Normalisation of the images, stem, stages and classifier.
 
+    A stage of other blocks than the teacher's is left as it is. What reads it gets the weights with which the teacher
+    reads its own.
+
     Args:
         student: Changed in place.
-        teacher: Of the same images and classes; as wide and as deep, or more, with the same blocks.
+        teacher: Of the same images and classes; as wide and as deep, or more.
 
     Raises:
         InputError: The layers do not match.
@@ -57,12 +60,17 @@ def take_network(student: "ConvStudent", teacher: "ConvStudent") -> None:
     stem, outputs = _importance(teacher)
     channels = strongest(stem, _filters(student.stem))
     colours = torch.arange(student.mean.numel(), device=stem.device)
-    take_sequence(student.stem, teacher.stem, colours, channels)
-    for mine, theirs, norms in zip(student.stages, teacher.stages, outputs, strict=True):
-        kept = strongest(norms, len(_blocks(mine)[0].importance()))
-        for block, other in zip(_blocks(mine), _blocks(theirs), strict=False):
-            block.take_weights(other, channels, kept)
-            channels = kept
+    # Without max-pooling, which one of the two may have alone.
+    take_sequence(student.stem[:3], teacher.stem[:3], colours, channels)
+    for number, norms in enumerate(outputs):
+        mine, theirs = student.spec.stages[number], teacher.spec.stages[number]
+        kept = strongest(norms, mine.width)
+        if mine.block == theirs.block:
+            blocks = zip(_blocks(student.stages[number]), _blocks(teacher.stages[number]), strict=False)
+            for block, other in blocks:
+                block.take_weights(other, channels, kept)
+                channels = kept
+        channels = kept
     assert isinstance(student.head, nn.Linear)
     assert isinstance(teacher.head, nn.Linear)
     _take_linear(student.head, teacher.head, channels, torch.arange(teacher.head.out_features))

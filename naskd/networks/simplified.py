@@ -12,7 +12,8 @@ from naskd.spec.design import ArchitectureSpec, StageSpec
 def problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
     """Why a student of the family ``cnn`` is no simplified version of a teacher; empty when it is one.
 
-    It has the teacher's stages with the same blocks and kernels, and nowhere more channels or blocks. Strides may
+    It has the teacher's stages, and nowhere more channels. At least one stage has the teacher's blocks, of its kernel
+    and of no larger number; a stage of others begins with random weights. Strides and the stem's max-pooling may
     differ: the same filters then read a coarser or finer map.
     """
     if len(student.stages) != len(teacher.stages):
@@ -21,18 +22,21 @@ def problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
     found += _more("the stem", student.stem_width, teacher.stem_width, "channels")
     for number, (mine, theirs) in enumerate(zip(student.stages, teacher.stages, strict=True), start=1):
         found += _stage_problems(f"stage {number}", mine, theirs)
+    pairs = zip(student.stages, teacher.stages, strict=True)
+    if all(mine.block != theirs.block for mine, theirs in pairs):
+        blocks = [", ".join(stage.block for stage in one.stages) for one in (student, teacher)]
+        found.append(f"no stage has the teacher's blocks: {blocks[0]}, the teacher {blocks[1]}")
     return found
 
 
 def _stage_problems(place: str, student: StageSpec, teacher: StageSpec) -> Iterator[str]:
-    if student.block != teacher.block:
-        yield from _differences(place, student.block, teacher.block, "block")
-        return
-    card = BLOCKS[student.block]
+    card = BLOCKS[teacher.block]
     if not card.takes_weights:
-        yield f"{place} is made of {student.block!r} blocks, which take no weights of others"
-    yield from _differences(place, student.kernel, teacher.kernel, "kernel")
+        yield f"{place} of the teacher is made of {teacher.block!r} blocks, which give no weights to others"
     yield from _more(place, student.width, teacher.width, "channels")
+    if student.block != teacher.block:
+        return
+    yield from _differences(place, student.kernel, teacher.kernel, "kernel")
     yield from _more(place, student.depth, teacher.depth, "blocks")
     if card.uses_expansion:
         yield from _more(place, student.expansion, teacher.expansion, "expansion")

@@ -15,6 +15,7 @@ from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
 from naskd.spec.operators import OperatorGraph
+from naskd.spec.sizes import Size
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
 
@@ -106,19 +107,19 @@ class Student(nn.Module):
         return (None,) * FAMILIES[self.spec.family].n_stages(self.spec)
 
     @classmethod
-    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
         """See :func:`design_cost`. This one builds the network on the ``meta`` device and counts."""
         return network_cost(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
     def operators(
-        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int
+        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
     ) -> OperatorGraph:
         """See :func:`design_operators`. This one runs the network on the ``meta`` device."""
         return operators_of(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
-    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
         """See :func:`student_shapes`. This one runs the network on the ``meta`` device, on images of 3 channels."""
         return tap_shapes(cls._on_meta(spec, 3, n_classes), 3, resolution)
 
@@ -169,14 +170,14 @@ def build_student(
     return family_type(spec)(spec, in_channels, n_classes, mean, std)
 
 
-def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int) -> Cost:
+def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
     """What the student of a design costs; nothing is built, unless its family or a block has no closed form.
 
     Args:
         spec: The design.
         in_channels: Of the images.
         n_classes: ``K``.
-        resolution: Side of the images.
+        resolution: Of the images.
 
     Returns:
         MACs of the convolutions and matrix products of one evaluation pass of one image; trainable
@@ -191,7 +192,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
 
 
 def design_operators(
-    spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: int
+    spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
 ) -> OperatorGraph:
     """What the student of a design executes for one image; for arguments and errors see :func:`design_cost`.
 
@@ -200,7 +201,7 @@ def design_operators(
     return family_type(spec).operators(spec, in_channels, n_classes, resolution)
 
 
-def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: int) -> TapShapes:
+def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
     """Shapes of the taps of a design's student; nothing is built where its family has a closed form.
 
     Raises:

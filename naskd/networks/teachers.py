@@ -5,8 +5,10 @@ all three are part of the network here, so that everything else gives it the stu
 study's classes.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,15 +17,19 @@ from torch import Tensor, nn
 
 from naskd.networks.fitting import FittedState, fit_checkpoint, load_strictly, shortened
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
-from naskd.networks.student import build_student
+from naskd.networks.resnet import as_student
+from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import class_names, fresh_student, probe_shape
 from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
+from naskd.spec.sizes import Size, sides
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import load_function
 from naskd.store.checkpoint_file import CheckpointFile
+
+_LOG = logging.getLogger(__name__)
 
 
 class Teacher(nn.Module):
@@ -70,6 +76,20 @@ class Teacher(nn.Module):
         """The classifier that turns `pooled` into the logits; None where the network ends otherwise."""
         return linear_head(as_deployed(self.network))
 
+    @cached_property
+    def as_student(self) -> Student:
+        """The same network as one of naskd, frozen; it is read once, see :func:`naskd.networks.resnet.as_student`.
+
+        Raises:
+            InputError: It cannot be read as one.
+        """
+        found = as_student(self.network)
+        return found.to(next(self.parameters()).device).requires_grad_(False).eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Whoever copies it copies what it is, and not what was read of it.
+        return {name: value for name, value in vars(self).items() if name != "as_student"}
+
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm before its pre-activation; None where it is not known."""
         return as_deployed(self.network).pre_activation_norms()
@@ -80,7 +100,10 @@ class Teacher(nn.Module):
 
 
 def build_teacher_network(
-    spec: TeacherSpec, given: "TeacherInputs", state: Mapping[str, Tensor] | None = None
+    spec: TeacherSpec,
+    given: "TeacherInputs",
+    state: Mapping[str, Tensor] | None = None,
+    begins: CheckpointFile | None = None,
 ) -> nn.Module:
     """The teacher's network on the CPU, tapped and trainable; :class:`Teacher` freezes it.
 
@@ -89,25 +112,51 @@ def build_teacher_network(
             torchvision network the normalisation of its `weights`, or else the study's. Without a
             `resolution`, images are resized to that of the `weights`, or else not at all.
         given: Of the study.
-        state: With a ``spec.checkpoint``: what that file holds, the state of the bare network. Otherwise:
-            the state of what this function returned, trained by naskd. None leaves the weights fresh (or
+        state: With a ``spec.checkpoint`` that is not fine-tuned: what that file holds, the state of the bare network.
+            Otherwise: the state of what this function returned, trained by naskd. None leaves the weights fresh (or
             ``spec.weights``, downloaded).
+        begins: The checkpoint with which a fine-tuning begins, of which the classifier is left out.
 
     Raises:
         InputError: The builder, the model's name, its weights, its number of classes, its class names, its
             taps or `state` do not fit. The message says what was found and what was wanted.
     """
-    built = _built(spec, given, fresh=state is None)
+    built = _built(spec, given, fresh=state is None and begins is None)
     if isinstance(built.network, TappedNetwork):
+        if begins is not None:
+            raise InputError(
+                f"fine_tune is not for a {type(built.network).__name__}, which says itself how it begins"
+            )
         if state is not None:
             _load_own(built.network, state)
         return built.network
-    if state is not None and spec.checkpoint is not None:
+    bare = spec.holds_state and not spec.trained_here
+    if state is not None and bare:
         load_strictly(built.network, state)
     network = _tapped(built, spec, given)
-    if state is not None and spec.checkpoint is None:
+    if state is not None and not bare:
         load_strictly(network, state)
+    if begins is not None:
+        _begin_with(network, begins, spec.state)
     return network
+
+
+def _begin_with(network: ForeignNetwork, file: CheckpointFile, wanted: str | None) -> None:
+    """Load a checkpoint but its classifier.
+
+    Raises:
+        InputError: There is no classifier, or the file does not fit what comes before it.
+    """
+    if network.points.head is None:
+        raise InputError(
+            f"fine_tune: {type(network.network).__name__} does not end in an nn.Linear, which would be replaced"
+        )
+    head = network.points.head[0]
+    names = frozenset(f"{head}.{name}" for name in network.network.get_submodule(head).state_dict())
+    fitted = fit_checkpoint(file, network.network, wanted, without=names)
+    for note in fitted.notes:
+        _LOG.warning("%s", note)
+    network.network.load_state_dict(fitted.tensors, strict=False)
 
 
 def checkpoint_state(spec: TeacherSpec, given: "TeacherInputs", file: CheckpointFile) -> FittedState:
@@ -127,6 +176,12 @@ def _built(spec: TeacherSpec, given: "TeacherInputs", *, fresh: bool) -> "Bare":
 
 def _tapped(built: "Bare", spec: TeacherSpec, given: "TeacherInputs") -> ForeignNetwork:
     """A network that does not show its taps, with what it wants of an image."""
+    if not isinstance(given.resolution, int) and not (spec.resolution or built.resolution):
+        height, width = given.resolution
+        raise InputError(
+            f"the study's images are {width}x{height} pixels, and stages of a network that naskd has not made are "
+            "found on squares: give the teacher a resolution, to which it has images resized"
+        )
     network = ForeignNetwork(
         built.network,
         Preprocessing(
@@ -135,31 +190,38 @@ def _tapped(built: "Bare", spec: TeacherSpec, given: "TeacherInputs") -> Foreign
             spec.mean or built.mean,
             spec.std or built.std,
         ),
-        (given.in_channels, given.resolution, given.resolution),
-        _class_order(spec.classes, given.class_names),
-        spec.taps,
-        origin={
-            "teacher": _TEACHER.dump_python(spec, mode="json", exclude_defaults=True),
-            "given": {**asdict(given), "base": str(given.base.resolve())},
-        },
+        (given.in_channels, *sides(given.resolution)),
+        class_order(spec.classes or built.classes, given.class_names),
+        spec.taps or built.taps,
+        origin=origin_of(spec, given),
     )
     if network.n_classes != given.n_classes:
         raise InputError(
             f"the teacher has {network.n_classes} outputs, the study has {given.n_classes} classes; "
             f"wanted: one output for each of {shortened(given.class_names)}"
+            f"{'; fine_tune = true trains a new classifier' if spec.checkpoint else ''}"
         )
     return network
 
 
-def rebuild_foreign(description: Description) -> ForeignNetwork:
-    """The inverse of :meth:`ForeignNetwork.describe`; no weights are looked for.
+def origin_of(spec: TeacherSpec, given: "TeacherInputs") -> dict[str, Any]:
+    """What made a network that naskd has not, for its description; :func:`rebuild_foreign` reads it."""
+    return {
+        "teacher": _TEACHER.dump_python(spec, mode="json", exclude_defaults=True),
+        "given": {**asdict(given), "base": str(given.base.resolve())},
+    }
+
+
+def rebuild_foreign(description: Description) -> nn.Module:
+    """The inverse of :func:`origin_of`; no weights are looked for.
 
     Raises:
         InputError: What made the network is no longer there, or makes another.
     """
     spec = _TEACHER.validate_python(description["teacher"])
     given = _GIVEN.validate_python(description["given"])
-    return _tapped(_built(spec, given, fresh=False), spec, given)
+    built = _built(spec, given, fresh=False)
+    return built.network if isinstance(built.network, TappedNetwork) else _tapped(built, spec, given)
 
 
 @dataclass(frozen=True)
@@ -177,7 +239,7 @@ class TeacherInputs:
     base: Path
     in_channels: int
     n_classes: int
-    resolution: int
+    resolution: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...]
@@ -191,12 +253,16 @@ class Bare:
         network: On the CPU.
         mean, std: Of its input, per channel, on the [0, 1] scale; None for images in [0, 1] as they are.
         resolution: To which images are resized; None for none.
+        taps: Modules that are the stages, where its source knows; empty: found.
+        classes: Names of its outputs, where its source knows that they are the study's in some order; None otherwise.
     """
 
     network: nn.Module
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resolution: int | None = None
+    taps: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
 
 
 _TEACHER = TypeAdapter(TeacherSpec)
@@ -360,7 +426,12 @@ def _input_channels(network: nn.Module, in_channels: int) -> int:
     return wanted
 
 
-def _class_order(own: Sequence[str] | None, wanted: Sequence[str]) -> list[int] | None:
+def class_order(own: Sequence[str] | None, wanted: Sequence[str]) -> list[int] | None:
+    """Position, among outputs of named classes, of each class that is wanted; None where they agree, or have no names.
+
+    Raises:
+        InputError: They are not the same classes.
+    """
     if own is None:
         return None
     strange = [name for name in own if name not in wanted]

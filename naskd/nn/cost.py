@@ -15,8 +15,32 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
-from naskd.nn.taps import evaluation_mode
+from naskd.nn.taps import device_of, evaluation_mode
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
+from naskd.spec.sizes import Size, sides
+
+
+class OutsideTorch(nn.Module):
+    """A module that computes where torch's counter sees nothing, and says itself what that costs.
+
+    On the ``meta`` device its outputs are empty tensors of the right shapes.
+    """
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        raise NotImplementedError
+
+    @property
+    def n_params(self) -> int:
+        """Parameters that torch does not see."""
+        raise NotImplementedError
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its state, in place of what that would count."""
+        raise NotImplementedError
+
 
 T = TypeVar("T")
 
@@ -57,7 +81,7 @@ def on_meta(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[int, int]) -> Cost:
+def network_cost(module: nn.Module, in_channels: int, resolution: Size) -> Cost:
     """What one forward pass of one image costs, in evaluation mode.
 
     Args:
@@ -74,9 +98,10 @@ def network_cost(module: nn.Module, in_channels: int, resolution: int | tuple[in
     Raises:
         ValueError: Called under ``torch.inference_mode``.
     """
-    height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    height, width = sides(resolution)
     macs, saved = in_evaluation(module, (1, in_channels, height, width), _counted)
     n_params = sum(parameter.numel() for parameter in module.parameters())
+    n_params += sum(part.n_params for part in module.modules() if isinstance(part, OutsideTorch))
     bit_ops = macs * FLOAT_BITS**2 - saved
     return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module), bit_ops=bit_ops)
 
@@ -110,8 +135,7 @@ def _where_it_lies(
     module: nn.Module, shape: tuple[int, int, int, int], look: Callable[[nn.Module, Tensor], T]
 ) -> T:
     """The same by a pass on the network's own device, without the fused kernels that torch's counter cannot see."""
-    parameter = next(module.parameters(), None)
-    images = torch.full(shape, 0.5, device="cpu" if parameter is None else parameter.device)
+    images = torch.full(shape, 0.5, device=device_of(module))
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -137,9 +161,20 @@ def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
         assert isinstance(layer, QuantizedWeights)
         saved += output.numel() * layer.weight[0].numel() * (FLOAT_BITS**2 - layer.bits * INTEGER_BITS)
 
+    outside = 0
+
+    def computed(part: nn.Module, *_: object) -> None:
+        nonlocal outside
+        assert isinstance(part, OutsideTorch)
+        outside += part.macs
+
     hooks = [layer.register_forward_hook(noted) for _, layer in quantized_layers(network)]
+    hooks += [
+        part.register_forward_hook(computed) for part in network.modules() if isinstance(part, OutsideTorch)
+    ]
     try:
-        return count_macs(lambda: network(images)), saved
+        seen = count_macs(lambda: network(images))
+        return seen + outside, saved
     finally:
         for hook in hooks:
             hook.remove()
@@ -148,11 +183,15 @@ def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
 def _state_bytes(module: nn.Module) -> int:
     # With keep_vars, a tensor shared by two modules is one object and is counted once.
     integers = [
-        part for part in module.modules() if isinstance(part, QuantizedWeights | QuantizedNorm | Quantizer)
+        part
+        for part in module.modules()
+        if isinstance(part, QuantizedWeights | QuantizedNorm | Quantizer | OutsideTorch)
     ]
     elsewhere = {id(v) for part in integers for v in part.state_dict(keep_vars=True).values()}
     state = {id(v): v for v in module.state_dict(keep_vars=True).values() if isinstance(v, Tensor)}
     as_float = sum(
         v.numel() * (4 if v.is_floating_point() else 8) for key, v in state.items() if key not in elsewhere
     )
-    return as_float + sum(part.size_bytes for part in integers if isinstance(part, QuantizedWeights))
+    return as_float + sum(
+        part.size_bytes for part in integers if isinstance(part, QuantizedWeights | OutsideTorch)
+    )

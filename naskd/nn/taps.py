@@ -6,10 +6,13 @@ Shape letters: ``B`` batch, ``K`` classes, ``C`` channels, ``H, W`` space, ``N``
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from naskd.spec.sizes import Size, sides
 
 Layout = Literal["map", "tokens"]
 
@@ -113,17 +116,21 @@ class TappedNetwork(Protocol):
         """Logits and everything a knowledge loss may ask for, from one forward pass."""
 
 
-def tap_shapes(network: nn.Module, in_channels: int, resolution: int) -> TapShapes:
-    """Shapes of a network's taps at ``resolution x resolution``, found with one evaluation pass of two zeros.
+def tap_shapes(network: nn.Module, in_channels: int, resolution: Size) -> TapShapes:
+    """Shapes of a network's taps at a size of images, found with one evaluation pass of two zeros.
 
     The mode of each of the network's modules, and their statistics, are left as they were.
     """
     assert isinstance(network, TappedNetwork)
-    parameter = next(network.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    images = torch.zeros(2, in_channels, resolution, resolution, device=device)
+    images = torch.zeros(2, in_channels, *sides(resolution), device=device_of(network))
     with evaluation_mode(network), torch.no_grad():
         return network.taps(images).shapes
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network lies: its parameters, or its buffers where it has none; the CPU without either."""
+    first = next(chain(network.parameters(), network.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 @contextmanager

@@ -14,7 +14,9 @@ from torch.utils.flop_counter import flop_registry
 from naskd.nn.cost import in_evaluation
 from naskd.nn.quantized import Quantizer, quantized_layers
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS
+from naskd.spec.errors import InputError
 from naskd.spec.operators import Buffer, Operator, OperatorGraph
+from naskd.spec.sizes import Size, sides
 
 ROUND = "round"
 """The kind of operator that rounds a map to integers, where no operator before it can."""
@@ -154,7 +156,7 @@ def _kind(packet: Any, args: Any, constants: list[Tensor]) -> str:
 
 
 def operators_of(
-    module: nn.Module, in_channels: int, resolution: int | tuple[int, int], *, bits: int = FLOAT_BITS
+    module: nn.Module, in_channels: int, resolution: Size, *, bits: int = FLOAT_BITS
 ) -> OperatorGraph:
     """The operators of one evaluation pass of one image.
 
@@ -168,9 +170,10 @@ def operators_of(
         bits: Of each number of the input.
 
     Raises:
+        InputError: Nothing that it hands out was computed from its input, as far as torch sees.
         ValueError: Called under ``torch.inference_mode``.
     """
-    height, width = resolution if isinstance(resolution, tuple) else (resolution, resolution)
+    height, width = sides(resolution)
 
     def look(network: nn.Module, images: Tensor) -> OperatorGraph:
         recorder = _Recorder(images, bits)
@@ -178,6 +181,10 @@ def operators_of(
             out = network(images)
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         named = dict.fromkeys(value for r in results if (value := recorder.value(r)) is not None)
+        if not named:
+            raise InputError(
+                f"the operators of a {type(module).__name__} are not known: it computes where torch does not see it"
+            )
         return _graph(recorder.steps, recorder.values, tuple(named))
 
     return in_evaluation(module, (1, in_channels, height, width), look)

@@ -3,9 +3,9 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,7 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from naskd.report.units import duration, finite, percent
+from naskd.report import summary
+from naskd.report.record import Record, Trial, costs, is_complete
+from naskd.report.units import duration, finite, measure, percent
 from naskd.spec.secrets import redacted
 from naskd.spec.visible import visible
 from naskd.study.observer import StudyObserver
@@ -160,12 +162,63 @@ class SearchProgress(Progress, StudyObserver):
         if not snapshot.running:
             at_once = {0: "choosing the next design", 1: "one training goes on"}
             return at_once.get(snapshot.others, f"{snapshot.others} trainings go on")
-        # An artifact's job does not say how long it is.
+        # What is loaded has no epochs.
         epochs = f" of {snapshot.epochs}" if snapshot.epochs else ""
         epoch = f", epoch {snapshot.epoch}{epochs}" if snapshot.epoch else ""
         others = {0: "", 1: ", and one more"}.get(snapshot.others, f", and {snapshot.others} more")
         the = "" if snapshot.running.startswith("trial") else "the "
         return f"{_doing(snapshot)} {the}{snapshot.running}{epoch}{others}"
+
+
+class WatchProgress(SearchProgress):
+    """Of a search that another process runs.
+
+    Args:
+        console, clock: See :class:`Progress`.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._jobs: list[str] = []
+        super().__init__(console, None, clock)
+
+    def show(self, snapshot: Snapshot, trials: int | None, jobs: Sequence[str]) -> None:
+        """Take in where the search stands: in numbers, its budget in trials, and a line for each running training."""
+        self.trials, self._jobs = trials, list(jobs)
+        self.looked(snapshot)
+
+    def _lines(self) -> list[RenderableType]:
+        *lines, running = super()._lines()
+        return [*lines, *(Text(job, style="dim") for job in self._jobs)] if self._jobs else [*lines, running]
+
+
+def training_line(
+    what: str, config: Mapping[str, Any] | None, epoch: int, epochs: int, val_accuracy: float | None
+) -> str:
+    """A training that goes on: ``trial 17: epoch 6 of 20, 71.20%, basic 16×2 ← logits T4``.
+
+    Args:
+        what: Such as ``trial 17`` or ``teacher``.
+        config: Its design; None for a teacher or an assistant.
+        epoch: That it has done.
+        epochs: In all; 0 where that is not known.
+        val_accuracy: After that; None before the first.
+    """
+    begun = f"epoch {epoch}" + (f" of {epochs}" if epochs else "") if epoch else "begun"
+    parts = [begun, *([percent(val_accuracy)] if val_accuracy is not None else [])]
+    if config is not None:
+        parts.append(f"{summary.student(config)} ← {summary.taught_by(config)}")
+    return f"{what if config is not None else f'the {what}'}: {', '.join(parts)}"
+
+
+def finished_line(trial: Trial, record: Record) -> str:
+    """A trial that has ended, in a line: ``trial 16: 93.06%, 12.3 kMACs, basic 16×2 ← logits T4``."""
+    number, config = trial.get("number"), trial.get("config")
+    design = f"{summary.student(config)} ← {summary.taught_by(config)}" if config else ""
+    if is_complete(trial):
+        shown = [f"{measure(trial.get(axis.name), axis.unit)} {axis.title}" for axis in costs(record)]
+        return f"trial {number}: {percent(trial.get('val_accuracy'))}, {', '.join(shown)}, {design}"
+    state = "failed" if trial.get("state") == "FAIL" else "stopped" if trial.get("curve") else "turned away"
+    return f"trial {number}: {state}: {trial.get('reason') or 'no reason recorded'}"
 
 
 def _doing(snapshot: Snapshot) -> str:

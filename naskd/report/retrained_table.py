@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report.record import how_retrained
-from naskd.report.units import count, measure, percent, percent_with_sd
+from naskd.report.units import count, measure, percent, percent_with_sd, points_with_error
 from naskd.spec.objectives import Objective
 
 
@@ -29,9 +29,12 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         pad_edge=False,
         header_style="bold",
     )
+    designs = retrained.get("designs") or ()
+    has_alone = any(design.get("labels_alone") for design in designs)
     for title in (
         "trial",
         "test acc",
+        *(("labels alone", "gain") if has_alone else ()),
         "val acc",
         "val acc in search",
         "MACs",
@@ -40,13 +43,15 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         "front",
     ):
         table.add_column(title, justify="right", no_wrap=True)
-    for design in retrained.get("designs") or ():
+    for design in designs:
+        alone = design.get("labels_alone") or {}
         table.add_row(
             str(design.get("number")),
             Text(
                 percent_with_sd(design.get("test_accuracy_mean"), design.get("test_accuracy_sd")),
                 style="bold",
             ),
+            *((_alone(alone), _gain(alone)) if has_alone else ()),
             percent(design.get("val_accuracy_mean")),
             percent(design.get("val_accuracy_search")),
             count(design.get("macs")),
@@ -59,6 +64,7 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         table.add_row(
             "T",
             percent(retrained["teacher_test_accuracy"]),
+            *(("", "") if has_alone else ()),
             "",
             "",
             count(retrained.get("teacher_macs")),
@@ -73,6 +79,15 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         for design in retrained.get("earlier") or ()
     ]
     return Group(Text(heading, style="bold"), table, *_verdict(retrained), *earlier)
+
+
+def _alone(alone: Mapping[str, Any]) -> str:
+    return percent_with_sd(alone.get("test_accuracy_mean"), alone.get("test_accuracy_sd")) if alone else ""
+
+
+def _gain(alone: Mapping[str, Any]) -> str:
+    """In points, with its standard error."""
+    return points_with_error(alone.get("gain"), alone.get("gain_standard_error")) if alone else ""
 
 
 def _verdict(retrained: Mapping[str, Any]) -> list[Text]:

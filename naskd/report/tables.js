@@ -170,6 +170,7 @@ function retrainedSection() {
         d.test_accuracy_mean - (d.test_accuracy_sd || 0),
         d.test_accuracy_mean + (d.test_accuracy_sd || 0),
         d.val_accuracy_search,
+        d.labels_alone?.test_accuracy_mean,
       ])
       .filter(ok);
     if (ok(r.teacher_test_accuracy)) ys.push(r.teacher_test_accuracy);
@@ -218,6 +219,8 @@ function retrainedSection() {
           s("line", { class: "ghost", x1: px, x2: px, y1: f.y(d.val_accuracy_search), y2: py }),
           mark(0, 3.2, "ghost-dot", px, f.y(d.val_accuracy_search)),
         );
+      const alone = d.labels_alone?.test_accuracy_mean;
+      if (ok(alone)) f.plot.append(mark(3, 4, "alone", px, f.y(alone)));
       f.plot.append(
         s("path", { class: "test-line", d: `M${px},${up}V${down}M${px - 4},${up}h8M${px - 4},${down}h8` }),
         mark(3, 5, "test", px, py),
@@ -236,8 +239,11 @@ function retrainedSection() {
     const item = nearest(shown, event, host, 26);
     if (item) select(item.d.number);
   });
+  const alone = drawn.some((d) => d.labels_alone);
   const rows = drawn.map((d) => ({
     ...d,
+    alone: d.labels_alone?.test_accuracy_mean,
+    gain: d.labels_alone?.gain,
     sd: d.test_accuracy_sd,
     loss: ok(d.val_accuracy_search) ? d.test_accuracy_mean - d.val_accuracy_search : null,
   }));
@@ -262,6 +268,22 @@ function retrainedSection() {
       text: (t) => withSd(t.test_accuracy_mean, t.sd),
     },
     num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH)),
+    ...(alone
+      ? [
+          {
+            ...num("labels alone", "alone", percent, { down: true }),
+            text: (t) => withSd(t.alone, t.labels_alone?.test_accuracy_sd),
+          },
+          {
+            ...num("gain, points", "gain", plain, { down: true }),
+            text: (t) => {
+              const error = t.labels_alone?.gain_standard_error;
+              const said = ok(error) ? ` ± ${fixed(100 * error, formats.percent)}` : "";
+              return ok(t.gain) ? points(t.gain) + said : DASH;
+            },
+          },
+        ]
+      : []),
     num("seeds", "n", plain),
     num("epochs", "epochs", plain),
     { name: "on front", value: (t) => (t.on_front ? 0 : 1), text: (t) => (t.on_front ? "yes" : "no") },
@@ -296,6 +318,7 @@ function retrainedSection() {
       { class: "legend" },
       h("span", {}, swatch(3, "test"), "test, mean ± sd over seeds"),
       h("span", {}, swatch(0, "ghost-dot", 4), "validation accuracy that the search saw"),
+      alone ? h("span", {}, swatch(3, "alone", 4), "the same student with the labels alone, test") : null,
     ),
     h("div", { class: "row" }, host, sortable(columns, rows, null)),
   );

@@ -40,6 +40,16 @@ def percent_with_sd(mean: Any, sd: Any) -> str:
     return f"{100 * mean:.{digits}f} ± {100 * sd:.{digits}f}%"
 
 
+def points_with_error(difference: Any, error: Any) -> str:
+    """A difference of accuracies, a fraction, in points with its standard error: ``+1.25 ± 0.40``."""
+    number = finite(difference)
+    if number is None:
+        return DASH
+    digits = FORMATS["percent"]
+    said = "" if finite(error) is None else f" ± {100 * error:.{digits}f}"
+    return f"{100 * number:+.{digits}f}{said}"
+
+
 def count(value: Any) -> str:
     """A count with three significant digits and a decimal prefix: ``12345`` is ``12.3 k``."""
     number = finite(value)

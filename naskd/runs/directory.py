@@ -11,6 +11,7 @@ from naskd.store.files import sweep
 
 STUDY_FILE = "study.json"
 RESULTS_FILE = "retrained.json"
+LOCK_FILE = ".lock"
 LEDGER_BYTES = "ledger_bytes"
 """Beside the study in its file: how long the journal was when a search last began or ended. It only grows."""
 
@@ -22,7 +23,8 @@ LEDGER_IDENTITY = "ledger_identity"
 def locked(run_dir: Path) -> Iterator[None]:
     """Hold a run directory, cleared of what killed processes left half written; the lock ends with the process."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / ".lock", timeout=0)
+    # Who only looks whether a run is in use holds it for a moment.
+    lock = FileLock(run_dir / LOCK_FILE, timeout=0.5)
     try:
         lock.acquire()
     except Timeout:

@@ -20,7 +20,8 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
     adds it to its sums. 4-bit weights are widened to 8 bits by a ``Cast``, which a runtime does once, when it loads.
 
     Args:
-        model: ``onnx.ModelProto`` with ``Conv`` and ``Gemm`` of weights and inputs from ``DequantizeLinear``.
+        model: ``onnx.ModelProto`` with ``Conv`` and ``Gemm`` of weights and inputs from ``DequantizeLinear``;
+            inputs may be max-pooled.
         of_4_bits: Names of the weights that have 4 bits.
     """
     from onnx import TensorProto, numpy_helper
@@ -42,6 +43,8 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
         if weight is None or weight.op_type != "DequantizeLinear":
             continue
         given = makers[node.input[0]]
+        while given.op_type == "MaxPool":  # the largest of quantized numbers is one of them
+            given = makers[given.input[0]]
         if given.op_type != "DequantizeLinear":
             raise RunError(
                 f"the integer layer {node.name} reads what is not quantized, but given by {given.op_type}"
@@ -68,7 +71,7 @@ def with_integer_biases(model: Any, of_4_bits: Set[str]) -> Any:
     kept = [node for node in graph.node if read.intersection(node.output)]
     del graph.node[:]
     graph.node.extend([*added, *kept])
-    _forget_unused(graph)
+    forget_unused(graph)
     return model
 
 
@@ -86,7 +89,8 @@ def packed(values: npt.NDArray[np.int8]) -> bytes:
     return bytes(nibbles[::2] | nibbles[1::2] << 4)
 
 
-def _forget_unused(graph: Any) -> None:
+def forget_unused(graph: Any) -> None:
+    """Remove the tensors of an ``onnx.GraphProto`` that no node reads."""
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]

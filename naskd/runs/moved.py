@@ -13,6 +13,7 @@ from typing import Any
 
 from naskd.spec.code_identity import code_ids, same_code
 from naskd.spec.errors import InputError
+from naskd.spec.paths import is_there
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.spec.toml import read_setting
@@ -121,7 +122,7 @@ def _with_code(
     copies = _copies(spec, run_dir.absolute() / CODE)
     if not code or not _same(code, copies):
         return spec
-    roots = [base for base in (*nearest, *further) if spec.data.root and (base / spec.data.root).exists()]
+    roots = [base for base in (*nearest, *further) if spec.data.root and is_there(spec.data.root, base)]
     return dataclasses.replace(_with_paths(spec, copies), base=(roots or [spec.base])[0])
 
 
@@ -150,7 +151,7 @@ def _reached(spec: StudySpec, before: Path) -> StudySpec:
     """The study with absolute paths into its old folder leading into the one where it is now."""
 
     def now(path: str | None) -> str | None:
-        if path is None or not Path(path).is_absolute() or Path(path).exists() or spec.base == before:
+        if path is None or not Path(path).is_absolute() or is_there(path, before) or spec.base == before:
             return path
         inside = Path(path).is_relative_to(before)
         return str(spec.base / Path(path).relative_to(before)) if inside else path
@@ -247,7 +248,7 @@ def check_places(spec: StudySpec, run_dir: Path) -> None:
     for name, teacher in spec.teacher_specs().items():
         key = "teacher.checkpoint" if teacher is spec.teacher else f"teachers.{name}.checkpoint"
         wanted.append((key, teacher.checkpoint))
-    missing = [(key, spec.resolve(path)) for key, path in wanted if path and not spec.resolve(path).exists()]
+    missing = [(key, spec.resolve(path)) for key, path in wanted if path and not is_there(path, spec.base)]
     lines = [f"{path} is not there: say where it is with --set {key}=PATH" for key, path in missing]
     code = [path for path in spec.code().values() if not path.is_file()]
     lines += [f"{path} is not there: say where the study's folder is with --set base=FOLDER" for path in code]

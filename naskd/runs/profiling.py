@@ -28,7 +28,8 @@ from naskd.networks.student_file import load_student, probe_shape
 from naskd.nn.cost import network_cost
 from naskd.nn.quantized import is_quantized
 from naskd.runs.devices import Device, Timer
-from naskd.runs.export import OnnxFormat
+from naskd.runs.formats.base import Interface
+from naskd.runs.formats.onnx import OnnxFormat
 from naskd.runs.opening import OpenStudy, open_study
 from naskd.spec.design import ArchitectureSpec
 from naskd.spec.devices import DEVICES
@@ -39,6 +40,7 @@ from naskd.spec.option import OptionValue
 from naskd.spec.outputs import writable
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import installed
+from naskd.spec.sizes import sides
 from naskd.spec.study import StudySpec
 from naskd.store.files import replacing
 
@@ -100,7 +102,7 @@ def profile(
     fitted, others = chosen(_drawn(opened, DRAWN_FOR_EACH * (students + held_out)), students, held_out)
     data = opened.context.resources.data
     shape = data.in_channels, data.n_classes, data.resolution
-    image = data.in_channels, data.resolution, data.resolution
+    image = data.in_channels, *sides(data.resolution)
     subjects = [Subject(_maker(each, data.in_channels, data.n_classes), image) for each in (*fitted, *others)]
     with tempfile.TemporaryDirectory() as folder:
         times = measured(subjects, timed, DEVICES[device].reads_onnx, Path(folder), rounds, observe)
@@ -349,7 +351,7 @@ def measured(
         network, file = subject.make(), folder / f"{index}.onnx"
         image = torch.rand(1, *subject.shape, generator=torch.Generator().manual_seed(0))
         if onnx:
-            write_onnx(network, file, torch.cat([image, image]))
+            write_onnx(network, file, subject.shape)
         timers.append(device.timer(network, file, image))
     times: list[list[float]] = [[] for _ in timers]
     order, chance = list(range(len(timers))), random.Random(0)
@@ -362,7 +364,7 @@ def measured(
     return times
 
 
-def write_onnx(network: nn.Module, file: Path, images: Tensor) -> None:
+def write_onnx(network: nn.Module, file: Path, shape: tuple[int, int, int]) -> None:
     """A network as ONNX Runtime computes it after ``naskd export``, written in a twentieth of the time.
 
     torch's older exporter knows no integers; a network of these is written as ``naskd export`` writes it. Of the
@@ -371,16 +373,16 @@ def write_onnx(network: nn.Module, file: Path, images: Tensor) -> None:
     Args:
         network: In evaluation mode, on the CPU.
         file: What is written.
-        images: Two, ``(2, C, H, W)``.
+        shape: Of an image, ``(C, H, W)``.
     """
     if is_quantized(network):
-        OnnxFormat().write(network, file, file, images)
+        OnnxFormat().write(network, file, file, Interface((), shape))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is the older one
         torch.onnx.export(
             network,
-            (images,),
+            (torch.zeros(2, *shape),),
             file,
             dynamo=False,
             input_names=["images"],

@@ -169,7 +169,7 @@ def made_with(context: StudyContext, test: ImageSet) -> dict[str, Any]:
         "naskd": naskd.__version__,
         "data_hash": resources.data.data_hash,
         "split_hash": resources.data.split_hash,
-        "test_hash": _hash_of(test),
+        "test_hash": hash_of(test),
         "teachers": {
             recipe.teacher: str(resources.store.manifest(recipe.artifact_id)["sha256"]) for recipe in there
         },
@@ -177,7 +177,7 @@ def made_with(context: StudyContext, test: ImageSet) -> dict[str, Any]:
     }
 
 
-def _hash_of(images: ImageSet) -> str:
+def hash_of(images: ImageSet) -> str:
     """Of decoded images and their labels, in their order."""
     content = hashlib.sha256(repr(tuple(images.images.shape)).encode())
     content.update(images.labels.cpu().numpy().astype("<i8").tobytes())

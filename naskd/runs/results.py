@@ -98,6 +98,7 @@ class FinalStudent:
             "replicate": self.replicate + 1,
             "seed": str(self.training.get("seed", "")),
             "test_accuracy": self.training["test_accuracy"],
+            "test_hash": (self.training.get("made_with") or {}).get("test_hash"),
         }
 
 

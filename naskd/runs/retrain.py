@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from naskd.data.images import ImageSet
-from naskd.data.sealed import load_test_splits
+from naskd.data.sealed import load_test_split, load_test_splits
 from naskd.networks.student_file import save_student
 from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
+from naskd.runs.labels_alone import compared, with_labels_alone
 from naskd.runs.provenance import different_parts, made_with
 from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, training_seed
 from naskd.runs.summary import TrainedDesign, doubtful, summarised
@@ -27,9 +28,10 @@ from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.outputs import usable_folder
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
-from naskd.training.evaluation import accuracy, predict
+from naskd.training.evaluation import accuracy, balanced_accuracy, predict
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.measures import ObjectiveError
@@ -100,6 +102,7 @@ class Retraining:
         designs: Sequence[Design],
         seeds: int,
         observe: Callable[[int, int, str], None] = lambda done, total, what: None,
+        labels_alone: bool = False,
     ) -> dict[str, Any]:
         """Train each design `seeds` times.
 
@@ -107,6 +110,7 @@ class Retraining:
             designs: Usually a front.
             seeds: At least 1.
             observe: Called with trainings done, trainings in all, and what comes next.
+            labels_alone: Also each student with the labels alone, as often; see :mod:`naskd.runs.labels_alone`.
 
         Returns:
             The content of ``retrained.json``: see docs/reference/record.md.
@@ -119,10 +123,17 @@ class Retraining:
         if not designs:
             raise InputError("no design to retrain: the run has no complete trial yet")
         self.prepare(designs)
-        self._say_what_does_not_count(designs, seeds)
-        work = [(design, replicate) for design in designs for replicate in range(seeds)]
-        for done, (design, replicate) in enumerate(work):
-            observe(done, len(work), f"trial {design.number}, seed {replicate + 1} of {seeds}")
+        alone = self._with_labels_alone(designs) if labels_alone else {}
+        self._say_what_does_not_count([*designs, *alone.values()], seeds)
+        work = [
+            (each, said, replicate)
+            for design in designs
+            for each, said in ((design, ""), (alone.get(design.number), " with the labels alone"))
+            for replicate in range(seeds)
+            if each is not None
+        ]
+        for done, (design, said, replicate) in enumerate(work):
+            observe(done, len(work), f"trial {design.number}{said}, seed {replicate + 1} of {seeds}")
             self.train(design, replicate)
         observe(len(work), len(work), "")
         before = self._load()
@@ -143,6 +154,10 @@ class Retraining:
             "made_with": self.made_with,
             **summarised(trained, self.context, len(self.test), self.chance, self._teacher_accuracy),
         }
+        for row in record["designs"]:
+            if (student := alone.get(row["number"])) is not None:
+                found = [trainings[self.key(student, replicate)] for replicate in range(seeds)]
+                row["labels_alone"] = compared(row, found)
         record["earlier"] = earlier_designs(before, record)
         record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance)]
         for warning in record["warnings"]:
@@ -165,6 +180,11 @@ class Retraining:
         assert len(self.test) > 0
         for design in different:
             self._make_teachers(self._final(design))
+
+    def _with_labels_alone(self, designs: Sequence[Design]) -> dict[int, Design]:
+        """By the numbers of the designs that are taught."""
+        found = {d.number: with_labels_alone(d.config, self.context.designs) for d in designs}
+        return {n: Design(n, config, None) for n, config in found.items() if config is not None}
 
     def _say_what_does_not_count(self, designs: Sequence[Design], seeds: int) -> None:
         """Trainings of before that were made with something else, and those of which that is not known."""
@@ -266,14 +286,14 @@ class Retraining:
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         data = self.context.resources.data
-        shape = (data.in_channels, data.resolution, data.resolution)
+        shape = (data.in_channels, *sides(data.resolution))
         if path.is_dir():
             discard(path)
         save_student(path, student, data.class_names, shape, seed=seed, **seen(self.context.resources))
         return {
             **metrics,
             "seed": seed,
-            "test_accuracy": self._test_accuracy(student),
+            **self._on_test(student),
             "file": str(path.relative_to(self.run_dir)),
             "sha256": file_hash(path),
             "made_with": self.made_with,
@@ -302,14 +322,20 @@ class Retraining:
         """Test accuracy of who always says the most frequent class."""
         return int(torch.bincount(self.test.labels.cpu()).max()) / len(self.test)
 
-    def _test_accuracy(self, student: nn.Module) -> float:
-        return self._accuracy(student, self.test)
+    def _on_test(self, student: nn.Module) -> dict[str, float]:
+        """What is noted of the test images; balanced too where the study asks for it."""
+        predictions, labels = self._predictions(student, self.test), self.test.labels
+        found = {"test_accuracy": accuracy(predictions, labels)}
+        if "balanced_accuracy" in self.context.resources.spec.objectives:
+            found["test_balanced_accuracy"] = balanced_accuracy(predictions, labels)
+        return found
 
     def _teacher_accuracy(self, teacher: nn.Module) -> float:
-        return self._accuracy(teacher, self._opened[1])
+        test = self._opened[1]
+        return accuracy(self._predictions(teacher, test), test.labels)
 
-    def _accuracy(self, network: nn.Module, test: ImageSet) -> float:
-        return accuracy(predict(network, test.images, self.context.resources.compute), test.labels)
+    def _predictions(self, network: nn.Module, test: ImageSet) -> Tensor:
+        return predict(network, test.images, self.context.resources.compute)
 
     def _load(self) -> dict[str, Any]:
         context = self._context
@@ -317,6 +343,15 @@ class Retraining:
 
     def _store(self, record: dict[str, Any]) -> None:
         write_sealed(self.run_dir / RESULTS_FILE, record)
+
+
+def opened_test(context: StudyContext) -> ImageSet:
+    """The test images as students see them, on the CPU, for who takes away a student that was tested on them.
+
+    Raises:
+        InputError: They are missing or cannot be read.
+    """
+    return load_test_split(context.resources.spec.data, context.resources.spec.base)
 
 
 def _cannot(design: Design, replicate: int, why: str) -> InputError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naskd import report
+from naskd.report.notebook import front_html, front_text, run_html
 from naskd.runs.choose import choose
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
@@ -22,24 +23,35 @@ from naskd.spec.study import StudySpec
 from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
 from naskd.store.files import digest, read_sealed
-from naskd.study.record import load_ledger, run_record
+from naskd.study.record import OptunaStudy, load_ledger, run_record, with_curves
 from naskd.study.storage import JOURNAL_FILE, dashboard_target, lost_bytes, place_of, quiet
 
 if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
     from torch import nn
 
     from naskd.trials.context import StudyContext
 
 
 def load(path: str | Path) -> "nn.Module":
-    """Load a retrained or exported student (``.safetensors``) in evaluation mode.
+    """Load a retrained or exported student in evaluation mode: images ``(B, C, H, W)`` in [0, 1] to logits ``(B, K)``.
+
+    A ``.safetensors`` file becomes the network itself, with its weights. A file of another format is run by the library
+    that the format is for, on the CPU, and has no weights to train. Both have ``labels``, a tuple of the class names in
+    the order of the logits, and ``preprocessing``, which says in plain JSON types how an image becomes an input. Of a
+    student that an early version of naskd saved, that is None.
+
+    Args:
+        path: Of a ``.safetensors``, ``.onnx``, ``.pt2``, ``.xml`` or ``.pte`` file, or of a registered format's.
 
     Raises:
-        InputError: It is no student's file.
+        InputError: naskd has not written it, or it is damaged.
+        ExportError: What reads the format is not installed.
     """
-    from naskd.networks.student_file import load_student
+    from naskd.runs.export import load_exported
 
-    return load_student(Path(path))
+    return load_exported(Path(path))
 
 
 def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
@@ -70,6 +82,24 @@ def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
     run = Run(path, located(known, path, settings))
     run.ledger_identity = ledger_identity
     return run
+
+
+class Front(list[dict[str, Any]]):
+    """The trials of a front, cheapest first, each as :meth:`Run.trial` gives it.
+
+    Args:
+        record: A run record of the front.
+    """
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        super().__init__(record["trials"])
+        self._record = record
+
+    def __repr__(self) -> str:
+        return front_text(self._record)
+
+    def _repr_html_(self) -> str:
+        return front_html(self._record)
 
 
 class Run:
@@ -144,9 +174,24 @@ class Run:
             record["seed"] = str(self.spec.seed)
         return record
 
-    def front(self) -> list[dict[str, Any]]:
-        """The trials that no other dominates, cheapest first."""
-        return list(self.to_dict()["trials"])
+    def __repr__(self) -> str:
+        return f"<naskd run {self.spec.name!r} in {str(self.path)!r}>"
+
+    def _repr_html_(self) -> str:
+        return run_html(self.to_dict(), str(self.path))
+
+    @property
+    def study(self) -> OptunaStudy:
+        """The study for Optuna's own plots and tables: a copy in memory, whatever is done with it.
+
+        Validation accuracies by epoch are its trials' intermediate values, which Optuna itself does not keep where
+        there are several objectives.
+        """
+        return with_curves(load_ledger(self.spec, self.path))
+
+    def front(self) -> "Front":
+        """The trials that no other dominates, cheapest first: a list, which a notebook shows as a table."""
+        return Front(self.to_dict())
 
     def trials(self) -> list[dict[str, Any]]:
         """All trials with their states, by number."""
@@ -188,6 +233,39 @@ class Run:
         given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
         return dict(choose(record["trials"], [described(o) for o in record["objectives"]], wanted))
+
+    # --- tables and plots ----------------------------------------------------------------------------------------
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """All trials as a table, by number; see :func:`naskd.report.frame.to_frame` for its columns."""
+        from naskd.report.frame import to_frame
+
+        return to_frame(self.to_dict(everything=True, with_importance=False))
+
+    def plot_front(self, ax: "Axes | None" = None) -> "Axes":
+        """Accuracy against cost: the front, dominated trials, the teacher, retrained designs.
+
+        Args:
+            ax: Axes of matplotlib to draw on; default: those of a new figure.
+        """
+        return self._plotted(report.draw_front, ax, with_importance=False)
+
+    def plot_curves(self, ax: "Axes | None" = None) -> "Axes":
+        """Validation accuracy by epoch of each trial, those of the front in front. `ax` as for :meth:`plot_front`."""
+        return self._plotted(report.draw_curves, ax, with_importance=False)
+
+    def plot_importance(self, ax: "Axes | None" = None) -> "Axes":
+        """Which parameters mattered for each objective. `ax` as for :meth:`plot_front`."""
+        return self._plotted(report.draw_importance, ax, with_importance=True)
+
+    def _plotted(self, draw: Callable[[Any, Any], None], ax: "Axes | None", with_importance: bool) -> "Axes":
+        record = self.to_dict(everything=True, with_importance=with_importance)
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots(figsize=(8, 5), layout="constrained")
+        draw(record, ax)
+        return ax
 
     # --- reports -----------------------------------------------------------------------------------------------
 
@@ -242,6 +320,7 @@ class Run:
         seeds: int | None = None,
         epochs: int | None = None,
         observe: Callable[[int, int, str], None] = lambda done, total, what: None,
+        labels_alone: bool = False,
     ) -> dict[str, Any]:
         """Train designs for the final schedule with fresh seeds, and read the test split.
 
@@ -250,6 +329,8 @@ class Run:
             seeds: Trainings of each design; None: the study file's ``retrain.seeds``.
             epochs: None: the study file's ``retrain.epochs``.
             observe: Called with trainings done, in all, and what comes next.
+            labels_alone: Also train each student that is taught with the labels alone, as often: what does it owe to
+                being taught?
 
         Returns:
             Mean and standard deviation of the test accuracy of each design, cheapest first, the front again,
@@ -263,31 +344,60 @@ class Run:
 
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         seeds = self.spec.retrain.seeds if seeds is None else seeds
-        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe)
+        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe, labels_alone)
         self.write_html()
         return found
 
-    def export(self, trial: int, format: str | None = None, path: str | Path | None = None) -> dict[str, Any]:
-        """Write the student of a trial as one file, and compare it with the original on real images.
+    def export(
+        self,
+        trial: int,
+        format: str | None = None,
+        path: str | Path | None = None,
+        *,
+        folder: str | Path | None = None,
+        int8: bool = False,
+        calibration: int | None = None,
+        max_loss: float | None = None,
+        license: str | None = None,
+    ) -> dict[str, Any]:
+        """Write the student of a trial as a file or a folder, and compare it with the original on real images.
 
         The student is that whose test accuracy is shown, of the first seed of the design's last retraining; else the
         one that the search has kept. A design of which there is neither is trained now, which is refused where data,
-        split, teacher or code are not the search's.
+        split, teacher or code are not the search's. It is compared on all test images, and one that was never retrained
+        on all validation images.
 
         Args:
             trial: Number.
             format: Name of a registered export format; default: what the suffix of `path` names, else ``safetensors``.
             path: Default ``exported/trial<number>.<suffix of the format>`` in the run directory.
+            folder: Write a folder in the layout of a Hugging Face repository instead: ``model.onnx``,
+                ``model.safetensors``, labels, preprocessing, a script that needs ONNX Runtime alone, and a model card.
+            int8: Round the file to 8-bit integers after the training; ``onnx`` and `folder` alone.
+            calibration: Training images whose activations give the ranges of the integers; default 512.
+            max_loss: Accuracy that the file may lack of the original's, a fraction; default: any.
+            license: Of the student, such as ``apache-2.0``, for the model card of `folder`; default ``unknown``.
 
         Returns:
-            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; ``accuracy`` of the written file
-            on these images, which are of the validation split; `origin`: ``retrained``, ``search`` or ``trained``; and
-            ``training``: its ``epochs``, ``test_accuracy``, ``replicate`` (from 1) and ``seed``.
+            ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; ``images``: ``test``,
+            ``validation``, or ``made-up`` where the study's are gone; ``accuracy`` of the written file and
+            ``original_accuracy`` on them; with `int8` also ``n_calibration`` and ``float_size_bytes``; `origin`:
+            ``retrained``, ``search`` or ``trained``; and ``training``: its ``epochs``, ``test_accuracy``, ``replicate``
+            (from 1) and ``seed``.
 
         Raises:
-            ExportError: The exported model differs, or a package is missing.
-            InputError: The trial cannot be exported, or `format` and `path` do not go together.
+            ExportError: The exported model differs, loses more than `max_loss`, or a package is missing.
+            InputError: The trial cannot be exported, or arguments do not go together.
         """
-        from naskd.runs.taking import export_trial
+        from naskd.runs.taking import CALIBRATION, Wanted, export_trial
 
-        return export_trial(self, trial, format, None if path is None else Path(path))
+        wanted = Wanted(
+            format,
+            None if path is None else Path(path),
+            None if folder is None else Path(folder),
+            int8,
+            CALIBRATION if calibration is None else calibration,
+            max_loss,
+            license,
+        )
+        return export_trial(self, trial, wanted)

@@ -15,6 +15,7 @@ from naskd.runs.moved import CODE, keep_code, study_record
 from naskd.runs.opening import OpenStudy, open_study
 from naskd.runs.run import Run
 from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
+from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
@@ -38,6 +39,7 @@ from naskd.study.storage import (
     told_as_errors,
 )
 from naskd.study.study import Study
+from naskd.trials.groups import Groups
 from naskd.trials.jobs import Job
 from naskd.trials.prerequisites import foreseen_states
 
@@ -79,6 +81,7 @@ def run_search(
         opened, keeper = _with_stores(opened, run_dir, known_identity(spec, storage) or start.identity)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
+        status = StatusFile(run_dir, spec.budget.trials)
         source = Study(
             spec,
             opened.space,
@@ -86,7 +89,7 @@ def run_search(
             world.facts,
             identity=start.identity,
             reference_point=start.reference_point,
-            observers=(begun, SnapshotObserver(observe), *observers, *loggers, *keeper),
+            observers=(begun, status, SnapshotObserver(observe), *observers, *loggers, *keeper),
             stopping=build_stopping(spec.stopping),
             clock=world.clock,
             warm=start.warm,
@@ -100,9 +103,10 @@ def run_search(
         ledger_identity = digest(source.optuna_study.user_attrs["identity"])
         _describe(spec, run_dir, ledger_identity)
         work = world.run or EXECUTORS.load(spec.execution.executor)(opened.context, run_dir).run
+        jobs = source if opened.parts is None else Groups(source, opened.parts)
         try:
             with renewing(source.renew):
-                work(source)
+                work(jobs)
         finally:
             source.release()
             _describe_study(spec, run_dir, ledger_identity)

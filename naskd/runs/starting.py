@@ -24,7 +24,7 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import usable_folder
 from naskd.spec.registry import imported
 from naskd.spec.study import StudySpec
-from naskd.spec.teachers import called
+from naskd.spec.teachers import TEACHER_SOURCES, called
 from naskd.store.checkpoint_file import read_checkpoint
 from naskd.store.checkpoints import CheckpointStore
 from naskd.study.admission import count_kinds
@@ -276,7 +276,7 @@ def _teachers_files(start: Start) -> Iterator[str]:
     if start.study is not None:
         return
     for name, teacher in start.spec.teacher_specs().items():
-        if teacher.checkpoint is not None:
+        if teacher.source_name in TEACHER_SOURCES and teacher.holds_state and teacher.checkpoint is not None:
             try:
                 read_checkpoint(start.spec.resolve(teacher.checkpoint), teacher.sha256)
             except InputError as error:

@@ -86,10 +86,17 @@ def _row(design: TrainedDesign, context: StudyContext) -> dict[str, Any]:
         "test_accuracy_mean": statistics.fmean(accuracies),
         "test_accuracy_sd": statistics.stdev(accuracies) if len(results) > 1 else None,
         "test_accuracies": accuracies,
+        **_balanced(results),
         "epochs": design.config.training.epochs,
         "n": len(results),
         "files": [result["file"] for result in results],
     }
+
+
+def _balanced(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean over the seeds, where it was measured."""
+    found = [result["test_balanced_accuracy"] for result in results if "test_balanced_accuracy" in result]
+    return {"test_balanced_accuracy_mean": statistics.fmean(found)} if len(found) == len(results) else {}
 
 
 def _values(design: TrainedDesign, context: StudyContext) -> dict[str, float | None]:

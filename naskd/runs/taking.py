@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,19 @@ import torch
 from torch import Tensor
 
 from naskd.networks.student_file import probe_shape
+from naskd.runs.card_facts import facts_of
 from naskd.runs.directory import locked
-from naskd.runs.export import check_export, export_student, format_of
+from naskd.runs.export import check_export, check_rounding, export_student, format_of
+from naskd.runs.folder import check_folder, write_folder
 from naskd.runs.provenance import (
     check_unchanged,
     difference,
     different_from_search,
+    hash_of,
     notes_on_test_images,
 )
 from naskd.runs.results import FinalStudent, load_results, shown_designs, shown_student
-from naskd.runs.retrain import Design, Retraining
+from naskd.runs.retrain import Design, Retraining, opened_test
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, NaskdError
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-MOST_VALUES = 2**24
-"""Of the images that an export is compared on, as numbers: 64 MiB."""
+CALIBRATION = 512
+"""Training images that show the ranges of activations: fewer miss rare values, and more change little."""
 
 
 def retrain_trials(
@@ -45,6 +49,7 @@ def retrain_trials(
     seeds: int,
     epochs: int,
     observe: Callable[[int, int, str], None],
+    labels_alone: bool = False,
 ) -> dict[str, Any]:
     """See :meth:`naskd.runs.run.Run.retrain`."""
     designs = [_design(trial) for trial in trials]
@@ -55,27 +60,85 @@ def retrain_trials(
     with locked(run.path):
         retraining.prepare(designs)
         check_unchanged(run.path, run.context, "retraining")  # a teacher may have been made again
-        return retraining.run(designs, seeds, observe)
+        return retraining.run(designs, seeds, observe, labels_alone)
 
 
-def export_trial(run: "Run", number: int, form: str | None, path: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Wanted:
+    """How a student is to leave.
+
+    Args:
+        form: Name of an export format; None: as `path` ends.
+        path: Of the file; None: the run's own place for it.
+        folder: Makes a folder that stands alone, and no other file; None: a file.
+        int8: Whether to round it to 8 bits.
+        calibration: Training images for that.
+        max_loss: Accuracy that the file may lack of the original's, a fraction; None: any.
+        license: Of the student, for the model card.
+    """
+
+    form: str | None = None
+    path: Path | None = None
+    folder: Path | None = None
+    int8: bool = False
+    calibration: int = CALIBRATION
+    max_loss: float | None = None
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.folder is not None and (self.form is not None or self.path is not None):
+            raise InputError("a folder holds files of its own: leave out format and path")
+        if self.folder is None and self.license is not None:
+            raise InputError("license is for the model card of a folder: give folder, too")
+        if self.calibration < 1:
+            raise InputError(f"calibration is {self.calibration}; at least 1 image is needed")
+        if self.max_loss is not None and not 0 <= self.max_loss <= 1:
+            raise InputError(f"max_loss is {self.max_loss:g}; it must be a fraction from 0 to 1")
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """Real images that an export is compared on, or made-up ones.
+
+    Args:
+        images: ``(N, C, H, W)`` uint8.
+        labels: Of them; None of made-up ones.
+        split: Which they are: ``test``, ``validation`` or ``made-up``.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    split: str
+
+
+def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
     """See :meth:`naskd.runs.run.Run.export`."""
     for file in run.spec.code().values():
         if file.is_file():
             import_file(file)  # it may register the format, or what the student is made of
-    name = format_of(path) if form is None else form
-    target = path or run.path / "exported" / f"trial{number}{EXPORTS[name].suffix}"
-    check_export(name, target)
-    _check_target(target)
+    name = format_of(wanted.path) if wanted.form is None else wanted.form
+    target = wanted.path or run.path / "exported" / f"trial{number}{EXPORTS[name].suffix}"
+    if wanted.folder is not None:
+        card = check_folder(wanted.folder, wanted.int8)
+        usable_folder(wanted.folder)
+    else:
+        card = check_export(name, target, wanted.int8)
+        for suffix in (card.suffix, *card.beside):
+            _check_target(target.with_suffix(suffix))
     design = _design(run.trial(number))
+    check_rounding(card, design.config.architecture.is_quantized, wanted.int8)
     with locked(run.path):
         source, origin, training = _student(run, design)
-    images, labels = _images_for(run, source, design)
-    return {
-        **export_student(source, target, images, name, labels),
-        "origin": origin,
-        "training": training,
-    }
+    judges = _judges(run, source, origin, training)
+    settings: dict[str, Any] = {"calibration": _calibration(run, judges, wanted), "max_loss": wanted.max_loss}
+    if wanted.folder is None:
+        made = export_student(source, target, judges.images, name, judges.labels, **settings)
+    elif judges.labels is None:
+        raise InputError("a folder says how accurate its student is: the study's images must be there")
+    else:
+        facts = facts_of(run, number, training, origin, wanted, judges.split)
+        made = write_folder(source, wanted.folder, judges.images, judges.labels, facts, **settings)
+    return {**made, "images": judges.split, "origin": origin, "training": training}
 
 
 def _check_target(path: Path) -> None:
@@ -158,27 +221,45 @@ def _made_otherwise(run: "Run", student: FinalStudent) -> list[str]:
     return [] if made is None else different_from_search(made, run.path, run.spec)
 
 
-def _images_for(run: "Run", source: Path, design: Design) -> tuple[Tensor, Tensor | None]:
-    """Real images to compare an export on, with their labels; made-up ones where the study's are not to be had.
+def _judges(run: "Run", source: Path, origin: str, training: Mapping[str, Any]) -> _Judges:
+    """Real images to compare an export on: all test images, of a student whose test accuracy is known anyway.
 
-    Integers are compared by the classes that are said, which takes more images.
+    Of one that the search has kept these are the validation images: it may still be chosen among others. Made-up ones
+    where the study's are not to be had.
     """
     try:
         lines = difference(run.path, run.context)
+        test = None if origin == "search" else opened_test(run.context)
     except NaskdError as error:
         if (shape := probe_shape(source)) is None:
             raise
         _LOG.warning("the study's images cannot be opened, so the export is compared on noise: %s", error)
         generator = torch.Generator().manual_seed(0)
-        return torch.randint(256, (64, *shape), dtype=torch.uint8, generator=generator), None
+        return _Judges(
+            torch.randint(256, (64, *shape), dtype=torch.uint8, generator=generator), None, "made-up"
+        )
     if lines:
         _LOG.warning(
             "what is there now is not what the search had, which changes nothing of a student that is trained "
             "already: %s",
             "; ".join(lines),
         )
-    val = run.context.resources.data.val
-    most = 256
-    if design.config.architecture.is_quantized:
-        most = max(most, min(2000, MOST_VALUES // val.images[0].numel()))
-    return val.images[:most], val.labels[:most]
+    if test is None:
+        val = run.context.resources.data.val
+        return _Judges(val.images, val.labels, "validation")
+    if training.get("test_hash") not in (None, hash_of(test)):
+        _LOG.warning("the test images are not those on which the student's test accuracy was measured")
+    return _Judges(test.images, test.labels, "test")
+
+
+def _calibration(run: "Run", judges: _Judges, wanted: Wanted) -> Tensor | None:
+    """Training images that show which values activations take, drawn alike at every call."""
+    if not wanted.int8:
+        return None
+    if judges.split == "made-up":
+        raise InputError(
+            "integers are made with the ranges of training images: the study's images must be there"
+        )
+    images = run.context.resources.data.train.images
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images[order[: wanted.calibration].to(images.device)]

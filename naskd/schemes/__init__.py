@@ -39,7 +39,10 @@ class SchemeCard:
         needs_labels: Some network that it trains would learn nothing without the labels, or a loss of its own is not
             defined without. False: each hears the teachers of the study, directly or through another.
         leaves_more: More or less leaves than the design's student, so that the scheme itself says what it costs.
+        through_teacher: It runs layers of the teacher in its own steps, a cost that does not grow with the student.
         options: Further settings.
+        apart: ``"module:Class"`` of the :class:`~naskd.schemes.apart.PeerScheme`, or the class, where peers may train
+            apart. The scheme then has the options ``peers`` and ``peers_in``. "" where all train together.
         requires: ``"module:function"``, or a function, from a design's distillation and the study to its
             :class:`~naskd.schemes.prerequisites.Prerequisites`; "" for what follows from `supervisor`.
     """
@@ -57,13 +60,29 @@ class SchemeCard:
     may_refuse: bool = False
     needs_labels: bool = True
     leaves_more: bool = False
+    through_teacher: bool = False
     options: Mapping[str, Option] = field(default_factory=dict)
+    apart: str | type[Any] = ""
     requires: str | Callable[[DistillationSpec, StudySpec], Prerequisites] = ""
 
     def option(self, distillation: DistillationSpec, name: str) -> OptionValue:
         """The value of option `name` in a design, or its default."""
         value: OptionValue = dict(distillation.scheme_options).get(name, self.options[name].default)
         return value
+
+    def trainings(self, distillation: DistillationSpec) -> int:
+        """Trainings that one of a design consists of: 1, or as many as there are peers that train apart."""
+        if not self.apart or self.option(distillation, "peers_in") != IN_TRIALS:
+            return 1
+        return int(self.option(distillation, "peers"))
+
+    def scheme(self, place: int | None = None) -> Any:
+        """Import what trains a design (this imports torch).
+
+        Args:
+            place: Of a peer that trains apart; None: what trains all of it.
+        """
+        return imported(self.implementation if place is None else self.apart)
 
     def asks_teachers(self, distillation: DistillationSpec) -> bool:
         """Whether a design listens to teachers of the study."""
@@ -185,6 +204,15 @@ SCHEMES: Registry[SchemeCard] = Registry("scheme")
 
 RAMP = 80 / 300
 """Share of a training in which the weight of what networks say to each other grows: epochs of ONE and OKDDip."""
+
+IN_TRIALS = "trials"
+"""Value of the option ``peers_in`` of a design whose peers train apart."""
+
+PEERS_IN = Option(
+    "one_training",
+    "where peers train: one_training, or each in a training of its own on any worker: trials",
+    choices=("one_training", IN_TRIALS),
+)
 
 PEER_WIDTH = Option(1.0, "channels of a peer that stays behind, as a multiple of the student's", 0.125, 8.0)
 
@@ -389,11 +417,21 @@ SCHEMES.register(
         paper="Anil, Pereyra, Passos, Ormandi, Dahl, Hinton: Large scale distributed neural network training through "
         "online distillation. ICLR 2018, arXiv 1804.03235",
         implementation="naskd.schemes.codistillation:CodistillationScheme",
+        apart="naskd.schemes.codistillation:CodistillationPeer",
         needs_labels=False,
         unlabelled=True,
+        may_refuse=True,
         options={
             "peers": Option(2, "networks that learn together, the one that leaves included", 2, 4),
+            "peers_in": PEERS_IN,
             "exchange": Option(1, "epochs after which copies are refreshed", 1, 1000, free=True),
+            "lag": Option(
+                0,
+                "exchanges by which copies are older than the last; 1 hardly has peers wait for each other",
+                0,
+                16,
+                free=True,
+            ),
             "burn_in": Option(0.2, "share of the training in which nobody listens", 0.0, 0.9, free=True),
             "temperature": Option(1.0, "softmax temperature of what copies predict", above=0.0, free=True),
             "weight": Option(1.0, "of the divergence from the mean of the copies", low=0.0, free=True),
@@ -517,6 +555,22 @@ SCHEMES.register(
 )
 SCHEMES.register(
     SchemeCard(
+        name="head_first",
+        title="Linear probing, then fine-tuning: the classifier learns first, the whole network afterwards",
+        paper="Kumar, Raghunathan, Jones, Ma, Liang: Fine-tuning can distort pretrained features and underperform "
+        "out-of-distribution. ICLR 2022, arXiv 2202.10054",
+        implementation="naskd.schemes.head_first:HeadFirstScheme",
+        unlabelled=True,
+        may_refuse=True,
+        options={
+            "share": Option(
+                0.3, "of the epochs in which the classifier alone is trained", above=0.0, high=0.9
+            ),
+        },
+    )
+)
+SCHEMES.register(
+    SchemeCard(
         name="lwf",
         title="Learning without Forgetting: classes come in tasks, and the network of before speaks of the new images",
         paper="Li, Hoiem: Learning without forgetting. ECCV 2016; TPAMI 2018, arXiv 1606.09282",
@@ -630,6 +684,32 @@ SCHEMES.register(
         min_stages=2,
         families=("cnn",),
         options={"share": Option(0.5, "share of the epochs in which stages learn apart", 0.05, 0.95)},
+    )
+)
+SCHEMES.register(
+    SchemeCard(
+        name="progressive_blockwise",
+        title="Progressive blockwise distillation: stages take the places of the teacher's, one after the other",
+        paper="Wang, Zhao, Li, Tan: Progressive blockwise knowledge distillation for neural network acceleration. "
+        "IJCAI 2018",
+        implementation="naskd.schemes.progressive_blockwise:ProgressiveBlockwiseScheme",
+        needs_labels=False,
+        needs_teacher=True,
+        families=("cnn",),
+        may_refuse=True,
+        through_teacher=True,
+        options={
+            "share": Option(0.5, "share of the epochs in which stages are replaced", 0.05, 0.95),
+            "local": Option(
+                1.0, "weight of a stage's squared distance from the teacher's map", low=0.0, free=True
+            ),
+            "receptive_field": Option(
+                "same",
+                "of each stage: the teacher's, or any, as where one block stands for many",
+                choices=("same", "any"),
+                free=True,
+            ),
+        },
     )
 )
 

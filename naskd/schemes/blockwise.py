@@ -17,8 +17,6 @@ by what they reach. The first stage learns from the images, with the stem.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,15 +25,12 @@ from torch import Tensor
 from naskd.knowledge.base import LossInputs
 from naskd.knowledge.feature.hint import HintLoss
 from naskd.knowledge.precision import widened
-from naskd.networks.cnn import ConvStudent
 from naskd.networks.student import design_cost
 from naskd.nn.taps import Tap, Taps
-from naskd.schemes.distilled import DistilledStudent, StudentScheme
-from naskd.schemes.generations import shortest_generation
-from naskd.schemes.objective import ASKED, Stage
+from naskd.schemes.objective import ASKED
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
+from naskd.schemes.stages_first import StagesFirst, in_own_units
 from naskd.spec.design import KnowledgeTerm
-from naskd.spec.errors import InputError
 
 RIDGE = 1e-4
 """Added to the diagonal, as a share of its mean, so that maps of more channels than the teacher's have an answer."""
@@ -59,31 +54,17 @@ def explaining(target: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.conv2d(widened(target) - widened(bias)[:, None, None], inverse[:, :, None, None])
 
 
-class BlockwiseScheme(StudentScheme):
+class BlockwiseScheme(StagesFirst):
     """A student whose stages learn apart, and then together."""
 
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__(inputs)
-        epochs, least = inputs.epochs, shortest_generation(inputs.distillation)
-        if epochs < least + 1:
-            raise InputError(
-                f"scheme 'blockwise' needs a training of at least {least + 1} epochs, got {epochs}"
-            )
-        self.apart = min(epochs - least, max(1, round(float(inputs.option("share")) * epochs)))
-        self.taught = DistilledStudent(replace(inputs, epochs=epochs - self.apart))
-        self.source = inputs.sources[0]
         shapes, term = self.taught.shapes, KnowledgeTerm("hint", pairs="all")
         device = next(self.taught.network.parameters()).device
         self.blocks = HintLoss(term, shapes, self.source.shapes, LossInputs()).to(device)
 
-    @property
-    def network(self) -> ConvStudent:
-        """The student."""
-        assert isinstance(self.taught.network, ConvStudent), "the card says so"
-        return self.taught.network
-
-    def phases(self) -> tuple[Phase, ...]:
-        """The stages apart, and the student as offline."""
+    def stage_phases(self) -> tuple[Phase, ...]:
+        """One for all."""
         remembered = self.source.remembers([self.blocks])
         apart = Phase(
             name="blocks",
@@ -93,8 +74,7 @@ class BlockwiseScheme(StudentScheme):
             ask=self._ask,
             ask_images=ASKED["remembered" if remembered else "online"],
         )
-        taught = self.taught
-        return (apart, *(taught.phase(stage, step=partial(self._joined, stage)) for stage in taught.stages))
+        return (apart,)
 
     def _ask(self, batch: Batch) -> Asked:
         index = batch.index if batch.known else None
@@ -128,18 +108,11 @@ class BlockwiseScheme(StudentScheme):
     def _apart(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         terms = self.blocks.pair_terms(self.stages_apart(batch.images, asked), asked[0])
         targets = [asked[0][f"stage_{t}"] for _, t in self.blocks.pairs]
-        sizes = torch.stack([widened(target).square().mean() for target in targets])
-        loss = (terms / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)).sum()
+        loss = in_own_units(terms, targets).sum()
         yield Update("student", loss, {"blocks": loss.detach()})
 
-    def _joined(self, stage: Stage, batch: Batch, asked: Asked) -> Iterator[Update]:
-        batch = replace(batch, epoch=batch.epoch - self.apart)
-        yield Update("student", *self.taught.learn(batch, asked, stage))
-
-    def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
-        """Apart: the student without its classifier, the regressors, and their answers to what the teacher saw."""
-        if phase.name != "blocks":
-            return self.taught.step_macs(batch_size, "initial" if phase.name == "initial" else "main")
+    def stage_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
+        """The student without its classifier, the regressors, and their answers to what the teacher saw."""
         assert self.inputs.architecture is not None
         own, other = self.taught.shapes, self.source.shapes
         whole = design_cost(

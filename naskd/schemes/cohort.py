@@ -37,15 +37,7 @@ class Cohort(nn.Module):
 
     def __init__(self, inputs: SchemeInputs, n: int, peer_width: float = 1.0) -> None:
         super().__init__()
-        assert inputs.architecture is not None, "peers are for students"
-        other = widened(inputs.architecture, peer_width)
-        beside = replace(inputs, architecture=other)
-        self.members = nn.ModuleList(
-            [
-                DistilledStudent(inputs),
-                *(DistilledStudent(beside, inputs.build_variant(other)) for _ in range(n - 1)),
-            ]
-        )
+        self.members = nn.ModuleList(peer(inputs, place, peer_width) for place in range(n))
         self.sources = inputs.sources
 
     @property
@@ -164,6 +156,24 @@ class Cohort(nn.Module):
             learned = [together(learned)]
         for place, (loss, terms) in enumerate(learned):
             yield Update(f"peer{place}" if apart else "students", loss, terms)
+
+
+def peer(inputs: SchemeInputs, place: int, peer_width: float = 1.0) -> DistilledStudent:
+    """A student of a cohort; see :class:`Cohort`.
+
+    Args:
+        inputs: Of the scheme.
+        place: From 0, which leaves.
+        peer_width: Of the others.
+
+    Raises:
+        InputError: See :class:`Cohort`.
+    """
+    if place == 0:
+        return DistilledStudent(inputs)
+    assert inputs.architecture is not None, "peers are for students"
+    other = widened(inputs.architecture, peer_width)
+    return DistilledStudent(replace(inputs, architecture=other), inputs.build_variant(other))
 
 
 def name_of(place: int, term: str) -> str:

@@ -16,10 +16,12 @@ from naskd.data.batches import steps_per_epoch
 from naskd.knowledge.precision import widened
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.student import Student
+from naskd.nn.taps import device_of
 from naskd.schemes.cohort import statistics_kept
 from naskd.schemes.distilled import DistilledStudent, StudentScheme
 from naskd.schemes.scheme import Batch, CollapsedError, SchemeInputs
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size, sides
 
 ONE_IMAGE = 1e-3
 """Mean deviation of a pixel over a batch below which all images are one: a quarter of a step of 8 bits."""
@@ -77,7 +79,7 @@ def likeness(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return mean.logit(), std / (mean * (1 - mean))
 
 
-def check_differentiable(teacher: KnowledgeSource, in_channels: int, resolution: int) -> None:
+def check_differentiable(teacher: KnowledgeSource, in_channels: int, resolution: Size) -> None:
     """Refuse a teacher that gradients do not pass.
 
     Raises:
@@ -85,9 +87,8 @@ def check_differentiable(teacher: KnowledgeSource, in_channels: int, resolution:
     """
     network = teacher.network
     assert isinstance(network, nn.Module)
-    parameter = next(network.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    images = torch.full((2, in_channels, resolution, resolution), 0.5, device=device, requires_grad=True)
+    device = device_of(network)
+    images = torch.full((2, in_channels, *sides(resolution)), 0.5, device=device, requires_grad=True)
     # Schemes are looked at under the meta device, where what the teacher makes on the way would be.
     with torch.device(device), torch.enable_grad():
         logits = network.taps(images).logits

@@ -32,6 +32,7 @@ from naskd.knowledge.precision import widened
 from naskd.schemes.data_free import DataFreeScheme, check_variety, said_of, variety
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update, recordable
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import sides
 
 Normed = tuple[_BatchNorm, Tensor]
 """A BatchNorm and what it is given, ``(B, C, ...)``."""
@@ -140,7 +141,7 @@ class DeepInversionScheme(DataFreeScheme):
         self.making_epochs = min(
             inputs.epochs - 1, max(1, round(float(inputs.option("share")) * inputs.epochs))
         )
-        shape = (inputs.batch_size, inputs.in_channels, inputs.resolution, inputs.resolution)
+        shape = (inputs.batch_size, inputs.in_channels, *sides(inputs.resolution))
         self.canvases = nn.ModuleList(Canvas(*shape) for _ in range(int(inputs.option("batches"))))
         self.canvases.to(self.device)
         for canvas in self.canvases:
@@ -210,7 +211,7 @@ class DeepInversionScheme(DataFreeScheme):
 
     def _shifted(self, images: Tensor) -> Tensor:
         """All by the same number of pixels each way; what leaves at one side comes in at the other."""
-        most = images.shape[-1] // 16
+        most = min(images.shape[-2:]) // 16
         if most == 0:
             return images
         down, across = torch.randint(-most, most + 1, (2,)).tolist()

@@ -138,7 +138,13 @@ class DistilledStudent(nn.Module):
         if stage == "main":
             epochs, done = self.epochs_of(stage), done - self.initial_epochs
         return Lesson(
-            batch.labels, batch.index, done / epochs, batch.mixed, batch.partly_labelled, batch.classes
+            batch.labels,
+            batch.index,
+            done / epochs,
+            batch.mixed,
+            batch.partly_labelled,
+            batch.classes,
+            batch.class_weights,
         )
 
     def learn(self, batch: Batch, asked: Asked, stage: Stage = "main", taps: Taps | None = None) -> Learned:

@@ -20,25 +20,29 @@ from torch.nn import functional as F
 from naskd.knowledge.precision import widened
 from naskd.schemes.data_free import DataFreeScheme, check_variety
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
+from naskd.spec.sizes import Size, sides
 
 
 class Generator(nn.Module):
-    """Latent numbers ``(B, latent)`` to images ``(B, C, H, H)`` in [0, 1].
+    """Latent numbers ``(B, latent)`` to images ``(B, C, H, W)`` in [0, 1].
 
     Args:
         in_channels: ``C``.
-        resolution: ``H``.
+        resolution: ``H``, or ``(H, W)``.
         latent: Numbers that an image is made of, from a standard normal distribution.
         width: Channels of the last maps; the first two have twice as many.
     """
 
-    def __init__(self, in_channels: int, resolution: int, latent: int, width: int) -> None:
+    def __init__(self, in_channels: int, resolution: Size, latent: int, width: int) -> None:
         super().__init__()
         self.latent = latent
-        doublings = 2 + max(0, math.ceil(math.log2(resolution / 32)))
-        self.sides = [math.ceil(resolution / 2**i) for i in range(doublings, -1, -1)]
+        grid = sides(resolution)
+        doublings = 2 + max(0, math.ceil(math.log2(max(grid) / 32)))
+        self.grids = [
+            (math.ceil(grid[0] / 2**i), math.ceil(grid[1] / 2**i)) for i in range(doublings, -1, -1)
+        ]
         channels = [2 * width, 2 * width, *[width] * (doublings - 1)]
-        self.linear = nn.Linear(latent, channels[0] * self.sides[0] ** 2, bias=False)
+        self.linear = nn.Linear(latent, channels[0] * math.prod(self.grids[0]), bias=False)
         self.first = nn.BatchNorm2d(channels[0])
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -62,10 +66,9 @@ class Generator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """See the class."""
-        side = self.sides[0]
-        x: Tensor = self.first(self.linear(latents).view(len(latents), -1, side, side))
-        for side, block in zip(self.sides[1:], self.blocks, strict=True):
-            x = block(F.interpolate(x, (side, side)))
+        x: Tensor = self.first(self.linear(latents).view(len(latents), -1, *self.grids[0]))
+        for grid, block in zip(self.grids[1:], self.blocks, strict=True):
+            x = block(F.interpolate(x, grid))
         return widened(self.last(x)).sigmoid()
 
     @cached_property
@@ -73,8 +76,8 @@ class Generator(nn.Module):
         """Of one image."""
         found = self.linear.weight.numel()
         convolutions = [module for module in self.modules() if isinstance(module, nn.Conv2d)]
-        for side, convolution in zip([*self.sides[1:], self.sides[-1]], convolutions, strict=True):
-            found += convolution.weight.numel() * side**2
+        for grid, convolution in zip([*self.grids[1:], self.grids[-1]], convolutions, strict=True):
+            found += convolution.weight.numel() * math.prod(grid)
         return found
 
 

@@ -28,7 +28,10 @@ from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
 
 
 class PeerAttention(nn.Module):
-    """How much each peer listens to each: features ``(B, M, D)`` to weights ``(B, M, M)``, each row of sum 1.
+    """How much each peer listens to each: features ``(B, M, D)`` to logarithms of weights, ``(B, M, M)``.
+
+    Each row of the weights has sum 1. Where peers are told apart surely, one of them is 0 in floating point, and its
+    logarithm would be none.
 
     Args:
         features: ``D``.
@@ -42,18 +45,18 @@ class PeerAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        weights: Tensor = (self.query(features) @ self.key(features).transpose(1, 2)).softmax(2)
-        return weights
+        scores: Tensor = widened(self.query(features) @ self.key(features).transpose(1, 2))
+        return scores.log_softmax(2)
 
 
-def mixture_losses(logits: Tensor, weights: Tensor, temperature: float) -> Tensor:
+def mixture_losses(logits: Tensor, log_weights: Tensor, temperature: float) -> Tensor:
     """``T^2 (1/B) sum_b KL(sum_j w_ij p_j || p_i)``, with ``p = softmax(z / T)`` and ``p_j`` fixed in the mixture.
 
     Gradients reach ``z_i``, and the weights.
 
     Args:
         logits: ``(M, B, K)``.
-        weights: ``(B, M, M)``, each row above 0 and of sum 1.
+        log_weights: ``log w``, ``(B, M, M)``, finite; the weights of each row have sum 1.
         temperature: ``T > 0``.
 
     Returns:
@@ -61,7 +64,7 @@ def mixture_losses(logits: Tensor, weights: Tensor, temperature: float) -> Tenso
     """
     own = (logits / temperature).log_softmax(2)
     # In logarithms, since a product of two small numbers may be 0, and has then no logarithm.
-    mixed = (weights.permute(1, 2, 0)[..., None].log() + own.detach()[None]).logsumexp(1)
+    mixed = (log_weights.permute(1, 2, 0)[..., None] + own.detach()[None]).logsumexp(1)
     return temperature**2 * (mixed.exp() * (mixed - own)).sum(2).mean(1)
 
 
@@ -106,8 +109,7 @@ class OkddipScheme(CohortScheme):
         learned, logits, taps = self.cohort.taught(batch, asked)
         leader, peers = logits[0], widened(torch.stack(logits[1:]))
         features = torch.stack([shown.pooled.detach() for shown in taps[1:]], dim=1)
-        weights = widened(self.attention(features))
-        of_peers = mixture_losses(peers, weights, self.temperature)
+        of_peers = mixture_losses(peers, self.attention(features), self.temperature)
         losses = [leader_loss(widened(leader), peers, self.temperature), *of_peers]
         noted: list[tuple[Tensor, dict[str, Tensor]]] = []
         for place, ((loss, terms), divergence) in enumerate(zip(learned, losses, strict=True)):

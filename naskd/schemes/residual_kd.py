@@ -97,7 +97,7 @@ class ResidualKdScheme(Residuals):
 
     def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         done = (batch.epoch - self.starts[1]) / self.lengths[1]
-        lesson = Lesson(batch.labels, batch.index, done, batch.mixed)
+        lesson = Lesson(batch.labels, batch.index, done, batch.mixed, class_weights=batch.class_weights)
         with evaluation_mode(self.taught):
             with torch.no_grad():
                 own = self.taught.taps(batch.images)

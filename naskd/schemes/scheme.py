@@ -16,6 +16,7 @@ from naskd.spec.compat import renamed
 from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, TrainingSpec
 from naskd.spec.errors import InputError
 from naskd.spec.option import OptionValue
+from naskd.spec.sizes import Size
 
 UNLABELLED = -100
 """The label of an image of which nobody says what is on it: cross-entropy is 0 there, and has no gradient."""
@@ -47,7 +48,7 @@ class Batch:
         known: Whether the set is the training split. Of other images nothing is remembered between trainings.
         partly_labelled: Whether unlabelled images are among them: others, which have positions beyond the training
             split's, or all of them, where students learn without labels.
-        classes: See :class:`~naskd.knowledge.base.Lesson`.
+        classes, class_weights: See :class:`~naskd.knowledge.base.Lesson`.
     """
 
     images: Tensor
@@ -59,6 +60,7 @@ class Batch:
     known: bool = True
     partly_labelled: bool = False
     classes: Tensor | None = None
+    class_weights: Tensor | None = None
 
     @staticmethod
     def made(images: Tensor, epoch: int, labels: Tensor | None = None) -> "Batch":
@@ -249,6 +251,8 @@ class SchemeInputs:
         variant: Makes a fresh network of another architecture on the same images.
         derived: The same of one that begins as what `build` makes does: with a teacher's weights, where that has them.
         data: The images of the search; None where there are none, as in a check.
+        place: Of a scheme of networks that train apart, which of them this is, from 0, which leaves; None: all train
+            together. See :class:`~naskd.schemes.apart.PeerScheme`.
     """
 
     distillation: DistillationSpec
@@ -256,7 +260,7 @@ class SchemeInputs:
     build: Callable[[], nn.Module]
     sources: tuple[KnowledgeSource, ...]
     in_channels: int
-    resolution: int
+    resolution: Size
     n_samples: int = 0
     labels: Tensor | None = None
     batch_size: int = 0
@@ -264,6 +268,7 @@ class SchemeInputs:
     variant: Callable[[ArchitectureSpec], nn.Module] | None = None
     derived: Callable[[ArchitectureSpec], nn.Module] | None = None
     data: SearchData | None = None
+    place: int | None = None
 
     def option(self, name: str) -> OptionValue:
         """The value of an option of the design's scheme, or its default."""
@@ -356,9 +361,9 @@ class Scheme(nn.Module):
         return 0.0
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
-        """MACs for one image in a phase, of backward passes that learn nothing and lead to what made the images.
+        """MACs for one image in a phase, of backward passes through frozen layers to what is learned before them.
 
-        A pass through a frozen network to its images costs as much as its forward pass; 0 unless you say more.
+        That may be what made the images. Such a pass costs as much as the forward one; 0 unless you say more.
         """
         return 0.0
 

@@ -87,7 +87,7 @@ def without_places(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _teacher_without_places(teacher: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in teacher.items() if key not in ("sha256", "saw")}
+    found = {key: value for key, value in teacher.items() if key not in ("sha256", "saw", "license")}
     if isinstance(found.get("builder"), str):
         found["builder"] = found["builder"].rpartition(":")[2]
     if found.get("checkpoint") is not None:

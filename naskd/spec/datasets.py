@@ -15,8 +15,9 @@ from naskd.spec.errors import InputError
 from naskd.spec.image_folders import layout_problem
 from naskd.spec.modalities import MODALITIES, ModalitySpec
 from naskd.spec.option import Configured, Option, Options, either
-from naskd.spec.paths import absolute, elsewhere
+from naskd.spec.paths import absolute, elsewhere, missing_files
 from naskd.spec.registry import Registry
+from naskd.spec.sizes import size_of
 from naskd.spec.validation import Problem, format_value
 
 PLACES = ("root", "test_root", "download")
@@ -33,6 +34,10 @@ VIEWS = 8
 """Of an image, where a study does not say how many; chosen by measurement, see docs/decisions/few-views.md."""
 
 
+Side = Annotated[int, Field(ge=8, le=1024)]
+"""Of images in pixels."""
+
+
 @plain_dataclass(frozen=True)
 class DataCard:
     """The torch-free description of a kind of data.
@@ -45,8 +50,8 @@ class DataCard:
         options: Settings that it alone reads, keys of a study's ``[data]``.
         takes: Which of `root`, `test_root` and `download` mean anything.
         needs_root: `root` must be given.
-        own_test: Whether the data has a test split of its own, so that none is cut off: always, never, or where the
-            key of this name is given (`test_root`, or an option).
+        own_test: Whether the data has a test split of its own, so that none is cut off: always, never, where the key
+            of this name is given (`test_root`, or an option), or what a function of the :class:`DataSpec` says.
         check: ``"module:function"``, or a function: what is wrong with ``[data]`` that is known before anything is
             read, such as folders that are missing. Called with the right ones of its keys by name and the folder of
             the study file; the keys of its problems are those of the table. It must not need torch.
@@ -59,7 +64,7 @@ class DataCard:
     options: Mapping[str, Option] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
     needs_root: bool = False
-    own_test: bool | str = False
+    own_test: bool | str | Callable[[Any], bool] = False
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
 
 
@@ -71,13 +76,15 @@ class DataSpec(Configured):
     """The images of a study.
 
     Args:
-        kind: Name of a registered kind of data: ``digits``, ``cifar10``, ``image_folder`` or one of the user's.
-        root: Folder of the files; for ``image_folder`` the training images.
-        test_root: ``image_folder`` only: a folder of test images of the same classes; without one, a part of
-            `root` is sealed.
-        download: ``cifar10`` only: fetch the files when they are missing.
-        resolution: Images are resized (shorter side) and cropped to this square; None keeps the size, which
-            must then be the same for all images.
+        kind: Name of a registered kind of data: ``digits``, ``cifar10``, ``image_folder``, ``torchvision``, ``npz``,
+            ``csv``, ``parquet``, ``huggingface``, ``webdataset`` or one of the user's.
+        root: Where the images are: a folder or, of some kinds, a file or a pattern such as ``train-*.tar``. Without
+            test images of their own they are the training images.
+        test_root: Not of all kinds: the same for test images of the same classes; without one, a part of `root` is
+            sealed.
+        download: ``cifar10`` and ``torchvision`` only: fetch the files when they are missing.
+        resolution: Images are resized until both sides reach it, and cropped: the side of a square in pixels, or
+            ``[height, width]``. None keeps the size, which must then be the same for all images.
         channels: 1 or 3; None keeps what the images have.
         val_fraction: Part of the training images on which the search judges.
         test_fraction: Part that is sealed where the data has no test split of its own.
@@ -103,7 +110,7 @@ class DataSpec(Configured):
     root: str | None = None
     test_root: str | None = None
     download: bool = False
-    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    resolution: Side | tuple[Side, Side] | None = None
     channels: Literal[1, 3] | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -117,12 +124,14 @@ class DataSpec(Configured):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.resolution, tuple):
+            object.__setattr__(self, "resolution", size_of(*self.resolution))
         if self.modality is not None:
             self._check_modality(self.modality)
         if self.kind not in DATASETS:
             return  # whoever registers it may not be imported yet
         if self.card.needs_root and self.root is None:
-            raise InputError(f"kind = {self.kind!r} needs root, the folder of the images")
+            raise InputError(f"kind = {self.kind!r} needs root, where the images are")
         for place in PLACES:
             if getattr(self, place) and place not in self.card.takes:
                 kinds = either(repr(card.name) for card in DATASETS if place in card.takes)
@@ -157,6 +166,8 @@ class DataSpec(Configured):
         own = self.card.own_test
         if isinstance(own, bool):
             return own
+        if callable(own):
+            return bool(own(self))
         return (getattr(self, own) if own in PLACES else self.option(own)) is not None
 
 
@@ -191,6 +202,84 @@ def _class_folders(key: str, folder: str, base: Path) -> list[Problem]:
     return []
 
 
+ARRAYS = (".npz",)
+TABLES = (".csv", ".tsv")
+PARQUET = (".parquet",)
+SHARDS = (".tar",)
+"""Endings of the files that a kind reads from a folder, in small letters."""
+
+TORCHVISION: Mapping[str, bool] = {
+    "cifar10": True,
+    "cifar100": True,
+    "country211": True,
+    "dtd": True,
+    "eurosat": False,
+    "fashionmnist": True,
+    "fgvcaircraft": True,
+    "flowers102": True,
+    "food101": True,
+    "gtsrb": True,
+    "imagenette": True,
+    "kmnist": True,
+    "mnist": True,
+    "oxfordiiitpet": True,
+    "qmnist": True,
+    "renderedsst2": True,
+    "stanfordcars": True,
+    "stl10": True,
+    "sun397": False,
+    "svhn": True,
+    "usps": True,
+}
+"""torchvision's data sets by name, and whether each has test images of its own."""
+
+
+def _check_files(suffixes: tuple[str, ...]) -> Callable[[Mapping[str, Any], Path], list[Problem]]:
+    def check(given: Mapping[str, Any], base: Path) -> list[Problem]:
+        found = []
+        for key in ("root", "test_root"):
+            if given.get(key):
+                found += missing_files(key, given[key], base, suffixes)
+        return found
+
+    return check
+
+
+def _check_npz(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    # A folder holds arrays as files of their own, whose names are options.
+    given = {k: v for k, v in given.items() if not isinstance(v, str) or not os.path.isdir(absolute(v, base))}
+    return _check_files(ARRAYS)(given, base)
+
+
+def _check_csv(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    found = _check_files(TABLES)(given, base)
+    if given.get("test_root") and given.get("split_column"):
+        allowed = "nothing where split_column says which rows are test images"
+        found.append(Problem("test_root", format_value(given["test_root"]), allowed))
+    return found
+
+
+def _check_huggingface(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    found = []
+    for key in ("root", "test_root"):
+        if given.get(key) and not os.path.isdir(path := absolute(given[key], base)):
+            allowed = f"the folder that Dataset.save_to_disk wrote; there is no {path}"
+            found.append(Problem(key, format_value(given[key]), allowed, elsewhere(given[key], base)))
+    if given.get("test_root") and given.get("test_split"):
+        allowed = "nothing where test_split names the test images"
+        found.append(Problem("test_root", format_value(given["test_root"]), allowed))
+    return found
+
+
+def _check_torchvision(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    root = given.get("root")
+    if root is None or given.get("download", False) or os.path.isdir(path := absolute(root, base)):
+        return []
+    allowed = f"an existing folder; there is no {path}"
+    hint = elsewhere(root, base) or "data.download = true fetches the data set"
+    return [Problem("root", format_value(root), allowed, hint)]
+
+
 DATASETS.register(
     DataCard(
         name="digits",
@@ -221,5 +310,113 @@ DATASETS.register(
         needs_root=True,
         own_test="test_root",
         check=_check_image_folder,
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="torchvision",
+        title="a data set of torchvision by its name",
+        paper="",
+        implementation="naskd.data.kinds.torchvision:Torchvision",
+        options={
+            "dataset": Option(None, "its name", kind=str, choices=tuple(TORCHVISION), required=True),
+        },
+        takes=("root", "download"),
+        needs_root=True,
+        own_test=lambda spec: TORCHVISION.get(spec.option("dataset"), False),
+        check=_check_torchvision,
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="npz",
+        title="arrays of images and labels: an .npz, or a folder with an .npy of each",
+        paper="",
+        implementation="naskd.data.kinds.npz:Arrays",
+        options={
+            "images": Option("images", "name of the array (N, H, W) or (N, H, W, C), uint8"),
+            "labels": Option("labels", "name of the array (N,) of whole numbers or strings"),
+            "test_images": Option(None, "name of the array of test images in the same place", kind=str),
+            "test_labels": Option("test_labels", "name of the array of their labels"),
+        },
+        takes=("root", "test_root"),
+        needs_root=True,
+        own_test=lambda spec: spec.test_root is not None or spec.option("test_images") is not None,
+        check=_check_npz,
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="csv",
+        title="a table of image files and their labels: .csv or .tsv",
+        paper="",
+        implementation="naskd.data.kinds.csv_table:CsvTable",
+        options={
+            "path_column": Option("path", "of the images' paths, relative to the table"),
+            "label_column": Option("label", "of their classes"),
+            "split_column": Option(
+                None, "that says which rows are test images; none cuts them off", kind=str
+            ),
+            "test_value": Option("test", "of split_column in the rows of test images"),
+        },
+        takes=("root", "test_root"),
+        needs_root=True,
+        own_test=lambda spec: spec.test_root is not None or spec.option("split_column") is not None,
+        check=_check_csv,
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="parquet",
+        title="Parquet files with a column of encoded images and one of labels, as on the Hugging Face Hub",
+        paper="",
+        implementation="naskd.data.kinds.parquet:Parquet",
+        options={
+            "image_column": Option("image", "of the images: bytes, or the Hub's bytes and path"),
+            "label_column": Option("label", "of the labels: whole numbers or strings"),
+        },
+        takes=("root", "test_root"),
+        needs_root=True,
+        own_test="test_root",
+        check=_check_files(PARQUET),
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="huggingface",
+        title="a data set that Hugging Face's datasets saved with save_to_disk",
+        paper="Lhoest et al.: Datasets: a community library for natural language processing. EMNLP 2021, "
+        "arXiv 2109.02846",
+        implementation="naskd.data.kinds.huggingface:HuggingFace",
+        options={
+            "split": Option(
+                "train", "of a folder of several: those that are split, such as train+validation"
+            ),
+            "test_split": Option(None, "that holds the test images; none cuts them off", kind=str),
+            "image_column": Option("image", "of the images"),
+            "label_column": Option("label", "of the labels: whole numbers or strings"),
+        },
+        takes=("root", "test_root"),
+        needs_root=True,
+        own_test=lambda spec: spec.test_root is not None or spec.option("test_split") is not None,
+        check=_check_huggingface,
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="webdataset",
+        title="WebDataset shards: .tar files of images, each with a .cls of the same name",
+        paper="Aizman, Maltby, Breuel: High performance I/O for large scale deep learning. IEEE Big Data 2019, "
+        "arXiv 2001.01858",
+        implementation="naskd.data.kinds.webdataset:WebDataset",
+        options={
+            "label_suffix": Option(
+                "cls", "of the member that holds a sample's label, as text", pattern="[^.].*"
+            ),
+        },
+        takes=("root", "test_root"),
+        needs_root=True,
+        own_test="test_root",
+        check=_check_files(SHARDS),
     )
 )

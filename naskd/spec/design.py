@@ -96,6 +96,7 @@ class ArchitectureSpec:
         stem_width: Channels after the stem's convolution.
         stem_kernel: Side of the stem's kernel, odd.
         stem_stride: 1 or 2.
+        stem_pool: Whether 3x3 max-pooling of stride 2 follows the stem, as in ResNets for large images.
         family: Name of a registered network family.
         options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
     """
@@ -105,6 +106,7 @@ class ArchitectureSpec:
     stem_kernel: Literal[1, 3, 5, 7] = 3
     stem_stride: Literal[1, 2] = 1
     # Written only where they say something: what was written before there were families is still what is written.
+    stem_pool: Annotated[bool, Field(exclude_if=lambda pool: not pool)] = False
     family: Annotated[str, Field(exclude_if=lambda name: name == FIRST_FAMILY)] = FIRST_FAMILY
     options: Annotated[Options, Field(exclude_if=lambda options: not options)] = ()
 
@@ -191,6 +193,11 @@ class TrainingSpec:
             1905.04899) of pairs of images and their labels, after the views. A mixed image is never seen twice, so
             that nothing that a teacher said of it can be remembered: it is run at every step.
         mixing_alpha: Both parameters of the Beta distribution that an image's share is drawn from, in (0, 100].
+        class_weights: What an image counts in the cross-entropy with its label, by its class: all the same (``none``),
+            as much as all images of another class together (``balanced``: N / (K n_k), as in scikit-learn; King & Zeng,
+            Political Analysis 9, 2001), or one number for each class in the order of the classes. Only their
+            proportions count: over the training split the mean weight is 1. What teachers say is not weighted.
+            Differs: torch's weighted mean divides by the weights of each batch, which changes the step with the batch.
         start: Which weights a student begins with: ``scratch``, random ones; or those of the study's teacher of that
             name, of whose filters as many are kept as the student has.
     """
@@ -205,12 +212,29 @@ class TrainingSpec:
     augmentation: Literal["none", "translate", "flip", "flip_translate", "resized_crop"] = "translate"
     mixing: Literal["none", "mixup", "cutmix"] = "none"
     mixing_alpha: Annotated[float, Field(gt=0, le=100)] = 1.0
-    # Written only where it says something: what was written before is still what is written.
+    # Written only where they say something: what was written before is still what is written.
+    class_weights: Annotated[
+        Literal["none", "balanced"] | Annotated[tuple[Positive, ...], Field(min_length=2)],
+        Field(exclude_if=lambda weights: weights == "none"),
+    ] = "none"
     start: Annotated[str, Field(min_length=1, exclude_if=lambda start: start == SCRATCH)] = SCRATCH
 
     def canonical(self) -> "TrainingSpec":
         """The same training written in one way."""
-        return self if self.mixing != "none" else replace(self, mixing_alpha=TrainingSpec.mixing_alpha)
+        found = self if self.mixing != "none" else replace(self, mixing_alpha=TrainingSpec.mixing_alpha)
+        if isinstance(found.class_weights, tuple) and len(set(found.class_weights)) == 1:
+            found = replace(found, class_weights="none")
+        return found
+
+
+def weights_problem(class_weights: str | tuple[float, ...], n_classes: int) -> str:
+    """Why a training's `class_weights` cannot be those of the classes; empty where they can."""
+    if isinstance(class_weights, str) or len(class_weights) == n_classes:
+        return ""
+    return (
+        f"class_weights has {len(class_weights)} numbers, the data {n_classes} classes; allowed: one for each, in "
+        "their order"
+    )
 
 
 def check_starts_from_scratch(training: TrainingSpec, whose: str) -> None:

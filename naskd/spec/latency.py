@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from naskd.spec.design import STRICT, Positive, PositiveInt, content_id, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.operators import Operator, OperatorGraph
+from naskd.spec.sizes import Size, sides
 
 FORMAT = 1
 """Of the files that this version writes and reads."""
@@ -60,7 +61,7 @@ class LatencyProfile:
         runtime: What ran the networks, with its version.
         date: Of the measurement, ``YYYY-MM-DD``.
         in_channels: Of the images.
-        resolution: Side of the images.
+        resolution: Of the images: the side of squares, or ``(height, width)``.
         n_classes: Of the classifier.
         batch: Images at once, always 1.
         space: Of the study whose students were timed.
@@ -80,7 +81,7 @@ class LatencyProfile:
     runtime: str
     date: str
     in_channels: PositiveInt
-    resolution: PositiveInt
+    resolution: PositiveInt | tuple[PositiveInt, PositiveInt]
     n_classes: PositiveInt
     space: str
     n_students: PositiveInt
@@ -92,13 +93,13 @@ class LatencyProfile:
     batch: Literal[1] = 1
     format: Literal[1] = 1
 
-    def predict(self, graph: OperatorGraph, in_channels: int, resolution: int, n_classes: int) -> float:
+    def predict(self, graph: OperatorGraph, in_channels: int, resolution: Size, n_classes: int) -> float:
         """Milliseconds that one image takes.
 
         Args:
             graph: What the network executes.
             in_channels: Of its images, which must be those of the profile, as all that follows.
-            resolution: Side of its images.
+            resolution: Of its images.
             n_classes: Of its classifier.
 
         Raises:
@@ -139,9 +140,10 @@ class LatencyProfile:
 _PROFILE = TypeAdapter(LatencyProfile)
 
 
-def _images(in_channels: int, resolution: int, n_classes: int) -> str:
+def _images(in_channels: int, resolution: Size, n_classes: int) -> str:
     channels = "1 channel" if in_channels == 1 else f"{in_channels} channels"
-    return f"{channels}, {resolution}x{resolution} pixels and {n_classes} classes"
+    height, width = sides(resolution)
+    return f"{channels}, {height}x{width} pixels and {n_classes} classes"
 
 
 def read_profile(path: Path) -> LatencyProfile:

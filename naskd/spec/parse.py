@@ -190,8 +190,10 @@ def _teacher_problems(place: str, teacher: Mapping[str, Any], data: Mapping[str,
             if key in teacher:
                 allowed = "only for a teacher from builder or torchvision"
                 problems.append(Problem(f"{place}.{key}", format_value(teacher[key]), allowed))
-    if "training" in teacher and "checkpoint" in teacher:
-        allowed = "only for a teacher without checkpoint; this one is trained already"
+    if "training" in teacher and "checkpoint" in teacher and not teacher.get("fine_tune", False):
+        allowed = (
+            "only for a teacher without checkpoint, or with fine_tune = true; this one is trained already"
+        )
         problems.append(Problem(f"{place}.training", format_value(teacher["training"]), allowed))
     channels = {len(teacher[key]) for key in ("mean", "std") if teacher.get(key)}
     if channels - {1, 3} or channels - {data.get("channels", min(channels, default=0))}:

@@ -1,5 +1,6 @@
 """Paths of a study file: relative to it, and what is said of those that are not there."""
 
+import glob
 import os
 import re
 from pathlib import Path
@@ -28,6 +29,53 @@ def missing_file(key: str, file: str, base: Path) -> list[Problem]:
     beside = names_in(path.parent)
     hint = nearest(path.name, beside).removeprefix("; ") or elsewhere(file, base)
     return [Problem(key, format_value(file), f"an existing file; there is no {path}", hint)]
+
+
+def files_of(path: str | Path, base: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files that a path of a study file means, by name: itself, those of a folder, or those of a pattern.
+
+    Args:
+        path: A file, a folder, or a pattern such as ``data/train-*.parquet``.
+        base: Folder of the study file.
+        suffixes: Which files of a folder are meant, in small letters; those in folders below it are not.
+
+    Returns:
+        Sorted; empty where there are none.
+    """
+    place = absolute(path, base)
+    if os.path.isdir(place):
+        names = sorted(names_in(place))
+        return [place / n for n in names if n.lower().endswith(suffixes) and not n.startswith(".")]
+    if os.path.exists(place):
+        return [place]
+    try:
+        return [Path(found) for found in sorted(glob.glob(str(place))) if os.path.isfile(found)]
+    except (OSError, ValueError):
+        return []
+
+
+def is_there(path: str | Path, base: Path) -> bool:
+    """Whether a path of a study file leads somewhere: to a file or a folder or, as a pattern, to some."""
+    return os.path.exists(absolute(path, base)) or bool(files_of(path, base, ()))
+
+
+def missing_files(key: str, path: str, base: Path, suffixes: tuple[str, ...]) -> list[Problem]:
+    """The problem of a path that means no file; see :func:`files_of`. Empty where it means some.
+
+    Args:
+        key: Under which the study names it.
+        path: As written.
+        base: Folder of the study file.
+        suffixes: See :func:`files_of`.
+    """
+    if files_of(path, base, suffixes):
+        return []
+    place, kinds = absolute(path, base), " or ".join(suffixes)
+    if os.path.isdir(place):
+        return [Problem(key, format_value(path), f"a folder with files {kinds}; {place} has none", "")]
+    hint = nearest(place.name, names_in(place.parent)).removeprefix("; ") or elsewhere(path, base)
+    allowed = f"a file {kinds}, a folder of such files, or a pattern such as train-*; there is no {place}"
+    return [Problem(key, format_value(path), allowed, hint)]
 
 
 def names_in(folder: Path) -> list[str]:

@@ -48,9 +48,12 @@ def imported(implementation: "str | Callable[..., Any]") -> Any:
 
 
 def installed(module: str) -> bool:
-    """Whether a top-level module can be imported; it is not."""
+    """Whether a module can be imported; it is not, but of ``package.module`` the package is."""
     # A folder of that name where Python was started (W&B writes one) is found as a module without an origin.
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its package is not there
+        return False
     return spec is not None and spec.origin is not None
 
 

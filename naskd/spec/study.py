@@ -473,6 +473,9 @@ class StudySpec(StudyTable):
                     del training[key]
             if teacher.get("state") is None:
                 teacher.pop("state", None)
+            for key in ("fine_tune", "head_share"):
+                if not teacher.get(key):
+                    teacher.pop(key, None)
             teacher.pop("min_accuracy", None)  # asked of it, not what it is
         for teacher in [identity["teacher"]] if identity["teacher"] else []:
             for key, default in (("name", DEFAULT_NAME), ("source", None), ("options", [])):

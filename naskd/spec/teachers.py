@@ -45,6 +45,7 @@ class TeacherSourceCard:
             :class:`TeacherSpec`: the file that its options mean, which becomes the teacher's `checkpoint` when the
             study is opened. The options are then no part of what the teacher is, and the file is. "" where nothing
             is looked for.
+        own_file: Its `checkpoint` is a file that it reads itself, with what else belongs to it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TeacherSourceCard:
     options: Mapping[str, Option] = field(default_factory=dict)
     comes_trained: bool = False
     finds: str | Callable[..., Any] = ""
+    own_file: bool = False
 
 
 TEACHER_SOURCES: Registry[TeacherSourceCard] = Registry("teacher source")
@@ -80,6 +82,48 @@ TEACHER_SOURCES.register(
         title="a classification model of torchvision, fine-tuned or with a checkpoint",
         paper="",
         implementation="naskd.networks.teachers:TorchvisionSource",
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="timm",
+        title="a model of timm, fine-tuned or with a checkpoint (pip install 'naskd[timm]')",
+        paper="Wightman: PyTorch image models. 2019, doi 10.5281/zenodo.4414861",
+        implementation="naskd.networks.sources.timm_model:TimmSource",
+        options={
+            "model": Option(None, "its name, such as resnet18 or resnet18.a1_in1k", kind=str, required=True),
+            "pretrained": Option(False, "fetch timm's weights, with which a fine-tuning begins"),
+        },
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="transformers",
+        title="an image classifier in a folder of Hugging Face's transformers (pip install 'naskd[transformers]')",
+        paper="Wolf et al.: Transformers: state-of-the-art natural language processing. EMNLP 2020, arXiv 1910.03771",
+        implementation="naskd.networks.sources.transformers_model:TransformersSource",
+        finds="naskd.networks.sources.transformers_model:weights_file",
+        own_file=True,
+        options={
+            "model": Option(
+                None,
+                "folder with config.json and weights, relative to the study file",
+                kind=str,
+                required=True,
+            ),
+        },
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="onnx",
+        title="a classifier in an ONNX file, the checkpoint, run on the CPU (pip install 'naskd[onnx]')",
+        paper="",
+        implementation="naskd.networks.sources.onnx_model:OnnxSource",
+        own_file=True,
+        options={
+            "logits": Option("", "name of the output of logits (B, K); none for the first of two dimensions"),
+        },
     )
 )
 TEACHER_SOURCES.register(
@@ -146,6 +190,10 @@ class TeacherSpec(Configured):
         state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one
             they are found by the network's names; where several fit, an average over the training (EMA) is taken.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
+        fine_tune: `checkpoint` is where a training on the training split begins, as `training` says, with a new
+            classifier of the study's classes: the file's own may have others.
+        head_share: Of the epochs, in which the classifier alone is trained before all is; see
+            :mod:`naskd.schemes.head_first`. For networks that begin with weights from elsewhere.
         training: For what naskd trains.
         seed: Of that training, apart from the study's so that several studies share a teacher.
         mean, std: Of the foreign network's input, per channel, on the [0, 1] scale.
@@ -155,6 +203,7 @@ class TeacherSpec(Configured):
         min_accuracy: On the validation images, a fraction: a teacher with a `checkpoint` that has less is refused.
         saw: What the foreign teacher was trained on: ``train`` (this training split alone), ``other`` (other data),
             ``unknown`` or ``train+val``; the last two put a warning on the report that validation may have leaked.
+        license: Under which its weights are given, such as ``apache-2.0``; the model card of a student names it.
         source: Name of a registered teacher source, such as one of your own.
         options: Settings of that source as (name, value) pairs, sorted by name; its card lists them.
     """
@@ -179,6 +228,9 @@ class TeacherSpec(Configured):
     taps: tuple[str, ...] = ()
     saw: Literal["train", "other", "train+val", "unknown"] = "unknown"
     min_accuracy: Fraction | None = None
+    license: Annotated[str | None, Field(min_length=1, exclude_if=lambda text: text is None)] = None
+    fine_tune: bool = False
+    head_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     source: str | None = None
     options: Options = ()
 
@@ -198,6 +250,14 @@ class TeacherSpec(Configured):
             )
         if self.weights is not None and (self.torchvision is None or self.checkpoint is not None):
             raise InputError("weights names torchvision weights: give torchvision, and no checkpoint")
+        if self.fine_tune and self.checkpoint is None and not self._finds:
+            raise InputError("fine_tune begins with checkpoint, which is missing")
+        if self.head_share and self.architecture is not None:
+            raise InputError(
+                "head_share is for networks with weights from elsewhere; an architecture has none"
+            )
+        if self.head_share and self.training.epochs < 2:
+            raise InputError("head_share divides the epochs of training, which must be at least 2")
         check_starts_from_scratch(self.training, "a teacher")
         if (self.mean is None) != (self.std is None):
             raise InputError("mean and std go together")
@@ -214,7 +274,17 @@ class TeacherSpec(Configured):
     @property
     def trained_here(self) -> bool:
         """Whether naskd trains it (from scratch, or fine-tunes it) on the training split alone."""
-        return self.checkpoint is None and not self.card.comes_trained
+        return (self.checkpoint is None or self.fine_tune) and not self.card.comes_trained
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether `checkpoint` holds weights that naskd loads into the network that the source builds."""
+        return self.checkpoint is not None and not self.card.own_file
+
+    @property
+    def _finds(self) -> bool:
+        """Whether the source looks for the checkpoint, or may: who registers it may not be imported yet."""
+        return self.source is not None and (self.source not in TEACHER_SOURCES or bool(self.card.finds))
 
     @property
     def card(self) -> TeacherSourceCard:

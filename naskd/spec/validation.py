@@ -101,7 +101,10 @@ def describe(annotation: Any) -> str:
             return "a number, a string, true or false"
         return either([describe(member) for member in members])
     if get_origin(kind) is tuple:
-        return f"a list; each item: {describe(get_args(kind)[0])}"
+        items = get_args(kind)
+        if items[-1] is not Ellipsis:
+            return f"a list of {len(items)}, each {describe(items[0])}"
+        return f"a list; each item: {describe(items[0])}"
     if dataclasses.is_dataclass(kind):
         return f"a table with the keys {', '.join(known_keys(kind))}"
     words = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
@@ -194,7 +197,7 @@ def _path_in(data: Any, location: Sequence[str | int], kind: str) -> Location:
         try:
             data = data[part]
         except (KeyError, IndexError, TypeError):
-            if kind == "missing":
+            if kind == "missing" and isinstance(data, Mapping) and part == location[-1]:
                 return (*path, part)
             continue
         path.append(part)
@@ -229,7 +232,7 @@ def _problem(cls: type[Any], data: Mapping[str, Any], path: Location, error: Any
     for part in path:
         value = value[part] if not isinstance(value, Mapping) or part in value else None
     key, got, annotation = format_key(path), format_value(value), _annotation(cls, path)
-    if error["type"] == "missing":
+    if error["type"] == "missing" and value is None:
         return Problem(key, "nothing", describe(annotation))
     if error["type"] == "value_error" and _is_table(cls, path):
         # The rule itself is the best description of what is allowed.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.paths import url_problem
-from naskd.store.files import discard, seal_bytes, unseal_bytes, write_whole
+from naskd.store.files import discard, seal_of, unseal_bytes, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,18 +23,28 @@ _TORCH_ARCHIVE = b"PK\x03\x04"
 class Checkpoints(Protocol):
     """Where a training leaves its state, so that another process can go on with it."""
 
-    def save(self, key: str, epoch: int, data: bytes) -> None:
+    def save(self, key: str, epoch: int, data: bytes | memoryview) -> None:
         """Keep the state after `epoch`; replaces an earlier epoch's, never a later one's."""
 
     def load(self, key: str) -> bytes | None:
         """The newest state; None when there is none."""
 
+    def newest(self, key: str) -> int | None:
+        """Epoch of the newest state, which is not read; None when there is none."""
+
+    def settle(self) -> None:
+        """Wait until all that was saved is kept, where saving does not wait.
+
+        Raises:
+            OSError: Something could not be kept.
+        """
+
     def remove(self, key: str) -> None:
-        """Forget a training; a no-op when nothing is kept of it."""
+        """Forget a training, and what is kept below its key; a no-op when there is nothing."""
 
 
 class CheckpointStore:
-    """``<root>/<key>/<epoch>.ckpt``, each written whole or not at all, and with its hash.
+    """``<root>/<key>/<epoch>.ckpt``, each written whole or not at all, and with its hash. A key may have slashes.
 
     One that is damaged counts as not there, and is removed: the training begins with an earlier one, or anew.
 
@@ -69,7 +79,7 @@ class CheckpointStore:
         except (OSError, NotImplementedError) as error:  # of filesystems that can only be read
             raise InputError(f"checkpoints cannot be kept at {self.root!r}: {error}") from None
 
-    def save(self, key: str, epoch: int, data: bytes) -> None:
+    def save(self, key: str, epoch: int, data: bytes | memoryview) -> None:
         """See :class:`Checkpoints`.
 
         Raises:
@@ -79,7 +89,7 @@ class CheckpointStore:
         if older and max(older) >= epoch:
             return
         place = self._place()
-        place.write(key, _name(epoch), seal_bytes(data))
+        place.write(key, _name(epoch), seal_of(data), data)
         for past in older:
             place.delete(key, _name(past))
 
@@ -95,6 +105,13 @@ class CheckpointStore:
                 )
                 self._place().delete(key, _name(epoch))
         return None
+
+    def newest(self, key: str) -> int | None:
+        """See :class:`Checkpoints`."""
+        return max(self._epochs(key), default=None)
+
+    def settle(self) -> None:
+        """See :class:`Checkpoints`; saving waits."""
 
     def remove(self, key: str) -> None:
         """See :class:`Checkpoints`."""
@@ -126,8 +143,8 @@ class Place(Protocol):
             DamagedError: It is no file.
         """
 
-    def write(self, folder: str, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
+    def write(self, folder: str, name: str, *parts: bytes | memoryview) -> None:
+        """Write a file, one part after the other, whole or not at all."""
 
     def delete(self, folder: str, name: str) -> None:
         """Remove a file."""
@@ -161,9 +178,9 @@ class Disk:
         except IsADirectoryError:
             raise DamagedError(f"{path} is a folder") from None
 
-    def write(self, folder: str, name: str, data: bytes) -> None:
+    def write(self, folder: str, name: str, *parts: bytes | memoryview) -> None:
         """See :class:`Place`."""
-        write_whole(self.root / folder / name, data)
+        write_whole(self.root / folder / name, *parts)
 
     def delete(self, folder: str, name: str) -> None:
         """See :class:`Place`."""
@@ -198,13 +215,14 @@ class ArrowPlace:
         with self.filesystem.open_input_stream(self._path(folder, name)) as file:
             return bytes(file.read())
 
-    def write(self, folder: str, name: str, data: bytes) -> None:
+    def write(self, folder: str, name: str, *parts: bytes | memoryview) -> None:
         """See :class:`Place`."""
         self.filesystem.create_dir(self._path(folder), recursive=True)
         # Object stores write whole objects; elsewhere the move makes it so.
         partial = self._path(folder, f".{uuid.uuid4().hex}.partial")
         with self.filesystem.open_output_stream(partial) as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
         self.filesystem.move(partial, self._path(folder, name))
 
     def delete(self, folder: str, name: str) -> None:

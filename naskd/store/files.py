@@ -267,16 +267,16 @@ def is_sealed(path: Path) -> bool:
     return SEAL in json.loads(path.read_bytes())
 
 
-def seal_bytes(data: bytes) -> bytes:
-    """Bytes with their hash before them; see :func:`unseal_bytes`."""
-    return _MAGIC + hashlib.sha256(data).digest() + data
+def seal_of(data: bytes | memoryview) -> bytes:
+    """What stands before bytes in a file, with their hash; see :func:`unseal_bytes`."""
+    return _MAGIC + hashlib.sha256(data).digest()
 
 
 def unseal_bytes(sealed: bytes, unsealed_start: bytes | None = None) -> bytes:
-    """The inverse of :func:`seal_bytes`.
+    """Bytes that have been written after their :func:`seal_of`.
 
     Args:
-        sealed: With the hash.
+        sealed: Both.
         unsealed_start: How bytes begin that an earlier version wrote without a hash: they are taken as they are.
 
     Raises:
@@ -286,6 +286,6 @@ def unseal_bytes(sealed: bytes, unsealed_start: bytes | None = None) -> bytes:
         return sealed
     start = len(_MAGIC) + hashlib.sha256().digest_size
     data = sealed[start:]
-    if sealed[:start] != _MAGIC + hashlib.sha256(data).digest():
+    if sealed[:start] != seal_of(data):
         raise DamagedError("its bytes are not those that were written")
     return data

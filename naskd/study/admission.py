@@ -15,6 +15,7 @@ from naskd.spec.design import (
     DistillationSpec,
     TrainingSpec,
     TrialConfig,
+    weights_problem,
 )
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.modalities import mixed_problem
@@ -140,6 +141,8 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
     found += _unlabelled_problems(config.distillation, config.training)
     if spec.data.modality is not None:
         found += _modality_problems(config, spec)
+    if problem := weights_problem(config.training.class_weights, measured.n_classes):
+        found.append(f"training.{problem}")
     for assistant in config.distillation.assistants if config.distillation.terms else ():
         partial = DistillationSpec(terms=assistant.terms, ce_weight=assistant.ce_weight)
         found += [
@@ -148,6 +151,8 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
         ]
         stages = _n_stages(assistant.architecture)
         found += [f"assistant: {p}" for p in _knowledge_problems(partial, stages, assistant.training)]
+        if problem := weights_problem(assistant.training.class_weights, measured.n_classes):
+            found.append(f"assistant: training.{problem}")
     for network in scheme.prerequisites(config.distillation, spec).made:
         if isinstance(network, Assistant):
             n = 1 + len(network.above)

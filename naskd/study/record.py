@@ -20,6 +20,9 @@ from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
 from naskd.trials.jobs import training_key
 
+OptunaStudy = optuna.Study
+"""For those who hand one on, and do not import optuna."""
+
 TRIAL_KEYS = ("val_accuracy", "macs", "n_params", "size_bytes", "best_val_accuracy")
 """Metrics of a trial that every record has, whatever the objectives."""
 
@@ -37,6 +40,18 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
     if "reference_point" not in study.user_attrs:
         raise InputError(f"the search of {run_dir} has not begun, or was stopped as it began: search again")
     return study
+
+
+def with_curves(study: optuna.Study) -> optuna.Study:
+    """A copy of a study in memory, whose trials have validation accuracies by epoch as intermediate values."""
+    copy = optuna.create_study(directions=study.directions, study_name=study.study_name)
+    for name, value in study.user_attrs.items():
+        copy.set_user_attr(name, value)
+    for trial in study.get_trials():
+        curve = (trial.user_attrs.get("result") or {}).get("curve", ())
+        trial.intermediate_values = {row["epoch"]: row[ACCURACY] for row in curve if ACCURACY in row}
+        copy.add_trial(trial)
+    return copy
 
 
 def study_objectives(study: optuna.Study, names: Sequence[str]) -> list[Objective]:

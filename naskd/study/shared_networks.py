@@ -1,7 +1,7 @@
 """Teachers and assistants: made before the trials that need them, once for all of them."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -26,13 +26,13 @@ class SharedNetworks:
     Args:
         facts: What designs need, and what there is.
         ledger: Of the study.
-        has_teachers: Whether the study file names any; they come before anything else.
+        teachers: Epochs of the teachers that the study file names; they come before anything else.
     """
 
-    def __init__(self, facts: DesignFacts, ledger: Ledger, *, has_teachers: bool) -> None:
+    def __init__(self, facts: DesignFacts, ledger: Ledger, teachers: Mapping[str, int]) -> None:
         self._facts = facts
         self._ledger = ledger
-        self._has_teachers = has_teachers
+        self._epochs = teachers
         self._teachers: deque[ArtifactRecipe] | None = None
         self._making: dict[str, ArtifactRecipe] = {}
         self._unmade: dict[str, str] = {}
@@ -52,7 +52,7 @@ class SharedNetworks:
     def teacher_job(self) -> Job | None:
         """A teacher before anything else: reports compare with it, and a broken one should be known at once."""
         if self._teachers is None:
-            self._teachers = deque(self._facts.teachers() if self._has_teachers else ())
+            self._teachers = deque(self._facts.teachers() if self._epochs else ())
         while self._teachers:
             if (job := self._missing([self._teachers.popleft()], None)) is not None:
                 return job
@@ -149,10 +149,24 @@ class SharedNetworks:
         if recipe is None or recipe.artifact_id in self._making:
             return None
         self._making[recipe.artifact_id] = recipe
-        label = described(recipe)
+        label, epochs = described(recipe), self._length(recipe)
         return Job(
-            recipe.artifact_id, "artifact", config, recipe.seed, 0, recipe.requires, label, recipe.trained
+            recipe.artifact_id,
+            "artifact",
+            config,
+            recipe.seed,
+            epochs,
+            recipe.requires,
+            label,
+            recipe.trained,
         )
+
+    def _length(self, recipe: ArtifactRecipe) -> int:
+        """Epochs until the network is made; 0 where it is loaded."""
+        if not recipe.trained:
+            return 0
+        whole = self._epochs[recipe.teacher] if recipe.assistant is None else recipe.assistant.training.epochs
+        return recipe.epoch or whole
 
 
 def described(recipe: ArtifactRecipe) -> str:

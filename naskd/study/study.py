@@ -92,7 +92,8 @@ class Study:
         curves = Curves(self._ledger, self._drivers, self._objectives, prices.known)
         self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
         self._standing = Standing(self._ledger, self._objectives, self.reference_point, spec.budget)
-        self._networks = SharedNetworks(facts, self._ledger, has_teachers=bool(spec.teacher_specs()))
+        teachers = {name: teacher.training.epochs for name, teacher in spec.teacher_specs().items()}
+        self._networks = SharedNetworks(facts, self._ledger, teachers)
         self._asking = Asking(
             spec,
             space,

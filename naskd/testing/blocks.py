@@ -127,6 +127,23 @@ class BlockSuite(Suite):
             norm.bias.add_(1.5)
         torch.testing.assert_close(block.pre_activation(x), before + 1.5)
 
+    @where(lambda name: BLOCKS[name].convolutions is not None)
+    @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 2)])
+    def test_it_sees_as_many_pixels_as_its_card_says(self, name: str, kernel: int, stride: int) -> None:
+        """By the gradient of one place of its output, where all weights are positive and no activation is at an end."""
+        block = make(name, 2, 3, stride, kernel=kernel, expansion=2.0).eval()
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter.copy_(parameter.abs().clamp(0.01, 0.02))
+        x = torch.full((1, 2, 33, 33), 0.1, requires_grad=True)
+        output = block(x)
+        middle = output.shape[2] // 2
+        back_propagate(output[:, :, middle, middle].sum())
+        rows = gradient(x).abs().sum((0, 1, 3)).nonzero().flatten()
+        convolutions = BLOCKS[name].convolutions
+        assert convolutions is not None
+        assert len(rows) == int(rows[-1] - rows[0]) + 1 == kernel + (kernel - 1) * stride * (convolutions - 1)
+
     # --- weights of others ---------------------------------------------------------------------------------------
 
     @where(lambda name: BLOCKS[name].takes_weights)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from naskd.executors import EXECUTORS, Executor
+from naskd.schemes import IN_TRIALS
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
 from naskd.spec.study import StoppingSpec
 from naskd.store.checkpoints import CheckpointStore
@@ -14,6 +15,7 @@ from naskd.testing.fixed_source import FixedSource
 from naskd.testing.studies import STUDENT, TEACHER, design, given, small_context
 from naskd.testing.suite import Suite
 from naskd.trials.context import StudyContext
+from naskd.trials.groups import Groups
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.steps import run_job
 
@@ -154,6 +156,29 @@ class ExecutorSuite(Suite):
         assert found.metrics == alone.metrics
         assert found.train_macs == alone.train_macs
         assert found.spent_macs + source.results["0"].spent_macs == alone.spent_macs
+
+    def test_peers_that_train_apart_have_the_bits_of_those_together(
+        self, name: str, context: StudyContext, executor: Callable[[str], Executor]
+    ) -> None:
+        """However many workers there are; and another trial beside them. What they told each other is then gone."""
+        options = (("lag", 1), ("peers_in", IN_TRIALS))
+        apart = replace(
+            design(), distillation=DistillationSpec(scheme="codistillation", scheme_options=options)
+        )
+        together = replace(apart, distillation=replace(apart.distillation, scheme_options=options[:1]))
+        jobs = [trial(0, apart), trial(1, design())]
+        source = FixedSource(jobs)
+        executor(name).run(Groups(source, context))
+        assert isinstance(context.resources.checkpoints, CheckpointStore)
+        assert context.resources.checkpoints.kept() == []
+        found = source.results["0"]
+        assert [source.results[number].status for number in ("0", "1")] == ["complete", "complete"]
+        alone = run_job(replace(jobs[0], config=together), context, lambda epoch, metrics: Decision.CONTINUE)
+        assert [point["codistillation"] for point in found.curve] == [
+            point["codistillation"] for point in alone.curve
+        ]
+        assert found.metrics == alone.metrics
+        assert [epoch for epoch, _ in source.reports["0"]] == [1, 2, 3]
 
     def test_a_source_without_jobs_ends_at_once(self, name: str, executor: Callable[[str], Executor]) -> None:
         """A finished search that is resumed."""

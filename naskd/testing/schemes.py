@@ -14,16 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from naskd.data.batches import epoch_batches
+from naskd.executors.local.serial import SerialExecutor
+from naskd.networks.student_file import load_student
 from naskd.nn.cost import count_macs, network_cost
 from naskd.nn.taps import TappedNetwork
-from naskd.schemes import SCHEMES
+from naskd.schemes import IN_TRIALS, SCHEMES
 from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, Update
 from naskd.spec.design import KnowledgeTerm, TrialConfig
 from naskd.spec.errors import UnknownNameError
+from naskd.store.checkpoints import CheckpointStore
+from naskd.store.students import StudentStore
+from naskd.testing.fixed_source import FixedSource
 from naskd.testing.losses import back_propagate
 from naskd.testing.studies import ALL_TERMS, design, given, small_context
 from naskd.testing.suite import Suite, where
 from naskd.trials.context import StudyContext
+from naskd.trials.groups import Groups
+from naskd.trials.jobs import Job
+from naskd.trials.outcome import checkpoint_key
 from naskd.trials.run import TrialRun, start_run
 
 F = TypeVar("F")
@@ -422,6 +430,40 @@ class SchemeSuite(Suite):
         assert resumed.curve == straight.curve
         assert resumed.train_macs == straight.train_macs
         assert equal(resumed.state_dict()["loop"], straight.loop)
+
+    # --- peers that train apart ------------------------------------------------------------------------------------
+
+    @where(lambda name: bool(SCHEMES[name].apart))
+    def test_peers_that_train_apart_have_the_bits_of_those_together(
+        self, name: str, context: StudyContext, tmp_path: Path
+    ) -> None:
+        """One after the other in one worker: the same network leaves, and each peer's terms are what they were.
+
+        The loss of a row is that of the first; that of others is ``peer1.loss``. Losses that draw at random while they
+        train draw something else, and are not for this test.
+        """
+        found = self.config(name, "knowledge")
+        options = tuple({**dict(found.distillation.scheme_options), "peers_in": IN_TRIALS}.items())
+        apart = replace(found, distillation=replace(found.distillation, scheme_options=options))
+        students = StudentStore(tmp_path / "students")
+        own = given(context, checkpoints=CheckpointStore(tmp_path / "checkpoints"), students=students)
+        job = Job("0", "trial", apart, SEED, found.training.epochs)
+        source = FixedSource([job])
+        SerialExecutor(own, tmp_path).run(Groups(source, own))
+        straight = self.start(context, name, "knowledge")
+        straight.advance(straight.total_epochs)
+        result = source.results["0"]
+        assert result.status == "complete", result.reason
+        peers = SCHEMES[name].trainings(apart.distillation)
+        assert peers > 1
+        assert all(f"peer{place}.loss" in result.curve[-1] for place in range(1, peers))
+        for row, together in zip(result.curve, straight.curve, strict=True):
+            assert {key: row[key] for key in together if key != "loss"} == {
+                key: value for key, value in together.items() if key != "loss"
+            }
+        kept = load_student(students.path(checkpoint_key(job))).state_dict()
+        deployed = straight.scheme.deployed.state_dict()
+        assert all(torch.equal(kept[key], deployed[key]) for key in deployed)
 
     # --- what it costs ---------------------------------------------------------------------------------------------
 

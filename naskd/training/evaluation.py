@@ -57,6 +57,14 @@ def _batch_size(images: Tensor, compute: Compute) -> int:
     return max(FEWEST, min(most, numbers // max(1, images[0].numel()))) if len(images) else FEWEST
 
 
+def balanced_accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that occur of the fraction of their images that are named right, in [0, 1]."""
+    n = torch.bincount(labels)
+    right = torch.bincount(labels[predictions == labels], minlength=len(n))
+    there = n > 0
+    return float((right[there].double() / n[there].double()).mean())
+
+
 def accuracy(predictions: Tensor, labels: Tensor) -> float:
     """Fraction in [0, 1] of equal entries."""
     return int((predictions == labels).sum()) / len(labels)

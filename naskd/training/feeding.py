@@ -17,6 +17,7 @@ from naskd.schemes.scheme import UNLABELLED, Asked, Batch, Phase, PhaseData
 from naskd.spec.design import TrainingSpec
 from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
+from naskd.training.class_weights import class_weights
 from naskd.training.compute import Compute
 
 AnyImages = ViewedImages | StreamedImages | PartlyLabelledImages
@@ -68,6 +69,7 @@ class Feeding:
             self._given = (torch.cat([data.train.labels, nothing]), views)
         else:
             self.n_images, self._given = len(data.train), (data.train.labels, views)
+        self._class_weights = class_weights(spec.class_weights, data.train.labels, data.n_classes)
         self._unlabelled = not data.labels_teach
         if self._unlabelled and self._given is not None:
             labels, images = self._given
@@ -143,7 +145,7 @@ class Feeding:
                 f"phase {self.phase.name!r} has images {tuple(data.images.shape[1:])}, the study {tuple(self._shape)}"
             )
         seed, compute = derive_seed("views", self.seed, self.phase.name), self.compute
-        views = make_views(self.spec.augmentation, len(data), seed, self._shape[-1])
+        views = make_views(self.spec.augmentation, len(data), seed, min(self._shape[-2:]))
         labels = data.labels
         if labels is None:
             labels = torch.full((len(data),), UNLABELLED, dtype=torch.long)
@@ -171,7 +173,8 @@ class Feeding:
         known = self.phase.data is None
         for index, (shown, view) in zip(torch.split(here, together), found, strict=True):
             partly = self._mixed_in > 0 or self._unlabelled
-            yield Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=partly), size
+            batch = Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=partly)
+            yield replace(batch, class_weights=self._class_weights), size
 
     def _order(self, epoch: int) -> Tensor:
         """Positions in the order of an epoch, on the CPU."""

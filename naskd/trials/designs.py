@@ -9,7 +9,7 @@ from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
-from naskd.networks.student import Student, design_cost, design_operators, student_shapes
+from naskd.networks.student import design_cost, design_operators, student_shapes
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import as_deployed
@@ -163,11 +163,13 @@ class Designs:
             return []
         place = f"cannot start from {called(recipe.teacher)}"
         teacher = self._sources.stand_in(recipe).network
-        network = teacher.network if isinstance(teacher, Teacher) else teacher
-        if not isinstance(network, Student):
-            return [f"{place}: it is no network of naskd's, which alone can be cut to a student's size"]
+        assert isinstance(teacher, Teacher)
+        try:
+            read = teacher.as_student
+        except InputError as error:
+            return [f"{place}: {error}"]
         card = FAMILIES[config.architecture.family]
-        found = card.start_problems(config.architecture, network.spec)
+        found = card.start_problems(config.architecture, read.spec)
         return [f"{place}: {'; '.join(found)}"] if found else []
 
     def deployed_problem(self, config: TrialConfig) -> str:
@@ -223,8 +225,8 @@ class Designs:
                 )
         remembered = config.training.mixing == "none" and self._resources.spec.execution.bank_bytes > 0
         # A scheme that asks by itself, of images that it makes, has counted it among its own.
-        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
-        for recipe in () if own_teaching else dict.fromkeys(needed.heard):
+        card = SCHEMES[config.distillation.scheme]
+        for recipe in () if card.own_teaching else dict.fromkeys(needed.heard):
             one_pass = float(self._sources.stand_in(recipe).macs) * n_train
             if remembered:
                 augmentation = config.training.augmentation
@@ -237,21 +239,22 @@ class Designs:
                         name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
                         shared[name] = one_pass * min(epochs, left)
             else:
-                own += one_pass * epochs * share * (1 + unlabelled)
+                own += one_pass * epochs * share * (1 + unlabelled) * card.trainings(config.distillation)
         return TrainingMacs(own, shared)
 
     def _passes_of(self, config: TrialConfig) -> tuple[float, float, float]:
         """What a training image costs in each epoch: forward passes of the student, and MACs beside them.
 
         And how many images an epoch shows on average, as a share of the training split. 3, 0 and 1 where the student is
-        trained alone. Where a scheme asks a teacher by itself, what does not grow with the student is told apart from
-        what does by a student of twice the width.
+        trained alone. Where a scheme asks a teacher by itself, or runs its layers, what does not grow with the student
+        is told apart from what does by a student of twice the width.
         """
         taught = config.distillation
         paid = tuple(
             pair for pair in taught.scheme_options if not SCHEMES[taught.scheme].options[pair[0]].free
         )
-        key = (taught.scheme, paid, config.training.epochs, config.training.batch_size)
+        labelled = taught.ce_weight > 0
+        key = (taught.scheme, paid, labelled, config.training.epochs, config.training.batch_size)
         if key not in self._passes:
             # Without a teacher such a scheme is another one.
             asks = SCHEMES[taught.scheme].needs_teacher
@@ -266,7 +269,8 @@ class Designs:
 
     def _counted_passes(self, config: TrialConfig) -> tuple[float, float, float]:
         macs, total, share = self._counted_macs(config)
-        if not (SCHEMES[config.distillation.scheme].own_teaching and config.architecture.stages):
+        card = SCHEMES[config.distillation.scheme]
+        if not ((card.own_teaching or card.through_teacher) and config.architecture.stages):
             return total / macs, 0.0, share
         wider = replace(config, architecture=widened(config.architecture, 2))
         wider_macs, wider_total, _ = self._counted_macs(wider)
@@ -279,14 +283,15 @@ class Designs:
         And the images of an epoch on average, as a share of the training split.
         """
         scheme, training, n_train = self._scheme(config), config.training, len(self._resources.data.train)
-        own_teaching = SCHEMES[config.distillation.scheme].own_teaching
+        card = SCHEMES[config.distillation.scheme]
+        own_teaching = card.own_teaching
         total, shown = 0.0, 0
         for phase in scheme.phases():
             trained, asked = scheme.step_macs(training.batch_size, phase)
             images = phase.epochs * phase.images_per_epoch(n_train, training.batch_size)
             each = 3 * trained + scheme.forward_macs(training.batch_size, phase)
             each += scheme.through_macs(training.batch_size, phase) + (asked if own_teaching else 0.0)
-            total += images * each
+            total += images * each * card.trainings(config.distillation)
             shown += images
         everything = training.epochs * n_train
         return scheme.cost.macs, total / everything, shown / everything
@@ -311,6 +316,9 @@ class Designs:
     def _built_scheme(self, config: TrialConfig) -> Scheme:
         distillation, data = config.distillation, self._resources.data
         heard = self._prerequisites.of(config).heard
+        card = SCHEMES[distillation.scheme]
+        # Of peers that train apart the one that leaves stands for all.
+        place = 0 if card.trainings(distillation) > 1 else None
         inputs = SchemeInputs(
             distillation,
             config.training.epochs,
@@ -324,9 +332,10 @@ class Designs:
             architecture=config.architecture,
             variant=self._networks.unplaced_student,
             derived=lambda architecture: self._derived(replace(config, architecture=architecture)),
+            place=place,
         )
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+            scheme: Scheme = card.scheme(place)(inputs)
             return scheme
 
     def _derived(self, config: TrialConfig) -> nn.Module:

@@ -38,6 +38,10 @@ class Job:
         trained: Whether making an artifact is a training; otherwise it is loaded.
         replicate: Of a trial: how many trainings of the same design, each with its seed, came before.
         continues: Of a trial: number of the paused one whose training it goes on with; empty where it begins.
+        place: Of a trial of peers that train apart: which of them this trains, from 0, which leaves. None: all, in one
+            training. Only :class:`~naskd.trials.groups.Groups` sets it.
+        patient: Of such a one: whether it keeps its worker for a while when it has to wait for what others tell, since
+            there are workers for all of them; otherwise it gives it back at once.
     """
 
     job_id: str
@@ -50,6 +54,8 @@ class Job:
     trained: bool = True
     replicate: int = 0
     continues: str = ""
+    place: int | None = None
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,17 @@ class TrialResult:
         """The inverse of :meth:`to_dict`."""
         listed = {key: tuple(data.get(key, ())) for key in ("curve", "warnings")}
         return TrialResult(**{**data, **listed})
+
+
+@dataclass(frozen=True)
+class Waiting(TrialResult):
+    """A peer cannot go on before others have told what they are; it has left its state and gives its worker back.
+
+    Args:
+        after: Epochs that these must have done.
+    """
+
+    after: int = 0
 
 
 class TrialSource(Protocol):

@@ -13,6 +13,7 @@ from naskd.nn.cost import network_cost
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import sides
 from naskd.store.artifacts import DamagedArtifactError
 from naskd.training.evaluation import accuracy, predict
 from naskd.trials.context import StudyContext
@@ -168,7 +169,7 @@ def _brought_along(
     recipe: ArtifactRecipe, context: StudyContext
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state of a teacher that naskd does not train, its checkpoint or what its source gives; what to say of it."""
-    if context.resources.spec.teacher_specs()[recipe.teacher].checkpoint is not None:
+    if context.resources.spec.teacher_specs()[recipe.teacher].holds_state:
         file = context.prerequisites.checkpoint(recipe.teacher)
         fitted = context.networks.checkpoint_state(recipe.teacher, file)
         return fitted.tensors, fitted.notes
@@ -225,7 +226,7 @@ def _keep(
             **dataclasses.asdict(deployed),
             **cost,
             "warnings": warnings,
-            "probe": probe_of(network, (channels, resolution, resolution)),
+            "probe": probe_of(network, (channels, *sides(resolution))),
             "environment": context.resources.compute.environment(),
         },
     )

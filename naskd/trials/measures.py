@@ -15,6 +15,7 @@ from naskd.spec.numbers import real_number
 from naskd.spec.objectives import Objective
 from naskd.spec.operators import OperatorGraph
 from naskd.spec.registry import imported
+from naskd.spec.sizes import Size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +45,7 @@ class Measured:
         config: The design.
         cost: Of its deployed network.
         in_channels: Of the images, 1 or 3.
-        resolution: Height and width of the images, in pixels.
+        resolution: Of the images in pixels: the side of squares, or ``(height, width)``.
         n_classes: Number of classes.
         operators: What its deployed network executes for one image; computed when it is called. It raises an
             :class:`~naskd.spec.errors.InputError` where no network is known, as in a replay.
@@ -54,7 +55,7 @@ class Measured:
     config: TrialConfig
     cost: Cost
     in_channels: int
-    resolution: int
+    resolution: Size
     n_classes: int
     operators: Callable[[], OperatorGraph] = field(
         default=no_network, kw_only=True, repr=False, compare=False
@@ -106,6 +107,18 @@ class Outlook:
 def val_accuracy(trained: Trained) -> float:
     """Fraction of the validation images that are named right, after the last epoch."""
     return trained.metrics["val_accuracy"]
+
+
+def balanced_accuracy(trained: Trained) -> float:
+    """Mean over the classes of the fraction of their validation images that are named right.
+
+    Brodersen et al., ICPR 2010: who names all images after the largest class has ``1 / K``, however large it is.
+    """
+    from naskd.training.evaluation import balanced_accuracy as of_predictions
+    from naskd.training.evaluation import predict
+
+    val = trained.data.val
+    return of_predictions(predict(trained.network, val.images, trained.compute), val.labels)
 
 
 def macs(measured: Measured) -> float:

@@ -14,6 +14,7 @@ from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_networ
 from naskd.spec.design import ArchitectureSpec
 from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.checkpoint_file import CheckpointFile
 from naskd.training.feeding import AnyImages
@@ -44,7 +45,7 @@ class Networks:
         data = self._resources.data
         fresh = build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
         placed = self._resources.compute.place(fresh)
-        fresh.take_weights(teacher.network)
+        fresh.take_weights(teacher.as_student)
         return placed
 
     def unplaced_student(self, architecture: ArchitectureSpec) -> nn.Module:
@@ -52,12 +53,18 @@ class Networks:
         data = self._resources.data
         return build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
 
-    def teacher(self, name: str, state: Mapping[str, Tensor] | None = None) -> nn.Module:
+    def teacher(
+        self,
+        name: str,
+        state: Mapping[str, Tensor] | None = None,
+        begins: CheckpointFile | None = None,
+    ) -> nn.Module:
         """The network of a teacher of the study, on the device, trainable.
 
         Args:
             name: In the study file.
             state: As stored; None: as it comes from its source.
+            begins: With what its training begins; see :func:`~naskd.networks.teachers.build_teacher_network`.
 
         Raises:
             InputError: It cannot be built, or not in time.
@@ -67,7 +74,8 @@ class Networks:
         late = f"the teacher {name!r} took longer than execution.start_seconds = {seconds:g} to be built"
         try:
             with within(seconds, late):
-                network = build_teacher_network(resources.spec.teacher_specs()[name], self._inputs, state)
+                spec = resources.spec.teacher_specs()[name]
+                network = build_teacher_network(spec, self._inputs, state, begins)
         except OutOfTimeError as error:
             raise InputError(str(error) or late) from None
         return resources.compute.place(network)
@@ -130,7 +138,7 @@ class TrainingImages:
     @property
     def step(self) -> int:
         """Pixels of teachers' images along a pixel of students'."""
-        return self._resources.teacher_data.resolution // self._resources.data.resolution
+        return sides(self._resources.teacher_data.resolution)[0] // sides(self._resources.data.resolution)[0]
 
     def views(self, augmentation: str, *, first: bool = False) -> ViewedImages | StreamedImages:
         """What students are shown under an augmentation: the first views of each sample, as many as the study says.
@@ -178,7 +186,9 @@ class TrainingImages:
             data, most = self._resources.data, self._resources.spec.data.most_views
             assert data.unlabelled is not None
             seed = derive_seed("views", self._resources.spec.data.split_seed)
-            views = make_views(augmentation, len(data.train) + data.n_unlabelled, seed, data.resolution)
+            views = make_views(
+                augmentation, len(data.train) + data.n_unlabelled, seed, min(sides(data.resolution))
+            )
             pool = self._show(views, torch.cat([data.train.images, data.unlabelled]))
             self._pools[augmentation] = pool if most is None else pool.bounded(most)
         return self._pools[augmentation]
@@ -186,7 +196,7 @@ class TrainingImages:
     def n_views(self, augmentation: str) -> int:
         """Epochs before a student is shown a view again."""
         n, most = (
-            count_views(augmentation, self._resources.data.resolution),
+            count_views(augmentation, min(sides(self._resources.data.resolution))),
             self._resources.spec.data.most_views,
         )
         return n if most is None else min(n, most)
@@ -201,7 +211,9 @@ class TrainingImages:
         if key not in self._viewed:
             data = self._resources.teacher_data if first else self._resources.data
             seed = derive_seed("views", self._resources.spec.data.split_seed)
-            views = make_views(augmentation, len(data.train), seed, data.resolution // step, step=step)
+            views = make_views(
+                augmentation, len(data.train), seed, min(sides(data.resolution)) // step, step=step
+            )
             self._viewed[key] = self._show(views, data.train.images)
         return self._viewed[key]
 

@@ -16,6 +16,7 @@ import torch
 from naskd.networks.student_file import student_bytes
 from naskd.spec.errors import USERS, DamagedError, one_line
 from naskd.spec.secrets import redacted
+from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError
 from naskd.store.files import out_of_space
 from naskd.trials.context import StudyContext
@@ -57,10 +58,14 @@ Work = Callable[[Job, StudyContext], Steps]
 
 
 def checkpoint_key(job: Job) -> str:
-    """Under which a job's state is kept: its training, whatever its number in the ledger."""
+    """Under which a job's state is kept: its training, whatever its number in the ledger.
+
+    Of a peer that trains apart, and is not the first, it is below that of the training.
+    """
     if job.config is None or job.kind == "artifact":
         return job.job_id
-    return training_key(job.config.config_id, job.seed)
+    training = training_key(job.config.config_id, job.seed)
+    return f"{training}/peer{job.place}" if job.place else training
 
 
 def paused_key(job: Job, trial: str) -> str:
@@ -145,7 +150,7 @@ def leave(run: TrialRun, job: Job, context: StudyContext, last: int, started: fl
     """Keep the state of a training at the epochs that the study chose, but not of one that is over."""
     every = context.resources.spec.execution.checkpoint_every
     if every and run.epoch % every == 0 and run.epoch != last:
-        _keep(checkpoint_key(job), run, job, context, started)
+        _keep_if_possible(checkpoint_key(job), run, job, context, started)
 
 
 def leave_for_pause(run: TrialRun, job: Job, context: StudyContext, last: int, started: float) -> None:
@@ -154,25 +159,37 @@ def leave_for_pause(run: TrialRun, job: Job, context: StudyContext, last: int, s
     Apart from other checkpoints: a worker that dies goes on from an epoch that was told of.
     """
     if context.resources.spec.stopping.pauses and run.epoch != last:
-        _keep(paused_key(job, job.job_id), run, job, context, started)
+        _keep_if_possible(paused_key(job, job.job_id), run, job, context, started)
 
 
-def _keep(key: str, run: TrialRun, job: Job, context: StudyContext, started: float) -> None:
+def _keep_if_possible(key: str, run: TrialRun, job: Job, context: StudyContext, started: float) -> None:
+    try:
+        keep(key, run, job, context, started)
+    except OSError as error:
+        _LOG.warning("no checkpoint after epoch %d: %s; the training goes on without", run.epoch, error)
+
+
+def keep(key: str, run: TrialRun, job: Job, context: StudyContext, started: float) -> None:
+    """Keep the state of a training, where a study keeps any.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     if context.resources.checkpoints is None:
         return
     state = io.BytesIO()
     seconds = run.seconds + time.perf_counter() - started
     torch.save({**run.state_dict(), "seconds": seconds, _TRAINING: checkpoint_key(job)}, state)
-    try:
-        context.resources.checkpoints.save(key, run.epoch, state.getvalue())
-    except OSError as error:
-        _LOG.warning("no checkpoint after epoch %d: %s; the training goes on without", run.epoch, error)
+    context.resources.checkpoints.save(key, run.epoch, state.getbuffer())
 
 
 def forget(job: Job, context: StudyContext, *, paused: bool) -> None:
-    """Remove what a job has left that has been told; of a paused one that from which it may go on stays."""
+    """Remove what a job has left that has been told; of a paused one that from which it may go on stays.
+
+    Of peers that train apart all stays until the last of them has ended: what one has told, another may need again.
+    """
     store = context.resources.checkpoints
-    if store is None:
+    if store is None or job.place is not None:
         return
     store.remove(checkpoint_key(job))
     if job.kind == "trial" and context.resources.spec.stopping.pauses:
@@ -192,7 +209,7 @@ def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
         data = student_bytes(
             run.scheme.deployed,
             resources.data.class_names,
-            (resources.data.in_channels, resources.data.resolution, resources.data.resolution),
+            (resources.data.in_channels, *sides(resources.data.resolution)),
             seed=job.seed,
             of="search",
             **seen(resources),

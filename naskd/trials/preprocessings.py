@@ -62,8 +62,9 @@ def other_preprocessings(given: Preprocessing, data: SearchData) -> Iterator[Way
             "channels in the order blue, green, red (turn them round in the builder's network)",
             Reversed(side, channels, mean, std),
         )
-    now = side or data.resolution
-    for other in dict.fromkeys((data.resolution, *SIDES)):
+    own = data.resolution if isinstance(data.resolution, int) else max(data.resolution)
+    now = side or own
+    for other in dict.fromkeys((own, *SIDES)):
         if other != now and 1 / MOST_TIMES <= other / now <= MOST_TIMES:
             yield Way(f"resolution = {other}", Preprocessing(other, channels, mean, std), (other / now) ** 2)
 

@@ -15,6 +15,7 @@ from naskd.spec.design import SCRATCH, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import nearest
 from naskd.spec.seeds import derive_seed
+from naskd.spec.sizes import sides
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import DEFAULT_NAME, OWN_KEYS, TEACHER_SOURCES, TeacherSpec
 from naskd.spec.userfile import file_content_id
@@ -185,7 +186,7 @@ class PrerequisiteRecipes:
         So assistants of earlier versions are found.
         """
         most, training = self._resources.spec.data.most_views, assistant.training
-        there = count_views(training.augmentation, self._resources.data.resolution)
+        there = count_views(training.augmentation, min(sides(self._resources.data.resolution)))
         return [] if most is None or most >= min(there, training.epochs) else [{"views": most}]
 
     def _modality(self) -> list[dict[str, Any]]:
@@ -224,7 +225,7 @@ class PrerequisiteRecipes:
         if teacher.checkpoint is not None:
             path = self._resources.spec.resolve(teacher.checkpoint)
             file["checkpoint"] = _pinned(path, teacher.checkpoint, teacher.sha256)
-            if teacher.state is None and has_average_beside(path):
+            if teacher.holds_state and teacher.state is None and has_average_beside(path):
                 file["state"] = "average"  # earlier versions took the other weights of such a file
         identity = self._identity(teacher, file, code_id)
         # What it is checked against and what is said of it is not what it is.
@@ -252,7 +253,8 @@ class PrerequisiteRecipes:
     ) -> dict[str, Any]:
         """A teacher's description, its files by content; of its checkpoint, what `file` says."""
         identity: dict[str, Any] = _TEACHER.dump_python(teacher, mode="json", exclude_defaults=True)
-        for key in ("name", "min_accuracy"):  # what it is called, or asked of it, is not what it is
+        # What it is called, asked of it, or allowed is not what it is.
+        for key in ("name", "min_accuracy", "license"):
             identity.pop(key, None)
         identity.update(file)
         if teacher.builder is not None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from naskd.data.decoded_cache import MAPPED_BYTES
 from naskd.data.images import SearchData
 from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.spec.code_identity import foreign_code
+from naskd.spec.sizes import Size
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import own_code
 from naskd.store.artifacts import ArtifactStore
@@ -58,7 +60,7 @@ class Resources:
     foreseen_states: tuple[tuple[str, int], ...] = ()
 
     @property
-    def input_shape(self) -> tuple[int, int]:
+    def input_shape(self) -> tuple[int, Size]:
         """Channels and resolution of the images that students see."""
         return self.data.in_channels, self.data.resolution
 
@@ -143,9 +145,9 @@ def _code() -> tuple[str, ...] | None:
 
 
 def _streams(data: SearchData, spec: StudySpec, compute: Compute) -> bool:
-    """Whether images stay in the host's memory, because the device has no room for them."""
+    """Whether images stay where they are, because the device has no room for them, or memory none beside them."""
     if compute.device.type == "cpu":
-        return False
+        return data.n_bytes >= MAPPED_BYTES  # views of all at once would be a second copy, in memory
     given = spec.execution.device_data_bytes
     return data.n_bytes > (_room(compute) if given is None else given)
 

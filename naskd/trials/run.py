@@ -46,6 +46,7 @@ class TrialRun:
         architecture: Of what `build` makes, where there is one.
         data: The images as the network sees them; None: as students do.
         derived: See :class:`~naskd.schemes.scheme.SchemeInputs`; None: a fresh student.
+        place: See :class:`~naskd.schemes.scheme.SchemeInputs`. Who stays behind is not evaluated.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class TrialRun:
         architecture: ArchitectureSpec | None = None,
         data: SearchData | None = None,
         derived: Callable[[ArchitectureSpec], nn.Module] | None = None,
+        place: int | None = None,
     ) -> None:
         self.context = context
         self.data = context.resources.data if data is None else data
@@ -89,9 +91,11 @@ class TrialRun:
             variant=context.networks.student,
             derived=derived,
             data=self.data,
+            place=place,
         )
+        self._leaves = not place
         with context.resources.compute.drawing(derive_seed("initialisation", seed)):
-            self.scheme: Scheme = SCHEMES.load(distillation.scheme)(inputs)
+            self.scheme: Scheme = SCHEMES[distillation.scheme].scheme(place)(inputs)
         order_seed = derive_seed("order", seed)
         compute = context.resources.compute
         self.loop = TrainingLoop(self.scheme, training, self.data, views, order_seed, compute)
@@ -152,10 +156,13 @@ class TrialRun:
             except TrainingOverError:
                 self._book(n_images, 0, before)  # it was found out at the end, when all was spent
                 raise
-            self._predictions, measures = self._evaluate()
-            self._book(n_images, len(data.val), before)
-            reached = accuracy(self._predictions, data.val.labels)
-            self.curve.append({"epoch": self.loop.epoch, "val_accuracy": reached, **metrics, **measures})
+            reached: dict[str, float] = {}
+            measures: Mapping[str, float] = {}
+            if self._leaves:
+                self._predictions, measures = self._evaluate()
+                reached["val_accuracy"] = accuracy(self._predictions, data.val.labels)
+            self._book(n_images, len(data.val) if self._leaves else 0, before)
+            self.curve.append({"epoch": self.loop.epoch, **reached, **metrics, **measures})
         return self.curve[-1]
 
     def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:
@@ -226,9 +233,12 @@ class TrialRun:
 
 
 def start_run(
-    config: TrialConfig, context: StudyContext, seed: int
+    config: TrialConfig, context: StudyContext, seed: int, place: int | None = None
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
-    """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without."""
+    """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without.
+
+    With a place it is the run of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
+    """
     needed = context.prerequisites.of(config)
     make: Callable[[ArchitectureSpec], nn.Module] = context.networks.student
     if needed.start is not None:
@@ -246,18 +256,26 @@ def start_run(
         tuple(context.sources.heard_in(recipe, config.training, unlabelled) for recipe in needed.heard),
         config.architecture,
         derived=make,
+        place=place,
     )
     return run, needed.compared
 
 
 def teacher_run(context: StudyContext, recipe: ArtifactRecipe) -> TrialRun:
     """The training of a teacher of the study, from scratch or from a network that its source gives."""
-    training = context.resources.spec.teacher_specs()[recipe.teacher].training
+    spec = context.resources.spec.teacher_specs()[recipe.teacher]
+    training = spec.training
     views = context.images.all_views(training.augmentation)
+    begins = None
+    if spec.fine_tune and spec.holds_state:
+        begins = context.prerequisites.checkpoint(recipe.teacher)
+    how = DistillationSpec()
+    if spec.head_share:
+        how = DistillationSpec(scheme="head_first", scheme_options=(("share", spec.head_share),))
     return TrialRun(
-        DistillationSpec(),
+        how,
         training,
-        lambda: context.networks.teacher(recipe.teacher),
+        lambda: context.networks.teacher(recipe.teacher, begins=begins),
         context,
         recipe.seed,
         views,

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
+from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import TrainingOverError
 from naskd.trials.context import StudyContext
-from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.exchanging import LEAST_PATIENCE, Exchanging
+from naskd.trials.jobs import Decision, Job, TrialResult, Waiting
 from naskd.trials.making import artifact_steps, with_whole_networks
 from naskd.trials.memory import bounded_memory
 from naskd.trials.outcome import (
@@ -52,7 +54,8 @@ def run_job(job: Job, context: StudyContext, report: Report) -> TrialResult:
 def trial_steps(job: Job, context: StudyContext) -> Steps:
     """Train a student; see :data:`Steps`.
 
-    Where the context keeps checkpoints, the training goes on from its newest one.
+    Where the context keeps checkpoints, the training goes on from its newest one. A peer that trains apart may end with
+    :class:`~naskd.trials.jobs.Waiting`; who stays behind has no metrics.
     """
     started = time.perf_counter()
     environment = context.resources.compute.environment()
@@ -65,7 +68,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             status,
             seed=job.seed,
             reason=reason,
-            metrics=_metrics(run) if run is not None and run.curve else {},
+            metrics=_metrics(run) if run is not None and run.curve and not job.place else {},
             measures=run.measures if run is not None else {},
             curve=tuple(run.curve) if run is not None else (),
             train_macs=run.train_macs if run is not None else 0,
@@ -84,24 +87,45 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         assert job.config is not None
         config = job.config
         run = take_up(
-            lambda: with_whole_networks(lambda: start_run(config, context, job.seed)[0], config, context),
+            lambda: with_whole_networks(
+                lambda: start_run(config, context, job.seed, job.place)[0], config, context
+            ),
             job,
             context,
         )
         compared = context.prerequisites.of(config).compared
+        exchanging: Exchanging | None = None
+        if job.place is not None:
+            peers = SCHEMES[config.distillation.scheme].trainings(config.distillation)
+            exchanging = Exchanging(job, run, peers, context)
+            exchanging.tell()
         started = time.perf_counter()
         last = min(job.until_epoch, run.total_epochs)
+        epoch_seconds = 0.0
         while run.epoch < last:
+            if exchanging is not None:
+                exchanging.leave(started)
+                patience = max(LEAST_PATIENCE, epoch_seconds) if job.patient else 0.0
+                if (after := exchanging.hear(patience)) is not None:
+                    so_far = result("stopped", "it waits for its peers")
+                    return Waiting(**vars(so_far), after=after)
+            began = time.perf_counter()
             metrics = run.advance(run.epoch + 1)
+            epoch_seconds = time.perf_counter() - began
+            if exchanging is not None and run.epoch < last:
+                exchanging.tell()
             reason = f"stopped by the stopping rule after epoch {run.epoch}"
             so_far = result("stopped", reason)
-            leave_for_pause(run, job, context, last, started)
+            if exchanging is None:
+                leave_for_pause(run, job, context, last, started)
             waited = time.perf_counter()
             decision = yield Progress(run.epoch, metrics, run.epoch == last, so_far)
             started += time.perf_counter() - waited
             if decision is not Decision.CONTINUE:
                 return so_far
             leave(run, job, context, last, started)
+        if job.place:
+            return result("complete")
         agreement = run.agreement(compared) if compared is not None else None
         done = result("complete", teacher_agreement=agreement)
         metrics = trial_metrics(run, config, done.metrics, context.resources.spec.objectives, job.seed)

@@ -111,11 +111,15 @@ def _try(name: str, spec: TeacherSpec, context: StudyContext) -> TeacherTrial:
             return TeacherTrial(name, measured, (), tuple(known["warnings"]))
         _check_size(spec, context)
         with resources.compute.drawing(0):
+            if spec.fine_tune:
+                begins = context.prerequisites.checkpoint(name) if spec.holds_state else None
+                with within(seconds, late):  # the file fits, but for the classifier
+                    context.networks.teacher(name, begins=begins)
             if spec.trained_here:
                 context.sources.stand_in(recipe)
                 return TeacherTrial(name)
             state: Mapping[str, Tensor] | None = None
-            if spec.checkpoint is not None:
+            if spec.holds_state:
                 file = context.prerequisites.checkpoint(name)
                 with within(seconds, late):
                     fitted = context.networks.checkpoint_state(name, file)

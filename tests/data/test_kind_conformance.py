@@ -3,12 +3,29 @@
 from pathlib import Path
 
 import pytest
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from naskd.spec.datasets import DATASETS, DataSpec
 from naskd.testing import DataKindSuite
 
-from .files import write_cifar10, write_images
+from .files import (
+    write_arrays,
+    write_cifar10,
+    write_cifar100,
+    write_csv,
+    write_images,
+    write_parquet,
+    write_saved,
+    write_shards,
+)
+
+CONTAINERS = {
+    "csv": (write_csv, "table.csv"),
+    "huggingface": (write_saved, "saved"),
+    "npz": (write_arrays, "all.npz"),
+    "parquet": (write_parquet, "rows.parquet"),
+    "webdataset": (write_shards, "shards"),
+}
 
 
 class TestCatalogue(DataKindSuite):
@@ -23,6 +40,10 @@ class TestCatalogue(DataKindSuite):
         for part in ("train_list", "test_list"):
             monkeypatch.setattr(CIFAR10, part, [[file, hashes[file]] for file, _ in getattr(CIFAR10, part)])
         monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashes["batches.meta"]})
+        hashes = write_cifar100(tmp_path_factory.mktemp("cifar"))
+        for part in ("train_list", "test_list"):
+            monkeypatch.setattr(CIFAR100, part, [[file, hashes[file]] for file, _ in getattr(CIFAR100, part)])
+        monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": hashes["meta"]})
 
     def spec(self, name: str, folder: Path) -> DataSpec:
         if name == "image_folder":
@@ -31,6 +52,14 @@ class TestCatalogue(DataKindSuite):
         if name == "cifar10":
             write_cifar10(folder)
             return DataSpec(name, root=".")
+        if name == "torchvision":
+            write_cifar100(folder)
+            return DataSpec(name, root=".", options=(("dataset", "cifar100"),))
+        if name in CONTAINERS:
+            write_images(folder / "images", {"cat": 6, "dog": 5})
+            write, place = CONTAINERS[name]
+            write(folder / "images", folder / place)
+            return DataSpec(name, root=place, val_fraction=0.34, test_fraction=0.34)
         return DataSpec(name)
 
 

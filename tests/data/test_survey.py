@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from naskd.data.kinds import image_folder
 from naskd.data.load import load_search_data
 from naskd.data.sealed import load_test_split
 from naskd.data.sources import open_development, split_of
@@ -96,7 +95,7 @@ def test_nothing_of_the_test_images_leaves_the_survey(tmp_path, images):
 def test_a_second_look_decodes_nothing(tmp_path, images, monkeypatch):
     spec, cache = DataSpec("image_folder", root="images"), tmp_path / "cache"
     first = survey_data(spec, tmp_path, cache)
-    monkeypatch.setattr(image_folder, "fit", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("naskd.data.encoded.fit", lambda *_: pytest.fail("decoded again"))
     assert survey_data(spec, tmp_path, cache) == first
 
 
@@ -347,7 +346,7 @@ def test_a_folder_that_cannot_be_opened_is_a_problem(tmp_path, images, monkeypat
 
 
 def test_too_many_bytes_are_said_before_anything_is_decoded(tmp_path, images, monkeypatch):
-    monkeypatch.setattr(image_folder, "fit", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("naskd.data.encoded.fit", lambda *_: pytest.fail("decoded"))
     (problem,) = look(tmp_path, max_bytes=4799).problems
     assert "data.max_bytes" in problem
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from naskd.executors.ray import remote_store as module
-from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteStore
+from naskd.executors.ray.remote_store import RemoteArtifacts, RemoteCheckpoints, RemoteStore
 from naskd.store.artifacts import DamagedArtifactError
 
 STATE = {"a": torch.arange(6.0)}
@@ -44,3 +44,36 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_replaced(remo
     with RemoteArtifacts(tmp_path / "node", _actor(restarted)).claim("x") as wanted:
         assert not wanted, "the machine's copy is whole"
     assert restarted.artifact("x") is not None
+
+
+def test_a_worker_knows_what_is_kept_without_reading_it_and_hears_what_was_not(remote, monkeypatch) -> None:
+    """Saving does not wait; who has to be sure that it is there settles it."""
+
+    def call(method):
+        def later(*given):
+            def made():
+                try:
+                    return method(*given)
+                except OSError as error:
+                    raise module.ray.exceptions.RayError(str(error)) from error
+
+            return made
+
+        return SimpleNamespace(remote=later)
+
+    monkeypatch.setattr(module.ray, "get", lambda made: made())
+    names = ("newest_checkpoint", "keep_checkpoint", "checkpoint")
+    worker = RemoteCheckpoints(SimpleNamespace(**{name: call(getattr(remote, name)) for name in names}))
+    worker.save("x-1/told0/2", 5, b"weights")
+    assert worker.newest("x-1/told0/2") is None
+    worker.settle()
+    assert worker.newest("x-1/told0/2") == 5
+    worker.settle()
+    monkeypatch.setattr(remote.checkpoints, "save", _full)
+    worker.save("x-1/told0/0", 6, b"weights")
+    with pytest.raises(OSError, match="No space left"):
+        worker.settle()
+
+
+def _full(*_: object) -> None:
+    raise OSError("No space left on device")

@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from naskd.knowledge.adapters import ChannelAdapter, pool_to_smaller
+from naskd.knowledge.base import Lesson
+from naskd.knowledge.feature.hint import HintLoss
 from naskd.knowledge.pairing import pair_stages
 from naskd.nn.taps import Tap, TapShape, TapShapes, as_map
-from naskd.testing.taps import shapes
+from naskd.spec.design import KnowledgeTerm
+from naskd.testing.taps import random_taps, shapes
 
 
 def test_equal_grids_meet() -> None:
@@ -28,6 +31,33 @@ def test_choices_among_the_pairs() -> None:
     assert pair_stages(two, two, "middle") == pair_stages(two, two, "first") == ((0, 0),)
     one = shapes((4, 8))
     assert {pair_stages(one, one, p) for p in ("first", "middle", "last", "all")} == {((0, 0),)}
+
+
+def test_many_stages_of_the_teacher_teach_one_of_the_student() -> None:
+    """With learned pairs: a student of one stage hears all of the teacher's, by weights that add up to 1."""
+    student, teacher = shapes((4, 8)), shapes((8, 8), (6, 4), (8, 2))
+    assert pair_stages(student, teacher, "learned") == ((0, 0), (0, 1), (0, 2))
+    assert len(pair_stages(student, teacher, "all")) == 1
+    term = KnowledgeTerm("hint", pairs="learned")
+    assert term.canonical(1) == term
+    loss = HintLoss(term, student, teacher)
+    own, other = random_taps(student, 3), random_taps(teacher, 3, seed=1)
+    assert loss.scores is not None
+    with torch.no_grad():
+        loss.scores.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    index = torch.arange(3)
+    found = loss(own, loss.summarise(other), Lesson(index, index)).term.item()
+    powers = [math.exp(score) for score in (0.5, -1.0, 2.0)]
+    expected = 0.0
+    for power, adapter, tap in zip(powers, loss.adapters, other.stages, strict=True):
+        weight, bias = adapter.weight.detach().flatten(1).numpy(), adapter.bias.detach().numpy()
+        target = tap.tensor.detach().numpy()
+        side, errors = target.shape[-1], []
+        shown = torch.nn.functional.adaptive_avg_pool2d(own.stages[0].tensor, side).detach().numpy()
+        for b, h, w in itertools.product(range(3), range(side), range(side)):
+            errors += ((weight @ shown[b, :, h, w] + bias - target[b, :, h, w]) ** 2).tolist()
+        expected += power / sum(powers) * sum(errors) / len(errors)
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_among_equal_grids_the_nearest_depth() -> None:

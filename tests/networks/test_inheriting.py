@@ -1,6 +1,7 @@
 """Networks that begin with the weights of others: exactly what they compute, and who may."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -156,7 +157,9 @@ def stages(*given: StageSpec, **changes: object) -> ArchitectureSpec:
 def cases() -> Iterator[tuple[ArchitectureSpec, str]]:
     yield stages(StageSpec("basic", 1, 8)), "the student has 1 stages, the teacher 2"
     first, second = StageSpec("basic", 1, 8), StageSpec("inverted_residual", 2, 16, expansion=3.0)
-    yield stages(first, StageSpec("basic", 2, 16)), "stage 2 has block basic, the teacher's inverted_residual"
+    other = stages(StageSpec("bottleneck", 1, 8), StageSpec("basic", 2, 16))
+    yield other, "no stage has the teacher's blocks: bottleneck, basic, the teacher basic, inverted_residual"
+    yield stages(first, StageSpec("basic", 2, 17)), "stage 2 has more channels than the teacher's: 17 > 16"
     yield stages(StageSpec("basic", 1, 9), second), "stage 1 has more channels than the teacher's: 9 > 8"
     yield stages(StageSpec("basic", 2, 8), second), "stage 1 has more blocks than the teacher's: 2 > 1"
     yield stages(StageSpec("basic", 1, 8, kernel=5), second), "stage 1 has kernel 5, the teacher's 3"
@@ -182,6 +185,40 @@ def test_who_is_no_simplified_version_is_told_why(student: ArchitectureSpec, why
     if family is not None:
         with pytest.raises(InputError, match="teacher"):
             network(student).take_weights(network(teacher))
+
+
+@pytest.mark.parametrize("block", ["depthwise_separable", "inverted_residual", "bottleneck"])
+def test_a_stage_of_other_blocks_begins_with_its_own_weights(block: str) -> None:
+    """What is before and after it begins with the teacher's; what reads it, with the channels that are kept of it."""
+    basic = [StageSpec("basic", 2, 16, stride=stride) for stride in (1, 2, 2)]
+    teacher = network(stages(*basic, stem_width=16))
+    replaced = StageSpec(block, 3, 12, stride=2, kernel=5, squeeze_excitation=True)
+    spec = stages(basic[0], replaced, basic[2], stem_width=16)
+    assert FAMILIES["cnn"].start_problems(spec, teacher.spec) == []
+    student, fresh = network(spec, seed=1), network(spec, seed=1)
+    student.take_weights(teacher)
+    now, before, given = (one.state_dict() for one in (student, fresh, teacher))
+    for name, value in now.items():
+        if name.startswith("stages.1."):
+            assert torch.equal(value, before[name]), name
+        elif not name.startswith("stages.2.0."):
+            assert torch.equal(value, given[name]), name
+    convolutions = torch.stack([given[f"stages.1.{i}.branch.3.weight"] for i in range(2)])
+    norms = convolutions.abs().sum((0, 2, 3, 4)) + given["stages.1.0.shortcut.0.weight"].abs().sum((1, 2, 3))
+    kept = norms.argsort(descending=True)[:12].sort().values
+    for layer in ("branch.0", "shortcut.0"):
+        assert torch.equal(now[f"stages.2.0.{layer}.weight"], given[f"stages.2.0.{layer}.weight"][:, kept]), (
+            layer
+        )
+
+
+def test_a_teacher_of_blocks_that_give_no_weights_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BLOCKS._cards, "basic", replace(BLOCKS["basic"], takes_weights=False))
+    teacher = stages(StageSpec("basic", 1, 8), StageSpec("bottleneck", 1, 8))
+    student = stages(StageSpec("bottleneck", 1, 8), StageSpec("bottleneck", 1, 8))
+    assert FAMILIES["cnn"].start_problems(student, teacher) == [
+        "stage 1 of the teacher is made of 'basic' blocks, which give no weights to others"
+    ]
 
 
 def test_strides_may_differ() -> None:

@@ -87,6 +87,18 @@ def test_first_and_last_layer_have_8_bits_where_a_stage_has_fewer_than_32(bits, 
         assert torch.equal(parameter, dict(student.named_parameters())[name]), name
 
 
+def test_max_pooling_hands_on_what_is_rounded() -> None:
+    """The largest of rounded numbers is one of them: what reads it rounds nothing."""
+    spec = replace(with_bits(FLOAT, 8, 8), stem_pool=True)
+    student = network(spec)
+    assert student.stages[0][0].branch[0].input_quantizer is None
+    stem = student.stem(student.normalised(images()))
+    assert stem.shape[2:] == (4, 4)
+    assert len(stem.unique()) <= 256
+    plain = design_cost(replace(spec, stem_pool=False), 3, 5, 8)
+    assert design_cost(spec, 3, 5, 8).size_bytes == plain.size_bytes
+
+
 def test_what_it_computes_are_rounded_numbers() -> None:
     """At most 256 values in a map, before and after a training, in every mode."""
     student = network(with_bits(FLOAT, 8, 4))

@@ -50,6 +50,7 @@ def random_design(rng):
         stem_width=rng.choice((1, 8, 13)),
         stem_kernel=rng.choice((1, 3, 5, 7)),
         stem_stride=rng.choice((1, 2)),
+        stem_pool=rng.random() < 0.5,
     )
 
 

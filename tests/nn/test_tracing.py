@@ -15,6 +15,7 @@ from naskd.nn.layout import spatial_mean
 from naskd.nn.quantized import Quantizer
 from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 from naskd.spec.operators import Buffer, Operator, OperatorGraph, joined
 
 
@@ -147,6 +148,15 @@ def test_pooling_of_a_rounded_map_hands_on_as_many_bits() -> None:
     assert [buffer.bits for buffer in operators_of(network, 4, 6).buffers] == [32, 8, 8, 32]
 
 
+def test_a_network_that_torch_does_not_see_into_is_refused() -> None:
+    class Outside(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.zeros(len(x), 5)
+
+    with pytest.raises(InputError, match="operators of a Outside are not known"):
+        operators_of(Outside(), 3, 8)
+
+
 # --- students ----------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +179,7 @@ def designs(n: int, bits: tuple[int, ...]) -> list[ArchitectureSpec]:
             ),
             stem_width=8,
             stem_stride=rng.choice((1, 2)),
+            stem_pool=rng.random() < 0.3,
         )
         for _ in range(n)
     ]
@@ -181,9 +192,9 @@ def built(spec: ArchitectureSpec) -> Student:
 @pytest.mark.parametrize("bits", [(32,), (8, 4, 32)])
 def test_the_macs_of_the_operators_are_those_of_the_network(bits: tuple[int, ...]) -> None:
     for spec in designs(4, bits):
-        found = design_operators(spec, 3, 5, 12)
-        assert found == operators_of(built(spec), 3, 12)
-        assert sum(step.macs for step in found.operators) == design_cost(spec, 3, 5, 12).macs
+        found = design_operators(spec, 3, 5, (12, 9))
+        assert found == operators_of(built(spec), 3, (12, 9))
+        assert sum(step.macs for step in found.operators) == design_cost(spec, 3, 5, (12, 9)).macs
 
 
 class Leaves(fx.Tracer):

@@ -7,17 +7,30 @@ import pytest
 import torch
 from torch import Tensor
 
+import naskd
 from naskd.networks import BLOCKS
 from naskd.networks.student import build_student
 from naskd.networks.student_file import load_student, save_student, student_metadata
 from naskd.runs import export
 from naskd.runs.export import ExportError, export_student
+from naskd.runs.formats.base import ExportedNetwork, Interface
+from naskd.runs.formats.safetensors import SafetensorsFormat
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
+from naskd.spec.exports import EXPORTS, ExportCard
+from naskd.spec.registry import installed
 
 CLASSES = ("cat", "dog", "eel")
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra naskd[onnx] is not installed")
-FORMATS = ["safetensors", pytest.param("onnx", marks=needs_onnx)]
+
+
+def where_installed(card: ExportCard) -> object:
+    there = all(installed(package) for package in card.packages)
+    return pytest.param(card.name, marks=pytest.mark.skipif(not there, reason=f"no {card.name} here"))
+
+
+FORMATS = [where_installed(card) for card in EXPORTS]
 
 
 def images(n: int = 9) -> Tensor:
@@ -32,21 +45,34 @@ def student_file(folder: Path, *blocks: str) -> Path:
     spec = ArchitectureSpec(stages, stem_width=4)
     student = build_student(spec, 1, 3, (0.3,), (0.2,))
     student(torch.rand(16, 1, 8, 8))
-    save_student(folder / "source.safetensors", student, CLASSES)
+    save_student(folder / "source.safetensors", student, CLASSES, (1, 8, 8))
     return folder / "source.safetensors"
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_export_is_compared_with_the_original_on_every_image(format, tmp_path: Path) -> None:
-    source = student_file(tmp_path, *BLOCKS.names())
-    target = tmp_path / "new" / f"x.{format}"
-    found = export_student(source, target, images())
+    source = student_file(tmp_path, *(BLOCKS.names() if format == "onnx" else ("basic",)))
+    card = EXPORTS[format]
+    target = tmp_path / "new" / f"x{card.suffix}"
+    labels = load_student(source)(images() / 255).argmax(1)
+    labels[0] = (labels[0] + 1) % 3
+    found = export_student(source, target, images(), labels=labels)
     assert found["path"] == str(target)
     assert found["n_images"] == 9
     assert found["agreement"] == 1.0
+    assert found["accuracy"] == found["original_accuracy"] == pytest.approx(8 / 9)
     assert found["max_difference"] <= export.TOLERANCE
-    assert found["size_bytes"] == target.stat().st_size > 0
-    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    written = sorted(target.parent.iterdir())
+    assert written == sorted(target.with_suffix(suffix) for suffix in (card.suffix, *card.beside))
+    assert found["size_bytes"] == sum(path.stat().st_size for path in written) > 0
+    assert all(str(Path(naskd.__file__).parent).encode() not in path.read_bytes() for path in written)
+    network = naskd.load(target)
+    assert network.labels == CLASSES
+    assert {"channels": 1, "height": 8, "width": 8, "mode": "L"}.items() <= network.preprocessing.items()
+    with torch.no_grad():
+        for n in (1, 9):
+            torch.testing.assert_close(network(images(n) / 255), load_student(source)(images(n) / 255))
+    assert not network.training
 
 
 def test_safetensors_carry_everything(tmp_path: Path) -> None:
@@ -73,18 +99,15 @@ def test_onnx_runs_without_us_on_any_batch_and_normalises_by_itself(tmp_path: Pa
 
 def broken(monkeypatch: pytest.MonkeyPatch, format: str, change) -> None:
     """Change what comes out of the exported model."""
-    if format == "onnx":
-        run = export.OnnxFormat.run
-        monkeypatch.setattr(export.OnnxFormat, "run", lambda *arguments: change(run(*arguments)))
-        return
+    form = EXPORTS.load(format)
+    load = form.load
 
-    def load(path: Path):
-        student = load_student(path)
-        if path.name.startswith(".partial"):
-            student.register_forward_hook(lambda module, args, logits: change(logits))
-        return student
+    def loaded(self, path: Path):
+        network = load(self, path)
+        network.register_forward_hook(lambda module, args, logits: change(logits))
+        return network
 
-    monkeypatch.setattr(export, "load_student", load)
+    monkeypatch.setattr(form, "load", loaded)
 
 
 def permuted(logits: Tensor) -> Tensor:
@@ -96,7 +119,7 @@ def nan(logits: Tensor) -> Tensor:
 
 
 def one_image_of_nine(logits: Tensor) -> Tensor:
-    return logits + 0.0008 * (torch.arange(len(logits)) == 8)[:, None]
+    return logits + 0.0008 * (torch.arange(len(logits)) == 7)[:, None]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +148,8 @@ def test_an_export_that_differs_is_an_error_and_changes_nothing(
 
 def test_rounding_is_no_difference_even_where_two_classes_tie(tmp_path: Path, monkeypatch) -> None:
     source = student_file(tmp_path, "basic")
-    monkeypatch.setattr(
-        export, "load_student", lambda path: _Tie(1e-6 if path.name.startswith(".partial") else -1e-6)
-    )
+    monkeypatch.setattr(export, "load_student", lambda path: _Tie(-1e-6))
+    monkeypatch.setattr(SafetensorsFormat, "load", lambda self, path: _Tie(1e-6))
     found = export_student(source, tmp_path / "x.safetensors", images())
     assert found["agreement"] == 0.0
 
@@ -163,7 +185,7 @@ def test_what_is_not_installed_is_said_with_the_remedy(missing, tmp_path: Path, 
 def test_an_unknown_format_and_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = student_file(tmp_path, "basic")
     with pytest.raises(
-        ValueError, match=r"cannot tell the format from 'x.tflite'; allowed: .safetensors, .onnx"
+        ValueError, match=r"cannot tell the format from 'x.tflite'; allowed: .safetensors, .onnx, "
     ):
         export_student(source, tmp_path / "new" / "x.tflite", images())
     with pytest.raises(ValueError, match="give at least 2"):
@@ -171,3 +193,124 @@ def test_an_unknown_format_and_too_few_images_are_refused_before_anything_is_wri
     with pytest.raises(ValueError, match="does not exist"):
         export_student(tmp_path / "nothing", tmp_path / "new" / "x.safetensors", images())
     assert not (tmp_path / "new").exists()
+
+
+def test_a_pt2_file_keeps_no_image_of_the_study(tmp_path: Path) -> None:
+    export_student(student_file(tmp_path, "basic"), tmp_path / "x.pt2", images())
+    ((example,), _) = torch.export.load(tmp_path / "x.pt2").example_inputs
+    assert not example.any()
+
+
+# --- integers after the training ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory) -> tuple[Path, Path, dict]:
+    """A student with its file of integers, and what was said of it."""
+    folder = tmp_path_factory.mktemp("rounded")
+    source = student_file(folder, "basic")
+    labels = load_student(source)(images(200) / 255).argmax(1)
+    found = export_student(
+        source, folder / "x.onnx", images(200), labels=labels, calibration=images(96), max_loss=0.1
+    )
+    return source, folder / "x.onnx", found
+
+
+@needs_onnx
+def test_a_student_is_rounded_after_its_training_and_its_loss_is_told(rounded) -> None:
+    import onnx
+
+    source, target, found = rounded
+    assert found["n_calibration"] == 96
+    assert found["original_accuracy"] == 1.0
+    assert found["accuracy"] == found["agreement"] >= 0.9
+    assert found["max_difference"] > export.TOLERANCE
+    assert found["float_size_bytes"] != found["size_bytes"] == target.stat().st_size
+    model = onnx.load(target)
+    weights = [tensor for tensor in model.graph.initializer if tensor.name.endswith(".weight_quantized")]
+    assert len(weights) == 5
+    assert {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in weights} == {"INT8"}
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    network = naskd.load(target)
+    assert network.labels == CLASSES
+    with torch.no_grad():
+        found, expected = (student(images(200) / 255) for student in (network, load_student(source)))
+    assert (found - expected).abs().mean() < 0.01 * expected.abs().max()
+    assert len(found.unique()) > 256, "logits have more values than 8 bits"
+
+
+@needs_onnx
+@pytest.mark.parametrize("max_loss", [0.0, 0.25])
+def test_a_loss_beyond_what_was_allowed_is_refused(max_loss: float, rounded, tmp_path, monkeypatch) -> None:
+    labels = torch.zeros(200, dtype=torch.int64)
+    rounded_now: list[bool] = []
+
+    class Forgets:
+        """Says class 0 of all images, and after the rounding class 1 of nearly one in four."""
+
+        def load(self, path: Path):
+            other = torch.eye(3)[1 if rounded_now else 0]
+            return lambda x: torch.where((torch.arange(len(x)) % 4 == 3)[:, None], other, torch.eye(3)[0])
+
+        def write(self, student, source: Path, target: Path, interface) -> None:
+            target.write_bytes(b"graph")
+
+        def calibrate(self, written: Path, target: Path, images: Tensor) -> None:
+            rounded_now.append(True)
+
+    monkeypatch.setattr(export.EXPORTS, "load", lambda name: Forgets)
+    monkeypatch.setattr(export, "load_student", lambda path: lambda x: torch.eye(3)[0].repeat(len(x), 1))
+    monkeypatch.setattr(export, "is_quantized", lambda student: False)
+    given = {"labels": labels, "calibration": images(2), "max_loss": max_loss}
+    if max_loss:
+        found = export_student(rounded[0], tmp_path / "y.onnx", images(200), **given)
+        assert found["accuracy"] == pytest.approx(0.755)
+        return
+    with pytest.raises(ExportError, match=r"names 0.7550 of 200 images right, the original 1.0000: it loses"):
+        export_student(rounded[0], tmp_path / "y.onnx", images(200), **given)
+    assert not (tmp_path / "y.onnx").exists()
+
+
+def test_what_cannot_be_rounded_is_refused(tmp_path: Path) -> None:
+    source = student_file(tmp_path, "basic")
+    with pytest.raises(InputError, match="int8 is for format onnx only, not pt2"):
+        export_student(source, tmp_path / "x.pt2", images(), calibration=images())
+    with pytest.raises(InputError, match="not known without labelled images"):
+        export_student(source, tmp_path / "x.pt2", images(), max_loss=0.01)
+
+
+# --- reading it ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_ours_or_is_not_whole_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "x.pt2").write_bytes(b"no archive")
+    with pytest.raises(InputError, match=r"x\.pt2 cannot be read as a pt2 file"):
+        naskd.load(tmp_path / "x.pt2")
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(2, 2),))
+    torch.export.save(program, tmp_path / "y.pt2")
+    with pytest.raises(InputError, match=r"y\.pt2 does not name its labels and its images"):
+        naskd.load(tmp_path / "y.pt2")
+    with pytest.raises(InputError, match="is a folder; name a file in it"):
+        naskd.load(tmp_path)
+    with pytest.raises(InputError, match=r"z\.pt2 does not exist"):
+        naskd.load(tmp_path / "z.pt2")
+    (tmp_path / "z.xml").write_text("<net/>")
+    monkeypatch.setattr(export, "installed", lambda package: True)
+    with pytest.raises(InputError, match=r"z\.xml needs .*z\.bin beside it"):
+        naskd.load(tmp_path / "z.xml")
+    (tmp_path / "z.bin").touch()
+    with pytest.raises(InputError, match=r"z\.bin holds the weights of another file"):
+        naskd.load(tmp_path / "z.bin")
+    monkeypatch.setattr(export, "installed", lambda package: False)
+    with pytest.raises(ExportError, match=r"reading .*z\.xml needs openvino"):
+        naskd.load(tmp_path / "z.xml")
+
+
+@pytest.mark.parametrize(
+    "given", [torch.zeros(1, 8, 8), torch.zeros(2, 1, 9, 8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)]
+)
+def test_images_of_another_kind_are_refused(given: Tensor, tmp_path: Path) -> None:
+    texts = Interface(CLASSES, (1, 8, 8)).texts()
+    network = ExportedNetwork(tmp_path / "x", texts, lambda x: x)
+    with pytest.raises(InputError, match=r"float32 images in \[0, 1\] of shape \(B, 1, 8, 8\), got"):
+        network(given)

@@ -14,8 +14,10 @@ from naskd.cli.app import app
 from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import load_student, save_student
 from naskd.runs import export
-from naskd.runs.export import ExportError, export_student
+from naskd.runs.export import Comparison, ExportError, export_student
+from naskd.runs.formats.base import Interface
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 
 CLASSES = ("cat", "dog", "eel", "fox")
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
@@ -27,6 +29,7 @@ MIXED = ArchitectureSpec(
         StageSpec("depthwise_separable", 1, 12, bits=8),
     ),
     stem_width=6,
+    stem_pool=True,
 )
 
 
@@ -99,19 +102,52 @@ def test_the_graph_is_of_integers_and_says_what_the_student_says(source: Path, t
 def test_a_graph_that_says_something_else_is_an_error(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Wrong(export.OnnxFormat):
-        def write(self, student: nn.Module, source: Path, target: Path, example: Tensor) -> None:
+    class Wrong:
+        def write(self, student: nn.Module, source: Path, target: Path, interface: Interface) -> None:
             target.write_bytes(b"graph")
 
-        def run(self, path: Path, images: Tensor) -> Tensor:
-            logits = load_student(source)(images)
-            logits[: len(images) // 50] *= -1
-            return logits
+        def load(self, path: Path) -> nn.Module:
+            return student
+
+    def wrong(images: Tensor) -> Tensor:
+        logits = load_student(source)(images)
+        logits[: len(images) // 50] *= -1
+        return logits
+
+    student = nn.Module()
+    monkeypatch.setattr(student, "forward", wrong)
 
     monkeypatch.setattr(export.EXPORTS, "load", lambda name: Wrong)
     with pytest.raises(ExportError, match="differs from the original"):
         export_student(source, tmp_path / "x.onnx", batch(200, 1)[0])
     assert not (tmp_path / "x.onnx").exists()
+
+
+def test_integers_name_as_many_images_right_but_for_near_ties() -> None:
+    expected = 10 * torch.eye(4)[torch.arange(1000) % 4]
+    found = expected.clone()
+    found[:3] = found[:3].roll(1, dims=1)
+    labels = expected.argmax(1)
+    assert Comparison(expected, found, None).same_but_for_rounding, "3 of 1,000 may be other classes"
+    assert not Comparison(expected, found, labels).same_but_for_rounding, "but not only where that is wrong"
+    tied = expected.clone()
+    tied[:3] += 9.9 * found[:3] / 10
+    assert Comparison(tied, found, labels).same_but_for_rounding
+
+
+@pytest.mark.parametrize(
+    ("name", "calibration", "says"),
+    [
+        ("x.pt2", None, "a student of integers cannot leave as pt2; allowed: safetensors, onnx, openvino"),
+        ("x.onnx", torch.zeros(1, 1, 8, 8), "of integers already, as it was trained: leave out int8"),
+    ],
+)
+def test_what_integers_cannot_be_is_said(
+    name: str, calibration: Tensor | None, says: str, source: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(export, "installed", lambda package: True)
+    with pytest.raises(InputError, match=says):
+        export_student(source, tmp_path / name, batch(9, 1)[0], calibration=calibration)
 
 
 STUDY = """\

@@ -96,8 +96,12 @@ def test_what_is_asked_of_a_teacher_is_no_part_of_a_runs_identity(file: Path) ->
     spec = parse_study(file)
     assert spec.teacher is not None
     before = spec.identity()
-    asked = dataclasses.replace(spec, teacher=dataclasses.replace(spec.teacher, min_accuracy=0.5))
+    asked = dataclasses.replace(
+        spec, teacher=dataclasses.replace(spec.teacher, min_accuracy=0.5, license="mit")
+    )
     assert asked.identity() == before
+    assert "license" not in spec.to_dict()["teacher"]  # likewise
+    assert parse_study(file).from_dict(asked.to_dict()) == asked
     assert not {"state", "min_accuracy"} & before["teacher"].keys()  # as runs of earlier versions wrote it
     other = dataclasses.replace(spec, teacher=dataclasses.replace(spec.teacher, state="net"))
     assert other.identity()["teacher"]["state"] == "net"

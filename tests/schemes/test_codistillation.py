@@ -1,17 +1,38 @@
 import copy
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from by_loops import cross_entropy, divergence
-from online_schemes import search, softmax, start
+from online_schemes import STUDY, search, softmax, start
 from small_studies import ALL_TERMS, by_scheme, design, small_context
 from torch import Tensor, nn
 
+import naskd
+from naskd.schemes import SCHEMES
 from naskd.schemes.codistillation import CodistillationScheme, burn_in_epochs
+from naskd.spec.design import TrialConfig
+from naskd.study.observer import StudyObserver
 from naskd.testing.schemes import batches
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Job
 from naskd.trials.run import TrialRun, start_run
+
+APART = """
+from naskd.config import ArchitectureSpec, DistillationSpec, StageSpec, TrainingSpec, TrialConfig
+
+def space(trial):
+    width = trial.suggest_categorical("width", (4,))
+    return TrialConfig(
+        ArchitectureSpec((StageSpec("basic", 1, width), StageSpec("basic", 1, 6, stride=2)), stem_width=4),
+        DistillationSpec(scheme="codistillation", scheme_options=(("peers_in", "trials"),)),
+        TrainingSpec(batch_size=32, learning_rate=0.01),
+    )
+"""
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +164,133 @@ def test_a_search_chooses_it(tmp_path: Path) -> None:
     trials = search(tmp_path, "codistillation").trials()
     found = {trial["config"]["distillation"]["scheme"] for trial in trials if trial["state"] == "COMPLETE"}
     assert found == {"offline", "codistillation"}
+
+
+# --- copies of a fixed age -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("every", "lag", "heard_in", "taken_before"),
+    [(1, 0, 1, [1, 2, 3, 4, 5, 6]), (1, 2, 3, [1, 2, 3, 4]), (2, 1, 3, [1, 1, 3, 3])],
+)
+def test_copies_are_as_old_as_the_lag_says(context, every, lag, heard_in, taken_before) -> None:
+    """In epochs from 0, after a burn-in of one: where somebody is heard first, and from before which epochs."""
+    run = begun(context, 7, burn_in=0.15, exchange=every, lag=lag)
+    scheme = run.scheme
+    assert isinstance(scheme, CodistillationScheme)
+    networks = []
+    for epoch in range(7):
+        networks.append([state(student.network) for student in scheme.cohort.students])
+        run.advance(epoch + 1)
+        assert bool(scheme.heard) == (epoch >= heard_in)
+        if epoch >= heard_in:
+            expected = networks[taken_before[epoch - heard_in]]
+            for copied, own in zip(scheme.copies, expected, strict=True):
+                assert same(state(copied.network), own), f"in epoch {epoch}"
+
+
+def test_what_is_told_and_not_heard_yet_is_in_the_state(context) -> None:
+    straight, stopped, again = (begun(context, 6, burn_in=0.2, lag=2) for _ in range(3))
+    straight.advance(6)
+    stopped.advance(3)
+    again.load_state_dict(copy.deepcopy(stopped.state_dict()))
+    again.advance(6)
+    assert again.curve == straight.curve
+    assert same(state(again.scheme), state(straight.scheme))
+
+
+def test_a_lag_by_which_nobody_is_heard_is_refused_before_it_trains(context) -> None:
+    def problems(where: str, lag: int) -> list[str]:
+        training = {"epochs": 4}
+        config = by_scheme("codistillation", training=training, burn_in=0.25, lag=lag, peers_in=where)
+        return context.designs.design_problems(config)
+
+    for where in ("one_training", "trials"):
+        assert problems(where, lag=2) == []
+        (problem,) = problems(where, lag=3)
+        assert problem == (
+            "with lag = 3 and exchange = 1, peers would first hear each other after 4 of 4 epochs; "
+            "allowed: fewer than these"
+        )
+
+
+# --- peers that train apart ----------------------------------------------------------------------------------
+
+
+def test_designs_of_before_keep_their_names(context) -> None:
+    before = by_scheme("codistillation")
+    written = by_scheme("codistillation", peers_in="one_training", lag=0)
+    canonical = replace(written, distillation=SCHEMES["codistillation"].canonical(written.distillation))
+    assert canonical.config_id == before.config_id
+    assert by_scheme("codistillation", peers_in="trials").config_id != before.config_id
+
+
+def test_a_peer_holds_the_gradients_of_one_network(context) -> None:
+    """And copies of the others, which have none and no state of an optimizer."""
+    config = by_scheme("codistillation", peers=3, peers_in="trials")
+    one, together = start_run(config, context, 2, place=1)[0], begun(context, peers=3)
+    n_params = one.cost.n_params
+
+    def held(run: TrialRun) -> tuple[int, int, int]:
+        run.advance(1)
+        optimizers = run.loop.state_dict()["optimizers"].values()
+        states = [state for optimizer in optimizers for state in optimizer["state"].values()]
+        return (
+            sum(p.numel() for p in run.scheme.parameters() if p.grad is not None),
+            sum(x.numel() for state in states for x in state.values() if x is not None and x.ndim),
+            sum(p.numel() for p in run.scheme.parameters() if not p.requires_grad),
+        )
+
+    assert held(one) == (n_params, 2 * n_params, 2 * n_params), "AdamW has two moments"
+    assert held(together) == (3 * n_params, 6 * n_params, 3 * n_params)
+    assert "val_accuracy" not in one.curve[0], "who stays behind is not evaluated"
+    assert one.train_macs == 120 * (3 + 2) * one.cost.macs
+
+
+@pytest.mark.parametrize(("peers", "same_price"), [(2, True), (3, False)])
+def test_its_price_is_that_of_all_peers(context, peers: int, same_price: bool) -> None:
+    """Each asks copies of the others: with two it is what one training asks, with more it is more."""
+
+    def price(where: str) -> float:
+        config = by_scheme("codistillation", training={"epochs": 5}, peers=peers, peers_in=where)
+        return context.designs.training_macs(config).own
+
+    macs, n_val = (
+        context.designs.design_cost(by_scheme("codistillation")).macs,
+        len(context.resources.data.val),
+    )
+    assert price("trials") == 5 * (120 * peers * (3 + peers - 1) + n_val) * macs
+    assert (price("trials") == price("one_training")) is same_price
+
+
+def test_a_search_has_one_trial_of_all_peers_and_its_books(tmp_path: Path) -> None:
+    """With one worker, and interrupted in the middle: it is what one training of all peers is."""
+    (tmp_path / "space.py").write_text(APART)
+    text = STUDY.format(scheme="codistillation").replace("epochs = 2", "epochs = 5")
+    (tmp_path / "study.toml").write_text(text.replace("trials = 4", "trials = 1"))
+    interrupted: list[int] = []
+
+    class Interrupting(StudyObserver):
+        def epoch(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> None:
+            assert job.job_id.isdecimal(), "nobody hears of the others"
+            if epoch == 3 and not interrupted:
+                interrupted.append(epoch)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    study = tmp_path / "study.toml"
+    first = naskd.search(study, out=tmp_path / "run", observers=[Interrupting()])
+    assert not any(trial["state"] == "COMPLETE" for trial in first.trials())
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").glob("*/*"))
+    assert {"peer1", "told0", "told1"} < set(kept)
+    run = naskd.search(study, out=tmp_path / "run", observers=[Interrupting()])
+    (found,) = (trial for trial in run.trials() if trial["state"] == "COMPLETE")
+    assert [row["epoch"] for row in found["curve"]] == [1, 2, 3, 4, 5]
+    config = TrialConfig.from_dict(found["config"])
+    taught = replace(config.distillation, scheme_options=())
+    together, _ = start_run(replace(config, distillation=taught), run.context, found["seed"])
+    together.advance(5)
+    for row, expected in zip(found["curve"], together.curve, strict=True):
+        assert {**row, "loss": 0.0} == {**expected, "loss": 0.0, "peer1.loss": row["peer1.loss"]}
+    assert (found["train_macs"], found["macs"]) == (together.train_macs, together.cost.macs)
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert [trial["number"] for trial in run.front()] == [found["number"]]

@@ -37,7 +37,7 @@ def drawn(peers: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 def test_attention_by_the_definition() -> None:
     attention, features = PeerAttention(16).double(), torch.randn(2, 3, 16, dtype=torch.float64)
     assert attention.query.weight.shape == (2, 16)
-    found = attention(features).detach().numpy()
+    found = attention(features).exp().detach().numpy()
     query, key = (p.weight.detach().numpy() for p in (attention.query, attention.key))
     for image, shown in enumerate(features.numpy()):
         for a in range(3):
@@ -46,19 +46,19 @@ def test_attention_by_the_definition() -> None:
 
 
 def test_weights_of_a_peer_sum_to_one() -> None:
-    weights = PeerAttention(9)(torch.randn(4, 3, 9))
+    weights = PeerAttention(9)(torch.randn(4, 3, 9)).exp()
     torch.testing.assert_close(weights.sum(2), torch.ones(4, 3))
     assert (weights > 0).all()
 
 
 def test_equal_features_are_heard_alike() -> None:
-    weights = PeerAttention(8)(torch.randn(4, 1, 8).expand(4, 3, 8))
+    weights = PeerAttention(8)(torch.randn(4, 1, 8).expand(4, 3, 8)).exp()
     torch.testing.assert_close(weights, torch.full((4, 3, 3), 1 / 3))
 
 
 def test_who_is_heard_need_not_hear() -> None:
     """Two maps: attention is not symmetric."""
-    weights = PeerAttention(8)(torch.randn(4, 3, 8))
+    weights = PeerAttention(8)(torch.randn(4, 3, 8)).exp()
     assert not torch.allclose(weights, weights.transpose(1, 2))
 
 
@@ -72,7 +72,9 @@ def test_the_mixtures_by_the_definition(peers: int, temperature: float) -> None:
         for a in range(peers):
             target = sum(float(weights[b, a, m]) * shares[m] for m in range(peers))
             expected[a] += temperature**2 * divergence(target, shares[a]) / 5
-    np.testing.assert_allclose(mixture_losses(logits, weights, temperature).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        mixture_losses(logits, weights.log(), temperature).numpy(), expected, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
@@ -89,14 +91,14 @@ def test_who_hears_itself_alone_has_nothing_to_learn() -> None:
     logits, _ = drawn()
     itself = (torch.eye(3) + 1e-12).expand(5, 3, 3).double()
     torch.testing.assert_close(
-        mixture_losses(logits, itself, 3.0), torch.zeros(3).double(), atol=1e-9, rtol=0
+        mixture_losses(logits, itself.log(), 3.0), torch.zeros(3).double(), atol=1e-9, rtol=0
     )
 
 
 def test_a_peer_learns_from_the_mixture_and_the_others_are_fixed() -> None:
     logits, weights = drawn()
     logits.requires_grad_()
-    mixture_losses(logits, weights, 2.0)[0].backward()
+    mixture_losses(logits, weights.log(), 2.0)[0].backward()
     shares = (logits.detach() / 2).softmax(2)
     target = (weights[:, 0].T[..., None] * shares).sum(0)
     torch.testing.assert_close(logits.grad[0], 2 * (shares[0] - target) / 5)
@@ -106,16 +108,30 @@ def test_a_peer_learns_from_the_mixture_and_the_others_are_fixed() -> None:
 def test_attention_learns_to_mix() -> None:
     logits, weights = drawn()
     weights.requires_grad_()
-    mixture_losses(logits, weights, 2.0).sum().backward()
+    mixture_losses(logits, weights.log(), 2.0).sum().backward()
     assert weights.grad.abs().min() > 0
 
 
 def test_sure_peers_have_finite_gradients() -> None:
     logits = torch.tensor([[[500.0, -500.0]], [[-500.0, 500.0]]], requires_grad=True)
     weights = torch.full((1, 2, 2), 0.5, requires_grad=True)
-    (mixture_losses(logits, weights, 1.0).sum() + leader_loss(logits[0], logits, 1.0)).backward()
+    (mixture_losses(logits, weights.log(), 1.0).sum() + leader_loss(logits[0], logits, 1.0)).backward()
     assert logits.grad.isfinite().all()
     assert weights.grad.isfinite().all()
+
+
+def test_a_peer_that_is_surely_not_heard_has_finite_gradients() -> None:
+    """In single precision ``softmax((0, -200))`` is (1, 0), and the logarithm of 0 has no gradient."""
+    attention = PeerAttention(8)
+    with torch.no_grad():
+        attention.query.weight.fill_(10.0)
+        attention.key.weight.fill_(10.0)
+    features = torch.tensor([[[1.0], [-1.0]]]).expand(1, 2, 8)
+    assert attention(features).exp().min() == 0
+    logits = torch.randn(2, 1, 3, requires_grad=True)
+    mixture_losses(logits, attention(features), 3.0).sum().backward()
+    for found in (logits.grad, attention.query.weight.grad, attention.key.weight.grad):
+        assert found.isfinite().all()
 
 
 def test_peers_are_fixed_where_the_leader_learns() -> None:
@@ -132,7 +148,7 @@ def test_the_step_is_the_sum_of_the_paper(context) -> None:
     (update,) = phase.step(batch, phase.ask(batch))
     shown = [student.taps(batch.images) for student in scheme.cohort.students]
     features = torch.stack([taps.pooled for taps in shown[1:]], dim=1)
-    weights = scheme.attention(features).detach().double().numpy()
+    weights = scheme.attention(features).exp().detach().double().numpy()
     leader, *peers = (taps.logits.detach().double().numpy() for taps in shown)
     total = 0.0
     for image, label in enumerate(batch.labels.tolist()):

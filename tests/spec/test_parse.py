@@ -154,7 +154,12 @@ seeds = 2021-01-01
         ("max_macs", "got 4000000.0", "the keys name", "did you mean limits.max_macs?"),
         ("storage", 'got "sqllite"', "'journal', 'sqlite' or an Optuna storage URL", ""),
         ("base", 'got "/"', "the keys name", ""),
-        ("data.kind", 'got "digit"', '"digits", "cifar10" or "image_folder"', "did you mean 'digits'?"),
+        (
+            "data.kind",
+            'got "digit"',
+            '"digits", "cifar10", "image_folder", "torchvision"',
+            "did you mean 'digits'?",
+        ),
         ("data.val_fraction", "got 1.5", "a number in (0, 1)", ""),
         ("teacher", "builder", "exactly one of architecture, builder, torchvision and source", ""),
         ("teacher.builder", 'got "nowhere.py"', "an existing file", ""),
@@ -247,7 +252,7 @@ class TestSingleMistakes:
         ("data", "key", "says"),
         [
             ("kind = 'cifar10'", "data", "needs root"),
-            ("kind = 'digits'\ntest_root = '.'", "data", "for kind = 'image_folder' only"),
+            ("kind = 'digits'\ntest_root = '.'", "data", "for kind = 'image_folder'"),
             ("kind = 'cifar10'\nroot = 3", "data.root", "a string"),
             ("kind = 'digits'\nchannels = true", "data.channels", "1 or 3"),
             ("kind = 'cifar10'\nroot = 'cifar'", "data.root", "download = true"),

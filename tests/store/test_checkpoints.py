@@ -46,6 +46,21 @@ def test_trainings_do_not_mix_and_are_forgotten_alone(store) -> None:
     assert store.load("x-2") == b"two"
 
 
+def test_what_is_kept_below_a_training_is_apart_from_it_and_goes_with_it(store) -> None:
+    """As of peers that train apart, and of what they tell each other."""
+    store.save("x-1/peer1", 7, b"of a peer")
+    assert store.newest("x-1") is None
+    assert store.load("x-1") is None
+    store.save("x-1", 3, b"of the first")
+    store.save("x-1", 4, b"of the first")
+    store.settle()
+    assert (store.newest("x-1"), store.newest("x-1/peer1")) == (4, 7)
+    assert store.load("x-1/peer1") == b"of a peer"
+    assert store.kept() == ["x-1"]
+    store.remove("x-1")
+    assert store.newest("x-1/peer1") is None
+
+
 def test_a_writer_that_died_leaves_nothing_that_is_read(store) -> None:
     store.save("x-1", 1, b"whole")
     store._place().write("x-1", ".0000.partial", b"ha")

@@ -21,7 +21,7 @@ from naskd.store.files import (
     process_folder,
     read_sealed,
     replacing,
-    seal_bytes,
+    seal_of,
     sweep,
     unseal_bytes,
     write_sealed,
@@ -101,7 +101,7 @@ def test_a_record_of_an_earlier_version_has_no_hash_and_is_read(tmp_path):
 
 
 def test_bytes_come_back_or_are_refused():
-    sealed = seal_bytes(b"PK\x03\x04 content")
+    sealed = seal_of(b"PK\x03\x04 content") + b"PK\x03\x04 content"
     assert unseal_bytes(sealed) == b"PK\x03\x04 content"
     assert unseal_bytes(b"PK\x03\x04 old", unsealed_start=b"PK\x03\x04") == b"PK\x03\x04 old"
     damaged = [sealed[:cut] for cut in range(len(sealed))]

@@ -1,5 +1,6 @@
 """The suite of teacher sources passes for ours and fails for sources that are wrong in one way each."""
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,17 +29,47 @@ def build():
 """
 
 
+EXTRAS = ("timm", "transformers")
+"""Sources whose packages need not be installed; ``tests/networks/test_found_teachers.py`` has stand-ins for them."""
+
+
+def write_onnx(file: Path) -> None:
+    scope: dict[str, object] = {}
+    exec(BUILDER, scope)
+    torch.manual_seed(0)
+    given = {"input_names": ["images"], "output_names": ["logits"], "dynamic_axes": {"images": {0: "n"}}}
+    torch.onnx.export(scope["build"]().eval(), (torch.zeros(1, 3, 32, 32),), file, dynamo=False, **given)
+
+
 class TestCatalogue(TeacherSourceSuite):
-    names = ("architecture", "builder", "torchvision", "run")
+    names = (
+        "architecture",
+        "builder",
+        "torchvision",
+        "run",
+        "onnx",
+        *(name for name in EXTRAS if importlib.util.find_spec(name)),
+    )
 
     def spec(self, name: str, folder: Path) -> TeacherSpec:
         (folder / "mine.py").write_text(BUILDER)
         student = build_student(STUDENT, 3, 4, (0.5,) * 3, (0.25,) * 3)
         save_student(folder / "student.safetensors", student, CLASSES, (3, 32, 32))
+        if name == "onnx":
+            write_onnx(folder / "net.onnx")
+        if name == "transformers":
+            import transformers
+
+            sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+            config = transformers.ResNetConfig(**sizes, id2label=dict(enumerate(CLASSES)))
+            transformers.ResNetForImageClassification(config).save_pretrained(folder / "net")
         return {
             "architecture": TeacherSpec(architecture=TEACHER),
             "builder": TeacherSpec(builder="mine.py:build", checkpoint="mine.pt"),
             "torchvision": TeacherSpec(torchvision="resnet18"),
+            "onnx": TeacherSpec(source="onnx", checkpoint="net.onnx"),
+            "timm": TeacherSpec(source="timm", options=(("model", "resnet10t"),), resolution=32),
+            "transformers": TeacherSpec(source="transformers", options=(("model", "net"),)),
             "run": TeacherSpec(source="run", options=(("run", "."),), checkpoint="student.safetensors"),
         }[name]
 
@@ -60,7 +91,7 @@ def test_a_student_of_a_run_must_be_of_the_same_classes_and_channels(tmp_path: P
 
 
 def test_none_of_ours_is_left_out() -> None:
-    assert set(TestCatalogue.names) == set(TEACHER_SOURCES.names())
+    assert set(TestCatalogue.names) | set(EXTRAS) == set(TEACHER_SOURCES.names())
 
 
 class Good:

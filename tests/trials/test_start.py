@@ -1,6 +1,7 @@
 """Students that begin with the weights of their teacher: in a study, a trial and a report."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,12 +101,79 @@ def test_another_network_is_turned_away_with_the_reason(context) -> None:
     assert found == ["cannot start from teacher: stage 2 has more channels than the teacher's: 9 > 8"]
 
 
-def test_a_teacher_that_is_no_network_of_naskd_cannot_be_started_from(tmp_path) -> None:
-    foreign = study(teacher=TeacherSpec(torchvision="resnet18", training=TRAINING))
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (
+            "shufflenet_v2_x0_5",
+            "it is no ResNet of basic or bottleneck blocks: its layer 'conv1' is a Sequential",
+        ),
+        (
+            "resnet18",
+            "it takes images of 3 channels, and students see 1: they cannot begin with its first layer",
+        ),
+    ],
+)
+def test_a_teacher_with_other_layers_cannot_be_started_from(model: str, why: str, tmp_path) -> None:
+    foreign = study(teacher=TeacherSpec(torchvision=model, training=TRAINING))
     context = open_context(foreign, ArtifactStore(tmp_path / "artifacts"))
-    assert why_not(STARTED, context) == [
-        "cannot start from teacher: it is no network of naskd's, which alone can be cut to a student's size"
+    (found,) = why_not(STARTED, context)
+    assert found.startswith(f"cannot start from teacher: {why}")
+
+
+RESNET = """
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+
+class Narrow(ResNet):
+    def _make_layer(self, block, planes, *rest, **settings):
+        return super()._make_layer(block, planes // 16, *rest, **settings)
+
+
+def build():
+    network = Narrow(BasicBlock, [1, 1, 1, 1])
+    network.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    network.fc = nn.Linear(32, 10)
+    return network
+"""
+
+
+def test_a_resnet_that_was_trained_elsewhere_can_be_started_from(tmp_path) -> None:
+    """Up to the student that is all of it, and says the same; its classes are in the study's order."""
+    (tmp_path / "teacher.py").write_text(RESNET)
+    torch.manual_seed(5)
+    elsewhere = load_function("teacher.py:build", tmp_path)().eval()
+    torch.save(elsewhere.state_dict(), tmp_path / "teacher.pt")
+    teacher = TeacherSpec(
+        builder="teacher.py:build",
+        checkpoint="teacher.pt",
+        mean=(0.2,),
+        std=(0.7,),
+        classes=tuple("1234567890"),
+    )
+    context = open_context(study(teacher=teacher, base=tmp_path), ArtifactStore(tmp_path / "artifacts"))
+    whole = ArchitectureSpec(
+        tuple(StageSpec("basic", 1, 4 * 2**i, stride=2 if i else 1) for i in range(4)), 64, 7, 2, True
+    )
+    part = replace(
+        whole, stages=(*whole.stages[:2], StageSpec("bottleneck", 2, 12, stride=2), whole.stages[3])
+    )
+    for architecture in (whole, part):
+        config = replace(STARTED, architecture=architecture)
+        assert why_not(config, context) == []
+        assert [result.status for result in make(context, config)][-1:] in (["complete"], [])
+    wide = replace(whole, stages=(*whole.stages[:3], replace(whole.stages[3], width=33)))
+    assert why_not(replace(STARTED, architecture=wide), context) == [
+        "cannot start from teacher: stage 4 has more channels than the teacher's: 33 > 32"
     ]
+    student = start_run(replace(STARTED, architecture=whole), context, 1)[0].scheme.deployed.eval()
+    images = context.resources.data.val.images[:9].float() / 255
+    order = [*range(1, 10), 0]
+    with torch.no_grad():
+        wanted = elsewhere((images - 0.2) / 0.7)
+        torch.testing.assert_close(student(images)[:, order], wanted, rtol=1e-4, atol=1e-5)
+    assert train(context, replace(STARTED, architecture=part)).status == "complete"
 
 
 BUILDER = """

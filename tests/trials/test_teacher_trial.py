@@ -335,10 +335,16 @@ def test_another_state_of_the_file_is_another_teacher(tmp_path):
     spec = brought(tmp_path)
     ids = [
         context_of(tmp_path, teacher=replace(spec, **changes)).prerequisites.teacher().artifact_id
-        for changes in ({}, {"state": "model"}, {"state": "model_ema"}, {"min_accuracy": 0.1})
+        for changes in (
+            {},
+            {"state": "model"},
+            {"state": "model_ema"},
+            {"min_accuracy": 0.1},
+            {"license": "mit"},
+        )
     ]
     assert len(set(ids)) == 3
-    assert ids[3] == ids[0]  # what is asked of it is not what it is
+    assert ids[4] == ids[3] == ids[0]  # what is asked of it, or allowed, is not what it is
 
 
 def test_a_teacher_that_is_trained_here_is_only_built(tmp_path):

@@ -5,63 +5,18 @@ that cannot be read are an error that names them all.
 """
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import __version__ as pillow_version
-
-from naskd.data.decoded_cache import decoded_once
-from naskd.data.image_files import (
-    SEVERAL_FRAMES,
-    SIXTEEN_BITS,
-    TRANSPARENT,
-    FactsMemo,
-    FileFacts,
-    file_hash,
-    image_in,
-    opened_file,
-    without_warnings,
-)
-from naskd.data.listing import Listing, list_images, list_unlabelled
-from naskd.data.raw import (
-    DataReader,
-    ImageArray,
-    Shape,
-    Source,
-    UnreadableImagesError,
-    UnusableImagesError,
-    fit,
-    fitted_shape,
-    folder,
-    pixel_digests,
-)
-from naskd.data.splits import IndexArray
-from naskd.spec.cpus import available_cpus
+from naskd.data.encoded import source_of
+from naskd.data.listing import list_images, list_unlabelled
+from naskd.data.raw import DataReader, Shape, Source, folder
 from naskd.spec.datasets import DataSpec
-from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
+from naskd.spec.sizes import size_of
 
-_CHUNK = 64
-# Below this size Python's own work dominates and threads only fight for its lock: 50,000 CIFAR files took 5.7
-# s with one thread and 7.6 s with two; from 128x128 on, two threads on two cores halve the time.
-_THREADED_PIXELS = 100 * 100
-_FORMAT = 2
 _SHOWN = 5
 """Names of images without a counterpart that are listed."""
-
-_NOTES = {
-    SIXTEEN_BITS: "have 16 bits a pixel: the upper 8 are kept, so that values below 256 become 0",
-    TRANSPARENT: "are transparent in part: that is dropped, and the colour below it is seen",
-    SEVERAL_FRAMES: "have several frames or pages: the first is read",
-}
-_CONVERTED = {
-    3: "are gray and read as colour, as the others are; data.channels = 1 or 3 says so for all",
-    1: "have colour and are read as gray, as the training images are; data.channels = 1 or 3 says so for all",
-}
 
 
 class ImageFolder(DataReader):
@@ -90,7 +45,7 @@ def _open(root: Path, key: str, spec: DataSpec, cache: Path | None) -> Source:
     Raises:
         InputError: `root` is missing, its folders cannot be classes, one of them is empty or cannot be opened.
     """
-    return _source_of(list_images(root, key), spec, cache)
+    return source_of(list_images(root, key), spec, cache)
 
 
 def open_unlabelled(root: Path, shape: Shape, spec: DataSpec, cache: Path | None) -> Source:
@@ -98,16 +53,16 @@ def open_unlabelled(root: Path, shape: Shape, spec: DataSpec, cache: Path | None
 
     Args:
         root: Folder of the images.
-        shape: ``(C, H, W)`` of the study's images, square.
+        shape: ``(C, H, W)`` of the study's images.
         spec: Of the study's images.
         cache: Folder for decoded images; None decodes at every call.
 
     Raises:
         InputError: `root` is missing, cannot be opened, or holds no image.
     """
-    channels, side, _ = shape
-    fitted = replace(spec, channels=3 if channels == 3 else 1, resolution=side)
-    return _source_of(list_unlabelled(root), fitted, cache)
+    channels, height, width = shape
+    fitted = replace(spec, channels=3 if channels == 3 else 1, resolution=size_of(height, width))
+    return source_of(list_unlabelled(root), fitted, cache)
 
 
 def open_paired(root: Path, key: str, first: Source, spec: DataSpec, cache: Path | None) -> Source:
@@ -134,7 +89,7 @@ def open_paired(root: Path, key: str, first: Source, spec: DataSpec, cache: Path
         )
     listing = list_images(root, key.removeprefix("data."))
     wanted = [first.files.below(position) for position in range(len(first.labels))]
-    there = {os.path.relpath(path, root): path for path in listing.paths}
+    there = {os.path.relpath(image.name, root): image for image in listing.images}
     problems = list(listing.problems)
     place = f"{key} = {str(root)!r}"
     for what, whole, names in (
@@ -150,200 +105,5 @@ def open_paired(root: Path, key: str, first: Source, spec: DataSpec, cache: Path
             )
     if problems:
         raise InputError(problems)
-    paired = replace(listing, paths=tuple(there[name] for name in wanted), labels=first.labels)
-    return _source_of(paired, replace(spec, channels=None), cache)
-
-
-def _source_of(listing: Listing, spec: DataSpec, cache: Path | None) -> Source:
-    files = _Files(listing, spec, cache)
-    if listing.problems:
-        everything = np.arange(len(listing.paths), dtype=np.int64)
-        raise UnusableImagesError(listing.problems, lambda: files.damaged(everything))
-    return files.source()
-
-
-class _Files:
-    """The files of one folder; see :class:`~naskd.data.raw.ImageFiles`.
-
-    Args:
-        listing: Them.
-        spec: How they are fitted.
-        cache: Where decoded images and facts are kept.
-        shape: Of all, where they are settled; else each has its own.
-        facts: What is known by position, for the length of one opening.
-    """
-
-    def __init__(
-        self,
-        listing: Listing,
-        spec: DataSpec,
-        cache: Path | None,
-        shape: Shape | None = None,
-        facts: dict[int, FileFacts] | None = None,
-    ) -> None:
-        self.listing = listing
-        self._spec = spec
-        self._cache = cache
-        self._shape = shape
-        self._known: dict[int, FileFacts] = {} if facts is None else facts
-
-    @property
-    def left_out(self) -> Mapping[str, Mapping[str, int]]:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        return self.listing.left_out
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        return self.listing.warnings
-
-    def name(self, position: int) -> str:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        return repr(self.listing.paths[position])
-
-    def below(self, position: int) -> str:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        return os.path.relpath(self.listing.paths[position], self.listing.root)
-
-    def notes(self, index: IndexArray) -> Mapping[str, int]:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        facts = self._facts(index)
-        counted = Counter(_NOTES[note] for known in facts for note in known.notes)
-        if self._shape is not None and self._spec.channels is None:
-            converted = sum(known.channels not in (0, self._shape[0]) for known in facts)
-            counted[_CONVERTED[self._shape[0]]] = converted
-        return +counted
-
-    def source(self) -> Source:
-        """The source of all files."""
-        return Source(self.listing.labels, self.listing.class_names, self._shape_at, self._read, self)
-
-    def settled(self, index: IndexArray, channels: int | None = None) -> Source:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        facts = [known for known in self._facts(index) if not known.problem]
-        if not facts:
-            raise UnreadableImagesError([known.problem for known in self._facts(index)])
-        channels = channels or max(known.channels for known in facts)
-        shapes = {fitted_shape(channels, known.height, known.width, self._spec) for known in facts}
-        if len(shapes) > 1:
-            raise InputError(self._unequal(index))
-        return _Files(self.listing, self._spec, self._cache, shapes.pop(), self._known).source()
-
-    def damaged(self, index: IndexArray) -> list[str]:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        return self._each(index, self._spec.channels, lambda position, pixels: None)
-
-    def digests(self, index: IndexArray) -> ImageArray:
-        """See :class:`~naskd.data.raw.ImageFiles`."""
-        if self._shape is None and (problems := self.damaged(index)):
-            raise UnreadableImagesError(problems)
-        shape = self._shape_at(int(index[0]))
-        return decoded_once(
-            self._cache,
-            self._key(index, ("digests", *shape)),
-            lambda: self._decode(index, shape, (32,), lambda pixels: pixel_digests(pixels[None])[0]),
-        )
-
-    def _read(self, index: IndexArray) -> ImageArray:
-        shape = self._shape_at(int(index[0]))
-        return decoded_once(
-            self._cache,
-            self._key(index, shape),
-            lambda: self._decode(index, shape, shape, lambda pixels: pixels),
-        )
-
-    def _shape_at(self, position: int) -> Shape:
-        if self._shape is not None:
-            return self._shape
-        (known,) = self._facts([position])
-        if known.problem:
-            raise InputError(known.problem)
-        return fitted_shape(known.channels, known.height, known.width, self._spec)
-
-    def _facts(self, index: Sequence[int] | IndexArray) -> list[FileFacts]:
-        positions = [int(position) for position in index]
-        if unknown := [position for position in positions if position not in self._known]:
-            paths = [self.listing.paths[position] for position in unknown]
-            memo = FactsMemo(self._cache, self.listing.root)
-            self._known.update(zip(unknown, memo.facts(paths), strict=True))
-        return [self._known[position] for position in positions]
-
-    def _key(self, index: IndexArray, what: Sequence[object]) -> str:
-        """Names what is made of these files: by their content, how they are fitted, and by what."""
-        how = [_FORMAT, pillow_version, self._spec.resolution, *what]
-        return content_id([how, [known.sha256 for known in self._facts(index)]])
-
-    def _decode(
-        self,
-        index: IndexArray,
-        shape: Shape,
-        row: tuple[int, ...],
-        make: Callable[[ImageArray], ImageArray],
-    ) -> ImageArray:
-        """Decode these images, and keep what `make` makes of each, of shape `row`.
-
-        Raises:
-            UnreadableImagesError: Some cannot be read, or have another shape.
-        """
-        made = np.empty((len(index), *row), np.uint8)
-
-        def keep(position: int, pixels: ImageArray) -> None:
-            if pixels.shape != shape:
-                raise InputError(
-                    f"the image {self.name(int(index[position]))} is {pixels.shape}, others are {shape} (C, H, W); "
-                    "set data.resolution and data.channels"
-                )
-            made[position] = make(pixels)
-
-        if problems := self._each(index, shape[0], keep):
-            raise UnreadableImagesError(problems)
-        return made
-
-    def _each(
-        self, index: IndexArray, channels: int | None, use: Callable[[int, ImageArray], None]
-    ) -> list[str]:
-        """Decode each image for `use`, and say of each that cannot be read why."""
-        facts = self._facts(index)
-        large = any(known.width * known.height >= _THREADED_PIXELS for known in facts[:_CHUNK])
-
-        def decode_chunk(start: int) -> list[str]:
-            problems = []
-            for position in range(start, min(start + _CHUNK, len(index))):
-                try:
-                    if facts[position].problem:
-                        raise InputError(facts[position].problem)
-                    path = self.listing.paths[index[position]]
-                    use(position, _pixels(path, facts[position], self._spec.resolution, channels))
-                except InputError as error:
-                    problems.append(str(error))
-            return problems
-
-        with without_warnings(), ThreadPoolExecutor(available_cpus() if large else 1) as pool:
-            return [line for lines in pool.map(decode_chunk, range(0, len(index), _CHUNK)) for line in lines]
-
-    def _unequal(self, index: IndexArray) -> str:
-        first: dict[tuple[int, int], str] = {}
-        sizes: Counter[tuple[int, int]] = Counter()
-        for position, known in zip(index, self._facts(index), strict=True):
-            if not known.problem:
-                sizes[known.width, known.height] += 1
-                first.setdefault((known.width, known.height), self.name(int(position)))
-        listed = [f"{w}x{h} pixels ({n}, such as {first[w, h]})" for (w, h), n in sizes.most_common(6)]
-        more = f" and {len(sizes) - 6} more sizes" if len(sizes) > 6 else ""
-        return (
-            f"the {sizes.total()} images of {str(self.listing.root)!r} have {len(sizes)} sizes: {', '.join(listed)}"
-            f"{more}; set data.resolution"
-        )
-
-
-def _pixels(path: str, known: FileFacts, resolution: int | None, channels: int | None) -> ImageArray:
-    with opened_file(path) as file:
-        if file_hash(file) != known.sha256:
-            raise InputError("it changed while it was read")
-        with image_in(file) as image:
-            if resolution is not None:
-                # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, nine times as fast for a photo;
-                # twice the resolution is kept for the resizing, which then differs by a few grey levels
-                # at most.
-                image.draft(None, (2 * resolution, 2 * resolution))
-            return fit(image, resolution, channels)
+    paired = replace(listing, images=tuple(there[name] for name in wanted), labels=first.labels)
+    return source_of(paired, replace(spec, channels=None), cache)

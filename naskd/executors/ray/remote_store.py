@@ -58,6 +58,10 @@ class RemoteStore:
         """See :class:`~naskd.store.checkpoints.Checkpoints`."""
         return self.checkpoints.load(key)
 
+    def newest_checkpoint(self, key: str) -> int | None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`."""
+        return self.checkpoints.newest(key)
+
     def keep_checkpoint(self, key: str, epoch: int, data: bytes) -> None:
         """See :class:`~naskd.store.checkpoints.Checkpoints`."""
         self.checkpoints.save(key, epoch, data)
@@ -148,18 +152,14 @@ class RemoteCheckpoints:
         self.remote_store = remote_store
         self._saving: Any = None
 
-    def save(self, key: str, epoch: int, data: bytes) -> None:
+    def save(self, key: str, epoch: int, data: bytes | memoryview) -> None:
         """See :class:`~naskd.store.checkpoints.Checkpoints`.
 
         Raises:
             OSError: The state before this one could not be kept.
         """
-        before, self._saving = self._saving, self.remote_store.keep_checkpoint.remote(key, epoch, data)
-        if before is not None:
-            try:
-                ray.get(before)
-            except ray.exceptions.RayError as error:
-                raise OSError(str(error).strip().splitlines()[-1]) from error
+        before, self._saving = self._saving, self.remote_store.keep_checkpoint.remote(key, epoch, bytes(data))
+        _await_saved(before)
 
     def load(self, key: str) -> bytes | None:
         """See :class:`~naskd.store.checkpoints.Checkpoints`."""
@@ -169,8 +169,32 @@ class RemoteCheckpoints:
         assert found is None or isinstance(found, bytes)
         return found
 
+    def newest(self, key: str) -> int | None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`."""
+        found: int | None = ray.get(self.remote_store.newest_checkpoint.remote(key))
+        return found
+
+    def settle(self) -> None:
+        """See :class:`~naskd.store.checkpoints.Checkpoints`."""
+        saving, self._saving = self._saving, None
+        _await_saved(saving)
+
     def remove(self, key: str) -> None:
         """The driver forgets what is booked; workers do not."""
+
+
+def _await_saved(saving: Any) -> None:
+    """Wait for a call of the remote store, where there is one.
+
+    Raises:
+        OSError: It has failed.
+    """
+    if saving is None:
+        return
+    try:
+        ray.get(saving)
+    except ray.exceptions.RayError as error:
+        raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
 class RemoteStudents:

@@ -1,0 +1,158 @@
+"""More images than memory: what reading 200,000 images of 160x160 takes, in memory and in time.
+
+Shards of JPEGs are made, opened as a search opens them (survey, decoding, test images tried), opened again as its
+workers do, and shown for an epoch in the order of a training. Each part is a process of its own whose private memory is
+limited (``RLIMIT_DATA``); a process that wanted the images in memory would fail. Pages of mapped files are counted
+apart: the system takes them back where others need memory.
+
+    python benchmarks/beyond_memory.py --folder /disk/with/20/GB --images 200000 --json beyond_memory.json
+"""
+
+import argparse
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+CLASSES = 10
+PER_SHARD = 2000
+SIDE = 160
+
+
+class PeakMemory(threading.Thread):
+    """Watches this process: its private and its mapped memory, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.private, self.mapped = 0, 0
+
+    def look(self) -> None:
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        kib = {key: int(status[key].split()[0]) for key in ("RssAnon", "RssFile")}
+        self.private, self.mapped = (
+            max(self.private, kib["RssAnon"] * 1024),
+            max(self.mapped, kib["RssFile"] * 1024),
+        )
+
+    def run(self) -> None:
+        while True:
+            self.look()
+            time.sleep(0.1)
+
+
+def jpeg(number: int) -> bytes:
+    """An image that no other is: blurred noise in a colour of its class, as large a file as a photograph."""
+    from PIL import Image
+
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    coarse[..., 0] = coarse[..., 0] // 2 + (number % CLASSES) * 12
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def make(folder: Path, images: int) -> None:
+    folder.mkdir(parents=True)
+    for start in range(0, images, PER_SHARD):
+        with tarfile.open(folder / f"{start // PER_SHARD:05d}.tar", "w") as tar:
+            for number in range(start, min(start + PER_SHARD, images)):
+                for suffix, content in ((".jpg", jpeg(number)), (".cls", str(number % CLASSES).encode())):
+                    member = tarfile.TarInfo(f"{number:08d}{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+
+
+def measured(part: str, folder: Path, limit: int) -> dict[str, float]:
+    """One part, in this process."""
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    watch = PeakMemory()
+    watch.start()
+    import torch
+
+    from naskd.data.load import load_search_data
+    from naskd.data.survey import survey_and_load
+    from naskd.data.views import StreamedImages, make_views
+    from naskd.spec.datasets import DataSpec
+
+    torch.set_num_threads(1)
+    spec = DataSpec("webdataset", root="shards", max_bytes=2**40)
+    cache = folder / "cache"
+    watch.look()
+    before, began = watch.private, time.perf_counter()
+    if part == "open":
+        survey, data = survey_and_load(spec, folder, cache)
+        assert data is not None, survey.problems
+        shown = sum(map(sum, survey.counts.values()))
+    else:
+        data = load_search_data(spec, folder, cache)
+        shown = len(data.train) + len(data.val)
+    took = time.perf_counter() - began
+    if part == "epoch":
+        n = len(data.train)
+        views = make_views("flip_translate", n, 0, SIDE)
+        images = StreamedImages(data.train.images, views, torch.device("cpu"))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+        began, shown, total = time.perf_counter(), 0, 0.0
+        for batch, _ in images.batches(torch.split(order, 128), 0):
+            shown, total = shown + len(batch), total + float(batch[0, 0, 0, 0])
+        took = time.perf_counter() - began
+    watch.look()
+    return {
+        "images": shown,
+        "bytes_decoded": data.n_bytes,
+        "seconds": took,
+        "images_per_second": shown / took,
+        "private_before": before,
+        "private_peak": watch.private,
+        "mapped_peak": watch.mapped,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="for shards and decoded images")
+    parser.add_argument("--images", type=int, default=200_000)
+    parser.add_argument("--limit", type=int, default=4 * 10**9, help="bytes of private memory of a process")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--part", choices=("open", "again", "epoch"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(measured(arguments.part, arguments.folder, arguments.limit)))
+        return
+    if not (arguments.folder / "shards").is_dir():
+        began = time.perf_counter()
+        make(arguments.folder / "shards", arguments.images)
+        print(f"made {arguments.images} images in {time.perf_counter() - began:.0f} s", flush=True)
+    found: dict[str, object] = {"limit": arguments.limit, "side": SIDE, "cores": os.cpu_count()}
+    for part in ("open", "again", "epoch"):
+        command = [sys.executable, __file__, "--folder", str(arguments.folder), "--part", part]
+        done = subprocess.run(
+            [*command, "--limit", str(arguments.limit)], stdout=subprocess.PIPE, text=True, check=True
+        )
+        found[part] = numbers = json.loads(done.stdout.splitlines()[-1])
+        private, mapped, decoded = (
+            numbers[k] / 1e9 for k in ("private_peak", "mapped_peak", "bytes_decoded")
+        )
+        print(
+            f"{part}: {numbers['images']} images in {numbers['seconds']:.0f} s, "
+            f"{numbers['images_per_second']:.0f} a second; private memory {private:.2f} GB at most, "
+            f"mapped {mapped:.2f} GB; decoded {decoded:.2f} GB",
+            flush=True,
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the benchmark of exported students runs in other environments."""

@@ -1,0 +1,1 @@
+"""Export formats, one file each; their cards are in :mod:`naskd.spec.exports`."""
