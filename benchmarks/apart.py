@@ -68,6 +68,7 @@ def arguments() -> argparse.ArgumentParser:
     given.add_argument("--width", type=int, default=16, help="of the first stage")
     given.add_argument("--epochs", type=int, default=20)
     given.add_argument("--seeds", type=int, default=3)
+    given.add_argument("--memory-peers", type=int, default=4)
     given.add_argument(
         "--memory-width", type=int, default=192, help="of the student that shows memory; 0: none"
     )

@@ -1,9 +1,9 @@
 """More images than memory: what reading 200,000 images of 160x160 takes, in memory and in time.
 
 Shards of JPEGs are made, opened as a search opens them (survey, decoding, test images tried), opened again as its
-workers do, and shown for an epoch in the order of a training. Each part is a process of its own whose private memory is
-limited (``RLIMIT_DATA``); a process that wanted the images in memory would fail. Pages of mapped files are counted
-apart: the system takes them back where others need memory.
+workers do, and shown in the order of a training's epoch, or of its beginning. Each part is a process of its own whose
+private memory is limited (``RLIMIT_DATA``); a process that wanted the images in memory would fail. Pages of mapped
+files are counted apart: the system takes them back where others need memory.
 
     python benchmarks/beyond_memory.py --folder /disk/with/20/GB --images 200000 --json beyond_memory.json
 """
@@ -71,8 +71,8 @@ def make(folder: Path, images: int) -> None:
                     tar.addfile(member, io.BytesIO(content))
 
 
-def measured(part: str, folder: Path, limit: int) -> dict[str, float]:
-    """One part, in this process."""
+def measured(part: str, folder: Path, limit: int, shown: int | None) -> dict[str, float]:
+    """One part, in this process; at most so many images of an epoch are shown."""
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     watch = PeakMemory()
     watch.start()
@@ -91,26 +91,28 @@ def measured(part: str, folder: Path, limit: int) -> dict[str, float]:
     if part == "open":
         survey, data = survey_and_load(spec, folder, cache)
         assert data is not None, survey.problems
-        shown = sum(map(sum, survey.counts.values()))
+        n_opened = sum(map(sum, survey.counts.values()))
     else:
         data = load_search_data(spec, folder, cache)
-        shown = len(data.train) + len(data.val)
-    took = time.perf_counter() - began
-    if part == "epoch":
+        n_opened = len(data.train) + len(data.val)
+    took, found = time.perf_counter() - began, dict[str, float]()
+    if part == "again":
         n = len(data.train)
         views = make_views("flip_translate", n, 0, SIDE)
         images = StreamedImages(data.train.images, views, torch.device("cpu"))
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        began, shown, total = time.perf_counter(), 0, 0.0
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:shown]
+        began, n_shown = time.perf_counter(), 0
         for batch, _ in images.batches(torch.split(order, 128), 0):
-            shown, total = shown + len(batch), total + float(batch[0, 0, 0, 0])
-        took = time.perf_counter() - began
+            n_shown += len(batch)
+        seconds = time.perf_counter() - began
+        found = {"shown": n_shown, "shown_seconds": seconds, "shown_per_second": n_shown / seconds}
     watch.look()
     return {
-        "images": shown,
+        "images": n_opened,
         "bytes_decoded": data.n_bytes,
         "seconds": took,
-        "images_per_second": shown / took,
+        "images_per_second": n_opened / took,
+        **found,
         "private_before": before,
         "private_peak": watch.private,
         "mapped_peak": watch.mapped,
@@ -124,22 +126,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for shards and decoded images")
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--limit", type=int, default=4 * 10**9, help="bytes of private memory of a process")
+    parser.add_argument("--shown", type=int, help="images of an epoch that are shown; all of them")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--part", choices=("open", "again", "epoch"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=("open", "again"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
-        print(json.dumps(measured(arguments.part, arguments.folder, arguments.limit)))
+        print(json.dumps(measured(arguments.part, arguments.folder, arguments.limit, arguments.shown)))
         return
     if not (arguments.folder / "shards").is_dir():
         began = time.perf_counter()
         make(arguments.folder / "shards", arguments.images)
         print(f"made {arguments.images} images in {time.perf_counter() - began:.0f} s", flush=True)
     found: dict[str, object] = {"limit": arguments.limit, "side": SIDE, "cores": os.cpu_count()}
-    for part in ("open", "again", "epoch"):
+    for part in ("open", "again"):
         command = [sys.executable, __file__, "--folder", str(arguments.folder), "--part", part]
-        done = subprocess.run(
-            [*command, "--limit", str(arguments.limit)], stdout=subprocess.PIPE, text=True, check=True
-        )
+        command += ["--limit", str(arguments.limit)]
+        if arguments.shown is not None:
+            command += ["--shown", str(arguments.shown)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[part] = numbers = json.loads(done.stdout.splitlines()[-1])
         private, mapped, decoded = (
             numbers[k] / 1e9 for k in ("private_peak", "mapped_peak", "bytes_decoded")
@@ -150,6 +154,8 @@ def main() -> None:
             f"mapped {mapped:.2f} GB; decoded {decoded:.2f} GB",
             flush=True,
         )
+        if "shown" in numbers:
+            print(f"shown: {numbers['shown']} images, {numbers['shown_per_second']:.0f} a second", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 

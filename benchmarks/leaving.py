@@ -92,8 +92,8 @@ def arguments() -> argparse.ArgumentParser:
     )
     given.add_argument("--openvino", type=Path, required=True, help="a Python with openvino, numpy, pillow")
     given.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
-    given.add_argument("--per-class", type=int, default=400, help="images of CIFAR-10 of each class")
-    given.add_argument("--mosaics", type=int, default=100, help="mosaics of each class")
+    given.add_argument("--per-class", type=int, default=150, help="images of CIFAR-10 of each class")
+    given.add_argument("--mosaics", type=int, default=60, help="mosaics of each class")
     given.add_argument(
         "--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="beside those of a folder"
     )
@@ -136,7 +136,7 @@ def of_mosaics(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
                 mosaic.save(root / name / f"{n:04}.png")
     return '\n[data]\nkind = "image_folder"\nroot = "mosaics"\n', {
         "widths": (16, 32, 64),
-        "stem": 8,
+        "stem": 16,
         "taught": False,
     }
 

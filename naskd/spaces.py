@@ -20,14 +20,20 @@ from typing import Any, Literal
 from naskd.resnets import resnet_like as resnet_like
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
+    CONVOLUTION,
     FLOAT_BITS,
+    OWN,
+    STRIDED,
     ArchitectureSpec,
     AssistantSpec,
     Bits,
+    BlockActivation,
     DistillationSpec,
+    Downsampling,
     KnowledgeTerm,
     Pairs,
     StageSpec,
+    Stem,
     TrainingSpec,
     Weighting,
 )
@@ -40,6 +46,7 @@ from naskd.suggesting import RealRange as RealRange
 from naskd.suggesting import SearchSpace as SearchSpace
 from naskd.suggesting import Trial as Trial
 from naskd.suggesting import choose, suggest_int, suggest_log, suggest_option
+from naskd.supervising import check_has_stages
 from naskd.supervising import suggest_chain as suggest_chain
 from naskd.supervising import suggest_teachers as suggest_teachers
 from naskd.teachings import Beside as Beside
@@ -48,6 +55,7 @@ from naskd.teachings import TeachingPreset as TeachingPreset
 from naskd.teachings import suggest_teaching as suggest_teaching
 
 Stride = Literal[1, 2]
+StemStride = Literal[1, 2, 4]
 
 
 @dataclass(frozen=True)
@@ -116,13 +124,18 @@ def suggest_architecture(
     min_stages: int | None = None,
     kernels: Sequence[int] = (3,),
     stem_width: Range = (8, 16),
-    stem_strides: Sequence[Stride] = (1,),
+    stem_strides: Sequence[StemStride] = (1,),
     shared_block: bool = True,
     bits: Sequence[Bits] = (FLOAT_BITS,),
+    activations: Sequence[BlockActivation] = (OWN,),
+    downsamplings: Sequence[Downsampling] = (STRIDED,),
+    stems: Sequence[Stem] = (CONVOLUTION,),
+    resolutions: Sequence[int | None] = (None,),
 ) -> ArchitectureSpec:
-    """Suggest a network.
+    """Suggest a convolutional network.
 
-    Parameters: ``stages``, ``stem.width``, ``stem.stride``, for each stage i from 1 ``stage<i>.width``,
+    Parameters: ``stages``, ``stem.width``, ``stem.stride``, ``stem.form``, ``activation``, ``downsampling`` and
+    ``resolution`` of the network; for each stage i from 1 ``stage<i>.width``,
     ``.depth``, ``.stride`` and ``.bits``; ``block``, ``kernel``, ``block.<name>.expansion`` and
     ``block.<name>.squeeze_excitation``, once for the network, or for each stage as ``stage<i>.block``...
 
@@ -137,26 +150,83 @@ def suggest_architecture(
         shared_block: One block, kernel and expansion for the whole network: a much smaller space. False
             lets every stage choose its own.
         bits: Of each stage's weights, to choose from: 32, 8, 4.
+        activations: Of the whole network, to choose from: ``own`` leaves each block that of its paper, and the stem
+            ReLU.
+        downsamplings: Of all stages with a stride of 2, to choose from: ``strided``, ``average_pooling``,
+            ``max_pooling``.
+        stems: To choose from: ``convolution`` or ``patches`` of the stem's stride.
+        resolutions: Sides to which a student resizes its images, to choose from; None: not at all.
     """
     n_stages = suggest_int(trial, "stages", (len(stages) if min_stages is None else min_stages, len(stages)))
     width = _rounded(suggest_int(trial, "stem.width", stem_width, log=True), 2)
     stride = choose(trial, "stem.stride", stem_strides)
+    form = choose(trial, "stem.form", stems)
+    activation = choose(trial, "activation", activations)
+    downsampling = choose(trial, "downsampling", downsamplings)
+    resolution = choose(trial, "resolution", resolutions)
     shared = _suggest_block(trial, "", blocks, kernels) if shared_block else None
     suggested = []
     for number, stage in enumerate(stages, start=1):
         chosen = shared or _suggest_block(trial, f"stage{number}.", blocks, kernels)
-        suggested.append(
-            StageSpec(
-                width=_rounded(
-                    suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple
-                ),
-                depth=chosen.repeats * suggest_int(trial, f"stage{number}.depth", stage.depth),
-                stride=choose(trial, f"stage{number}.stride", stage.strides),
-                bits=choose(trial, f"stage{number}.bits", bits),
-                **chosen.settings,
-            )
+        found = StageSpec(
+            width=_rounded(suggest_int(trial, f"stage{number}.width", stage.width, log=True), stage.multiple),
+            depth=chosen.repeats * suggest_int(trial, f"stage{number}.depth", stage.depth),
+            stride=choose(trial, f"stage{number}.stride", stage.strides),
+            bits=choose(trial, f"stage{number}.bits", bits),
+            **chosen.settings,
         )
-    return ArchitectureSpec(stages=tuple(suggested[:n_stages]), stem_width=width, stem_stride=stride)
+        pooled = downsampling if found.stride > 1 else STRIDED
+        suggested.append(replace(found, activation=activation, downsampling=pooled))
+    return ArchitectureSpec(
+        stages=tuple(suggested[:n_stages]),
+        stem_width=width,
+        stem_stride=stride,
+        stem=form,
+        stem_activation="relu" if activation == OWN else activation,
+        resolution=resolution,
+    )
+
+
+def suggest_transformer(
+    trial: Trial,
+    *,
+    patches: Sequence[int] = (4,),
+    depth: Range = (2, 8),
+    heads: Range = (1, 4),
+    head_widths: Sequence[int] = (16, 32),
+    mlp_ratios: Sequence[float] = (2.0, 4.0),
+    stages: int = 3,
+    resolutions: Sequence[int | None] = (None,),
+) -> ArchitectureSpec:
+    """Suggest a vision transformer, of the family ``vit``.
+
+    Parameters: ``vit.patch``, ``vit.depth``, ``vit.heads``, ``vit.head_width``, ``vit.mlp_ratio`` and
+    ``vit.resolution``. So the width, heads times their width, can always be shared by the heads.
+
+    Args:
+        trial: Where values come from.
+        patches: Sides of the patches in pixels.
+        depth: Range of the number of layers.
+        heads: Range of their number.
+        head_widths: Features of a head, multiples of 4.
+        mlp_ratios: Hidden features of the MLP as a multiple of the width.
+        stages: Groups of layers that are shown to losses; a shallower student has as many as layers.
+        resolutions: Sides to which a student resizes its images, to choose from; None: not at all.
+    """
+    layers = suggest_int(trial, "vit.depth", depth)
+    n_heads = suggest_int(trial, "vit.heads", heads)
+    width = n_heads * choose(trial, "vit.head_width", head_widths)
+    options: Options = (
+        ("depth", layers),
+        ("heads", n_heads),
+        ("mlp_ratio", choose(trial, "vit.mlp_ratio", mlp_ratios)),
+        ("patch", choose(trial, "vit.patch", patches)),
+        ("stages", min(stages, layers)),
+        ("width", width),
+    )
+    return ArchitectureSpec(
+        family="vit", options=options, resolution=choose(trial, "vit.resolution", resolutions)
+    )
 
 
 def suggest_simplified(
@@ -191,8 +261,9 @@ def suggest_simplified(
             pixels; the scheme ``progressive_blockwise`` asks for that.
 
     Raises:
-        InputError: `least` is not above 0, or more than 1.
+        InputError: `least` is not above 0, or more than 1, or the teacher has no stages.
     """
+    check_has_stages(teacher, "suggest_simplified")
     if not 0 < least <= 1:
         raise InputError(f"least is {least:g}; allowed: above 0 and at most 1")
 

@@ -61,8 +61,9 @@ def suggest_chain(
         Large to small, for ``DistillationSpec.assistants``. An empty chain is distillation by the teacher itself.
 
     Raises:
-        InputError: A share is outside of (0, 1), or `most` is below 1.
+        InputError: A share is outside of (0, 1), `most` is below 1, or the teacher has no stages to narrow.
     """
+    check_has_stages(teacher, "suggest_chain")
     if most < 1:
         raise InputError(f"most is {most}; allowed: at least 1")
     if wrong := [share for share in shares if not 0 < share < 1]:
@@ -81,6 +82,19 @@ def suggest_chain(
         )
         for place, network in enumerate(between)
     )
+
+
+def check_has_stages(teacher: ArchitectureSpec, who: str) -> None:
+    """Refuse a teacher that is made of something else: narrower versions of it would all be the same.
+
+    Raises:
+        InputError: It has no stages.
+    """
+    if not teacher.stages:
+        raise InputError(
+            f"{who} makes narrower versions of a teacher's stages, and a teacher of the family {teacher.family!r} has "
+            "none; allowed: a teacher that is made of stages, such as 'cnn'"
+        )
 
 
 def _narrowed(teacher: ArchitectureSpec, share: float, multiple: int) -> ArchitectureSpec:

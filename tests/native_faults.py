@@ -18,7 +18,7 @@ from torch import nn
 
 from naskd.networks import BLOCKS
 from naskd.networks.cnn import block_type
-from naskd.networks.layers import conv_norm
+from naskd.networks.layers import conv_norm, patches
 from naskd.nn import pointwise, subsampled
 from naskd.nn.subsampled import avoid_faulty_kernels
 from naskd.spec.design import StageSpec
@@ -37,6 +37,8 @@ def cases() -> Iterator[Case]:
                     yield "block", (name, width, kernel, expansion, stride, last, small)
         for channels, kernel in itertools.product((1, 3, 4), (1, 3)):
             yield "stem", (channels, kernel, stride, last, small)
+        for channels, patch in itertools.product((1, 3, 4), (2, 4)):
+            yield "patches", (channels, patch, stride, last, small)
     for width, stride, groups in itertools.product(WIDTHS, (1, 2, 3, (1, 2), (2, 1)), (1, 2)):
         yield "conv", (width * groups, stride, groups, True)
 
@@ -52,6 +54,9 @@ def step(case: Case) -> None:
     elif kind == "stem":
         channels, kernel, stride, last, small = options
         module = nn.Sequential(*conv_norm(channels, 16, kernel, stride))
+    elif kind == "patches":
+        channels, patch, stride, last, small = options
+        module = nn.Sequential(*patches(channels, 16, patch))
     else:
         (channels, stride, groups, last), small = options, False
         module = nn.Conv2d(channels, 16, 1, stride, groups=groups)
@@ -59,7 +64,11 @@ def step(case: Case) -> None:
     layout = torch.channels_last if last else torch.contiguous_format
     module = module.to(memory_format=layout)
     avoid_faulty_kernels(module)
-    x = torch.randn(BATCH, channels, 8, 8).to(memory_format=layout).requires_grad_(kind != "stem")
+    x = (
+        torch.randn(BATCH, channels, 8, 8)
+        .to(memory_format=layout)
+        .requires_grad_(kind not in ("stem", "patches"))
+    )
     module(x).sum().backward()
 
 

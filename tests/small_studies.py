@@ -83,11 +83,15 @@ def schemes(trial):
 
 
 def searched(folder: Path, scheme: str) -> dict[str, dict[str, Any]]:
-    """The trials by scheme of a search on digits, without a teacher, that offers `scheme` and plain training."""
+    """The trials by scheme of a search on digits that offers `scheme` and plain training; without a teacher.
+
+    Those with a training of their own.
+    """
     from naskd import search
 
     (folder / "study.toml").write_text(SEARCHED)
     (folder / "space.py").write_text(SEARCHED_SPACE.replace("SCHEME", scheme))
     record = search(folder / "study.toml", out=folder / "run").to_dict(everything=True)
-    finished = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
+    own = [trial for trial in record["trials"] if trial["trained_in"] is None]
+    finished = [trial for trial in own if trial["state"] == "COMPLETE"]
     return {trial["config"]["distillation"]["scheme"]: trial for trial in finished}

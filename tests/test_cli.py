@@ -115,6 +115,8 @@ def test_commands_are_the_promised_ones() -> None:
         "rm",
         "schema",
         "watch",
+        "profile",
+        "latency",
     ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 

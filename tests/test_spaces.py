@@ -12,13 +12,16 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
+import torch
 from optuna.distributions import BaseDistribution
 
 from naskd.knowledge import KNOWLEDGE
-from naskd.networks import BLOCKS
+from naskd.networks import BLOCKS, FAMILIES
 from naskd.networks.fields import receptive_fields
 from naskd.networks.simplified import problems as start_problems
-from naskd.networks.student import design_cost
+from naskd.networks.student import build_student, design_cost
+from naskd.nn.cost import network_cost
+from naskd.nn.merging import merged
 from naskd.schemes import SCHEMES
 from naskd.spaces import (
     BlockChoice,
@@ -28,9 +31,11 @@ from naskd.spaces import (
     canonical,
     resnet_like,
     suggest_architecture,
+    suggest_chain,
     suggest_distillation,
     suggest_simplified,
     suggest_training,
+    suggest_transformer,
 )
 from naskd.spec.design import (
     ArchitectureSpec,
@@ -46,7 +51,7 @@ from naskd.spec.userfile import import_file
 from naskd.teachings import TEACHINGS
 
 ROOT = Path(__file__).parents[1]
-FILES = ["digits", "cifar", "from_teacher", "integers"]
+FILES = ["digits", "cifar", "from_teacher", "integers", "blocks"]
 FUNCTIONS = ["joint", "architecture_only", "distillation_only"]
 N = 300
 
@@ -200,6 +205,7 @@ class TestFile:
             "cifar": (3, 32, 3e5, 4e7),
             "from_teacher": (3, 32, 8e5, 6e6),
             "integers": (1, 8, 1e4, 1e6),
+            "blocks": (3, 32, 3e5, 4e7),
         }[file]
         module = load(file)
         macs = sorted(
@@ -565,6 +571,12 @@ class TestSimplified:
         values |= {"stage1.depth": 1, "stage2.depth": 3, "stage3.depth": 2}
         assert suggest_simplified(optuna.trial.FixedTrial(values), TEACHER) == TEACHER
 
+    def test_a_teacher_without_stages_is_refused(self) -> None:
+        vit = ArchitectureSpec(family="vit")
+        for suggest in (suggest_simplified, partial(suggest_chain, training=TrainingSpec())):
+            with pytest.raises(InputError, match="a teacher of the family 'vit' has none; allowed"):
+                suggest(optuna.trial.FixedTrial({}), vit)
+
     def test_a_stage_may_have_other_blocks_and_one_keeps_the_teachers(self) -> None:
         blocks = (BlockChoice("basic"), BlockChoice("inverted_residual", (2.0, 4.0), squeeze_excitation=True))
         space = partial(suggest_simplified, teacher=TEACHER, blocks=blocks)
@@ -641,6 +653,50 @@ class TestBits:
         ]
         assert {stage.bits for student in found for stage in student.stages} == {8, 4}
         assert not [reason for student in found for reason in start_problems(student, TEACHER)]
+
+
+class TestBlocks:
+    """Every block, transformers, and choices of the whole network."""
+
+    def test_every_choice_occurs_and_one_that_changes_nothing_is_not_written(self) -> None:
+        found = [config.architecture for _, config in sample("blocks", "architecture_only")]
+        stages = [stage for student in found for stage in student.stages]
+        assert {stage.block for stage in stages} == set(BLOCKS.names())
+        assert {stage.activation for stage in stages} == {"own", "hardswish"}
+        assert {stage.downsampling for stage in stages} == {"strided", "average_pooling", "max_pooling"}
+        assert {student.stem for student in found} == {"convolution", "patches"}
+        assert {student.resolution for student in found} == {None, 24}
+        assert {student.stem_activation for student in found} == {"relu", "hardswish"}
+        assert not [s for s in stages if s.stride == 1 and s.downsampling != "strided"]
+        assert not any(
+            {"activation", "downsampling", "stem.form", "resolution"} & set(distributions(load(file).joint))
+            for file in FILES
+            if file != "blocks"
+        )
+
+    def test_its_students_are_what_their_closed_forms_say(self) -> None:
+        module = load("blocks")
+        for space, counted in ((module.architecture_only, 8), (module.transformers, 4)):
+            for number, (_, config) in enumerate(draws(space, 50)):
+                with torch.device("meta"):
+                    student = build_student(config.architecture, 3, 10, (0.0,) * 3, (1.0,) * 3)
+                found = design_cost(config.architecture, 3, 10, 32)
+                leaving = merged(student)
+                assert found.n_params == sum(parameter.numel() for parameter in leaving.parameters())
+                assert number >= counted or found == network_cost(student, 3, 32)
+
+    def test_transformers_are_written_in_one_way(self) -> None:
+        for _, config in draws(load("blocks").transformers, 50):
+            assert config.architecture.family == "vit"
+            assert FAMILIES["vit"].problems(config.architecture) == []
+            assert FAMILIES["vit"].n_stages(config.architecture) <= 3
+        shallow = fixed(
+            partial(suggest_transformer, depth=(1, 4)),  # type: ignore[arg-type]
+            {"vit.depth": 2, "vit.heads": 3, "vit.head_width": 16, "vit.mlp_ratio": 2.0},
+        )
+        assert dict(shallow.options) == {  # type: ignore[attr-defined]
+            **{"depth": 2, "heads": 3, "mlp_ratio": 2.0, "patch": 4, "stages": 2, "width": 48}
+        }
 
 
 class TestFromTeacher:

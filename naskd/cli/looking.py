@@ -266,6 +266,7 @@ def registries() -> dict[str, Any]:
     from naskd.spec.objectives import OBJECTIVES
     from naskd.spec.samplers import SAMPLERS
     from naskd.spec.stopping import STOPPING_RULES
+    from naskd.spec.teachers import TEACHER_SOURCES
     from naskd.teachings import TEACHINGS
 
     return {
@@ -276,6 +277,7 @@ def registries() -> dict[str, Any]:
         "teaching": TEACHINGS,
         "data": DATASETS,
         "modality": MODALITIES,
+        "teacher": TEACHER_SOURCES,
         "objective": OBJECTIVES,
         "sampler": SAMPLERS,
         "stopping": STOPPING_RULES,

@@ -117,7 +117,7 @@ def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str
     else:
         _next_steps(run, complete)
     if run.fell_short:
-        trained = sum(record["counts"][kind] for kind in ("complete", "failed", "stopped"))
+        trained = record["counts"]["trained"]
         asked = run.spec.budget.trials
         of = f"{trained} of {asked} trials were" if asked else f"{trained} trials were"
         say(f"error: {of} trained: {run.stop_reason}")

@@ -138,9 +138,8 @@ class Lesson:
     def _weighted(self, each: Tensor, labels: Tensor) -> Tensor:
         if self.class_weights is None:
             return each
-        return each * self.class_weights[labels.clamp(min=0)].to(
-            each.dtype
-        )  # where there is no label it is 0
+        # Where there is no label, cross-entropy is 0.
+        return each * self.class_weights[labels.clamp(min=0)].to(each.dtype)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ space or a study check can turn away what cannot work without importing torch.
 """
 
 from naskd.networks.card import BlockCard, FamilyCard
+from naskd.networks.vit_card import OPTIONS, VitCard
 from naskd.spec.registry import Registry
 
 _RESIDUAL = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, arXiv 1512.03385"
@@ -20,6 +21,7 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        activation="relu",
         convolutions=2,
     )
 )
@@ -32,6 +34,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        activation="relu",
         convolutions=1,
     )
 )
@@ -47,6 +50,7 @@ BLOCKS.register(
         uses_expansion=True,
         uses_squeeze_excitation=True,
         takes_weights=True,
+        activation="relu6",
         convolutions=1,
     )
 )
@@ -62,7 +66,105 @@ BLOCKS.register(
         uses_expansion=False,
         uses_squeeze_excitation=False,
         takes_weights=True,
+        activation="relu",
         convolutions=1,
+    )
+)
+
+BLOCKS.register(
+    BlockCard(
+        name="fused_inverted_residual",
+        title="fused inverted residual: expansion and depthwise convolution in one",
+        paper="Tan, Le: EfficientNetV2: Smaller Models and Faster Training. ICML 2021, arXiv 2104.00298",
+        implementation="naskd.networks.blocks.fused_inverted_residual:FusedInvertedResidual",
+        uses_expansion=True,
+        uses_squeeze_excitation=True,
+        takes_weights=True,
+        activation="silu",
+        convolutions=1,
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="ghost",
+        title="ghost bottleneck: half of the channels are cheap filters of the others",
+        paper=(
+            "Han, Wang, Tian, Guo, Xu, Xu: GhostNet: More Features from Cheap Operations. "
+            "CVPR 2020, arXiv 1911.11907"
+        ),
+        implementation="naskd.networks.blocks.ghost:Ghost",
+        uses_expansion=True,
+        uses_squeeze_excitation=True,
+        activation="relu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="shuffle_v2",
+        title="ShuffleNet V2 unit: half of the channels are passed on",
+        paper=(
+            "Ma, Zhang, Zheng, Sun: ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design. "
+            "ECCV 2018, arXiv 1807.11164"
+        ),
+        implementation="naskd.networks.blocks.shuffle_v2:ShuffleV2",
+        uses_expansion=False,
+        uses_squeeze_excitation=False,
+        activation="relu",
+        convolutions=1,
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="mixed_kernel",
+        title="inverted residual with depthwise kernels of several sides",
+        paper="Tan, Le: MixConv: Mixed Depthwise Convolutional Kernels. BMVC 2019, arXiv 1907.09595",
+        implementation="naskd.networks.blocks.mixed_kernel:MixedKernel",
+        uses_expansion=True,
+        uses_squeeze_excitation=True,
+        activation="relu",
+        convolutions=1,
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="rep_vgg",
+        title="three branches in training, one convolution where it leaves",
+        paper=(
+            "Ding, Zhang, Ma, Han, Ding, Sun: RepVGG: Making VGG-style ConvNets Great Again. "
+            "CVPR 2021, arXiv 2101.03697"
+        ),
+        implementation="naskd.networks.blocks.rep_vgg:RepVGG",
+        uses_expansion=False,
+        uses_squeeze_excitation=False,
+        activation="relu",
+        convolutions=1,
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="convnext",
+        title="ConvNeXt block",
+        paper=(
+            "Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s. CVPR 2022, arXiv 2201.03545"
+        ),
+        implementation="naskd.networks.blocks.convnext:ConvNeXt",
+        uses_expansion=True,
+        uses_squeeze_excitation=False,
+        activation="gelu",
+    )
+)
+BLOCKS.register(
+    BlockCard(
+        name="self_attention",
+        title="MobileViT block: convolution and self-attention",
+        paper=(
+            "Mehta, Rastegari: MobileViT: Light-weight, General-purpose, and Mobile-friendly Vision Transformer. "
+            "ICLR 2022, arXiv 2110.02178"
+        ),
+        implementation="naskd.networks.blocks.self_attention:SelfAttentionBlock",
+        uses_expansion=True,
+        uses_squeeze_excitation=False,
+        activation="silu",
     )
 )
 
@@ -79,6 +181,18 @@ FAMILIES.register(
         uses_stem=True,
         uses_bits=True,
         starts="naskd.networks.simplified:problems",
+    )
+)
+FAMILIES.register(
+    VitCard(
+        name="vit",
+        title="vision transformer: patches, layers of self-attention, the mean of the tokens, a linear classifier",
+        paper=(
+            "Dosovitskiy et al.: An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale. "
+            "ICLR 2021, arXiv 2010.11929"
+        ),
+        implementation="naskd.networks.vit:VisionTransformer",
+        options=OPTIONS,
     )
 )
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, ArchitectureSpec, StageSpec
+from naskd.spec.design import CONVOLUTION, FIRST_FAMILY, FLOAT_BITS, OWN, STRIDED, ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 from naskd.spec.option import Option, OptionValue, canonical_options, option_problems
 from naskd.spec.registry import imported
 
@@ -22,6 +23,7 @@ class BlockCard:
         uses_squeeze_excitation: Whether ``StageSpec.squeeze_excitation`` changes the block.
         takes_weights: Whether it can begin with the weights of a wider one; see
             :meth:`~naskd.networks.block.Block.take_weights`.
+        activation: Its own, as ``StageSpec.activation`` would name it; "" where that changes nothing in the block.
         convolutions: How many of ``StageSpec.kernel`` follow each other on its longest way, the first one with the
             stride; beside them there are only 1x1 ones. What it sees follows from it; None where that is not said.
     """
@@ -33,12 +35,16 @@ class BlockCard:
     uses_expansion: bool
     uses_squeeze_excitation: bool
     takes_weights: bool = False
+    activation: str = ""
     convolutions: int | None = None
 
     def canonical(self, stage: StageSpec) -> StageSpec:
         """The same stage written in one way: what this block does not read is at its default."""
+        same = stage.activation == self.activation or not self.activation
         return replace(
             stage,
+            activation=OWN if same else stage.activation,
+            downsampling=stage.downsampling if stage.stride > 1 else STRIDED,
             expansion=stage.expansion if self.uses_expansion else StageSpec.expansion,
             squeeze_excitation=stage.squeeze_excitation and self.uses_squeeze_excitation,
         )
@@ -48,8 +54,8 @@ class BlockCard:
 class FamilyCard:
     """What a family of networks is and which fields of an architecture mean anything to it.
 
-    A family whose settings follow other rules overrides :meth:`n_stages`, :meth:`canonical`, :meth:`problems` or
-    :meth:`summary` in a subclass of its own.
+    A family whose settings follow other rules overrides :meth:`n_stages`, :meth:`canonical`, :meth:`problems`,
+    :meth:`widened` or :meth:`summary` in a subclass of its own.
 
     Args:
         name: Name in ``ArchitectureSpec.family``.
@@ -85,16 +91,23 @@ class FamilyCard:
 
     def canonical(self, architecture: ArchitectureSpec) -> ArchitectureSpec:
         """The same network written in one way: what this family does not read is at its default; options sorted."""
-        plain = ArchitectureSpec
         return replace(
             architecture,
             stages=architecture.stages if self.uses_stages else (),
-            stem_width=architecture.stem_width if self.uses_stem else plain.stem_width,
-            stem_kernel=architecture.stem_kernel if self.uses_stem else plain.stem_kernel,
-            stem_stride=architecture.stem_stride if self.uses_stem else plain.stem_stride,
-            stem_pool=architecture.stem_pool and self.uses_stem,
             options=canonical_options(self.options, architecture.options),
+            **self._stem(architecture),
         )
+
+    def _stem(self, architecture: ArchitectureSpec) -> dict[str, Any]:
+        plain = ArchitectureSpec
+        if not self.uses_stem:
+            names = ("stem", "stem_width", "stem_kernel", "stem_stride", "stem_pool", "stem_activation")
+            return {name: getattr(plain, name) for name in names}
+        if architecture.stem == CONVOLUTION:
+            return {}
+        if architecture.stem_stride > 1:
+            return {"stem_kernel": plain.stem_kernel}
+        return {"stem": CONVOLUTION, "stem_kernel": 1}  # patches of one pixel
 
     def problems(self, architecture: ArchitectureSpec) -> list[str]:
         """Why the network cannot be built; empty when it can."""
@@ -106,6 +119,28 @@ class FamilyCard:
                 f"network family {self.name!r} has no integer form: the bits of its stages must be {FLOAT_BITS}"
             )
         return found + option_problems(self.options, architecture.options, f"network family {self.name!r}")
+
+    def widened(self, architecture: ArchitectureSpec, factor: float) -> ArchitectureSpec:
+        """The same network with `factor` times the channels in its stem and stages, rounded, at least 1.
+
+        Raises:
+            InputError: It has no stages, and `factor` is not 1.
+        """
+        if factor == 1:
+            return architecture
+        if not architecture.stages:
+            raise InputError(
+                f"a {architecture.family!r} has no stages to widen, and one of {factor:g} times its width is asked for"
+            )
+
+        def scaled(width: int) -> int:
+            return max(1, round(width * factor))
+
+        return replace(
+            architecture,
+            stem_width=scaled(architecture.stem_width),
+            stages=tuple(replace(stage, width=scaled(stage.width)) for stage in architecture.stages),
+        )
 
     def start_problems(self, student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
         """Why a student of this family cannot begin with the weights of a teacher; empty when it can."""
@@ -121,8 +156,10 @@ class FamilyCard:
         """The network in one line, for reports.
 
         Stages from shallow to deep as ``block width×depth``: ``basic 16×2 → 32×1 → bottleneck 64×1``. A block's name is
-        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation, ``int8`` weights
-        of 8 bits. Other families say their name first, and options follow: ``vit depth=4 patch=4``.
+        said once for a run of stages; ``k5`` marks a kernel other than 3, ``se`` squeeze-excitation, ``silu`` an
+        activation that is not the block's own, ``max pooling`` what halves its map, ``int8`` weights of 8 bits. Other
+        families say their name first, and
+        options follow: ``vit depth=4 patch=4``. At the end stand a stem of patches, and a resolution of its own.
 
         Args:
             architecture: As plain data, of any age: keys may be missing.
@@ -133,6 +170,10 @@ class FamilyCard:
         given = dict(architecture.get("options") or ())
         values = {name: given.pop(name, option.default) for name, option in self.options.items()}
         parts += [f"{name}={_plain(value)}" for name, value in (*values.items(), *given.items())]
+        if self.uses_stem and architecture.get("stem", CONVOLUTION) != CONVOLUTION:
+            parts.append(f"patches {architecture.get('stem_stride')}")
+        if side := architecture.get("resolution"):
+            parts.append(f"at {side}×{side}")
         return " ".join(parts)
 
 
@@ -147,6 +188,10 @@ def _stages_in_words(stages: Any) -> str:
             text += f" k{stage['kernel']}"
         if stage.get("squeeze_excitation"):
             text += " se"
+        if (named := stage.get("activation", OWN)) != OWN:
+            text += f" {named}"
+        if (pooled := stage.get("downsampling", STRIDED)) != STRIDED:
+            text += f" {pooled.replace('_', ' ')}"
         if (bits := stage.get("bits", FLOAT_BITS)) != FLOAT_BITS:
             text += f" int{bits}"
         parts.append(text)

@@ -11,14 +11,25 @@ from torch import Tensor, nn
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.networks.block import Block
 from naskd.networks.inheriting import take_network
-from naskd.networks.layers import conv_norm, conv_norm_cost, integer_cost, linear_cost, strided, total
+from naskd.networks.layers import (
+    ACTIVATIONS,
+    conv_norm,
+    conv_norm_cost,
+    integer_cost,
+    linear_cost,
+    patches,
+    pooling,
+    strided,
+    total,
+)
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
+from naskd.nn.norm import Norm
 from naskd.nn.quantized import Quantizer, has_quantized_form, integer_bytes, quantized_weights
 from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.nn.tracing import operators_of
-from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
+from naskd.spec.design import CONVOLUTION, FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.operators import OperatorGraph, joined
 from naskd.spec.sizes import Size, sides
@@ -48,9 +59,10 @@ class ConvStudent(Student):
         channels = spec.stem_width
         for stage in spec.stages:
             block_class = block_type(stage.block)
-            blocks = [block_class(channels, stage, stage.stride)]
+            blocks = [block_class(channels, stage, first_stride(stage))]
             blocks += [block_class(stage.width, stage, 1) for _ in range(stage.depth - 1)]
-            self.stages.append(nn.Sequential(*blocks))
+            pool = _pooling_of(stage)
+            self.stages.append(nn.Sequential(*([] if pool is None else [pool]), *blocks))
             channels = stage.width
         self.head = nn.Linear(channels, n_classes)
         # Where there are no weights, drawing them is all that building takes.
@@ -68,17 +80,19 @@ class ConvStudent(Student):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and module is not self.head):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def _quantize(self, in_channels: int) -> None:
-        _quantize_stem(self.stem, in_channels)
+        _quantize_stem(self.stem, self.spec, in_channels)
         rounded, channels = True, self.spec.stem_width
         for stage, blocks in zip(self.spec.stages, self.stages, strict=True):
             integers = stage.bits < FLOAT_BITS
             assert isinstance(blocks, nn.Sequential)
-            for number, block in enumerate(blocks if integers else ()):
-                planned = block_plan(channels, stage, stage.stride if number == 0 else 1)
+            rounded = rounded and not isinstance(blocks[0], nn.AvgPool2d)
+            own = [block for block in blocks if isinstance(block, Block)]
+            for number, block in enumerate(own if integers else ()):
+                planned = block_plan(channels, stage, first_stride(stage) if number == 0 else 1)
                 planned.apply(block, stage.bits, reads_rounded=rounded)
                 rounded, channels = True, stage.width
             rounded, channels = integers, stage.width
@@ -149,13 +163,23 @@ class ConvStudent(Student):
     def operators(
         cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
     ) -> OperatorGraph:
-        """Joined from those of stem, blocks and classifier, each of which runs once in a process."""
+        """Joined from those of stem, blocks and classifier, each of which runs once in a process.
+
+        A network that resizes its images runs as a whole.
+        """
+        if spec.resolution is not None:
+            return super().operators(spec, in_channels, n_classes, resolution)
         stem = replace(spec, stages=(StageSpec("", 1, 1),))  # what follows it does not matter
         parts = [_stem_operators(stem, in_channels, sides(resolution), spec.is_quantized)]
         grid = _strided(sides(resolution), stem_stride(spec))
         channels, rounded = spec.stem_width, True
         for stage in spec.stages:
-            for stride in (stage.stride, *(1 for _ in range(stage.depth - 1))):
+            pool = _pooling_of(stage)
+            if pool is not None:
+                bits = parts[-1].buffers[parts[-1].results[0]].bits
+                parts.append(_pool_operators(stage.downsampling, channels, grid, bits))
+                grid, rounded = _strided(grid, stage.stride), rounded and not isinstance(pool, nn.AvgPool2d)
+            for stride in (first_stride(stage), *(1 for _ in range(stage.depth - 1))):
                 bits = parts[-1].buffers[parts[-1].results[0]].bits
                 parts.append(block_operators(channels, stage, stride, grid, rounded=rounded, bits=bits))
                 grid, channels = _strided(grid, stride), stage.width
@@ -172,11 +196,29 @@ class ConvStudent(Student):
         channels = spec.stem_width
         for index, stage in enumerate(spec.stages):
             if stage.bits < FLOAT_BITS:
-                block_plan(channels, stage, stage.stride)  # a block without one is found out before it trains
+                # A block without one is found out before it trains.
+                block_plan(channels, stage, first_stride(stage))
             channels = stage.width
             grid = _strided(grid, stage.stride)
             found.append(TapShape(stage.width, grid, "map", (index + 1) / len(spec.stages)))
         return TapShapes(n_classes, tuple(found), tuple(found), spec.stages[-1].width)
+
+
+def first_stride(stage: StageSpec) -> int:
+    """Of a stage's first block: 1 where the map is pooled before it."""
+    return 1 if _pooling_of(stage) is not None else stage.stride
+
+
+def _pooling_of(stage: StageSpec) -> nn.Module | None:
+    return pooling(stage.downsampling) if stage.stride > 1 else None
+
+
+def _stem_layers(spec: ArchitectureSpec, in_channels: int) -> tuple[nn.Module, ...]:
+    if spec.stem == CONVOLUTION:
+        return conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
+    if spec.stem_stride == 1:
+        return conv_norm(in_channels, spec.stem_width, 1)
+    return *patches(in_channels, spec.stem_width, spec.stem_stride, bias=False), Norm(spec.stem_width)
 
 
 def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: Size) -> list[Cost]:
@@ -185,20 +227,21 @@ def part_costs(spec: ArchitectureSpec, in_channels: int, resolution: Size) -> li
     Args:
         spec: The design.
         in_channels: Of the images.
-        resolution: Of the images.
+        resolution: Of the images; of a design that resizes them, its own counts.
 
     Raises:
         InputError: A block is unknown.
     """
-    stem = conv_norm_cost(
-        in_channels, spec.stem_width, spec.stem_kernel, *_strided(sides(resolution), spec.stem_stride)
-    )
+    grid = sides(spec.resolution or resolution)
+    kernel: int = spec.stem_kernel if spec.stem == CONVOLUTION else spec.stem_stride
+    stem = conv_norm_cost(in_channels, spec.stem_width, kernel, *_strided(grid, spec.stem_stride))
     if spec.is_quantized:
         stem = integer_cost(stem, stem.n_params - 2 * spec.stem_width, spec.stem_width, INTEGER_BITS)
-    found, grid, channels = [stem], _strided(sides(resolution), stem_stride(spec)), spec.stem_width
+    found, grid, channels = [stem], _strided(grid, stem_stride(spec)), spec.stem_width
     for stage in spec.stages:
-        first = block_cost(channels, stage, stage.stride, grid)
-        grid, channels = _strided(grid, stage.stride), stage.width
+        smaller, stride = _strided(grid, stage.stride), first_stride(stage)
+        first = block_cost(channels, stage, stride, grid if stride > 1 else smaller)
+        grid, channels = smaller, stage.width
         others = [block_cost(channels, stage, 1, grid)] if stage.depth > 1 else []
         found.append(total([first, *others * (stage.depth - 1)]))
     return found
@@ -304,14 +347,21 @@ def _stem_operators(
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         stem = _stem(spec, in_channels)
     if integers:
-        _quantize_stem(stem, in_channels)
+        _quantize_stem(stem, spec, in_channels)
     return operators_of(stem, in_channels, grid)
 
 
 def _stem(spec: ArchitectureSpec, in_channels: int) -> nn.Sequential:
-    stem = conv_norm(in_channels, spec.stem_width, spec.stem_kernel, spec.stem_stride)
-    pool = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
-    return nn.Sequential(*stem, nn.ReLU(), *pool)
+    pooled = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
+    activation = ACTIVATIONS[spec.stem_activation]()
+    return nn.Sequential(*_stem_layers(spec, in_channels), activation, *pooled)
+
+
+@functools.lru_cache(maxsize=1000)
+def _pool_operators(downsampling: str, channels: int, grid: tuple[int, int], bits: int) -> OperatorGraph:
+    pool = pooling(downsampling)
+    assert pool is not None
+    return operators_of(pool, channels, grid, bits=bits)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -333,9 +383,11 @@ class _Pooling(nn.Module):
         return spatial_mean(x)
 
 
-def _quantize_stem(stem: nn.Sequential, in_channels: int) -> None:
+def _quantize_stem(stem: nn.Sequential, spec: ArchitectureSpec, in_channels: int) -> None:
     # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
-    planned = plan(stem, (1, in_channels, _SIDE, _SIDE), whose="the stem")
+    shape = (1, in_channels, _SIDE, _SIDE)
+    last = str(len(stem) - (2 if spec.stem_pool else 1))
+    planned = plan(stem, shape, whose="the stem", activation=last)
     planned.apply(stem, INTEGER_BITS, reads_rounded=False)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from naskd.networks.cnn import ConvStudent
 from naskd.networks.layers import conv_norm, strided
-from naskd.networks.student import build_student, describe_student, rebuild_student
+from naskd.networks.student import build_student, rebuild_student
 from naskd.nn.deployed import Description
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import Taps
@@ -91,12 +91,7 @@ class EarlyExit(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """See :class:`~naskd.nn.deployed.DeployedNetwork`."""
-        mean, std = self.trunk.mean.flatten().tolist(), self.trunk.std.flatten().tolist()
-        return {
-            "kind": "early_exit",
-            "trunk": describe_student(self.trunk.spec, self.trunk.n_classes, mean, std),
-            "exit": dict(self.leave.settings),
-        }
+        return {"kind": "early_exit", "trunk": self.trunk.describe(), "exit": dict(self.leave.settings)}
 
 
 def first_stages(network: nn.Module, n: int) -> ConvStudent:

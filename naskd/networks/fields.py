@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from naskd.networks import BLOCKS
-from naskd.spec.design import ArchitectureSpec
+from naskd.spec.design import CONVOLUTION, ArchitectureSpec
 from naskd.spec.errors import InputError
+
+_POOLS = {"average_pooling": 2, "max_pooling": 3}
+"""Sides of what halves a map before a stage."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,18 @@ def receptive_fields(spec: ArchitectureSpec) -> tuple[Field, ...]:
     """Of the map after each stage of a network of the family ``cnn``.
 
     Raises:
-        InputError: A block does not say of how many convolutions it is made.
+        InputError: A block does not say of how many convolutions it is made, or the student resizes its images.
     """
     return tuple(_fields(spec))
 
 
 def _fields(spec: ArchitectureSpec) -> Iterator[Field]:
-    side, step = int(spec.stem_kernel), int(spec.stem_stride)
+    if spec.resolution is not None:
+        raise InputError(
+            "the receptive field of a student that resizes its images is not known in their pixels"
+        )
+    kernel = spec.stem_kernel if spec.stem == CONVOLUTION else spec.stem_stride
+    side, step = int(kernel), int(spec.stem_stride)
     if spec.stem_pool:
         side, step = side + 2 * step, 2 * step
     for stage in spec.stages:
@@ -46,7 +54,12 @@ def _fields(spec: ArchitectureSpec) -> Iterator[Field]:
                 f"the receptive field of blocks {stage.block!r} is not known: their card does not say of how many "
                 "convolutions they are made"
             )
-        side += (stage.kernel - 1) * step  # of the first, which carries the stride
-        step *= stage.stride
+        if stage.stride > 1 and stage.downsampling in _POOLS:
+            side += (_POOLS[stage.downsampling] - 1) * step
+            step *= stage.stride
+            side += (stage.kernel - 1) * step
+        else:
+            side += (stage.kernel - 1) * step  # of the first, which carries the stride
+            step *= stage.stride
         side += (stage.kernel - 1) * step * (convolutions * stage.depth - 1)
         yield Field(side, step)

@@ -6,19 +6,23 @@ Torch-free; :mod:`naskd.networks.inheriting` is what then happens.
 from collections.abc import Iterator
 
 from naskd.networks import BLOCKS
-from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.design import CONVOLUTION, OWN, ArchitectureSpec, StageSpec
 
 
 def problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
     """Why a student of the family ``cnn`` is no simplified version of a teacher; empty when it is one.
 
     It has the teacher's stages, and nowhere more channels. At least one stage has the teacher's blocks, of its kernel
-    and of no larger number; a stage of others begins with random weights. Strides and the stem's max-pooling may
-    differ: the same filters then read a coarser or finer map.
+    and activation and of no larger number; a stage of others begins with random weights. Strides, what halves a map and
+    the stem's max-pooling may differ: the same filters then read a coarser or finer map.
     """
     if len(student.stages) != len(teacher.stages):
         return [f"the student has {len(student.stages)} stages, the teacher {len(teacher.stages)}"]
     found = list(_differences("the stem", student.stem_kernel, teacher.stem_kernel, "kernel"))
+    found += _differences("the stem", student.stem, teacher.stem, "form")
+    if student.stem != CONVOLUTION:
+        found += _differences("the stem", student.stem_stride, teacher.stem_stride, "patch")
+    found += _differences("the stem", student.stem_activation, teacher.stem_activation, "activation")
     found += _more("the stem", student.stem_width, teacher.stem_width, "channels")
     for number, (mine, theirs) in enumerate(zip(student.stages, teacher.stages, strict=True), start=1):
         found += _stage_problems(f"stage {number}", mine, theirs)
@@ -37,6 +41,11 @@ def _stage_problems(place: str, student: StageSpec, teacher: StageSpec) -> Itera
     if student.block != teacher.block:
         return
     yield from _differences(place, student.kernel, teacher.kernel, "kernel")
+    if card.activation:
+        mine, theirs = (
+            card.activation if one.activation == OWN else one.activation for one in (student, teacher)
+        )
+        yield from _differences(place, mine, theirs, "activation")
     yield from _more(place, student.depth, teacher.depth, "blocks")
     if card.uses_expansion:
         yield from _more(place, student.expansion, teacher.expansion, "expansion")

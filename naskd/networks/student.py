@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
+from torch.nn import functional
 
 from naskd.networks import FAMILIES
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import Description
+from naskd.nn.merging import is_merged, merge
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, Cost
@@ -67,7 +69,7 @@ class Student(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them.
+        """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them: of the design's resolution, if it has one.
 
         Raises:
             InputError: They have another number of channels. One channel would otherwise count as all of them.
@@ -76,6 +78,9 @@ class Student(nn.Module):
             raise InputError(
                 f"the network takes images of {self.mean.shape[1]} channels, (B, C, H, W), got {tuple(images.shape)}"
             )
+        side = self.spec.resolution
+        if side is not None and images.shape[-2:] != (side, side):
+            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return (images - self.mean) / self.std
 
     def taps(self, images: Tensor) -> Taps:
@@ -108,7 +113,10 @@ class Student(nn.Module):
 
     @classmethod
     def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
-        """See :func:`design_cost`. This one builds the network on the ``meta`` device and counts."""
+        """See :func:`design_cost`; `resolution` is what its layers see.
+
+        This one builds the network on the ``meta`` device and counts.
+        """
         return network_cost(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
@@ -120,7 +128,10 @@ class Student(nn.Module):
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
-        """See :func:`student_shapes`. This one runs the network on the ``meta`` device, on images of 3 channels."""
+        """See :func:`student_shapes`; `resolution` is what its layers see.
+
+        This one runs the network on the ``meta`` device, on images of 3 channels.
+        """
         return tap_shapes(cls._on_meta(spec, 3, n_classes), 3, resolution)
 
     @classmethod
@@ -131,13 +142,26 @@ class Student(nn.Module):
     def describe(self) -> dict[str, Any]:
         """See :class:`~naskd.nn.deployed.DeployedNetwork`."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
-        return describe_student(self.spec, self.n_classes, mean, std)
+        return describe_student(self.spec, self.n_classes, mean, std, merged=is_merged(self))
 
 
 def describe_student(
-    spec: ArchitectureSpec, n_classes: int, mean: Sequence[float], std: Sequence[float]
+    spec: ArchitectureSpec,
+    n_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    merged: bool = False,
 ) -> dict[str, Any]:
-    """What :func:`build_student` needs to build a network again, as a :data:`~naskd.nn.deployed.Description`."""
+    """What :func:`build_student` needs to build a network again, as a :data:`~naskd.nn.deployed.Description`.
+
+    Args:
+        spec: Of the network.
+        n_classes: ``K``.
+        mean: Of the images, per channel, on the [0, 1] scale.
+        std: As `mean`.
+        merged: Whether its branches are, see :mod:`naskd.nn.merging`.
+    """
     architecture = _ARCHITECTURE.dump_python(spec, mode="json")
     return {
         "kind": "student",
@@ -145,6 +169,7 @@ def describe_student(
         "n_classes": n_classes,
         "mean": list(mean),
         "std": list(std),
+        **({"merged": True} if merged else {}),
     }
 
 
@@ -152,7 +177,10 @@ def rebuild_student(description: Description) -> nn.Module:
     """The inverse of :func:`describe_student`."""
     spec = _ARCHITECTURE.validate_python(description["architecture"])
     mean, std = description["mean"], description["std"]
-    return build_student(spec, len(mean), description["n_classes"], mean, std)
+    student = build_student(spec, len(mean), description["n_classes"], mean, std)
+    if description.get("merged"):
+        merge(student)
+    return student
 
 
 def build_student(
@@ -177,7 +205,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
         spec: The design.
         in_channels: Of the images.
         n_classes: ``K``.
-        resolution: Of the images.
+        resolution: Of the images, to which a design that resizes them pays no heed.
 
     Returns:
         MACs of the convolutions and matrix products of one evaluation pass of one image; trainable
@@ -188,7 +216,7 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
     Raises:
         InputError: See :func:`build_student`.
     """
-    return family_type(spec).cost(spec, in_channels, n_classes, resolution)
+    return family_type(spec).cost(spec, in_channels, n_classes, spec.resolution or resolution)
 
 
 def design_operators(
@@ -207,7 +235,7 @@ def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: Size) -> 
     Raises:
         InputError: See :func:`build_student`; or the network shows another number of stages than its card says.
     """
-    found = family_type(spec).shapes(spec, n_classes, resolution)
+    found = family_type(spec).shapes(spec, n_classes, spec.resolution or resolution)
     said = FAMILIES[spec.family].n_stages(spec)
     if len(found.stages) != said:
         raise InputError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from naskd.networks.probe import describe_probe, differs
 from naskd.nn.deployed import DEPLOYED, DeployedCard, as_deployed, rebuild
+from naskd.nn.merging import merged
 from naskd.spec.compat import STUDENT_FORMAT_1, STUDENT_FORMAT_2, description_of_format_1
 from naskd.spec.errors import DamagedError, InputError, NaskdError, one_line
 from naskd.store.files import write_whole
@@ -49,7 +50,8 @@ def save_student(
 
     Args:
         path: Parent folders are made.
-        student: A :class:`~naskd.nn.deployed.DeployedNetwork`, on any device.
+        student: A :class:`~naskd.nn.deployed.DeployedNetwork`, on any device. Branches that can be merged are, in the
+            file.
         class_names: In the order of its outputs.
         shape: ``(C, H, W)`` of its images: what it says of a made-up one is noted, and compared when it is loaded.
         extra: Anything JSON can hold, such as the seed.
@@ -68,6 +70,7 @@ def student_bytes(
     **extra: Any,
 ) -> bytes:
     """The content of such a file, the same for equal students; see :func:`save_student`."""
+    student = merged(student)
     metadata = {
         "format": FORMAT,
         "network": json.dumps(as_deployed(student).describe()),

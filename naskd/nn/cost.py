@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from naskd.nn.merging import merged
 from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
 from naskd.nn.taps import device_of, evaluation_mode
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
@@ -93,17 +94,21 @@ def network_cost(module: nn.Module, in_channels: int, resolution: Size) -> Cost:
     Returns:
         MACs; all parameters, frozen ones too, each once; the bytes of the state dict with every floating point
         value in 32 bits and every integer (BatchNorm's batch counter) in 64; and bit operations. A layer of rounded
-        weights counts as the integer layer that it leaves as; see :class:`~naskd.spec.design.Cost`.
+        weights counts as the integer layer that it leaves as, branches that are merged as what they become; see
+        :class:`~naskd.spec.design.Cost`.
 
     Raises:
         ValueError: Called under ``torch.inference_mode``.
     """
-    height, width = sides(resolution)
-    macs, saved = in_evaluation(module, (1, in_channels, height, width), _counted)
+    shape, unmerged_macs = (1, in_channels, *sides(resolution)), 0
+    if (leaving := merged(module)) is not module:
+        unmerged_macs, _ = in_evaluation(module, shape, _counted)
+        module = leaving
+    macs, saved = in_evaluation(module, shape, _counted)
     n_params = sum(parameter.numel() for parameter in module.parameters())
     n_params += sum(part.n_params for part in module.modules() if isinstance(part, OutsideTorch))
     bit_ops = macs * FLOAT_BITS**2 - saved
-    return Cost(macs=macs, n_params=n_params, size_bytes=_state_bytes(module), bit_ops=bit_ops)
+    return Cost(macs, n_params, _state_bytes(module), bit_ops, unmerged_macs)
 
 
 def in_evaluation(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.nn.cost import count_macs, on_meta
+from naskd.nn.merging import merging_parts
 from naskd.nn.quantized import (
     QuantizedNorm,
     QuantizedWeights,
@@ -121,6 +122,11 @@ def plan(part: nn.Module, shape: Sequence[int], *, whose: str, activation: str =
 
 
 def _check_layers(part: nn.Module, whose: str) -> None:
+    if merging_parts(part):
+        raise InputError(
+            f"{whose} has no integer form: its branches are merged after the training, and what they are merged to "
+            "would have to be rounded once more"
+        )
     for name, layer in part.named_modules():
         own = [*layer.parameters(recurse=False)]
         if own and not (has_quantized_form(layer) or is_foldable(layer)):

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from naskd.nn.cost import in_evaluation
+from naskd.nn.merging import merged
 from naskd.nn.quantized import Quantizer, quantized_layers
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS
 from naskd.spec.errors import InputError
@@ -161,7 +162,7 @@ def operators_of(
     """The operators of one evaluation pass of one image.
 
     Where layers round, maps have 8 bits, as in the integer network that they leave as. A map that is rounded and read
-    unrounded as well is held in both forms.
+    unrounded as well is held in both forms. Branches that leave merged are merged.
 
     Args:
         module: Takes ``(1, in_channels, H, W)``; hands out tensors. It is not changed.
@@ -187,7 +188,7 @@ def operators_of(
             )
         return _graph(recorder.steps, recorder.values, tuple(named))
 
-    return in_evaluation(module, (1, in_channels, height, width), look)
+    return in_evaluation(merged(module), (1, in_channels, height, width), look)
 
 
 @contextmanager

@@ -117,6 +117,20 @@ function details(t) {
       ),
     ),
     t.reason ? h("p", {}, t.reason) : null,
+    ok(t.trained_in)
+      ? h(
+          "p",
+          { class: "soft" },
+          `Trained in trial ${t.trained_in}, whose training gives this design, too. Nothing was spent on it.`,
+        )
+      : null,
+    (t.siblings || []).length
+      ? h(
+          "p",
+          { class: "soft" },
+          `Its training also gives trial${t.siblings.length > 1 ? "s" : ""} ${t.siblings.join(", ")}.`,
+        )
+      : null,
     h(
       "div",
       { class: "pair" },

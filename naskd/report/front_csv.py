@@ -22,7 +22,8 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
     Objectives beyond accuracy, MACs, parameters and size have columns of their own. The last column,
     ``config``, is the whole design as JSON. A value that is missing or NaN is an empty field, but a missing seed is
     ``none``: readers take a column of whole numbers with gaps as floats, which round 64 bits. A text that a spreadsheet
-    would take for a formula has an apostrophe before it.
+    would take for a formula has an apostrophe before it. ``trained_in`` is the trial whose training gives a design that
+    had none of its own.
 
     Args:
         record: A run record.
@@ -34,6 +35,7 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
         *(("state", "reason", "on_front") if all_trials else ()),
         *metrics,
         *(name for name in _REST if name not in metrics),
+        "trained_in",
         "replicates",
         "replicate_mean",
         "replicate_sd",

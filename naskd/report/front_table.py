@@ -15,6 +15,7 @@ from naskd.report.record import (
     is_complete,
     other_costs,
     retrained,
+    trained_in,
     trials,
 )
 from naskd.report.units import count, finite, flops, macs, measure, percent, percent_with_sd
@@ -115,6 +116,8 @@ class FrontTable:
             ]
         config = trial.get("config")
         design, distillation = summary.student(config), summary.taught_by(config) if config else ""
+        if shared := trained_in(trial):
+            distillation = f"{distillation} ({shared})"
         if wide:
             return [*cells, Text(design), Text(distillation, style="cyan")]
         return [*cells, Text.assemble(design, ("\n← " + distillation if config else "", "cyan"))]
@@ -137,6 +140,7 @@ class FrontTable:
                 parts.append(f"{macs(whole)} with the teacher's training")
         counts = record.get("counts") or {}
         told = [(counts.get("complete"), "trials"), (counts.get("again"), "of them with a further seed")]
+        told.append((counts.get("siblings"), "of them trained in another"))
         told.append((counts.get("stopped"), "stopped early"))
         told.append((counts.get("failed"), "failed"))
         told.append((counts.get("turned_away"), "turned away"))

@@ -47,6 +47,7 @@ function trialTip(t) {
       : null,
     t.student ? h("div", {}, t.student) : null,
     t.taught_by ? h("div", { class: "soft" }, "taught by ", t.taught_by) : null,
+    ok(t.trained_in) ? h("div", { class: "soft" }, `trained in trial ${t.trained_in}`) : null,
   ].filter(Boolean);
 }
 
@@ -128,6 +129,7 @@ function head() {
       "Trials",
       String(counts.complete ?? complete.length),
       [
+        counts.siblings ? `${counts.siblings} trained in another` : null,
         counts.failed ? `${counts.failed} failed` : null,
         counts.turned_away ? `${counts.turned_away} turned away` : null,
       ]

@@ -84,6 +84,12 @@ def is_design(trial: Trial) -> bool:
     return is_complete(trial) and trial.get("replicate_of") is None
 
 
+def trained_in(trial: Trial) -> str:
+    """Such as ``trained in trial 3``, of a design of another trial's training; empty of any other."""
+    other = trial.get("trained_in")
+    return "" if other is None else f"trained in trial {other}"
+
+
 def trial_by_number(record: Record, number: int) -> Trial:
     """The trial called `number`.
 

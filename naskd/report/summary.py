@@ -5,7 +5,8 @@ from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES, FamilyCard
-from naskd.spec.design import FIRST_FAMILY, FLOAT_BITS, SCRATCH
+from naskd.schemes import SCHEMES
+from naskd.spec.design import CONVOLUTION, FIRST_FAMILY, FLOAT_BITS, OWN, SCRATCH, STRIDED
 from naskd.spec.teachers import DEFAULT_NAME, called
 
 Config = Mapping[str, Any]
@@ -28,7 +29,7 @@ def taught_by(config: Config | None) -> str:
     text = " + ".join(_term(term, teachers) for term in terms) or "labels only"
     scheme = distillation.get("scheme", "offline")
     if scheme != "offline":
-        text = f"{scheme}: {text}"
+        text = f"{scheme}{_leaving(distillation)}: {text}"
     if (state := distillation.get("teacher_state", 1)) < 1:
         text += f" via teacher at {100 * state:.3g}%"
     assistants = len(distillation.get("assistants") or ())
@@ -38,6 +39,18 @@ def taught_by(config: Config | None) -> str:
         text += f", {unlabelled} unlabelled images for each labelled one"
     start = _start(config)
     return text if start == SCRATCH else f"{text}, started from {called(start)}"
+
+
+def _leaving(distillation: Mapping[str, Any]) -> str:
+    """Which network of a training leaves, where that is not the one that does by default: ``, exit 1``."""
+    scheme = str(distillation.get("scheme"))
+    options = SCHEMES[scheme].options if scheme in SCHEMES else {}
+    told = (
+        f", {name} {value}"
+        for name, value in distillation.get("scheme_options") or ()
+        if name in options and options[name].leaves
+    )
+    return "".join(told)
 
 
 def _start(config: Config | None) -> str:
@@ -52,6 +65,7 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
     if not config:
         return {}
     distillation, training, stages = _distillation(config), config.get("training") or {}, _stages(config)
+    architecture = config.get("architecture") or {}
     terms = distillation.get("terms") or ()
     known = [(term, KNOWLEDGE[term["kind"]]) for term in terms if term.get("kind") in KNOWLEDGE]
     assistants = len(distillation.get("assistants") or ())
@@ -74,12 +88,18 @@ def choices(config: Config | None) -> dict[str, str | list[str]]:
         "scheme": str(distillation.get("scheme", "")),
         "teacher": _distinct(distillation.get("teachers") or ()),
         "unlabelled for each labelled": str(distillation.get("unlabelled") or ""),
-        "network family": str((config.get("architecture") or {}).get("family", FIRST_FAMILY)),
+        "network family": str(architecture.get("family", FIRST_FAMILY)),
         "blocks": _distinct(stage.get("block") for stage in stages),
         "last block": str(stages[-1].get("block")) if stages else "",
         "stages": str(len(stages)) if stages else "",
         "squeeze-excitation": _squeeze_excitation(stages),
-        "bits": _bits(stages),
+        "bits": _unusual(stages, "bits", FLOAT_BITS),
+        "activation": _unusual(stages, "activation", OWN),
+        "down-sampling": _unusual(
+            [stage for stage in stages if stage.get("stride", 1) > 1], "downsampling", STRIDED
+        ),
+        "stem": "" if architecture.get("stem", CONVOLUTION) == CONVOLUTION else str(architecture["stem"]),
+        "resolution": str(architecture.get("resolution") or ""),
         "largest kernel": str(max((stage.get("kernel", 3) for stage in stages), default="")),
         "optimizer": str(training.get("optimizer", "")),
         "schedule": str(training.get("schedule", "")),
@@ -119,10 +139,10 @@ def _squeeze_excitation(stages: Sequence[Mapping[str, Any]]) -> str:
     return "yes" if any(stage.get("squeeze_excitation") for stage in stages) else "no"
 
 
-def _bits(stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of the weights; nothing is said of a network of floating point."""
-    found = _distinct(stage.get("bits", FLOAT_BITS) for stage in stages)
-    return [] if found == [str(FLOAT_BITS)] else found
+def _unusual(stages: Sequence[Mapping[str, Any]], field: str, usual: object) -> list[str]:
+    """What stages choose; nothing is said of a network that has what all had before there was a choice."""
+    found = _distinct(stage.get(field, usual) for stage in stages)
+    return [] if found == [str(usual)] else found
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

@@ -139,7 +139,11 @@ function tableSection() {
       text: (t) => t.student,
       last: (t) => plain(t.name),
     },
-    { name: "taught by", value: (t) => t.taught_by, text: (t) => t.taught_by },
+    {
+      name: "taught by",
+      value: (t) => t.taught_by,
+      text: (t) => (ok(t.trained_in) ? `${t.taught_by} (trained in trial ${t.trained_in})` : t.taught_by),
+    },
     col("agreement", "teacher_agreement", (v) => percent(v, 1), { down: true, last: null }),
     col("seconds", "wall_seconds", (v) => (ok(v) ? fixed(v, 1) : DASH), { last: null }),
   ].filter(Boolean);

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.bank import answers
-from naskd.report.record import Record, how_retrained, other_costs, retrained, trial_by_number
+from naskd.report.record import Record, how_retrained, other_costs, retrained, trained_in, trial_by_number
 from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
 from naskd.spec.design import FLOAT_BITS
 
@@ -34,6 +34,8 @@ _KNOWN = {
     "on_front",
     "replicates",
     "replicate_of",
+    "trained_in",
+    "siblings",
     "continues",
     "continued_by",
     "own",
@@ -68,6 +70,14 @@ def trial_table(record: Record, number: int) -> Group:
     parts: list[Any] = [heading]
     if (first := trial.get("replicate_of")) is not None:
         parts.append(Text(f"trains the design of trial {first} once more, with another seed", style="dim"))
+    if shared := trained_in(trial):
+        parts.append(
+            Text(f"{shared}, whose training gives this design, too: nothing was spent on it", style="dim")
+        )
+    if siblings := trial.get("siblings"):
+        many = "s" * (len(siblings) > 1)
+        told = f"its training also gives the design{many} of trial{many} {', '.join(map(str, siblings))}"
+        parts.append(Text(told, style="dim"))
     if (paused := trial.get("continues")) is not None:
         parts.append(Text(f"goes on with trial {paused}, which was paused", style="dim"))
     if trial.get("reason"):

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report import summary
-from naskd.report.record import Record, other_costs, trials
+from naskd.report.record import Record, other_costs, trained_in, trials
 from naskd.report.units import count, measure, percent
 
 
@@ -30,6 +30,8 @@ def trials_table(record: Record) -> Group:
         design = f"{summary.student(config)} ← {summary.taught_by(config)}" if config else ""
         if (first := trial.get("replicate_of")) is not None:
             design = f"trial {first} with another seed"
+        if shared := trained_in(trial):
+            design = f"{design} ({shared})"
         table.add_row(
             Text(("* " if on_front else "") + str(trial.get("number", ""))),
             Text(percent(trial.get("val_accuracy"))),

@@ -161,7 +161,7 @@ def timing_steps(job: Job, context: StudyContext) -> Steps:
         per_step, steps = _time_steps(run)
         macs = sum(
             run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
-            + len(context.resources.data.val) * run.cost.macs
+            + len(context.resources.data.val) * run.cost.unmerged_macs
             for epoch in range(run.total_epochs)
         )
     except BaseException as failure:  # as in a trial

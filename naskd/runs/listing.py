@@ -81,7 +81,7 @@ def _progress(run: Run) -> dict[str, Any]:
     except InputError:  # its search has not begun
         return known
     counts: Mapping[str, int] = record["counts"]
-    known["trials"] = counts["complete"] + counts["failed"] + counts["stopped"]
+    known["trials"] = counts["trained"]
     known["front"] = len(record["trials"])
     known["best"] = max((trial[ACCURACY] for trial in record["trials"]), default=None)
     spent = [

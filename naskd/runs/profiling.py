@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from naskd.networks.student import build_student, design_cost, design_operators
 from naskd.networks.student_file import load_student, probe_shape
 from naskd.nn.cost import network_cost
+from naskd.nn.merging import merged
 from naskd.nn.quantized import is_quantized
 from naskd.runs.devices import Device, Timer
 from naskd.runs.formats.base import Interface
@@ -423,7 +424,7 @@ def _maker(student: ArchitectureSpec, channels: int, n_classes: int) -> Callable
             network = build_student(student, channels, n_classes, (0.5,) * channels, (0.25,) * channels)
             if is_quantized(network):
                 _see(network.train(), torch.rand(8, channels, 32, 32))
-            return network.eval()
+            return merged(network.eval())
 
     return make
 

@@ -312,7 +312,7 @@ class Retraining:
                     reached = run.advance(run.epoch + 1)
             known = {
                 ACCURACY: reached["val_accuracy"],
-                **dataclasses.asdict(run.cost),
+                **run.cost.deployed(),
                 "train_macs": run.train_macs,
             }
             return run, trial_metrics(run, config, known, spec.objectives, seed)

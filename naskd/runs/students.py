@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import Objective
 from naskd.spec.pareto import front_mask
 from naskd.store.students import StudentStore
 from naskd.study.ledger import mean_values
 from naskd.study.observer import StudyObserver
-from naskd.trials.jobs import Job, TrialResult
-from naskd.trials.outcome import checkpoint_key
+from naskd.trials.jobs import Job, TrialResult, training_key
 
 STUDENTS = "students"
 """Their folder in a run directory."""
@@ -43,17 +43,22 @@ class FrontKeeper(StudyObserver):
         if job.kind != "trial":
             return
         assert job.config is not None
-        key, design = checkpoint_key(job), job.config.config_id
-        trainings = self._values.setdefault(design, {})
+        self._take_in(job.config, result)
+        for sibling in result.siblings:
+            self._take_in(sibling.config, sibling.result)
+        wanted = self._on_front()
+        for one in self._kept - wanted:
+            self._store.remove(one)
+        self._kept &= wanted
+
+    def _take_in(self, config: TrialConfig, result: TrialResult) -> None:
+        key = training_key(config.config_id, result.seed)
+        trainings = self._values.setdefault(config.config_id, {})
         if result.status == "complete":
             trainings[key] = tuple(result.metrics[objective.name] for objective in self._objectives)
             self._kept.add(key)
         elif key not in trainings:
             self._store.remove(key)
-        wanted = self._on_front()
-        for one in self._kept - wanted:
-            self._store.remove(one)
-        self._kept &= wanted
 
     def _on_front(self) -> set[str]:
         """Trainings of the designs on the front.

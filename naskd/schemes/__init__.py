@@ -84,6 +84,17 @@ class SchemeCard:
         """
         return imported(self.implementation if place is None else self.apart)
 
+    def trained_as(self, distillation: DistillationSpec) -> DistillationSpec:
+        """The training of a design, whichever of its networks leaves: equal of all designs that it gives."""
+        leaving = {name for name, option in self.options.items() if option.leaves}
+        kept = tuple(pair for pair in distillation.scheme_options if pair[0] not in leaving)
+        return replace(distillation, scheme_options=kept)
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether one training may give several designs."""
+        return any(option.leaves for option in self.options.values())
+
     def asks_teachers(self, distillation: DistillationSpec) -> bool:
         """Whether a design listens to teachers of the study."""
         asks = self.supervisor in ("teacher", "trajectory") and needs_teacher(distillation)
@@ -619,7 +630,9 @@ SCHEMES.register(
         min_stages=2,
         leaves_more=True,
         options={
-            "exit": Option(0, "stage whose exit leaves in place of the network; 0 for the network", 0, 100),
+            "exit": Option(
+                0, "stage whose exit leaves in place of the network; 0 for the network", 0, 100, leaves=True
+            ),
             "alpha": Option(0.3, "share of what the network says, against the labels", 0.0, 1.0, free=True),
             "temperature": Option(3.0, "softens what network and exits say", above=0.0, free=True),
             "hint": Option(0.03, "weight of the squared distance of an exit's features", low=0.0, free=True),

@@ -118,7 +118,7 @@ class BlockwiseScheme(StagesFirst):
         whole = design_cost(
             self.inputs.architecture, self.inputs.in_channels, own.n_classes, self.inputs.resolution
         )
-        macs = float(whole.macs - own.stages[-1].channels * own.n_classes)
+        macs = float(whole.unmerged_macs - own.stages[-1].channels * own.n_classes)
         for s, t in self.blocks.pairs:
             mine, theirs = own.stages[s], other.stages[t]
             height, width = (min(a, b) for a, b in zip(mine.grid, theirs.grid, strict=True))

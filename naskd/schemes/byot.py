@@ -13,8 +13,8 @@ exits. The distance is summed over features and averaged over the batch. A bottl
 halving of the grid and a 1x1 convolution, with BatchNorm.
 
 With `exit` above 0 the exit after that stage leaves in place of the whole network: a cheaper student that was taught by
-its own deeper stages. All are trained and booked alike. The paper leaves the exit to the moment of inference; here a
-search chooses it, since each has a cost of its own.
+its own deeper stages. The paper leaves the exit to the moment of inference. Here each exit is a design with a cost of
+its own, and one training gives all of them.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from naskd.networks.early_exit import EarlyExit, Exit, first_stages, halvings
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import as_map
 from naskd.schemes.distilled import DistilledStudent
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Update
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, SchemeInputs, Sibling, Update
 from naskd.spec.design import Cost
 from naskd.spec.errors import InputError
 
@@ -79,13 +79,12 @@ class ByotScheme(Scheme):
             Exit(stage.channels, halvings(max(stage.grid), last), features, shapes.n_classes)
             for stage in shapes.stages[:-1]
         ).to(device)
+        self._exit = int(inputs.option("exit"))
         # In a tuple, so that it is no module of its own: its parts are in the state already.
-        self._early = self._early_exit(int(inputs.option("exit")))
+        self._early = (self._early_exit(self._exit),) if self._exit else ()
 
-    def _early_exit(self, number: int) -> tuple[EarlyExit, ...]:
-        """The exit after a stage, from 1, that is to leave; nothing for 0."""
-        if number == 0:
-            return ()
+    def _early_exit(self, number: int) -> EarlyExit:
+        """What leaves with the exit after a stage, from 1."""
         if number > len(self.exits):
             raise InputError(
                 f"scheme 'byot' has exit = {number}; allowed: 0 to {len(self.exits)}, as there are exits after "
@@ -95,7 +94,7 @@ class ByotScheme(Scheme):
             raise InputError("scheme 'byot': an exit cannot leave where a loss stays in the student")
         leave = self.exits[number - 1]
         assert isinstance(leave, Exit)
-        return (EarlyExit(first_stages(self.taught.network, number), leave),)
+        return EarlyExit(first_stages(self.taught.network, number), leave)
 
     @property
     def deployed(self) -> nn.Module:
@@ -105,9 +104,22 @@ class ByotScheme(Scheme):
     @cached_property
     def cost(self) -> Cost:
         """See :attr:`Scheme.cost`."""
-        if not self._early:
-            return self.taught.cost
-        return network_cost(self._early[0], self.inputs.in_channels, self.inputs.resolution)
+        return self._cost_of(self._early[0]) if self._early else self.taught.cost
+
+    def _cost_of(self, early: EarlyExit) -> Cost:
+        return network_cost(early, self.inputs.in_channels, self.inputs.resolution)
+
+    @cached_property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """The network and its exits, but for the one that leaves; none where no exit can."""
+        others = [number for number in range(1, 1 + len(self.exits)) if number != self._exit]
+        try:
+            early = {number: self._early_exit(number) for number in others}
+        except InputError:
+            return ()
+        found = [Sibling({"exit": number}, one, self._cost_of(one)) for number, one in early.items()]
+        whole = [Sibling({"exit": 0}, self.taught.deployed, self.taught.cost)] if self._exit else []
+        return (*whole, *found)
 
     def phases(self) -> tuple[Phase, ...]:
         """As offline, the exits beside the student in the last one."""

@@ -128,7 +128,7 @@ class CodistillationScheme(CohortScheme):
         """The passes of the copies."""
         if phase.name == "initial":
             return 0.0
-        return float(sum(student.cost.macs for student in self.cohort.students))
+        return float(sum(student.cost.unmerged_macs for student in self.cohort.students))
 
 
 def _take(copies: nn.ModuleList, networks: Sequence[nn.Module]) -> None:
@@ -199,4 +199,4 @@ class CodistillationPeer(PeerScheme):
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """The passes of the copies of the others."""
-        return 0.0 if phase.name == "initial" else float(self.taught.cost.macs * len(self.copies))
+        return 0.0 if phase.name == "initial" else float(self.taught.cost.unmerged_macs * len(self.copies))

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from naskd.knowledge.base import KnowledgeLoss
+from naskd.networks import FAMILIES
 from naskd.nn.taps import Taps
 from naskd.schemes.distilled import DistilledStudent, Learned, StudentScheme
 from naskd.schemes.objective import Stage
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Step, Update, recordable
 from naskd.spec.design import ArchitectureSpec
-from naskd.spec.errors import InputError
 
 
 class Cohort(nn.Module):
@@ -199,24 +199,12 @@ class CohortScheme(StudentScheme):
 
 
 def widened(architecture: ArchitectureSpec, factor: float) -> ArchitectureSpec:
-    """The same network with `factor` times the channels in its stem and stages, rounded, at least 1.
+    """The same network, `factor` times as wide; see :meth:`~naskd.networks.card.FamilyCard.widened`.
 
     Raises:
-        InputError: It has no stages, and `factor` is not 1.
+        InputError: Its family cannot do that.
     """
-    if factor == 1:
-        return architecture
-    if not architecture.stages:
-        raise InputError(f"peer_width is {factor:g}, and a {architecture.family!r} has no stages to widen")
-
-    def scaled(width: int) -> int:
-        return max(1, round(width * factor))
-
-    return replace(
-        architecture,
-        stem_width=scaled(architecture.stem_width),
-        stages=tuple(replace(stage, width=scaled(stage.width)) for stage in architecture.stages),
-    )
+    return FAMILIES[architecture.family].widened(architecture, factor)
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class CompressionOrderScheme(Scheme):
     @property
     def evaluated_macs(self) -> int:
         """Of what trains."""
-        return self._of(self.present).cost.macs
+        return self._of(self.present).cost.unmerged_macs
 
     def get_extra_state(self) -> int:
         """Which part trains."""

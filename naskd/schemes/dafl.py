@@ -79,7 +79,7 @@ class DaflScheme(AgainstGeneratorScheme):
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """Of both players, and one pass of the teacher for both."""
-        return float(self.generator.macs + self.cost.macs), float(self.teacher.macs)
+        return float(self.generator.macs + self.cost.unmerged_macs), float(self.teacher.macs)
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
         """From the teacher's answers to the images."""

@@ -246,7 +246,7 @@ class DeepInversionScheme(DataFreeScheme):
         """The teacher of all images in a step that makes them, and then the student and the teacher of one batch."""
         if phase.name == "inversion":
             return 0.0, float(len(self.canvases) * self.teacher.macs)
-        return float(self.cost.macs), float(self.teacher.macs)
+        return float(self.cost.unmerged_macs), float(self.teacher.macs)
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
         """From the teacher's answers to the images that are made."""

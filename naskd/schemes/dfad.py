@@ -54,14 +54,14 @@ class DfadScheme(AgainstGeneratorScheme):
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """The student and the teacher are busy in every move, and the generator learns in its own."""
-        return float(self.generator.macs + self.moves * self.cost.macs), float(
+        return float(self.generator.macs + self.moves * self.cost.unmerged_macs), float(
             (self.moves + 1) * self.teacher.macs
         )
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """The images of the student's moves, and what it says in the generator's."""
-        return float(self.moves * self.generator.macs + self.cost.macs)
+        return float(self.moves * self.generator.macs + self.cost.unmerged_macs)
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
         """From what both say to the generator's images."""
-        return float(self.teacher.macs + self.cost.macs)
+        return float(self.teacher.macs + self.cost.unmerged_macs)

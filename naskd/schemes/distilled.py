@@ -99,7 +99,7 @@ class DistilledStudent(nn.Module):
     def step_macs(self, batch_size: int, stage: Stage = "main") -> tuple[float, float]:
         """See :meth:`~naskd.schemes.scheme.Scheme.step_macs`; a peer's pass is its own and is not in it."""
         objective = self.objective
-        student = float(self.cost.macs) if self.learns_in(stage) else 0.0
+        student = float(self.cost.unmerged_macs) if self.learns_in(stage) else 0.0
         asked = sum(
             source.macs
             for source, positions in objective.by_source

@@ -117,7 +117,7 @@ class Generations(StudentScheme):
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """The pass of the generation before."""
-        return float(self.cost.macs) if _hears_the_last(*self._places()[phase.name]) else 0.0
+        return float(self.cost.unmerged_macs) if _hears_the_last(*self._places()[phase.name]) else 0.0
 
 
 def _hears_the_last(i: int, stage: Stage) -> bool:

@@ -84,4 +84,4 @@ class HeadFirstScheme(StudentScheme):
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """What comes before the classifier, while that alone is trained."""
-        return float(self.taught.cost.macs) if phase.name == HEAD else 0.0
+        return float(self.taught.cost.unmerged_macs) if phase.name == HEAD else 0.0

@@ -211,7 +211,7 @@ class LwfScheme(StudentScheme):
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """The pass of the copy, which is asked from the second task on."""
-        return 0.0 if phase.name in ("initial", "task 1") else float(self.cost.macs)
+        return 0.0 if phase.name in ("initial", "task 1") else float(self.cost.unmerged_macs)
 
     # --- what is measured ------------------------------------------------------------------------------------------
 

@@ -73,4 +73,4 @@ class MutualScheme(CohortScheme):
         """What all peers but the last say anew."""
         if phase.name == "initial":
             return 0.0
-        return float(sum(student.cost.macs for student in self.cohort.students[:-1]))
+        return float(sum(student.cost.unmerged_macs for student in self.cohort.students[:-1]))

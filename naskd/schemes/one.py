@@ -112,4 +112,6 @@ class OneScheme(StudentScheme):
         trained, asked = self.taught.step_macs(batch_size)
         below = self.taught.shapes.stages[-2]
         beside = (*self.branches, self.gate)
-        return trained + sum(network_cost(part, below.channels, below.grid).macs for part in beside), asked
+        return trained + sum(
+            network_cost(part, below.channels, below.grid).unmerged_macs for part in beside
+        ), asked

@@ -74,4 +74,4 @@ class ParameterSharingScheme(StudentScheme):
             return self.taught.step_macs(batch_size, "initial")
         trained, asked = self.taught.step_macs(batch_size)
         below = self.taught.shapes.stages[-2]
-        return trained + network_cost(self.booster, below.channels, below.grid).macs, asked
+        return trained + network_cost(self.booster, below.channels, below.grid).unmerged_macs, asked

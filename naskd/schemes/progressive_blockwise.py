@@ -34,6 +34,7 @@ from naskd.networks.cnn import ConvStudent, part_costs
 from naskd.networks.fields import receptive_fields
 from naskd.networks.resnet import stage_taps
 from naskd.networks.teachers import Teacher
+from naskd.nn.merging import is_merged
 from naskd.nn.taps import TapShapes
 from naskd.schemes.objective import ASKED
 from naskd.schemes.scheme import Asked, Batch, Phase, SchemeInputs, Update
@@ -277,7 +278,7 @@ class ProgressiveBlockwiseScheme(StagesFirst):
     def _part_macs(self, network: ConvStudent) -> list[int]:
         """Of the stem and each stage."""
         costs = part_costs(network.spec, self.inputs.in_channels, self.inputs.resolution)
-        return [cost.macs for cost in costs]
+        return [cost.macs if is_merged(network) else cost.unmerged_macs for cost in costs]
 
 
 def _by(grid: tuple[int, ...]) -> str:

@@ -79,6 +79,7 @@ class ResidualKdScheme(Residuals):
             whole.macs - classifier.macs + weights + shapes.n_features * n_classes,
             whole.n_params - classifier.n_params + weights,
             whole.size_bytes - classifier.size_bytes + 4 * weights,
+            unmerged_macs=whole.unmerged_macs - classifier.macs + weights + shapes.n_features * n_classes,
         )
 
     def residual_phase(self, name: str, i: int) -> Phase:
@@ -110,11 +111,11 @@ class ResidualKdScheme(Residuals):
         trained, asked = self.taught.step_macs(batch_size)
         height, width = self.taught.shapes.stages[-1].grid
         whole_map = self.whole.assistant.projection.weight.numel() * height * width
-        return trained - self.taught.cost.macs + self.assistant_cost.macs + whole_map, asked
+        return trained - self.taught.cost.unmerged_macs + self.assistant_cost.unmerged_macs + whole_map, asked
 
     def fixed_macs(self, i: int) -> float:
         """See :class:`Residuals`."""
-        return float(self.taught.cost.macs)
+        return float(self.taught.cost.unmerged_macs)
 
 
 def hinting(distillation: DistillationSpec, weight: float) -> DistillationSpec:

@@ -95,7 +95,9 @@ class ReskdScheme(Residuals):
 
     def fixed_macs(self, i: int) -> float:
         """See :class:`Residuals`."""
-        return float(self.taught.cost.macs + sum(self.residual(j).cost.macs for j in range(i)))
+        return float(
+            self.taught.cost.unmerged_macs + sum(self.residual(j).cost.unmerged_macs for j in range(i))
+        )
 
 
 def silenced(network: nn.Module) -> nn.Module:

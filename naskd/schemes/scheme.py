@@ -290,6 +290,21 @@ class SchemeInputs:
         return self.build_variant(architecture) if self.derived is None else self.derived(architecture)
 
 
+@dataclass(frozen=True, eq=False)
+class Sibling:
+    """Another network of a training that may leave, as the student of a design of its own.
+
+    Args:
+        options: In which that design differs: options of the scheme that say which network leaves, with their values.
+        network: What leaves then, a :class:`~naskd.nn.deployed.DeployedNetwork`. It shares modules with the rest.
+        cost: Of it.
+    """
+
+    options: Mapping[str, OptionValue]
+    network: nn.Module
+    cost: Cost
+
+
 class Scheme(nn.Module):
     """Owns the networks that train together. Its ``state_dict`` is all that a checkpoint has to keep of them.
 
@@ -319,9 +334,18 @@ class Scheme(nn.Module):
         raise NotImplementedError
 
     @property
+    def siblings(self) -> tuple[Sibling, ...]:
+        """What else may leave after the same training, but for :attr:`deployed`; each is a design of its own.
+
+        A search evaluates them after each epoch, and books a point for each. For this, options of the card are marked
+        with `leaves`. A scheme that has :attr:`measured` names may have none: what it measures is of one network.
+        """
+        return ()
+
+    @property
     def evaluated_macs(self) -> int:
-        """MACs of one image of :attr:`deployed` as it is now; another one may be evaluated than leaves in the end."""
-        return self.cost.macs
+        """MACs of one image of :attr:`deployed` as it is and trains now; another one may leave in the end."""
+        return self.cost.unmerged_macs
 
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""

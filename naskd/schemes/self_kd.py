@@ -82,4 +82,4 @@ class SelfKdScheme(StudentScheme):
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """The pass of the copy."""
-        return 0.0 if phase.name == "initial" else float(self.cost.macs)
+        return 0.0 if phase.name == "initial" else float(self.cost.unmerged_macs)

@@ -76,4 +76,4 @@ class SnapshotScheme(StudentScheme):
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """The pass of the snapshot, which is asked from the second generation on."""
-        return 0.0 if phase.name in ("initial", "generation 1") else float(self.cost.macs)
+        return 0.0 if phase.name in ("initial", "generation 1") else float(self.cost.unmerged_macs)

@@ -74,12 +74,12 @@ class ZsktScheme(AgainstGeneratorScheme):
 
     def step_macs(self, batch_size: int, phase: Phase) -> tuple[float, float]:
         """The student in every move of its own, the generator in its own; the teacher answers once for all."""
-        return float(self.generator.macs + self.moves * self.cost.macs), float(self.teacher.macs)
+        return float(self.generator.macs + self.moves * self.cost.unmerged_macs), float(self.teacher.macs)
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """What the student says in the generator's move."""
-        return float(self.cost.macs)
+        return float(self.cost.unmerged_macs)
 
     def through_macs(self, batch_size: int, phase: Phase) -> float:
         """From what both say to the generator's images."""
-        return float(self.teacher.macs + self.cost.macs)
+        return float(self.teacher.macs + self.cost.unmerged_macs)

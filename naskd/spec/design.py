@@ -31,6 +31,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pairs = Literal["last", "middle", "first", "all", "learned"]
 Weighting = Literal["paper", "balanced"]
 Bits = Literal[32, 8, 4]
+Activation = Literal["relu", "relu6", "silu", "hardswish", "gelu"]
+BlockActivation = Literal["own", "relu", "relu6", "silu", "hardswish", "gelu"]
+Downsampling = Literal["strided", "average_pooling", "max_pooling"]
+Stem = Literal["convolution", "patches"]
 
 FLOAT_BITS: Literal[32] = 32
 """Of a weight or an activation in floating point."""
@@ -46,6 +50,18 @@ MOST_UNLABELLED = 100
 
 FIRST_FAMILY = "cnn"
 """The family of networks of an architecture that names none."""
+
+OWN: Literal["own"] = "own"
+"""The activation of a stage whose blocks have that of their paper."""
+
+STRIDED: Literal["strided"] = "strided"
+"""The down-sampling of a stage whose first block has the stride."""
+
+CONVOLUTION: Literal["convolution"] = "convolution"
+"""The stem whose windows overlap."""
+
+MOST_RESOLUTION = 4096
+"""Side to which a student resizes its images, at most."""
 
 SCRATCH = "scratch"
 """The start of a training that begins with random weights."""
@@ -66,6 +82,12 @@ class StageSpec:
         squeeze_excitation: Channel attention (Hu et al., 2018, arXiv 1709.01507) where the block has a place for it.
         bits: Of the stage's weights: 32 for floating point, or 8 or 4 for integers. Below 32 its layers read and hand
             on maps of 8 bits, and so do the network's first and last layer, whose weights then have 8 bits.
+        activation: Of the blocks: ``own`` for that of their paper, ``relu``, ``relu6``, ``silu`` (swish: Ramachandran
+            et al., 2017, arXiv 1710.05941), ``hardswish`` (Howard et al., ICCV 2019, arXiv 1905.02244), or ``gelu``
+            (Hendrycks & Gimpel, 2016, arXiv 1606.08415).
+        downsampling: What a stride of 2 means: ``strided``, the first block's convolutions have it. ``average_pooling``
+            of 2x2 (He et al., CVPR 2019, arXiv 1812.01187, section 4) or ``max_pooling`` of 3x3 (He et al., CVPR 2016,
+            arXiv 1512.03385, table 1): the map is pooled before the first block, which then has no stride.
     """
 
     block: str
@@ -77,6 +99,8 @@ class StageSpec:
     squeeze_excitation: bool = False
     # Written only where it says something, like the family of an architecture.
     bits: Annotated[Bits, Field(exclude_if=lambda bits: bits == FLOAT_BITS)] = FLOAT_BITS
+    activation: Annotated[BlockActivation, Field(exclude_if=lambda name: name == OWN)] = OWN
+    downsampling: Annotated[Downsampling, Field(exclude_if=lambda name: name == STRIDED)] = STRIDED
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -95,20 +119,31 @@ class ArchitectureSpec:
         stages: Shallow to deep; ``cnn`` needs at least one, other families as their card says.
         stem_width: Channels after the stem's convolution.
         stem_kernel: Side of the stem's kernel, odd.
-        stem_stride: 1 or 2.
+        stem_stride: 1, 2 or 4.
         stem_pool: Whether 3x3 max-pooling of stride 2 follows the stem, as in ResNets for large images.
         family: Name of a registered network family.
         options: Further settings of the family as (name, value) pairs, sorted by name; its card lists them.
+        stem_activation: After the stem's convolution; for the names see :class:`StageSpec`.
+        stem: ``convolution``, or ``patches`` that do not overlap, of ``stem_stride`` pixels a side, each turned into a
+            vector (Dosovitskiy et al., ICLR 2021, arXiv 2010.11929; Liu et al., CVPR 2022, arXiv 2201.03545, section
+            2.2). ``stem_kernel`` then means nothing.
+        resolution: Side to which the student resizes its images, 1 to 4,096; None for as they are. Teachers see them as
+            they are, and so does whoever uses the student.
     """
 
     stages: Annotated[tuple[StageSpec, ...], Field(max_length=MOST_STAGES)] = ()
     stem_width: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] = 16
     stem_kernel: Literal[1, 3, 5, 7] = 3
-    stem_stride: Literal[1, 2] = 1
+    stem_stride: Literal[1, 2, 4] = 1
     # Written only where they say something: what was written before there were families is still what is written.
     stem_pool: Annotated[bool, Field(exclude_if=lambda pool: not pool)] = False
     family: Annotated[str, Field(exclude_if=lambda name: name == FIRST_FAMILY)] = FIRST_FAMILY
     options: Annotated[Options, Field(exclude_if=lambda options: not options)] = ()
+    stem_activation: Annotated[Activation, Field(exclude_if=lambda name: name == "relu")] = "relu"
+    stem: Annotated[Stem, Field(exclude_if=lambda name: name == CONVOLUTION)] = CONVOLUTION
+    resolution: Annotated[
+        Annotated[int, Field(ge=1, le=MOST_RESOLUTION)] | None, Field(exclude_if=lambda side: side is None)
+    ] = None
 
     def __post_init__(self) -> None:
         if self.family == FIRST_FAMILY and not self.stages:
@@ -373,16 +408,25 @@ class Cost:
             of the maps between layers, 5 bytes each, are left out.
         bit_ops: MACs, each times the bits of the weight and the bits of the activation, which are 32 in floating point.
             0 stands for 32 x 32 everywhere.
+        unmerged_macs: Of the network as it trains, whose branches are merged where it leaves (``rep_vgg``); 0 stands
+            for `macs`.
     """
 
     macs: int
     n_params: int
     size_bytes: int
     bit_ops: int = 0
+    unmerged_macs: int = 0
 
     def __post_init__(self) -> None:
         if self.bit_ops == 0:
             object.__setattr__(self, "bit_ops", self.macs * FLOAT_BITS**2)
+        if self.unmerged_macs == 0:
+            object.__setattr__(self, "unmerged_macs", self.macs)
+
+    def deployed(self) -> dict[str, int]:
+        """By name, of what leaves."""
+        return {name: getattr(self, name) for name in ("macs", "n_params", "size_bytes", "bit_ops")}
 
 
 def first_line(error: ValidationError) -> str:

@@ -20,7 +20,7 @@ _TAKEN = """
 number state reason config config_id seed wall_seconds spent_macs asked_images forward_images bank_bytes
 teacher_agreement curve environment error retry_of retried parameters on_front best_val_accuracy replicates
 replicate_of continues continued_by own replicate_mean replicate_sd student taught_by choices n file files epoch loss
-ce val_accuracy_search val_accuracy_mean
+ce val_accuracy_search val_accuracy_mean trained_in siblings
 measures test_accuracy test_accuracy_mean test_accuracy_sd test_accuracies test_balanced_accuracy
 test_balanced_accuracy_mean test_seeds test_epochs epochs objectives
 """
@@ -107,19 +107,6 @@ OBJECTIVES.register(
         scale="linear",
         known="after",
         implementation="naskd.trials.measures:val_accuracy",
-        reference="naskd.trials.measures:chance",
-    )
-)
-OBJECTIVES.register(
-    Objective(
-        name="balanced_accuracy",
-        title="balanced validation accuracy",
-        direction="maximize",
-        unit="fraction",
-        scale="linear",
-        known="after",
-        implementation="naskd.trials.measures:balanced_accuracy",
-        paper="Brodersen, Ong, Stephan, Buhmann: The balanced accuracy and its posterior distribution. ICPR 2010",
         reference="naskd.trials.measures:chance",
     )
 )
@@ -212,6 +199,19 @@ OBJECTIVES.register(
         known="after",
         implementation="naskd.trials.measures:train_macs",
         reference="naskd.trials.measures:most_train_macs",
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="balanced_accuracy",
+        title="balanced validation accuracy",
+        direction="maximize",
+        unit="fraction",
+        scale="linear",
+        known="after",
+        implementation="naskd.trials.measures:balanced_accuracy",
+        paper="Brodersen, Ong, Stephan, Buhmann: The balanced accuracy and its posterior distribution. ICPR 2010",
+        reference="naskd.trials.measures:chance",
     )
 )
 OBJECTIVES.register(

@@ -87,7 +87,7 @@ TEACHER_SOURCES.register(
 TEACHER_SOURCES.register(
     TeacherSourceCard(
         name="timm",
-        title="a model of timm, fine-tuned or with a checkpoint (pip install 'naskd[timm]')",
+        title="a model of timm, fine-tuned or with a checkpoint (needs timm)",
         paper="Wightman: PyTorch image models. 2019, doi 10.5281/zenodo.4414861",
         implementation="naskd.networks.sources.timm_model:TimmSource",
         options={
@@ -99,7 +99,7 @@ TEACHER_SOURCES.register(
 TEACHER_SOURCES.register(
     TeacherSourceCard(
         name="transformers",
-        title="an image classifier in a folder of Hugging Face's transformers (pip install 'naskd[transformers]')",
+        title="an image classifier in a folder of Hugging Face's transformers (needs transformers)",
         paper="Wolf et al.: Transformers: state-of-the-art natural language processing. EMNLP 2020, arXiv 1910.03771",
         implementation="naskd.networks.sources.transformers_model:TransformersSource",
         finds="naskd.networks.sources.transformers_model:weights_file",
@@ -117,7 +117,7 @@ TEACHER_SOURCES.register(
 TEACHER_SOURCES.register(
     TeacherSourceCard(
         name="onnx",
-        title="a classifier in an ONNX file, the checkpoint, run on the CPU (pip install 'naskd[onnx]')",
+        title="a classifier in an ONNX file, the checkpoint, run on the CPU (needs onnx and onnxruntime)",
         paper="",
         implementation="naskd.networks.sources.onnx_model:OnnxSource",
         own_file=True,

@@ -21,10 +21,9 @@ from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.modalities import mixed_problem
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.registry import nearest
-from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.trials.measures import Measured, ObjectiveError, objective_value
-from naskd.trials.methods import canonical, methods_of, unknown_settings
+from naskd.trials.methods import canonical, methods_of, seed_of, unknown_settings
 
 REGISTERED_BY_MODULES = "a method of your own is known when its file is named in the study's modules"
 
@@ -118,10 +117,10 @@ def design_today(stored: Mapping[str, Any], study_seed: int) -> tuple[str, int] 
         study_seed: Of the study.
     """
     try:
-        name = canonical(TrialConfig.from_dict(dict(stored))).config_id
+        written = canonical(TrialConfig.from_dict(dict(stored)))
     except InputError:
         return None
-    return name, trial_seed(study_seed, name)
+    return written.config_id, seed_of(written, study_seed)
 
 
 def problems(measured: Measured, spec: StudySpec) -> list[str]:

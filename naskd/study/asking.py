@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 from naskd.spec.clock import Clock
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError
-from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import count_kinds, problems
@@ -23,10 +22,12 @@ from naskd.study.repeats import Repeat, Repeats
 from naskd.study.samplers import build_sampler, raise_of_sampler
 from naskd.study.search_view import Informed, SearchView
 from naskd.study.shared_networks import SharedNetworks
+from naskd.study.siblings import Siblings
 from naskd.study.space import Space
 from naskd.study.stalls import RandomDesigns, Stall
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job
+from naskd.trials.methods import seed_of
 
 
 class Asking:
@@ -37,7 +38,7 @@ class Asking:
         space: Proposes designs.
         facts: Of designs.
         study: Whose sampler is asked; it is set here.
-        ledger, drivers, networks: Of the study.
+        ledger, drivers, networks, siblings: Of the study.
         clock: Of this host.
         looked: Called after a design was turned away.
         wanted_back: Number of the paused trial with which the stopping rule wants to go on; None where there is none.
@@ -57,6 +58,7 @@ class Asking:
         ledger: Ledger,
         drivers: Drivers,
         networks: SharedNetworks,
+        siblings: Siblings,
         clock: Clock,
         looked: Callable[[], None],
         wanted_back: Callable[[], int | None],
@@ -71,6 +73,7 @@ class Asking:
         self._ledger = ledger
         self._drivers = drivers
         self._networks = networks
+        self._siblings = siblings
         self._clock = clock
         self._looked = looked
         self._wanted_back = wanted_back
@@ -168,7 +171,7 @@ class Asking:
             self.turn_away(trial.number, reason)
             return None
         _, replicate = replicate_of(trial)
-        seed = trial_seed(self.spec.seed, config.config_id, replicate)
+        seed = seed_of(config, self.spec.seed, replicate)
         trial.set_user_attr("config", config.to_dict())
         trial.set_user_attr("seed", seed)
         # The last of the three: from here on, others know what this trial trains.
@@ -190,6 +193,7 @@ class Asking:
             requires=requires,
             replicate=replicate,
             continues="" if continues is None else str(continues),
+            siblings=self._siblings.wanted(config, replicate),
         )
         return self._networks.begin(job)
 
@@ -228,7 +232,7 @@ class Asking:
         if found:
             return None, found[0]
         _, replicate = replicate_of(trial)
-        design = config.config_id, trial_seed(self.spec.seed, config.config_id, replicate)
+        design = config.config_id, seed_of(config, self.spec.seed, replicate)
         if (earlier := self._drivers.same_design(design, trial.number)) is not None:
             if earlier not in self._ledger.may_go_on:
                 return None, f"duplicate: design {config.config_id} is trial {earlier}"

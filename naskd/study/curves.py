@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import Objective
 from naskd.study.drivers import Drivers
-from naskd.study.ledger import CONTINUES, Ledger, replicate_of, reported_epochs
+from naskd.study.ledger import CONTINUES, TRAINED_IN, Ledger, replicate_of, reported_epochs
 from naskd.study.stopping import Curve, TrialView
 from naskd.trials.jobs import Job, TrialResult
 
@@ -132,4 +132,5 @@ def _finished(trial: FrozenTrial) -> TrialView | None:
         replicate_of(trial)[1],
         result.paused,
         CONTINUES in attrs,
+        attrs.get(TRAINED_IN),
     )

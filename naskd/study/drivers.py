@@ -137,7 +137,8 @@ class Drivers:
 
     def turn(self, number: int) -> int:
         """How many trials of lower number count, or may come to count, for the budget."""
-        return sum(booked < number for booked in self._ledger.booked) + sum(
+        trained = sum(n < number and self._ledger.trained_in(n) == n for n in self._ledger.booked)
+        return trained + sum(
             other < number and self.is_wanted(trial) and CONTINUES not in trial.user_attrs
             for other, trial in self._ledger.open_trials.items()
         )
@@ -145,7 +146,7 @@ class Drivers:
     def same_design(self, design: Design, number: int) -> int | None:
         """Another trial that has trained a design, or whose turn to train it is before `number`'s, if there is one.
 
-        Not the paused one that it goes on with.
+        Not the paused one that it goes on with. A training that runs has the seed of all designs that it gives.
         """
         done = self._ledger.trained_by(design)
         if done is not None and done not in (number, self._ledger.goes_on_with.get(number)):
@@ -154,7 +155,8 @@ class Drivers:
             other
             for other, trial in self._ledger.open_trials.items()
             if other < number
-            and (trial.user_attrs.get("config_id"), trial.user_attrs.get("seed")) == design
+            and "config_id" in trial.user_attrs  # the last that is written of a design
+            and trial.user_attrs.get("seed") == design[1]
             and self.is_wanted(trial)
         )
         return min(earlier, default=None)

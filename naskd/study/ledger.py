@@ -23,6 +23,8 @@ _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
 REPLICATE = "replicate"
 """Attribute of a trial that trains a design once more: number of the first, and how many come before."""
+TRAINED_IN = "trained_in"
+"""Attribute of a trial that was never begun: number of the one whose training gives its design, too."""
 CONTINUES = "continues"
 """Attribute of a trial that goes on with the training of a paused one: number of that."""
 
@@ -40,6 +42,25 @@ def replicate_of(trial: FrozenTrial | optuna.Trial) -> tuple[int, int]:
     """The first trial of the design that a trial trains, and how many of its trainings come before: itself and 0."""
     first, replicate = trial.user_attrs.get(REPLICATE, (trial.number, 0))
     return first, replicate
+
+
+def told_twice(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    """Trials of designs that were told of already, by another driver at the same moment: the first one by number.
+
+    Args:
+        trials: All of a study.
+    """
+    first: dict[Design, int] = {}
+    found: dict[int, int] = {}
+    for trial in trials:
+        attrs = trial.user_attrs
+        if "result" not in attrs:
+            continue
+        design = attrs.get("config_id", ""), attrs.get("seed", 0)
+        if TRAINED_IN in attrs and design in first:
+            found[trial.number] = first[design]
+        first.setdefault(design, trial.number)
+    return found
 
 
 def mean_values(trainings: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -67,6 +88,7 @@ class Ledger:
         study: Of which this is kept.
         objectives: Names, in the study's order.
         design_today: What a stored ``config`` would be named today, where names have changed since a run began.
+        tell_siblings: Has the other designs told that the training of a trial gives, before that trial is closed.
 
     Attributes:
         held: Numbers of the running trials of this driver.
@@ -75,6 +97,7 @@ class Ledger:
         seen: How many trials there are.
         open_trials: Those that are not finished, by number.
         complete, stopped, failed: Finished trainings; of one that another trial has gone on with, the whole.
+        siblings: Complete trials of designs that were trained in another trial.
         values: Objective values of the complete trials by number, and these by the number of their design's first.
         replicates: For a design by its first trial, which of its further trainings have ended.
         paused: Trials that were paused, and with which no other has gone on to its end.
@@ -88,9 +111,11 @@ class Ledger:
         study: optuna.Study,
         objectives: Sequence[str],
         design_today: Callable[[Mapping[str, Any]], Design | None] = lambda _: None,
+        tell_siblings: Callable[[int, TrialResult], None] = lambda number, result: None,
     ) -> None:
         self._study = study
         self._design_today = design_today
+        self._tell_siblings = tell_siblings
         self._objectives = tuple(objectives)
         self.held: set[int] = set()
         self.goes_on_with: dict[int, int] = {}
@@ -100,6 +125,7 @@ class Ledger:
         self.complete = 0
         self.stopped = 0
         self.failed = 0
+        self.siblings = 0
         self.values: dict[int, dict[int, tuple[float, ...]]] = {}
         self.replicates: dict[int, set[int]] = {}
         self.paused: set[int] = set()
@@ -111,6 +137,8 @@ class Ledger:
         # Ordered as booked; the values say nothing.
         self._booked: dict[int, None] = {}
         self._continued: set[int] = set()
+        self._failed_seeds: dict[int, int] = {}
+        self._trained_in: dict[int, int] = {}
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -164,13 +192,17 @@ class Ledger:
     def booked(self) -> Sequence[int]:
         """Numbers of the trials whose training has ended, in the order in which that became known.
 
-        Without those with which another one has gone on.
+        Without those with which another one has gone on; with designs that were trained in another trial.
         """
         return tuple(number for number in self._booked if number not in self._continued)
 
+    def trained_in(self, number: int) -> int:
+        """The trial in which the design of a trial was trained: mostly itself."""
+        return self._trained_in.get(number, number)
+
     def trained_by(self, design: Design) -> int | None:
-        """The trial that has trained a design, if there is one."""
-        return self._trained.get(design)
+        """The trial that has trained a design, or has failed to train it or another one of the same training."""
+        return self._trained.get(design, self._failed_seeds.get(design[1]))
 
     @property
     def train_macs(self) -> int:
@@ -223,13 +255,23 @@ class Ledger:
         """Count the result of a trial, once."""
         if number in self._booked:
             return
+        trial = self.trials()[number]
+        attrs = trial.user_attrs
+        if TRAINED_IN in attrs and (config_id, result.seed) in self._trained:
+            return  # see told_twice
         self._booked[number] = None
         self._trained[config_id, result.seed] = number
-        first, replicate = replicate_of(self.trials()[number])
+        first, replicate = replicate_of(trial)
         self.replicates.setdefault(first, set()).add(replicate)
+        if TRAINED_IN in attrs:
+            self._trained_in[number] = attrs[TRAINED_IN]
+            if result.status == "complete":
+                self.siblings += 1
+                self._add_values(first, number, result)
+            return
         self._trial_macs += result.spent_macs
         self.wall_seconds += result.wall_seconds
-        if (before := self.trials()[number].user_attrs.get(CONTINUES)) is not None:
+        if (before := attrs.get(CONTINUES)) is not None:
             self._continued.add(before)
             self.paused.discard(before)
             self.stopped -= 1
@@ -237,12 +279,15 @@ class Ledger:
             self.paused.add(number)
         if result.status == "complete":
             self.complete += 1
-            values = tuple(result.metrics[name] for name in self._objectives)
-            self.values.setdefault(first, {})[number] = values
+            self._add_values(first, number, result)
         elif result.status == "stopped":
             self.stopped += 1
         else:
             self.failed += 1
+            self._failed_seeds.setdefault(result.seed, number)
+
+    def _add_values(self, first: int, number: int, result: TrialResult) -> None:
+        self.values.setdefault(first, {})[number] = tuple(result.metrics[n] for n in self._objectives)
 
     def write(self, number: int, key: str, value: Any) -> None:
         """Set an attribute of an open trial.
@@ -272,11 +317,8 @@ class Ledger:
             UpdateFinishedTrialError: Another driver has closed the trial.
         """
         with self.one_sync():
-            for name in ("val_accuracy", "macs", "n_params"):
-                if name in result.metrics:
-                    self.write(number, name, result.metrics[name])
-            if result.reason:
-                self.write(number, "reason", result.reason)
+            for name, value in shown(result).items():
+                self.write(number, name, value)
             written = result.to_dict()
             self.write(number, SEAL, trial_seal(self.trials()[number], written))
             self.write(number, "result", written)
@@ -295,11 +337,23 @@ class Ledger:
             return False
 
     def close(self, number: int, result: TrialResult) -> bool:
-        """End a trial as the result says that was written for it; False when another driver has ended it otherwise."""
+        """End a trial as the result says that was written for it; False when another driver has ended it otherwise.
+
+        First the other designs of its training, then the end: killed in between, the next driver tells those that are
+        missing.
+        """
+        self._tell_siblings(number, result)
         if result.status == "complete":
             values = [result.metrics[name] for name in self._objectives]
             return self.end(number, TrialState.COMPLETE, values=values)
         return self.end(number, TrialState.PRUNED if result.status == "stopped" else TrialState.FAIL)
+
+    def add(self, trial: FrozenTrial, result: TrialResult) -> None:
+        """Add a trial that nobody has begun, of a design that was trained in another one, and book it."""
+        trial.set_user_attr(SEAL, trial_seal(trial, result.to_dict()))
+        number = optuna_private.add_trial(self._study, trial)
+        self.ours.add(number)
+        self.book(number, trial.user_attrs["config_id"], result)
 
     def turn_away(self, number: int, reason: str) -> None:
         """End a trial that is not trained."""
@@ -324,3 +378,11 @@ class Ledger:
         if not self.has_artifact(artifact_id):
             self._study.set_user_attr(_ARTIFACT + artifact_id, sealed(entry))
             self.artifacts[artifact_id] = dict(entry)
+
+
+def shown(result: TrialResult) -> dict[str, Any]:
+    """What other tools show of a trial: attributes beside the whole result."""
+    found: dict[str, Any] = {
+        name: result.metrics[name] for name in ("val_accuracy", "macs", "n_params") if name in result.metrics
+    }
+    return {**found, "reason": result.reason} if result.reason else found

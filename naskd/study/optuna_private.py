@@ -46,6 +46,14 @@ def set_trial_attribute(study: optuna.Study, number: int, key: str, value: Any) 
     storage.set_trial_user_attr(trial_id, key, value)
 
 
+def add_trial(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Add a finished trial by one write; its number, which ``Study.add_trial`` does not tell."""
+    trial._validate()
+    return study._storage.get_trial_number_from_id(
+        study._storage.create_new_trial(study._study_id, template_trial=trial)
+    )
+
+
 def was_enqueued(trial: optuna.Trial) -> bool:
     """Whether somebody has given the parameters of a trial, rather than the sampler."""
     return "fixed_params" in trial.storage.get_trial_system_attrs(trial._trial_id)

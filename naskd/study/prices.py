@@ -1,6 +1,5 @@
 """What is known of designs before they are trained: their costs as objectives, and what training them would take."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +45,7 @@ class Prices:
         name = config.config_id
         if name not in self._found:
             measured = self._facts.measured(config)
-            known: dict[str, float] = dataclasses.asdict(measured.cost)
+            known: dict[str, float] = {**measured.cost.deployed()}
             known |= {o.name: objective_value(OBJECTIVES[o.name], measured) for o in self._objectives}
             self._found[name] = Price(known, self._facts.training_macs(config))
         return self._found[name]

@@ -14,7 +14,14 @@ from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
 from naskd.study.importance import importance, importance_by_cost, trials_used
-from naskd.study.ledger import CONTINUES, booked_artifacts, mean_values, replicate_of
+from naskd.study.ledger import (
+    CONTINUES,
+    TRAINED_IN,
+    booked_artifacts,
+    mean_values,
+    replicate_of,
+    told_twice,
+)
 from naskd.study.opening import SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
@@ -99,8 +106,14 @@ def run_record(
     reference_point = study.user_attrs["reference_point"]
     place = place_of(study)
     check_study(study.user_attrs, place)
-    trials = [_trial(t, objectives, place) for t in study.get_trials(deepcopy=False)]
+    stored = study.get_trials(deepcopy=False)
+    trials = [_trial(t, objectives, place) for t in stored]
+    for number, first in told_twice(stored).items():
+        reason = f"trial {first} says the same: two drivers have told it at one moment"
+        trials[number].update(state="FAIL", retried=True, reason=reason)
     for trial in trials:
+        if trial["trained_in"] is not None and not trial["retried"]:
+            trials[trial["trained_in"]]["siblings"].append(trial["number"])
         if trial["continues"] is not None and not trial["retried"]:
             paused = trials[trial["continues"]]
             paused["continued_by"] = trial["number"]
@@ -134,16 +147,7 @@ def run_record(
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
-        "counts": {
-            "complete": len(complete),
-            "again": len(complete) - len(designs),
-            "failed": sum(t["state"] == "FAIL" and not t["retried"] for t in trials),
-            "stopped": sum(
-                t["state"] == "PRUNED" and t["curve"] != [] and t["continued_by"] is None for t in trials
-            ),
-            "turned_away": sum(t["state"] == "PRUNED" and t["curve"] == [] for t in trials),
-            "running": sum(t["state"] == "RUNNING" for t in trials),
-        },
+        "counts": _counts(trials, complete),
         "trials": trials if everything else sorted((t for t in designs if t["on_front"]), key=_by_cost(axes)),
     }
     if everything:
@@ -154,6 +158,24 @@ def run_record(
             record["importance_by_cost"] = importance_by_cost(study, axes)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _counts(trials: Sequence[Mapping[str, Any]], complete: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many trials there are of each kind."""
+    failed = [t for t in trials if t["state"] == "FAIL" and not t["retried"]]
+    pruned = [t for t in trials if t["state"] == "PRUNED"]
+    stopped = [t for t in pruned if t["curve"] != [] and t["continued_by"] is None]
+    trained = [t for t in (*complete, *failed, *stopped) if t["trained_in"] is None]
+    return {
+        "complete": len(complete),
+        "again": sum(t["replicate_of"] is not None and t["trained_in"] is None for t in complete),
+        "siblings": sum(t["trained_in"] is not None for t in complete),
+        "failed": len(failed),
+        "stopped": len(stopped),
+        "trained": len(trained),
+        "turned_away": sum(t["curve"] == [] for t in pruned),
+        "running": sum(t["state"] == "RUNNING" for t in trials),
+    }
 
 
 def _designs(complete: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
@@ -215,6 +237,8 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "replicate_of": None if replicate_of(trial)[1] == 0 else replicate_of(trial)[0],
         "replicates": None,
         "own": None,
+        "trained_in": attrs.get(TRAINED_IN),
+        "siblings": [],
         "continues": attrs.get(CONTINUES),
         "continued_by": None,
         "retry_of": attrs.get("retry_of"),

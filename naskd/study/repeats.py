@@ -25,7 +25,7 @@ class Repeat:
 
     Args:
         parameters: That make the space return it.
-        first: Number of the trial that has trained it first.
+        first: Number of the trial that has trained it first, whichever other designs that training gives.
         replicate: How many of its trainings come before.
     """
 
@@ -51,7 +51,7 @@ class Repeats:
         self._ledger = ledger
         self._drivers = drivers
         self._fraction = fraction
-        self._front: tuple[int, list[int]] = 0, []
+        self._front: tuple[tuple[int, int], list[int]] = (0, 0), []
 
     def next(self, *, early: bool = False) -> Repeat | None:
         """What to train again; None where nothing is missing.
@@ -64,7 +64,7 @@ class Repeats:
         if self._wanted == 1 or not (early or self._fraction() >= FROM):
             return None
         missing = []
-        for first in self._on_front():
+        for first in dict.fromkeys(map(self._ledger.trained_in, self._on_front())):
             begun = self._begun(first)
             missing += [(replicate, first) for replicate in range(1, self._wanted) if replicate not in begun]
         if not missing:
@@ -84,11 +84,12 @@ class Repeats:
 
     def _on_front(self) -> list[int]:
         """Designs of the front by their first trial; they stay as long as no further trial is complete."""
-        if self._front[0] != self._ledger.complete:
+        known = self._ledger.complete, self._ledger.siblings
+        if self._front[0] != known:
             points = self._ledger.points
             mask = front_mask(list(points.values()), self._objectives).tolist()
             self._front = (
-                self._ledger.complete,
+                known,
                 [first for first, there in zip(points, mask, strict=True) if there],
             )
         return self._front[1]

@@ -16,13 +16,15 @@ STORAGE = "the run's storage"
 """What a database is called in messages; a journal has a path."""
 
 _OF_A_TRIAL = ("config", "config_id", "seed", "result")
-_WHERE_THERE = ("replicate",)
+_WHERE_THERE = ("replicate", "trained_in")
 """Likewise, of trials that have them: seals of earlier versions know nothing of these."""
 _OF_A_STUDY = ("reference_point", "objectives")
 
 
 def trial_seal(trial: FrozenTrial, result: Mapping[str, Any]) -> str:
     """The hash of a trial whose training has ended: its number, parameters, design and result.
+
+    Of a design of another trial's training that one's number, since its own is not known before it is written.
 
     Args:
         trial: As it is before its result is written.
@@ -63,7 +65,7 @@ def _values(result: Any, objectives: Sequence[str]) -> list[float] | None:
 def _trial_digest(trial: FrozenTrial, attrs: Mapping[str, Any]) -> str:
     known = {key: attrs.get(key) for key in _OF_A_TRIAL}
     known |= {key: attrs[key] for key in _WHERE_THERE if key in attrs}
-    return digest([trial.number, trial.params, known])
+    return digest([known.get("trained_in", trial.number), trial.params, known])
 
 
 def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:

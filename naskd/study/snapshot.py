@@ -68,7 +68,7 @@ class Standing:
         self._reference_point = dict(reference_point)
         self._budget = budget
         # After how many trials, hypervolume, best accuracy: shown after every epoch, changed by complete trials alone.
-        self._known: tuple[int, float, float] = (0, 0.0, math.nan)
+        self._known: tuple[tuple[int, int], float, float] = ((0, 0), 0.0, math.nan)
 
     @property
     def hypervolume(self) -> float:
@@ -120,12 +120,13 @@ class Standing:
 
     def _measures(self) -> tuple[float, float]:
         """Hypervolume and best accuracy of the designs that were trained."""
-        if self._known[0] != self._ledger.complete:
+        known = self._ledger.complete, self._ledger.siblings
+        if self._known[0] != known:
             points = list(self._ledger.points.values())
             found = front_volume(points, self._objectives, self._reference_point)
             accuracy = [objective.name for objective in self._objectives].index(ACCURACY)
             best = max(point[accuracy] for point in points)
-            self._known = (self._ledger.complete, found, best)
+            self._known = (known, found, best)
         return self._known[1:]
 
     def fraction(self, elapsed: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from naskd.spec.design import TrialConfig
-from naskd.spec.seeds import derive_seed, trial_seed
+from naskd.spec.seeds import derive_seed
 from naskd.spec.study import StudySpec
 from naskd.study.admission import problems
 from naskd.study.drivers import Drivers
@@ -18,6 +18,7 @@ from naskd.study.ledger import Ledger
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.space import Space
 from naskd.trials.facts import DesignFacts
+from naskd.trials.methods import seed_of
 
 PATIENCE = 5
 """Repeated proposals in a row, after which designs are drawn at random. One that has just stalled is given one."""
@@ -102,7 +103,7 @@ class RandomDesigns:
         return None
 
     def _is_new(self, config: TrialConfig) -> bool:
-        design = config.config_id, trial_seed(self._spec.seed, config.config_id)
+        design = config.config_id, seed_of(config, self._spec.seed)
         if (
             config.config_id in self._refused
             or self._drivers.same_design(design, self._ledger.seen) is not None

@@ -31,6 +31,7 @@ class TrialView:
         replicate: How many trainings of the same design came before; no rule is asked about those after the first.
         paused: Whether it was stopped and may go on.
         continued: Whether it goes on with a paused one.
+        trained_in: Number of the trial whose training gives this design, too; None where it was trained by itself.
     """
 
     number: int
@@ -43,6 +44,7 @@ class TrialView:
     replicate: int = 0
     paused: bool = False
     continued: bool = False
+    trained_in: int | None = None
 
 
 class LedgerView(Protocol):

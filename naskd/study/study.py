@@ -14,7 +14,6 @@ from naskd.spec.design import TrialConfig
 from naskd.spec.errors import RunError
 from naskd.spec.interrupts import unbroken
 from naskd.spec.objectives import OBJECTIVES, Objective
-from naskd.spec.seeds import trial_seed
 from naskd.spec.study import StudySpec
 from naskd.study.admission import design_today
 from naskd.study.asking import Asking
@@ -29,12 +28,14 @@ from naskd.study.opening import open_study
 from naskd.study.prices import Prices
 from naskd.study.search_view import SearchView
 from naskd.study.shared_networks import MAKE_ROOM, MAX_BLOCKED, SharedNetworks
+from naskd.study.siblings import Siblings
 from naskd.study.snapshot import Standing
 from naskd.study.space import Space
 from naskd.study.stopping import NeverStop, StoppingRule
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.measures import value_problem
+from naskd.trials.methods import seed_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,10 +85,16 @@ class Study:
         self._looked = 0.0
         warm = warm or WarmStart()
         self._study = open_study(spec, storage, identity, reference_point, self._clock, warm)
-        self._ledger = Ledger(self._study, spec.objectives, lambda config: design_today(config, spec.seed))
+        self._objectives = [OBJECTIVES[name] for name in spec.objectives]
+        self._ledger = Ledger(
+            self._study,
+            spec.objectives,
+            lambda config: design_today(config, spec.seed),
+            lambda number, result: siblings.tell(number, result),
+        )
+        siblings = Siblings(spec, space, facts, self._objectives, self._ledger)
         self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, owner_id())
         named = spec.stopping.name
-        self._objectives = [OBJECTIVES[name] for name in spec.objectives]
         prices = Prices(facts, self._objectives)
         curves = Curves(self._ledger, self._drivers, self._objectives, prices.known)
         self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
@@ -102,6 +109,7 @@ class Study:
             self._ledger,
             self._drivers,
             self._networks,
+            siblings,
             self._clock,
             self._show,
             self._wanted_back,
@@ -166,7 +174,7 @@ class Study:
 
     def _is_taken(self, config: TrialConfig) -> bool:
         """Whether a design is trained, or was."""
-        design = config.config_id, trial_seed(self.spec.seed, config.config_id)
+        design = config.config_id, seed_of(config, self.spec.seed)
         return self._drivers.same_design(design, self._ledger.seen) is not None
 
     # --- the end -----------------------------------------------------------------------------------------------
@@ -293,7 +301,7 @@ class Study:
             if (other := self._drivers.same_design(design, number)) is not None:
                 duplicate = f"duplicate: design {design[0]} is trial {other}"
                 self._asking.turn_away(number, duplicate)
-                return replace(result, status="failed", reason=duplicate)
+                return replace(result, status="failed", reason=duplicate, siblings=())
         result = _checked(result, self._objectives)
         try:
             ledger.write_result(number, result)
@@ -301,7 +309,7 @@ class Study:
         except UpdateFinishedTrialError:
             closed = False
         if not closed:
-            return replace(result, status="failed", reason=self._lost(job))
+            return replace(result, status="failed", reason=self._lost(job), siblings=())
         ledger.book(number, design[0], result)
         return result
 
@@ -332,12 +340,14 @@ class Study:
 
 
 def _checked(result: TrialResult, objectives: Sequence[Objective]) -> TrialResult:
-    """A complete result without a usable value for each objective is a failure."""
+    """A complete result without a usable value for each objective is a failure; likewise each of its siblings'."""
     if result.status != "complete":
         return result
+    siblings = tuple(replace(one, result=_checked(one.result, objectives)) for one in result.siblings)
+    result = replace(result, siblings=siblings) if siblings else result
     bad = [
         f"objective {objective.name}: {problem}"
         for objective in objectives
         if (problem := value_problem(objective, result.metrics.get(objective.name, math.nan)))
     ]
-    return replace(result, status="failed", reason="; ".join(bad)) if bad else result
+    return replace(result, status="failed", reason="; ".join(bad), siblings=()) if bad else result

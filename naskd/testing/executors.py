@@ -28,7 +28,10 @@ def trial(number: int, config: TrialConfig, requires: tuple[str, ...] = ()) -> J
 
 
 def mixed_jobs(context: StudyContext) -> list[Job]:
-    """The teacher, an assistant, and trials with and without them; one cannot be built, and one diverges."""
+    """The teacher, an assistant, and trials with and without them; one cannot be built, and one diverges.
+
+    The first trial's training gives another design, too.
+    """
     assistant = AssistantSpec(TEACHER, TrainingSpec(epochs=2, batch_size=32))
     aided = TrialConfig(
         STUDENT,
@@ -37,12 +40,13 @@ def mixed_jobs(context: StudyContext) -> list[Job]:
     )
     teacher, recipe = context.designs.recipes(aided)
     possible = design()
+    several = replace(possible, distillation=DistillationSpec(scheme="byot"))
     stages = (replace(STUDENT.stages[0], block="no_such_block"),)
     impossible = replace(possible, architecture=replace(STUDENT, stages=stages))
     return [
         Job(teacher.artifact_id, "artifact", None, teacher.seed, 0),
         Job(recipe.artifact_id, "artifact", aided, recipe.seed, 0, requires=recipe.requires),
-        trial(0, possible),
+        replace(trial(0, several), siblings=tuple(context.designs.siblings(several))),
         trial(1, design(LOGITS), (teacher.artifact_id,)),
         trial(2, aided, (teacher.artifact_id, recipe.artifact_id)),
         trial(3, impossible),
@@ -106,6 +110,12 @@ class ExecutorSuite(Suite):
                 alone = run_job(job, context, lambda epoch, metrics: Decision.CONTINUE)
                 assert found[job.job_id].metrics == alone.metrics
                 assert found[job.job_id].curve == alone.curve, "other bits than in this process"
+                assert [one.config for one in found[job.job_id].siblings] == list(job.siblings)
+                for one, other in zip(found[job.job_id].siblings, alone.siblings, strict=True):
+                    assert (one.result.metrics, one.result.curve) == (
+                        other.result.metrics,
+                        other.result.curve,
+                    )
                 assert found[job.job_id].seed == job.seed
                 assert found[job.job_id].train_macs == alone.train_macs
             assert context.designs.has_artifact(job.job_id) is (job.kind == "artifact")

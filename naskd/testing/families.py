@@ -3,12 +3,13 @@
 import copy
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from naskd.networks import FAMILIES
 from naskd.networks.student import Student, build_student, design_cost, design_operators, student_shapes
@@ -128,6 +129,21 @@ class FamilySuite(Suite):
             assert shapes == tap_shapes(student, 3, self.resolution)
             assert len(shapes.stages) == FAMILIES[name].n_stages(design)
             assert len(student.pre_activation_norms()) == len(shapes.stages)
+
+    def test_images_are_resized_to_the_resolution_of_the_design(self, name: str) -> None:
+        """By the network, so that its costs and maps are those of smaller images, and it takes larger ones."""
+        for design in self.designs(name):
+            design = replace(design, resolution=None)
+            smaller = replace(design, resolution=self.resolution // 2)
+            student, plain = self.build(smaller).eval(), self.build(design).eval()
+            expected = plain.taps(
+                functional.interpolate(self.images(), scale_factor=0.5, mode="bilinear", antialias=True)
+            )
+            torch.testing.assert_close(student.taps(self.images()).logits, expected.logits)
+            assert student_shapes(smaller, CLASSES, self.resolution) == expected.shapes
+            found = design_cost(smaller, 3, CLASSES, self.resolution)
+            assert found == network_cost(student, 3, self.resolution)
+            assert found == design_cost(design, 3, CLASSES, self.resolution // 2)
 
     def test_positions_of_stages_grow(self, name: str) -> None:
         """From the image to the classifier, within (0, 1]."""

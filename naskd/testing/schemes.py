@@ -28,9 +28,11 @@ from naskd.testing.fixed_source import FixedSource
 from naskd.testing.losses import back_propagate
 from naskd.testing.studies import ALL_TERMS, design, given, small_context
 from naskd.testing.suite import Suite, where
+from naskd.training.evaluation import predict_logits
 from naskd.trials.context import StudyContext
 from naskd.trials.groups import Groups
 from naskd.trials.jobs import Job
+from naskd.trials.methods import canonical, seed_of
 from naskd.trials.outcome import checkpoint_key
 from naskd.trials.run import TrialRun, start_run
 
@@ -382,6 +384,27 @@ class SchemeSuite(Suite):
             assert all(point["loss"] > 0 for point in run.curve)
             states.append(copied(run.scheme))
         assert equal(*states)
+
+    @where(lambda name: SCHEMES[name].has_siblings)
+    def test_designs_of_one_training_are_trained_alike(self, name: str, context: StudyContext) -> None:
+        """An option that says which network leaves changes no bit of the training.
+
+        What else may leave is the network that its own design deploys, at its cost.
+        """
+        config = canonical(self.config(name, "knowledge" if SCHEMES[name].needs_teacher else "labels"))
+        run, others = start_run(config, context, seed=SEED)[0], context.designs.siblings(config)
+        assert others
+        run.advance(1)
+        val, compute = context.resources.data.val.images, context.resources.compute
+        for one, other in zip(run.scheme.siblings, others, strict=True):
+            assert other.config_id != config.config_id
+            assert seed_of(other, 0) == seed_of(config, 0)
+            alone = start_run(other, context, seed=SEED)[0]
+            alone.advance(1)
+            assert equal(copied(alone.scheme), copied(run.scheme))
+            assert one.cost == alone.cost == context.designs.design_cost(other)
+            said = (predict_logits(network, val, compute) for network in (one.network, alone.scheme.deployed))
+            assert torch.equal(*said)
 
     def test_every_term_has_its_curve(self, name: str, teaching: str, context: StudyContext) -> None:
         """Plain numbers: the epoch, the accuracy, the loss and each term, by its kind or ``<player>.<kind>``.

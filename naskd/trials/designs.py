@@ -26,6 +26,7 @@ from naskd.spec.operators import OperatorGraph
 from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
+from naskd.trials.methods import sibling_of
 from naskd.trials.networks import Networks, TrainingImages
 from naskd.trials.prerequisites import ArtifactRecipe, PrerequisiteRecipes
 from naskd.trials.resources import Resources
@@ -186,6 +187,27 @@ class Designs:
             _LOG.debug("what a scheme deploys is not known before it trains: %s", error)
         return ""
 
+    def siblings(self, config: TrialConfig) -> list[TrialConfig]:
+        """Other designs that the training of a settled one gives.
+
+        Raises:
+            InputError: The scheme measures something of its student, which is not known of another.
+        """
+        taught = config.distillation
+        if not SCHEMES[taught.scheme].has_siblings:
+            return []
+        try:
+            scheme = self._scheme(config)
+            options = [one.options for one in scheme.siblings]
+        except USERS as error:  # a user's scheme may raise anything: its trial fails, with the traceback
+            _LOG.warning("what else a scheme gives is not known: %s", one_line(error))
+            return []
+        if options and scheme.measured:
+            raise InputError(
+                f"scheme {taught.scheme!r} measures {', '.join(scheme.measured)} and has siblings; allowed: one of them"
+            )
+        return [replace(config, distillation=sibling_of(taught, one)) for one in options]
+
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
         return list(self._prerequisites.of(config).made)
@@ -207,7 +229,7 @@ class Designs:
         each takes too long.
         """
         data, epochs = self._resources.data, config.training.epochs
-        macs, n_train = self.design_cost(config).macs, len(data.train)
+        macs, n_train = self.design_cost(config).unmerged_macs, len(data.train)
         unlabelled = config.distillation.unlabelled
         n_images = n_train * (1 + unlabelled)
         passes, beside, share = self._passes_of(config)
@@ -270,9 +292,12 @@ class Designs:
     def _counted_passes(self, config: TrialConfig) -> tuple[float, float, float]:
         macs, total, share = self._counted_macs(config)
         card = SCHEMES[config.distillation.scheme]
-        if not ((card.own_teaching or card.through_teacher) and config.architecture.stages):
+        if not (card.own_teaching or card.through_teacher):
             return total / macs, 0.0, share
-        wider = replace(config, architecture=widened(config.architecture, 2))
+        try:
+            wider = replace(config, architecture=widened(config.architecture, 2))
+        except InputError:  # its family has no wider ones
+            return total / macs, 0.0, share
         wider_macs, wider_total, _ = self._counted_macs(wider)
         passes = (wider_total - total) / (wider_macs - macs)
         return passes, total - passes * macs, share
@@ -294,7 +319,7 @@ class Designs:
             total += images * each * card.trainings(config.distillation)
             shown += images
         everything = training.epochs * n_train
-        return scheme.cost.macs, total / everything, shown / everything
+        return scheme.cost.unmerged_macs, total / everything, shown / everything
 
     @property
     def n_val(self) -> int:

@@ -35,6 +35,9 @@ class DesignFacts(Protocol):
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why its networks and losses cannot be matched; empty when they can."""
 
+    def siblings(self, config: TrialConfig) -> list[TrialConfig]:
+        """Other designs that the training of a settled one gives."""
+
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """What must exist before the design can be trained, in order."""
 

@@ -1,7 +1,7 @@
 """What travels between a study, an executor and a trial. Plain data, picklable, torch-free."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, Protocol
 
@@ -42,6 +42,7 @@ class Job:
             training. Only :class:`~naskd.trials.groups.Groups` sets it.
         patient: Of such a one: whether it keeps its worker for a while when it has to wait for what others tell, since
             there are workers for all of them; otherwise it gives it back at once.
+        siblings: Of a trial: other designs that its training gives, and of which the study wants to know, too.
     """
 
     job_id: str
@@ -56,6 +57,7 @@ class Job:
     continues: str = ""
     place: int | None = None
     patient: bool = False
+    siblings: tuple[TrialConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class TrialResult:
         sha256: Of the file with the network that the job has stored: a teacher's or an assistant's, or a trial's
             student, where it is kept; empty where none is.
         measures: What the design's scheme has measured of the trained student, by name; they are among the metrics too.
+        siblings: Of a complete one: what the job's other designs have come to by the same training. What that took is
+            booked here alone, their evaluations included.
     """
 
     status: Literal["complete", "failed", "stopped"]
@@ -112,6 +116,7 @@ class TrialResult:
     paused: bool = False
     sha256: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)
+    siblings: "tuple[SiblingResult, ...]" = ()
 
     @property
     def blames_device(self) -> bool:
@@ -120,13 +125,41 @@ class TrialResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        found = asdict(replace(self, siblings=()))
+        del found["siblings"]
+        if self.siblings:
+            found["siblings"] = [one.to_dict() for one in self.siblings]
+        return found
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "TrialResult":
         """The inverse of :meth:`to_dict`."""
         listed = {key: tuple(data.get(key, ())) for key in ("curve", "warnings")}
-        return TrialResult(**{**data, **listed})
+        siblings = tuple(SiblingResult.from_dict(one) for one in data.get("siblings", ()))
+        return TrialResult(**{**data, **listed, "siblings": siblings})
+
+
+@dataclass(frozen=True)
+class SiblingResult:
+    """What a training has shown of another design than the one that it was begun for.
+
+    Args:
+        config: That design.
+        result: ``complete`` or ``failed``, as if it had been trained by itself, with the same bits; but nothing was
+            spent on it.
+    """
+
+    config: TrialConfig
+    result: TrialResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"config": self.config.to_dict(), "result": self.result.to_dict()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "SiblingResult":
+        """The inverse of :meth:`to_dict`."""
+        return SiblingResult(TrialConfig.from_dict(data["config"]), TrialResult.from_dict(data["result"]))
 
 
 @dataclass(frozen=True)

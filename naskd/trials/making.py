@@ -1,6 +1,5 @@
 """How a teacher or an assistant is made and stored, once for all trials that want it."""
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -223,7 +222,7 @@ def _keep(
             "requires": list(recipe.requires),
             "seed": recipe.seed,
             "val_accuracy": accuracy(predictions, data.val.labels),
-            **dataclasses.asdict(deployed),
+            **deployed.deployed(),
             **cost,
             "warnings": warnings,
             "probe": probe_of(network, (channels, *sides(resolution))),

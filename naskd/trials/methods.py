@@ -1,15 +1,17 @@
 """What designs are made of: the registries that users add to, and the one way in which a design is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import SCHEMES
 from naskd.spec import canonical as by_cards
-from naskd.spec.design import TrialConfig
-from naskd.spec.option import unknown_options
+from naskd.spec.design import DistillationSpec, TrialConfig
+from naskd.spec.option import OptionValue, unknown_options
 from naskd.spec.registry import Registry
+from naskd.spec.seeds import trial_seed
 
 METHODS: tuple[Registry[Any], ...] = (FAMILIES, BLOCKS, KNOWLEDGE, SCHEMES)
 """What users may add to, and designs are made of. Workers know of each what the driver knows."""
@@ -44,3 +46,32 @@ def unknown_settings(config: TrialConfig) -> list[str]:
 def canonical(config: TrialConfig) -> TrialConfig:
     """The same training written in one way, by the cards of all methods; see :func:`naskd.spec.canonical.canonical`."""
     return by_cards.canonical(config, knowledge=KNOWLEDGE, blocks=BLOCKS, families=FAMILIES, schemes=SCHEMES)
+
+
+def seed_of(config: TrialConfig, study_seed: int, replicate: int = 0) -> int:
+    """The seed of the `replicate`-th training of a design in a study.
+
+    It follows from what is trained, not from which of its networks leaves. So designs of one training, and they alone,
+    have the same seed, whichever of them was proposed.
+
+    Args:
+        config: A settled design.
+        study_seed: Of the study.
+        replicate: How many trainings of the same design come before.
+    """
+    taught = config.distillation
+    if taught.scheme in SCHEMES and SCHEMES[taught.scheme].has_siblings:
+        config = replace(config, distillation=SCHEMES[taught.scheme].trained_as(taught))
+    return trial_seed(study_seed, config.config_id, replicate)
+
+
+def sibling_of(distillation: DistillationSpec, options: Mapping[str, OptionValue]) -> DistillationSpec:
+    """The same training with another network that leaves.
+
+    Args:
+        distillation: Of a settled design.
+        options: See :class:`~naskd.schemes.scheme.Sibling`.
+    """
+    changed = {**dict(distillation.scheme_options), **options}
+    written = replace(distillation, scheme_options=tuple(changed.items()))
+    return SCHEMES[distillation.scheme].canonical(written)

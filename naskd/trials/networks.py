@@ -11,6 +11,7 @@ from naskd.data.views import AnyViews, StreamedImages, ViewedImages, count_views
 from naskd.networks.fitting import FittedState
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network, checkpoint_state
+from naskd.nn.merging import merged
 from naskd.spec.design import ArchitectureSpec
 from naskd.spec.errors import InputError
 from naskd.spec.seeds import derive_seed
@@ -102,18 +103,18 @@ class Networks:
         )
 
     def frozen(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> Teacher:
-        """A shared network as its students see it, on the device.
+        """A shared network as its students see it, on the device: as it would leave.
 
         Args:
             recipe: Of a teacher or an assistant.
             state: As stored; None leaves the weights untrained.
         """
         if recipe.assistant is None:
-            return Teacher(self.teacher(recipe.teacher, state))
+            return Teacher(merged(self.teacher(recipe.teacher, state)))
         network = self.student(recipe.assistant.architecture)
         if state is not None:
             network.load_state_dict(dict(state))
-        return Teacher(network)
+        return Teacher(merged(network))
 
 
 class TrainingImages:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from naskd.networks.student_file import student_bytes
+from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, DamagedError, one_line
 from naskd.spec.secrets import redacted
 from naskd.spec.sizes import sides
@@ -197,24 +199,30 @@ def forget(job: Job, context: StudyContext, *, paused: bool) -> None:
             store.remove(paused_key(job, trial))
 
 
-def keep_student(run: TrialRun, job: Job, context: StudyContext) -> str:
+def keep_student(network: nn.Module, config: TrialConfig, job: Job, context: StudyContext) -> str:
     """Keep what a finished training deploys; the SHA-256 of its file, or "" where none is kept.
 
     That there is no copy is no fault of the training: whoever wants the student can train it again.
+
+    Args:
+        network: What is deployed.
+        config: Its design: the job's, or another one that its training gives.
+        job: Of the training.
+        context: The study's.
     """
     students, resources = context.resources.students, context.resources
     if students is None:
         return ""
     try:
         data = student_bytes(
-            run.scheme.deployed,
+            network,
             resources.data.class_names,
             (resources.data.in_channels, *sides(resources.data.resolution)),
             seed=job.seed,
             of="search",
             **seen(resources),
         )
-        students.keep(checkpoint_key(job), data)
+        students.keep(training_key(config.config_id, job.seed), data)
     except USERS as error:  # a full disk, a lost connection, or a user's network that cannot be described
         _LOG.warning("the student of trial %s is not kept: %s", job.job_id, one_line(error))
         return ""

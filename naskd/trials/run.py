@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from naskd.data.images import SearchData
 from naskd.knowledge.source import KnowledgeSource
 from naskd.networks.teachers import Teacher
+from naskd.nn.merging import merged
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import Scheme, SchemeInputs, TrainingOverError
-from naskd.spec.design import ArchitectureSpec, AssistantSpec, DistillationSpec, TrainingSpec, TrialConfig
+from naskd.spec.design import (
+    ArchitectureSpec,
+    AssistantSpec,
+    Cost,
+    DistillationSpec,
+    TrainingSpec,
+    TrialConfig,
+)
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict, predict_logits
@@ -21,6 +29,7 @@ from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
 from naskd.trials.measures import Measured, Trained, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
+from naskd.trials.siblings import Siblings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +56,7 @@ class TrialRun:
         data: The images as the network sees them; None: as students do.
         derived: See :class:`~naskd.schemes.scheme.SchemeInputs`; None: a fresh student.
         place: See :class:`~naskd.schemes.scheme.SchemeInputs`. Who stays behind is not evaluated.
+        siblings: Other designs that the training gives, to be evaluated, too.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class TrialRun:
         data: SearchData | None = None,
         derived: Callable[[ArchitectureSpec], nn.Module] | None = None,
         place: int | None = None,
+        siblings: Sequence[TrialConfig] = (),
     ) -> None:
         self.context = context
         self.data = context.resources.data if data is None else data
@@ -96,6 +107,7 @@ class TrialRun:
         self._leaves = not place
         with context.resources.compute.drawing(derive_seed("initialisation", seed)):
             self.scheme: Scheme = SCHEMES[distillation.scheme].scheme(place)(inputs)
+        self.siblings = Siblings(siblings, distillation, self.scheme)
         order_seed = derive_seed("order", seed)
         compute = context.resources.compute
         self.loop = TrainingLoop(self.scheme, training, self.data, views, order_seed, compute)
@@ -134,7 +146,7 @@ class TrialRun:
         """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.data.val) * self.cost.macs / self.macs_per_image(epoch)
+            evaluation = len(self.data.val) * self.cost.unmerged_macs / self.macs_per_image(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 
@@ -160,6 +172,7 @@ class TrialRun:
             measures: Mapping[str, float] = {}
             if self._leaves:
                 self._predictions, measures = self._evaluate()
+                self.siblings.evaluate(data.val, self.context.resources.compute)
                 reached["val_accuracy"] = accuracy(self._predictions, data.val.labels)
             self._book(n_images, len(data.val) if self._leaves else 0, before)
             self.curve.append({"epoch": self.loop.epoch, **reached, **metrics, **measures})
@@ -173,6 +186,15 @@ class TrialRun:
         epoch = self.loop.epoch - 1
         self.train_macs += round(n_trained * self.macs_per_image(epoch)) + evaluation
         self.spent_macs += round(n_trained * self._own_macs(epoch)) + evaluation + macs
+        self.spent_macs += n_evaluated * self.siblings.macs
+
+    def train_macs_of(self, cost: Cost) -> int:
+        """What `train_macs` would be by now if a network of this cost left, and were evaluated."""
+        trained = sum(
+            round(self.loop.images_per_epoch(epoch) * self.macs_per_image(epoch))
+            for epoch in range(self.epoch)
+        )
+        return trained + self.epoch * len(self.data.val) * cost.macs
 
     def _teacher_counts(self) -> tuple[int, int, int]:
         """Of all teachers so far, whoever asked: images asked for, images run, and their MACs."""
@@ -191,7 +213,14 @@ class TrialRun:
 
     def agreement(self, recipe: ArtifactRecipe) -> float:
         """Fraction of validation images on which the student names the class that its teacher names."""
-        predictions = self._predict() if self._predictions is None else self._predictions
+        return self._agrees(self._predictions, self.scheme.deployed, recipe)
+
+    def sibling_agreement(self, config: TrialConfig, network: nn.Module, recipe: ArtifactRecipe) -> float:
+        """The same of another design of this training, by its network."""
+        return self._agrees(self.siblings.predictions(config), network, recipe)
+
+    def _agrees(self, said: Tensor | None, network: nn.Module, recipe: ArtifactRecipe) -> float:
+        predictions = self._predict(network) if said is None else said
         return accuracy(predictions, self.context.sources.val_predictions(recipe))
 
     @property
@@ -203,13 +232,13 @@ class TrialRun:
     def _evaluate(self) -> tuple[Tensor, Mapping[str, float]]:
         """What the student names on the validation images, and what its scheme measures there, by one pass."""
         if not self.scheme.measured:
-            return self._predict(), {}
+            return self._predict(self.scheme.deployed), {}
         val, compute = self.data.val, self.context.resources.compute
         logits = predict_logits(self.scheme.deployed, val.images, compute).to(val.labels.device)
         return logits.argmax(1), self.scheme.measures(logits, val.labels, self.curve)
 
-    def _predict(self) -> Tensor:
-        return predict(self.scheme.deployed, self.data.val.images, self.context.resources.compute)
+    def _predict(self, network: nn.Module) -> Tensor:
+        return predict(network, self.data.val.images, self.context.resources.compute)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on with the same bits."""
@@ -219,6 +248,7 @@ class TrialRun:
             "macs": [self.train_macs, self.spent_macs],
             "teacher_images": [self.asked_images, self.forward_images],
             "booked": dataclasses.asdict(self.booked),
+            "siblings": self.siblings.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -230,14 +260,25 @@ class TrialRun:
         self.asked_images, self.forward_images = state.get("teacher_images", (0, 0))
         self.seconds = float(state.get("seconds", 0.0))
         self.booked = Spent(**state.get("booked", {}))
+        self.siblings.load_state_dict(state.get("siblings", {}))
 
 
 def start_run(
-    config: TrialConfig, context: StudyContext, seed: int, place: int | None = None
+    config: TrialConfig,
+    context: StudyContext,
+    seed: int,
+    siblings: Sequence[TrialConfig] = (),
+    *,
+    place: int | None = None,
 ) -> tuple[TrialRun, ArtifactRecipe | None]:
     """A run of a student with its supervisors loaded; the recipe is that of whom it is compared with, None without.
 
-    With a place it is the run of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
+    Args:
+        config: The design.
+        context: The study's.
+        seed: Of the training.
+        siblings: See :class:`TrialRun`.
+        place: Of one of the peers that train apart; see :class:`~naskd.schemes.scheme.SchemeInputs`.
     """
     needed = context.prerequisites.of(config)
     make: Callable[[ArchitectureSpec], nn.Module] = context.networks.student
@@ -257,6 +298,7 @@ def start_run(
         config.architecture,
         derived=make,
         place=place,
+        siblings=siblings,
     )
     return run, needed.compared
 
@@ -299,16 +341,25 @@ def assistant_run(
 
 
 def trial_metrics(
-    run: TrialRun, config: TrialConfig, metrics: Mapping[str, float], objectives: Sequence[str], seed: int
+    run: TrialRun,
+    config: TrialConfig,
+    metrics: Mapping[str, float],
+    objectives: Sequence[str],
+    seed: int,
+    *,
+    network: nn.Module | None = None,
+    curve: Sequence[Mapping[str, float]] | None = None,
 ) -> dict[str, float]:
     """The metrics of a finished training with all objectives of a study among them.
 
     Args:
         run: Of the training.
-        config: Its design.
+        config: Its design, or another one that it gives.
         metrics: What is known of it already; not computed again.
         objectives: Names, in the study's order.
         seed: Of the training: what an objective draws at random depends on it alone.
+        network: What leaves; None: what the scheme deploys.
+        curve: Of that network; None: the run's.
 
     Raises:
         ObjectiveError: See :func:`~naskd.trials.measures.objective_value`.
@@ -320,11 +371,11 @@ def trial_metrics(
     measured = run.context.designs.measured(config)
     trained = Trained(
         **{field.name: getattr(measured, field.name) for field in dataclasses.fields(Measured)},
-        network=run.scheme.deployed.eval(),
+        network=merged((run.scheme.deployed if network is None else network).eval()),
         data=resources.data,
         compute=resources.compute,
         metrics=found,
-        curve=tuple(run.curve),
+        curve=tuple(run.curve if curve is None else curve),
     )
     with resources.compute.drawing(derive_seed("objectives", seed)):
         for name in missing:

@@ -2,15 +2,17 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from naskd.schemes import SCHEMES
 from naskd.schemes.scheme import TrainingOverError
+from naskd.spec.design import Cost
 from naskd.trials.context import StudyContext
 from naskd.trials.exchanging import LEAST_PATIENCE, Exchanging
-from naskd.trials.jobs import Decision, Job, TrialResult, Waiting
+from naskd.trials.jobs import Decision, Job, SiblingResult, TrialResult, Waiting
 from naskd.trials.making import artifact_steps, with_whole_networks
+from naskd.trials.measures import ObjectiveError
 from naskd.trials.memory import bounded_memory
 from naskd.trials.outcome import (
     Progress,
@@ -23,6 +25,7 @@ from naskd.trials.outcome import (
     passes_on,
     take_up,
 )
+from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.run import TrialRun, start_run, trial_metrics
 
 Report = Callable[[int, Mapping[str, float]], Decision]
@@ -68,7 +71,9 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             status,
             seed=job.seed,
             reason=reason,
-            metrics=_metrics(run) if run is not None and run.curve and not job.place else {},
+            metrics=_metrics(run.curve, run.cost, run.train_macs, run.measures)
+            if run is not None and run.curve and not job.place
+            else {},
             measures=run.measures if run is not None else {},
             curve=tuple(run.curve) if run is not None else (),
             train_macs=run.train_macs if run is not None else 0,
@@ -88,7 +93,9 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         config = job.config
         run = take_up(
             lambda: with_whole_networks(
-                lambda: start_run(config, context, job.seed, job.place)[0], config, context
+                lambda: start_run(config, context, job.seed, job.siblings, place=job.place)[0],
+                config,
+                context,
             ),
             job,
             context,
@@ -129,7 +136,12 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         agreement = run.agreement(compared) if compared is not None else None
         done = result("complete", teacher_agreement=agreement)
         metrics = trial_metrics(run, config, done.metrics, context.resources.spec.objectives, job.seed)
-        return dataclasses.replace(done, metrics=metrics, sha256=keep_student(run, job, context))
+        return dataclasses.replace(
+            done,
+            metrics=metrics,
+            sha256=keep_student(run.scheme.deployed, config, job, context),
+            siblings=_siblings(run, done, compared, job, context),
+        )
     except TrainingOverError as failure:
         return result("failed", str(failure))
     except BaseException as failure:  # the one broad except: whatever a design does, the study must go on
@@ -142,13 +154,43 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
         free_memory(context)
 
 
-def _metrics(run: TrialRun) -> dict[str, float]:
+def _metrics(
+    curve: Sequence[Mapping[str, float]], cost: Cost, train_macs: int, measures: Mapping[str, float]
+) -> dict[str, float]:
     return {
-        **run.measures,
-        "val_accuracy": run.curve[-1]["val_accuracy"],
-        "best_val_accuracy": max(point["val_accuracy"] for point in run.curve),
-        "macs": run.cost.macs,
-        "n_params": run.cost.n_params,
-        "size_bytes": run.cost.size_bytes,
-        "train_macs": run.train_macs,
+        **measures,
+        "val_accuracy": curve[-1]["val_accuracy"],
+        "best_val_accuracy": max(point["val_accuracy"] for point in curve),
+        "macs": cost.macs,
+        "n_params": cost.n_params,
+        "size_bytes": cost.size_bytes,
+        "train_macs": train_macs,
     }
+
+
+def _siblings(
+    run: TrialRun, done: TrialResult, compared: ArtifactRecipe | None, job: Job, context: StudyContext
+) -> tuple[SiblingResult, ...]:
+    """What a finished training has shown of the other designs that were wanted, as if each had been trained itself.
+
+    One whose objectives cannot be computed has failed, and no other.
+    """
+    found = []
+    for config, sibling in run.siblings.whole(run.epoch):
+        curve, macs = run.siblings.curve(config, run.curve), run.train_macs_of(sibling.cost)
+        result = TrialResult("complete", job.seed, curve=curve, train_macs=macs, environment=done.environment)
+        known, network = _metrics(curve, sibling.cost, macs, {}), sibling.network
+        try:
+            metrics = trial_metrics(
+                run, config, known, context.resources.spec.objectives, job.seed, network=network, curve=curve
+            )
+            agreement = run.sibling_agreement(config, network, compared) if compared is not None else None
+            sha256 = keep_student(network, config, job, context)
+            result = dataclasses.replace(result, metrics=metrics, teacher_agreement=agreement, sha256=sha256)
+        except ObjectiveError as failure:
+            facts = failure_facts(failure, context)
+            if facts["out_of_memory"] or facts["device_lost"] or facts["disk_full"]:
+                raise  # the machine is to blame, and the whole training is to be made again
+            result = dataclasses.replace(result, status="failed", metrics=known, **facts)
+        found.append(SiblingResult(config, result))
+    return tuple(found)

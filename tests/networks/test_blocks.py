@@ -124,3 +124,68 @@ def test_squeeze_excitation_reads_files_from_when_it_had_convolutions():
     again = nn.Sequential(SqueezeExcitation(8))
     again.load_state_dict(network.state_dict())
     assert torch.equal(again(x), network(x))
+
+
+def convolutions(block: nn.Module) -> list[tuple[int, int, int, int]]:
+    """Inputs, outputs, kernel and groups of each, in order."""
+    found = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+    return [(c.in_channels, c.out_channels, c.kernel_size[0], c.groups) for c in found]
+
+
+def test_the_layers_of_the_papers():
+    fused = make("fused_inverted_residual", 8, 12, 2, expansion=4.0)
+    assert convolutions(fused) == [(8, 32, 3, 1), (32, 12, 1, 1)]
+    assert convolutions(make("fused_inverted_residual", 8, 12, kernel=5)) == [(8, 12, 5, 1)]
+    ghost = make("ghost", 8, 12, 1, kernel=5, expansion=2.0).branch
+    assert convolutions(ghost) == [(8, 8, 1, 1), (8, 8, 5, 8), (16, 6, 1, 1), (6, 6, 5, 6)]
+    assert convolutions(make("ghost", 8, 12, 2, expansion=2.0).branch)[2] == (16, 16, 3, 16)
+    assert convolutions(make("ghost", 3, 3).branch) == [(3, 2, 1, 1), (1, 1, 3, 1)] * 2
+    shuffle = make("shuffle_v2", 12, 12, kernel=5)
+    assert convolutions(shuffle) == [(6, 6, 1, 1), (6, 6, 5, 6), (6, 6, 1, 1)]
+    assert convolutions(make("shuffle_v2", 8, 12, 2).beside) == [(8, 8, 3, 8), (8, 6, 1, 1)]
+    mixed = make("mixed_kernel", 8, 8, kernel=7, expansion=2.0)
+    assert convolutions(mixed) == [(8, 16, 1, 1), (6, 6, 3, 6), (5, 5, 5, 5), (5, 5, 7, 5), (16, 8, 1, 1)]
+    assert convolutions(make("rep_vgg", 8, 8, kernel=5)) == [(8, 8, 5, 1), (8, 8, 1, 1)]
+    convnext = make("convnext", 8, 12, 2, kernel=7, expansion=4.0)
+    assert convolutions(convnext) == [(8, 12, 2, 1), (12, 12, 7, 12), (12, 48, 1, 1), (48, 12, 1, 1)]
+    attention = make("self_attention", 8, 12, 2)
+    assert convolutions(attention) == [(8, 12, 3, 1), (12, 12, 1, 1), (12, 12, 1, 1), (24, 12, 3, 1)]
+    assert attention.layer.attention.heads == 4
+    assert make("self_attention", 8, 6).layer.attention.heads == 2
+
+
+def test_a_mixed_kernel_of_3_is_an_inverted_residual():
+    mixed = make("mixed_kernel", 6, 8, 2, expansion=2.0, activation="relu6", squeeze_excitation=True)
+    plain = make("inverted_residual", 6, 8, 2, expansion=2.0, squeeze_excitation=True)
+    states = zip(mixed.state_dict().values(), plain.state_dict().values(), strict=True)
+    for mine, other in states:
+        mine.copy_(other)
+    x = torch.randn(2, 6, 9, 9)
+    assert torch.equal(mixed.eval()(x), plain.eval()(x))
+
+
+def test_half_of_a_shuffled_map_is_passed_on():
+    block = make("shuffle_v2", 6, 6, activation="silu").eval()
+    x = torch.randn(2, 6, 5, 5)
+    assert torch.equal(block(x)[:, :3], x[:, 1::2])
+    seen, rest = torch.ones(6, dtype=torch.bool), torch.arange(6)
+    for _ in range(3):  # after so many units each channel has been transformed
+        seen[rest[::2]] = False
+        rest = torch.cat([rest[1::2], rest[::2]])
+    assert not seen.any()
+
+
+def test_a_block_of_attention_sees_the_whole_map_and_another_one_does_not():
+    for name, sees in (("self_attention", True), ("basic", False)):
+        block = make(name, 4, 4, expansion=2.0).eval()
+        x = torch.randn(1, 4, 12, 12, requires_grad=True)
+        block(x)[0, :, 0, 0].sum().backward()
+        assert bool((x.grad[0, :, 8:, 8:] != 0).any()) == sees
+
+
+def test_the_input_of_convnext_is_passed_on_beside_a_small_branch():
+    block = make("convnext", 6, 6, expansion=4.0)
+    x = torch.randn(2, 6, 8, 8)
+    torch.testing.assert_close(block(x) - x, 0.1 * block.branch(x), rtol=1e-4, atol=1e-5)
+    nn.init.zeros_(block.scale)
+    assert torch.equal(block(x), x)

@@ -9,7 +9,7 @@ from conftest import TINY_STUDY
 from torch import nn
 
 import naskd
-from naskd.networks import BLOCKS, FAMILIES, FamilyCard
+from naskd.networks import BLOCKS, FAMILIES, BlockCard, FamilyCard
 from naskd.networks.student import build_student, design_cost, student_shapes
 from naskd.networks.student_file import load_student, save_student
 from naskd.nn.cost import network_cost
@@ -120,6 +120,24 @@ def test_a_card_that_miscounts_its_stages_is_told(patch_mlp, monkeypatch):
         student_shapes(mlp(), 10, 8)
 
 
+def test_reports_say_choices_that_not_all_networks_had():
+    stages = (
+        StageSpec("basic", 1, 8, activation="silu"),
+        StageSpec("ghost", 2, 12, stride=2, downsampling="max_pooling"),
+    )
+    config = TrialConfig(ArchitectureSpec(stages, stem="patches", stem_stride=4, resolution=24)).to_dict()
+    assert summary.student(config) == "basic 8×1 silu → ghost 12×2 max pooling patches 4 at 24×24"
+    found = summary.choices(config)
+    assert found["activation"] == ["own", "silu"]
+    assert found["down-sampling"] == ["max_pooling"]
+    assert (found["stem"], found["resolution"]) == ("patches", "24")
+    plain = summary.choices(TrialConfig(ArchitectureSpec(STAGES)).to_dict())
+    assert not {"activation", "down-sampling", "stem", "resolution"} & set(plain)
+    vit = ArchitectureSpec(family="vit", options=(("depth", 2),), resolution=16)
+    line = "vit patch=4 depth=2 width=96 heads=3 mlp_ratio=4 stages=3 at 16×16"
+    assert summary.student(TrialConfig(vit).to_dict()) == line
+
+
 def test_reports_say_a_network_in_one_line(patch_mlp):
     assert summary.student(TrialConfig(ArchitectureSpec(STAGES)).to_dict()) == "basic 8×1"
     assert summary.student(TrialConfig(mlp(width=8)).to_dict()) == "patch_mlp depth=2 width=8 patch=2"
@@ -207,6 +225,17 @@ def test_a_users_family_is_searched_retrained_and_exported_wherever_it_runs(tmp_
             forget()
     assert found[0][0] == "COMPLETE"
     assert found[0] == found[1]
+
+
+def test_choices_that_change_nothing_are_not_written():
+    for card in BLOCKS:
+        plain = StageSpec(card.name, 1, 8)
+        assert card.canonical(StageSpec(card.name, 1, 8, downsampling="max_pooling")) == plain
+        assert card.canonical(StageSpec(card.name, 1, 8, activation=card.activation)) == plain
+        other = StageSpec(card.name, 1, 8, stride=2, activation="hardswish", downsampling="max_pooling")
+        assert card.canonical(other) == other
+    silent = BlockCard("silent", "", "", "", uses_expansion=False, uses_squeeze_excitation=False)
+    assert silent.canonical(StageSpec("silent", 1, 8, activation="silu")) == StageSpec("silent", 1, 8)
 
 
 def test_blocks_write_a_stage_in_one_way():

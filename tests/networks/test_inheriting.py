@@ -169,6 +169,10 @@ def cases() -> Iterator[tuple[ArchitectureSpec, str]]:
     yield stages(first, gated), "stage 2 has squeeze_excitation True, the teacher's False"
     yield stages(first, second, stem_width=12), "the stem has more channels than the teacher's: 12 > 8"
     yield stages(first, second, stem_kernel=5), "the stem has kernel 5, the teacher's 3"
+    smooth = StageSpec("basic", 1, 8, activation="silu")
+    yield stages(smooth, second), "stage 1 has activation silu, the teacher's relu"
+    yield stages(first, second, stem_activation="gelu"), "the stem has activation gelu, the teacher's relu"
+    yield stages(first, second, stem="patches"), "the stem has form patches, the teacher's convolution"
     yield ArchitectureSpec(family="vit"), "a student of the family 'vit' from a teacher of the family 'cnn'"
 
 

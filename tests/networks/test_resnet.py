@@ -13,6 +13,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.resnet import as_student
 from naskd.networks.student import Student, build_student, design_cost
+from naskd.networks.teachers import Teacher
 from naskd.resnets import resnet_like
 from naskd.spaces import resnet_like as part_of_a_space
 from naskd.spec.design import ArchitectureSpec, StageSpec, TrialConfig
@@ -253,3 +254,16 @@ def test_a_student_without_the_pooling_of_its_teacher_has_its_weights() -> None:
     assert student.state_dict().keys() == read.state_dict().keys()
     assert all(torch.equal(value, read.state_dict()[name]) for name, value in student.state_dict().items())
     assert student.taps(torch.rand(1, 3, 16, 16)).stages[0].tensor.shape[2:] == (16, 16)
+
+
+def test_a_teacher_is_read_once_and_copied_without_what_was_read() -> None:
+    teacher = Teacher(foreign(tiny()))
+    read = teacher.as_student
+    assert teacher.as_student is read
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    assert not set(read.modules()) & set(teacher.modules())
+    again = copy.deepcopy(teacher)
+    assert "as_student" in vars(teacher)
+    assert "as_student" not in vars(again)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(again(images), read(images))

@@ -1,4 +1,5 @@
 import random
+from typing import get_args
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from naskd.networks import BLOCKS, BlockCard
 from naskd.networks.block import Block
 from naskd.networks.student import build_student, design_cost
 from naskd.nn.cost import network_cost
+from naskd.nn.merging import merged
 from naskd.nn.taps import TappedNetwork, tap_shapes
-from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.design import Activation, ArchitectureSpec, BlockActivation, Downsampling, StageSpec, Stem
 from naskd.spec.errors import InputError
 
 MEAN, STD = {1: (0.3,), 3: (0.5, 0.4, 0.3)}, {1: (0.4,), 3: (0.2, 0.25, 0.3)}
@@ -42,6 +44,8 @@ def random_design(rng):
             expansion=rng.choice((0.25, 1.0, 3.0)),
             stride=rng.choice((1, 2)),
             squeeze_excitation=rng.random() < 0.5,
+            activation=rng.choice(get_args(BlockActivation)),
+            downsampling=rng.choice(get_args(Downsampling)),
         )
         for _ in range(rng.randint(1, 4))
     )
@@ -49,7 +53,10 @@ def random_design(rng):
         stages,
         stem_width=rng.choice((1, 8, 13)),
         stem_kernel=rng.choice((1, 3, 5, 7)),
-        stem_stride=rng.choice((1, 2)),
+        stem_stride=rng.choice((1, 2, 4)),
+        stem=rng.choice(get_args(Stem)),
+        resolution=rng.choice((None, None, 7, 40)),
+        stem_activation=rng.choice(get_args(Activation)),
         stem_pool=rng.random() < 0.5,
     )
 
@@ -76,8 +83,9 @@ def test_the_closed_form_equals_the_counter_and_the_state(trial):
     student = build(spec, channels, n_classes)
     cost = design_cost(spec, channels, n_classes, resolution)
     assert cost == network_cost(student, channels, resolution)
-    assert cost.n_params == sum(p.numel() for p in student.parameters() if p.requires_grad)
-    assert cost.size_bytes == sum(v.numel() * v.element_size() for v in student.state_dict().values())
+    leaving = merged(student)
+    assert cost.n_params == sum(p.numel() for p in leaving.parameters() if p.requires_grad)
+    assert cost.size_bytes == sum(v.numel() * v.element_size() for v in leaving.state_dict().values())
 
 
 @pytest.mark.parametrize(("depth", "macs", "n_params"), [(3, 40_813_184, 272_474), (9, 125_747_840, 855_770)])

@@ -1,5 +1,6 @@
 """Which operators a network executes, and how much memory their maps need at once."""
 
+import dataclasses
 import operator
 import random
 from typing import Any
@@ -160,13 +161,16 @@ def test_a_network_that_torch_does_not_see_into_is_refused() -> None:
 # --- students ----------------------------------------------------------------------------------------------------
 
 
-def designs(n: int, bits: tuple[int, ...]) -> list[ArchitectureSpec]:
+PLAIN = ("basic", "bottleneck", "inverted_residual", "depthwise_separable")
+
+
+def designs(n: int, bits: tuple[int, ...], blocks: tuple[str, ...] = PLAIN) -> list[ArchitectureSpec]:
     rng = random.Random(0)
     return [
         ArchitectureSpec(
             tuple(
                 StageSpec(
-                    rng.choice(BLOCKS.names()),
+                    rng.choice(blocks),
                     depth=rng.randint(1, 2),
                     width=rng.choice((4, 8, 12)),
                     kernel=rng.choice((3, 5)),
@@ -174,6 +178,7 @@ def designs(n: int, bits: tuple[int, ...]) -> list[ArchitectureSpec]:
                     stride=rng.choice((1, 2)),
                     squeeze_excitation=rng.random() < 0.5,
                     bits=rng.choice(bits),
+                    downsampling=rng.choice(("strided", "average_pooling", "max_pooling")),
                 )
                 for _ in range(2)
             ),
@@ -189,9 +194,12 @@ def built(spec: ArchitectureSpec) -> Student:
     return build_student(spec, 3, 5, (0.5,) * 3, (0.25,) * 3).eval()
 
 
-@pytest.mark.parametrize("bits", [(32,), (8, 4, 32)])
-def test_the_macs_of_the_operators_are_those_of_the_network(bits: tuple[int, ...]) -> None:
-    for spec in designs(4, bits):
+@pytest.mark.parametrize(("n", "bits", "blocks"), [(8, (32,), tuple(BLOCKS.names())), (4, (8, 4, 32), PLAIN)])
+def test_the_macs_of_the_operators_are_those_of_the_network(
+    n: int, bits: tuple[int, ...], blocks: tuple[str, ...]
+) -> None:
+    resized = dataclasses.replace(designs(1, (32,))[0], resolution=8)
+    for spec in [*designs(n, bits, blocks), resized]:
         found = design_operators(spec, 3, 5, (12, 9))
         assert found == operators_of(built(spec), 3, (12, 9))
         assert sum(step.macs for step in found.operators) == design_cost(spec, 3, 5, (12, 9)).macs

@@ -20,7 +20,7 @@ from naskd.networks.student import Student
 from naskd.runs.comparing import _warnings
 from naskd.runs.estimate import timing_steps
 from naskd.runs.opening import open_study
-from naskd.runs.taking import _design, _images_for
+from naskd.runs.taking import _judges
 from naskd.spec.errors import InputError
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.trials.jobs import Job
@@ -136,11 +136,11 @@ def test_a_search_on_digits_of_which_students_see_the_edges(study: Path, tmp_pat
     number = run.front()[0]["number"]
     exported = run.export(number)
     assert exported["agreement"] == 1
-    compared, labels = _images_for(run, Path(exported["path"]), _design(run.trial(number)))
-    val = context.resources.data.val
-    assert torch.equal(compared, val.images[:256])
-    assert labels is not None
-    assert torch.equal(labels, val.labels[:256])
+    judges = _judges(run, Path(exported["path"]), exported["origin"], exported["training"])
+    assert (exported["origin"], judges.split) == ("retrained", "test")
+    assert torch.equal(judges.images, shown.images), "the edges of the test images"
+    assert judges.labels is not None
+    assert torch.equal(judges.labels, shown.labels)
 
     other = naskd.search(study, settings=["data.modality.labels=true"], out=tmp_path / "labelled")
     assert {trial["config"]["distillation"]["ce_weight"] for trial in other.front()} == {1.0}

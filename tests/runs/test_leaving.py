@@ -20,6 +20,7 @@ from naskd.data.raw import fit
 from naskd.runs import folder as folder_module
 from naskd.runs.export import ExportError
 from naskd.runs.formats.base import Interface
+from naskd.runs.results import load_results
 from naskd.runs.retrain import opened_test
 from naskd.spec.errors import InputError
 from naskd.store.files import file_hash
@@ -45,7 +46,7 @@ def retrained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_retrained_student_is_judged_on_all_test_images(retrained: Path, tmp_path: Path) -> None:
     made = naskd.open_run(retrained).export(0, path=tmp_path / "x.pt2")
     assert (made["origin"], made["images"]) == ("retrained", "test")
-    assert made["n_images"] == naskd.open_run(retrained).retrain([0], seeds=2)["n_test"] == 359
+    assert made["n_images"] == load_results(retrained)["n_test"] == 359
     assert made["accuracy"] == made["original_accuracy"]
     assert made["accuracy"] == pytest.approx(made["training"]["test_accuracy"], abs=1 / 359)
 
@@ -147,7 +148,7 @@ def test_the_folder_says_the_same_everywhere(folder: tuple[Path, dict], retraine
     assert preprocessing == naskd.load(place / "model.onnx").preprocessing
     assert config["id2label"] == {str(i): label for i, label in enumerate(labels)}
     assert (config["num_channels"], config["image_size"]) == (1, 8)
-    original = retrained / naskd.open_run(retrained).retrain([0], seeds=2)["designs"][0]["files"][0]
+    original = retrained / load_results(retrained)["designs"][0]["files"][0]
     assert file_hash(place / "model.safetensors") == file_hash(original)
     assert (made["path"], made["images"], made["n_calibration"]) == (str(place), "test", 64)
 
@@ -163,7 +164,7 @@ def test_the_card_says_what_the_run_knows(folder: tuple[Path, dict], retrained: 
     (result,) = said["model-index"][0]["results"]
     assert (result["dataset"]["type"], result["dataset"]["split"]) == ("digits", "test")
     assert result["metrics"][0]["value"] == pytest.approx(made["accuracy"], abs=1e-4)
-    (row,) = naskd.open_run(retrained).retrain([0], seeds=2)["designs"]
+    (row,) = load_results(retrained)["designs"]
     mean, sd = 100 * row["test_accuracy_mean"], 100 * row["test_accuracy_sd"]
     for fact in (
         f"| 359 test | {100 * made['accuracy']:.2f}% |",
@@ -278,7 +279,7 @@ def drawn(mode: str, size: tuple[int, int]) -> Image.Image:
 
 
 @needs_onnx
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 16, 16), (3, 12, 20)])
 @pytest.mark.parametrize(
     ("mode", "size", "suffix"),
     [
@@ -295,7 +296,7 @@ def drawn(mode: str, size: tuple[int, int]) -> Image.Image:
     ],
 )
 def test_predict_fits_an_image_as_a_study_does(
-    mode: str, size: tuple[int, int], suffix: str, channels: int, tmp_path: Path
+    mode: str, size: tuple[int, int], suffix: str, channels: int, height: int, width: int, tmp_path: Path
 ) -> None:
     from naskd.data.kinds.image_folder import ImageFolder
     from naskd.spec.datasets import DataSpec
@@ -306,9 +307,9 @@ def test_predict_fits_an_image_as_a_study_does(
         drawn(mode, size).save(tmp_path / "root" / name / path.name)
     from naskd.runs.predict import read
 
-    spec = DataSpec("image_folder", root="root", resolution=16, channels=channels)
+    spec = DataSpec("image_folder", root="root", resolution=(height, width), channels=channels)
     images = ImageFolder().development(spec, tmp_path, None).read(np.arange(2))
-    found = read(str(path), "L" if channels == 1 else "RGB", 16, 16)
+    found = read(str(path), "L" if channels == 1 else "RGB", height, width)
     assert found.dtype == np.float32
     assert np.array_equal(found[0], (torch.from_numpy(images[0]).float() / 255).numpy())
 

@@ -220,5 +220,8 @@ def test_a_search_offers_it(tmp_path: Path) -> None:
     found = searched(tmp_path, "byot")
     taught, plain = found["byot"], found["offline"]
     assert taught["macs"] == plain["macs"]
+    (number,) = taught["siblings"]
+    assert not plain["siblings"]
+    assert number > taught["number"]
     assert taught["train_macs"] - plain["train_macs"] == 4 * 120 * 3 * (4 * 4 * 9 * 16 + 4 * 6 * 16 + 6 * 10)
     assert all(point["exits"] > 0 for point in taught["curve"])

@@ -9,6 +9,7 @@ from online_schemes import search, softmax, start
 from small_studies import ALL_TERMS, STUDENT, by_scheme, design, small_context
 from torch import Tensor, nn
 
+from naskd.networks import FamilyCard
 from naskd.nn.norm import Norm
 from naskd.schemes.cohort import statistics_kept, widened
 from naskd.schemes.mutual import MutualScheme, mutual_loss
@@ -169,8 +170,8 @@ def test_a_peer_may_be_wider(context) -> None:
 
 
 def test_what_has_no_stages_cannot_be_widened() -> None:
-    with pytest.raises(InputError, match="peer_width is 2, and a 'tokens' has no stages to widen"):
-        widened(ArchitectureSpec(family="tokens"), 2.0)
+    with pytest.raises(InputError, match="a 'tokens' has no stages to widen, and one of 2 times"):
+        FamilyCard("tokens", "", "", "").widened(ArchitectureSpec(family="tokens"), 2.0)
 
 
 def test_peers_differ_from_the_beginning(context) -> None:

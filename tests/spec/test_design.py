@@ -74,6 +74,31 @@ def test_a_field_at_its_default_does_not_count() -> None:
     assert spelled.config_id == PLAIN.config_id
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("activation", "silu"),
+        ("downsampling", "max_pooling"),
+        ("stem", "patches"),
+        ("stem_activation", "gelu"),
+        ("resolution", 16),
+    ],
+)
+def test_choices_of_later_versions_are_written_where_they_say_something(place: str, value: object) -> None:
+    def design(**changed: object) -> TrialConfig:
+        of_stage = {name: x for name, x in changed.items() if name in ("activation", "downsampling")}
+        others = {name: x for name, x in changed.items() if name not in of_stage}
+        return TrialConfig(ArchitectureSpec((StageSpec("basic", 2, 16, stride=2, **of_stage),), **others))
+
+    plain, other = design(), design(**{place: value})
+    assert f'"{place}"' not in json.dumps(plain.to_dict())
+    assert f'"{place}"' in json.dumps(other.to_dict())
+    assert TrialConfig.from_dict(other.to_dict()) == other
+    assert other.config_id != plain.config_id
+    with pytest.raises(ValueError, match=place):
+        design(**{place: "nothing"})
+
+
 def test_every_field_counts() -> None:
     def leaves(value, path=()):
         if isinstance(value, dict):

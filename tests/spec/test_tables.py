@@ -112,7 +112,8 @@ class TestOptionsOfACard:
     def test_a_missing_kind_lists_those_that_are_known(self, folder: Path) -> None:
         found = problems(folder, TAIL.replace("kind = 'digits'", "max_train = 20"))
         assert found == {
-            "data.kind": 'data.kind: got nothing; allowed: "digits", "cifar10" or "image_folder"'
+            "data.kind": 'data.kind: got nothing; allowed: "digits", "cifar10", "image_folder", "torchvision", "npz", '
+            '"csv", "parquet", "huggingface" or "webdataset"'
         }
 
 

@@ -102,6 +102,9 @@ class FakeWorld:
     def design_problems(self, config: TrialConfig) -> list[str]:
         return []
 
+    def siblings(self, config: TrialConfig) -> list[TrialConfig]:
+        return []
+
     def teachers(self) -> list[ArtifactRecipe]:
         return [ArtifactRecipe("teacher-id", None, (), 1, "teacher")]
 

@@ -21,7 +21,27 @@ from .broken import assert_caught, registered
 class TestCatalogue(FamilySuite):
     names = FAMILIES.names()
     architectures: ClassVar = {
-        "cnn": [ArchitectureSpec((StageSpec("basic", 1, 6, bits=8), StageSpec("basic", 1, 8, stride=2)))]
+        "cnn": [
+            ArchitectureSpec((StageSpec("basic", 1, 6, bits=8), StageSpec("basic", 1, 8, stride=2))),
+            ArchitectureSpec(
+                (
+                    StageSpec("basic", 1, 6, stride=2, activation="silu", downsampling="max_pooling"),
+                    StageSpec("ghost", 2, 6, stride=2, bits=8, downsampling="average_pooling"),
+                ),
+                stem="patches",
+                stem_stride=2,
+                stem_activation="hardswish",
+                resolution=9,
+            ),
+            ArchitectureSpec((StageSpec("basic", 1, 6),), stem="patches", stem_kernel=5),
+        ],
+        "vit": [
+            ArchitectureSpec(family="vit", options=(("depth", 2), ("heads", 2), ("patch", 3), ("width", 12))),
+            ArchitectureSpec(
+                family="vit",
+                options=(("depth", 5), ("heads", 1), ("mlp_ratio", 0.5), ("stages", 3), ("width", 8)),
+            ),
+        ],
     }
 
 

@@ -12,7 +12,8 @@ from naskd.knowledge.base import Lesson
 from naskd.nn.cost import network_cost
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.offline import OfflineScheme
-from naskd.schemes.scheme import Phase, Scheme, Update
+from naskd.schemes.scheme import Phase, Scheme, Sibling, Update
+from naskd.spec.option import Option
 from naskd.testing import SchemeSuite
 from naskd.testing.schemes import teacher_of
 from naskd.testing.studies import small_context
@@ -214,6 +215,38 @@ class Entangled(Peers):
     detached = False
 
 
+class Pair(Peers):
+    """Either of the peers may leave."""
+
+    @property
+    def second(self):
+        return bool(self.inputs.option("second"))
+
+    @property
+    def deployed(self):
+        return self.two if self.second else self.one
+
+    @property
+    def siblings(self):
+        return (Sibling({"second": not self.second}, self.one if self.second else self.two, self.cost),)
+
+
+class TrainsAnother(Pair):
+    """Which one leaves changes the training."""
+
+    def step(self, batch, asked):
+        for update in super().step(batch, asked):
+            yield replace(update, loss=update.loss * (1.5 if self.second else 1.0))
+
+
+class GivesTheSame(Pair):
+    """What it says is the other one is the one that leaves anyway."""
+
+    @property
+    def siblings(self):
+        return (Sibling({"second": not self.second}, self.deployed, self.cost),)
+
+
 BROKEN = (
     ShortOfAnEpoch,
     Cheap,
@@ -244,9 +277,10 @@ def card(implementation: type[Scheme], **changes: object) -> SchemeCard:
 @pytest.fixture(autouse=True)
 def cards() -> Iterator[None]:
     alone = card(Good, name="Alone", supervisor="peers")
-    with registered(
-        SCHEMES, *map(card, (Good, Peers, AsksItself, *BROKEN)), card(Good, name="Titleless", title=""), alone
-    ):
+    second = {"second": Option(False, "whether the second leaves", leaves=True)}
+    pairs = [card(kind, options=second) for kind in (Pair, TrainsAnother, GivesTheSame)]
+    others = (*pairs, card(Good, name="Titleless", title=""), alone)
+    with registered(SCHEMES, *map(card, (Good, Peers, AsksItself, *BROKEN)), *others):
         yield
 
 
@@ -307,6 +341,11 @@ def test_a_scheme_that_moves_its_teacher_is_caught(tmp_path, monkeypatch) -> Non
 def test_peers_that_are_not_detached_are_caught(context) -> None:
     check = SchemeSuite().test_a_step_moves_what_its_optimizer_trains
     assert_caught(check, "Peers", "Entangled", "labels", context)
+
+
+@pytest.mark.parametrize("bad", ["TrainsAnother", "GivesTheSame"])
+def test_designs_that_are_not_of_one_training_are_caught(bad: str, context) -> None:
+    assert_caught(SchemeSuite().test_designs_of_one_training_are_trained_alike, "Pair", bad, context)
 
 
 def test_a_card_that_denies_its_teacher_is_caught(tmp_path) -> None:

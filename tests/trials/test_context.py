@@ -26,8 +26,9 @@ from small_studies import (
 
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
+from naskd.nn.merging import is_merged
 from naskd.spec.datasets import DataSpec
-from naskd.spec.design import AssistantSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.design import ArchitectureSpec, AssistantSpec, KnowledgeTerm, StageSpec, TrialConfig
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
@@ -267,6 +268,38 @@ def test_a_torchvision_network_is_adapted_trained_and_reused(tmp_path, monkeypat
     forbid_training(monkeypatch)
     again = context_of(tmp_path, **settings)
     assert torch.equal(logits(again), said)
+
+
+# --- branches that are merged ---------------------------------------------------------------------------------------
+
+
+def test_branches_train_as_they_are_and_teach_and_leave_merged(tmp_path) -> None:
+    """Of one architecture for both: passes that train are booked with all branches, those of the teacher without."""
+    branched = ArchitectureSpec((StageSpec("rep_vgg", 1, 6), StageSpec("rep_vgg", 1, 8, stride=2)))
+    context = context_of(tmp_path, teacher=TeacherSpec(architecture=branched, training=ONE_EPOCH))
+    config = replace(design(LOGITS), architecture=branched, training=ONE_EPOCH)
+    (made,) = make(context, config)
+    assert made.status == "complete", made.reason
+    cost = context.designs.design_cost(config)
+    assert cost.macs < cost.unmerged_macs
+    trained = (3 * 120 + 288) * cost.unmerged_macs
+    assert (made.train_macs, made.metrics["macs"]) == (trained, cost.macs)
+
+    source = context.sources.online(context.prerequisites.teacher())
+    assert is_merged(network(context))
+    assert source.macs == cost.macs
+    predicted = context.sources.val_predictions(context.prerequisites.teacher())
+    right = (predicted == context.resources.data.val.labels).float().mean()
+    assert abs(float(right) - made.metrics["val_accuracy"]) < 0.01
+
+    run, _ = start_run(config, context, 1)
+    assert not is_merged(run.scheme.deployed)
+    run.advance(1)
+    assert run.train_macs == trained + 120 * cost.macs
+    assert context.designs.training_macs(config).own == trained
+    found = run_job(Job("0", "trial", config, 1, 1), context, lambda epoch, metrics: Decision.CONTINUE)
+    assert found.status == "complete", found.reason
+    assert found.metrics["macs"] == cost.macs
 
 
 # --- assistants ---------------------------------------------------------------------------------------------------

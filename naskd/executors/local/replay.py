@@ -55,6 +55,10 @@ class ReplayFacts:
         """None: the table has its design."""
         return []
 
+    def siblings(self, config: TrialConfig) -> list[TrialConfig]:
+        """None: a table has each design's own training."""
+        return []
+
     def training_macs(self, config: TrialConfig) -> TrainingMacs:
         """As recorded; 0 of a design that is not there."""
         recorded = found_in(self._table, config)

@@ -192,10 +192,15 @@ def _alive() -> list[dict[str, float]]:
 
 def job_to_dict(job: Job) -> dict[str, Any]:
     """A job as Tune's configuration holds it: plain types, which Tune copies and pickles."""
-    return {**dataclasses.asdict(job), "config": job.config.to_dict() if job.config is not None else None}
+    return {
+        **dataclasses.asdict(job),
+        "config": job.config.to_dict() if job.config is not None else None,
+        "siblings": [config.to_dict() for config in job.siblings],
+    }
 
 
 def job_from_dict(data: Mapping[str, Any]) -> Job:
     """The inverse of :func:`job_to_dict`."""
     config = TrialConfig.from_dict(data["config"]) if data["config"] is not None else None
-    return Job(**{**data, "config": config, "requires": tuple(data["requires"])})
+    siblings = tuple(TrialConfig.from_dict(one) for one in data["siblings"])
+    return Job(**{**data, "config": config, "requires": tuple(data["requires"]), "siblings": siblings})

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from naskd.networks.block import Block
 from naskd.networks.inheriting import filter_norms, take_sequence, take_shortcut
-from naskd.networks.layers import conv_norm, conv_norm_cost, projection, projection_cost, strided, total
+from naskd.networks.layers import (
+    activation,
+    conv_norm,
+    conv_norm_cost,
+    projection,
+    projection_cost,
+    strided,
+    total,
+)
 from naskd.spec.design import Cost, StageSpec
 
 
@@ -24,11 +32,11 @@ class Basic(Block):
         width, kernel = stage.width, stage.kernel
         self.branch = nn.Sequential(
             *conv_norm(in_channels, width, kernel, stride),
-            nn.ReLU(),
+            activation(stage.activation, "relu"),
             *conv_norm(width, width, kernel),
         )
         self.shortcut = projection(in_channels, width, stride)
-        self.activation = nn.ReLU()
+        self.activation = activation(stage.activation, "relu")
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """Branch plus shortcut."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from naskd.networks.block import Block
 from naskd.networks.inheriting import filter_norms, take_sequence, take_shortcut
 from naskd.networks.layers import (
+    activation,
     conv_norm,
     conv_norm_cost,
     projection,
@@ -33,13 +34,13 @@ class Bottleneck(Block):
         hidden = scaled_width(stage.expansion, stage.width)
         self.branch = nn.Sequential(
             *conv_norm(in_channels, hidden, 1),
-            nn.ReLU(),
+            activation(stage.activation, "relu"),
             *conv_norm(hidden, hidden, stage.kernel, stride),
-            nn.ReLU(),
+            activation(stage.activation, "relu"),
             *conv_norm(hidden, stage.width, 1),
         )
         self.shortcut = projection(in_channels, stage.width, stride)
-        self.activation = nn.ReLU()
+        self.activation = activation(stage.activation, "relu")
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """Branch plus shortcut."""

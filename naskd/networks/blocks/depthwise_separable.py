@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from naskd.networks.block import Block
 from naskd.networks.inheriting import filter_norms, take_sequence
-from naskd.networks.layers import conv_norm, conv_norm_cost, strided, total
+from naskd.networks.layers import activation, conv_norm, conv_norm_cost, strided, total
 from naskd.spec.design import Cost, StageSpec
 
 
@@ -22,10 +22,10 @@ class DepthwiseSeparable(Block):
         super().__init__(in_channels, stage, stride)
         self.branch = nn.Sequential(
             *conv_norm(in_channels, in_channels, stage.kernel, stride, groups=in_channels),
-            nn.ReLU(),
+            activation(stage.activation, "relu"),
             *conv_norm(in_channels, stage.width, 1),
         )
-        self.activation = nn.ReLU()
+        self.activation = activation(stage.activation, "relu")
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """Output of the last BatchNorm."""

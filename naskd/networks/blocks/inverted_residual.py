@@ -11,6 +11,7 @@ from naskd.networks.block import Block
 from naskd.networks.inheriting import filter_norms, take_sequence
 from naskd.networks.layers import (
     SqueezeExcitation,
+    activation,
     conv_norm,
     conv_norm_cost,
     scaled_width,
@@ -33,8 +34,11 @@ class InvertedResidual(Block):
         hidden = scaled_width(stage.expansion, in_channels)
         layers: list[nn.Module] = []
         if hidden != in_channels:
-            layers += [*conv_norm(in_channels, hidden, 1), nn.ReLU6()]
-        layers += [*conv_norm(hidden, hidden, stage.kernel, stride, groups=hidden), nn.ReLU6()]
+            layers += [*conv_norm(in_channels, hidden, 1), activation(stage.activation, "relu6")]
+        layers += [
+            *conv_norm(hidden, hidden, stage.kernel, stride, groups=hidden),
+            activation(stage.activation, "relu6"),
+        ]
         if stage.squeeze_excitation:
             layers.append(SqueezeExcitation(hidden))
         layers += conv_norm(hidden, stage.width, 1)

@@ -290,7 +290,7 @@ def _model(path: Any) -> Any:
         import onnxruntime  # noqa: F401 (said here, and not at the first image)
     except ImportError as error:
         raise InputError(
-            f"source = 'onnx' needs onnx and onnxruntime: pip install 'naskd[onnx]' ({error})"
+            f"source = 'onnx' needs onnx and onnxruntime: pip install onnx onnxruntime ({error})"
         ) from error
     try:
         model = onnx.load(str(path))

@@ -24,7 +24,7 @@ class TimmSource:
         try:
             import timm
         except ImportError as error:
-            raise InputError(f"source = 'timm' needs timm: pip install 'naskd[timm]' ({error})") from error
+            raise InputError(f"source = 'timm' needs timm: pip install timm ({error})") from error
         name = spec.option("model")
         if not timm.is_model(name):
             known = timm.list_models()

@@ -69,7 +69,7 @@ class TransformersSource:
             from transformers import AutoConfig, AutoModelForImageClassification
         except ImportError as error:
             raise InputError(
-                f"source = 'transformers' needs transformers: pip install 'naskd[transformers]' ({error})"
+                f"source = 'transformers' needs transformers: pip install transformers ({error})"
             ) from error
         folder = absolute(spec.option("model"), given.base)
         here = {"local_files_only": True, "trust_remote_code": False}

@@ -70,11 +70,11 @@ class MoAshaRule:
 
 
 def _at(epoch: int, ledger: LedgerView) -> list[TrialView]:
-    """First trainings of designs that have reached an epoch."""
+    """First trainings of designs that have reached an epoch, those that took one of their own."""
     return [
         trial
         for trial in (*ledger.finished, *ledger.running)
-        if not trial.replicate and len(trial.curve) >= epoch
+        if not trial.replicate and trial.trained_in is None and len(trial.curve) >= epoch
     ]
 
 

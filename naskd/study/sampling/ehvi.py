@@ -116,7 +116,7 @@ class EhviSampler(BaseSampler):
         self._curves.learn(finished)
         seen = [trial for trial in finished if trial.status in ("complete", "stopped") and trial.curve]
         self._pool = {name: candidate for name, candidate in self._pool.items() if view.is_new(candidate)}
-        complete = sum(trial.status == "complete" for trial in seen)
+        complete = sum(trial.status == "complete" and trial.trained_in is None for trial in seen)
         if complete < self._surrogate.fewest(self._startup):
             return self._spread_out([*seen, *running], view)
         # What stays as it is comes first: forecasts change with each curve that ends.
