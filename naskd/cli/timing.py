@@ -50,7 +50,6 @@ def profile(
     from naskd.report.profile_table import profile_table
     from naskd.report.progress import CountProgress
     from naskd.runs.profiling import profile as profiled
-    from naskd.runs.profiling import read_options
 
     if png is not None:
         writable(png)
@@ -64,7 +63,7 @@ def profile(
             settings or (),
             out=out,
             device=device,
-            options=read_options(device, option or ()),
+            options=option or (),
             students=students,
             held_out=held_out,
             rounds=rounds,

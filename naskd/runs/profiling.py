@@ -65,7 +65,7 @@ def profile(
     *,
     out: Path | None = None,
     device: str = "onnxruntime",
-    options: Mapping[str, OptionValue] | None = None,
+    options: Mapping[str, OptionValue] | Sequence[str] = (),
     students: int = STUDENTS,
     held_out: int = HELD_OUT,
     rounds: int = ROUNDS,
@@ -77,8 +77,8 @@ def profile(
         study: Path of the study file. It may name the profile that is not there yet.
         settings: ``key=value`` overrides, as ``--set`` takes them.
         out: What is written; default: what the study names as ``latency.profile``.
-        device: Name of a registered device.
-        options: Of the device.
+        device: Name of a device; the study's modules may register it.
+        options: Of the device, by name; or each as ``NAME=VALUE``.
         students: That the profile is fitted to, at least 20.
         held_out: Further ones, that tell its error, at least 1.
         rounds: How often each is timed, at least 2.
@@ -96,8 +96,9 @@ def profile(
             f"a profile needs at least {LEAST_STUDENTS} students, 1 that is held out and 2 rounds; "
             f"got {students}, {held_out} and {rounds}"
         )
-    timed, all_options = opened_device(device, options or {})
     spec = parse_study(Path(study), settings, lacking=("latency.profile",))
+    given = options if isinstance(options, Mapping) else read_options(device, options)
+    timed, all_options = opened_device(device, given)
     target = _target(spec, out)
     opened = open_study(_without_latency(spec))
     fitted, others = chosen(_drawn(opened, DRAWN_FOR_EACH * (students + held_out)), students, held_out)

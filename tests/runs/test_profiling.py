@@ -143,6 +143,18 @@ def test_what_a_profile_needs(fake: None, study: Path) -> None:
         profile(study, device="fake", held_out=500, students=20)
 
 
+def test_a_device_of_the_studys_modules_is_known(fake: None, study: Path) -> None:
+    (study.parent / "mine.py").write_text(
+        "from naskd.spec.devices import DEVICES, DeviceCard\n"
+        "from naskd.spec.errors import InputError\n"
+        "def opened():\n    raise InputError('it is asked')\n"
+        "DEVICES.register(DeviceCard('mine', '', '', opened))\n"
+    )
+    study.write_text(STUDY.replace("epochs = 1", 'epochs = 1\nmodules = ["mine.py"]'))
+    with pytest.raises(InputError, match="it is asked"):
+        profile(study, device="mine", options=[])
+
+
 def test_options_are_of_the_type_that_the_card_says(fake: None) -> None:
     assert read_options("command", ["command=./time a=b", "seconds=5"]) == {
         "command": "./time a=b",
