@@ -85,7 +85,7 @@ def design(width: int, epochs: int) -> TrialConfig:
 def together(setting: Setting, config: TrialConfig, seed: int) -> Iterator[Row]:
     """One training; a row for each network, the first with what it took."""
     siblings = setting.context.designs.siblings(config)
-    run = start_run(config, setting.context, seed, siblings)[0]
+    run = start_run(config, setting.context, seed, siblings=siblings)[0]
     run.advance(run.total_epochs)
     yield {**row_of(run.curve, run.cost.macs, "whole"), "spent_macs": run.spent_macs}
     for other, sibling in run.siblings.whole(run.epoch):

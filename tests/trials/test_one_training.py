@@ -104,9 +104,9 @@ def test_one_that_was_not_wanted_from_the_beginning_is_not_told(context: StudyCo
     """Half a curve is none."""
     config = three_stages()
     siblings = context.designs.siblings(config)
-    first = start_run(config, context, 2, siblings[:1])[0]
+    first = start_run(config, context, 2, siblings=siblings[:1])[0]
     first.advance(1)
-    again = start_run(config, context, 2, siblings)[0]
+    again = start_run(config, context, 2, siblings=siblings)[0]
     again.load_state_dict(first.state_dict())
     again.advance(3)
     assert [one for one, _ in again.siblings.whole(3)] == siblings[:1]
