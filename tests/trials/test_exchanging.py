@@ -37,7 +37,10 @@ Peer = tuple[TrialRun, Exchanging]
 def peers(context: StudyContext) -> Callable[..., list[Peer]]:
     def peers(lag: int = 0) -> list[Peer]:
         return [
-            (run := start_run(job.config, context, job.seed, place=job.place)[0], Exchanging(job, run, 2, context))
+            (
+                run := start_run(job.config, context, job.seed, place=job.place)[0],
+                Exchanging(job, run, 2, context),
+            )
             for job in (job_of(place, lag) for place in range(2))
         ]
 
