@@ -44,6 +44,7 @@ REGISTRIES: dict[str, tuple[str, str, str]] = {
     "executors": ("Executors", "naskd.executors", "EXECUTORS"),
     "loggers": ("Loggers", "naskd.spec.loggers", "LOGGERS"),
     "exports": ("Export formats", "naskd.spec.exports", "EXPORTS"),
+    "devices": ("Devices", "naskd.spec.devices", "DEVICES"),
 }
 """Page, and where its registry stands. One that does not exist, or holds nothing, has no page."""
 

@@ -24,7 +24,7 @@ from naskd import launch
 from naskd.cli import app
 from naskd.cli.looking import registries
 from naskd.cli.searching import last_failure, refusals_line
-from naskd.report.progress import RetrainProgress, SearchProgress
+from naskd.report.progress import CountProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
 from naskd.spec.errors import RunError
@@ -115,6 +115,8 @@ def test_commands_are_the_promised_ones() -> None:
         "rm",
         "schema",
         "watch",
+        "profile",
+        "latency",
     ]
     assert sorted(re.findall(r"^  ([a-z]+)  ", call("--help").stdout, re.MULTILINE)) == sorted(promised)
 
@@ -604,7 +606,7 @@ def test_progress_says_how_many_train_at_once(snapshot: Snapshot, said: str) -> 
 
 def test_retraining_progress() -> None:
     out = io.StringIO()
-    with RetrainProgress(Console(file=out, width=200)) as progress:
+    with CountProgress(Console(file=out, width=200)) as progress:
         progress.observe(0, 2, "trial 1, seed 1 of 2")
         progress.observe(2, 2, "")
     first, last = out.getvalue().splitlines()

@@ -258,6 +258,7 @@ def registries() -> dict[str, Any]:
     from naskd.networks import BLOCKS, FAMILIES
     from naskd.schemes import SCHEMES
     from naskd.spec.datasets import DATASETS
+    from naskd.spec.devices import DEVICES
     from naskd.spec.executors import EXECUTORS
     from naskd.spec.exports import EXPORTS
     from naskd.spec.loggers import LOGGERS
@@ -283,4 +284,5 @@ def registries() -> dict[str, Any]:
         "executor": EXECUTORS,
         "logger": LOGGERS,
         "export": EXPORTS,
+        "device": DEVICES,
     }

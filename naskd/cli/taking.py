@@ -42,7 +42,7 @@ def retrain(
     With fresh seeds, for the final schedule, on the test split that nothing else opens. A retraining that was
     interrupted goes on where it stopped.
     """
-    from naskd.report.progress import RetrainProgress
+    from naskd.report.progress import CountProgress
     from naskd.report.record import other_costs
     from naskd.report.retrained_table import retrained_table
     from naskd.runs.run import open_run
@@ -50,7 +50,7 @@ def retrain(
     opened = open_run(run, settings or ())
     with (
         writing_to(opened.path),
-        RetrainProgress(make_console(stderr=True)) as progress,
+        CountProgress(make_console(stderr=True)) as progress,
         data_said(progress.print),
     ):
         found = opened.retrain(

@@ -128,6 +128,8 @@ def pack(context: StudyContext) -> tuple[PackedStudy, Arrays]:
     if spec.teacher is not None:
         changes["teacher"] = with_files(spec.teacher)
     changes["teachers"] = tuple(map(with_files, spec.teachers))
+    if spec.latency is not None:
+        changes["latency"] = dataclasses.replace(spec.latency, profile=sent(spec.latency.profile))
     packed = PackedStudy(
         spec=dataclasses.replace(spec, **changes).to_dict(),
         files=files,

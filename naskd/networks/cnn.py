@@ -28,8 +28,10 @@ from naskd.nn.norm import Norm
 from naskd.nn.quantized import Quantizer, has_quantized_form, integer_bytes, quantized_weights
 from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
+from naskd.nn.tracing import operators_of
 from naskd.spec.design import CONVOLUTION, FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
 from naskd.spec.errors import InputError
+from naskd.spec.operators import OperatorGraph, joined
 from naskd.spec.sizes import Size, sides
 
 _SIDE = 8
@@ -52,9 +54,7 @@ class ConvStudent(Student):
         std: Sequence[float],
     ) -> None:
         super().__init__(spec, in_channels, n_classes, mean, std)
-        pooled = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
-        activation = ACTIVATIONS[spec.stem_activation]()
-        self.stem = nn.Sequential(*_stem_layers(spec, in_channels), activation, *pooled)
+        self.stem = _stem(spec, in_channels)
         self.stages = nn.ModuleList()
         channels = spec.stem_width
         for stage in spec.stages:
@@ -84,11 +84,7 @@ class ConvStudent(Student):
                 nn.init.zeros_(module.bias)
 
     def _quantize(self, in_channels: int) -> None:
-        # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
-        shape = (1, in_channels, _SIDE, _SIDE)
-        last = str(len(self.stem) - (2 if self.spec.stem_pool else 1))
-        planned = plan(self.stem, shape, whose="the stem", activation=last)
-        planned.apply(self.stem, INTEGER_BITS, reads_rounded=False)
+        _quantize_stem(self.stem, self.spec, in_channels)
         rounded, channels = True, self.spec.stem_width
         for stage, blocks in zip(self.spec.stages, self.stages, strict=True):
             integers = stage.bits < FLOAT_BITS
@@ -100,8 +96,7 @@ class ConvStudent(Student):
                 planned.apply(block, stage.bits, reads_rounded=rounded)
                 rounded, channels = True, stage.width
             rounded, channels = integers, stage.width
-        self.head = quantized_weights(self.head, INTEGER_BITS)
-        self.head.input_quantizer = Quantizer(self.head.weight.device)
+        self.head = _integers(self.head)
 
     def _stem(self, images: Tensor) -> Tensor:
         output: Tensor = self.stem(self.normalised(images))
@@ -163,6 +158,36 @@ class ConvStudent(Student):
         if spec.is_quantized:
             head = integer_cost(head, head.n_params - n_classes, n_classes, INTEGER_BITS)
         return total([image_statistics, *part_costs(spec, in_channels, resolution), head])
+
+    @classmethod
+    def operators(
+        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
+    ) -> OperatorGraph:
+        """Joined from those of stem, blocks and classifier, each of which runs once in a process.
+
+        A network that resizes its images runs as a whole.
+        """
+        if spec.resolution is not None:
+            return super().operators(spec, in_channels, n_classes, resolution)
+        stem = replace(spec, stages=(StageSpec("", 1, 1),))  # what follows it does not matter
+        parts = [_stem_operators(stem, in_channels, sides(resolution), spec.is_quantized)]
+        grid = _strided(sides(resolution), stem_stride(spec))
+        channels, rounded = spec.stem_width, True
+        for stage in spec.stages:
+            pool = _pooling_of(stage)
+            if pool is not None:
+                bits = parts[-1].buffers[parts[-1].results[0]].bits
+                parts.append(_pool_operators(stage.downsampling, channels, grid, bits))
+                grid, rounded = _strided(grid, stage.stride), rounded and not isinstance(pool, nn.AvgPool2d)
+            for stride in (first_stride(stage), *(1 for _ in range(stage.depth - 1))):
+                bits = parts[-1].buffers[parts[-1].results[0]].bits
+                parts.append(block_operators(channels, stage, stride, grid, rounded=rounded, bits=bits))
+                grid, channels = _strided(grid, stride), stage.width
+                rounded = True
+            rounded = stage.bits < FLOAT_BITS
+        bits = parts[-1].buffers[parts[-1].results[0]].bits
+        parts.append(_head_operators(channels, n_classes, grid, spec.is_quantized, bits))
+        return joined(parts)
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
@@ -273,6 +298,103 @@ def _integer_bytes(block_class: Any, in_channels: int, stage: StageSpec, stride:
     block = _block_on_meta(block_class, in_channels, replace(stage, bits=FLOAT_BITS), stride)
     weights = [layer.weight for layer in block.modules() if has_quantized_form(layer)]
     return sum(integer_bytes(weight, stage.bits) for weight in weights if isinstance(weight, Tensor))
+
+
+def block_operators(
+    in_channels: int,
+    stage: StageSpec,
+    stride: int,
+    grid: tuple[int, int],
+    *,
+    rounded: bool = True,
+    bits: int = FLOAT_BITS,
+) -> OperatorGraph:
+    """What a block of a stage executes on a map of ``(height, width)``.
+
+    Args:
+        in_channels: Of the map.
+        stage: Of the block; its depth does not matter.
+        stride: Of the block.
+        grid: Height and width of the map.
+        rounded: Whether a block of integers is given a rounded map.
+        bits: Of each number of the map.
+    """
+    block_class: Any = block_type(stage.block)
+    return _block_operators(block_class, in_channels, replace(stage, depth=1), stride, grid, rounded, bits)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _block_operators(
+    block_class: Any,
+    in_channels: int,
+    stage: StageSpec,
+    stride: int,
+    grid: tuple[int, int],
+    rounded: bool,
+    bits: int,
+) -> OperatorGraph:
+    block = _block_on_meta(block_class, in_channels, replace(stage, bits=FLOAT_BITS), stride)
+    if stage.bits < FLOAT_BITS:
+        block_plan(in_channels, stage, stride).apply(block, stage.bits, reads_rounded=rounded)
+    return operators_of(block, in_channels, grid, bits=bits)
+
+
+@functools.lru_cache(maxsize=1000)
+def _stem_operators(
+    spec: ArchitectureSpec, in_channels: int, grid: tuple[int, int], integers: bool
+) -> OperatorGraph:
+    """Without the normalisation of the images, which changes each number by itself."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        stem = _stem(spec, in_channels)
+    if integers:
+        _quantize_stem(stem, spec, in_channels)
+    return operators_of(stem, in_channels, grid)
+
+
+def _stem(spec: ArchitectureSpec, in_channels: int) -> nn.Sequential:
+    pooled = (nn.MaxPool2d(3, 2, 1),) if spec.stem_pool else ()
+    activation = ACTIVATIONS[spec.stem_activation]()
+    return nn.Sequential(*_stem_layers(spec, in_channels), activation, *pooled)
+
+
+@functools.lru_cache(maxsize=1000)
+def _pool_operators(downsampling: str, channels: int, grid: tuple[int, int], bits: int) -> OperatorGraph:
+    pool = pooling(downsampling)
+    assert pool is not None
+    return operators_of(pool, channels, grid, bits=bits)
+
+
+@functools.lru_cache(maxsize=1000)
+def _head_operators(
+    channels: int, n_classes: int, grid: tuple[int, int], integers: bool, bits: int
+) -> OperatorGraph:
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        head: nn.Module = nn.Linear(channels, n_classes)
+    return operators_of(
+        nn.Sequential(_Pooling(), _integers(head) if integers else head), channels, grid, bits=bits
+    )
+
+
+class _Pooling(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C)``."""
+        return spatial_mean(x)
+
+
+def _quantize_stem(stem: nn.Sequential, spec: ArchitectureSpec, in_channels: int) -> None:
+    # First and last layer keep 8 bits: custom since Zhou et al., 2016, arXiv 1606.06160, section 2.7.
+    shape = (1, in_channels, _SIDE, _SIDE)
+    last = str(len(stem) - (2 if spec.stem_pool else 1))
+    planned = plan(stem, shape, whose="the stem", activation=last)
+    planned.apply(stem, INTEGER_BITS, reads_rounded=False)
+
+
+def _integers(head: nn.Module) -> nn.Module:
+    made = quantized_weights(head, INTEGER_BITS)
+    made.input_quantizer = Quantizer(made.weight.device)
+    return made
 
 
 def block_type(name: str) -> type[Block]:

@@ -13,8 +13,10 @@ from naskd.nn.cost import network_cost
 from naskd.nn.deployed import Description
 from naskd.nn.merging import is_merged, merge
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
+from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
+from naskd.spec.operators import OperatorGraph
 from naskd.spec.sizes import Size
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
@@ -25,8 +27,8 @@ class Student(nn.Module):
 
     A subclass builds its layers in ``__init__``, sets :attr:`head` to the ``nn.Linear`` that turns the pooled features
     into the logits, and writes :meth:`taps`. It may override :meth:`forward`, which else computes all taps, and
-    :meth:`cost` and :meth:`shapes` with closed forms. It is not told the resolution: one network takes images of any
-    size.
+    :meth:`cost`, :meth:`operators` and :meth:`shapes` with closed forms. It is not told the resolution: one network
+    takes images of any size.
 
     Args:
         spec: The design.
@@ -116,6 +118,13 @@ class Student(nn.Module):
         This one builds the network on the ``meta`` device and counts.
         """
         return network_cost(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
+
+    @classmethod
+    def operators(
+        cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
+    ) -> OperatorGraph:
+        """See :func:`design_operators`. This one runs the network on the ``meta`` device."""
+        return operators_of(cls._on_meta(spec, in_channels, n_classes), in_channels, resolution)
 
     @classmethod
     def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
@@ -208,6 +217,16 @@ def design_cost(spec: ArchitectureSpec, in_channels: int, n_classes: int, resolu
         InputError: See :func:`build_student`.
     """
     return family_type(spec).cost(spec, in_channels, n_classes, spec.resolution or resolution)
+
+
+def design_operators(
+    spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size
+) -> OperatorGraph:
+    """What the student of a design executes for one image; for arguments and errors see :func:`design_cost`.
+
+    No weight is allocated. A family that overrides :meth:`Student.operators` gives the same as a run of its network.
+    """
+    return family_type(spec).operators(spec, in_channels, n_classes, resolution)
 
 
 def student_shapes(spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:

@@ -7,6 +7,7 @@ the answer for every network that has none.
 import copy
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ class OutsideTorch(nn.Module):
     def size_bytes(self) -> int:
         """Of its state, in place of what that would count."""
         raise NotImplementedError
+
+
+T = TypeVar("T")
 
 
 def count_macs(call: Callable[[], object]) -> int:
@@ -98,30 +102,63 @@ def network_cost(module: nn.Module, in_channels: int, resolution: Size) -> Cost:
     """
     shape, unmerged_macs = (1, in_channels, *sides(resolution)), 0
     if (leaving := merged(module)) is not module:
-        unmerged_macs, _ = _forward_macs(module, shape)
+        unmerged_macs, _ = in_evaluation(module, shape, _counted)
         module = leaving
-    macs, saved = _forward_macs(module, shape)
+    macs, saved = in_evaluation(module, shape, _counted)
     n_params = sum(parameter.numel() for parameter in module.parameters())
     n_params += sum(part.n_params for part in module.modules() if isinstance(part, OutsideTorch))
     bit_ops = macs * FLOAT_BITS**2 - saved
     return Cost(macs, n_params, _state_bytes(module), bit_ops, unmerged_macs)
 
 
-def _forward_macs(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """MACs of a pass, and the bit operations that integers save of it."""
+def in_evaluation(
+    module: nn.Module, shape: tuple[int, int, int, int], look: Callable[[nn.Module, Tensor], T]
+) -> T:
+    """What `look` sees of a pass: of a copy on the ``meta`` device, or of the network where it lies.
+
+    Args:
+        module: It is not changed, wherever it lies and whatever its mode.
+        shape: Of its images.
+        look: Is given a network in evaluation mode and images, without gradients, and runs it.
+
+    Raises:
+        ValueError: Called under ``torch.inference_mode``.
+    """
     try:
         network = on_meta(module).eval()
         images = torch.empty(shape, device="meta")
         with torch.no_grad():
-            return _counted(network, images)
+            return look(network, images)
     except Exception:
         # Users' networks read numbers, make tensors on the way, and hold objects that cannot be copied.
         if torch.is_inference_mode_enabled():
             raise
-        return _macs_where_it_lies(module, shape)
+        return _where_it_lies(module, shape, look)
+
+
+def _where_it_lies(
+    module: nn.Module, shape: tuple[int, int, int, int], look: Callable[[nn.Module, Tensor], T]
+) -> T:
+    """The same by a pass on the network's own device, without the fused kernels that torch's counter cannot see."""
+    images = torch.full(shape, 0.5, device=device_of(module))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            warnings.catch_warnings(),
+            evaluation_mode(module),
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # oneDNN's flags speak of Intel's GPUs
+            with torch.backends.mkldnn.flags(False):
+                return look(module, images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
+    """MACs of a pass, and the bit operations that integers save of it."""
     saved = 0
 
     def noted(layer: nn.Module, _: object, output: Tensor) -> None:
@@ -146,25 +183,6 @@ def _counted(network: nn.Module, images: Tensor) -> tuple[int, int]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _macs_where_it_lies(module: nn.Module, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """The same numbers by a pass on the network's own device, without the fused kernels that the counter cannot see."""
-    images = torch.full(shape, 0.5, device=device_of(module))
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with (
-            warnings.catch_warnings(),
-            evaluation_mode(module),
-            torch.no_grad(),
-            sdpa_kernel(SDPBackend.MATH),
-        ):
-            warnings.simplefilter("ignore", UserWarning)  # oneDNN's flags speak of Intel's GPUs
-            with torch.backends.mkldnn.flags(False):
-                return _counted(module, images)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _state_bytes(module: nn.Module) -> int:

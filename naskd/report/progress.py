@@ -225,20 +225,24 @@ def _doing(snapshot: Snapshot) -> str:
     return "training" if snapshot.trained else "loading"
 
 
-class RetrainProgress(Progress):
-    """Of a retraining: pass :meth:`observe` to :meth:`naskd.runs.run.Run.retrain`.
+class CountProgress(Progress):
+    """Of work whose parts are counted: pass :meth:`observe` to :meth:`naskd.runs.run.Run.retrain`, for instance.
 
     Args:
         console, clock: See :class:`Progress`.
+        parts: What is counted.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, parts: str = "trainings", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._parts = parts
         self._started = clock()
         self._state = (0, 0, "")
         super().__init__(console, clock)
 
     def observe(self, done: int, total: int, what: str) -> None:
-        """Take in the trainings done, trainings in all, and what comes next."""
+        """Take in the parts done, parts in all, and what comes next."""
         self._state = (done, total, what)
         self._log(self._text(), at_once=done in (0, total))
 
@@ -252,6 +256,6 @@ class RetrainProgress(Progress):
         done, total, what = self._state
         elapsed = self._clock() - self._started
         left = f", about {duration(elapsed * (total - done) / done)} left" if 0 < done < total else ""
-        return f"{done} of {total} trainings, {duration(elapsed)} gone{left}" + (
+        return f"{done} of {total} {self._parts}, {duration(elapsed)} gone{left}" + (
             f"; now {what}" if what else ""
         )

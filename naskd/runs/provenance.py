@@ -14,6 +14,7 @@ from naskd.spec.code_identity import code_id, code_ids
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 from naskd.spec.identity import identity_difference
+from naskd.spec.latency import read_profile
 from naskd.spec.secrets import kept
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import IDENTITY as EARLIER_RUNS
@@ -49,6 +50,8 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
     for key in _WHERE_THERE:
         if found := getattr(world, key):
             identity[key] = found
+    if spec.latency is not None:
+        identity["latency_profile"] = read_profile(spec.resolve(spec.latency.profile)).profile_id
     if spec.teachers:
         identity["teacher_hashes"] = teachers
     return dict(json.loads(json.dumps(kept(identity))))

@@ -571,7 +571,6 @@ SCHEMES.register(
         paper="Kumar, Raghunathan, Jones, Ma, Liang: Fine-tuning can distort pretrained features and underperform "
         "out-of-distribution. ICLR 2022, arXiv 2202.10054",
         implementation="naskd.schemes.head_first:HeadFirstScheme",
-        unlabelled=True,
         may_refuse=True,
         options={
             "share": Option(

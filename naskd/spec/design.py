@@ -127,8 +127,8 @@ class ArchitectureSpec:
         stem: ``convolution``, or ``patches`` that do not overlap, of ``stem_stride`` pixels a side, each turned into a
             vector (Dosovitskiy et al., ICLR 2021, arXiv 2010.11929; Liu et al., CVPR 2022, arXiv 2201.03545, section
             2.2). ``stem_kernel`` then means nothing.
-        resolution: Side to which the student resizes its images, 1 to 4,096; None for as they are. Teachers see them as
-            they are, and so does whoever uses the student.
+        resolution: Side of the square to which the student resizes its images, 1 to 4,096; None for as they are.
+            Teachers see them as they are, and so does whoever uses the student.
     """
 
     stages: Annotated[tuple[StageSpec, ...], Field(max_length=MOST_STAGES)] = ()

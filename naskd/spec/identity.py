@@ -18,6 +18,7 @@ _MEANING = {
     "unlabelled_hash": "unlabelled images are not those of before",
     "teacher_hash": "the teacher is another: its file, its code or its settings",
     "teacher_hashes": "the teacher is another: its file, its code or its settings",
+    "latency_profile": "latencies are predicted by another profile",
     "earlier_runs": "the runs that it learns from are others, or were read at another time",
     "files": "what the code does has changed; comments and layout do not count",
 }

@@ -51,6 +51,8 @@ class Objective:
         reference: ``"module:function"``, or a function, of a
             :class:`~naskd.trials.measures.Outlook`: the value that no design should be worse than, for an objective
             known after training. Empty where there is none; then a study must give its ``reference_point``.
+        needs: Key of the study file that it is computed from, such as ``latency.profile``; a study that names the
+            objective without its table is refused.
 
     Raises:
         InputError: One of them is not of these, or the name is taken by another entry of the record.
@@ -65,6 +67,7 @@ class Objective:
     implementation: str | Callable[..., Any]
     paper: str = ""
     reference: str | Callable[..., Any] = ""
+    needs: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", self.name):
@@ -153,6 +156,37 @@ OBJECTIVES.register(
             "Guo et al.: Single path one-shot neural architecture search with uniform sampling. ECCV 2020, "
             "arXiv 1904.00420"
         ),
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="peak_memory",
+        title="peak memory",
+        direction="minimize",
+        unit="bytes",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:peak_memory",
+        paper=(
+            "Liberis, Lane: Neural networks on microcontrollers: saving memory at inference via operator reordering. "
+            "2019, arXiv 1910.05110"
+        ),
+    )
+)
+OBJECTIVES.register(
+    Objective(
+        name="latency_ms",
+        title="latency",
+        direction="minimize",
+        unit="ms",
+        scale="log",
+        known="before",
+        implementation="naskd.trials.measures:latency_ms",
+        paper=(
+            "Zhang et al.: nn-Meter: towards accurate latency prediction of deep-learning model inference on diverse "
+            "edge devices. MobiSys 2021, doi 10.1145/3458864.3467882"
+        ),
+        needs="latency.profile",
     )
 )
 OBJECTIVES.register(
@@ -281,6 +315,18 @@ def limit_problems(limits: Mapping[str, Any]) -> list[Problem]:
         for name, value in (limits.get(side) or {}).items()
         if name not in before
     ]
+
+
+def needed_keys(objectives: Sequence[str], limits: Mapping[str, Any]) -> dict[str, str]:
+    """Keys of the study file that objectives and limits are computed from, each with who needs it first.
+
+    Args:
+        objectives: Of the study.
+        limits: Tables ``max`` and ``min`` of its ``[limits]``.
+    """
+    named = [*objectives, *(name for side in ("max", "min") for name in limits.get(side) or {})]
+    needing = [name for name in named if name in OBJECTIVES and OBJECTIVES[name].needs]
+    return {OBJECTIVES[name].needs: name for name in reversed(needing)}
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

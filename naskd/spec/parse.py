@@ -15,7 +15,8 @@ from typing import Any
 from naskd.spec import tables
 from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES
 from naskd.spec.errors import InputError
-from naskd.spec.objectives import limit_problems, objective_problems, reference_problems
+from naskd.spec.latency import read_profile
+from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
@@ -24,7 +25,7 @@ from naskd.spec.study import RUNS, STUDY_TYPE, TAKEN, StudySpec, StudyTable
 from naskd.spec.teachers import DEFAULT_NAME, normalisation_problems
 from naskd.spec.toml import Setting, read_file, read_setting
 from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
-from naskd.spec.validation import Problem, format_key, format_value, schema_problems
+from naskd.spec.validation import Problem, allowed_at, format_key, format_value, schema_problems
 from naskd.spec.visible import visible_line
 
 
@@ -45,13 +46,14 @@ class StudyFileError(InputError):
         )
 
 
-def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
+def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file.
 
     Args:
         path: The TOML file.
         settings: ``table.key=value`` overrides. The value is read as TOML, and taken as it is typed where that is
             none or the key holds text. Paths among them are relative to the study file, as all paths of a study.
+        lacking: Keys of files that need not be there yet, nor be named.
 
     Raises:
         StudyFileError: With every problem found: TOML syntax, unknown keys and names, wrong types, values out of
@@ -76,6 +78,7 @@ def parse_study(path: Path, settings: Sequence[str] = ()) -> StudySpec:
     problems += _combination_problems(right) + _twice(common) + _unheard(common)
     problems += _file_problems(right, base)
     problems += tables.check_together(tables.with_options(right, options, wrong), base)
+    problems = [problem for problem in problems if problem.key not in lacking]
     if problems:
         order = list(data)
         problems.sort(
@@ -128,6 +131,11 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     problems += objective_problems(objectives)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
     problems += limit_problems(data.get("limits") or {})
+    for needed, objective in needed_keys(objectives, data.get("limits") or {}).items():
+        place = tuple(needed.split("."))
+        if not data.get(place[0]):
+            allowed = f"{allowed_at(StudyTable, place)}; {objective} is computed from it"
+            problems.append(Problem(needed, "nothing", allowed))
     problems += storage_problems(data.get("storage", StudySpec.storage))
     if (name := data.get("name")) in TAKEN:
         problems.append(
@@ -209,10 +217,26 @@ def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
     place = (data.get("execution") or {}).get("checkpoints")
     if place is not None and "://" not in place:
         problems += _folder_problems("execution.checkpoints", place, base)
+    if latency := data.get("latency"):
+        problems += _profile_problems(latency["profile"], base)
     for key, teacher in _teachers(data):
         if "checkpoint" in teacher:
             problems += missing_file(f"{key}.checkpoint", teacher["checkpoint"], base)
     return problems
+
+
+def _profile_problems(file: str, base: Path) -> list[Problem]:
+    if missing := missing_file("latency.profile", file, base):
+        return missing
+    try:
+        read_profile(absolute(file, base))
+    except InputError as error:
+        return [
+            Problem(
+                "latency.profile", format_value(file), "a file that naskd profile has written", str(error)
+            )
+        ]
+    return []
 
 
 def _folder_problems(key: str, folder: str, base: Path) -> list[Problem]:

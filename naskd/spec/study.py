@@ -116,6 +116,14 @@ Storage = Annotated[
 ]
 
 
+ProfileFile = Annotated[
+    str,
+    Field(
+        pattern=r"^.+\.json$",
+        description="path of a .json file that naskd profile writes, relative to the study file",
+    ),
+]
+
 FirstDesign = Mapping[str, bool | int | float | str]
 """Values by parameter name."""
 
@@ -237,6 +245,18 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, config=_FROZEN)
+class LatencySpec:
+    """What latencies are predicted by.
+
+    Args:
+        profile: A profile file, relative to the study file, that ``naskd profile`` writes. Its content is a part of
+            the study.
+    """
+
+    profile: ProfileFile
+
+
+@dataclass(frozen=True, config=_FROZEN)
 class ExecutionSpec(Configured):
     """Where and how trials run.
 
@@ -329,7 +349,7 @@ class StudyTable:
         objectives: Names of two or three, ``val_accuracy`` among them; see :mod:`naskd.spec.objectives`.
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
         storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
-        sampler, stopping, limits, execution, retrain: See their types.
+        sampler, stopping, limits, latency, execution, retrain: See their types. Without `latency` none is predicted.
         warm_start: What to begin with. A table is a design to run first: values by parameter name; what is left out is
             sampled. A text is the directory of an earlier run, relative to the study file, to learn from.
     """
@@ -349,6 +369,7 @@ class StudyTable:
     sampler: SamplerSpec = Field(default_factory=SamplerSpec)
     stopping: StoppingSpec = Field(default_factory=StoppingSpec)
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
+    latency: LatencySpec | None = None
     execution: ExecutionSpec = Field(default_factory=ExecutionSpec)
     retrain: RetrainSpec = Field(default_factory=RetrainSpec)
     warm_start: tuple[FirstDesign | EarlierRun, ...] = ()
@@ -362,7 +383,7 @@ class StudySpec(StudyTable):
         base: Folder of the study file, to which its paths are relative.
         name, space, data, budget, teacher, teachers, seed, modules, epochs, objectives, reference_point, storage:
             See the keys of a study file in docs/reference/study-file.md, as for all that follow.
-        sampler, stopping, limits, execution, retrain, warm_start: Likewise.
+        sampler, stopping, limits, latency, execution, retrain, warm_start: Likewise.
     """
 
     base: Path = Field(default=Path(), kw_only=True)
@@ -431,7 +452,7 @@ class StudySpec(StudyTable):
         name that they belong to, those at their default left out. Files are not named here: their content counts.
         """
         identity = self.to_dict()
-        for key in ("base", "budget", "storage", "retrain"):
+        for key in ("base", "budget", "storage", "retrain", "latency"):
             del identity[key]
         kept = ["device", "threads", "precision", "channels_last"]
         # Left out at their defaults: runs that began before there were such keys can go on.

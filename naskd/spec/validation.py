@@ -111,6 +111,16 @@ def describe(annotation: Any) -> str:
     return words.get(kind, "a table") + _bounds(fields)
 
 
+def allowed_at(cls: type[Any], path: Location) -> str:
+    """What values the key at `path` admits, in words.
+
+    Args:
+        cls: The dataclass of the whole file.
+        path: Of a key that it has.
+    """
+    return describe(_annotation(cls, path))
+
+
 def known_keys(annotation: Any) -> list[str]:
     """The keys of a table; of one with options, those that a card takes are among them, after the others."""
     kind = _unwrap(annotation)[0]

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from naskd.networks import FAMILIES
-from naskd.networks.student import Student, build_student, design_cost, student_shapes
+from naskd.networks.student import Student, build_student, design_cost, design_operators, student_shapes
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import tap_shapes
+from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.testing.losses import back_propagate
 from naskd.testing.suite import Suite
@@ -119,6 +120,9 @@ class FamilySuite(Suite):
         for design in self.designs(name):
             student = self.build(design)
             assert design_cost(design, 3, CLASSES, self.resolution) == network_cost(
+                student, 3, self.resolution
+            )
+            assert design_operators(design, 3, CLASSES, self.resolution) == operators_of(
                 student, 3, self.resolution
             )
             shapes = student_shapes(design, CLASSES, self.resolution)

@@ -1,11 +1,12 @@
 """What every objective must do, whoever registered it."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from naskd.spec.design import TrialConfig
+from naskd.spec.latency import HeldOutStudent, LatencyProfile, work_of
 from naskd.spec.objectives import OBJECTIVES
 from naskd.testing.schemes import copied, equal
 from naskd.testing.studies import ALL_TERMS, design, small_context
@@ -13,6 +14,28 @@ from naskd.testing.suite import Suite, where
 from naskd.trials.context import StudyContext
 from naskd.trials.measures import Measured, Trained, objective_value
 from naskd.trials.run import TrialRun, start_run
+
+
+def some_profile(measured: Measured) -> LatencyProfile:
+    """A profile that knows the operators of a design: of each amount of work, so many nanoseconds."""
+    work = work_of(measured.operators(), 16)
+    return LatencyProfile(
+        device="onnxruntime",
+        options={"threads": 1},
+        hardware="made up",
+        runtime="none",
+        date="2026-01-01",
+        in_channels=measured.in_channels,
+        resolution=measured.resolution,
+        n_classes=measured.n_classes,
+        space="space.py:joint",
+        n_students=1,
+        rounds=2,
+        noise=0.0,
+        block=16,
+        milliseconds={kind: dict.fromkeys(amounts, 1e-6) for kind, amounts in work.items()},
+        held_out=(HeldOutStudent(macs=1000, measured_ms=1.0, predicted_ms=1.05),),
+    )
 
 
 class ObjectiveSuite(Suite):
@@ -48,8 +71,9 @@ class ObjectiveSuite(Suite):
         return design(*ALL_TERMS, epochs=2)
 
     def measured(self, context: StudyContext) -> Measured:
-        """What is known of it before its training."""
-        return context.designs.measured(self.config())
+        """What is known of it before its training; latencies are predicted by some profile of its operators."""
+        before = context.designs.measured(self.config())
+        return replace(before, latency=some_profile(before))
 
     def trained(self, context: StudyContext, run: TrialRun) -> Trained:
         """And after it."""

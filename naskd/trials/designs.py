@@ -2,16 +2,18 @@
 
 import logging
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import FAMILIES
-from naskd.networks.student import design_cost, student_shapes
+from naskd.networks.student import design_cost, design_operators, student_shapes
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.nn.deployed import as_deployed
+from naskd.nn.tracing import operators_of
 from naskd.schemes import SCHEMES
 from naskd.schemes.cohort import widened
 from naskd.schemes.distilled import deployed_network
@@ -19,6 +21,8 @@ from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
+from naskd.spec.latency import LatencyProfile, read_profile
+from naskd.spec.operators import OperatorGraph
 from naskd.spec.teachers import called
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.measures import Measured
@@ -57,6 +61,7 @@ class Designs:
         self._sources = sources
         self._passes: dict[tuple[object, ...], tuple[float, float, float]] = {}
         self._costs: dict[str, Cost] = {}
+        self._operators: dict[str, OperatorGraph] = {}
         self._last_scheme: tuple[TrialConfig, Scheme] | None = None
         """A sampler asks several things of one design after the other, and building it takes longest."""
 
@@ -81,13 +86,37 @@ class Designs:
                 raise
             except USERS as error:  # a user's scheme may raise anything: its trial fails, with the traceback
                 _LOG.warning("a scheme cannot be built: %s", one_line(error))
+        network = self._with_what_stays(config)
+        if network is not None:
+            return network_cost(network, channels, resolution)
+        return design_cost(config.architecture, channels, self._resources.data.n_classes, resolution)
+
+    def design_operators(self, config: TrialConfig) -> OperatorGraph:
+        """What a design's deployed network executes for one image.
+
+        Raises:
+            ValueError: See :meth:`design_cost`.
+        """
+        if (known := self._operators.get(config.config_id)) is None:
+            known = self._operators[config.config_id] = self._operators_of(config)
+        return known
+
+    def _operators_of(self, config: TrialConfig) -> OperatorGraph:
+        channels, resolution = self._resources.input_shape
+        if SCHEMES[config.distillation.scheme].leaves_more:
+            return operators_of(self._scheme(config).deployed, channels, resolution)
+        network = self._with_what_stays(config)
+        if network is not None:
+            return operators_of(network, channels, resolution)
+        return design_operators(config.architecture, channels, self._resources.data.n_classes, resolution)
+
+    def _with_what_stays(self, config: TrialConfig) -> nn.Module | None:
+        """A student, without weights, with what a loss leaves in it; None where none does."""
         if not any(KNOWLEDGE[term.kind].deployed for term in config.distillation.terms):
-            n_classes = self._resources.data.n_classes
-            return design_cost(config.architecture, channels, n_classes, resolution)
+            return None
         objective = self._objective(config)
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            network = deployed_network(self._networks.unplaced_student(config.architecture), objective)
-        return network_cost(network, channels, resolution)
+            return deployed_network(self._networks.unplaced_student(config.architecture), objective)
 
     def measured(self, config: TrialConfig) -> Measured:
         """A design as objectives that are known before training see it.
@@ -97,7 +126,21 @@ class Designs:
         """
         channels, resolution = self._resources.input_shape
         n_classes = self._resources.data.n_classes
-        return Measured(config, self.design_cost(config), channels, resolution, n_classes)
+        return Measured(
+            config,
+            self.design_cost(config),
+            channels,
+            resolution,
+            n_classes,
+            operators=lambda: self.design_operators(config),
+            latency=self._profile,
+        )
+
+    @cached_property
+    def _profile(self) -> LatencyProfile | None:
+        """Read once: what is predicted does not change while a search runs."""
+        spec = self._resources.spec
+        return None if spec.latency is None else read_profile(spec.resolve(spec.latency.profile))
 
     def design_problems(self, config: TrialConfig) -> list[str]:
         """Why a design's student, losses and teachers cannot be matched; empty when they can."""

@@ -18,8 +18,11 @@ from naskd.trials.jobs import Job
 from naskd.trials.outcome import checkpoint_key, keep
 from naskd.trials.run import TrialRun
 
-LEAST_PATIENCE = 1.0
-"""Seconds that a peer waits in its worker for others that are at work too; else as long as its last epoch took."""
+LEAST_PATIENCE = 3.0
+"""Seconds that a peer keeps its worker for others, at least; else as long as its last epoch took.
+
+More than the second for which an executor does not ask again: who has given a worker back must have time to begin.
+"""
 
 _LONGEST_NAP = 0.5
 

@@ -105,7 +105,8 @@ class Group:
             first = TrialResult(**{key: value for key, value in vars(first).items() if key != "after"})
         if self.failure is not None:
             why = ("status", "reason", "error", "out_of_memory", "device_lost", "disk_full")
-            first = replace(first, **{key: getattr(self.failure, key) for key in why})
+            given = {key: getattr(self.failure, key) for key in why}
+            first = replace(first, **given, sha256="", siblings=())
         train_macs = sum(result.train_macs for result in results.values())
         metrics = dict(first.metrics)
         if "train_macs" in metrics:

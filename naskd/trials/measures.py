@@ -5,13 +5,15 @@ Importing this imports neither torch nor data: objectives known before training 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.latency import LatencyProfile
 from naskd.spec.numbers import real_number
 from naskd.spec.objectives import Objective
+from naskd.spec.operators import OperatorGraph
 from naskd.spec.registry import imported
 from naskd.spec.sizes import Size
 
@@ -26,6 +28,15 @@ class ObjectiveError(InputError):
     """An objective raised, or its value is none: not finite, or not positive on a logarithmic scale."""
 
 
+def no_network() -> OperatorGraph:
+    """What is executed where only costs are known.
+
+    Raises:
+        InputError: Always.
+    """
+    raise InputError("no network is known here, only its costs; it needs a study that trains")
+
+
 @dataclass(frozen=True)
 class Measured:
     """What is known of a design before its training.
@@ -36,6 +47,9 @@ class Measured:
         in_channels: Of the images, 1 or 3.
         resolution: Of the images in pixels: the side of squares, or ``(height, width)``.
         n_classes: Number of classes.
+        operators: What its deployed network executes for one image; computed when it is called. It raises an
+            :class:`~naskd.spec.errors.InputError` where no network is known, as in a replay.
+        latency: What the study predicts latencies by; None where it names no profile.
     """
 
     config: TrialConfig
@@ -43,6 +57,10 @@ class Measured:
     in_channels: int
     resolution: Size
     n_classes: int
+    operators: Callable[[], OperatorGraph] = field(
+        default=no_network, kw_only=True, repr=False, compare=False
+    )
+    latency: LatencyProfile | None = field(default=None, kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class Trained(Measured):
     """What is known of a design after its training, beside what was known before.
 
     Args:
-        config, cost, in_channels, resolution, n_classes: See :class:`Measured`.
+        config, cost, in_channels, resolution, n_classes, operators, latency: See :class:`Measured`.
         network: What is deployed, on the device and in evaluation mode. To be left as it is.
         data: Images; judge by ``data.val``, which the training has not seen.
         compute: Device, precision and memory layout.
@@ -121,6 +139,23 @@ def size_bytes(measured: Measured) -> float:
 def bit_ops(measured: Measured) -> float:
     """MACs of one image, each times the bits of its weight and of its activation."""
     return measured.cost.bit_ops
+
+
+def peak_memory(measured: Measured) -> float:
+    """Bytes of maps that one image needs at once; see :attr:`~naskd.spec.operators.OperatorGraph.peak_bytes`."""
+    return measured.operators().peak_bytes
+
+
+def latency_ms(measured: Measured) -> float:
+    """Milliseconds of one image on the device of the study's profile, predicted.
+
+    Raises:
+        InputError: The study names no profile, or the profile knows no such images or operators.
+    """
+    if measured.latency is None:
+        raise InputError("the study names no latency.profile, which naskd profile writes")
+    images = measured.in_channels, measured.resolution, measured.n_classes
+    return measured.latency.predict(measured.operators(), *images)
 
 
 def train_macs(trained: Trained) -> float:

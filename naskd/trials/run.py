@@ -194,7 +194,7 @@ class TrialRun:
             round(self.loop.images_per_epoch(epoch) * self.macs_per_image(epoch))
             for epoch in range(self.epoch)
         )
-        return trained + self.epoch * len(self.data.val) * cost.macs
+        return trained + self.epoch * len(self.data.val) * cost.unmerged_macs
 
     def _teacher_counts(self) -> tuple[int, int, int]:
         """Of all teachers so far, whoever asked: images asked for, images run, and their MACs."""

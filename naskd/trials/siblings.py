@@ -32,7 +32,7 @@ class Siblings:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of showing all of them one image."""
-        return sum(one.cost.macs for _, one in self._there)
+        return sum(one.cost.unmerged_macs for _, one in self._there)
 
     def evaluate(self, val: ImageSet, compute: Compute) -> None:
         """After an epoch: what each says of the validation images."""

@@ -1,6 +1,7 @@
 """What goes wrong in a worker, by the label of a job. Imported by workers, so it imports no pytest.
 
 ``kill@2``: the process gets SIGKILL after epoch 2, before that is reported; ``kill@2 once``: the first time only.
+``hang@2``: never ends, and catches whatever it is told.
 Likewise ``segfault``, ``exit`` (code 3), and ``orphan``, which kills the server of workers. ``meet@1``: wait
 after epoch 1 until another job waits there too. ``patient@1``: until a worker
 was turned away. ``hungry@1``: has no memory on a device while others use it.
@@ -11,6 +12,7 @@ was turned away. ``hungry@1``: has no memory on a device while others use it.
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,10 @@ def _mishap(what: str, job: Job, folder: Path) -> TrialResult | None:
     elif what == "orphan":
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(MEET_SECONDS)
+    elif what == "hang":  # and does not let itself be told
+        while True:
+            with suppress(BaseException):
+                time.sleep(MEET_SECONDS)
     elif what == "exit":
         os._exit(3)
     elif what == "meet":

@@ -2,18 +2,21 @@
 
 import dataclasses
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_studies import given, small_context
+from small_studies import design, given, small_context
 
 from naskd.executors.packing import pack, unpack
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.spec.objectives import OBJECTIVES
-from naskd.spec.study import StudySpec
+from naskd.spec.study import LatencySpec, StudySpec
 from naskd.store.artifacts import ArtifactStore
+from naskd.testing.objectives import some_profile
+from naskd.trials.measures import objective_value
 
 
 def test_files_of_one_folder_stay_neighbours_and_each_travels_once_with_what_it_imports(tmp_path: Path):
@@ -56,6 +59,22 @@ def test_what_is_foreseen_travels(tmp_path: Path) -> None:
     packed, arrays = pack(given(context, spec=spec, foreseen=("hint",), foreseen_states=states))
     there = unpack(packed, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
     assert (there.resources.foreseen, there.resources.foreseen_states) == (("hint",), states)
+
+
+def test_a_latency_profile_travels(tmp_path: Path) -> None:
+    (tmp_path / "space.py").touch()
+    context = small_context(tmp_path / "run", teacher=None)
+    profile = some_profile(context.designs.measured(design()))
+    (tmp_path / "phone.json").write_text(json.dumps(profile.to_dict()))
+    spec = dataclasses.replace(
+        context.resources.spec, base=tmp_path, space="space.py:joint", latency=LatencySpec("phone.json")
+    )
+    packed, arrays = pack(given(context, spec=spec))
+    (tmp_path / "phone.json").unlink()
+    there = unpack(packed, arrays, ArtifactStore(tmp_path / "store"), None, tmp_path / "cache")
+    measured = there.designs.measured(design())
+    assert measured.latency == profile
+    assert objective_value(OBJECTIVES["latency_ms"], measured) > 0
 
 
 LIBRARY = """

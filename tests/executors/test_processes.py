@@ -138,6 +138,15 @@ def test_a_trial_whose_worker_dies_every_time_fails_with_the_reason_and_the_othe
     assert {r.status for r in found.results.values()} == {"complete"}
 
 
+def test_a_trial_that_hangs_and_cannot_be_told_is_killed_and_takes_nobody_along(run):
+    found = run([_job(0, "hang@1"), _job(1)], trial_seconds=5.0, checkpoint_every=0)
+    failed = found.results["0"]
+    assert (failed.status, failed.reason) == ("failed", "took longer than execution.trial_seconds = 5")
+    assert len(_pids(found.store, 0)) == 1, "it is not tried again"
+    assert not _lives(_pids(found.store, 0)[0])
+    assert found.results["1"].status == "complete"
+
+
 @pytest.mark.parametrize(
     ("module", "why"),
     [

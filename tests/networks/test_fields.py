@@ -24,8 +24,19 @@ STAGES = (
     [
         ArchitectureSpec(STAGES, stem_width=2),
         ArchitectureSpec(STAGES[:2], stem_width=2, stem_kernel=5, stem_stride=2, stem_pool=True),
+        ArchitectureSpec(
+            (
+                StageSpec("mixed_kernel", 1, 3, kernel=5, expansion=2.0, activation="own"),
+                StageSpec("shuffle_v2", 2, 4, stride=2, downsampling="average_pooling"),
+                StageSpec("rep_vgg", 1, 3, stride=2),
+                StageSpec("fused_inverted_residual", 1, 3, expansion=2.0, activation="relu"),
+            ),
+            stem_width=2,
+            stem="patches",
+            stem_stride=2,
+        ),
     ],
-    ids=["plain", "pooled"],
+    ids=["plain", "pooled", "other blocks"],
 )
 def test_what_a_place_depends_on_is_as_large(spec: ArchitectureSpec) -> None:
     network = build_student(spec, 1, 2, (0.0,), (1.0,)).double().eval()
@@ -51,6 +62,11 @@ def test_those_of_resnets_are_the_known_ones() -> None:
     """As they are quoted: 435 pixels of resnet18, 427 of resnet50 with its strides in the middle."""
     assert receptive_fields(resnet_like("resnet50"))[-1] == Field(427, 32)
     assert receptive_fields(resnet_like("resnet18"))[-1] == Field(435, 32)
+
+
+def test_a_student_that_resizes_its_images_has_none_that_is_known() -> None:
+    with pytest.raises(InputError, match="resizes its images is not known"):
+        receptive_fields(ArchitectureSpec(STAGES, resolution=16))
 
 
 def test_a_block_that_does_not_say_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

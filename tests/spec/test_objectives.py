@@ -78,8 +78,8 @@ def test_reports_set_macs_against_accuracy_where_they_can():
 
 def test_names_are_checked_with_the_nearest():
     assert objective_problems(("val_accuracy", "energy")) == []
-    (problem,) = objective_problems(("val_accuracy", "enery"))
-    assert (problem.key, problem.got) == ("objectives[1]", '"enery"')
+    (problem,) = objective_problems(("val_accuracy", "enrgy"))
+    assert (problem.key, problem.got) == ("objectives[1]", '"enrgy"')
     assert '"sharpness"' in problem.allowed
     assert problem.hint == "did you mean 'energy'?"
 
@@ -87,7 +87,7 @@ def test_names_are_checked_with_the_nearest():
 @pytest.mark.parametrize(
     ("point", "key", "says"),
     [
-        ({"sharpness": 1, "enery": 3}, "reference_point.enery", "did you mean 'energy'?"),
+        ({"sharpness": 1, "enrgy": 3}, "reference_point.enrgy", "did you mean 'energy'?"),
         (
             {"sharpness": 1, "macs": 3},
             "reference_point.macs",
@@ -105,9 +105,9 @@ def test_a_reference_point_is_checked(point, key, says):
 
 def test_limits_are_on_what_is_known_before_training():
     assert limit_problems({"max": {"energy": 3, "macs": 1e6}, "min": {"energy": 1}, "max_macs": 3}) == []
-    found = limit_problems({"max": {"enery": 3}, "min": {"sharpness": 1}})
+    found = limit_problems({"max": {"enrgy": 3}, "min": {"sharpness": 1}})
     assert [(p.key, p.hint) for p in found] == [
-        ("limits.max.enery", "did you mean 'energy'?"),
+        ("limits.max.enrgy", "did you mean 'energy'?"),
         ("limits.min.sharpness", ""),
     ]
     with pytest.raises(ValueError, match=r"min\.energy must be below max\.energy"):

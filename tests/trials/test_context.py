@@ -29,6 +29,7 @@ from naskd.nn.cost import network_cost
 from naskd.nn.merging import is_merged
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import ArchitectureSpec, AssistantSpec, KnowledgeTerm, StageSpec, TrialConfig
+from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
@@ -37,6 +38,7 @@ from naskd.trials import run as trial_module
 from naskd.trials.context import StudyContext
 from naskd.trials.designs import Designs
 from naskd.trials.jobs import Decision, Job
+from naskd.trials.measures import objective_value
 from naskd.trials.run import start_run
 from naskd.trials.steps import run_job
 
@@ -551,6 +553,19 @@ def test_a_scheme_is_built_once_for_the_cost_of_equal_designs(tmp_path, monkeypa
     assert built == [one, other]
     assert costs[0] == costs[1] == costs[3] == build(context.designs, one).cost
     assert costs[2] == build(context.designs, other).cost != costs[0]
+
+
+@pytest.mark.parametrize("scheme", ["offline", "reskd", "byot", "mutual"])
+def test_what_is_executed_is_what_leaves(scheme, tmp_path) -> None:
+    context = context_of(tmp_path)
+    options = {"exit": 1} if scheme == "byot" else {}
+    for terms in ((LOGITS,), (KnowledgeTerm("simkd"),) if scheme == "offline" else (LOGITS,)):
+        config = by_scheme(scheme, *terms, **options)
+        measured = context.designs.measured(config)
+        graph = measured.operators()
+        assert sum(step.macs for step in graph.operators) == measured.cost.macs
+        assert objective_value(OBJECTIVES["peak_memory"], measured) == graph.peak_bytes
+        assert context.designs.measured(config).operators() is graph, "it is looked at once"
 
 
 def test_only_one_makes_what_many_want(tmp_path) -> None:

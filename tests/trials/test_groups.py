@@ -182,6 +182,15 @@ def test_when_one_peer_fails_the_trial_fails_with_its_reason_and_nobody_goes_on(
     assert (len(found.curve), found.train_macs) == (2, 7)
 
 
+def test_a_first_peer_that_is_done_is_no_result_where_another_fails(opened) -> None:
+    groups, source, _ = opened(group(0))
+    first, second = asked(groups), asked(groups)
+    groups.tell(first, complete(first, metrics={"val_accuracy": 0.5}, sha256="x"))
+    groups.tell(second, TrialResult("failed", second.seed, "non-finite loss"))
+    found = source.results["0"]
+    assert (found.status, found.reason, found.sha256) == ("failed", "peer 1: non-finite loss", "")
+
+
 @pytest.mark.parametrize("decision", [Decision.STOP, Decision.PAUSE])
 def test_all_stop_with_the_first(opened, decision: Decision) -> None:
     groups, source, _ = opened(group(0))
