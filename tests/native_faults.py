@@ -26,6 +26,8 @@ from naskd.spec.design import StageSpec
 Case = tuple[str, tuple[object, ...]]
 BATCH = 16
 WIDTHS = (1, 4, 7, 8)
+LARGE = 112
+"""Side of a map on which more is wrong than on a small one."""
 
 
 def cases() -> Iterator[Case]:
@@ -40,13 +42,16 @@ def cases() -> Iterator[Case]:
         for channels, patch in itertools.product((1, 3, 4), (2, 4)):
             yield "patches", (channels, patch, stride, last, small)
     for width, stride, groups in itertools.product(WIDTHS, (1, 2, 3, (1, 2), (2, 1)), (1, 2)):
-        yield "conv", (width * groups, stride, groups, True)
+        yield "conv", (width * groups, stride, groups, True, 8)
+    for width in (1, 7, 8, 12, 15, 16, 24):
+        yield "conv", (width, 2, 1, True, LARGE)
 
 
 def step(case: Case) -> None:
     """Forward and backward, as a training does it."""
     kind, options = case
     module: nn.Module
+    side = 8
     if kind == "block":
         name, width, kernel, expansion, stride, last, small = options
         stage = StageSpec(name, 1, 12, kernel=kernel, expansion=expansion, squeeze_excitation=True)
@@ -58,14 +63,14 @@ def step(case: Case) -> None:
         channels, patch, stride, last, small = options
         module = nn.Sequential(*patches(channels, 16, patch))
     else:
-        (channels, stride, groups, last), small = options, False
+        (channels, stride, groups, last, side), small = options, False
         module = nn.Conv2d(channels, 16, 1, stride, groups=groups)
     pointwise.SMALL = 400_000 if small else 0
     layout = torch.channels_last if last else torch.contiguous_format
     module = module.to(memory_format=layout)
     avoid_faulty_kernels(module)
     x = (
-        torch.randn(BATCH, channels, 8, 8)
+        torch.randn(BATCH if side == 8 else 4, channels, side, side)
         .to(memory_format=layout)
         .requires_grad_(kind not in ("stem", "patches"))
     )

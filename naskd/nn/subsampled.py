@@ -1,9 +1,9 @@
 """A 1x1 convolution with a stride reads some places of a map and skips the others: taken out first, it needs no stride.
 
 The sums are the same. The other way is needed where oneDNN's kernel for the gradient of the weights writes beyond its
-buffer: at fewer than 8 channels in channels_last on CPUs with AVX2 (oneDNN 3.13, torch 2.15). The heap is then
-corrupted, and the process dies at some later time, or lives on. What a trial of the kernel would show depends on luck,
-so every CPU takes the other way.
+buffer: in channels_last at fewer channels than a vector holds, 8 with AVX2 and 16 with AVX-512 (oneDNN 3.13, torch
+2.15). The heap is then corrupted, and the process dies at some later time, or lives on. What a trial of the kernel would
+show depends on luck and on the size of the map, so every CPU takes the other way.
 """
 
 import functools
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NARROW = 8
+NARROW = 16
 """Channels from which on the kernel is right."""
 
 

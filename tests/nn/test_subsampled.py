@@ -47,7 +47,7 @@ def test_values_and_gradients_are_those_of_the_convolution(channels: int, stride
 
 def test_what_is_right_keeps_its_class_and_its_bits() -> None:
     right = [
-        nn.Conv2d(8, 5, 1, 2),
+        nn.Conv2d(16, 5, 1, 2),
         nn.Conv2d(3, 5, 1),
         nn.Conv2d(3, 5, 3, 2, padding=1),
         nn.Conv2d(4, 4, 1, 2, groups=4),
