@@ -112,6 +112,13 @@ def joint(trial: Trial) -> TrialConfig:
     return canonical(TrialConfig(student, distillation(trial, student), training(trial)))
 
 
+def few_labels(trial: Trial) -> TrialConfig:
+    """As `joint`, for a teacher that has seen more images than its students, some of them without labels."""
+    student = architecture(trial)
+    taught = suggest_teaching(trial, "more-images-1", student=student, unlabelled=(0, 3, 7))
+    return canonical(TrialConfig(student, taught, training(trial)))
+
+
 def catalogue(trial: Trial) -> TrialConfig:
     """As `joint`, with up to two of all kinds of knowledge, and the schemes that change who teaches."""
     taught = suggest_distillation(

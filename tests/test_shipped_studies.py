@@ -9,6 +9,7 @@ from torchvision.datasets import CIFAR10
 import naskd
 from naskd.runs import opening
 from naskd.spec.parse import parse_study
+from naskd.spec.userfile import import_file
 
 STUDIES = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 SPACES = ("joint", "architecture_only", "distillation_only")
@@ -41,6 +42,11 @@ def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             classes = dict.fromkeys(CIFAR_CLASSES[:4], 25)
             write_images(tmp_path / "images", classes, size=(40, 36), suffix=".jpg")
             found += [f"data.root={str(tmp_path / 'images')!r}"]
+        elif kind == "few_labels":
+            import_file(study.parent / "few_labels" / "teacher.py").write(tmp_path, epochs=6)
+            found = [setting for setting in found if not setting.startswith("teacher")]
+            found += [f"teacher.checkpoint={str(tmp_path / 'teacher.pt')!r}"]
+            found += [f"data.unlabelled={str(tmp_path / 'unlabelled')!r}"]
         return found
 
     return settings
@@ -51,6 +57,7 @@ def test_the_studies_that_are_promised_are_there():
         "cifar10",
         "digits",
         "everything",
+        "few_labels",
         "image_folder",
         "integers",
     ]

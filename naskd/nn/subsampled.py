@@ -2,8 +2,8 @@
 
 The sums are the same. The other way is needed where oneDNN's kernel for the gradient of the weights writes beyond its
 buffer: in channels_last at fewer channels than a vector holds, 8 with AVX2 and 16 with AVX-512 (oneDNN 3.13, torch
-2.15). The heap is then corrupted, and the process dies at some later time, or lives on. What a trial of the kernel would
-show depends on luck and on the size of the map, so every CPU takes the other way.
+2.15). The heap is then corrupted, and the process dies at some later time, or lives on. What a trial of the kernel
+would show depends on luck and on the size of the map, so every CPU takes the other way.
 """
 
 import functools

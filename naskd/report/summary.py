@@ -36,7 +36,7 @@ def taught_by(config: Config | None) -> str:
     if assistants:
         text += " via assistant" if assistants == 1 else f" via {assistants} assistants"
     if unlabelled := distillation.get("unlabelled", 0):
-        text += f", {unlabelled} unlabelled images for each labelled one"
+        text += f", {unlabelled}× unlabelled"
     start = _start(config)
     return text if start == SCRATCH else f"{text}, started from {called(start)}"
 

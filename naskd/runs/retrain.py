@@ -45,11 +45,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What to retrain: a trial's number, its design, what the search measured."""
+    """What to retrain.
+
+    Args:
+        number: Of the trial.
+        config: Its design.
+        val_accuracy: What the search measured; None where it did not.
+        times: So many times the epochs of a retraining.
+    """
 
     number: int
     config: TrialConfig
     val_accuracy: float | None
+    times: int = 1
 
 
 class Retraining:
@@ -157,7 +165,7 @@ class Retraining:
         for row in record["designs"]:
             if (student := alone.get(row["number"])) is not None:
                 found = [trainings[self.key(student, replicate)] for replicate in range(seeds)]
-                row["labels_alone"] = compared(row, found)
+                row["labels_alone"] = {**compared(row, found), "epochs": self.epochs * student.times}
         record["earlier"] = earlier_designs(before, record)
         record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance)]
         for warning in record["warnings"]:
@@ -183,8 +191,12 @@ class Retraining:
 
     def _with_labels_alone(self, designs: Sequence[Design]) -> dict[int, Design]:
         """By the numbers of the designs that are taught."""
-        found = {d.number: with_labels_alone(d.config, self.context.designs) for d in designs}
-        return {n: Design(n, config, None) for n, config in found.items() if config is not None}
+        found = {d: with_labels_alone(d.config, self.context.designs) for d in designs}
+        return {
+            d.number: Design(d.number, alone, None, times=1 + d.config.distillation.unlabelled)
+            for d, alone in found.items()
+            if alone is not None
+        }
 
     def _say_what_does_not_count(self, designs: Sequence[Design], seeds: int) -> None:
         """Trainings of before that were made with something else, and those of which that is not known."""
@@ -258,7 +270,7 @@ class Retraining:
         )
 
     def _final(self, design: Design) -> TrialConfig:
-        training = dataclasses.replace(design.config.training, epochs=self.epochs)
+        training = dataclasses.replace(design.config.training, epochs=self.epochs * design.times)
         return dataclasses.replace(design.config, training=training)
 
     def _make_teachers(self, config: TrialConfig) -> None:
