@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.arguments import parser
 from naskd.networks.student import build_student, design_cost
 from naskd.spec.design import ArchitectureSpec, StageSpec
 
@@ -84,6 +85,7 @@ COUNTERS: dict[str, Callable[[nn.Module], tuple[float, float]]] = {
 
 def main() -> None:
     """Print a table: MACs, then parameters, each beside the closed form's."""
+    parser(__doc__, json=False).parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     print("| student | naskd | torch | fvcore | ptflops | torchinfo | parameters |")

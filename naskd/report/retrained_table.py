@@ -34,9 +34,7 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
     for title in (
         "trial",
         "test acc",
-        *(("labels alone", "gain") if has_alone else ()),
-        "val acc",
-        "val acc in search",
+        *(("labels alone", "gain") if has_alone else ("val acc", "val acc in search")),
         "MACs",
         "params",
         *(o.title for o in extra),
@@ -51,9 +49,11 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
                 percent_with_sd(design.get("test_accuracy_mean"), design.get("test_accuracy_sd")),
                 style="bold",
             ),
-            *((_alone(alone), _gain(alone)) if has_alone else ()),
-            percent(design.get("val_accuracy_mean")),
-            percent(design.get("val_accuracy_search")),
+            *(
+                (_alone(alone), _gain(alone))
+                if has_alone
+                else (percent(design.get("val_accuracy_mean")), percent(design.get("val_accuracy_search")))
+            ),
             count(design.get("macs")),
             count(design.get("n_params")),
             *(measure(design.get(objective.name), objective.unit) for objective in extra),
@@ -64,7 +64,6 @@ def retrained_table(retrained: Mapping[str, Any], extra: Sequence[Objective] = (
         table.add_row(
             "T",
             percent(retrained["teacher_test_accuracy"]),
-            *(("", "") if has_alone else ()),
             "",
             "",
             count(retrained.get("teacher_macs")),

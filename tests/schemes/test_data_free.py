@@ -223,10 +223,11 @@ def test_images_have_the_studys_size_and_cost_what_is_said(channels: int, resolu
 def test_the_generator_of_the_papers() -> None:
     """At 32 pixels: 128 maps of 8x8, 128 of 16x16, 64 of 32x32."""
     generator = Generator(3, 32, 100, 64)
-    assert generator.sides == [8, 16, 32]
+    assert generator.grids == [(8, 8), (16, 16), (32, 32)]
     shapes = [tuple(m.weight.shape) for m in generator.modules() if isinstance(m, nn.Conv2d)]
     assert shapes == [(128, 128, 3, 3), (64, 128, 3, 3), (3, 64, 3, 3)]
-    assert Generator(3, 224, 8, 2).sides == [7, 14, 28, 56, 112, 224]
+    assert [h for h, _ in Generator(3, 224, 8, 2).grids] == [7, 14, 28, 56, 112, 224]
+    assert Generator(3, (20, 32), 8, 2).grids == [(5, 8), (10, 16), (20, 32)]
 
 
 def test_images_begin_as_bright_and_varied_as_they_are_normalised_by() -> None:

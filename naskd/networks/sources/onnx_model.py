@@ -65,6 +65,12 @@ class Graph(NamedTuple):
     n_params: int
 
 
+def _take_state(model: "OnnxModel", state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:
+    given = state_dict.get(f"{prefix}graph")
+    if isinstance(given, Tensor):
+        model._take(given.cpu().numpy().tobytes())
+
+
 class OnnxModel(OutsideTorch):
     """A graph that is run outside of torch. Its state is the file, as bytes.
 
@@ -86,6 +92,8 @@ class OnnxModel(OutsideTorch):
         self._known: Graph | None = None
         self._session: Any = None
         self.register_buffer("graph", torch.zeros(0, dtype=torch.uint8))
+        # A buffer alone takes no state of another length.
+        self.register_load_state_dict_pre_hook(_take_state)  # type: ignore[no-untyped-call]  # torch says no types
         if content is not None:
             self._take(content)
 
@@ -93,12 +101,6 @@ class OnnxModel(OutsideTorch):
         self._known = opened_graph(content, self._shape, self._logits, self._taps)
         self._session = None
         self.graph = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        given = state_dict.get(f"{prefix}graph")
-        if isinstance(given, Tensor):
-            self._take(given.cpu().numpy().tobytes())
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the session, which another process makes anew."""
