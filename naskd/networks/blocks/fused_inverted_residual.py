@@ -7,7 +7,7 @@ Differs: squeeze-excitation has the reduction of :class:`~naskd.networks.layers.
 hidden width; theirs is a quarter of the input's.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from naskd.networks.block import Block
 from naskd.networks.inheriting import filter_norms, take_sequence
@@ -20,10 +20,11 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.networks.linear_bottleneck import LinearBottleneck
 from naskd.spec.design import Cost, StageSpec
 
 
-class FusedInvertedResidual(Block):
+class FusedInvertedResidual(LinearBottleneck):
     """``kernel x kernel`` expansion with the stride, then a 1x1 projection without an activation.
 
     The hidden width is ``expansion * in_channels`` (the papers' is 4 to 8), rounded to the nearest integer and at least
@@ -41,18 +42,7 @@ class FusedInvertedResidual(Block):
             layers.append(SqueezeExcitation(first))
         if self.expands:
             layers += conv_norm(hidden, stage.width, 1)
-        self.branch = nn.Sequential(*layers)
-        self.adds_input = stride == 1 and in_channels == stage.width
-        self.activation = nn.Identity()
-
-    def pre_activation(self, x: Tensor) -> Tensor:
-        """The output: the block ends linearly."""
-        output: Tensor = self.branch(x)
-        return output + x if self.adds_input else output
-
-    def passes_on(self) -> bool:
-        """Where stride and channels allow it."""
-        return self.adds_input
+        self.ends_linearly(layers, stride == 1 and in_channels == stage.width)
 
     def importance(self) -> Tensor:
         """Of the branch."""
@@ -62,12 +52,6 @@ class FusedInvertedResidual(Block):
         """Of the branch."""
         assert isinstance(other, FusedInvertedResidual)
         take_sequence(self.branch, other.branch, inputs, outputs)
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d | None:
-        """The projection's; None where an activation follows the only one."""
-        norm = self.branch[-1]
-        return norm if isinstance(norm, nn.BatchNorm2d) else None
 
     @classmethod
     def cost(cls, in_channels: int, stage: StageSpec, stride: int, height: int, width: int) -> Cost:

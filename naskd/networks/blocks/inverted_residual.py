@@ -18,10 +18,11 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.networks.linear_bottleneck import LinearBottleneck
 from naskd.spec.design import Cost, StageSpec
 
 
-class InvertedResidual(Block):
+class InvertedResidual(LinearBottleneck):
     """1x1 expansion, depthwise ``kernel x kernel``, 1x1 projection without an activation.
 
     The hidden width is ``expansion * in_channels`` (the paper's is 6), rounded to the nearest integer and
@@ -42,18 +43,7 @@ class InvertedResidual(Block):
         if stage.squeeze_excitation:
             layers.append(SqueezeExcitation(hidden))
         layers += conv_norm(hidden, stage.width, 1)
-        self.branch = nn.Sequential(*layers)
-        self.adds_input = stride == 1 and in_channels == stage.width
-        self.activation = nn.Identity()
-
-    def pre_activation(self, x: Tensor) -> Tensor:
-        """The output: the block ends linearly."""
-        output: Tensor = self.branch(x)
-        return output + x if self.adds_input else output
-
-    def passes_on(self) -> bool:
-        """Where stride and channels allow it."""
-        return self.adds_input
+        self.ends_linearly(layers, stride == 1 and in_channels == stage.width)
 
     def importance(self) -> Tensor:
         """Of the branch."""
@@ -63,13 +53,6 @@ class InvertedResidual(Block):
         """Of the branch."""
         assert isinstance(other, InvertedResidual)
         take_sequence(self.branch, other.branch, inputs, outputs)
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The branch's."""
-        norm = self.branch[-1]
-        assert isinstance(norm, nn.BatchNorm2d)
-        return norm
 
     @classmethod
     def cost(cls, in_channels: int, stage: StageSpec, stride: int, height: int, width: int) -> Cost:

@@ -10,7 +10,6 @@ stage's kernel does.
 import torch
 from torch import Tensor, nn
 
-from naskd.networks.block import Block
 from naskd.networks.layers import (
     SqueezeExcitation,
     activation,
@@ -20,6 +19,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.networks.linear_bottleneck import LinearBottleneck
 from naskd.nn.layout import concatenated
 from naskd.spec.design import Cost, StageSpec
 
@@ -64,7 +64,7 @@ class MixedDepthwise(nn.Module):
         return total(conv_norm_cost(part, part, side, height, width, groups=part) for part, side in parts)
 
 
-class MixedKernel(Block):
+class MixedKernel(LinearBottleneck):
     """1x1 expansion, depthwise convolutions of kernels 3, 5, ... ``kernel``, 1x1 projection without an activation.
 
     The hidden width is ``expansion * in_channels`` (the paper's is 1 to 6), rounded to the nearest integer and at least
@@ -81,21 +81,8 @@ class MixedKernel(Block):
         layers += [MixedDepthwise(hidden, stage.kernel, stride), activation(stage.activation, "relu")]
         if stage.squeeze_excitation:
             layers.append(SqueezeExcitation(hidden))
-        self.branch = nn.Sequential(*layers, *conv_norm(hidden, stage.width, 1))
-        self.adds_input = stride == 1 and in_channels == stage.width
-        self.activation = nn.Identity()
-
-    def pre_activation(self, x: Tensor) -> Tensor:
-        """The output: the block ends linearly."""
-        output: Tensor = self.branch(x)
-        return output + x if self.adds_input else output
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The projection's."""
-        norm = self.branch[-1]
-        assert isinstance(norm, nn.BatchNorm2d)
-        return norm
+        layers += conv_norm(hidden, stage.width, 1)
+        self.ends_linearly(layers, stride == 1 and in_channels == stage.width)
 
     @classmethod
     def cost(cls, in_channels: int, stage: StageSpec, stride: int, height: int, width: int) -> Cost:
