@@ -484,10 +484,15 @@ class TestShippedStudies:
     def test_parses(self, path: Path, tmp_path: Path) -> None:
         for name in ("cats", "dogs"):
             (tmp_path / name).mkdir()
-        settings = [f"data.root={tmp_path}"] if path.stem == "image_folder" else []
-        spec = parse_study(path, settings)
+        (tmp_path / "teacher.pt").touch()
+        settings = {
+            "image_folder": [f"data.root={tmp_path}"],
+            # Its script writes both.
+            "few_labels": [f"data.unlabelled={tmp_path}", f"teacher.checkpoint={tmp_path / 'teacher.pt'}"],
+        }
+        spec = parse_study(path, settings.get(path.stem, []))
         assert spec.teacher is not None
-        assert spec.teacher.trained_here
+        assert spec.teacher.trained_here is (path.stem != "few_labels")
 
     def test_the_template_is_the_digits_study(self) -> None:
         template, digits = (
