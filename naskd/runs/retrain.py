@@ -124,14 +124,15 @@ class Retraining:
             The content of ``retrained.json``: see docs/reference/record.md.
 
         Raises:
-            InputError: `seeds` is below 1, there is no design, a training diverged, or see :meth:`prepare`.
+            InputError: `seeds` is below 1, there is no design, a training diverged, there are no labels to train with
+                alone, or see :meth:`prepare`.
         """
         if seeds < 1:
             raise InputError(f"seeds is {seeds}; at least 1 is needed")
         if not designs:
             raise InputError("no design to retrain: the run has no complete trial yet")
-        self.prepare(designs)
         alone = self._with_labels_alone(designs) if labels_alone else {}
+        self.prepare(designs)
         self._say_what_does_not_count([*designs, *alone.values()], seeds)
         work = [
             (each, said, replicate)
@@ -190,7 +191,13 @@ class Retraining:
             self._make_teachers(self._final(design))
 
     def _with_labels_alone(self, designs: Sequence[Design]) -> dict[int, Design]:
-        """By the numbers of the designs that are taught."""
+        """By the numbers of the designs that are taught.
+
+        Raises:
+            InputError: Students of the study have no labels.
+        """
+        if not self.context.resources.data.labels_teach:
+            raise InputError("there are no students of the labels alone: data.modality.labels = false")
         found = {d: with_labels_alone(d.config, self.context.designs) for d in designs}
         return {
             d.number: Design(d.number, alone, None, times=1 + d.config.distillation.unlabelled)

@@ -20,6 +20,7 @@ from naskd.runs.labels_alone import compared, with_labels_alone
 from naskd.runs.results import load_results
 from naskd.runs.retrain import Design, Retraining
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.errors import InputError
 from naskd.trials.context import StudyContext
 
 TAUGHT = Design(3, design(KnowledgeTerm("logits", weighting="balanced")), 0.5)
@@ -80,6 +81,14 @@ def test_each_taught_student_is_trained_alone_as_often(context: StudyContext, tm
     key = retraining.key(Design(3, with_labels_alone(TAUGHT.config, context.designs), None), 0)
     assert trainings[key]["test_accuracy"] == alone["test_accuracies"][0]
     assert load_student(tmp_path / trainings[key]["file"]).spec == STUDENT
+
+
+def test_where_students_have_no_labels_nothing_is_trained(context: StudyContext, tmp_path: Path) -> None:
+    unlabelled = replace(context.resources.data, labels_teach=False)
+    resources = replace(context.resources, data=unlabelled)
+    with pytest.raises(InputError, match=r"data\.modality\.labels = false"):
+        Retraining(StudyContext.of(resources), tmp_path, 1).run([TAUGHT], 1, labels_alone=True)
+    assert load_results(tmp_path) == {}
 
 
 def shown(record: dict) -> str:
