@@ -27,7 +27,7 @@ def students() -> dict[str, ArchitectureSpec]:
     """By name: one of each block, one with squeeze-excitation, one of integers."""
 
     def of(block: str, **more: object) -> ArchitectureSpec:
-        stages = (StageSpec(block, 2, 16, **more), StageSpec(block, 1, 32, stride=2, **more))  # type: ignore[arg-type]
+        stages = (StageSpec(block, 2, 16, **more), StageSpec(block, 1, 32, stride=2, **more))  # type: ignore[arg-type]  # by name
         return ArchitectureSpec(stages, stem_width=16, stem_stride=2)
 
     return {

@@ -69,7 +69,7 @@ def load_decoded(folder: Path, key: str) -> Bytes | None:
         record = read_sealed(folder / f"{key}.json")
         images: Bytes = np.load(path, mmap_mode="r", allow_pickle=False)
         with open(path, "rb") as file:
-            file.seek(images.offset)  # type: ignore[attr-defined]
+            file.seek(images.offset)  # type: ignore[attr-defined]  # of a mapped array
             if images.nbytes < MAPPED_BYTES:
                 images = np.frombuffer(bytearray(file.read()), images.dtype).reshape(images.shape)
                 content = hashlib.sha256(images.data)
