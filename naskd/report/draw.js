@@ -211,18 +211,21 @@ const mark = (kind, r, cls, px, py) =>
 const swatch = (kind, cls, r = 5) =>
   s("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, s("path", { d: symbol(kind, r), class: cls }));
 
-// Redraw at the width there is, so that letters keep their size.
+// Redraw at the width there is, so that letters keep their size. The first drawing waits for no
+// frame: a browser that prints, saves or is busy may show none before the page is read.
 function mount(host, draw) {
   let last = 0;
   const redraw = () => {
     if (host.clientWidth) host.replaceChildren(...draw(host.clientWidth).filter(Boolean));
   };
-  new ResizeObserver(() => {
+  const resize = () => {
     if (host.clientWidth !== last) {
       last = host.clientWidth;
       redraw();
     }
-  }).observe(host);
+  };
+  new ResizeObserver(resize).observe(host);
+  queueMicrotask(resize);
   return redraw;
 }
 function nearest(list, event, host, reach) {
