@@ -15,7 +15,7 @@ import typer
 from naskd.cli.app import app
 from naskd.cli.options import Settings, StudyFile, check_seconds
 from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
-from naskd.spec.registry import installed
+from naskd.spec.packages import installed, pip_install
 from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _next_steps(run: "Run", complete: Sequence[Mapping[str, Any]]) -> None:
 
 def _install(package: str) -> str:
     """How a package is installed, for a command that needs it, where it is not there."""
-    return "" if installed(package) else f"; first: pip install {package.replace('_', '-')}"
+    return "" if installed(package) else f"; first: {pip_install([package])}"
 
 
 def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:

@@ -55,6 +55,7 @@ class DataCard:
         check: ``"module:function"``, or a function: what is wrong with ``[data]`` that is known before anything is
             read, such as folders that are missing. Called with the right ones of its keys by name and the folder of
             the study file; the keys of its problems are those of the table. It must not need torch.
+        packages: What it needs beyond naskd's own dependencies, as it is imported.
     """
 
     name: str
@@ -66,6 +67,7 @@ class DataCard:
     needs_root: bool = False
     own_test: bool | str | Callable[[Any], bool] = False
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
+    packages: tuple[str, ...] = ()
 
 
 DATASETS: Registry[DataCard] = Registry("kind of data")
@@ -379,6 +381,7 @@ DATASETS.register(
         needs_root=True,
         own_test="test_root",
         check=_check_files(PARQUET),
+        packages=("pyarrow",),
     )
 )
 DATASETS.register(
@@ -400,6 +403,7 @@ DATASETS.register(
         needs_root=True,
         own_test=lambda spec: spec.test_root is not None or spec.option("test_split") is not None,
         check=_check_huggingface,
+        packages=("pyarrow",),
     )
 )
 DATASETS.register(

@@ -15,6 +15,7 @@ from naskd.spec.loggers import LOGGERS
 from naskd.spec.modalities import ModalitySpec
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import Configured, Option, either, option_problems
+from naskd.spec.packages import missing, pip_install
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import imported
 from naskd.spec.samplers import SAMPLERS, SamplerCard
@@ -159,7 +160,7 @@ def _option_problem(
 
 
 def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
-    """What the cards themselves have to say of their tables, of files and folders for example.
+    """What the cards themselves have to say of their tables: packages that are missing, files and folders.
 
     Args:
         data: Tables with their options among their keys, as far as they are right.
@@ -168,7 +169,14 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
     found = []
     for place, spec in TABLES.items():
         given = _at(data, place)
-        if check := getattr(_card(spec, given), "check", ""):
+        card = _card(spec, given)
+        if names := missing(getattr(card, "packages", ())):
+            allowed = (
+                f"one that can be used here; this one needs {' and '.join(names)}, which is not installed"
+            )
+            got = format_value(card.name)
+            found.append(Problem(_key(place, spec.CHOOSER), got, allowed, pip_install(names)))
+        if check := getattr(card, "check", ""):
             problems = imported(check)(given, base)
             found += [dataclasses.replace(p, key=_key(place, p.key)) for p in problems]
     return found + _unlabelled_problems(data.get("data", {}).get("unlabelled"), base)
