@@ -136,6 +136,8 @@ def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:
 
     def moved(reference: str) -> str:
         file, _, function = reference.rpartition(":")
+        if file not in code:  # given in Python
+            return reference
         return f"{code[file]}:{function}"
 
     def of(teacher: TeacherSpec) -> TeacherSpec:

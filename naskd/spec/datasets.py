@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, PositiveInt
 from naskd.spec.errors import InputError
+from naskd.spec.held import CONTENT
 from naskd.spec.image_folders import layout_problem
 from naskd.spec.modalities import MODALITIES, ModalitySpec
 from naskd.spec.option import Configured, Option, Options, either
@@ -79,7 +80,7 @@ class DataSpec(Configured):
 
     Args:
         kind: Name of a registered kind of data: ``digits``, ``cifar10``, ``image_folder``, ``torchvision``, ``npz``,
-            ``csv``, ``parquet``, ``huggingface``, ``webdataset`` or one of the user's.
+            ``csv``, ``parquet``, ``huggingface``, ``webdataset``, ``python`` or one of the user's.
         root: Where the images are: a folder or, of some kinds, a file or a pattern such as ``train-*.tar``. Without
             test images of their own they are the training images.
         test_root: Not of all kinds: the same for test images of the same classes; without one, a part of `root` is
@@ -422,5 +423,24 @@ DATASETS.register(
         needs_root=True,
         own_test="test_root",
         check=_check_files(SHARDS),
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="python",
+        title="arrays, tensors or a torch Dataset, given to naskd.search in Python",
+        paper="",
+        implementation="naskd.data.kinds.held:Held",
+        options={
+            "content": Option(
+                None,
+                "hash of what was given, which naskd.search writes",
+                pattern=CONTENT,
+                kind=str,
+                required=True,
+            ),
+            "own_test": Option(False, "test images were given, too; else a part is cut off"),
+        },
+        own_test=lambda spec: bool(spec.option("own_test")),
     )
 )

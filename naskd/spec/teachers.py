@@ -17,6 +17,7 @@ from naskd.spec.design import (
     check_starts_from_scratch,
 )
 from naskd.spec.errors import InputError
+from naskd.spec.held import CONTENT
 from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
 from naskd.spec.validation import Problem
@@ -123,6 +124,24 @@ TEACHER_SOURCES.register(
         own_file=True,
         options={
             "logits": Option("", "name of the output of logits (B, K); none for the first of two dimensions"),
+        },
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
+        name="python",
+        title="a trained nn.Module, given to naskd.search in Python",
+        paper="",
+        implementation="naskd.networks.sources.held_module:HeldSource",
+        comes_trained=True,
+        options={
+            "content": Option(
+                None,
+                "hash of what was given, which naskd.search writes",
+                pattern=CONTENT,
+                kind=str,
+                required=True,
+            ),
         },
     )
 )
