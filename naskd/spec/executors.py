@@ -174,6 +174,7 @@ EXECUTORS.register(
                 "a RecordedTable",
                 pattern=r".+\.py:[A-Za-z_]\w*|[^:]+",
                 kind=str,
+                path=True,
                 required=True,
             ),
             "workers": Option(1, "trainings at once, on the fake clock", low=1),

@@ -110,6 +110,7 @@ TEACHER_SOURCES.register(
                 None,
                 "folder with config.json and weights, relative to the study file",
                 kind=str,
+                path=True,
                 required=True,
             ),
         },
@@ -154,7 +155,9 @@ TEACHER_SOURCES.register(
         comes_trained=True,
         finds="naskd.runs.carried:student_file",
         options={
-            "run": Option(None, "directory of the run, relative to the study file", kind=str, required=True),
+            "run": Option(
+                None, "directory of the run, relative to the study file", kind=str, path=True, required=True
+            ),
             "student": Option(
                 "",
                 "config_id of a design on its front; none for the most accurate",
