@@ -1,7 +1,7 @@
 """What of a user's own network may become smaller, and how a search space chooses: torch-free.
 
-:mod:`naskd.networks.module` finds it by running the network once. Widths and depths as choices of one trained or
-untrained network are those of Cai, Gan, Wang, Zhang, Han: Once-for-All: Train One Network and Specialize it for Efficient
+:mod:`naskd.networks.module` finds it by running the network once. Elastic widths and
+depths of one network: Cai, Gan, Wang, Zhang, Han: Once-for-All: Train One Network and Specialize it for Efficient
 Deployment. ICLR 2020, arXiv 1908.09791.
 """
 
@@ -120,7 +120,9 @@ def suggest_from_module(
     if wrong := [share for share in widths if not 0 < share <= 1]:
         raise InputError(f"widths holds {wrong[0]:g}; allowed: shares above 0 and at most 1")
     if not widths or multiple < 1:
-        raise InputError("suggest_from_module needs at least one share in widths, and a multiple of at least 1")
+        raise InputError(
+            "suggest_from_module needs at least one share in widths, and a multiple of at least 1"
+        )
     chosen: dict[str, int] = {}
     for group in network.groups:
         number = group.scaled(choose(trial, group.option, tuple(widths)), multiple)

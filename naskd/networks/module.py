@@ -20,19 +20,22 @@ from torch import Tensor, nn
 import naskd
 from naskd.networks import FAMILIES
 from naskd.networks.card import FamilyCard
-from naskd.networks.foreign import tapped
-from naskd.networks.student import Student
+from naskd.networks.fitting import differences
+from naskd.networks.foreign import ForeignNetwork, tapped
+from naskd.networks.resnet import difference
+from naskd.networks.student import Student, build_student
 from naskd.networks.tap_points import Call as TapCall
 from naskd.networks.tap_points import TapPoints, find_tap_points, first_output
 from naskd.nn.channels import ChannelPlan, Trace, trace_channels
-from naskd.nn.cost import on_meta
-from naskd.nn.shrinking import channels_of, cut, importance, shrink, strongest_channels
+from naskd.nn.cost import network_cost, on_meta
+from naskd.nn.shrinking import channels_of, cost_of, cut, importance, shrink, strongest_channels
 from naskd.nn.taps import Taps
 from naskd.reducing import BlockRun, ChannelGroup, without_unused
-from naskd.spec.design import ArchitectureSpec
+from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.option import Option
 from naskd.spec.registry import nearest
+from naskd.spec.sizes import Size, sides
 
 Build = Callable[..., nn.Module]
 
@@ -54,6 +57,7 @@ class ModuleCard(FamilyCard):
         runs: Blocks whose number may be chosen.
         points: Its stages and classifier.
         depths: Whether there are runs.
+        closed: Whether costs are known in closed form.
     """
 
     # Files are imported under several names, each time with another function: what it makes is compared.
@@ -63,6 +67,7 @@ class ModuleCard(FamilyCard):
     runs: tuple[BlockRun, ...] = ()
     points: TapPoints | None = None
     depths: bool = True
+    closed: bool = False
 
     @property
     def code(self) -> tuple[str | Callable[..., Any], ...]:
@@ -172,7 +177,9 @@ def module_family(
     """
     known = _known(name, build, side, _CHANNELS, _CLASSES, depths, tuple(include), tuple(exclude))
     if not known.groups and not known.runs:
-        raise InputError(f"nothing of network {name!r} can become smaller; {known.reasons or 'it has no layers'}")
+        raise InputError(
+            f"nothing of network {name!r} can become smaller; {known.reasons or 'it has no layers'}"
+        )
     options = {
         group.option: Option(
             group.channels,
@@ -202,7 +209,7 @@ def module_family(
         depths=depths,
     )
     _check_smaller(card)
-    return card
+    return replace(card, closed=_counts_right(card))
 
 
 class ModuleStudent(Student):
@@ -223,21 +230,27 @@ class ModuleStudent(Student):
         super().__init__(spec, in_channels, n_classes, mean, std)
         card = FAMILIES[spec.family]
         assert isinstance(card, ModuleCard)
-        known = _of_card(card, in_channels, n_classes)
-        chosen = dict(spec.options)
+        plan, chosen, left_out = _choice(card, spec, in_channels, n_classes, card.side)
         self.network = card.fresh(in_channels, n_classes)
-        shrink(
-            self.network,
-            known.plan,
-            {known.positions[g.option]: int(chosen[g.option]) for g in card.groups if g.option in chosen},
-        )
-        self._left_out: dict[str, str] = {}
-        for run in card.runs:
-            depth = int(chosen.get(run.option, run.depth))
-            for block in run.blocks[depth - 1 :]:
-                self.network.set_submodule(block, nn.Identity())
-                self._left_out[block] = (run.name, *run.blocks)[depth - 1]
-        self.points = _without_blocks(known.points, self._left_out)
+        shrink(self.network, plan, chosen)
+        for block in left_out:
+            self.network.set_submodule(block, nn.Identity())
+        assert card.points is not None
+        self.points = _without_blocks(card.points, left_out)
+
+    @classmethod
+    def cost(cls, spec: ArchitectureSpec, in_channels: int, n_classes: int, resolution: Size) -> Cost:
+        """In closed form, where that is the same as counted for the whole network and a small one; else counted."""
+        card = FAMILIES[spec.family]
+        assert isinstance(card, ModuleCard)
+        height, width = sides(resolution)
+        if height != width or not card.closed:
+            return super().cost(spec, in_channels, n_classes, resolution)
+        plan, chosen, left_out = _choice(card, spec, in_channels, n_classes, height)
+        found = cost_of(plan, chosen, tuple(left_out))
+        return replace(
+            found, size_bytes=found.size_bytes + 4 * 2 * in_channels
+        )  # mean and deviation of the images
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]  # of others it is an attribute
@@ -258,6 +271,25 @@ class ModuleStudent(Student):
         """Logits, the last map of each resolution, and what the classifier sees."""
         return tapped(self.network, self.points, lambda: self.forward(images))
 
+    @classmethod
+    def read(cls, family: str, network: nn.Module) -> Student:
+        """A foreign network that is the user's own whole one: the same tensors, and it computes the same."""
+        card = FAMILIES[family]
+        assert isinstance(card, ModuleCard)
+        if not isinstance(network, ForeignNetwork):
+            raise InputError(f"a {type(network).__name__} is no network of the family {family!r}")
+
+        def copied(one: ForeignNetwork) -> Student:
+            return _whole(family, one)
+
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            if apart := difference(network, copied, card.side):
+                raise InputError(
+                    f"it has the tensors of network {family!r} and computes something else with them: its logits are "
+                    f"{apart:.2g} of the largest one away"
+                )
+            return copied(network)
+
     @torch.no_grad()
     def take_weights(self, other: nn.Module) -> None:
         """The strongest filters of a network of the family that is as wide and as deep, or more.
@@ -275,7 +307,7 @@ class ModuleStudent(Student):
             raise InputError(f"the student has {sizes[0]}, its teacher {sizes[1]}: it cannot start from it")
         card = FAMILIES[self.spec.family]
         assert isinstance(card, ModuleCard)
-        plan = _of_card(card, self.mean.numel(), self.n_classes).plan
+        plan = _of_card(card, self.mean.numel(), self.n_classes, card.side).plan
         mine, theirs = channels_of(self.network, plan), channels_of(other.network, plan)
         kept = [
             strongest_channels(norms, n, plan.groups[group].multiple)
@@ -290,6 +322,22 @@ class ModuleStudent(Student):
             tensor.copy_(cut(name, values[name].detach(), plan, theirs, kept))
         self.mean.copy_(other.mean)
         self.std.copy_(other.std)
+
+
+@torch.no_grad()
+def _whole(family: str, network: ForeignNetwork) -> Student:
+    """A foreign network as the whole one of a family."""
+    seen, channels = network.preprocessing, network.in_channels
+    mean, std = (values.flatten().expand(channels).tolist() for values in (seen.mean, seen.std))
+    student = build_student(ArchitectureSpec(family=family), channels, network.n_classes, mean, std)
+    assert isinstance(student, ModuleStudent)
+    if problems := differences(student.network.state_dict(), network.network.state_dict()):
+        raise InputError(f"it is not network {family!r}; {'; '.join(problems)}")
+    student.network.load_state_dict(network.network.state_dict())
+    if network.order is not None:
+        for tensor in student.head.parameters():
+            tensor.copy_(tensor[network.order])
+    return student.to(next(network.network.parameters()).dtype).eval()
 
 
 def start_problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
@@ -335,9 +383,27 @@ class _Known:
     reasons: str
 
 
-def _of_card(card: ModuleCard, in_channels: int, n_classes: int) -> _Known:
+def _choice(
+    card: ModuleCard, spec: ArchitectureSpec, in_channels: int, n_classes: int, side: int
+) -> tuple[ChannelPlan, dict[int, int], dict[str, str]]:
+    """Of a design: the plan of the whole network, how many channels are left of smaller groups, and blocks left out.
+
+    Each of these with the last block of its run that stays.
+    """
+    known = _of_card(card, in_channels, n_classes, side)
+    options: dict[str, Any] = dict(spec.options)
+    chosen = {known.positions[g.option]: int(options[g.option]) for g in card.groups if g.option in options}
+    left_out = {}
+    for run in card.runs:
+        depth = int(options.get(run.option, run.depth))
+        for block in run.blocks[depth - 1 :]:
+            left_out[block] = (run.name, *run.blocks)[depth - 1]
+    return known.plan, chosen, left_out
+
+
+def _of_card(card: ModuleCard, in_channels: int, n_classes: int, side: int) -> _Known:
     """The same network for other images and classes."""
-    known = _known(card.name, card.build, card.side, in_channels, n_classes, card.depths, (), ())
+    known = _known(card.name, card.build, side, in_channels, n_classes, card.depths, (), ())
     if missing := [group.option for group in card.groups if group.option not in known.positions]:
         raise InputError(
             f"network {card.name!r} for images of {in_channels} channels and {n_classes} classes is another one than it "
@@ -385,9 +451,7 @@ def _known(
     plan = trace.plan()
     groups, positions = _channel_groups(plan, include, exclude)
     held = dict.fromkeys(f"{f.layers[0]}: {f.held}" for f in plan.groups if f.held and f.layers)
-    return _Known(
-        type(network).__name__, plan, groups, positions, runs, points, "; ".join(list(held)[:4])
-    )
+    return _Known(type(network).__name__, plan, groups, positions, runs, points, "; ".join(list(held)[:4]))
 
 
 def _channel_groups(
@@ -477,7 +541,7 @@ def _check_smaller(card: ModuleCard) -> None:
     Raises:
         InputError: It fails; the message names what cannot become smaller, and where it fails.
     """
-    least = {group.option: _half(group) for group in card.groups} | {run.option: 1 for run in card.runs}
+    least = _least(card)
     if (failure := _failure_of(card, least)) is None:
         return
     for option, number in least.items():
@@ -492,6 +556,10 @@ def _check_smaller(card: ModuleCard) -> None:
     raise InputError(f"network {card.name!r} cannot be smaller everywhere at once: {failure}")
 
 
+def _least(card: ModuleCard) -> dict[str, int]:
+    return {group.option: _half(group) for group in card.groups} | {run.option: 1 for run in card.runs}
+
+
 def _half(group: ChannelGroup) -> int:
     """Fewer channels, and not so few that a number of them stands for nothing."""
     found = group.scaled(0.5)
@@ -499,21 +567,41 @@ def _half(group: ChannelGroup) -> int:
 
 
 def _failure_of(card: ModuleCard, chosen: Mapping[str, int]) -> str | None:
-    known = _of_card(card, _CHANNELS, _CLASSES)
+    network = _smaller(card, chosen)
+    shape = (2, _image_channels(network, _CHANNELS), card.side, card.side)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            out = _run("", network, lambda: first_output(network(torch.empty(shape))))
+    except InputError as error:
+        return str(error)
+    assert card.points is not None
+    wanted = (2, card.points.n_classes)
+    return None if tuple(out.shape) == wanted else f"it returns {tuple(out.shape)}, wanted {wanted}"
+
+
+def _smaller(card: ModuleCard, chosen: Mapping[str, int]) -> nn.Module:
+    """On the ``meta`` device, in evaluation mode."""
+    spec = ArchitectureSpec(family=card.name, options=tuple(sorted(chosen.items())))
+    plan, channels, left_out = _choice(card, spec, _CHANNELS, _CLASSES, card.side)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         network = on_meta(card.fresh(_CHANNELS, _CLASSES)).eval()
-        shrink(network, known.plan, {known.positions[g.option]: chosen[g.option] for g in card.groups if g.option in chosen})
-        for run in card.runs:
-            for block in run.blocks[chosen.get(run.option, run.depth) - 1 :]:
-                network.set_submodule(block, nn.Identity())
-        shape = (2, _image_channels(network, _CHANNELS), card.side, card.side)
-        try:
-            with torch.no_grad():
-                out = _run("", network, lambda: first_output(network(torch.empty(shape))))
-        except InputError as error:
-            return str(error)
-    classes = known.points.n_classes
-    return None if tuple(out.shape) == (2, classes) else f"it returns {tuple(out.shape)}, wanted (2, {classes})"
+        shrink(network, plan, channels)
+        for block in left_out:
+            network.set_submodule(block, nn.Identity())
+    return network
+
+
+def _counts_right(card: ModuleCard) -> bool:
+    """Whether the closed form of costs is what the counter says, of the whole network and of a small one."""
+    smaller: tuple[dict[str, int], ...] = ({}, _least(card))
+    for chosen in smaller:
+        spec = ArchitectureSpec(family=card.name, options=tuple(sorted(chosen.items())))
+        plan, channels, left_out = _choice(card, spec, _CHANNELS, _CLASSES, card.side)
+        network = _smaller(card, chosen)
+        counted = network_cost(network, _image_channels(network, _CHANNELS), card.side)
+        if counted != cost_of(plan, channels, tuple(left_out)):
+            return False
+    return True
 
 
 # --- the user's code ----------------------------------------------------------------------------------------------
@@ -527,14 +615,28 @@ def _takes(build: Build, name: str) -> bool:
 
 
 def _built(name: str, build: Build, in_channels: int, n_classes: int) -> nn.Module:
-    given = {"in_channels": in_channels, "n_classes": n_classes}
+    numbers = {"in_channels": in_channels, "n_classes": n_classes}
+    given = {key: value for key, value in numbers.items() if _takes(build, key)}
     try:
-        network = build(**{key: value for key, value in given.items() if _takes(build, key)})
+        network = _call(build, given)
     except USERS as error:  # whatever a user's function does, the answer names it
         raise InputError(f"network {name!r} cannot be built: {one_line(error)}{_place(error)}") from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"what builds network {name!r} returns {type(network).__name__}; wanted a torch.nn.Module")
+        raise InputError(
+            f"what builds network {name!r} returns {type(network).__name__}; wanted a torch.nn.Module"
+        )
     return network
+
+
+def _call(build: Build, given: Mapping[str, int]) -> nn.Module:
+    """What a user's function builds; of one that computes with tensors on the way, a copy without storage."""
+    if torch.get_default_device().type != "meta":
+        return build(**given)
+    try:
+        return build(**given)
+    except USERS:
+        with torch.device("cpu"):
+            return on_meta(build(**given))
 
 
 def _image_channels(network: nn.Module, asked: int) -> int:

@@ -18,19 +18,62 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 _SAME = {
-    *("clone", "detach", "alias", "contiguous", "_to_copy", "lift_fresh", "dropout", "native_dropout", "hardtanh"),
-    *("_softmax", "_log_softmax", "fill", "zero", "bernoulli", "leaky_relu", "elu", "celu", "gelu", "silu", "mish"),
+    *(
+        "clone",
+        "detach",
+        "alias",
+        "contiguous",
+        "_to_copy",
+        "lift_fresh",
+        "dropout",
+        "native_dropout",
+        "hardtanh",
+    ),
+    *(
+        "_softmax",
+        "_log_softmax",
+        "fill",
+        "zero",
+        "bernoulli",
+        "leaky_relu",
+        "elu",
+        "celu",
+        "gelu",
+        "silu",
+        "mish",
+    ),
     *("softplus", "hardswish", "hardsigmoid", "threshold", "_prelu_kernel", "copy"),
 }
 """Beside what torch calls pointwise: each channel of the result is of the same channel of what is read."""
 _REDUCING = {
-    *("mean", "sum", "amax", "amin", "var", "std", "max", "min", "prod", "argmax", "argmin", "norm", "var_mean"),
+    *(
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "var",
+        "std",
+        "max",
+        "min",
+        "prod",
+        "argmax",
+        "argmin",
+        "norm",
+        "var_mean",
+    ),
     *("linalg_vector_norm", "logsumexp"),
 }
 _POOLING = {
-    *("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d"),
+    *(
+        "max_pool2d_with_indices",
+        "avg_pool2d",
+        "_adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "adaptive_avg_pool2d",
+    ),
     *("mkldnn_max_pool2d", "reflection_pad2d", "replication_pad2d"),
 }
 _VIEWS = {"view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "_reshape_alias"}
@@ -158,8 +201,38 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Product:
+    """A convolution or a matrix product of the pass.
+
+    Args:
+        layer: Name of the module that computes it.
+        macs: Multiply-accumulates of one image.
+        axes: To whose lengths they are proportional.
+    """
+
+    layer: str
+    macs: int
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored tensor.
+
+    Args:
+        shape: Of it.
+        n_bytes: Of a number of it, as the costs of networks count them; 0 where it is no part of the state.
+        trained: Whether it is a parameter.
+    """
+
+    shape: tuple[int, ...]
+    n_bytes: int
+    trained: bool
+
+
+@dataclass(frozen=True)
 class ChannelPlan:
-    """How the tensors of a network follow from its numbers of channels.
+    """How the tensors and products of a network follow from its numbers of channels.
 
     Args:
         groups: All groups of channels; others refer to them by their position.
@@ -168,12 +241,16 @@ class ChannelPlan:
             lies along the axis of channels that it reads, all groups together.
         weights: Names of the weights of convolutions and matrix products, with the axis of the channels that they
             make.
+        products: All of the pass, in their order.
+        stored: All stored tensors by name.
     """
 
     groups: tuple[Found, ...]
     axes: Mapping[str, tuple[Axis | None, ...]]
     grouped: Mapping[str, tuple[int, Axis]]
     weights: Mapping[str, int]
+    products: tuple[Product, ...]
+    stored: Mapping[str, Stored]
 
 
 @dataclass(frozen=True)
@@ -205,6 +282,7 @@ class Trace:
     calls: list[Call]
     _recorder: "_Recorder" = field(repr=False)
     _state: dict[str, Tensor] = field(repr=False)
+    _stored: dict[str, Stored] = field(repr=False)
 
     def tie(self, call: Call) -> None:
         """What a module makes has the channels of what it is given, so that it can be left out."""
@@ -215,7 +293,7 @@ class Trace:
 
     def plan(self) -> ChannelPlan:
         """What belongs together."""
-        return self._recorder.plan(self._state)
+        return self._recorder.plan(self._state, self._stored)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is not annotated
@@ -239,6 +317,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         """Weights with the channels that they make."""
         self._grouped: dict[str, tuple[int, Label]] = {}
         self._axis_made: dict[str, int] = {}
+        self._products: list[tuple[str, int, list[Label]]] = []
+        self.running: list[str] = []
+        """Modules whose forward has begun and not ended, by name."""
+        self._batch = images.shape[0]
         channels = images.shape[1]
         image: Label = ((_Atom(channels, "it is the image's"), 1),) if channels > 1 else None
         self._write(images, [None, image, None, None])
@@ -256,7 +338,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             self._pointwise(args, kwargs, out)
         else:
             self._unknown(name, args, kwargs, out)
+        if (counted := flop_registry.get(func._overloadpacket)) is not None:
+            macs = int(counted(*args, **kwargs, out_val=out)) // 2 // self._batch
+            self._products.append((self.running[-1] if self.running else "", macs, self._factors(given, out)))
         return out
+
+    def _factors(self, given: Mapping[str, Any], out: Any) -> list[Label]:
+        """Axes to whose lengths the multiply-accumulates of an operator are proportional."""
+        if "transposed" in given:
+            read, made = self.axes_of(given["input"])[1], self.axes_of(out)[1]
+            # A depthwise one makes of each channel what it reads of it alone.
+            return [made] if given["weight"].shape[1] == 1 else [read, made]
+        if "mat2" in given:
+            one = given.get("mat1", given["self"])
+            return [*self.axes_of(one), self.axes_of(given["mat2"])[-1]]
+        return []
 
     # --- axes ------------------------------------------------------------------------------------------------------
 
@@ -383,7 +479,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         self._write(out, labels)
 
     def _norm(self, given: Mapping[str, Any], out: Any) -> None:
-        result, *others = _tensors(out)
+        result = _tensors(out)[0]
         images = given["input"]
         labels = self.axes_of(images)
         for tensor in _tensors([value for key, value in given.items() if key != "input"]):
@@ -425,6 +521,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         tensor = given["self"]
         self._write(out, _viewed(tensor.shape, self.axes_of(tensor), out.shape))
 
+    def _strided(self, given: Mapping[str, Any], out: Tensor) -> None:
+        if out.shape == given["self"].shape:
+            self._write(out, self.axes_of(given["self"]))
+        else:
+            self._unknown("as_strided", (given["self"],), {}, out)
+
     def _expand(self, given: Mapping[str, Any], out: Tensor) -> None:
         tensor = given["self"]
         own = self.axes_of(tensor)
@@ -444,7 +546,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
                     _tie(labels[number], label, "it is put beside what has none of its channels")
         together = [
             self.axes_of(tensor)[axis]
-            or (((_Atom(tensor.shape[axis], "one channel stands beside it"), 1),) if tensor.shape[axis] else None)
+            or (
+                ((_Atom(tensor.shape[axis], "one channel stands beside it"), 1),)
+                if tensor.shape[axis]
+                else None
+            )
             for tensor in tensors
         ]
         has_channels = any(self.axes_of(tensor)[axis] is not None for tensor in tensors)
@@ -497,7 +603,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     # --- what was found ----------------------------------------------------------------------------------------------
 
-    def plan(self, state: Mapping[str, Tensor]) -> ChannelPlan:
+    def plan(self, state: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> ChannelPlan:
         """See :meth:`Trace.plan`."""
         numbers: dict[int, int] = {}
         atoms: list[_Atom] = []
@@ -523,11 +629,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             if id(tensor) in self._labels
         }
         grouped = {name: (groups, axis(label)) for name, (groups, label) in self._grouped.items()}
+        products = tuple(
+            Product(layer, macs, tuple(axis(label) for label in labels if label is not None))
+            for layer, macs, labels in self._products
+        )
         found = tuple(
             Found(atom.size, atom.multiple, atom.held, tuple(layers.get(position, ())))
             for position, atom in enumerate(atoms)
         )
-        return ChannelPlan(found, axes, grouped, dict(self._axis_made))
+        return ChannelPlan(found, axes, grouped, dict(self._axis_made), products, stored)
 
 
 _HANDLERS = {
@@ -544,6 +654,7 @@ _HANDLERS = {
     "permute": "permute",
     **dict.fromkeys(("transpose", "t"), "transpose"),
     **dict.fromkeys(_VIEWS, "view"),
+    "as_strided": "strided",
     "expand": "expand",
     "cat": "cat",
     **dict.fromkeys(("slice", "select", "split", "split_with_sizes", "unbind", "narrow"), "select"),
@@ -631,7 +742,18 @@ def trace_channels(network: nn.Module, shape: tuple[int, int, int, int]) -> Trac
 
         return hook
 
-    handles = [part.register_forward_hook(watch(name)) for name, part in network.named_modules() if name]
+    def begin(name: str) -> Callable[..., None]:
+        return lambda *_: recorder.running.append(name)
+
+    def end(*_: Any) -> None:  # what a hook returns would stand in for what the module does
+        recorder.running.pop()
+
+    handles = []
+    for name, part in network.named_modules():
+        handles.append(part.register_forward_pre_hook(begin(name)))
+        handles.append(part.register_forward_hook(end))
+        if name:
+            handles.append(part.register_forward_hook(watch(name)))
     try:
         with torch.no_grad(), torch.device("meta"), recorder:
             out = network(images)
@@ -641,11 +763,19 @@ def trace_channels(network: nn.Module, shape: tuple[int, int, int, int]) -> Trac
     first, *_ = _tensors(out)
     for label in recorder.axes_of(first):
         _hold(label, "it is what the network returns")
-    return Trace(tuple(first.shape), calls, recorder, state)
+    kept = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
+    stored = {
+        name: Stored(
+            tuple(tensor.shape),
+            (4 if tensor.is_floating_point() else 8) if id(tensor) in kept else 0,
+            isinstance(tensor, nn.Parameter),
+        )
+        for name, tensor in state.items()
+    }
+    return Trace(tuple(first.shape), calls, recorder, state, stored)
 
 
 def stored_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers by name, each once."""
     yield from network.named_parameters()
     yield from network.named_buffers()
-

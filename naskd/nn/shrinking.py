@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from naskd.nn.channels import Axis, ChannelPlan, stored_tensors
+from naskd.reducing import within
+from naskd.spec.design import Cost
 
 Kept = Sequence[Tensor]
 """For each group of channels of a plan the positions that are kept, ascending."""
@@ -61,7 +63,10 @@ def _cut_groups(
     """Of a grouped convolution ``(out, in / groups, ...)``: of each group as many channels."""
     assert made is not None
     outputs = _positions(made, sizes, kept).reshape(groups, -1)
-    inputs = _positions(read, sizes, kept).reshape(groups, -1) - weight.shape[1] * torch.arange(groups, device="cpu")[:, None]
+    inputs = (
+        _positions(read, sizes, kept).reshape(groups, -1)
+        - weight.shape[1] * torch.arange(groups, device="cpu")[:, None]
+    )
     parts = [
         weight.index_select(0, mine.to(weight.device)).index_select(1, theirs.to(weight.device))
         for mine, theirs in zip(outputs, inputs, strict=True)
@@ -125,8 +130,8 @@ def importance(network: nn.Module, plan: ChannelPlan, sizes: Sequence[int]) -> l
 def shrink(network: nn.Module, plan: ChannelPlan, chosen: Mapping[int, int]) -> None:
     """Leave a network its first channels, in place.
 
-    Weights are scaled so that what a layer makes keeps its variance where the layer reads fewer channels: the square root
-    of the ratio of the two numbers, by He, Zhang, Ren, Sun: Delving deep into rectifiers. ICCV 2015, arXiv 1502.01852,
+    Weights are scaled so that what a layer makes keeps its variance where the layer reads fewer channels: by the square
+    root of the ratio of the two numbers, by He, Zhang, Ren, Sun: Delving deep into rectifiers. ICCV 2015, arXiv 1502.01852,
     eq. 10. So whatever initialisation the network has is that of the smaller one, too.
 
     Args:
@@ -136,7 +141,9 @@ def shrink(network: nn.Module, plan: ChannelPlan, chosen: Mapping[int, int]) -> 
     """
     sizes = channels_of(network, plan)
     kept = [
-        first_channels(group, chosen[group], plan, sizes) if group in chosen else torch.arange(size, device="cpu")
+        first_channels(group, chosen[group], plan, sizes)
+        if group in chosen
+        else torch.arange(size, device="cpu")
         for group, size in enumerate(sizes)
     ]
     made: dict[int, Tensor] = {}
@@ -154,6 +161,43 @@ def shrink(network: nn.Module, plan: ChannelPlan, chosen: Mapping[int, int]) -> 
                 if value is not None:
                     own[name] = made[id(value)]
         _tell(module)
+
+
+def cost_of(plan: ChannelPlan, chosen: Mapping[int, int], left_out: Sequence[str] = ()) -> Cost:
+    """What a smaller network costs, in closed form; the same as :func:`naskd.nn.cost.network_cost` of it.
+
+    Args:
+        plan: Of the whole network.
+        chosen: For groups that become smaller, by their position: how many channels are left.
+        left_out: Modules that an identity stands for.
+    """
+    sizes = [chosen.get(number, group.size) for number, group in enumerate(plan.groups)]
+
+    def gone(name: str) -> bool:
+        return any(within(name, block) for block in left_out)
+
+    def length(axis: Axis, of: Sequence[int]) -> int:
+        return sum(of[group] * repeat for group, repeat in axis.parts)
+
+    whole = [group.size for group in plan.groups]
+    macs = n_params = size_bytes = 0
+    for product in plan.products:
+        if not gone(product.layer):
+            now = math.prod(length(axis, sizes) for axis in product.axes)
+            macs += product.macs * now // math.prod(length(axis, whole) for axis in product.axes)
+    for name, stored in plan.stored.items():
+        if gone(name):
+            continue
+        shape = list(stored.shape)
+        for number, axis in enumerate(plan.axes.get(name, ())):
+            if axis is not None:
+                shape[number] = length(axis, sizes)
+        if name in plan.grouped:
+            groups, read = plan.grouped[name]
+            shape[1] = length(read, sizes) // groups
+        n_params += math.prod(shape) if stored.trained else 0
+        size_bytes += math.prod(shape) * stored.n_bytes
+    return Cost(macs, n_params, size_bytes)
 
 
 def _tell(layer: nn.Module) -> None:
