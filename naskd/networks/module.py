@@ -26,10 +26,10 @@ from naskd.networks.resnet import difference
 from naskd.networks.student import Student, build_student
 from naskd.networks.tap_points import Call as TapCall
 from naskd.networks.tap_points import TapPoints, find_tap_points, first_output
-from naskd.nn.channels import ChannelPlan, Trace, trace_channels
+from naskd.nn.channels import Call, ChannelPlan, Trace, trace_channels
 from naskd.nn.cost import network_cost, on_meta
-from naskd.nn.shrinking import channels_of, cost_of, cut, importance, shrink, strongest_channels
-from naskd.nn.taps import Taps
+from naskd.nn.shrinking import channels_of, cost_of, cut, importance, length, shrink, strongest_channels
+from naskd.nn.taps import Taps, TapShape, TapShapes
 from naskd.reducing import BlockRun, ChannelGroup, without_unused
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import USERS, InputError, one_line
@@ -56,7 +56,8 @@ class ModuleCard(FamilyCard):
         groups: Channels whose number may be chosen.
         runs: Blocks whose number may be chosen.
         points: Its stages and classifier.
-        depths: Whether there are runs.
+        channels, classes: Of the images with which it was looked at, and of its outputs then.
+        depths, include, exclude: As :func:`module_family` has them.
         closed: Whether costs are known in closed form.
     """
 
@@ -66,7 +67,11 @@ class ModuleCard(FamilyCard):
     groups: tuple[ChannelGroup, ...] = ()
     runs: tuple[BlockRun, ...] = ()
     points: TapPoints | None = None
+    channels: int = _CHANNELS
+    classes: int = _CLASSES
     depths: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     closed: bool = False
 
     @property
@@ -161,8 +166,8 @@ def module_family(
 
     Args:
         name: Of the family, as designs say it.
-        build: Returns the network with new weights. It is called with those of ``in_channels`` and ``n_classes`` that it
-            takes; else the network must be made for the study's images and classes. It ends in an ``nn.Linear``.
+        build: Returns the network, which ends in an ``nn.Linear``, with new weights. It is called with those of
+            ``in_channels`` and ``n_classes`` that it takes; else its network must fit the study's images and classes.
         side: Of the square images with which the network is looked at, in pixels; those of the study.
         include: Layers that may have fewer channels or be left out; empty: all.
         exclude: Layers that keep their number of output channels and are not left out.
@@ -206,7 +211,11 @@ def module_family(
         groups=known.groups,
         runs=known.runs,
         points=known.points,
+        channels=known.channels,
+        classes=known.classes,
         depths=depths,
+        include=tuple(include),
+        exclude=tuple(exclude),
     )
     _check_smaller(card)
     return replace(card, closed=_counts_right(card))
@@ -251,6 +260,36 @@ class ModuleStudent(Student):
         return replace(
             found, size_bytes=found.size_bytes + 4 * 2 * in_channels
         )  # mean and deviation of the images
+
+    @classmethod
+    def shapes(cls, spec: ArchitectureSpec, n_classes: int, resolution: Size) -> TapShapes:
+        """In closed form on square images."""
+        card = FAMILIES[spec.family]
+        assert isinstance(card, ModuleCard)
+        height, width = sides(resolution)
+        if height != width:
+            return super().shapes(spec, n_classes, resolution)
+        channels = _CHANNELS if _takes(card.build, "in_channels") else card.channels
+        plan, chosen, _ = _choice(card, spec, channels, n_classes, height)
+        whole = _of_card(card, channels, n_classes, height).shapes
+        sizes = [chosen.get(number, group.size) for number, group in enumerate(plan.groups)]
+
+        def smaller(name: str, whole: int) -> int:
+            axis = plan.shown[name]
+            return whole if axis is None else length(axis, sizes)
+
+        def of(shapes: Sequence[TapShape], name: str) -> tuple[TapShape, ...]:
+            return tuple(
+                replace(shape, channels=smaller(f"{name} {number}", shape.channels))
+                for number, shape in enumerate(shapes)
+            )
+
+        return TapShapes(
+            n_classes,
+            of(whole.stages, "stage"),
+            of(whole.pre_activations, "before"),
+            smaller("pooled", whole.n_features),
+        )
 
     @property
     def head(self) -> nn.Module:  # type: ignore[override]  # of others it is an attribute
@@ -333,11 +372,11 @@ def _whole(family: str, network: ForeignNetwork) -> Student:
     assert isinstance(student, ModuleStudent)
     if problems := differences(student.network.state_dict(), network.network.state_dict()):
         raise InputError(f"it is not network {family!r}; {'; '.join(problems)}")
-    student.network.load_state_dict(network.network.state_dict())
+    student.to(next(network.network.parameters()).dtype).network.load_state_dict(network.network.state_dict())
     if network.order is not None:
         for tensor in student.head.parameters():
             tensor.copy_(tensor[network.order])
-    return student.to(next(network.network.parameters()).dtype).eval()
+    return student.eval()
 
 
 def start_problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list[str]:
@@ -345,7 +384,7 @@ def start_problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list
     card = FAMILIES[student.family]
     found = []
     for name in card.options:
-        mine, theirs = (int(card.option(one, name)) for one in (student, teacher))  # type: ignore[arg-type]
+        mine, theirs = (int(card.option(one, name)) for one in (student, teacher))
         unused = name not in dict(student.options)
         if mine > theirs and not (unused and _in_left_out(card, student, name)):
             found.append(f"the student's {name} is more than the teacher's: {mine} > {theirs}")
@@ -354,7 +393,8 @@ def start_problems(student: ArchitectureSpec, teacher: ArchitectureSpec) -> list
 
 def _in_left_out(card: FamilyCard, student: ArchitectureSpec, name: str) -> bool:
     assert isinstance(card, ModuleCard)
-    return not without_unused({**dict(student.options), name: 1}, card.groups, card.runs).get(name)
+    options: dict[str, Any] = {**dict(student.options), name: 1}
+    return name not in without_unused(options, card.groups, card.runs)
 
 
 # --- looking at a network -----------------------------------------------------------------------------------------
@@ -371,6 +411,8 @@ class _Known:
         positions: By the name of a group's option, its position in the plan.
         runs: Blocks that may be left out.
         points: Stages and classifier.
+        shapes: Of what the whole network shows.
+        channels, classes: Of its images and outputs.
         reasons: Why other channels may not be chosen, in one line.
     """
 
@@ -380,6 +422,9 @@ class _Known:
     positions: Mapping[str, int]
     runs: tuple[BlockRun, ...]
     points: TapPoints
+    shapes: TapShapes
+    channels: int
+    classes: int
     reasons: str
 
 
@@ -402,12 +447,32 @@ def _choice(
 
 
 def _of_card(card: ModuleCard, in_channels: int, n_classes: int, side: int) -> _Known:
-    """The same network for other images and classes."""
-    known = _known(card.name, card.build, side, in_channels, n_classes, card.depths, (), ())
+    """The same network for the images and classes of a study.
+
+    Raises:
+        InputError: It is made for others, or is another network then.
+    """
+    known = _known(
+        card.name, card.build, side, in_channels, n_classes, card.depths, card.include, card.exclude
+    )
+    for what, asked, made, word in (
+        (
+            "takes images of {} channels, those of the study have {}",
+            in_channels,
+            known.channels,
+            "in_channels",
+        ),
+        ("has {} outputs, the study {} classes", n_classes, known.classes, "n_classes"),
+    ):
+        if asked != made:
+            raise InputError(
+                f"network {card.name!r} {what.format(made, asked)}; give its function a parameter {word}, by which it "
+                "builds what it is asked for"
+            )
     if missing := [group.option for group in card.groups if group.option not in known.positions]:
         raise InputError(
-            f"network {card.name!r} for images of {in_channels} channels and {n_classes} classes is another one than it "
-            f"was for {_CHANNELS} and {_CLASSES}: {missing[0]} cannot be chosen there"
+            f"network {card.name!r} for images of {in_channels} channels and {n_classes} classes is another one than "
+            f"it was for {card.channels} and {card.classes}: {missing[0]} cannot be chosen there"
         )
     return known
 
@@ -426,9 +491,10 @@ def _known(
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         network = _built(name, build, in_channels, n_classes)
     network = on_meta(network).eval()
-    shape = (2, _image_channels(network, in_channels), side, side)
-    if not _takes(build, "in_channels") and name:
-        in_channels = shape[1]
+    if not _takes(build, "in_channels"):
+        first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+        in_channels = in_channels if first is None else first.in_channels
+    shape = (2, in_channels, side, side)
     for pattern in (*include, *exclude):
         if not any(_matches(part, (pattern,)) for part, _ in network.named_modules() if part):
             names = [part for part, _ in network.named_modules() if part]
@@ -448,10 +514,45 @@ def _known(
             "have no classifier of their own"
         )
     runs = _block_runs(network, trace, include, exclude) if depths else ()
-    plan = trace.plan()
+    with torch.device("meta"), torch.no_grad():
+        images = torch.empty(shape)
+        shapes = tapped(network, points, lambda: first_output(network(images))).shapes
+    plan = trace.plan(_shown(trace, points))
     groups, positions = _channel_groups(plan, include, exclude)
     held = dict.fromkeys(f"{f.layers[0]}: {f.held}" for f in plan.groups if f.held and f.layers)
-    return _Known(type(network).__name__, plan, groups, positions, runs, points, "; ".join(list(held)[:4]))
+    return _Known(
+        type(network).__name__,
+        plan,
+        groups,
+        positions,
+        runs,
+        points,
+        shapes,
+        in_channels,
+        trace.shape[1],
+        "; ".join(list(held)[:4]),
+    )
+
+
+def _shown(trace: Trace, points: TapPoints) -> dict[str, tuple[int, int]]:
+    """Where the channels lie of what a network shows."""
+    calls: dict[TapCall, Call] = {}
+    times: dict[str, int] = {}
+    for call in trace.calls:
+        calls[call.name, times.get(call.name, 0)] = call
+        times[call.name] = times.get(call.name, 0) + 1
+    found: dict[str, tuple[int, int]] = {}
+    for number, point in enumerate(points.stages):
+        axis = 1 if point.layout == "map" else 2
+        made = calls[point.call].made
+        found[f"stage {number}"] = (made, axis)
+        found[f"before {number}"] = (
+            made if point.activation is None else calls[point.activation].given,
+            axis,
+        )
+    assert points.head is not None
+    found["pooled"] = (calls[points.head].given, 1)
+    return found
 
 
 def _channel_groups(
@@ -568,23 +669,22 @@ def _half(group: ChannelGroup) -> int:
 
 def _failure_of(card: ModuleCard, chosen: Mapping[str, int]) -> str | None:
     network = _smaller(card, chosen)
-    shape = (2, _image_channels(network, _CHANNELS), card.side, card.side)
+    shape = (2, card.channels, card.side, card.side)
     try:
         with torch.no_grad(), torch.device("meta"):
             out = _run("", network, lambda: first_output(network(torch.empty(shape))))
     except InputError as error:
         return str(error)
-    assert card.points is not None
-    wanted = (2, card.points.n_classes)
+    wanted = (2, card.classes)
     return None if tuple(out.shape) == wanted else f"it returns {tuple(out.shape)}, wanted {wanted}"
 
 
 def _smaller(card: ModuleCard, chosen: Mapping[str, int]) -> nn.Module:
     """On the ``meta`` device, in evaluation mode."""
     spec = ArchitectureSpec(family=card.name, options=tuple(sorted(chosen.items())))
-    plan, channels, left_out = _choice(card, spec, _CHANNELS, _CLASSES, card.side)
+    plan, channels, left_out = _choice(card, spec, card.channels, card.classes, card.side)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        network = on_meta(card.fresh(_CHANNELS, _CLASSES)).eval()
+        network = on_meta(card.fresh(card.channels, card.classes)).eval()
         shrink(network, plan, channels)
         for block in left_out:
             network.set_submodule(block, nn.Identity())
@@ -596,9 +696,9 @@ def _counts_right(card: ModuleCard) -> bool:
     smaller: tuple[dict[str, int], ...] = ({}, _least(card))
     for chosen in smaller:
         spec = ArchitectureSpec(family=card.name, options=tuple(sorted(chosen.items())))
-        plan, channels, left_out = _choice(card, spec, _CHANNELS, _CLASSES, card.side)
+        plan, channels, left_out = _choice(card, spec, card.channels, card.classes, card.side)
         network = _smaller(card, chosen)
-        counted = network_cost(network, _image_channels(network, _CHANNELS), card.side)
+        counted = network_cost(network, card.channels, card.side)
         if counted != cost_of(plan, channels, tuple(left_out)):
             return False
     return True
@@ -637,12 +737,6 @@ def _call(build: Build, given: Mapping[str, int]) -> nn.Module:
     except USERS:
         with torch.device("cpu"):
             return on_meta(build(**given))
-
-
-def _image_channels(network: nn.Module, asked: int) -> int:
-    """What its first convolution reads; `asked` without one."""
-    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
-    return asked if first is None else first.in_channels
 
 
 def _run(name: str, network: nn.Module, call: Callable[[], Any]) -> Any:

@@ -1,8 +1,8 @@
 """Which channels of a network belong together, seen while it runs on shapes without storage.
 
 The operators of one pass say it: a sum ties the channels of its parts, a concatenation puts them beside each other, a
-depthwise convolution and a normalisation keep them, a convolution reads some and makes others. So no line of the network
-is read, and control flow in Python runs as it does otherwise.
+depthwise convolution and a normalisation keep them, a convolution reads some and makes others. So no line of the
+network is read, and control flow in Python runs as it does otherwise.
 
 Fang, Ma, Song, Mi, Wang: DepGraph: Towards Any Structural Pruning. CVPR 2023, arXiv 2301.12900, section 3.2 groups
 parameters that depend on each other.
@@ -243,6 +243,7 @@ class ChannelPlan:
             make.
         products: All of the pass, in their order.
         stored: All stored tensors by name.
+        shown: Of axes that were asked for, by their names: what lies along them.
     """
 
     groups: tuple[Found, ...]
@@ -251,16 +252,18 @@ class ChannelPlan:
     weights: Mapping[str, int]
     products: tuple[Product, ...]
     stored: Mapping[str, Stored]
+    shown: Mapping[str, Axis | None]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a module that was given one tensor and returned one.
+    """A call of a module that returned a tensor.
 
     Args:
         name: Of the module.
-        given, made: Positions of the two among all tensors of the pass: what one call made another is given.
-        keeps_shape: Whether they are of one shape.
+        given, made: Positions of what it was first given and of what it returned among all tensors of the pass. What
+            one call made another is given. -1 where it was given no tensor.
+        keeps_shape: Whether it was given nothing else, and the two are of one shape.
     """
 
     name: str
@@ -291,9 +294,13 @@ class Trace:
             if one is not None or other is not None:
                 _tie(one, other, f"{call.name!r} changes what its channels are")
 
-    def plan(self) -> ChannelPlan:
-        """What belongs together."""
-        return self._recorder.plan(self._state, self._stored)
+    def plan(self, shown: Mapping[str, tuple[int, int]]) -> ChannelPlan:
+        """What belongs together.
+
+        Args:
+            shown: By any names: positions of tensors, and axes of them, that the plan is to say.
+        """
+        return self._recorder.plan(self._state, self._stored, shown)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is not annotated
@@ -603,7 +610,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     # --- what was found ----------------------------------------------------------------------------------------------
 
-    def plan(self, state: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> ChannelPlan:
+    def plan(
+        self,
+        state: Mapping[str, Tensor],
+        stored: Mapping[str, Stored],
+        shown: Mapping[str, tuple[int, int]],
+    ) -> ChannelPlan:
         """See :meth:`Trace.plan`."""
         numbers: dict[int, int] = {}
         atoms: list[_Atom] = []
@@ -633,11 +645,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             Product(layer, macs, tuple(axis(label) for label in labels if label is not None))
             for layer, macs, labels in self._products
         )
+        seen = {
+            name: None if (label := self._labels[id(self.kept[position])][number_of]) is None else axis(label)
+            for name, (position, number_of) in shown.items()
+        }
         found = tuple(
             Found(atom.size, atom.multiple, atom.held, tuple(layers.get(position, ())))
             for position, atom in enumerate(atoms)
         )
-        return ChannelPlan(found, axes, grouped, dict(self._axis_made), products, stored)
+        return ChannelPlan(found, axes, grouped, dict(self._axis_made), products, stored, seen)
 
 
 _HANDLERS = {
@@ -735,10 +751,12 @@ def trace_channels(network: nn.Module, shape: tuple[int, int, int, int]) -> Trac
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_: nn.Module, given: Any, made: Any) -> None:
-            first = given[0] if len(given) == 1 else None
-            if isinstance(first, Tensor) and isinstance(made, Tensor):
-                same = first.shape == made.shape
-                calls.append(Call(name, recorder.position(first), recorder.position(made), same))
+            if isinstance(made, Tensor):
+                first = given[0] if given and isinstance(given[0], Tensor) else None
+                position = -1 if first is None else recorder.position(first)
+                same = first is not None and len(given) == 1 and first.shape == made.shape
+                recorder.axes_of(made)
+                calls.append(Call(name, position, recorder.position(made), same))
 
         return hook
 

@@ -131,8 +131,8 @@ def shrink(network: nn.Module, plan: ChannelPlan, chosen: Mapping[int, int]) -> 
     """Leave a network its first channels, in place.
 
     Weights are scaled so that what a layer makes keeps its variance where the layer reads fewer channels: by the square
-    root of the ratio of the two numbers, by He, Zhang, Ren, Sun: Delving deep into rectifiers. ICCV 2015, arXiv 1502.01852,
-    eq. 10. So whatever initialisation the network has is that of the smaller one, too.
+    root of the ratio of the two numbers (He, Zhang, Ren, Sun: Delving deep into rectifiers. ICCV 2015, arXiv
+    1502.01852, eq. 10). So whatever initialisation the network has is that of the smaller one, too.
 
     Args:
         network: As it is built, on any device.
@@ -159,8 +159,13 @@ def shrink(network: nn.Module, plan: ChannelPlan, chosen: Mapping[int, int]) -> 
         for own in (module._parameters, module._buffers):
             for name, value in own.items():
                 if value is not None:
-                    own[name] = made[id(value)]
+                    own[name] = made[id(value)]  # type: ignore[assignment]  # each in its own kind
         _tell(module)
+
+
+def length(axis: Axis, sizes: Sequence[int]) -> int:
+    """How long an axis is where groups have so many channels."""
+    return sum(sizes[group] * repeat for group, repeat in axis.parts)
 
 
 def cost_of(plan: ChannelPlan, chosen: Mapping[int, int], left_out: Sequence[str] = ()) -> Cost:
@@ -175,9 +180,6 @@ def cost_of(plan: ChannelPlan, chosen: Mapping[int, int], left_out: Sequence[str
 
     def gone(name: str) -> bool:
         return any(within(name, block) for block in left_out)
-
-    def length(axis: Axis, of: Sequence[int]) -> int:
-        return sum(of[group] * repeat for group, repeat in axis.parts)
 
     whole = [group.size for group in plan.groups]
     macs = n_params = size_bytes = 0
