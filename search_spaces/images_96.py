@@ -47,13 +47,13 @@ MEDIUM = ArchitectureSpec(
     stem_width=16,
     stem_stride=2,
     stages=(
-        StageSpec("inverted_residual", depth=1, width=16, expansion=3.0),
-        StageSpec("inverted_residual", depth=2, width=24, expansion=3.0, stride=2),
-        StageSpec("inverted_residual", depth=2, width=48, expansion=3.0, stride=2),
-        StageSpec("inverted_residual", depth=2, width=96, expansion=3.0, stride=2),
+        StageSpec("basic", depth=1, width=16, stride=2),
+        StageSpec("basic", depth=1, width=32, stride=2),
+        StageSpec("basic", depth=1, width=64, stride=2),
+        StageSpec("basic", depth=1, width=128, stride=2),
     ),
 )
-"""18 million MACs at 96x96: the fixed student of `distillation_only`."""
+"""10 million MACs at 96x96: the fixed student of `distillation_only`."""
 
 
 def architecture(trial: Trial) -> ArchitectureSpec:

@@ -421,7 +421,7 @@ class TestRefusals:
             return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
 
         assert [group.layers for group in self.made(build_it).groups] == [("0.0", "1.0", "2.0")]
-        apart = FAMILIES.register(replace(self.made(build_it, exclude=("2",)), name="own_apart"))
+        apart = FAMILIES.register(module_family("own_apart", build_it, side=16, exclude=("2",)))
         assert [group.layers for group in apart.groups] == [("0.0", "1.0")]
         longer = FAMILIES.register(module_family("own_longer", build_it, side=16, depths=False))
         assert [group.layers for group in longer.groups] == [("0.0",), ("1.0",), ("2.0",)]
