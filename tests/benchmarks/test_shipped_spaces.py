@@ -11,7 +11,13 @@ from naskd.spec.design import ArchitectureSpec
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reference" / "spaces.md"
 SPACES = (
-    *("digits.py:joint", "integers.py:joint", "everything.py:joint", "cifar.py:joint", "from_teacher.py:joint"),
+    *(
+        "digits.py:joint",
+        "integers.py:joint",
+        "everything.py:joint",
+        "cifar.py:joint",
+        "from_teacher.py:joint",
+    ),
     *("blocks.py:joint", "blocks.py:transformers", "images_96.py:joint", "images_224.py:joint"),
 )
 
@@ -58,8 +64,10 @@ def test_what_fails_is_named(shipped: ModuleType, monkeypatch: pytest.MonkeyPatc
 def test_the_page_says_its_parameters(shipped: ModuleType, space: str) -> None:
     one = next(one for one in shipped.SPACES if one.space == space)
     section = PAGE.read_text().partition(f"\n## {space}\n")[2].partition("\n## ")[0]
-    said = dict(re.findall(r"^(\S+) {2,}(.+)$", section.partition("```text")[2].partition("```")[0], re.MULTILINE))
+    said = dict(
+        re.findall(r"^(\S+) {2,}(.+)$", section.partition("```text")[2].partition("```")[0], re.MULTILINE)
+    )
     found = shipped.priced(one, 1)
     assert {name: said.get(name) for name in found["parameters"]} == found["parameters"]
-    assert said["n parameters".split()[0]]
+    assert said[["n", "parameters"][0]]
     assert f"{found['log10_size']:.6g}" in section

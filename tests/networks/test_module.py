@@ -41,11 +41,17 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 def known() -> Iterator[None]:
     """The families, while the tests of this file run."""
     for name, build in BUILDERS.items():
-        FAMILIES.register(module_family(name, build, side=16))
+        made(name, build)
     yield
     for name in [card.name for card in FAMILIES if card.name.startswith("own_")]:
         for kept in (FAMILIES._cards, FAMILIES._origins):
             kept.pop(name, None)
+
+
+def made(name: str, build: Callable[..., nn.Module], side: int = 16, **settings: Any) -> ModuleCard:
+    card = module_family(name, build, side=side, **settings)
+    FAMILIES.register(card)
+    return card
 
 
 def card_of(name: str) -> ModuleCard:
@@ -147,19 +153,20 @@ class TestWhatBelongsTogether:
                 assert build(spec, channels, classes)(images(2, channels)).shape == (2, classes)
 
     def test_what_the_user_leaves_out(self) -> None:
-        made = partial(module_family, "own_some", OwnResidual, side=16)
-        assert [group.name for group in made(include=("second",)).groups] == [
+        some = partial(module_family, "own_some", OwnResidual, side=16)
+        second = some(include=("second",))
+        assert [group.name for group in second.groups] == [
             *("second.0.conv1", "second.0.conv2", "second.1.conv1")
         ]
-        assert [run.name for run in made(include=("second",)).runs] == ["second.0"]
-        without = made(exclude=("*.gate", "first.1"))
+        assert [run.name for run in second.runs] == ["second.0"]
+        without = some(exclude=("*.gate", "first.1"))
         assert [group.name for group in without.groups] == [
             *("first.0.conv1", "first.2.conv1", "second.0.conv1", "second.1.conv1")
         ]
         assert [run.blocks for run in without.runs] == [("first.2",), ("second.1",)]
-        assert made(depths=False).runs == ()
+        assert some(depths=False).runs == ()
         with pytest.raises(InputError, match="no layer 'secnd'; did you mean 'second'"):
-            made(exclude=("secnd",))
+            some(exclude=("secnd",))
 
 
 class TestSpace:
@@ -248,7 +255,7 @@ class TestStudents:
             linear = (nn.Linear(16, 400), nn.Linear(400, 300), nn.Linear(300, 5))
             return nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), *linear)
 
-        FAMILIES.register(module_family("own_wide", build_it, side=4))
+        made("own_wide", build_it, side=4)
         whole, narrow = (
             build(spec).network for spec in (design("own_wide"), design("own_wide", **{"2__width": 100}))
         )
@@ -398,7 +405,7 @@ class TestRefusals:
             self.made(build)
 
     def test_one_for_other_classes_or_colours(self) -> None:
-        FAMILIES.register(module_family("own_fixed", lambda: Plain(3, 5), side=16))
+        made("own_fixed", lambda: Plain(3, 5))
         assert build(design("own_fixed"))(images()).shape == (4, 5)
         for channels, classes, what in (
             (3, 7, "has 5 outputs, the study 7 classes; give its function a parameter n_classes"),
@@ -421,9 +428,9 @@ class TestRefusals:
             return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
 
         assert [group.layers for group in self.made(build_it).groups] == [("0.0", "1.0", "2.0")]
-        apart = FAMILIES.register(module_family("own_apart", build_it, side=16, exclude=("2",)))
+        apart = made("own_apart", build_it, exclude=("2",))
         assert [group.layers for group in apart.groups] == [("0.0", "1.0")]
-        longer = FAMILIES.register(module_family("own_longer", build_it, side=16, depths=False))
+        longer = made("own_longer", build_it, depths=False)
         assert [group.layers for group in longer.groups] == [("0.0",), ("1.0",), ("2.0",)]
         for spec in (design("own_apart", **{"0__0__width": 4}), design("own_longer", **{"0__0__width": 4})):
             assert build(spec)(images()).shape == (4, 5)
@@ -451,7 +458,7 @@ def test_a_network_of_torchvision() -> None:
         network: nn.Module = mobilenet_v2(num_classes=n_classes, width_mult=0.35)
         return network
 
-    card = FAMILIES.register(module_family("own_mobilenet", build_it, side=32))
+    card = made("own_mobilenet", build_it, side=32)
     assert [(run.name, run.depth) for run in card.runs] == [  # table 2 of the paper
         *(("features.2", 2), ("features.4", 3), ("features.7", 4), ("features.11", 3), ("features.14", 3))
     ]
@@ -471,7 +478,8 @@ from naskd.spaces import suggest_from_module
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrainingSpec, TrialConfig
 from own_networks import OwnResidual
 
-NET = FAMILIES.register(module_family("own_searched", OwnResidual, side=8))
+NET = module_family("own_searched", OwnResidual, side=8)
+FAMILIES.register(NET)
 
 
 def joint(trial):
