@@ -9,8 +9,16 @@ from typing import Annotated
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import Places, RunDir, Trial
-from naskd.cli.printing import command_line, data_said, make_console, print_result, say, writing_to
+from naskd.cli.options import AsJson, Places, RunDir, Trial
+from naskd.cli.printing import (
+    command_line,
+    data_said,
+    make_console,
+    print_json,
+    print_result,
+    say,
+    writing_to,
+)
 from naskd.spec.errors import InputError
 
 SCHEMA_FILE = "study.schema.json"
@@ -36,6 +44,7 @@ def retrain(
         ),
     ] = False,
     settings: Places = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train designs for good and test them.
 
@@ -60,7 +69,10 @@ def retrain(
             observe=progress.observe,
             labels_alone=labels_alone,
         )
-    print_result(retrained_table(found, other_costs(opened.to_dict())))
+    if as_json:
+        print_json(found)
+    else:
+        print_result(retrained_table(found, other_costs(opened.to_dict())))
     say(f"report: {opened.path / 'report.html'}")
 
 

@@ -25,9 +25,10 @@ from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, t
 from naskd.runs.summary import TrainedDesign, doubtful, summarised
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
+from naskd.spec.errors import USERS, InputError, NaskdError, RunError, message
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.outputs import usable_folder
+from naskd.spec.places import place_of
 from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
@@ -300,8 +301,8 @@ class Retraining:
             raise
         except USERS as failure:  # a user's loss or block may raise anything
             last = traceback.extract_tb(failure.__traceback__)[-1]
-            why = f"{one_line(failure)} ({last.filename}:{last.lineno})"
-            raise _cannot(design, replicate, why) from failure
+            place = place_of(failure) or f"{last.filename}:{last.lineno}"
+            raise _cannot(design, replicate, f"{message(failure)} ({place})") from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         data = self.context.resources.data

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from naskd.spec import design
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, UnknownNameError, one_line
+from naskd.spec.errors import InputError, MistakeError, UnknownNameError, message
 from naskd.spec.registry import nearest
 from naskd.spec.study import StudySpec
 from naskd.study.admission import settle
@@ -51,7 +51,7 @@ def design_of(space: Space, trial: optuna.Trial, spec: StudySpec) -> TrialConfig
         raise
     except ValueError as error:
         raise_of_sampler(error, spec.sampler.name)
-        _raise_unknown(error, spec)
+        _raise_mistake(error, spec)
         raise TurnedAwayError(f"invalid: {told(error)}") from error
     except SystemExit as error:
         raise_of_sampler(error, spec.sampler.name)
@@ -62,7 +62,7 @@ def design_of(space: Space, trial: optuna.Trial, spec: StudySpec) -> TrialConfig
     except Exception as error:  # a user's space may raise anything; the answer names it
         raise_of_sampler(error, spec.sampler.name)
         raise InputError(
-            f"the search space {spec.space} raised {one_line(error)}{_place(space, error)}"
+            f"the search space {spec.space} raised {message(error)}{_place(space, error)}"
         ) from error
     raise InputError(
         f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
@@ -83,17 +83,19 @@ def refusals(spec: StudySpec) -> Iterator[None]:
 
     Raises:
         TurnedAwayError: One was raised.
-        UnknownNameError: It was about a name that nobody knows.
+        MistakeError: It is one for any design, as about a name that nobody knows.
     """
     try:
         yield
     except ValueError as error:
-        _raise_unknown(error, spec)
+        _raise_mistake(error, spec)
         raise TurnedAwayError(f"invalid: {told(error)}") from error
 
 
-def _raise_unknown(error: ValueError, spec: StudySpec) -> None:
-    """Raise :class:`UnknownNameError` if a refusal is about a name that nobody knows; otherwise return."""
+def _raise_mistake(error: ValueError, spec: StudySpec) -> None:
+    """Raise a :class:`MistakeError` if a refusal is one, as about a name that nobody knows; otherwise return."""
+    if isinstance(error, MistakeError) and not isinstance(error, UnknownNameError):
+        raise error
     what = str(error) if isinstance(error, UnknownNameError) else _unknown_name(error)
     if what:
         raise UnknownNameError(f"the search space {spec.space} names what is not there: {what}") from error
