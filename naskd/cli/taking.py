@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import AsJson, Places, RunDir, Trial
+from naskd.cli.options import AsJson, Places, RunDir, Settings, Trial
 from naskd.cli.printing import (
     command_line,
     data_said,
@@ -189,6 +189,34 @@ def export(
         name = shlex.quote(folder.resolve().name)
         say(f"to share it: hf upload USER/{name} {shlex.quote(str(folder))}")
     print(made["path"])
+
+
+@app.command()
+def clone(
+    run: RunDir,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the new study file; default that of the run's study.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Write a study file from a run's study, with keys changed; start nothing.
+
+    The files that it names are found from where it is. Without --set name=NAME its name is the run's with a number.
+    """
+    from naskd.runs.clone import clone_study
+    from naskd.runs.moved import CODE
+
+    with writing_to(out or run):
+        made, changed = clone_study(run, out, settings or ())
+    for name in changed:
+        say(f"warning: {name} is not what {run} was searched with, of which a copy is in {run / CODE}")
+    say(f"next: {command_line('search', made)}")
+    print(made)
 
 
 @app.command()

@@ -10,9 +10,11 @@ from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.carried import with_found_checkpoints
 from naskd.runs.estimate import estimate_search
+from naskd.runs.given import objects_of
 from naskd.runs.provenance import world_of
 from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, as_begun, problems
 from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.held import held_function, is_held
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -97,7 +99,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     brings = EXECUTORS[spec.execution.executor].brings
     errors: list[NaskdError] = []
     spec = _tried(errors, lambda: with_found_checkpoints(spec)) or spec
-    space = _tried(errors, lambda: timed(load_function(spec.space, spec.base), spec.execution.space_seconds))
+    space = _tried(errors, lambda: timed(space_of(spec), spec.execution.space_seconds))
     found = _tried(
         errors,
         lambda: imported(brings)(spec) if brings else survey_resources(spec, runs),
@@ -109,6 +111,16 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
         return OpenStudy(spec, space, found, None)
     survey, resources = found
     return _opened(space, StudyContext.of(resources), survey)
+
+
+def space_of(spec: StudySpec) -> Space:
+    """The search space of a study, from its file or as it was given.
+
+    Raises:
+        InputError: It is not there.
+    """
+    found: Space = held_function(spec.space) if is_held(spec.space) else load_function(spec.space, spec.base)
+    return found
 
 
 def _tried(errors: list[NaskdError], make: Callable[[], Any]) -> Any:
@@ -197,6 +209,6 @@ def dry_run(
     opened = opened.given(spec=spec)
     sample = opened.sample()
     # A worker process knows nothing of the script that runs.
-    apart = not methods_of_the_script(sample, spec.objectives)
+    apart = not (methods_of_the_script(sample, spec.objectives) or objects_of(spec))
     chosen = [config for config, _ in sample.designs[:designs]]
     return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}

@@ -38,7 +38,7 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
     Raises:
         InputError: A file that the study names cannot be read.
     """
-    files = [spec.space.rpartition(":")[0], *spec.modules]
+    files = [*spec.space_files, *spec.modules]
     teachers = {recipe.teacher: recipe.artifact_id for recipe in world.facts.teachers()}
     identity = {
         **spec.identity(),

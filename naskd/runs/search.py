@@ -17,7 +17,9 @@ from naskd.runs.run import Run
 from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
 from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
+from naskd.spec.code_identity import source_of
 from naskd.spec.errors import InputError
+from naskd.spec.held import held_function
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.secrets import kept
 from naskd.spec.study import StudySpec
@@ -137,7 +139,11 @@ def _with_stores(
 def _describe(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:
     """Write what a run directory says of its study."""
     _describe_study(spec, run_dir, ledger_identity)
-    write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
+    if spec.space_files:
+        text = spec.resolve(*spec.space_files).read_bytes()
+    else:  # all that is left of it when this process ends; what it refers to may lie elsewhere
+        text = source_of(held_function(spec.space)).encode()
+    write_whole(run_dir / "space.py", text)
     keep_code(spec, run_dir)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs import earlier
+from naskd.runs.given import objects_of
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec import begun
 from naskd.spec.design import content_id
@@ -162,6 +163,11 @@ def _known_elsewhere(start: Start) -> Iterable[str]:
     spec = start.spec
     if not EXECUTORS[spec.execution.executor].elsewhere:
         return
+    if objects := objects_of(spec):
+        yield (
+            f"{', '.join(objects)}: given as Python objects, which the workers of executor "
+            f"{spec.execution.executor!r} do not have; take executor 'serial', or files"
+        )
     if left := methods_of_the_script(start.sample, spec.objectives):
         yield (
             f"{', '.join(left)}: defined in the script that searches, which the workers of executor "
