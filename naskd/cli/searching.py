@@ -22,6 +22,7 @@ from naskd.cli.printing import (
     shown,
     writing_to,
 )
+from naskd.spec.errors import InputError
 from naskd.spec.packages import installed, pip_install
 from naskd.spec.visible import visible_line
 
@@ -197,15 +198,32 @@ def check(
             metavar="DIR", help="Run directory of the search; default runs/<name>.", show_default=False
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check a study file.
 
-    Says everything that is wrong with it, and with starting its search here; nothing is trained.
+    Says everything that is wrong with it, and with starting its search here; what its images, its teacher and its space
+    are; and what a trial and the whole budget cost. Nothing is trained but a few steps.
     """
-    from naskd.runs.opening import check as check_study
+    from naskd.report.check_table import check_lines
+    from naskd.runs.checking import examine
 
-    with data_said():
-        spec = check_study(study, settings or (), out)
+    try:
+        with data_said():
+            found = examine(study, settings or (), out)
+    except InputError as error:
+        if as_json:
+            print_json({"in_order": False, "problems": str(error).splitlines()})
+        raise
+    if as_json:
+        print_json(found.to_dict())
+    if found.problems:
+        raise InputError(found.shown_problems)
+    if as_json:
+        return
+    for line in check_lines(found.to_dict()):
+        print(visible_line(line))
+    spec = found.spec
     limits = [
         f"{value:g} {name}"
         for name, value in (

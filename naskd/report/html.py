@@ -48,6 +48,7 @@ _KEPT = (
     "bank",
     "warm_start",
     "unlabelled",
+    "copies",
     "modality",
     "progress",
     "importance",
