@@ -1,5 +1,4 @@
 // Numbers as people read them: what naskd/report/units.py does, by the same table, which it writes into the page.
-const data = JSON.parse(document.getElementById("data").textContent);
 const formats = data.formats;
 const DASH = formats.dash;
 const ok = (v) => typeof v === "number" && Number.isFinite(v);

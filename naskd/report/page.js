@@ -58,9 +58,14 @@ function progressCard() {
   host.addEventListener("pointerleave", hideTip);
   host.addEventListener("click", (event) => {
     const item = nearest(spots, event, host, 30);
-    if (item) select(item.p.trial);
+    if (item) choose(item.p.trial);
   });
-  return card("How the front grew", `Hypervolume of ${volumeOf()}; a dot is a trial that enlarged it.`, host);
+  return card(
+    "How the front grew",
+    `Hypervolume of ${volumeOf()}; a dot is a trial that enlarged it.`,
+    figureSavers(host, "hypervolume"),
+    host,
+  );
 }
 function unfinishedCard() {
   const others = trials.filter((t) => t.state !== "COMPLETE"),
@@ -90,9 +95,10 @@ function unfinishedCard() {
         "button",
         {
           type: "button",
+          "aria-label": `Details of trial ${n}`,
           onclick: () => {
-            select(n);
-            document.getElementById("details").scrollIntoView({ behavior: "smooth", block: "nearest" });
+            choose(n);
+            document.getElementById("details").scrollIntoView({ block: "nearest" });
           },
         },
         String(n),
@@ -105,9 +111,20 @@ function unfinishedCard() {
     "What did not finish",
     `${counts.complete ?? complete.length} complete, ${counts.failed ?? 0} failed, ${counts.stopped ? `${counts.stopped} stopped early, ` : ""}${counts.turned_away ?? 0} turned away before training (they cost nothing).`,
     list.length
-      ? h(
-          "div",
-          { class: "scroll" },
+      ? tableSaver(
+          "not finished",
+          [
+            ["state", (r) => told[r.state] || r.state],
+            ["n", (r) => r.numbers.length],
+            ["reason of the first", (r) => r.reason],
+            ["trials", (r) => r.numbers.join(" ")],
+          ],
+          list,
+        )
+      : null,
+    list.length
+      ? scrolled(
+          "not finished",
           h(
             "table",
             {},
@@ -117,7 +134,7 @@ function unfinishedCard() {
               h(
                 "tr",
                 {},
-                ["", "n", "reason (of one)", "trials"].map((n) => h("th", { scope: "col" }, n)),
+                ["state", "n", "reason (of one)", "trials"].map((n) => h("th", { scope: "col" }, n)),
               ),
             ),
             h(
@@ -139,34 +156,87 @@ function unfinishedCard() {
       : empty("Every trial in this record is complete."),
   );
 }
+// ---- Where it all came from
+const dated = (text) => (text ? `${text.slice(0, 10)} ${text.slice(11, 19)} UTC` : "");
+function recipeOf(t) {
+  if (!t) return "";
+  const made = Object.entries(t.recipe || {})
+    .filter(([, v]) => v !== null && v !== "")
+    .map(([k, v]) => `${k.replaceAll("_", " ")} ${plain(v)}`)
+    .join(", ");
+  const known = [
+    ok(t.val_accuracy) ? `${percent(t.val_accuracy)} on validation images` : "",
+    ok(t.macs) ? `${count(t.macs)} MACs` : "",
+    ok(t.n_params) ? `${count(t.n_params)} parameters` : "",
+    ok(t.train_macs) && t.train_macs > 0 ? `${macs(t.train_macs)} to train` : "",
+  ];
+  return [...known, made].filter(Boolean).join(", ");
+}
 function foot() {
+  const from = data.provenance || {},
+    images = from.images;
   const reference = Object.entries(data.reference_point || {})
     .map(([k, v]) => `${words(k)} ${plain(v)}`)
     .join(", ");
+  const splits = images && [
+    ["training", images.train],
+    ["validation", images.val],
+    ["test", images.test],
+  ];
   const rows = [
     ["study", plain(data.study)],
+    ["naskd", plain(from.naskd)],
     ["seed", plain(data.seed)],
-    ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
-    ["reference point", reference],
+    ["first trial began", dated(from.began)],
+    ["last trial ended", dated(from.ended)],
+    [
+      "time",
+      ok(from.seconds)
+        ? `${seconds(from.seconds)} from the first trial to the last; trainings of students took ${seconds(from.trained_seconds)} together`
+        : "",
+    ],
+    [
+      "images",
+      images
+        ? [
+            images.kind,
+            ...splits.filter(([, n]) => ok(n)).map(([name, n]) => `${n} ${name}`),
+            ok(images.classes) ? `${images.classes} classes` : "",
+          ]
+            .filter(Boolean)
+            .join(", ")
+        : "",
+    ],
     ["unlabelled images", data.unlabelled ? plain(data.unlabelled.used) : ""],
     [
       "students see",
       data.modality ? `${data.modality.name}, ${data.modality.labels ? "with" : "without"} labels` : "",
     ],
+    ["sampler", plain(from.sampler)],
+    ["stopping rule", plain(from.stopping)],
+    ["budget", plain(from.budget)],
+    ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
+    ["reference point", reference],
+    ...(data.teachers?.length ? data.teachers : [teacher]).map((t) => [
+      t?.name && t.name !== "teacher" ? `teacher ${t.name}` : "teacher",
+      recipeOf(t),
+    ]),
     ...(data.warm_start || []).map((w) => [
       "warm start",
       `${w.run}: ${w.designs} designs, ${w.learned} learned from, ${w.first} of its front tried first`,
     ]),
     ["record", data.schema_version ? `schema ${data.schema_version}` : ""],
-    ...Object.entries(data.environment || {}).map(([k, v]) => [k, plain(v)]),
+    ...Object.entries(data.environment || {}).map(([k, v]) => [k.replaceAll("_", " "), plain(v)]),
   ];
+  const commands = from.commands || [];
   document.getElementById("foot").append(
-    h("h3", {}, "Where this came from"),
+    h("h2", {}, "Where this came from"),
     h(
       "dl",
       {},
       rows.filter((r) => r[1] !== "").map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]),
     ),
+    ...(commands.length ? [h("h3", {}, "Commands"), ...commands.map(copyable)] : []),
     h(
       "p",
       {},
@@ -175,6 +245,12 @@ function foot() {
   );
 }
 
+// The address says which design; else the one to take without a limit is shown.
+const wanted = Number((location.hash.match(/^#trial-(\d+)$/) || [])[1]);
+if (byNumber.has(wanted)) chosen.number = wanted;
+selected = byNumber.has(chosen.number)
+  ? chosen.number
+  : (pickOf({ key: data.cost, limits: {} })?.number ?? null);
 head();
 document
   .getElementById("main")
@@ -183,17 +259,13 @@ document
       frontSection(),
       tableSection(),
       retrainedSection(),
-      curvesSection(),
-      h("div", { class: "row" }, importanceCard(), marginalCard()),
+      parallelCard(),
+      h("div", { class: "row" }, slicesCard(), marginalCard()),
+      importanceCard(),
       importanceByCostCard(),
+      curvesSection(),
       h("div", { class: "row" }, progressCard(), unfinishedCard()),
     ].filter(Boolean),
   );
 foot();
-const wanted = Number((location.hash.match(/^#trial-(\d+)$/) || [])[1]);
-const middle = front[Math.floor(front.length / 2)];
-if (byNumber.has(wanted)) select(wanted);
-else if (middle) {
-  selected = middle.number;
-  for (const listener of listeners) listener();
-}
+if (byNumber.has(wanted)) opener.open();

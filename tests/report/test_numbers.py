@@ -22,11 +22,11 @@ PREFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 def run(*expressions: str) -> list:
     """Values of JavaScript expressions beside the page's numbers and scales."""
-    page = {"textContent": json.dumps({"formats": units.FORMATS})}
     sources = [(files("naskd.report") / name).read_text() for name in ("numbers.js", "draw.js")]
     script = "\n".join(
         [
-            f"const document = {{ getElementById: () => ({json.dumps(page)}) }};",
+            f"const data = {json.dumps({'formats': units.FORMATS})}, memory = new Map();",
+            "const document = { getElementById: () => null };",
             *sources,
             f"console.log(JSON.stringify([{', '.join(expressions)}]));",
         ]

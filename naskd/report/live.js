@@ -1,0 +1,1 @@
+// Only in a page that naskd serve sends.
