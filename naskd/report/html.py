@@ -48,6 +48,8 @@ _KEPT = (
     "train_macs",
     "bank",
     "warm_start",
+    "images",
+    "times",
     "unlabelled",
     "modality",
     "progress",

@@ -110,101 +110,92 @@ function unfinishedCard() {
   return card(
     "What did not finish",
     `${counts.complete ?? complete.length} complete, ${counts.failed ?? 0} failed, ${counts.stopped ? `${counts.stopped} stopped early, ` : ""}${counts.turned_away ?? 0} turned away before training (they cost nothing).`,
-    list.length
-      ? tableSaver(
-          "not finished",
-          [
-            ["state", (r) => told[r.state] || r.state],
-            ["n", (r) => r.numbers.length],
-            ["reason of the first", (r) => r.reason],
-            ["trials", (r) => r.numbers.join(" ")],
-          ],
-          list,
-        )
-      : null,
-    list.length
-      ? scrolled(
-          "not finished",
+    tableSaver(
+      "not finished",
+      [
+        ["state", (r) => told[r.state] || r.state],
+        ["n", (r) => r.numbers.length],
+        ["reason of the first", (r) => r.reason],
+        ["trials", (r) => r.numbers.join(" ")],
+      ],
+      list,
+    ),
+    scrolled(
+      "not finished",
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
           h(
-            "table",
+            "tr",
             {},
+            ["state", "n", "reason (of one)", "trials"].map((n) => h("th", { scope: "col" }, n)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          list.map((r) =>
             h(
-              "thead",
+              "tr",
               {},
-              h(
-                "tr",
-                {},
-                ["state", "n", "reason (of one)", "trials"].map((n) => h("th", { scope: "col" }, n)),
-              ),
-            ),
-            h(
-              "tbody",
-              {},
-              list.map((r) =>
-                h(
-                  "tr",
-                  {},
-                  h("td", {}, told[r.state] || r.state),
-                  h("td", { class: "num" }, r.numbers.length),
-                  h("td", {}, r.reason),
-                  h("td", {}, links(r.numbers)),
-                ),
-              ),
+              h("td", {}, told[r.state] || r.state),
+              h("td", { class: "num" }, r.numbers.length),
+              h("td", {}, r.reason),
+              h("td", {}, links(r.numbers)),
             ),
           ),
-        )
-      : empty("Every trial in this record is complete."),
+        ),
+      ),
+    ),
   );
 }
 // ---- Where it all came from
-const dated = (text) => (text ? `${text.slice(0, 10)} ${text.slice(11, 19)} UTC` : "");
-function recipeOf(t) {
-  if (!t) return "";
-  const made = Object.entries(t.recipe || {})
-    .filter(([, v]) => v !== null && v !== "")
-    .map(([k, v]) => `${k.replaceAll("_", " ")} ${plain(v)}`)
-    .join(", ");
-  const known = [
+const dated = (text) => (text ? `${text.replace("T", " ")}, local time of the machine` : "");
+const joined = (parts) => parts.filter(Boolean).join(", ");
+const aboutTeacher = (t) =>
+  t &&
+  joined([
+    data.provenance?.teachers?.[t.name],
     ok(t.val_accuracy) ? `${percent(t.val_accuracy)} on validation images` : "",
     ok(t.macs) ? `${count(t.macs)} MACs` : "",
     ok(t.n_params) ? `${count(t.n_params)} parameters` : "",
-    ok(t.train_macs) && t.train_macs > 0 ? `${macs(t.train_macs)} to train` : "",
-  ];
-  return [...known, made].filter(Boolean).join(", ");
-}
+    positive(t.train_macs) ? `${macs(t.train_macs)} to train` : "",
+  ]);
 function foot() {
   const from = data.provenance || {},
-    images = from.images;
+    times = data.times || {},
+    images = data.images;
   const reference = Object.entries(data.reference_point || {})
     .map(([k, v]) => `${words(k)} ${plain(v)}`)
     .join(", ");
-  const splits = images && [
-    ["training", images.train],
-    ["validation", images.val],
-    ["test", images.test],
-  ];
+  const known = data.teachers?.length ? data.teachers : [teacher].filter(Boolean);
   const rows = [
     ["study", plain(data.study)],
-    ["naskd", plain(from.naskd)],
     ["seed", plain(data.seed)],
-    ["first trial began", dated(from.began)],
-    ["last trial ended", dated(from.ended)],
+    ["first trial began", dated(times.began)],
+    ["last trial ended", dated(times.ended)],
     [
       "time",
-      ok(from.seconds)
-        ? `${seconds(from.seconds)} from the first trial to the last; trainings of students took ${seconds(from.trained_seconds)} together`
-        : "",
+      joined([
+        ok(times.seconds)
+          ? `${seconds(times.seconds)} from the first trial to the last, pauses included`
+          : "",
+        positive(times.trained_seconds) ? `${seconds(times.trained_seconds)} of training` : "",
+      ]),
     ],
     [
       "images",
       images
-        ? [
+        ? joined([
             images.kind,
-            ...splits.filter(([, n]) => ok(n)).map(([name, n]) => `${n} ${name}`),
+            ...["train", "val", "test"]
+              .filter((part) => ok(images[part]))
+              .map((part) => `${images[part]} ${part}`),
             ok(images.classes) ? `${images.classes} classes` : "",
-          ]
-            .filter(Boolean)
-            .join(", ")
+          ])
         : "",
     ],
     ["unlabelled images", data.unlabelled ? plain(data.unlabelled.used) : ""],
@@ -217,15 +208,17 @@ function foot() {
     ["budget", plain(from.budget)],
     ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
     ["reference point", reference],
-    ...(data.teachers?.length ? data.teachers : [teacher]).map((t) => [
-      t?.name && t.name !== "teacher" ? `teacher ${t.name}` : "teacher",
-      recipeOf(t),
+    ...known.map((t) => [
+      t.name && t.name !== "teacher" ? `teacher ${t.name}` : "teacher",
+      aboutTeacher(t) || plain(t.name),
     ]),
+    ["epochs of a student", plain(from.epochs)],
     ...(data.warm_start || []).map((w) => [
       "warm start",
       `${w.run}: ${w.designs} designs, ${w.learned} learned from, ${w.first} of its front tried first`,
     ]),
     ["record", data.schema_version ? `schema ${data.schema_version}` : ""],
+    ["page made by", from.written_by ? `naskd ${from.written_by}` : ""],
     ...Object.entries(data.environment || {}).map(([k, v]) => [k.replaceAll("_", " "), plain(v)]),
   ];
   const commands = from.commands || [];
@@ -264,7 +257,9 @@ document
       importanceCard(),
       importanceByCostCard(),
       curvesSection(),
-      h("div", { class: "row" }, progressCard(), unfinishedCard()),
+      trials.some((t) => t.state !== "COMPLETE")
+        ? h("div", { class: "row" }, progressCard(), unfinishedCard())
+        : progressCard(),
     ].filter(Boolean),
   );
 foot();

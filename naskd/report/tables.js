@@ -204,7 +204,7 @@ function retrainedSection() {
     ...(alone
       ? [
           {
-            ...num("labels alone", "alone", percent, { down: true }),
+            ...num("labels alone", "alone", percent, { down: true, extra: true }),
             text: (t) => withSd(t.alone, t.labels_alone?.test_accuracy_sd),
           },
           {

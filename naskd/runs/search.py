@@ -26,7 +26,13 @@ from naskd.store.files import digest, read_sealed, write_sealed, write_whole
 from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
-from naskd.study.opening import forget_untrained, known_identity, note_test_images, note_unlabelled
+from naskd.study.opening import (
+    forget_untrained,
+    known_identity,
+    note_images,
+    note_test_images,
+    note_unlabelled,
+)
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
 from naskd.study.stopping import build_stopping
@@ -98,6 +104,7 @@ def run_search(
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
             note_test_images(spec, source.optuna_study, opened.parts.resources.test_hash)
+            note_images(source.optuna_study, opened.survey.summary() if opened.survey else {})
             note_unlabelled(source.optuna_study, opened.survey.unlabelled if opened.survey else {})
             forget_ended(source, opened.parts.resources.checkpoints)
         ledger_identity = digest(source.optuna_study.user_attrs["identity"])

@@ -29,6 +29,9 @@ TEST_HASH = "test_hash"
 UNLABELLED = "unlabelled"
 """Likewise: how many unlabelled images there are, and how many were left out."""
 
+IMAGES = "images"
+"""Likewise: their kind, how many there are in each part, and of how many classes."""
+
 
 def open_study(
     spec: StudySpec,
@@ -151,6 +154,17 @@ def note_unlabelled(study: optuna.Study, counts: Mapping[str, int]) -> None:
     """
     if counts and study.user_attrs.get(UNLABELLED) != dict(counts):
         study.set_user_attr(UNLABELLED, dict(counts))
+
+
+def note_images(study: optuna.Study, images: Mapping[str, Any]) -> None:
+    """Note what images there are, for whoever reads the run later.
+
+    Args:
+        study: As its storage holds it.
+        images: Of :meth:`~naskd.data.survey.DataSurvey.summary`; empty where they are not known.
+    """
+    if images and study.user_attrs.get(IMAGES) != dict(images):
+        study.set_user_attr(IMAGES, dict(images))
 
 
 def stored_study(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:
