@@ -265,13 +265,13 @@ function parallelCard() {
         const most = Math.max(3, Math.floor(space / LETTER));
         return text.length > most ? `${text.slice(0, most - 1)}…` : text;
       };
-      const label = (p, text) => {
+      const label = (p, text, space = room) => {
         const v = px(axis, p);
         const last = !flat && i === some.length - 1;
         const place = flat
           ? { ...xy(v, 22), "text-anchor": p > 0.97 ? "end" : p < 0.03 && p >= 0 ? "start" : "middle" }
           : { x: at + (last ? -8 : 8), y: v + 4, "text-anchor": last ? "end" : "start" };
-        return s("text", { class: "tick", ...place }, cut(text, room), s("title", {}, text));
+        return s("text", { class: "tick", ...place }, cut(text, space), s("title", {}, text));
       };
       for (const { at: p, text } of marks) {
         const v = px(axis, p);
@@ -285,7 +285,7 @@ function parallelCard() {
           label(p, text),
         );
       }
-      if (axis.absent) node.append(label(-0.12, NOT_USED));
+      if (axis.absent) node.append(label(-0.12, NOT_USED, 80));
       const share = ok(axis.share) ? ` (${percent(axis.share, 0)})` : "";
       if (flat) node.append(s("text", { class: "label", x: 6, y: at - 14 }, axis.title + share));
       else {

@@ -3,7 +3,7 @@ document
   .getElementById("head")
   .append(
     h("h1", {}, data.title),
-    h("div", { class: "soft" }, "Runs, the one that changed last first. The page follows them."),
+    h("p", { class: "soft" }, "The one that changed last first. The page follows them."),
   );
 function when(secondsSince) {
   const at = new Date(1000 * secondsSince);

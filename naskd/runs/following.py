@@ -192,7 +192,7 @@ class FolderFollower(Follower):
     """
 
     def __init__(self, path: Path) -> None:
-        title = f"Runs of {path.resolve().name or path}"
+        title = f"Runs in {path.resolve()}"
         super().__init__(lambda: runs_html.page_data(list_runs(path), title), time.monotonic)
 
 

@@ -46,9 +46,9 @@ class Browser:
         self._events = []
         self.errors = []
         """What the page's scripts have thrown, and what its policy has refused."""
+        self._session = None
         targets = self._send("Target.getTargets")["targetInfos"]
         page = next(target for target in targets if target["type"] == "page")
-        self._session = None
         self._session = self._send("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
             "sessionId"
         ]
@@ -190,9 +190,11 @@ class Browser:
     def _send(self, method, **params):
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": params}
-        if getattr(self, "_session", None) is not None and not method.startswith(("Target.", "Browser.")):
+        if self._session is not None and not method.startswith(("Target.", "Browser.")):
             message["sessionId"] = self._session
-        os.write(self._to, json.dumps(message).encode() + b"\0")
+        left = memoryview(json.dumps(message).encode() + b"\0")
+        while left:
+            left = left[os.write(self._to, left) :]
         while True:
             answer = self._receive()
             if answer.get("id") == number:
