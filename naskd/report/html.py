@@ -69,11 +69,14 @@ SCRIPTS = (
     "save.js",
     "record.js",
     "front.js",
+    "budget.js",
     "details.js",
     "tables.js",
     "curves.js",
     "choices.js",
-    "designs.js",
+    "axes.js",
+    "parallel.js",
+    "slices.js",
     "page.js",
 )
 """Files of the page's one script, in their order; a name that one declares is known in all after it."""
