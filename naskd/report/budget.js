@@ -1,5 +1,4 @@
-// The design to take within a budget.
-// ---- The budget: of the designs on the front that it affords, the most accurate; of equal ones, the cheapest.
+// The budget: of the designs on the front that it affords the most accurate, and of equal ones the cheapest.
 function pickOf(view) {
   const key = view.key,
     limit = view.limits[key],
@@ -16,13 +15,6 @@ function pickOf(view) {
           : best,
       null,
     );
-}
-// Such as 50000, 50k, 1.5 M or 2e6; of fractions also 12.5%. NaN where it is no such number.
-function readNumber(text) {
-  const found = text.trim().match(/^(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kMGTP%]?)\s*B?$/i);
-  if (!found) return Number.NaN;
-  const power = ["", "k", "m", "g", "t", "p"].indexOf(found[2].toLowerCase());
-  return Number(found[1]) * (found[2] === "%" ? 0.01 : 1000 ** power);
 }
 function budgetControls(view, redraw) {
   const STEPS = 400;

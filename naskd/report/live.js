@@ -1,7 +1,17 @@
 // Only in a page that naskd serve sends: asks for newer data, and draws it where the reader is.
 const line = document.createElement("div");
 line.id = "live";
-line.setAttribute("role", "status");
+const title = document.createElement("b"),
+  rest = document.createElement("div");
+// Read out are its changes, and not each epoch.
+title.setAttribute("role", "status");
+if (given.up) {
+  const up = document.createElement("a");
+  up.href = given.up;
+  up.textContent = "← All runs";
+  line.append(up);
+}
+line.append(title, rest);
 document.body.prepend(line);
 const live = { stamp: given.stamp, failures: 0, state: "", pressed: false, since: new Date() };
 addEventListener("pointerdown", () => {
@@ -52,18 +62,11 @@ function drawAgain(data) {
 }
 function say(state, text, more = []) {
   line.className = state;
-  const parts = [text, ...more].map((words, i) => {
-    const node = document.createElement(i ? "div" : "b");
-    node.textContent = words;
-    return node;
-  });
-  if (given.up) {
-    const up = document.createElement("a");
-    up.href = given.up;
-    up.textContent = "← All runs";
-    parts.unshift(up);
-  }
-  if (line.textContent !== parts.map((part) => part.textContent).join("")) line.replaceChildren(...parts);
+  for (const [node, words] of [
+    [title, text],
+    [rest, more.join("\n")],
+  ])
+    if (node.textContent !== words) node.textContent = words;
 }
 const clock = (date) => date.toLocaleTimeString();
 async function look() {

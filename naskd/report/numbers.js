@@ -66,6 +66,15 @@ function plain(v) {
   if (typeof v === "number" && !Number.isInteger(v)) return String(+v.toPrecision(4));
   return typeof v === "object" ? JSON.stringify(v) : String(v);
 }
+// Such as 50000, 50k, 1.5 M or 2e6; of fractions also 12.5%. NaN where it is no such number.
+function readNumber(text) {
+  // A comma between thousands, as numbers are written here; any other is none of ours to guess.
+  const bare = text.trim().replace(/,(?=\d{3}(?!\d))/g, "");
+  const found = bare.match(/^(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kMGTP%]?)\s*B?$/i);
+  if (!found) return Number.NaN;
+  const power = ["", "k", "m", "g", "t", "p"].indexOf(found[2].toLowerCase());
+  return Number(found[1]) * (found[2] === "%" ? 0.01 : 1000 ** power);
+}
 
 // ---- Ticks: a label says exactly where its tick stands, in as many digits as that needs.
 const exact = (v) => +v.toPrecision(9); // without what sums of binary fractions leave behind

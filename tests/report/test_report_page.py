@@ -432,4 +432,10 @@ def test_details_are_a_page_of_their_own_on_a_phone(reader, browser):
     )
     assert browser.run(shown) == ["trial", "validation", "MACs", "student (width×depth)"]
     assert browser.run("document.documentElement.scrollWidth") == 390
+    beyond = (
+        "[...document.querySelectorAll('.chart svg text')].filter((text) => { const t = text.getBoundingClientRect(),"
+        " s = text.ownerSVGElement.getBoundingClientRect(); return t.left < s.left - 1 || t.right > s.right + 1;"
+        " }).map((text) => text.textContent)"
+    )
+    assert browser.run(beyond) == []
     assert browser.errors == []
