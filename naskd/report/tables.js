@@ -221,6 +221,7 @@ function retrainedSection() {
     num("epochs", "epochs", plain, { extra: true }),
     {
       name: "on front",
+      extra: true,
       down: true,
       value: (t) => (t.on_front ? "yes" : "no"),
       text: (t) => (t.on_front ? "yes" : "no"),
