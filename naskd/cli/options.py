@@ -53,7 +53,7 @@ Places = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=PATH",
-        help="Where a file of the study is now: data.root, teacher.checkpoint, base (the study's folder).",
+        help="Where a file of the study is now: data.root, teacher.checkpoint, latency.profile, base (its folder).",
         show_default=False,
     ),
 ]

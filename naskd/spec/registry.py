@@ -47,6 +47,12 @@ def imported(implementation: "str | Callable[..., Any]") -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
+def code_of(card: Any) -> "tuple[str | Callable[..., Any], ...]":
+    """What a card is defined by, as its implementation is named: that, or what its property `code` says it is."""
+    found: tuple[str | Callable[..., Any], ...] = getattr(card, "code", (card.implementation,))
+    return found
+
+
 def installed(module: str) -> bool:
     """Whether a module can be imported; it is not, but of ``package.module`` the package is."""
     # A folder of that name where Python was started (W&B writes one) is found as a module without an origin.
