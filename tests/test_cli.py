@@ -120,6 +120,7 @@ def test_commands_are_the_promised_ones() -> None:
         "rm",
         "schema",
         "watch",
+        "serve",
         "profile",
         "latency",
     ]

@@ -104,6 +104,14 @@ class DataSurvey:
         lines = tuple(dict.fromkeys(self.problems + self.test_problems))
         return lines if len(lines) < 2 else (f"{len(lines)} problems with the images", *lines)
 
+    def summary(self) -> dict[str, Any]:
+        """The ``kind``, the number of ``classes``, and that of images in each part: ``train``, ``val``, ``test``."""
+        return {
+            "kind": self.kind,
+            "classes": len(self.class_names),
+            **{part: sum(counted) for part, counted in self.counts.items()},
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         classes = {

@@ -34,6 +34,7 @@ from naskd.study.opening import (
     forget_untrained,
     known_identity,
     note_counts,
+    note_images,
     note_test_images,
 )
 from naskd.study.record import complete_trainings
@@ -110,6 +111,7 @@ def run_search(
             if opened.survey is not None:
                 note_counts(source.optuna_study, UNLABELLED, opened.survey.unlabelled)
                 note_counts(source.optuna_study, COPIES, opened.survey.copies)
+                note_images(source.optuna_study, opened.survey.summary())
             forget_ended(source, opened.parts.resources.checkpoints)
         ledger_identity = digest(source.optuna_study.user_attrs["identity"])
         _describe(spec, run_dir, ledger_identity)

@@ -29,6 +29,9 @@ TEST_HASH = "test_hash"
 UNLABELLED, COPIES = "unlabelled", "copies"
 """Likewise: how many unlabelled images there are, and how many were left out."""
 
+IMAGES = "images"
+"""Likewise: their kind, how many there are in each part, and of how many classes."""
+
 
 def open_study(
     spec: StudySpec,
@@ -152,6 +155,17 @@ def note_counts(study: optuna.Study, key: str, counts: Mapping[str, int]) -> Non
     """
     if any(counts.values()) and study.user_attrs.get(key) != dict(counts):
         study.set_user_attr(key, dict(counts))
+
+
+def note_images(study: optuna.Study, images: Mapping[str, Any]) -> None:
+    """Note what images there are, for whoever reads the run later.
+
+    Args:
+        study: As its storage holds it.
+        images: Of :meth:`~naskd.data.survey.DataSurvey.summary`; empty where they are not known.
+    """
+    if images and study.user_attrs.get(IMAGES) != dict(images):
+        study.set_user_attr(IMAGES, dict(images))
 
 
 def stored_study(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:

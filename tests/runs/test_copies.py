@@ -1,4 +1,4 @@
-"""A search of images with copies: they judge nothing, are counted in record and report, and runs of before are refused."""
+"""A search of images with copies: they judge nothing, are counted, and runs of before are refused."""
 
 import json
 from pathlib import Path
