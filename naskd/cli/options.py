@@ -35,6 +35,16 @@ def parse_fraction(value: str) -> float:
     return number
 
 
+def parse_milliseconds(value: str) -> float:
+    """A length of time in milliseconds, such as 20ms, 0.5s or 20."""
+    text = value.strip().lower()
+    scale = 1.0 if text.endswith("ms") else 1000.0 if text.endswith("s") else 1.0
+    number = read_number(text.removesuffix("ms").removesuffix("s"))
+    if number is None or not 0 < number < math.inf:
+        raise typer.BadParameter(f"{value} is not a length of time; give one above 0, such as 20ms or 0.5s.")
+    return scale * number
+
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)]
 RunDir = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/digits.", show_default=False)
@@ -54,7 +64,7 @@ Places = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=PATH",
-        help="Where a file of the study is now: data.root, teacher.checkpoint, base (the study's folder).",
+        help="Where a file of the study is now: data.root, teacher.checkpoint, latency.profile, base (its folder).",
         show_default=False,
     ),
 ]

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import Settings, StudyFile, check_seconds
-from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
+from naskd.cli.options import AsJson, Settings, StudyFile, check_seconds
+from naskd.cli.printing import (
+    command_line,
+    data_said,
+    make_console,
+    print_json,
+    print_result,
+    say,
+    shown,
+    writing_to,
+)
+from naskd.spec.errors import InputError
 from naskd.spec.packages import installed, pip_install
 from naskd.spec.visible import visible_line
 
@@ -53,6 +63,7 @@ def search(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the search would cost; start nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a study, or go on with one.
 
@@ -71,7 +82,10 @@ def search(
 
         with data_said():
             found = opening.dry_run(spec, trials=trials, seconds=seconds)
-        print_result(report.dry_run_table(found))
+        if as_json:
+            print_json(found)
+        else:
+            print_result(report.dry_run_table(found))
         return
     from naskd import launch
 
@@ -88,15 +102,20 @@ def search(
     except KeyboardInterrupt:
         say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
         raise
-    _end_of_search(run, study, out, settings)
+    _end_of_search(run, study, out, settings, as_json)
 
 
-def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str] | None) -> None:
+def _end_of_search(
+    run: "Run", study: Path, out: Path | None, settings: list[str] | None, as_json: bool
+) -> None:
     from naskd import report
     from naskd.report.bank import bank_line
 
     record = shown(run)
-    print_result(report.front_table(record))
+    if as_json:
+        print_json(run.to_dict())
+    else:
+        print_result(report.front_table(record))
     say("")
     if run.stop_reason:
         say(f"ended: {run.stop_reason}")
@@ -179,15 +198,32 @@ def check(
             metavar="DIR", help="Run directory of the search; default runs/<name>.", show_default=False
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check a study file.
 
-    Says everything that is wrong with it, and with starting its search here; nothing is trained.
+    Says everything that is wrong with it, and with starting its search here; what its images, its teacher and its space
+    are; and what a trial and the whole budget cost. Nothing is trained but a few steps.
     """
-    from naskd.runs.opening import check as check_study
+    from naskd.report.check_table import check_lines
+    from naskd.runs.checking import examine
 
-    with data_said():
-        spec = check_study(study, settings or (), out)
+    try:
+        with data_said():
+            found = examine(study, settings or (), out)
+    except InputError as error:
+        if as_json:
+            print_json({"in_order": False, "problems": str(error).splitlines()})
+        raise
+    if as_json:
+        print_json(found.to_dict())
+    if found.problems:
+        raise InputError(found.shown_problems)
+    if as_json:
+        return
+    for line in check_lines(found.to_dict()):
+        print(visible_line(line))
+    spec = found.spec
     limits = [
         f"{value:g} {name}"
         for name, value in (
@@ -208,6 +244,7 @@ def space(
     study: StudyFile,
     samples: Annotated[int, typer.Option(min=1, help="Random designs to draw.")] = 1000,
     settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Describe a search space.
 
@@ -218,6 +255,9 @@ def space(
 
     with data_said():
         found = opening.describe_space(study, settings or (), samples)
+    if as_json:
+        print_json(found)
+        return
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
     if not found["distinct_designs"]:

@@ -162,7 +162,19 @@ def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = No
     Raises:
         InputError: All that is wrong, a line each.
     """
-    spec = parse_study(Path(study), settings)
+    start, found = begin(parse_study(Path(study), settings), out)
+    if found:
+        raise InputError(found)
+    return start.spec
+
+
+def begin(spec: StudySpec, out: Path | None = None) -> tuple[Start, list[str]]:
+    """The start of a study's search, and all that is wrong with it, each thing once.
+
+    Args:
+        spec: The study.
+        out: As for :func:`check`.
+    """
     run_dir = out or RUNS / spec.name
     spec = as_begun(spec, run_dir)
     found, opened = list[str](), None
@@ -172,9 +184,7 @@ def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = No
         found.append(str(error))
     start = Start(spec if opened is None else opened.spec, run_dir, opened)
     found += problems(start, (*CHECKS, *BEFORE_A_SEARCH))
-    if found:
-        raise InputError(list(dict.fromkeys(found)))
-    return spec
+    return start, list(dict.fromkeys(found))
 
 
 def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:

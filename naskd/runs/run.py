@@ -15,6 +15,7 @@ from naskd.report.notebook import front_html, front_text, run_html
 from naskd.runs.choose import choose
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
+from naskd.runs.page_facts import page_facts
 from naskd.runs.results import doubts, load_results
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
@@ -297,9 +298,21 @@ class Run:
     def write_html(self, path: str | Path | None = None) -> Path:
         """One self-contained page; default ``report.html`` in the run directory."""
         target = Path(path) if path is not None else self.path / "report.html"
-        # With what its commands are about, as a shell takes it from the folder that this process is in.
-        report.write_html({**self.to_dict(everything=True), "run": shlex.quote(str(self.path))}, target)
+        report.write_html(self.page_record(), target)
         return target
+
+    def page_record(self, *, with_importance: bool = True) -> dict[str, Any]:
+        """What the page is made of: the record of all trials, what the search was, and the commands for this run.
+
+        Args:
+            with_importance: See :meth:`to_dict`.
+        """
+        return {
+            **self.to_dict(everything=True, with_importance=with_importance),
+            # As a shell takes it from the folder that this process is in.
+            "run": shlex.quote(str(self.path)),
+            "provenance": page_facts(self.spec, self.path, self.storage_url),
+        }
 
     def write_png(self, path: str | Path) -> Path:
         """A picture of the front."""

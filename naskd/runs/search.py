@@ -28,7 +28,15 @@ from naskd.store.files import digest, read_sealed, write_sealed, write_whole
 from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
-from naskd.study.opening import forget_untrained, known_identity, note_test_images, note_unlabelled
+from naskd.study.opening import (
+    COPIES,
+    UNLABELLED,
+    forget_untrained,
+    known_identity,
+    note_counts,
+    note_images,
+    note_test_images,
+)
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
 from naskd.study.stopping import build_stopping
@@ -100,7 +108,10 @@ def run_search(
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
             note_test_images(spec, source.optuna_study, opened.parts.resources.test_hash)
-            note_unlabelled(source.optuna_study, opened.survey.unlabelled if opened.survey else {})
+            if opened.survey is not None:
+                note_counts(source.optuna_study, UNLABELLED, opened.survey.unlabelled)
+                note_counts(source.optuna_study, COPIES, opened.survey.copies)
+                note_images(source.optuna_study, opened.survey.summary())
             forget_ended(source, opened.parts.resources.checkpoints)
         ledger_identity = digest(source.optuna_study.user_attrs["identity"])
         _describe(spec, run_dir, ledger_identity)

@@ -42,7 +42,7 @@ from naskd.study.space_sample import (
 from naskd.study.stopping import build_stopping
 from naskd.study.storage import database_file, is_there, open_storage
 from naskd.study.taking_over import say_warm_start, warm_start
-from naskd.trials.teacher_trial import log_trials, try_teachers
+from naskd.trials.teacher_trial import TeacherTrial, log_trials, try_teachers
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class Start:
     study: Any = field(default=None)
     teachers_fail: bool = field(default=False, init=False)
     """Whether a teacher cannot even be built, so that no design can be looked at."""
+    tried: list[TeacherTrial] = field(default_factory=list, init=False)
+    """What became of each teacher's trial."""
 
     @property
     def opened(self) -> Any:
@@ -133,6 +135,7 @@ def _teachers(start: Start) -> Iterable[str]:
     parts = start.opened.parts
     trials = [] if parts is None else try_teachers(parts)
     log_trials(trials)
+    start.tried = trials
     start.teachers_fail = not all(trial.built for trial in trials)
     return [problem for trial in trials for problem in trial.problems]
 
