@@ -51,6 +51,7 @@ _KEPT = (
     "images",
     "times",
     "unlabelled",
+    "copies",
     "modality",
     "progress",
     "importance",

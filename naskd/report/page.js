@@ -200,6 +200,12 @@ function foot() {
     ],
     ["unlabelled images", data.unlabelled ? plain(data.unlabelled.used) : ""],
     [
+      "left out, since they are in another split too",
+      data.copies
+        ? `${data.copies["val in train"] || 0} validation and ${(data.copies["test in train"] || 0) + (data.copies["test in val"] || 0)} test images`
+        : "",
+    ],
+    [
       "students see",
       data.modality ? `${data.modality.name}, ${data.modality.labels ? "with" : "without"} labels` : "",
     ],

@@ -55,16 +55,18 @@ def load(path: str | Path) -> "nn.Module":
     return load_exported(Path(path))
 
 
-def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
+def open_run(path: str | Path, settings: Sequence[str] = (), **objects: Any) -> "Run":
     """Open a run directory for looking, retraining and exporting.
 
     Args:
         path: Of the directory, wherever it is now.
         settings: ``key=value``, for files of the study that are elsewhere now and are not found:
             ``data.root=/new/images``. Keys are those of :data:`naskd.runs.moved.PLACES`.
+        objects: ``space``, ``data``, ``teacher`` or ``teachers``, as :func:`naskd.search` was given them: of a run that
+            another process searched with Python objects. What only looks needs none.
 
     Raises:
-        InputError: There is no run, or a setting is about something else than a place.
+        InputError: There is no run, a setting is about something else than a place, or an object is not the run's.
     """
     quiet()
     path = Path(path)
@@ -81,6 +83,10 @@ def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
         )
     ledger_identity = known.pop(LEDGER_IDENTITY, "")
     run = Run(path, located(known, path, settings))
+    if objects:
+        from naskd.runs.given import check_given
+
+        check_given(run.spec, objects)
     run.ledger_identity = ledger_identity
     return run
 
@@ -138,7 +144,7 @@ class Run:
 
     def _import_modules(self) -> None:
         """The modules, and the space too: it may register what its designs are made of."""
-        for module in (*self.spec.modules, self.spec.space.rpartition(":")[0]):
+        for module in (*self.spec.modules, *self.spec.space_files):
             import_file(self.spec.resolve(module))
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:

@@ -26,7 +26,7 @@ TEST_HASH = "test_hash"
 """Beside the identity in a study's attributes: names the test images that were there. No search uses them."""
 
 
-UNLABELLED = "unlabelled"
+UNLABELLED, COPIES = "unlabelled", "copies"
 """Likewise: how many unlabelled images there are, and how many were left out."""
 
 IMAGES = "images"
@@ -145,15 +145,16 @@ def note_test_images(spec: StudySpec, study: optuna.Study, test_hash: str) -> No
         study.set_user_attr(TEST_HASH, test_hash)
 
 
-def note_unlabelled(study: optuna.Study, counts: Mapping[str, int]) -> None:
-    """Note how many unlabelled images there are.
+def note_counts(study: optuna.Study, key: str, counts: Mapping[str, int]) -> None:
+    """Note how many images there are of a sort.
 
     Args:
         study: As its storage holds it.
-        counts: See :class:`~naskd.data.survey.DataSurvey`; empty where there are none.
+        key: Of the sort: :data:`UNLABELLED` or :data:`COPIES`.
+        counts: See :class:`~naskd.data.survey.DataSurvey`; nothing is noted where all are 0.
     """
-    if counts and study.user_attrs.get(UNLABELLED) != dict(counts):
-        study.set_user_attr(UNLABELLED, dict(counts))
+    if any(counts.values()) and study.user_attrs.get(key) != dict(counts):
+        study.set_user_attr(key, dict(counts))
 
 
 def note_images(study: optuna.Study, images: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from naskd.study.ledger import (
     replicate_of,
     told_twice,
 )
-from naskd.study.opening import IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
+from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
 from naskd.trials.jobs import training_key
@@ -144,6 +144,7 @@ def run_record(
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "images": study.user_attrs.get(IMAGES),
         "unlabelled": study.user_attrs.get(UNLABELLED),
+        "copies": study.user_attrs.get(COPIES),
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
