@@ -17,6 +17,7 @@ from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
 from naskd.spec.operators import OperatorGraph
+from naskd.spec.places import named
 from naskd.spec.sizes import Size
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
@@ -268,7 +269,7 @@ def family_type(spec: ArchitectureSpec) -> type[Student]:
     card, found = FAMILIES[spec.family], FAMILIES.load(spec.family)
     if not (isinstance(found, type) and issubclass(found, Student)):
         raise InputError(
-            f"network family {spec.family!r} is {found!r}, which is no subclass of naskd.networks.student.Student"
+            f"network family {spec.family!r} is {named(found)}, which is no subclass of naskd.networks.student.Student"
         )
     if problems := card.problems(spec):
         raise InputError(problems)

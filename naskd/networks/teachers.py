@@ -393,6 +393,16 @@ def _check_torchvision_name(name: str) -> None:
         )
 
 
+def torchvision_weights(name: str) -> str:
+    """Name of the weights that torchvision recommends for a classification model.
+
+    Raises:
+        InputError: It has no such model.
+    """
+    _check_torchvision_name(name)
+    return str(_models().get_model_weights(name).DEFAULT.name)
+
+
 def _torchvision_weights(name: str, weights: str | None) -> Any:
     _check_torchvision_name(name)
     if weights is None:
