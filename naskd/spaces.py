@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from naskd.reducing import suggest_from_module as suggest_from_module
 from naskd.resnets import resnet_like as resnet_like
 from naskd.spec.canonical import canonical as canonical  # part of this face: spaces call it
 from naskd.spec.design import (
@@ -234,6 +235,7 @@ def suggest_simplified(
     teacher: ArchitectureSpec,
     *,
     least: float = 0.25,
+    most: float = 1.0,
     multiple: int = 4,
     strides: Sequence[Stride] = (),
     bits: Sequence[Bits] = (),
@@ -251,7 +253,8 @@ def suggest_simplified(
         trial: Where values come from.
         teacher: Students have at most its widths and depths; kernels are its own. Of a teacher of torchvision or timm
             it is :func:`resnet_like`.
-        least: Share of the teacher's channels, above 0 and at most 1, searched from there up on a logarithmic scale.
+        least: Share of the teacher's channels, above 0, searched from there up on a logarithmic scale.
+        most: To which share, at most 1.
         multiple: Widths are rounded to multiples of this, but for the teacher's own.
         strides: Of each stage's first block, to choose from; empty: the teacher's.
         bits: Of each stage's weights, to choose from: 32, 8, 4; empty: the teacher's.
@@ -261,15 +264,17 @@ def suggest_simplified(
             pixels; the scheme ``progressive_blockwise`` asks for that.
 
     Raises:
-        InputError: `least` is not above 0, or more than 1, or the teacher has no stages.
+        InputError: `least` and `most` are no such shares, or the teacher has no stages.
     """
     check_has_stages(teacher, "suggest_simplified")
-    if not 0 < least <= 1:
-        raise InputError(f"least is {least:g}; allowed: above 0 and at most 1")
+    if not 0 < least <= most <= 1:
+        raise InputError(
+            f"least is {least:g} and most is {most:g}; allowed: above 0 and at most 1, and least no more than most"
+        )
 
-    def width(name: str, most: int) -> int:
-        low = min(most, _rounded(round(least * most), multiple))
-        return min(most, _rounded(suggest_int(trial, name, (low, most), log=True), multiple))
+    def width(name: str, full: int) -> int:
+        low, high = (min(full, _rounded(round(share * full), multiple)) for share in (least, most))
+        return min(full, _rounded(suggest_int(trial, name, (low, high), log=True), multiple))
 
     def simplified(number: int, stage: StageSpec) -> tuple[StageSpec, StageSpec]:
         """With the teacher's blocks, and with those that are chosen."""

@@ -110,6 +110,7 @@ def test_commands_are_the_promised_ones() -> None:
         "compare",
         "retrain",
         "export",
+        "clone",
         "check",
         "space",
         "methods",
@@ -119,6 +120,7 @@ def test_commands_are_the_promised_ones() -> None:
         "rm",
         "schema",
         "watch",
+        "serve",
         "profile",
         "latency",
     ]

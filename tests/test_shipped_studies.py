@@ -1,12 +1,13 @@
 """Every study file that is shipped is checked, and searched for two trials of one step."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from data.files import CIFAR_CLASSES, write_cifar10, write_images
-from torchvision.datasets import CIFAR10
+from data.files import CIFAR_CLASSES, write_cifar10, write_cifar100, write_images
+from torchvision.datasets import CIFAR10, CIFAR100
 
 import naskd
 from naskd.runs import opening
@@ -23,6 +24,12 @@ PARTS = [study for study in STUDIES if study.stem not in ("cluster", "images_96"
 def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Overrides that shrink a shipped study to two trials of one step on generated data of its format."""
 
+    def write(dataset: type[CIFAR10], files: Callable[[Path], dict[str, str]]) -> None:
+        hashes = files(tmp_path / "data")
+        for name in ("train_list", "test_list"):
+            monkeypatch.setattr(dataset, name, [[file, hashes[file]] for file, _ in getattr(dataset, name)])
+        monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": hashes[dataset.meta["filename"]]})
+
     def settings(study: Path) -> list[str]:
         kind = study.stem
         found = [
@@ -34,15 +41,15 @@ def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             "execution.threads=1",
             "data.max_train=60",
         ]
-        if kind in ("cifar10", "cluster"):
-            hashes = write_cifar10(tmp_path / "data")
-            for name in ("train_list", "test_list"):
-                monkeypatch.setattr(
-                    CIFAR10, name, [[file, hashes[file]] for file, _ in getattr(CIFAR10, name)]
-                )
-            monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashes["batches.meta"]})
+        if kind.startswith("cifar10") or kind == "cluster":
+            few_classes = not kind.startswith("cifar100")
+            write(CIFAR10, write_cifar10) if few_classes else write(CIFAR100, write_cifar100)
             found += [f"data.root={str(tmp_path / 'data')!r}", "data.download=false"]
-        elif kind == "image_folder":
+        if kind.endswith("_small"):
+            # Its teacher is a large one.
+            found += ["execution.trials_per_device=1", "data.resolution=8"]
+            found[found.index("data.max_train=60")] = "data.max_train=100"
+        if kind == "image_folder":
             classes = dict.fromkeys(CIFAR_CLASSES[:4], 25)
             write_images(tmp_path / "images", classes, size=(40, 36), suffix=".jpg")
             found += [f"data.root={str(tmp_path / 'images')!r}"]
@@ -71,6 +78,8 @@ def settings_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_studies_that_are_promised_are_there():
     assert [study.stem for study in STUDIES] == [
         "cifar10",
+        "cifar100_small",
+        "cifar10_small",
         "cluster",
         "digits",
         "everything",

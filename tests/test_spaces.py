@@ -51,7 +51,7 @@ from naskd.spec.userfile import import_file
 from naskd.teachings import TEACHINGS
 
 ROOT = Path(__file__).parents[1]
-FILES = ["digits", "cifar", "from_teacher", "integers", "blocks"]
+FILES = ["digits", "cifar", "from_teacher", "integers", "blocks", "images_96", "images_224", "small"]
 FUNCTIONS = ["joint", "architecture_only", "distillation_only"]
 N = 300
 
@@ -206,6 +206,9 @@ class TestFile:
             "from_teacher": (3, 32, 8e5, 6e6),
             "integers": (1, 8, 1e4, 1e6),
             "blocks": (3, 32, 3e5, 4e7),
+            "images_96": (3, 96, 1e6, 1.5e8),
+            "images_224": (3, 224, 1e7, 1e9),
+            "small": (3, 32, 3e6, 1e8),
         }[file]
         module = load(file)
         macs = sorted(
@@ -617,10 +620,18 @@ class TestSimplified:
         assert not [reason for student in found for reason in start_problems(student, teacher)]
         assert {(s.stem_kernel, s.stem_stride, s.stem_pool) for s in found} == {(7, 2, True)}
 
-    @pytest.mark.parametrize("least", [0.0, -1.0, 1.5])
-    def test_a_share_that_is_none_is_refused(self, least: float) -> None:
-        with pytest.raises(InputError, match="allowed: above 0 and at most 1"):
-            suggest_simplified(optuna.trial.FixedTrial({}), TEACHER, least=least)
+    def test_widths_end_where_it_is_said(self) -> None:
+        space = partial(suggest_simplified, teacher=TEACHER, least=0.25, most=0.5, multiple=1)
+        found = [student for _, student in draws(space, 200)]
+        for number, stage in enumerate(TEACHER.stages):
+            widths = [student.stages[number].width for student in found]
+            assert (min(widths), max(widths)) == (stage.width // 4, stage.width // 2)
+        assert max(student.stem_width for student in found) == TEACHER.stem_width // 2
+
+    @pytest.mark.parametrize(("least", "most"), [(0.0, 1.0), (-1.0, 1.0), (0.5, 1.5), (0.5, 0.25)])
+    def test_a_share_that_is_none_is_refused(self, least: float, most: float) -> None:
+        with pytest.raises(InputError, match="allowed: above 0 and at most 1, and least no more than most"):
+            suggest_simplified(optuna.trial.FixedTrial({}), TEACHER, least=least, most=most)
 
 
 class TestBits:
@@ -670,8 +681,7 @@ class TestBlocks:
         assert not [s for s in stages if s.stride == 1 and s.downsampling != "strided"]
         assert not any(
             {"activation", "downsampling", "stem.form", "resolution"} & set(distributions(load(file).joint))
-            for file in FILES
-            if file != "blocks"
+            for file in ("digits", "cifar", "from_teacher", "integers")
         )
 
     def test_its_students_are_what_their_closed_forms_say(self) -> None:
@@ -702,16 +712,19 @@ class TestBlocks:
 class TestFromTeacher:
     """Students that are simplified versions of the study's teacher."""
 
-    def test_it_is_of_the_teacher_of_the_study_of_image_folders(self) -> None:
-        module = load("from_teacher")
-        study = tomllib.loads((ROOT / "studies" / "image_folder.toml").read_text())
-        given = study["teacher"]["architecture"]
+    @pytest.mark.parametrize(
+        ("space", "study"),
+        [("from_teacher", "image_folder"), ("small", "cifar10_small"), ("small", "cifar100_small")],
+    )
+    def test_it_is_of_the_teacher_of_its_study(self, space: str, study: str) -> None:
+        given = tomllib.loads((ROOT / "studies" / f"{study}.toml").read_text())["teacher"]["architecture"]
         stages = tuple(StageSpec(**stage) for stage in given.pop("stages"))
-        assert ArchitectureSpec(stages, **given) == module.TEACHER
+        assert ArchitectureSpec(stages, **given) == load(space).TEACHER
 
-    def test_every_student_may_begin_with_its_weights(self) -> None:
-        module = load("from_teacher")
-        found = [config for _, config in sample("from_teacher", "joint")]
+    @pytest.mark.parametrize("space", ["from_teacher", "small"])
+    def test_every_student_may_begin_with_its_weights(self, space: str) -> None:
+        module = load(space)
+        found = [config for _, config in sample(space, "joint")]
         assert {config.training.start for config in found} == {"scratch", "teacher"}
         assert not [r for config in found for r in start_problems(config.architecture, module.TEACHER)]
 

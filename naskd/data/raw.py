@@ -62,6 +62,9 @@ class ImageFiles(Protocol):
             InputError: They are of different sizes.
         """
 
+    def sizes(self, index: IndexArray) -> Mapping[tuple[int, int], int]:
+        """How many of these images have each size ``(height, width)`` in pixels, as their headers say."""
+
     def damaged(self, index: IndexArray) -> list[str]:
         """Decode these images, throw them away, and say of each that cannot be read why, a line each."""
 

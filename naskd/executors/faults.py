@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from naskd.spec.timeouts import leave_process
 
@@ -26,6 +27,9 @@ _SAID = {
     "Floating point exception": "SIGFPE",
 }
 """Names in the text of Python's ``faulthandler``."""
+
+_LONGEST = 1e6
+"""Seconds that a process is watched at once, at most: a timer takes no number that is far larger."""
 
 
 def ended_by(signal_name: str) -> str:
@@ -43,6 +47,7 @@ class FaultFile:
 
     def __init__(self, folder: Path, key: str) -> None:
         self._path = folder / f"{key.replace('/', '.')}.log"
+        self._file: IO[str] | None = None
 
     def take(self) -> tuple[str, str] | None:
         """Why the job has ended its process before, in a line, and where in the code; the file is then gone."""
@@ -52,6 +57,8 @@ class FaultFile:
             return None
         self._remove()
         if found := re.search(r"^out of time: (.+)$", text, re.MULTILINE):
+            return str(json.loads(found[1])), text
+        if re.search(r"^Timeout \(", text, re.MULTILINE) and (found := re.match(r"time limit: (.+)\n", text)):
             return str(json.loads(found[1])), text
         found = re.search(r"^Fatal Python error: (.+)$", text, re.MULTILINE)
         return (ended_by(_SAID[found[1]]), text) if found and found[1] in _SAID else None
@@ -69,14 +76,35 @@ class FaultFile:
         before = faulthandler.is_enabled()
         with file:
             faulthandler.enable(file)
+            self._file = file
             try:
                 yield
             finally:
+                self._file = None
                 faulthandler.disable()
                 if before and sys.__stderr__ is not None:
                     with suppress(OSError, ValueError):
                         faulthandler.enable(sys.__stderr__)
                 self._remove()
+
+    @contextmanager
+    def ended_after(self, seconds: float, reason: str) -> Iterator[None]:
+        """Inside of :meth:`written`: this process ends after so many seconds with a note, and without a word.
+
+        A call that holds Python's lock stops every thread that could look at a clock; this one needs no lock.
+        """
+        if self._file is None:
+            yield
+            return
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(f"time limit: {json.dumps(reason)}\n")
+        self._file.flush()
+        faulthandler.dump_traceback_later(min(seconds, _LONGEST), exit=True, file=self._file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def leave(self, name: str, reason: str) -> None:
         """End this process, since a job is stuck in code that cannot be told that its time is over."""

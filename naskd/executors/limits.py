@@ -60,18 +60,29 @@ class TimeLimits:
 
     def overdue(self, watch: Watch) -> str:
         """Why a job is to be ended; "" while it has time."""
+        seconds, reason = self.left(watch)
+        return reason if seconds <= 0 else ""
+
+    def left(self, watch: Watch) -> tuple[float, str]:
+        """Seconds until a job is overdue if it ends no epoch before, 0 or less where it is; and why it then is."""
         limits, now = self._execution, self._clock()
-        trial = limits.trial_seconds if watch.job.kind == "trial" else None
-        if trial is not None and now - watch.began >= trial:
-            return f"took longer than execution.trial_seconds = {trial:g}"
-        silent = now - watch.sign
-        if silent >= limits.epoch_seconds:
-            return f"an epoch took longer than execution.epoch_seconds = {limits.epoch_seconds:g}"
-        if self._budget is not None and now - self._opened >= self._budget:
+        ends = [
+            (
+                watch.sign + limits.epoch_seconds,
+                f"an epoch took longer than execution.epoch_seconds = {limits.epoch_seconds:g}",
+            )
+        ]
+        if limits.trial_seconds is not None and watch.job.kind == "trial":
+            reason = f"took longer than execution.trial_seconds = {limits.trial_seconds:g}"
+            ends.append((watch.began + limits.trial_seconds, reason))
+        if self._budget is not None:
             most = min(self._budget, PATIENCE * self._longest) if self._longest else self._budget
-            if silent >= max(LEAST_PATIENCE, most):
-                return f"budget.seconds = {self._budget:g} are over, and no epoch ended for {silent:.0f} s"
-        return ""
+            end = max(self._opened + self._budget, watch.sign + max(LEAST_PATIENCE, most))
+            silent = max(now, end) - watch.sign
+            reason = f"budget.seconds = {self._budget:g} are over, and no epoch ended for {silent:.0f} s"
+            ends.append((end, reason))
+        end, reason = min(ends)
+        return end - now, reason
 
     def start_overdue(self, since: float) -> str:
         """Why a worker that was started then counts as one that cannot begin; "" while it has time."""

@@ -23,6 +23,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.networks.resnet import as_student
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
 from naskd.nn.norm import Norm
@@ -139,6 +140,11 @@ class ConvStudent(Student):
             stages.append(Tap(x, "map", position))
         pooled, logits = self._classify(x)
         return Taps(logits, tuple(stages), tuple(pre_activations), pooled)
+
+    @classmethod
+    def read(cls, family: str, network: nn.Module) -> Student:
+        """A foreign ResNet; see :func:`naskd.networks.resnet.as_student`."""
+        return as_student(network)
 
     def take_weights(self, other: nn.Module) -> None:
         """See :func:`naskd.networks.inheriting.take_network`."""

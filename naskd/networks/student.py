@@ -108,6 +108,21 @@ class Student(nn.Module):
             f"network family {self.spec.family!r} has no take_weights: its students start from scratch"
         )
 
+    @classmethod
+    def read(cls, family: str, network: nn.Module) -> "Student":
+        """A network that naskd has not made as one of this family, a copy on the CPU in evaluation mode.
+
+        Args:
+            family: Under which this class is registered.
+            network: As a teacher holds it; it is not changed.
+
+        Raises:
+            InputError: It is none of this family, or the family reads no networks of others.
+        """
+        raise InputError(
+            f"a {type(network).__name__} is no network of naskd's, and network family {family!r} reads no others"
+        )
+
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm that ends its last main branch; None without one."""
         return (None,) * FAMILIES[self.spec.family].n_stages(self.spec)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.runs.directory import STUDY_FILE
 from naskd.spec.code_identity import code_ids, same_code
 from naskd.spec.errors import InputError
 from naskd.spec.paths import is_there
@@ -19,7 +20,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.toml import read_setting
 from naskd.spec.userfile import with_siblings
 from naskd.spec.validation import Problem
-from naskd.store.files import folder_beside
+from naskd.store.files import folder_beside, read_sealed
 
 CODE = "code"
 """Folder of a run directory with copies of the user's files of code."""
@@ -34,6 +35,7 @@ PLACES = (
     "data.modality.root",
     "data.modality.test_root",
     "data.download",
+    "latency.profile",
     "teacher.checkpoint",
     "teachers.NAME.checkpoint",
 )
@@ -126,6 +128,21 @@ def _with_code(
     return dataclasses.replace(_with_paths(spec, copies), base=(roots or [spec.base])[0])
 
 
+def changed_code(run_dir: Path, spec: StudySpec) -> list[str]:
+    """The files of a run's code that are not what it was searched with; none where that is not known.
+
+    Args:
+        run_dir: Of the run.
+        spec: Its study, with its files where they are now.
+    """
+    known = read_sealed(run_dir / STUDY_FILE).get(_CODE) or {}
+    return [
+        name
+        for name, path in spec.code().items()
+        if name in known and not same_code(known[name], code_ids(path))
+    ]
+
+
 def _same(code: Mapping[str, Any], files: Mapping[str, Path]) -> bool:
     """Whether files are there and hold what is noted of them."""
     return all(path.is_file() and same_code(code.get(name), code_ids(path)) for name, path in files.items())
@@ -136,6 +153,8 @@ def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:
 
     def moved(reference: str) -> str:
         file, _, function = reference.rpartition(":")
+        if file not in code:  # given in Python
+            return reference
         return f"{code[file]}:{function}"
 
     def of(teacher: TeacherSpec) -> TeacherSpec:
@@ -150,25 +169,52 @@ def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:
 def _reached(spec: StudySpec, before: Path) -> StudySpec:
     """The study with absolute paths into its old folder leading into the one where it is now."""
 
-    def now(path: str | None) -> str | None:
-        if path is None or not Path(path).is_absolute() or is_there(path, before) or spec.base == before:
+    def now(path: str) -> str:
+        if not Path(path).is_absolute() or is_there(path, before) or spec.base == before:
             return path
         inside = Path(path).is_relative_to(before)
         return str(spec.base / Path(path).relative_to(before)) if inside else path
 
-    def of(teacher: TeacherSpec) -> TeacherSpec:
-        return dataclasses.replace(teacher, checkpoint=now(teacher.checkpoint))
+    return _with_files(spec, {key: now(path) for key, path in _files(spec).items()})
 
-    data = dataclasses.replace(
-        spec.data,
-        root=now(spec.data.root),
-        test_root=now(spec.data.test_root),
-        unlabelled=now(spec.data.unlabelled),
-        modality=None
-        if (modality := spec.data.modality) is None
-        else dataclasses.replace(modality, root=now(modality.root), test_root=now(modality.test_root)),
-    )
-    return dataclasses.replace(with_teachers(spec, of), data=data)
+
+def _files(spec: StudySpec) -> dict[str, str]:
+    """Where a study says that its files are which are no code, by the key that says it."""
+    found = {"data.root": spec.data.root, "data.test_root": spec.data.test_root}
+    found["data.unlabelled"] = spec.data.unlabelled
+    if (modality := spec.data.modality) is not None:
+        found |= {"data.modality.root": modality.root, "data.modality.test_root": modality.test_root}
+    if spec.latency is not None:
+        found["latency.profile"] = spec.latency.profile
+    for teacher in spec.teacher_specs().values():
+        found[_checkpoint_key(spec, teacher)] = teacher.checkpoint
+    return {key: path for key, path in found.items() if path is not None}
+
+
+def _checkpoint_key(spec: StudySpec, teacher: TeacherSpec) -> str:
+    return "teacher.checkpoint" if teacher is spec.teacher else f"teachers.{teacher.name}.checkpoint"
+
+
+def _with_files(spec: StudySpec, files: Mapping[str, str]) -> StudySpec:
+    """The study with other paths, by keys of :func:`_files`; the tables that the keys are in must be there."""
+
+    def within(table: str) -> dict[str, Any]:
+        parts = ((key.rpartition("."), path) for key, path in files.items())
+        return {field: path for (of, _, field), path in parts if of == table}
+
+    def of(teacher: TeacherSpec) -> TeacherSpec:
+        key = _checkpoint_key(spec, teacher)
+        return dataclasses.replace(teacher, checkpoint=files[key]) if key in files else teacher
+
+    data, latency = spec.data, spec.latency
+    if beside := within("data.modality"):
+        assert data.modality is not None
+        data = dataclasses.replace(data, modality=dataclasses.replace(data.modality, **beside))
+    if profile := within("latency"):
+        assert latency is not None
+        latency = dataclasses.replace(latency, **profile)
+    data = dataclasses.replace(data, **within("data"))
+    return dataclasses.replace(with_teachers(spec, of), data=data, latency=latency)
 
 
 def with_teachers(spec: StudySpec, change: Callable[[TeacherSpec], TeacherSpec]) -> StudySpec:
@@ -204,29 +250,28 @@ def _given(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_places(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
-    data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
-    beside = {
-        key.removeprefix("modality."): data.pop(key) for key in list(data) if key.startswith("modality.")
-    }
-    if beside:
-        if spec.data.modality is None:
-            raise InputError(f"--set data.modality.{min(beside)}: the study has no [data.modality]")
-        data["modality"] = dataclasses.replace(spec.data.modality, **beside)
-    checkpoints = {key.split(".")[1]: value for key, value in given.items() if key.startswith("teachers.")}
-    if unknown := set(checkpoints) - set(spec.teacher_specs()):
-        raise InputError(
-            f"--set teachers.{min(unknown)}.checkpoint: the study has no such teacher; "
-            f"known: {', '.join(spec.teacher_specs()) or 'none'}"
+    """The study with files where settings say that they are.
+
+    Raises:
+        InputError: A setting is about a table that the study does not have.
+    """
+    files = {key: value for key, value in given.items() if key not in ("base", "data.download")}
+    known = [teacher.name for teacher in spec.teachers]
+    there = {"data.modality": spec.data.modality, "latency": spec.latency, "teacher": spec.teacher}
+    for key in files:
+        table = key.rpartition(".")[0]
+        if table.startswith("teachers.") and table.removeprefix("teachers.") not in known:
+            raise InputError(
+                f"--set {key}: the study has no such teacher; known: {', '.join(known) or 'none'}"
+            )
+        if table in there and there[table] is None:
+            raise InputError(f"--set {key}: the study has no [{table}]")
+    found = _with_files(spec, files)
+    if "data.download" in given:
+        found = dataclasses.replace(
+            found, data=dataclasses.replace(found.data, download=given["data.download"])
         )
-    if "teacher.checkpoint" in given:
-        if spec.teacher is None:
-            raise InputError("--set teacher.checkpoint: the study has no [teacher]")
-        checkpoints[spec.teacher.name] = given["teacher.checkpoint"]
-
-    def of(teacher: TeacherSpec) -> TeacherSpec:
-        return dataclasses.replace(teacher, checkpoint=checkpoints.get(teacher.name, teacher.checkpoint))
-
-    return dataclasses.replace(with_teachers(spec, of), data=dataclasses.replace(spec.data, **data))
+    return found
 
 
 def check_places(spec: StudySpec, run_dir: Path) -> None:
@@ -235,20 +280,9 @@ def check_places(spec: StudySpec, run_dir: Path) -> None:
     Raises:
         InputError: With each of them, and how to say where it is.
     """
-    wanted: list[tuple[str, str | None]] = [
-        ("data.root", None if spec.data.download else spec.data.root),
-        ("data.test_root", spec.data.test_root),
-        ("data.unlabelled", spec.data.unlabelled),
-    ]
-    if (modality := spec.data.modality) is not None:
-        wanted += [
-            ("data.modality.root", modality.root),
-            ("data.modality.test_root", modality.test_root),
-        ]
-    for name, teacher in spec.teacher_specs().items():
-        key = "teacher.checkpoint" if teacher is spec.teacher else f"teachers.{name}.checkpoint"
-        wanted.append((key, teacher.checkpoint))
-    missing = [(key, spec.resolve(path)) for key, path in wanted if path and not is_there(path, spec.base)]
+    # What can be fetched need not be there.
+    wanted = {key: path for key, path in _files(spec).items() if key != "data.root" or not spec.data.download}
+    missing = [(key, spec.resolve(path)) for key, path in wanted.items() if not is_there(path, spec.base)]
     lines = [f"{path} is not there: say where it is with --set {key}=PATH" for key, path in missing]
     code = [path for path in spec.code().values() if not path.is_file()]
     lines += [f"{path} is not there: say where the study's folder is with --set base=FOLDER" for path in code]

@@ -100,7 +100,9 @@ class Retraining:
         if self._tests is None:
             resources = self.context.resources
             device, streamed = resources.compute.device, resources.data.train.streamed
-            students, teachers = load_test_splits(resources.spec.data, resources.spec.base)
+            students, teachers = load_test_splits(
+                resources.spec.data, resources.spec.base, data=resources.data
+            )
             moved = students.to(device, streamed=streamed)
             same = teachers is students
             self._tests = moved, moved if same else teachers.to(device, streamed=streamed)
@@ -371,7 +373,8 @@ def opened_test(context: StudyContext) -> ImageSet:
     Raises:
         InputError: They are missing or cannot be read.
     """
-    return load_test_split(context.resources.spec.data, context.resources.spec.base)
+    resources = context.resources
+    return load_test_split(resources.spec.data, resources.spec.base, data=resources.data)
 
 
 def _cannot(design: Design, replicate: int, why: str) -> InputError:

@@ -6,7 +6,6 @@ describes. Listing and checking therefore cost nothing; only a trial pays for th
 
 import difflib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,14 +47,10 @@ def imported(implementation: "str | Callable[..., Any]") -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def installed(module: str) -> bool:
-    """Whether a module can be imported; it is not, but of ``package.module`` the package is."""
-    # A folder of that name where Python was started (W&B writes one) is found as a module without an origin.
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # its package is not there
-        return False
-    return spec is not None and spec.origin is not None
+def code_of(card: Any) -> "tuple[str | Callable[..., Any], ...]":
+    """What a card is defined by, as its implementation is named: that, or what its property `code` says it is."""
+    found: tuple[str | Callable[..., Any], ...] = getattr(card, "code", (card.implementation,))
+    return found
 
 
 class Registry(Generic[C]):

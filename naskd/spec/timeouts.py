@@ -6,6 +6,7 @@ On the ground floor, since a space, a teacher's builder and a training are all c
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ LOOK_SECONDS = 1.0
 """How often it is looked whether the time is over."""
 AGAIN_SECONDS = 5.0
 """After how long code that has caught :class:`OutOfTimeError` is told again."""
+IMPORT_SECONDS = 10.0
+"""How long an import is waited for. One that is broken off leaves modules half made: whatever uses them in the same
+process later fails. The first training of a process imports hundreds."""
 STUCK_SECONDS = 15.0
 """After how long code that cannot be told, since it does not come back to Python, counts as stuck."""
 
@@ -38,7 +42,8 @@ def ended_when(
     """Inside, :class:`OutOfTimeError` is raised as soon as `overdue` gives a reason.
 
     A sleep or a wait of the main thread is broken off; of another thread it is not. What computes in C is told when it
-    comes back to Python. ``os._exit`` raises ``SystemExit``: otherwise a search would end without a word.
+    comes back to Python, and what imports when it has, or after :data:`IMPORT_SECONDS`. ``os._exit`` raises
+    ``SystemExit``: otherwise a search would end without a word.
 
     Args:
         overdue: Called in a thread of its own; "" while there is time.
@@ -58,6 +63,8 @@ def ended_when(
                 first = first or now
                 if stuck is not None and now - first >= STUCK_SECONDS:
                     stuck(reason)
+                if now - first < IMPORT_SECONDS and _imports(told):
+                    continue
                 if not last or now - last >= AGAIN_SECONDS:
                     last = now
                     _tell(told, in_main, reason)
@@ -87,6 +94,16 @@ def within(seconds: float, reason: str) -> Iterator[None]:
         lambda: reason if time.monotonic() - began >= seconds else "", every=min(LOOK_SECONDS, seconds / 2)
     ):
         yield
+
+
+def _imports(thread: int) -> bool:
+    """Whether a thread is within an ``import``."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_name == "_find_and_load" and "importlib" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _tell(thread: int, in_main: bool, reason: str) -> None:

@@ -4,6 +4,7 @@ A design that cannot be trained is one among others. A name that nobody knows is
 raises something else than ``ValueError`` or ``TrialPruned``: half of the space would never be tried, and nobody told.
 """
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -98,7 +99,32 @@ def _raise_mistake(error: ValueError, spec: StudySpec) -> None:
         raise error
     what = str(error) if isinstance(error, UnknownNameError) else _unknown_name(error)
     if what:
-        raise UnknownNameError(f"the search space {spec.space} names what is not there: {what}") from error
+        raise UnknownNameError(
+            f"the search space {spec.space} names what is not there: {what}{_written(what, spec)}"
+        ) from error
+
+
+def _written(what: str, spec: StudySpec) -> str:
+    """In which lines of the space's file the first name that is quoted in a message stands; empty where in none."""
+    quoted = re.search(r"'([^']*)'", what)
+    path = spec.resolve(spec.space.rpartition(":")[0])
+    if quoted is None:
+        return ""
+    word = quoted[1]
+    try:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    lines = {
+        node.lineno
+        for node in nodes
+        if (isinstance(node, ast.Constant) and node.value == word)
+        or (isinstance(node, ast.keyword) and node.arg == word)
+    }
+    if not lines:
+        return ""
+    where = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, sorted(lines)))}"
+    return f" ({path.name}, {where})"
 
 
 def _unknown_name(error: ValueError) -> str:

@@ -166,7 +166,7 @@ class Designs:
         teacher = self._sources.stand_in(recipe).network
         assert isinstance(teacher, Teacher)
         try:
-            read = teacher.as_student
+            read = teacher.as_student(config.architecture.family)
         except InputError as error:
             return [f"{place}: {error}"]
         card = FAMILIES[config.architecture.family]

@@ -104,6 +104,26 @@ def test_code_is_ended_where_it_is(hang: Any):
         pass
 
 
+@pytest.mark.parametrize(("patience", "imported"), [(60.0, True), (0.0, False)])
+def test_an_import_is_waited_for_but_not_for_ever(tmp_path: Path, monkeypatch, patience, imported):
+    """What is left of a broken one would fail whoever comes after in the same process."""
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.2)\nVALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(timeouts, "IMPORT_SECONDS", patience)
+
+    def imports() -> None:
+        import slow_module  # noqa: F401
+
+        _sleep()
+
+    try:
+        with pytest.raises(OutOfTimeError), within(0.04, "too long"):
+            imports()
+        assert hasattr(sys.modules.get("slow_module"), "VALUE") is imported
+    finally:
+        sys.modules.pop("slow_module", None)
+
+
 def test_code_of_another_thread_is_ended_too():
     raised: list[BaseException] = []
 
@@ -220,6 +240,34 @@ def test_a_native_fault_is_found_afterwards_once(tmp_path: Path, number: signal.
 def test_a_kill_from_outside_is_no_fault(tmp_path: Path):
     _die(tmp_path / "faults", signal.SIGKILL)
     assert FaultFile(tmp_path / "faults", "key").take() is None
+
+
+_HOLDING = """
+import ctypes, os, signal, sys
+from pathlib import Path
+from naskd.executors.faults import FaultFile
+file = FaultFile(Path(sys.argv[1]), "key")
+with file.written():
+    with file.ended_after(60.0, "an earlier epoch"):
+        pass
+    with file.ended_after(0.1, "took too long"):
+        if sys.argv[2] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        ctypes.PyDLL(None).sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["hangs", "killed"])
+def test_a_call_that_holds_the_lock_ends_its_process_with_a_note(tmp_path: Path, how: str):
+    ended = subprocess.run([sys.executable, "-c", _HOLDING, str(tmp_path), how], timeout=50)
+    found = FaultFile(tmp_path, "key").take()
+    if how == "killed":
+        assert (ended.returncode, found) == (-signal.SIGKILL, None), "its time was not over"
+    else:
+        assert ended.returncode == 1
+        assert found is not None
+        assert found[0] == "took too long"
+        assert 'File "<string>", line 12' in found[1], "where it was"
 
 
 def test_a_design_that_has_ended_a_search_is_booked_by_the_next_one_and_not_run(tmp_path: Path):

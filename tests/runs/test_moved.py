@@ -106,6 +106,8 @@ def test_absolute_paths_into_the_project_follow_it(tmp_path: Path) -> None:
         ),
         ("data.val_fraction=0.5", "--set data.val_fraction: a run keeps its settings"),
         ("teacher.checkpoint=x.pt", "--set teacher.checkpoint: the study has no [teacher]"),
+        ("latency.profile=x.json", "--set latency.profile: the study has no [latency]"),
+        ("data.modality.root=x", "--set data.modality.root: the study has no [data.modality]"),
         ("teachers.big.checkpoint=x.pt", "the study has no such teacher; known: none"),
         ("nothing", "allowed: key=value"),
     ],

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -132,6 +134,38 @@ def test_a_profile_predicts_students_that_it_has_not_seen_and_a_search_keeps_its
     (study.parent / "latency.json").write_text(json.dumps({**data, "noise": 0.5}))
     with pytest.raises(InputError, match="latencies are predicted by another profile"):
         naskd.search(study, trials=3)
+
+
+def test_a_run_that_has_moved_asks_for_its_profile_and_takes_no_other(
+    fake: None, study: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "profiles" / "laptop.json"
+    profile(study, device="fake", students=30, held_out=10, rounds=3, out=tmp_path / "latency.json")
+    naskd.search(study, out=tmp_path / "runs" / "fast")
+    elsewhere.parent.mkdir()
+    (tmp_path / "latency.json").rename(elsewhere)
+    run = str(shutil.move(tmp_path / "runs" / "fast", tmp_path / "moved"))
+
+    def told(*command: str) -> str:
+        found = CliRunner().invoke(app, [*command, "--set", f"base={tmp_path}"])
+        assert found.exit_code == 2, found.output
+        return found.stderr
+
+    assert CliRunner().invoke(app, ["front", run]).exit_code == 0, "what is booked needs no profile"
+    number = str(naskd.open_run(run).front()[0]["number"])
+    asks = r"latency\.json is not there: say where it is with --set latency\.profile=PATH"
+    assert re.search(asks, told("retrain", run, "--seeds", "1"))
+    students = Path(run) / "students"
+    students.rename(students.with_name("kept"))
+    assert re.search(asks, told("export", run, number)), "its student would have to be trained"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**json.loads(elsewhere.read_text()), "noise": 0.5}))
+    refused = told("retrain", run, "--set", f"latency.profile={other}")
+    assert "latencies are predicted by another profile" in refused
+    for command in (["retrain", run, "--seeds", "1"], ["export", run, number]):
+        there = ["--set", f"base={tmp_path}", "--set", f"latency.profile={elsewhere}"]
+        found = CliRunner().invoke(app, [*command, *there])
+        assert found.exit_code == 0, found.output
 
 
 def test_what_a_profile_needs(fake: None, study: Path) -> None:

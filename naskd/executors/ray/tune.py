@@ -39,6 +39,7 @@ from naskd.executors.ray.remote_store import (
     RemoteStudents,
     start_remote_store,
 )
+from naskd.spec import timeouts
 from naskd.spec.errors import one_line
 from naskd.spec.timeouts import OutOfTimeError, ended_when, within
 from naskd.store.cache import node_cache
@@ -199,9 +200,13 @@ class StudyTrainable(tune.Trainable):
         try:
             if self._fault is not None:
                 return self._ended(found, failed(self._job, None, *self._fault))
-            with ended_when(
-                lambda: self._limits.overdue(self._watch),
-                stuck=lambda reason: self._file.leave(f"{self._job.kind} {self._job.job_id}", reason),
+            left, why = self._limits.left(self._watch)
+            with (
+                self._file.ended_after(max(0.0, left) + 2 * timeouts.STUCK_SECONDS, why),
+                ended_when(
+                    lambda: self._limits.overdue(self._watch),
+                    stuck=lambda reason: self._file.leave(f"{self._job.kind} {self._job.job_id}", reason),
+                ),
             ):
                 self._train(found)
         except StopIteration as end:
