@@ -515,8 +515,8 @@ def test_retrain_then_export(tiny_run_copy: Path, tmp_path: Path) -> None:
 
 # --- for programs ----------------------------------------------------------------------------------------
 
-WITHOUT_FACTS = {"check", "schema", "init", "export"}
-"""Commands without --json: one says that all is in order, one prints JSON anyway, two print paths."""
+WITHOUT_FACTS = {"schema", "init", "export", "clone", "serve"}
+"""Commands without --json: one prints JSON anyway, three print paths, and one an address."""
 
 
 def test_every_command_that_prints_facts_has_json() -> None:
@@ -539,6 +539,7 @@ def test_every_command_that_prints_facts_has_json() -> None:
         (("methods",), [{"kind", "name", "title", "paper"}]),
         (("methods", "samplers"), [{"kind", "name"}]),
         (("methods", "ehvi"), [{"kind", "name", "options", "implementation"}]),
+        (("check", "STUDY"), set()),
         (("space", "STUDY", "--samples", 20), {"n_parameters", "parameters", "macs", "turned_away"}),
         (("search", "STUDY", "--out", "RUN"), {"study", "trials", "hypervolume"}),
         (("search", "STUDY", "--dry-run"), {"study"}),

@@ -124,9 +124,10 @@ class ExecutorSuite(Suite):
         self, name: str, context: StudyContext, executor: Callable[[str], Executor]
     ) -> None:
         """From 1, with the metrics that the result's curve has, as plain numbers."""
-        source = FixedSource(mixed_jobs(context)[:5])
+        untaught = [mixed_jobs(context)[2], trial(1, design())]  # whoever teaches, epochs are told alike
+        source = FixedSource(untaught)
         executor(name).run(source)
-        for number in ("0", "1", "2"):
+        for number in ("0", "1"):
             reports = source.reports[number]
             assert [epoch for epoch, _ in reports] == [1, 2, 3]
             curve = source.results[number].curve

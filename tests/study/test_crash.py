@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -108,10 +109,11 @@ def test_dying_at_any_write_loses_nothing(n_writes, monkeypatch):
 
 def test_dying_again_during_the_recovery_loses_nothing(n_writes, monkeypatch):
     for write in range(0, n_writes, 2):
+        left: list[dict[str, Any]] = []
+        died = FakeWorld()
+        assert _live(left, died, monkeypatch, write) is None
         for second in range(8):
-            entries: list[dict[str, Any]] = []
-            world = FakeWorld()
-            assert _live(entries, world, monkeypatch, write) is None
+            entries, world = deepcopy((left, died))
             study = _live(entries, world, monkeypatch, second)
             if study is None:
                 study = _live(entries, world, monkeypatch, None)
