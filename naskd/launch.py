@@ -5,7 +5,8 @@ process does.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    study: str | Path | StudySpec,
+    study: str | Path | StudySpec | None = None,
     *,
     trials: int | None = None,
     seconds: float | None = None,
@@ -35,26 +36,34 @@ def search(
     settings: Sequence[str] = (),
     observe: "Callable[[Snapshot], None]" = lambda _: None,
     observers: "Sequence[StudyObserver]" = (),
+    progress: bool = False,
+    **tables: Any,
 ) -> "Run":
     """Run a study, or go on with it where it stopped.
 
     Args:
-        study: Path of a study file, or a parsed one.
+        study: Path of a study file, or a parsed one; None where `tables` say what it is.
         trials: Replaces the study file's ``budget.trials``.
         seconds: Replaces the study file's ``budget.seconds``.
         out: Run directory; default ``runs/<name>``.
         settings: ``key=value`` overrides, as ``--set`` takes them.
         observe: Called with a snapshot whenever something has changed.
         observers: Follow the search more closely: jobs, epochs, results (:mod:`naskd.study.observer`).
+        progress: Show on standard error how far it is: on a terminal in place, else a line now and then, as in a
+            notebook.
+        tables: The study, by the keys of a study file: ``name``, ``space``, ``data``, ``budget`` and so on. A space may
+            be a function, the images arrays, tensors or a ``torch.utils.data.Dataset``, a teacher an ``nn.Module``;
+            such a study needs the executor ``serial``. Paths are relative to the working directory. See
+            :func:`naskd.runs.given.given_study`.
 
     Returns:
         The run, with its report written.
 
     Raises:
-        InputError: The study file is wrong.
+        InputError: The study is wrong.
         RunError: The run is another study's, is in use, or cannot go on.
     """
-    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
+    spec = _study(study, tables, settings, trials, seconds)
     spec = with_budget(spec, trials=trials, seconds=seconds)
     run_dir = Path(out) if out is not None else RUNS / spec.name
     usable_folder(run_dir)
@@ -62,10 +71,44 @@ def search(
     from naskd.runs.search import run_search
 
     try:
-        with exit_raises():
-            return run_search(spec, run_dir, observe, observers)
+        with exit_raises(), _shown(spec.budget.trials) if progress else nullcontext(()) as display:
+            return run_search(spec, run_dir, observe, (*display, *observers))
     except SystemExit as error:  # a script that searches would end without a word, with exit code 0 perhaps
         raise left(error) from error
+
+
+def _study(
+    study: str | Path | StudySpec | None,
+    tables: Mapping[str, Any],
+    settings: Sequence[str],
+    trials: int | None,
+    seconds: float | None,
+) -> StudySpec:
+    if study is not None and tables:
+        raise InputError(
+            f"{', '.join(tables)}: keys of a study, beside a study; change one of its keys with settings=['key=value']"
+        )
+    if isinstance(study, StudySpec):
+        return study
+    if study is not None:
+        return parse_study(Path(study), settings)
+    from naskd.runs.given import given_study
+
+    budget = {key: value for key, value in (("trials", trials), ("seconds", seconds)) if value is not None}
+    return given_study({"budget": budget, **tables} if budget else tables, settings)
+
+
+@contextmanager
+def _shown(trials: int | None) -> "Iterator[tuple[StudyObserver]]":
+    """An observer that shows how far a search is."""
+    from rich.console import Console
+
+    from naskd.report.progress import SearchProgress, noticed
+
+    # What a notebook shows of a live display needs ipywidgets, and stays in the file: it gets lines.
+    console = Console(stderr=True, highlight=False, force_jupyter=False)
+    with SearchProgress(console, trials) as display, noticed(display):
+        yield (display,)
 
 
 def with_budget(spec: StudySpec, *, trials: int | None = None, seconds: float | None = None) -> StudySpec:

@@ -10,6 +10,7 @@ import gc
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -61,15 +62,22 @@ def whole_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _own_methods() -> Iterator[None]:
     """Forget after each file what it has registered: studies of the next have the shipped methods and their own."""
+    with own_methods():
+        yield
+
+
+@contextmanager
+def own_methods() -> Iterator[None]:
+    """Forget afterwards what was registered within."""
     from naskd.executors import EXECUTORS
     from naskd.spec.datasets import DATASETS
     from naskd.spec.exports import EXPORTS
     from naskd.spec.loggers import LOGGERS
     from naskd.spec.objectives import OBJECTIVES
+    from naskd.spec.places import is_user_file
     from naskd.spec.samplers import SAMPLERS
     from naskd.spec.stopping import STOPPING_RULES
     from naskd.spec.teachers import TEACHER_SOURCES
-    from naskd.spec.userfile import is_user_file
     from naskd.trials.methods import METHODS
 
     named = (DATASETS, EXECUTORS, EXPORTS, LOGGERS, OBJECTIVES, SAMPLERS, STOPPING_RULES, TEACHER_SOURCES)

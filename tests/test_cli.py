@@ -7,16 +7,19 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_tiny_study
 from forks import Forker
 from rich.console import Console
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import naskd
@@ -24,6 +27,7 @@ from naskd import launch
 from naskd.cli import app
 from naskd.cli.looking import registries
 from naskd.cli.searching import last_failure, refusals_line
+from naskd.report.cards import card_facts
 from naskd.report.progress import CountProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
@@ -106,6 +110,7 @@ def test_commands_are_the_promised_ones() -> None:
         "compare",
         "retrain",
         "export",
+        "clone",
         "check",
         "space",
         "methods",
@@ -115,6 +120,7 @@ def test_commands_are_the_promised_ones() -> None:
         "rm",
         "schema",
         "watch",
+        "serve",
         "profile",
         "latency",
     ]
@@ -505,6 +511,66 @@ def test_retrain_then_export(tiny_run_copy: Path, tmp_path: Path) -> None:
     )
     assert_refused(call("export", tiny_run_copy, 0, "--format", "onx"), 2, "unknown export format", "'onnx'")
     assert_refused(call("retrain", tiny_run_copy, 7), 2, "no trial 7")
+
+
+# --- for programs ----------------------------------------------------------------------------------------
+
+WITHOUT_FACTS = {"check", "schema", "init", "export"}
+"""Commands without --json: one says that all is in order, one prints JSON anyway, two print paths."""
+
+
+def test_every_command_that_prints_facts_has_json() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]  # it is a group
+    having = {name for name, command in commands.items() if "--json" in str([p.opts for p in command.params])}
+    assert set(commands) - having <= WITHOUT_FACTS
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (("front", "RUN"), {"study", "trials", "hypervolume"}),
+        (("show", "RUN", 0), {"number", "config"}),
+        (("best", "RUN", "--max-macs", "1e9"), {"number", "config"}),
+        (("compare", "RUN", "OTHER"), {"runs"}),
+        (("runs", "RUN"), [{"path", "state"}]),
+        (("rm", "RUN"), [{"path", "removed"}]),
+        (("watch", "RUN"), {"study", "trials"}),
+        (("cache", "--runs", "RUNS"), {"size_bytes", "entries"}),
+        (("methods",), [{"kind", "name", "title", "paper"}]),
+        (("methods", "samplers"), [{"kind", "name"}]),
+        (("methods", "ehvi"), [{"kind", "name", "options", "implementation"}]),
+        (("space", "STUDY", "--samples", 20), {"n_parameters", "parameters", "macs", "turned_away"}),
+        (("search", "STUDY", "--out", "RUN"), {"study", "trials", "hypervolume"}),
+        (("search", "STUDY", "--dry-run"), {"study"}),
+        (("retrain", "RUN", 0, "--seeds", 1), {"n_test", "seeds", "designs"}),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_json_is_all_that_goes_to_standard_output(
+    words: tuple[Any, ...], keys: Any, tiny_run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_run_copy.parents[1])
+    shutil.copytree(tiny_run_copy, other := tiny_run_copy.with_name("other"))
+    places = {
+        "OTHER": other,
+        "RUN": tiny_run_copy,
+        "RUNS": tiny_run_copy.parent,
+        "STUDY": tiny_run_copy.parents[1] / "tiny.toml",
+    }
+    result = call(*(places.get(word, word) for word in words), "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    rows, wanted = (found, keys[0]) if isinstance(keys, list) else ([found], keys)
+    assert rows
+    assert all(wanted <= row.keys() for row in rows)
+
+
+@pytest.mark.parametrize("registry", registries().values(), ids=list(registries()))
+def test_every_card_is_json(registry: Any) -> None:
+    for card in registry:
+        facts = card_facts("method", card)
+        assert json.loads(json.dumps(facts)) == facts
+        assert facts["options"].keys() == getattr(card, "options", {}).keys()
 
 
 # --- progress -------------------------------------------------------------------------------------------

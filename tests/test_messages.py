@@ -1,6 +1,7 @@
 """What is printed: in any encoding, without what acts on a terminal, in whole numbers, and true when it is copied."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,12 @@ from naskd.report.cards import card_table
 from naskd.report.footer import Footer
 from naskd.report.front_csv import front_csv
 from naskd.report.html import page_data
+from naskd.runs.moved import PLACES
 from naskd.spec.errors import InputError
 from naskd.spec.executors import ExecutorCard
+from naskd.spec.loggers import LOGGERS
+from naskd.spec.packages import INSTALLED_AS, pip_install
+from naskd.spec.study import StudySpec
 
 ROOT = Path(__file__).parents[1]
 SEED = 2**62 + 1
@@ -259,6 +265,40 @@ def test_commands_that_are_shown_exist_with_their_options() -> None:
             if word.startswith("--"):
                 assert word.partition("=")[0] in known, (file, shown)
     assert seen > 10
+
+
+def installable() -> set[str]:
+    """The packages that naskd and its extras install, and drivers of databases that users choose themselves."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    return {_name_of(line) for line in lines} | {"psycopg2-binary", "mysqlclient"}
+
+
+def _name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=~!]", requirement.strip("'\""))[0]
+
+
+def test_packages_that_are_told_to_install_are_those_of_the_extras() -> None:
+    cards = [card for registry in registries().values() for card in registry]
+    told = {package for card in cards for package in getattr(card, "packages", ())}
+    commands = [pip_install([package.partition(".")[0]]) for package in told]
+    commands += [pip_install([package]) for package in INSTALLED_AS]
+    commands += [f"pip install {card.install}" for card in LOGGERS if card.install]
+    for file in (ROOT / "naskd").rglob("*.py"):
+        commands += re.findall(r"pip install [a-z][\w\- ]*\b", file.read_text())
+    packages = [_name_of(name) for command in commands for name in command.split()[2:]]
+    assert {"ray", "pyarrow", "onnx", "timm", "mlflow"} <= set(packages)
+    assert set(packages) <= installable() | {"is", "knows"}, "the words of a docstring"
+
+
+def test_settings_that_are_told_are_keys() -> None:
+    keys = {field.name for field in dataclasses.fields(StudySpec)}
+    for file in (ROOT / "naskd").rglob("*.py"):
+        for key in re.findall(r"--set ([a-z_.]+)=", file.read_text()):
+            assert key in PLACES or key.partition(".")[0] in keys, (file, key)
 
 
 def test_nothing_tells_to_install_what_no_index_has() -> None:

@@ -51,7 +51,7 @@ from naskd.spec.userfile import import_file
 from naskd.teachings import TEACHINGS
 
 ROOT = Path(__file__).parents[1]
-FILES = ["digits", "cifar", "from_teacher", "integers", "blocks", "small"]
+FILES = ["digits", "cifar", "from_teacher", "integers", "blocks", "images_96", "images_224", "small"]
 FUNCTIONS = ["joint", "architecture_only", "distillation_only"]
 N = 300
 
@@ -206,6 +206,8 @@ class TestFile:
             "from_teacher": (3, 32, 8e5, 6e6),
             "integers": (1, 8, 1e4, 1e6),
             "blocks": (3, 32, 3e5, 4e7),
+            "images_96": (3, 96, 1e6, 1.5e8),
+            "images_224": (3, 224, 1e7, 1e9),
             "small": (3, 32, 3e6, 1e8),
         }[file]
         module = load(file)
@@ -679,8 +681,7 @@ class TestBlocks:
         assert not [s for s in stages if s.stride == 1 and s.downsampling != "strided"]
         assert not any(
             {"activation", "downsampling", "stem.form", "resolution"} & set(distributions(load(file).joint))
-            for file in FILES
-            if file != "blocks"
+            for file in ("digits", "cifar", "from_teacher", "integers")
         )
 
     def test_its_students_are_what_their_closed_forms_say(self) -> None:

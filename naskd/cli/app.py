@@ -18,7 +18,8 @@ from typer.core import TyperGroup
 
 from naskd import __version__
 from naskd.cli.printing import print_plainly, say
-from naskd.spec.errors import InputError, NaskdError, left
+from naskd.spec.errors import InputError, NaskdError, left, raised
+from naskd.spec.places import raised_by_user
 from naskd.spec.timeouts import exit_raises
 from naskd.store.files import out_of_space
 
@@ -55,6 +56,11 @@ class Commands(TyperGroup):
             if error.errno == errno.EPIPE:
                 raise
             say(_of_the_system(error))
+            code = 1
+        except Exception as error:
+            if not raised_by_user(error):
+                raise
+            say(f"error: {raised(error)}")
             code = 1
         raise typer.Exit(code)
 

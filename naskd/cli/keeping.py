@@ -119,6 +119,7 @@ def rm(
         list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; else only say what would go.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove runs: ledger, students, retrained students and page.
 
@@ -139,7 +140,10 @@ def rm(
     if yes:
         for row in going:
             remove_run(Path(row["path"]))
-    print_result(runs_table(going, "Removed" if yes else "To be removed"))
+    if as_json:
+        print_json([{**row, "removed": yes} for row in going])
+    else:
+        print_result(runs_table(going, "Removed" if yes else "To be removed"))
     for row in going:
         if row["ledger"] is not None:
             say(f"the ledger of {row['path']} stays where it is: {row['ledger']}")

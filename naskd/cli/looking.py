@@ -167,7 +167,7 @@ def compare(
 
 
 @app.command()
-def watch(run: RunDir) -> None:
+def watch(run: RunDir, as_json: AsJson = False) -> None:
     """Watch a search that another process runs.
 
     What trains now, how far it is, and each trial that has ended. Ends with the search, whose front it then shows.
@@ -178,7 +178,10 @@ def watch(run: RunDir) -> None:
     opened = open_run(run)
     if not _watched(opened):
         say(f"no search runs in {run} now")
-    print_result(report.front_table(shown(open_run(run))))
+    if as_json:
+        print_json(open_run(run).to_dict())
+    else:
+        print_result(report.front_table(shown(open_run(run))))
 
 
 def _watched(run: "Run") -> bool:
@@ -223,31 +226,37 @@ def methods(
             show_default=False,
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the methods and their papers.
 
     Whatever has a name in study files, search spaces and on this command line; with NAME all about one, or all of a
     kind.
     """
-    from naskd.report.cards import card_table
+    from naskd.report.cards import card_facts, card_table
     from naskd.report.listings import methods_table
     from naskd.spec.registry import nearest
 
     cards = [(kind, card) for kind, registry in registries().items() for card in registry]
     listed = [(kind, card) for kind, card in cards if name in (None, kind, f"{kind}s")]
     if listed or name is None:
-        print_result(
-            methods_table(
-                {"kind": kind, "name": card.name, "title": card.title, "paper": card.paper}
-                for kind, card in listed
-            )
-        )
+        rows = [
+            {"kind": kind, "name": card.name, "title": card.title, "paper": card.paper}
+            for kind, card in listed
+        ]
+        if as_json:
+            print_json(rows)
+        else:
+            print_result(methods_table(rows))
         return
     chosen = [(kind, card) for kind, card in cards if card.name == name]
     if not chosen:
         known, kinds = [card.name for _, card in cards], list(registries())
         allowed = f"known: {', '.join(known)}; kinds: {', '.join(kinds)}"
         raise InputError(f"unknown method {name!r}; {allowed}{nearest(name, known + kinds)}")
+    if as_json:
+        print_json([card_facts(kind, card) for kind, card in chosen])
+        return
     for kind, card in chosen:
         print_result(card_table(kind, card))
 

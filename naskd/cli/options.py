@@ -26,6 +26,16 @@ def parse_count(value: str) -> int:
     return int(number)
 
 
+def parse_milliseconds(value: str) -> float:
+    """A length of time in milliseconds, such as 20ms, 0.5s or 20."""
+    text = value.strip().lower()
+    scale = 1.0 if text.endswith("ms") else 1000.0 if text.endswith("s") else 1.0
+    number = read_number(text.removesuffix("ms").removesuffix("s"))
+    if number is None or not 0 < number < math.inf:
+        raise typer.BadParameter(f"{value} is not a length of time; give one above 0, such as 20ms or 0.5s.")
+    return scale * number
+
+
 def check_fraction(value: float | None) -> float | None:
     """A number from 0 to 1."""
     if value is not None and not 0 <= value <= 1:

@@ -1,21 +1,29 @@
 """Commands that search, or say what a search would be."""
 
 import json
-import logging
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import Settings, StudyFile, check_seconds
-from naskd.cli.printing import command_line, data_said, make_console, print_result, say, shown, writing_to
-from naskd.spec.registry import installed
+from naskd.cli.options import AsJson, Settings, StudyFile, check_seconds
+from naskd.cli.printing import (
+    command_line,
+    data_said,
+    make_console,
+    print_json,
+    print_result,
+    say,
+    shown,
+    writing_to,
+)
+from naskd.spec.errors import InputError
+from naskd.spec.packages import installed, pip_install
 from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
@@ -55,6 +63,7 @@ def search(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the search would cost; start nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a study, or go on with one.
 
@@ -73,32 +82,40 @@ def search(
 
         with data_said():
             found = opening.dry_run(spec, trials=trials, seconds=seconds)
-        print_result(report.dry_run_table(found))
+        if as_json:
+            print_json(found)
+        else:
+            print_result(report.dry_run_table(found))
         return
     from naskd import launch
 
     launch.prepare(spec)  # before what comes next imports torch, too; a second time does nothing
-    from naskd.report.progress import SearchProgress
+    from naskd.report.progress import SearchProgress, noticed
     from naskd.spec.study import RUNS
 
     run_dir = out if out is not None else RUNS / spec.name
     console = make_console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
-        with writing_to(run_dir), progress, data_said(progress.print), _notices(progress.notice):
+        with writing_to(run_dir), progress, data_said(progress.print), noticed(progress):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
         say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
         raise
-    _end_of_search(run, study, out, settings)
+    _end_of_search(run, study, out, settings, as_json)
 
 
-def _end_of_search(run: "Run", study: Path, out: Path | None, settings: list[str] | None) -> None:
+def _end_of_search(
+    run: "Run", study: Path, out: Path | None, settings: list[str] | None, as_json: bool
+) -> None:
     from naskd import report
     from naskd.report.bank import bank_line
 
     record = shown(run)
-    print_result(report.front_table(record))
+    if as_json:
+        print_json(run.to_dict())
+    else:
+        print_result(report.front_table(record))
     say("")
     if run.stop_reason:
         say(f"ended: {run.stop_reason}")
@@ -141,7 +158,7 @@ def _next_steps(run: "Run", complete: Sequence[Mapping[str, Any]]) -> None:
 
 def _install(package: str) -> str:
     """How a package is installed, for a command that needs it, where it is not there."""
-    return "" if installed(package) else f"; first: pip install {package.replace('_', '-')}"
+    return "" if installed(package) else f"; first: {pip_install([package])}"
 
 
 def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:
@@ -171,22 +188,6 @@ def refusals_line(trials: Iterable[Mapping[str, Any]]) -> str:
     return f"turned away: {often.total()} designs, {n} of them as this one: {examples[kind]}"
 
 
-@contextmanager
-def _notices(show: Callable[[str], None]) -> Iterator[None]:
-    """Hand what executors log to a progress display, which would be torn by other lines."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            show(record.getMessage())
-
-    handler, logger = Handler(logging.WARNING), logging.getLogger("naskd")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
 @app.command()
 def check(
     study: StudyFile,
@@ -197,15 +198,32 @@ def check(
             metavar="DIR", help="Run directory of the search; default runs/<name>.", show_default=False
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check a study file.
 
-    Says everything that is wrong with it, and with starting its search here; nothing is trained.
+    Says everything that is wrong with it, and with starting its search here; what its images, its teacher and its space
+    are; and what a trial and the whole budget cost. Nothing is trained but a few steps.
     """
-    from naskd.runs.opening import check as check_study
+    from naskd.report.check_table import check_lines
+    from naskd.runs.checking import examine
 
-    with data_said():
-        spec = check_study(study, settings or (), out)
+    try:
+        with data_said():
+            found = examine(study, settings or (), out)
+    except InputError as error:
+        if as_json:
+            print_json({"in_order": False, "problems": str(error).splitlines()})
+        raise
+    if as_json:
+        print_json(found.to_dict())
+    if found.problems:
+        raise InputError(found.shown_problems)
+    if as_json:
+        return
+    for line in check_lines(found.to_dict()):
+        print(visible_line(line))
+    spec = found.spec
     limits = [
         f"{value:g} {name}"
         for name, value in (
@@ -226,6 +244,7 @@ def space(
     study: StudyFile,
     samples: Annotated[int, typer.Option(min=1, help="Random designs to draw.")] = 1000,
     settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Describe a search space.
 
@@ -236,6 +255,9 @@ def space(
 
     with data_said():
         found = opening.describe_space(study, settings or (), samples)
+    if as_json:
+        print_json(found)
+        return
     # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
     if not found["distinct_designs"]:

@@ -9,8 +9,16 @@ from typing import Annotated
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import Places, RunDir, Trial
-from naskd.cli.printing import command_line, data_said, make_console, print_result, say, writing_to
+from naskd.cli.options import AsJson, Places, RunDir, Settings, Trial, parse_count, parse_milliseconds
+from naskd.cli.printing import (
+    command_line,
+    data_said,
+    make_console,
+    print_json,
+    print_result,
+    say,
+    writing_to,
+)
 from naskd.spec.errors import InputError
 
 SCHEMA_FILE = "study.schema.json"
@@ -36,6 +44,7 @@ def retrain(
         ),
     ] = False,
     settings: Places = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train designs for good and test them.
 
@@ -60,7 +69,10 @@ def retrain(
             observe=progress.observe,
             labels_alone=labels_alone,
         )
-    print_result(retrained_table(found, other_costs(opened.to_dict())))
+    if as_json:
+        print_json(found)
+    else:
+        print_result(retrained_table(found, other_costs(opened.to_dict())))
     say(f"report: {opened.path / 'report.html'}")
 
 
@@ -180,17 +192,89 @@ def export(
 
 
 @app.command()
+def clone(
+    run: RunDir,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the new study file; default that of the run's study.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Write a study file from a run's study, with keys changed; start nothing.
+
+    The files that it names are found from where it is. Without --set name=NAME its name is the run's with a number.
+    """
+    from naskd.runs.clone import clone_study
+    from naskd.runs.moved import CODE
+
+    with writing_to(out or run):
+        made, changed = clone_study(run, out, settings or ())
+    for name in changed:
+        say(f"warning: {name} is not what {run} was searched with, of which a copy is in {run / CODE}")
+    say(f"next: {command_line('search', made)}")
+    print(made)
+
+
+@app.command()
 def init(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Made if it is not there.", show_default=False)
     ],
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Your images: a folder with a folder for each class, .npz, .csv, ...; the study fits them.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEACHER", help="timm:NAME, torchvision:NAME or a file of weights.", show_default=False
+        ),
+    ] = None,
+    target_macs: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_count,
+            metavar="M",
+            help="Students have at most M MACs, such as 5M.",
+            show_default=False,
+        ),
+    ] = None,
+    target_latency: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_milliseconds,
+            metavar="T",
+            help="Students take at most T on a device, such as 20ms.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a study to start from.
 
-    A study file, a search space, a README, and the schema by which editors complete the study file.
+    A study file, a search space, a README, and the schema by which editors complete the study file. With --images
+    they fit your images: it looks at them, and says beside each number why it is so.
     """
     from naskd.spec.schema import study_schema
 
+    if images is not None:
+        schema = (json.dumps(study_schema(), indent=1) + "\n").encode()
+        _init_for_images(folder, images, teacher, target_macs, target_latency, schema)
+        return
+    for option, value in (
+        ("--teacher", teacher),
+        ("--target-macs", target_macs),
+        ("--target-latency", target_latency),
+    ):
+        if value is not None:
+            raise InputError(f"{option} goes with --images: what fits depends on the images")
     templates = [item for item in files("naskd").joinpath("templates").iterdir() if item.is_file()]
     content = {item.name: item.read_bytes() for item in templates}
     content[SCHEMA_FILE] = (json.dumps(study_schema(), indent=1) + "\n").encode()
@@ -207,3 +291,35 @@ def init(
     say(
         f"next: {command_line('check', folder / 'study.toml')}, then {command_line('search', folder / 'study.toml')}"
     )
+
+
+def _init_for_images(
+    folder: Path,
+    images: Path,
+    teacher: str | None,
+    target_macs: int | None,
+    target_ms: float | None,
+    schema: bytes,
+) -> None:
+    from naskd.report.check_table import check_lines
+    from naskd.runs.first_study import Wishes, write_study
+
+    if target_macs is not None and target_ms is not None:
+        raise InputError("give one of --target-macs and --target-latency")
+    with writing_to(folder), data_said():
+        made = write_study(folder, Wishes(images, teacher, target_macs, target_ms), {SCHEMA_FILE: schema})
+    for path in made.files:
+        print(path)
+    for note in made.notes:
+        say(f"note: {note}")
+    study = folder / "study.toml"
+    if made.to_do:
+        say(f"first: {made.to_do}")
+    elif made.checked is not None and made.checked.problems:
+        say(f"{folder} is written, and something is to be mended before its search: then naskd check {study}")
+        raise InputError(made.checked.shown_problems)
+    elif made.checked is not None:
+        for line in check_lines(made.checked.to_dict()):
+            say(line)
+    first = "profile" if made.profile and not made.to_do else "check"
+    say(f"next: {command_line(first, study)}, then {command_line('search', study)}")

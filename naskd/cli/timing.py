@@ -41,6 +41,7 @@ def profile(
         typer.Option(metavar="FILE", help="Write a picture of the held-out students.", show_default=False),
     ] = None,
     settings: Settings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Learn what predicts latency on a device.
 
@@ -69,7 +70,10 @@ def profile(
             rounds=rounds,
             observe=progress.observe,
         )
-    print_result(profile_table(made.to_dict(), made.errors))
+    if as_json:
+        print_json({**made.to_dict(), "errors": made.errors, "path": str(path)})
+    else:
+        print_result(profile_table(made.to_dict(), made.errors))
     say(f"wrote {path}")
     if png is not None:
         from naskd.report.profile_png import write_profile_png

@@ -144,6 +144,10 @@ class _Files:
             raise InputError(self._unequal(index))
         return _Files(self.listing, self._spec, self._cache, shapes.pop(), self._known).source()
 
+    def sizes(self, index: IndexArray) -> Mapping[tuple[int, int], int]:
+        """See :class:`~naskd.data.raw.ImageFiles`."""
+        return Counter((known.height, known.width) for known in self._facts(index) if not known.problem)
+
     def damaged(self, index: IndexArray) -> list[str]:
         """See :class:`~naskd.data.raw.ImageFiles`."""
         return self._each(index, self._spec.channels, lambda position, pixels: None)

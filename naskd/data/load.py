@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from naskd.data.copies import Apart, read_apart
 from naskd.data.images import ImageSet, SearchData, as_tensor
 from naskd.data.modalities import SecondModality, check_second
 from naskd.data.raw import ImageArray, Source, check_images
@@ -23,7 +24,8 @@ _STATISTICS_BYTES = 2**24
 def load_search_data(spec: DataSpec, base: Path, cache: Path | None = None) -> SearchData:
     """Read the training and the validation images into memory.
 
-    Images of the test split are neither decoded nor hashed. ``digits`` scales its 0 to 16 to 0 to 255; it and
+    Images of the test split are neither decoded nor hashed. Validation images that are also training images are left
+    out; see :mod:`naskd.data.copies`. ``digits`` scales its 0 to 16 to 0 to 255; it and
     an ``image_folder`` without `test_root` have their test part cut off first, by `split_seed` alone.
 
     Args:
@@ -61,10 +63,22 @@ def read_search_data(
     Raises:
         InputError: Images cannot be read, or are too many.
     """
+    check_images(
+        len(split.train) + len(split.val),
+        source.shape_at(int(split.train[0])),
+        spec,
+        "training and validation",
+    )
+    return search_data_of(read_apart(source, split), source, spec, second)
+
+
+def search_data_of(
+    apart: Apart, source: Source, spec: DataSpec, second: SecondModality | None = None
+) -> SearchData:
+    """What a search sees of images that were read; arguments and errors as of :func:`read_search_data`."""
+    split, images = apart.split, apart.images
     index = np.concatenate([split.train, split.val])
-    shape = source.shape_at(int(index[0]))
-    check_images(len(index), shape, spec, "training and validation")
-    images, labels = source.read(index), source.labels[index]
+    shape, labels = source.shape_at(int(index[0])), source.labels[index]
     first = _search_data(images, labels, index, source, split)
     if second is None:
         assert spec.modality is None, "whoever opens the source opens what students see of it"

@@ -62,6 +62,9 @@ class ImageFiles(Protocol):
             InputError: They are of different sizes.
         """
 
+    def sizes(self, index: IndexArray) -> Mapping[tuple[int, int], int]:
+        """How many of these images have each size ``(height, width)`` in pixels, as their headers say."""
+
     def damaged(self, index: IndexArray) -> list[str]:
         """Decode these images, throw them away, and say of each that cannot be read why, a line each."""
 
@@ -108,6 +111,15 @@ class Source:
     shape_at: Callable[[int], Shape]
     read: Callable[[IndexArray], ImageArray]
     files: ImageFiles | None = None
+
+    def __post_init__(self) -> None:
+        n, labels = len(self.class_names), self.labels
+        if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise TypeError("labels are an array (N,) of whole numbers")
+        if labels.size and not 0 <= labels.min() <= labels.max() < n:
+            raise ValueError(
+                f"labels of {n} classes are from 0 to {n - 1}; there are {labels.min()} to {labels.max()}"
+            )
 
 
 class DataReader:
@@ -246,6 +258,11 @@ def array_source(
         spec: Its `resolution` and `channels` say how they are fitted.
         cache: Folder where fitted images rest that are too many for memory; None keeps all in memory.
     """
+    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        wanted = "wanted bytes (uint8) of (N, H, W) or (N, H, W, 3)"
+        raise TypeError(f"images are {images.dtype} of {images.shape}; {wanted}")
+    if len(images) != len(labels):
+        raise ValueError(f"there are {len(images)} images and {len(labels)} labels")
     channels = 1 if images.ndim == 3 else 3
     image_shape = fitted_shape(channels, images.shape[1], images.shape[2], spec)
     as_it_is = image_shape == (channels, *images.shape[1:3])

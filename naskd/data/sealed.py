@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naskd.data.images import ImageSet, as_tensor
+from naskd.data.copies import new_images, read_apart
+from naskd.data.images import ImageSet, SearchData, as_tensor
 from naskd.data.modalities import check_second
-from naskd.data.raw import check_images
+from naskd.data.raw import ImageArray, Source, check_images, pixel_digests
 from naskd.data.sources import (
     held_out_part,
     open_development,
@@ -20,28 +21,37 @@ from naskd.data.sources import (
     settled_test,
     split_of,
 )
+from naskd.data.splits import Split
 from naskd.spec.datasets import DataSpec
 from naskd.spec.errors import InputError
 
 
-def load_test_split(spec: DataSpec, base: Path, cache: Path | None = None) -> ImageSet:
+def load_test_split(
+    spec: DataSpec, base: Path, cache: Path | None = None, data: SearchData | None = None
+) -> ImageSet:
     """Read the test images as students see them: CIFAR-10's own, those of `test_root`, or the part that was cut off.
+
+    Those that are also training or validation images are left out; see :mod:`naskd.data.copies`.
 
     Args:
         spec: As for :func:`naskd.data.load.load_search_data`.
         base: Folder that the paths in `spec` are relative to.
         cache: As for :func:`naskd.data.load.load_search_data`.
+        data: What that gave, where it is at hand; else training and validation images are read to know them.
 
     Returns:
         Images of the shape and labels in the class order of the search's.
 
     Raises:
-        InputError: Images are missing or corrupt, or the test images have other classes or another shape.
+        InputError: Images are missing or corrupt, or the test images have other classes or another shape, or are all
+            among the others.
     """
-    return load_test_splits(spec, base, cache)[0]
+    return load_test_splits(spec, base, cache, data)[0]
 
 
-def load_test_splits(spec: DataSpec, base: Path, cache: Path | None = None) -> tuple[ImageSet, ImageSet]:
+def load_test_splits(
+    spec: DataSpec, base: Path, cache: Path | None = None, data: SearchData | None = None
+) -> tuple[ImageSet, ImageSet]:
     """The test images as students see them, and as teachers do; one set where both see the same.
 
     Arguments and errors as of :func:`load_test_split`.
@@ -54,7 +64,11 @@ def load_test_splits(spec: DataSpec, base: Path, cache: Path | None = None) -> t
     source = settled_test(opened, index, train, int(split.train[0]))
     shape = source.shape_at(int(index[0]))
     check_images(len(index), shape, spec, "test")
-    images, labels = source.read(index), torch.from_numpy(source.labels[index])
+    images = source.read(index)
+    new = new_images(pixel_digests(images), _known(train, split, data))
+    if not new.all():
+        images, index = np.ascontiguousarray(images[new]), index[new]
+    labels = torch.from_numpy(source.labels[index])
     first = ImageSet(as_tensor(images), labels)
     second = open_modality(spec, base, cache, development)
     if second is None:
@@ -71,3 +85,11 @@ def load_test_splits(spec: DataSpec, base: Path, cache: Path | None = None) -> t
         )
     check_second(trained_on, shape, len(index), spec, "test")
     return ImageSet(as_tensor(shown), labels), first
+
+
+def _known(train: Source, split: Split, data: SearchData | None) -> ImageArray:
+    """``(N, 32)`` digests of the training and validation images, in the first modality."""
+    if data is None:
+        return read_apart(train, split).digests
+    parts = (data.for_teachers.train.images, data.for_teachers.val.images)
+    return np.concatenate([pixel_digests(images.cpu().numpy()) for images in parts])

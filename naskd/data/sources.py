@@ -5,6 +5,7 @@ for. Which positions a search may ask for is decided in :mod:`load`.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from naskd.data.modalities import MadeModality, PairedModality, SecondModality
 from naskd.data.raw import DataReader, Shape, Source, folder
 from naskd.data.splits import IndexArray, Split, make_split
 from naskd.spec.datasets import DATASETS, DataSpec
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, NaskdError, one_line
 from naskd.spec.modalities import MODALITIES
+from naskd.spec.places import at
 
 
 def split_of(source: Source, spec: DataSpec) -> Split:
@@ -36,7 +38,7 @@ def open_development(spec: DataSpec, base: Path, cache: Path | None) -> Source:
     """
     if spec.test_root is not None:
         _check_apart(folder(base, spec.root), folder(base, spec.test_root))
-    return _reader(spec).development(spec, base, cache)
+    return _opened("development", spec, base, cache)
 
 
 def settled(source: Source, index: IndexArray, channels: int | None = None) -> Source:
@@ -55,7 +57,7 @@ def open_test(spec: DataSpec, base: Path, cache: Path | None) -> Source:
         InputError: The images are missing or not readable.
     """
     assert spec.own_test
-    return _reader(spec).test(spec, base, cache)
+    return _opened("test", spec, base, cache)
 
 
 def held_out_part(
@@ -163,6 +165,19 @@ def _check_apart(root: Path, test_root: Path) -> None:
         )
 
 
-def _reader(spec: DataSpec) -> DataReader:
-    reader: DataReader = DATASETS.load(spec.kind)()
-    return reader
+def _opened(way: Literal["development", "test"], spec: DataSpec, base: Path, cache: Path | None) -> Source:
+    reader: type[DataReader] = DATASETS.load(spec.kind)
+    try:
+        source = getattr(reader(), way)(spec, base, cache)
+    except (NaskdError, OSError):
+        raise
+    except USERS as error:
+        if DATASETS.is_ours(spec.kind):
+            raise
+        raise InputError(f"data kind {spec.kind!r} raised {one_line(error, reader)}") from error
+    if not isinstance(source, Source):
+        raise InputError(
+            f"data kind {spec.kind!r}: {way} returned {type(source).__name__}; wanted a naskd.data.raw.Source"
+            f"{at(getattr(reader, way))}"
+        )
+    return source

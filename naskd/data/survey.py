@@ -10,15 +10,16 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from naskd.data.copies import Apart, Copies, new_images, read_apart
 from naskd.data.images import SearchData, as_tensor
-from naskd.data.leaks import Leaks
 from naskd.data.listing import describe_left_out
-from naskd.data.load import read_search_data
+from naskd.data.load import search_data_of
 from naskd.data.modalities import PairedModality, SecondModality
 from naskd.data.raw import (
     ImageArray,
@@ -47,6 +48,7 @@ _LOG = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 SHOWN_CLASSES = 12
+SHOWN_SIZES = 4
 _CHUNK = 4096
 
 T = TypeVar("T")
@@ -59,12 +61,15 @@ class DataSurvey:
     Args:
         kind: Of data.
         class_names: In the order of the labels; empty where the images could not be listed.
-        counts: Images of each class, by part: ``train``, ``val``, ``test``.
+        counts: Images of each class, by part: ``train``, ``val``, ``test``; without the copies that are left out.
         unused: Images beyond ``data.max_train``.
         shape: ``(C, H, W)`` of all, where they have one.
+        sizes: How many image files have each size ``(height, width)`` in pixels before they are fitted, test images
+            too; empty where the images are no files.
         left_out: Entries of the folders that are not read, by kind and name.
-        leaks: How many images of one part are also in another: ``test in train``, ``test in val``, ``val in train``;
-            and ``in two classes``. By pixels, as they are read, so that copies and links count.
+        copies: How many images of one part are also in another, and are left out of the one that is named first: ``test
+            in train``, ``test in val``, ``val in train``; and how many are ``in two classes``. By pixels, as they are
+            read, so that links count, too.
         data_hash, split_hash: As :class:`~naskd.data.images.SearchData` has them; empty where there are problems.
         test_hash: Names the content of the test images and their labels; likewise.
         unlabelled: How many images of ``data.unlabelled`` are ``used``, and how many are left out because they are also
@@ -81,8 +86,9 @@ class DataSurvey:
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     unused: int = 0
     shape: Shape | None = None
+    sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    leaks: Mapping[str, int] = field(default_factory=dict)
+    copies: Mapping[str, int] = field(default_factory=dict)
     data_hash: str = ""
     split_hash: str = ""
     test_hash: str = ""
@@ -98,6 +104,14 @@ class DataSurvey:
         lines = tuple(dict.fromkeys(self.problems + self.test_problems))
         return lines if len(lines) < 2 else (f"{len(lines)} problems with the images", *lines)
 
+    def summary(self) -> dict[str, Any]:
+        """The ``kind``, the number of ``classes``, and that of images in each part: ``train``, ``val``, ``test``."""
+        return {
+            "kind": self.kind,
+            "classes": len(self.class_names),
+            **{part: sum(counted) for part, counted in self.counts.items()},
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         classes = {
@@ -109,8 +123,9 @@ class DataSurvey:
             "classes": classes,
             "unused": self.unused,
             "shape": None if self.shape is None else list(self.shape),
+            "sizes": [{"height": h, "width": w, "images": n} for (h, w), n in self.sizes.items()],
             "left_out": {kind: dict(counted) for kind, counted in self.left_out.items()},
-            "leaks": dict(self.leaks),
+            "copies": dict(self.copies),
             "data_hash": self.data_hash,
             "split_hash": self.split_hash,
             "test_hash": self.test_hash,
@@ -138,8 +153,15 @@ class DataSurvey:
         if rest := [sum(row) for row in rows[n_shown:]]:
             lines.append(f"  and {len(rest)} more classes of {min(rest)} to {max(rest)} images")
         lines.append(f"  {'total':<{width}}" + "".join(f" {totals[part]:>7}" for part in PARTS))
+        if len(self.sizes) > 1 or (self.sizes and self.shape and self.shape[1:] not in self.sizes):
+            common = Counter(dict(self.sizes)).most_common(SHOWN_SIZES)
+            listed = ", ".join(f"{w}x{h} {n}" for (h, w), n in common)
+            more = f" and {len(self.sizes) - SHOWN_SIZES} more" if len(self.sizes) > SHOWN_SIZES else ""
+            lines.append(f"  sizes of the files, width x height: {listed}{more}")
         if self.unused:
             lines.append(f"  {self.unused} more images are not used: data.max_train")
+        if line := copies_line(self.copies):
+            lines.append(f"  {line}")
         if self.unlabelled:
             lines.append(f"  {self.unlabelled['used']} unlabelled images")
         if self.modality:
@@ -152,6 +174,13 @@ class DataSurvey:
 def shown_name(name: str) -> str:
     """A class's name on a terminal: control characters and broken bytes are escaped."""
     return name if name.isprintable() else repr(name)
+
+
+def copies_line(copies: Mapping[str, int]) -> str:
+    """How many images are left out because they are also in another split, in words; empty where none are."""
+    val = copies.get("val in train", 0)
+    test = copies.get("test in train", 0) + copies.get("test in val", 0)
+    return f"left out as copies: {val} validation and {test} test images" if val or test else ""
 
 
 def say_survey(survey: DataSurvey) -> None:
@@ -243,6 +272,10 @@ class _Look:
         }
         self.known["unused"] = len(seen.labels) - len(split.train) - len(split.val) - len(split.test)
         self.known["left_out"] = _left_out(seen, test)
+        sizes = Counter[tuple[int, int]]()
+        for source, index in ((seen, np.concatenate([split.train, split.val])), (test, test_index)):
+            sizes.update({} if source.files is None else source.files.sizes(index))
+        self.known["sizes"] = dict(sizes.most_common())
         self.warnings += _warnings_of_folders(seen, test)
 
     def _read(
@@ -262,13 +295,19 @@ class _Look:
             return None
         train_source, test_source = alike
         self.warnings += _notes(train_source, index, test_source, test_index)
-        data = self._try(
-            lambda: read_search_data(train_source, split, self.spec, None if second is None else second[0])
-        )
+        apart = self._try(lambda: read_apart(train_source, split))
+        data = None
+        if apart is not None:
+            shown = None if second is None else second[0]
+            data = self._try(partial(search_data_of, apart, train_source, self.spec, shown))
         unlabelled = self._try(self._unlabelled) if self.spec.unlabelled is not None else None
         digests = self._try(lambda: _digests(test_source, test_index), self.test_problems)
-        if data is None or digests is None:
-            if data is not None:
+        if data is None or digests is None or apart is None:
+            if data is not None and apart is not None:
+                self._count_kept(seen, apart)
+                copies = Copies(seen, apart, test, test_index[:0], apart.digests[:0])
+                self.warnings += copies.warnings()
+                self.known["copies"] = {"val in train": copies.counts["val in train"]}
                 self.known |= {"data_hash": data.data_hash, "split_hash": data.split_hash}
             if digests is None and self.spec.unlabelled is not None:
                 self.problems.append(
@@ -276,19 +315,28 @@ class _Look:
                     "among them"
                 )
             return data
-        leaks = Leaks(seen, split, data.for_teachers, test, test_index, digests)
-        self.warnings += leaks.warnings()
-        self.known |= {
-            "leaks": leaks.counts,
-            "data_hash": data.data_hash,
-            "split_hash": data.split_hash,
-            "test_hash": _content_hash(
-                digests, test.labels[test_index], self.known["shape"], seen.class_names
-            ),
-        }
+        copies = Copies(seen, apart, test, test_index, digests)
+        self.warnings += copies.warnings()
+        new = self._try(lambda: new_images(digests, apart.digests), self.test_problems)
+        self.known |= {"copies": copies.counts, "data_hash": data.data_hash, "split_hash": data.split_hash}
+        self._count_kept(seen, apart)
+        if new is None:
+            return data
+        kept, kept_index = digests[new], test_index[new]
+        labels = test.labels[kept_index]
+        self._count_part("test", seen, labels)
+        self.known["test_hash"] = _content_hash(kept, labels, self.known["shape"], seen.class_names)
         if second is not None:
-            self._note_modality(data, second, index, test_index)
+            self._note_modality(data, second, index, kept_index)
         return data if unlabelled is None else self._with_unlabelled(data, digests, *unlabelled)
+
+    def _count_kept(self, seen: Source, apart: Apart) -> None:
+        """Count validation images without those that are also training images."""
+        self._count_part("val", seen, seen.labels[apart.split.val])
+
+    def _count_part(self, part: str, seen: Source, labels: IndexArray) -> None:
+        counted = tuple(np.bincount(labels, minlength=len(seen.class_names)).tolist())
+        self.known["counts"] = {**self.known["counts"], part: counted}
 
     def _note_modality(
         self,

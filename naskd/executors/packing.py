@@ -21,10 +21,11 @@ from naskd.data.images import ImageSet, SearchData
 from naskd.spec.design import content_id
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.places import is_user_file
 from naskd.spec.registry import Registry
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
-from naskd.spec.userfile import import_file, is_user_file, split_reference, with_siblings
+from naskd.spec.userfile import import_file, split_reference, with_siblings
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import Checkpoints
 from naskd.store.files import sweep, write_whole

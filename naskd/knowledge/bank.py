@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from naskd.knowledge.base import KnowledgeLoss, Summary
+from naskd.knowledge.base import KnowledgeLoss, Summary, summary_of
 from naskd.knowledge.filling import Gathering
 from naskd.knowledge.source import OnlineSource
 from naskd.nn.taps import TappedNetwork, Taps, taps_like
@@ -195,7 +195,7 @@ class BankedSource:
         if loss in self._known:
             return self._known[loss]
         with torch.device("meta"):
-            summary = loss.summarise(taps_like(self.shapes, 1, "meta"))
+            summary = summary_of(loss, taps_like(self.shapes, 1, "meta"))
         for name, tensor in summary.items():
             shape = (self.n_samples, *tensor.shape[1:])
             half = Likeness(shape, tensor.dtype)

@@ -12,6 +12,7 @@ from naskd.knowledge.card import KnowledgeCard
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
 from naskd.spec.errors import InputError
+from naskd.spec.places import at
 
 Summary = Mapping[str, Tensor]
 """What a loss keeps of the teacher for a batch: tensors by name, each with the batch first.
@@ -155,6 +156,21 @@ class KnowledgeOutput:
     term: Tensor
     label_weights: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        require_scalar(self.term, "the term of a KnowledgeOutput")
+
+
+def require_scalar(value: object, what: str) -> None:
+    """Refuse what nothing can be learned from: called where it is made, so that the line at fault is in the traceback.
+
+    Raises:
+        TypeError: It is no tensor, or one of several numbers.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{what} is {type(value).__name__}; wanted a tensor of one number")
+    if value.ndim:
+        raise TypeError(f"{what} has the shape {tuple(value.shape)}; wanted one number, such as its mean()")
+
 
 class KnowledgeLoss(nn.Module):
     """A thin class over a pure function.
@@ -226,6 +242,30 @@ class KnowledgeLoss(nn.Module):
         """
         raise NotImplementedError
 
+    # --- how it is called -------------------------------------------------------------------------------------
+
+    def term_of(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
+        """What :meth:`forward` returns, if it is an output.
+
+        Raises:
+            InputError: It is none.
+        """
+        found = self(student, teacher, lesson)
+        if not isinstance(found, KnowledgeOutput):
+            raise _returned(self, "forward", type(found).__name__, "a KnowledgeOutput")
+        return found
+
+    def read_of(self, student: Taps) -> tuple[Tensor, ...]:
+        """What :meth:`student_tensors` returns, if it is tensors.
+
+        Raises:
+            InputError: It is none.
+        """
+        found = self.student_tensors(student)
+        if not isinstance(found, tuple | list) or not all(isinstance(tensor, Tensor) for tensor in found):
+            raise _returned(self, "student_tensors", type(found).__name__, "a tuple of tensors")
+        return tuple(found)
+
     def renew(self, parts: TeacherParts) -> None:
         """Take over what the loss copied of a teacher's weights, from a teacher that has learned since.
 
@@ -260,3 +300,25 @@ class KnowledgeLoss(nn.Module):
         """
         assert isinstance(student, TappedNetwork)
         return student
+
+
+def summary_of(loss: KnowledgeLoss, teacher: Taps) -> Summary:
+    """What a loss keeps of a teacher, if it is a summary.
+
+    Raises:
+        InputError: It is none.
+    """
+    found = loss.summarise(teacher)
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise _returned(loss, "summarise", type(found).__name__, "tensors by name")
+    n_rows = len(teacher.logits)
+    for name, tensor in found.items():
+        if not tensor.ndim or len(tensor) != n_rows:
+            what = f"{name!r} of shape {tuple(tensor.shape)}"
+            raise _returned(loss, "summarise", what, f"one row for each of the {n_rows} samples")
+    return found
+
+
+def _returned(loss: KnowledgeLoss, method: str, what: str, wanted: str) -> InputError:
+    place = at(getattr(type(loss), method))
+    return InputError(f"knowledge {loss.settings.kind!r}: {method} returned {what}; wanted {wanted}{place}")

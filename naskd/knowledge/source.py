@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts
+from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts, summary_of
 from naskd.nn.deployed import DeployedNetwork, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes, device_of, tap_shapes
 from naskd.spec.sizes import Size
@@ -118,7 +118,7 @@ class OnlineSource:
         """See :class:`KnowledgeSource`."""
         with torch.no_grad():
             taps = self.taps(images)
-            return [loss.summarise(taps) for loss in losses]
+            return [summary_of(loss, taps) for loss in losses]
 
     def taps(self, images: Tensor) -> Taps:
         """See :class:`KnowledgeSource`."""
@@ -180,7 +180,7 @@ class TapsSource:
         if self.shown is None:
             raise ValueError("a peer is heard through the taps of its own step: give them with TapsSource.of")
         with torch.no_grad() if self.detached else nullcontext():
-            return [loss.summarise(self.shown) for loss in losses]
+            return [summary_of(loss, self.shown) for loss in losses]
 
     def taps(self, images: Tensor) -> Taps:
         """A forward pass of its own, which whoever asks for it counts."""

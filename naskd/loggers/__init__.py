@@ -6,7 +6,7 @@ from pathlib import Path
 
 from naskd.spec.errors import InputError
 from naskd.spec.loggers import LOGGERS
-from naskd.spec.registry import installed
+from naskd.spec.packages import installed
 from naskd.study.observer import StudyObserver
 
 

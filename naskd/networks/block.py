@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from naskd.networks.layers import strided
 from naskd.nn.cost import network_cost
 from naskd.spec.design import Cost, StageSpec
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, MistakeError
+from naskd.spec.places import at
 
 
 class Block(nn.Module):
@@ -79,7 +80,7 @@ class Block(nn.Module):
         any block.
 
         Raises:
-            InputError: The output has another shape than the contract says.
+            MistakeError: The output has another shape than the contract says.
         """
         with torch.device("meta"):
             block = cls(in_channels, stage, stride).eval()
@@ -87,8 +88,8 @@ class Block(nn.Module):
                 found = tuple(block(torch.empty(1, in_channels, height, width)).shape)
         wanted = (1, stage.width, strided(height, stride), strided(width, stride))
         if found != wanted:
-            raise InputError(
-                f"block {cls.__name__} turns {(1, in_channels, height, width)} with stride {stride} into "
-                f"{found}; its contract is {wanted}: width channels, and sides of ceil(n / stride)"
+            raise MistakeError(
+                f"block {cls.__name__}{at(cls.pre_activation)} turns {(1, in_channels, height, width)} with stride "
+                f"{stride} into {found}; its contract is {wanted}: width channels, and sides of ceil(n / stride)"
             )
         return network_cost(block, in_channels, (height, width))

@@ -1,7 +1,8 @@
 """The family ``cnn``: convolutional students made of stages of blocks, and what they cost in closed form."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from naskd.networks.layers import (
     strided,
     total,
 )
+from naskd.networks.resnet import as_student
 from naskd.networks.student import Student
 from naskd.nn.layout import keep_layout, spatial_mean
 from naskd.nn.norm import Norm
@@ -30,8 +32,9 @@ from naskd.nn.quantizing import Plan, plan
 from naskd.nn.taps import Tap, Taps, TapShape, TapShapes
 from naskd.nn.tracing import operators_of
 from naskd.spec.design import CONVOLUTION, FLOAT_BITS, INTEGER_BITS, ArchitectureSpec, Cost, StageSpec
-from naskd.spec.errors import InputError
+from naskd.spec.errors import USERS, InputError, MistakeError, NaskdError, one_line
 from naskd.spec.operators import OperatorGraph, joined
+from naskd.spec.places import named
 from naskd.spec.sizes import Size, sides
 
 _SIDE = 8
@@ -59,8 +62,9 @@ class ConvStudent(Student):
         channels = spec.stem_width
         for stage in spec.stages:
             block_class = block_type(stage.block)
-            blocks = [block_class(channels, stage, first_stride(stage))]
-            blocks += [block_class(stage.width, stage, 1) for _ in range(stage.depth - 1)]
+            with _block_code(stage.block):
+                blocks = [block_class(channels, stage, first_stride(stage))]
+                blocks += [block_class(stage.width, stage, 1) for _ in range(stage.depth - 1)]
             pool = _pooling_of(stage)
             self.stages.append(nn.Sequential(*([] if pool is None else [pool]), *blocks))
             channels = stage.width
@@ -136,6 +140,11 @@ class ConvStudent(Student):
             stages.append(Tap(x, "map", position))
         pooled, logits = self._classify(x)
         return Taps(logits, tuple(stages), tuple(pre_activations), pooled)
+
+    @classmethod
+    def read(cls, family: str, network: nn.Module) -> Student:
+        """A foreign ResNet; see :func:`naskd.networks.resnet.as_student`."""
+        return as_student(network)
 
     def take_weights(self, other: nn.Module) -> None:
         """See :func:`naskd.networks.inheriting.take_network`."""
@@ -259,7 +268,8 @@ def block_plan(in_channels: int, stage: StageSpec, stride: int) -> Plan:
         InputError: See :func:`~naskd.nn.quantizing.plan`.
     """
     block_class: Any = block_type(stage.block)  # for mypy a class of modules is not hashable
-    return _plan(block_class, in_channels, replace(stage, depth=1, bits=FLOAT_BITS), stride)
+    with _block_code(stage.block):
+        return _plan(block_class, in_channels, replace(stage, depth=1, bits=FLOAT_BITS), stride)
 
 
 @functools.lru_cache(maxsize=1000)
@@ -286,7 +296,8 @@ def block_cost(in_channels: int, stage: StageSpec, stride: int, grid: tuple[int,
     know in closed form, say its bit operations. Its bytes do not depend on the map, and are counted once.
     """
     block_class: Any = block_type(stage.block)
-    cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, *grid)
+    with _block_code(stage.block):
+        cost: Cost = block_class.cost(in_channels, replace(stage, bits=FLOAT_BITS), stride, *grid)
     if stage.bits == FLOAT_BITS:
         return cost
     n_bytes = _integer_bytes(block_class, in_channels, replace(stage, depth=1), stride)
@@ -320,7 +331,10 @@ def block_operators(
         bits: Of each number of the map.
     """
     block_class: Any = block_type(stage.block)
-    return _block_operators(block_class, in_channels, replace(stage, depth=1), stride, grid, rounded, bits)
+    with _block_code(stage.block):
+        return _block_operators(
+            block_class, in_channels, replace(stage, depth=1), stride, grid, rounded, bits
+        )
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -401,9 +415,30 @@ def block_type(name: str) -> type[Block]:
     """The class of a registered block.
 
     Raises:
-        InputError: The name is unknown, or what it names is no :class:`~naskd.networks.block.Block`.
+        MistakeError: The name is unknown, or what it names is no :class:`~naskd.networks.block.Block`.
     """
     found = BLOCKS.load(name)
     if not (isinstance(found, type) and issubclass(found, Block)):
-        raise InputError(f"block {name!r} is {found!r}, which is no subclass of naskd.networks.block.Block")
+        raise MistakeError(
+            f"block {name!r} is {named(found)}, which is no subclass of naskd.networks.block.Block"
+        )
     return found
+
+
+@contextmanager
+def _block_code(name: str) -> Iterator[None]:
+    """Within, code of a registered block is called, which may raise anything where it is a user's.
+
+    Raises:
+        InputError: It raised a ``ValueError``: it cannot be what this design wants.
+        MistakeError: It raised anything else.
+    """
+    try:
+        yield
+    except (NaskdError, torch.cuda.OutOfMemoryError):
+        raise
+    except USERS as error:
+        if BLOCKS.is_ours(name):
+            raise
+        kind = InputError if isinstance(error, ValueError) else MistakeError
+        raise kind(f"block {name!r} raised {one_line(error, BLOCKS.load(name))}") from error

@@ -1,13 +1,13 @@
 """A classifier that was not made by naskd, shown as a tapped network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from naskd.networks.tap_points import Watch, find_tap_points, first_output
+from naskd.networks.tap_points import TapPoints, Watch, find_tap_points, first_output
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import Tap, Taps
 from naskd.spec.errors import InputError
@@ -150,29 +150,7 @@ class ForeignNetwork(nn.Module):
         Raises:
             InputError: A tapped module was not called: the network takes another way than in the dry run.
         """
-        points = self.points
-        activations = [p.activation for p in points.stages if p.activation is not None]
-        heads = [points.head] if points.head is not None else []
-        watch = Watch(self.network, [p.call for p in points.stages], activations + heads)
-        with watch.running():
-            logits = self.forward(images)
-        if watch.missing():
-            raise InputError(
-                f"tapped modules were not called for images {tuple(images.shape)}: "
-                f"{', '.join(watch.missing())}; name taps that every forward pass calls"
-            )
-        stages, before = [], []
-        for point in points.stages:
-            stage = watch.outputs[point.call]
-            pre_activation = watch.inputs[point.activation] if point.activation is not None else stage
-            stages.append(tap_of(stage, point.layout, point.position))
-            before.append(tap_of(pre_activation, point.layout, point.position))
-        if points.head is not None:
-            pooled = watch.inputs[points.head]
-        else:
-            last = stages[-1].tensor
-            pooled = spatial_mean(last) if last.ndim == 4 else last.mean(1)
-        return Taps(logits, tuple(stages), tuple(before), pooled)
+        return tapped(self.network, self.points, lambda: self.forward(images))
 
     def pre_activation_norms(self) -> tuple[None, ...]:
         """Nothing: which BatchNorm describes a foreign pre-activation cannot be told from outside."""
@@ -190,6 +168,40 @@ class ForeignNetwork(nn.Module):
                 "name its builder, or torchvision's model"
             )
         return {"kind": "foreign", **self.origin}
+
+
+def tapped(network: nn.Module, points: TapPoints, call: Callable[[], Tensor]) -> Taps:
+    """What chosen modules of a network show in one forward pass.
+
+    Args:
+        network: That is watched.
+        points: Its stages and classifier.
+        call: Runs it and returns logits ``(B, K)``.
+
+    Raises:
+        InputError: A tapped module was not called: the network takes another way than in the dry run.
+    """
+    activations = [p.activation for p in points.stages if p.activation is not None]
+    heads = [points.head] if points.head is not None else []
+    watch = Watch(network, [p.call for p in points.stages], activations + heads)
+    with watch.running():
+        logits = call()
+    if watch.missing():
+        raise InputError(
+            f"tapped modules were not called: {', '.join(watch.missing())}; name taps that every forward pass calls"
+        )
+    stages, before = [], []
+    for point in points.stages:
+        stage = watch.outputs[point.call]
+        pre_activation = watch.inputs[point.activation] if point.activation is not None else stage
+        stages.append(tap_of(stage, point.layout, point.position))
+        before.append(tap_of(pre_activation, point.layout, point.position))
+    if points.head is not None:
+        pooled = watch.inputs[points.head]
+    else:
+        last = stages[-1].tensor
+        pooled = spatial_mean(last) if last.ndim == 4 else last.mean(1)
+    return Taps(logits, tuple(stages), tuple(before), pooled)
 
 
 def tap_of(tensor: Tensor, layout: str, position: float) -> Tap:

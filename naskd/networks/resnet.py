@@ -5,7 +5,7 @@ and ``downsample``. That the same layers compute the same is tried, with drawn w
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -86,27 +86,46 @@ def stage_taps(network: nn.Module) -> tuple[int, ...]:
     return tuple(names.index(name) for name in wanted)
 
 
-@torch.no_grad()
 def _check_function(network: ForeignNetwork) -> None:
     """That a ResNet of the same layers computes the same, whatever the weights."""
+    if apart := difference(network, _copied):
+        raise InputError(
+            f"it has the layers of a ResNet and computes something else with them: its logits are {apart:.2g} of the "
+            "largest one away"
+        )
+
+
+@torch.no_grad()
+def difference(
+    network: ForeignNetwork, copied: Callable[[ForeignNetwork], Student], side: int = _SIDE
+) -> float:
+    """How far a copy's logits are from a foreign network's, with drawn weights and in 64 bits.
+
+    Args:
+        network: It is not changed.
+        copied: Makes the copy.
+        side: Of the images.
+
+    Returns:
+        The largest difference relative to the largest logit; 0 where it is none but rounding.
+
+    Raises:
+        InputError: The network fails on such images.
+    """
     drawn = copy.deepcopy(network).to("cpu", torch.float64).eval()
     drawn.preprocessing.resolution = None
     generator = torch.Generator().manual_seed(0)
     for name, value in drawn.state_dict().items():
         if value.is_floating_point():
             _draw(name, value, generator)
-    student = _copied(drawn)
-    images = torch.rand(2, network.in_channels, _SIDE, _SIDE, generator=generator, dtype=torch.float64)
+    student = copied(drawn)
+    images = torch.rand(2, network.in_channels, side, side, generator=generator, dtype=torch.float64)
     try:
         wanted = drawn(images)
     except USERS as error:  # a user's network may raise anything
         raise InputError(f"it fails on images {tuple(images.shape)}: {one_line(error)}") from error
     apart = float((student(images) - wanted).abs().max() / wanted.abs().max())
-    if not apart <= _TOLERANCE:
-        raise InputError(
-            f"it has the layers of a ResNet and computes something else with them: its logits are {apart:.2g} of the "
-            "largest one away"
-        )
+    return 0.0 if apart <= _TOLERANCE else apart
 
 
 def _draw(name: str, value: Tensor, generator: torch.Generator) -> None:

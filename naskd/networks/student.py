@@ -17,6 +17,7 @@ from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, Cost
 from naskd.spec.errors import InputError
 from naskd.spec.operators import OperatorGraph
+from naskd.spec.places import named
 from naskd.spec.sizes import Size
 
 _ARCHITECTURE = TypeAdapter(ArchitectureSpec)
@@ -105,6 +106,21 @@ class Student(nn.Module):
         """
         raise InputError(
             f"network family {self.spec.family!r} has no take_weights: its students start from scratch"
+        )
+
+    @classmethod
+    def read(cls, family: str, network: nn.Module) -> "Student":
+        """A network that naskd has not made as one of this family, a copy on the CPU in evaluation mode.
+
+        Args:
+            family: Under which this class is registered.
+            network: As a teacher holds it; it is not changed.
+
+        Raises:
+            InputError: It is none of this family, or the family reads no networks of others.
+        """
+        raise InputError(
+            f"a {type(network).__name__} is no network of naskd's, and network family {family!r} reads no others"
         )
 
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
@@ -253,7 +269,7 @@ def family_type(spec: ArchitectureSpec) -> type[Student]:
     card, found = FAMILIES[spec.family], FAMILIES.load(spec.family)
     if not (isinstance(found, type) and issubclass(found, Student)):
         raise InputError(
-            f"network family {spec.family!r} is {found!r}, which is no subclass of naskd.networks.student.Student"
+            f"network family {spec.family!r} is {named(found)}, which is no subclass of naskd.networks.student.Student"
         )
     if problems := card.problems(spec):
         raise InputError(problems)

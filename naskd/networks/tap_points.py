@@ -195,7 +195,9 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
     )
     linear = [e for e in events if isinstance(e.module, nn.Linear) and e.output.shape == output.shape]
     head = linear[-1] if linear else None
-    is_last = head is not None and torch.equal(head.output, output)
+    is_last = head is not None and (
+        head.output is output or (not output.is_meta and torch.equal(head.output, output))
+    )
     return TapPoints(stages, head.call if head else None, is_last, output.shape[1])
 
 

@@ -8,20 +8,20 @@ study's classes.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from naskd.networks import FAMILIES
 from naskd.networks.fitting import FittedState, fit_checkpoint, load_strictly, shortened
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
-from naskd.networks.resnet import as_student
 from naskd.networks.student import Student, build_student
 from naskd.networks.student_file import class_names, fresh_student, probe_shape
 from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
+from naskd.spec.design import FIRST_FAMILY
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.registry import nearest
 from naskd.spec.sizes import Size, sides
@@ -51,6 +51,7 @@ class Teacher(nn.Module):
         if not isinstance(network, TappedNetwork):
             raise InputError(f"{type(network).__name__} shows no taps; wrap it in a ForeignNetwork")
         self.network = network.requires_grad_(False)
+        self._read: dict[str, Student] = {}
         self.train(False)
 
     def train(self, mode: bool = True) -> "Teacher":
@@ -76,19 +77,25 @@ class Teacher(nn.Module):
         """The classifier that turns `pooled` into the logits; None where the network ends otherwise."""
         return linear_head(as_deployed(self.network))
 
-    @cached_property
-    def as_student(self) -> Student:
-        """The same network as one of naskd, frozen; it is read once, see :func:`naskd.networks.resnet.as_student`.
+    def as_student(self, family: str = FIRST_FAMILY) -> Student:
+        """The same network as one of a family of naskd's, frozen; it is read once, see :meth:`Student.read`.
+
+        Args:
+            family: Of the student that begins with it. A network of naskd is what it is, whatever is asked for.
 
         Raises:
             InputError: It cannot be read as one.
         """
-        found = as_student(self.network)
-        return found.to(next(self.parameters()).device).requires_grad_(False).eval()
+        if family not in self._read:
+            found = self.network
+            if not isinstance(found, Student):
+                found = FAMILIES.load(family).read(family, found)
+            self._read[family] = found.to(next(self.parameters()).device).requires_grad_(False).eval()
+        return self._read[family]
 
     def __getstate__(self) -> dict[str, Any]:
         # Whoever copies it copies what it is, and not what was read of it.
-        return {name: value for name, value in vars(self).items() if name != "as_student"}
+        return {**vars(self), "_read": {}}
 
     def pre_activation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """For each stage, the BatchNorm before its pre-activation; None where it is not known."""
@@ -384,6 +391,16 @@ def _check_torchvision_name(name: str) -> None:
             f"torchvision has no classification model {name!r}{nearest(name, known)}; "
             f"torchvision.models.list_models(module=torchvision.models) names all {len(known)}"
         )
+
+
+def torchvision_weights(name: str) -> str:
+    """Name of the weights that torchvision recommends for a classification model.
+
+    Raises:
+        InputError: It has no such model.
+    """
+    _check_torchvision_name(name)
+    return str(_models().get_model_weights(name).DEFAULT.name)
 
 
 def _torchvision_weights(name: str, weights: str | None) -> Any:

@@ -35,6 +35,42 @@ def card_table(kind: str, card: Any) -> Group:
     return Group(Text.assemble((card.name, "bold"), f"  {kind}: {card.title}"), grid)
 
 
+def card_facts(kind: str, card: Any) -> dict[str, Any]:
+    """All that a card says, as plain JSON; what is a class or a function is where it is defined.
+
+    Args:
+        kind: As for :func:`card_table`.
+        card: As there.
+
+    Returns:
+        ``kind``, the fields of the card, and below ``options`` for each its ``meaning``, ``default``, ``required`` and
+        what is ``allowed``, in words.
+    """
+    fields = {field.name: getattr(card, field.name) for field in dataclasses.fields(card)}
+    options = {
+        name: {
+            "meaning": option.meaning,
+            "default": _json(option.default),
+            "required": option.required,
+            "allowed": option.allowed,
+        }
+        for name, option in fields.pop("options", {}).items()
+    }
+    return {"kind": kind, **{name: _json(value) for name, value in fields.items()}, "options": options}
+
+
+def _json(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return _plain(value)
+
+
 def _plain(value: Any) -> str:
     if value is True:
         return "yes"

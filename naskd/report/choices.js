@@ -36,7 +36,13 @@ function importanceCard() {
   return card(
     "Which choices mattered",
     `Share of an objective's variance over the whole space that each parameter explains. An estimate from ${from}, not a cause.`,
-    importance.map(([name, shares]) => [h("h3", {}, `for ${words(name)}`), ...shareBars(shares, 10)]),
+    h(
+      "div",
+      { class: "bands" },
+      importance.map(([name, shares]) =>
+        h("div", {}, h("h3", {}, `for ${words(name)}`), shareBars(shares, 10)),
+      ),
+    ),
   );
 }
 function importanceByCostCard() {
@@ -87,10 +93,11 @@ function marginalCard() {
     const v = t.choices[n] ?? "not used";
     return Array.isArray(v) ? (v.length ? v : ["not used"]) : [v];
   };
-  const panel = (first) => {
+  const panel = (first, place) => {
     const host = h("div", { class: "chart" }),
-      note = h("p", { class: "note" });
-    let name = first,
+      note = h("p", { class: "note" }),
+      view = remembered(`at equal cost ${place}`, { name: first });
+    let name = options.some(([n]) => n === view.name) ? view.name : first,
       spots = [];
     const redraw = mount(host, (width) => {
       const groups = new Map();
@@ -117,7 +124,7 @@ function marginalCard() {
         height = order.length * 30 + 50;
       const f = frame(width, height, {
         title,
-        margin: { left, right: 96, top: 4, bottom: 42 },
+        margin: { left, right: 96, top: 4 },
         x: (a, b) => {
           const q = linear(-edge, edge, a, b),
             ticks = q.ticks;
@@ -189,7 +196,7 @@ function marginalCard() {
     host.addEventListener("pointerleave", hideTip);
     host.addEventListener("click", (event) => {
       const item = nearest(spots, event, host, 14);
-      if (item) select(item.t.number);
+      if (item) choose(item.t.number);
     });
     return [
       h(
@@ -197,8 +204,10 @@ function marginalCard() {
         { class: "bar" },
         choice("choice", options, name, (v) => {
           name = v;
+          view.name = v;
           redraw();
         }),
+        figureSavers(host, `at equal cost ${place}`),
       ),
       host,
       note,
@@ -207,7 +216,7 @@ function marginalCard() {
   return card(
     title,
     "Each dot is a complete trial: its accuracy less what the other trials of similar cost reach. The bar is the median. The sampler chose what to try, so a value that was tried more often late in the search looks better than it is.",
-    panel(names[0]),
-    names.length > 1 ? panel(names[1]) : null,
+    panel(names[0], 1),
+    names.length > 1 ? panel(names[1], 2) : null,
   );
 }

@@ -141,7 +141,8 @@ function frontsCard() {
         )
       : null,
   );
-  return h("section", { class: "card", id: "fronts" }, h("h2", {}, "Fronts"), bar, legend(), host, note);
+  const key = legend();
+  return card("Fronts", null, figureSavers(host, "fronts", key), bar, key, host, note);
 }
 // Arms can be hidden, so that two of many are looked at.
 function legend() {
@@ -257,7 +258,7 @@ function growthCard(key, title, label, text) {
     );
   });
   host.addEventListener("pointerleave", hideTip);
-  return card(title, text, host);
+  return card(title, text, figureSavers(host, title), host);
 }
 
 // ---- The table
@@ -269,23 +270,37 @@ function runsTable() {
       (r) => [swatch(armOf.get(r.name) % 8, `front marked ${colour(armOf.get(r.name))}`), ` ${r.name}`],
       "",
     ],
-    ["seed", (r) => String(r.seed), "num"],
+    ["seed", (r) => String(r.seed), "num extra"],
     ["hypervolume", (r) => r.hypervolume.toFixed(4), "num"],
     ["front", (r) => String(r.front.length), "num"],
     ["best val acc", (r) => percent(r.best_accuracy), "num"],
-    ["trials", (r) => String(r.complete), "num"],
-    ["stopped", (r) => String(r.stopped), "num"],
-    ["spent", (r) => macs(r.train_macs), "num"],
-    ["with teacher", (r) => macs(r.train_macs_with_teachers), "num"],
-    ["seconds", (r) => seconds(r.seconds), "num"],
-    ["to the level", (r) => (r.to_level ? macs(r.to_level.train_macs) : DASH), "num"],
+    ["trials", (r) => String(r.complete), "num extra"],
+    ["stopped", (r) => String(r.stopped), "num extra"],
+    ["spent", (r) => macs(r.train_macs), "num extra"],
+    ["with teacher", (r) => macs(r.train_macs_with_teachers), "num extra"],
+    ["seconds", (r) => seconds(r.seconds), "num extra"],
+    ["to the level", (r) => (r.to_level ? macs(r.to_level.train_macs) : DASH), "num extra"],
+  ];
+  const saved = [
+    ["run", (r) => r.name],
+    ["arm", (r) => r.arm],
+    ["seed", (r) => r.seed],
+    ["hypervolume", (r) => r.hypervolume],
+    ["front", (r) => r.front.length],
+    ["best val accuracy", (r) => r.best_accuracy],
+    ["trials", (r) => r.complete],
+    ["stopped", (r) => r.stopped],
+    ["train MACs", (r) => r.train_macs],
+    ["train MACs with teachers", (r) => r.train_macs_with_teachers],
+    ["seconds", (r) => r.seconds],
+    ["train MACs to the level", (r) => r.to_level?.train_macs],
   ];
   return card(
     "Runs",
     `The level is a hypervolume of ${data.level.toFixed(4)}, the lowest of the runs, which all have: how much training of trials did each need for it?`,
-    h(
-      "div",
-      { class: "scroll" },
+    tableSaver("runs", saved, best),
+    scrolled(
+      "runs",
       h(
         "table",
         { class: "runs" },
@@ -370,7 +385,7 @@ function foot() {
     .map(([k, v]) => `${words(k)} ${plain(v)}`)
     .join(", ");
   document.getElementById("foot").append(
-    h("h3", {}, "What is compared"),
+    h("h2", {}, "What is compared"),
     h(
       "dl",
       {},

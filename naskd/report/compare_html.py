@@ -10,7 +10,7 @@ from naskd.spec.objectives import ACCURACY, described
 from naskd.spec.outputs import writable
 from naskd.store.files import replacing
 
-SCRIPTS = ("numbers.js", "draw.js", "compare.js")
+SCRIPTS = ("numbers.js", "draw.js", "save.js", "compare.js")
 """Files of the page's one script, in their order."""
 
 

@@ -3,7 +3,7 @@
 function curvesSection() {
   const all = complete.filter((t) => curveOf(t, "val_accuracy").length > 1);
   if (!all.length) return card("Learning curves", null, empty("This record holds no learning curves."));
-  const view = { all: false, name: "val_accuracy" };
+  const view = remembered("curves", { all: false, name: "val_accuracy" });
   const has = (name) => all.some((t) => curveOf(t, name).length > 1);
   // What schemes have measured of their own goes by its name.
   const measures = [...new Set(all.flatMap((t) => Object.keys(t.measures || {})))];
@@ -51,7 +51,7 @@ function curvesSection() {
       const path = s("path", { d: pathOf(c.list, f.x, f.y) });
       if (c.t.on_front && usable(data.cost, c.t[data.cost])) {
         const share = span[1] > span[0] ? (place(c.t) - span[0]) / (span[1] - span[0]) : 0.5;
-        path.style.stroke = `color-mix(in oklab, var(--cheap), var(--dear) ${(100 * share).toFixed(0)}%)`;
+        path.style.stroke = `color-mix(in srgb, var(--cheap), var(--dear) ${(100 * share).toFixed(0)}%)`;
       }
       f.plot.append(path);
       for (const p of c.list) spots.push({ t: c.t, p, px: f.x(p[0]), py: f.y(p[1]) });
@@ -96,20 +96,21 @@ function curvesSection() {
   });
   host.addEventListener("click", (event) => {
     const item = nearest(spots, event, host, 30);
-    if (item) select(item.t.number);
+    if (item) choose(item.t.number);
   });
   return card(
     "Learning curves",
     null,
+    figureSavers(host, "learning curves"),
     h(
       "div",
       { class: "bar" },
-      check("all trials", false, (v) => {
+      check("all trials", view.all, (v) => {
         view.all = v;
         redraw();
       }),
       titles.length > 1
-        ? choice("show", titles, "val_accuracy", (v) => {
+        ? choice("show", titles, view.name, (v) => {
             view.name = v;
             redraw();
           })

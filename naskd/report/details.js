@@ -94,7 +94,6 @@ function details(t) {
     pairs: q.pairs,
     options: (q.options || []).map(([k, v]) => `${k}=${plain(v)}`).join(", "),
   }));
-  const run = data.run || "RUN";
   return [
     h(
       "div",
@@ -116,6 +115,7 @@ function details(t) {
         ),
       ),
     ),
+    whyShown(t),
     t.reason ? h("p", {}, t.reason) : null,
     ok(t.trained_in)
       ? h(
@@ -166,7 +166,7 @@ function details(t) {
       ],
       ...otherCosts.filter((k) => k !== "size_bytes").map((k) => [words(k), costText(k, t[k])]),
       teacher && positive(teacher.macs) && positive(t.macs)
-        ? ["of the teacher", `${short(teacher.macs / t.macs)}× fewer MACs`]
+        ? ["beside the teacher", `${times(teacher.macs / t.macs)} MACs`]
         : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
@@ -223,11 +223,11 @@ function details(t) {
     t.config
       ? [
           h("h3", {}, "Take it away"),
-          h(
-            "pre",
-            {},
-            `naskd show ${run} ${t.number}\nnaskd retrain ${run} ${t.number} --seeds 5\nnaskd export ${run} ${t.number} --format onnx`,
-          ),
+          [
+            `show ${run} ${t.number}`,
+            `retrain ${run} ${t.number}`,
+            `export ${run} ${t.number} --format onnx`,
+          ].map((rest) => copyable(`naskd ${rest}`)),
           h(
             "details",
             {},
@@ -238,8 +238,26 @@ function details(t) {
       : null,
   ];
 }
+// Nothing is chosen for the reader without a word.
+function whyShown(t) {
+  if (location.hash === `#trial-${t.number}` || chosen.number !== null) return null;
+  return h("p", { class: "note" }, "Shown as long as you choose no other: the most accurate on the front.");
+}
+// Beside the front; on a narrow screen a page of its own, from which one returns.
 function detailsCard() {
-  const node = h("section", { class: "card details", id: "details", "aria-live": "polite" });
+  const node = h("section", {
+    class: "card details",
+    id: "details",
+    tabindex: "0",
+    "aria-label": "Details of a design",
+  });
+  const beside = h("div", { class: "beside" });
+  const sheet = h(
+    "dialog",
+    { class: "sheet", "aria-label": "Details of a design", onclose: closed },
+    h("button", { type: "button", onclick: () => sheet.close() }, "← Back to the front"),
+  );
+  let pushed = false;
   const show = () => {
     const t = byNumber.get(selected);
     node.replaceChildren(
@@ -249,7 +267,41 @@ function detailsCard() {
     );
     node.scrollTop = 0;
   };
+  const place = () => {
+    if (!narrow.matches && sheet.open) sheet.close();
+    (narrow.matches ? sheet : beside).append(node);
+  };
+  const open = () => {
+    if (!sheet.open) sheet.showModal();
+    sheet.scrollTop = 0;
+  };
+  function closed() {
+    if (!location.hash.startsWith("#trial-")) return;
+    if (pushed) history.back();
+    else address("#");
+    pushed = false;
+  }
+  opener.open = () => {
+    if (!narrow.matches) return;
+    const hash = `#trial-${selected}`;
+    if (location.hash !== hash) {
+      pushed = true;
+      location.hash = hash;
+    }
+    open();
+  };
+  const { signal } = drawn;
+  narrow.addEventListener("change", place, { signal });
+  // The browser's own way back.
+  window.addEventListener(
+    "hashchange",
+    () => {
+      if (sheet.open && !location.hash.startsWith("#trial-")) sheet.close();
+    },
+    { signal },
+  );
   onSelect(show);
   show();
-  return node;
+  place();
+  return [beside, sheet];
 }

@@ -1,5 +1,14 @@
 // Elements, scales and charts. Joined with the other files into the one script of a report (html.py).
 const tip = document.getElementById("tip");
+// What the reader has set outlives a page that is drawn again with newer data.
+const remembered = (name, first) => {
+  if (!memory.has(name)) memory.set(name, first);
+  return memory.get(name);
+};
+// Whoever listens to more than the page's own elements is deaf once it is drawn again.
+memory.get("drawn")?.abort();
+const drawn = new AbortController();
+memory.set("drawn", drawn);
 
 // ---- Elements: text always through textContent, so that no string of the record is ever markup.
 const SVG = "http://www.w3.org/2000/svg";
@@ -108,10 +117,32 @@ function logError(low, high, from, to, least) {
   scale.domain = [low, high];
   return scale;
 }
+const LETTER = 6.5; // mean width of one, in pixels
+// A title is whole: where it is too long for its axis it stands in several lines.
+function wrapped(text, room) {
+  const most = Math.max(6, Math.floor(room / LETTER)),
+    out = [""];
+  for (const word of text.split(" ")) {
+    const longer = out.at(-1) ? `${out.at(-1)} ${word}` : word;
+    if (out.at(-1) && longer.length > most) out.push(word);
+    else out[out.length - 1] = longer;
+  }
+  return out;
+}
 let frames = 0;
 function frame(width, height, options) {
-  const m = { top: 12, right: 16, bottom: 44, left: 66, ...options.margin };
-  const box = { x0: m.left, x1: Math.max(width - m.right, m.left + 40), y0: height - m.bottom, y1: m.top };
+  const m = { top: 12, right: 16, ...options.margin };
+  const yTitle = options.yLabel ? wrapped(options.yLabel, height - 60) : [];
+  const sides = (bottom) => [height - bottom, m.top];
+  // As wide as the longest number needs, so that narrow screens keep room for points.
+  const rough = options.y(...sides(44));
+  const marks = rough.ticks(Math.max(3, Math.floor((height - 44 - m.top) / 48)));
+  const longest = Math.max(0, ...marks.map((v) => options.yText(v, marks).length));
+  const left = m.left ?? 16 + 16 * yTitle.length + longest * 7;
+  const xTitle = options.xLabel ? wrapped(options.xLabel, width - left - 4) : [];
+  const bottom = m.bottom ?? 28 + 16 * xTitle.length;
+  const [y0, y1] = sides(bottom);
+  const box = { x0: left, x1: Math.max(width - m.right, left + 40), y0, y1 };
   const x = options.x(box.x0, box.x1),
     y = options.y(box.y0, box.y1);
   const svg = s("svg", {
@@ -132,28 +163,30 @@ function frame(width, height, options) {
     svg.append(s("text", { x: box.x0 - 8, y: y(v) + 4, "text-anchor": "end" }, options.yText(v, up)));
   }
   svg.append(s("line", { class: "axis", x1: box.x0, x2: box.x1, y1: box.y0, y2: box.y0 }));
-  if (options.xLabel)
-    svg.append(
-      s(
-        "text",
-        { class: "label", x: (box.x0 + box.x1) / 2, y: height - 8, "text-anchor": "middle" },
-        options.xLabel,
-      ),
+  xTitle.forEach((text, i) => {
+    const middle = Math.min(
+      Math.max((box.x0 + box.x1) / 2, (text.length * LETTER) / 2),
+      width - (text.length * LETTER) / 2,
     );
-  if (options.yLabel)
+    svg.append(
+      s("text", { class: "label", x: middle, y: box.y0 + 36 + 16 * i, "text-anchor": "middle" }, text),
+    );
+  });
+  yTitle.forEach((text, i) => {
     svg.append(
       s(
         "text",
         {
           class: "label",
           x: -(box.y0 + box.y1) / 2,
-          y: 14,
+          y: 14 + 16 * i,
           transform: "rotate(-90)",
           "text-anchor": "middle",
         },
-        options.yLabel,
+        text,
       ),
     );
+  });
   const clip = "clip" + frames++;
   svg.append(
     s(
@@ -278,6 +311,20 @@ function check(label, value, change) {
   node.checked = value;
   return h("label", {}, node, label);
 }
-const card = (title, note, ...content) =>
-  h("section", { class: "card" }, h("h2", {}, title), note ? h("p", { class: "note" }, note) : null, content);
+// What saves a card's figures and tables stands beside its title, wherever it was made.
+function card(title, note, ...content) {
+  const parts = content.flat(3).filter((part) => part !== null && part !== undefined);
+  const isTool = (part) => part instanceof Element && part.classList.contains("tools");
+  const slug = title.toLowerCase().replace(/[^a-z]+/g, "-");
+  return h(
+    "section",
+    { class: "card", id: slug, "aria-label": title },
+    h("div", { class: "spread" }, h("h2", {}, title), parts.filter(isTool)),
+    note ? h("p", { class: "note" }, note) : null,
+    parts.filter((part) => !isTool(part)),
+  );
+}
 const empty = (text) => h("div", { class: "empty" }, text);
+// Reached by the keyboard, too, where it is longer than its place.
+const scrolled = (title, table) =>
+  h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table: ${title}` }, table);

@@ -7,19 +7,30 @@ function frontSection() {
   const names = [...new Set(complete.flatMap((t) => Object.keys(t.choices)))].filter(
     (n) => new Set(complete.map((t) => choiceOf(t, n))).size > 1,
   );
-  const view = { key: keys[0] || data.cost, dominated: true, by: "", error: false, zoom: null };
+  const view = remembered("front", {
+    key: keys[0] || data.cost,
+    dominated: true,
+    tests: true,
+    by: "",
+    error: false,
+    zoom: null,
+    limits: {},
+  });
+  if (!keys.includes(view.key)) view.key = keys[0] || data.cost;
   const host = h("div", {
     class: "chart",
     tabindex: "0",
+    role: "group",
     "aria-label": "The front. Arrow keys walk along it.",
   });
   const legend = h("div", { class: "legend" }),
     note = h("p", { class: "note" }),
+    budget = budgetControls(view, () => redraw()),
     reset = h(
       "button",
       {
         type: "button",
-        disabled: true,
+        hidden: true,
         onclick: () => {
           view.zoom = null;
           redraw();
@@ -28,6 +39,7 @@ function frontSection() {
       "Reset zoom",
     );
   let shown = [],
+    spots = [],
     current = null,
     hover = null,
     drag = null;
@@ -54,8 +66,10 @@ function frontSection() {
     const stars = front.filter(shows),
       rest = view.dominated ? complete.filter((t) => !t.on_front && shows(t)) : [];
     const mine = teacher && ok(teacher.val_accuracy) ? teacher : null;
+    const tested = view.tests ? complete.filter((t) => shows(t) && ok(testOf(t)?.test_accuracy_mean)) : [];
     legend.replaceChildren();
     note.textContent = "";
+    spots = [];
     if (!stars.length && !rest.length) {
       shown = [];
       return [empty("No complete trial to draw yet.")];
@@ -72,6 +86,11 @@ function frontSection() {
         ),
       );
     if (mine) ys.push(mine.val_accuracy);
+    for (const t of tested) {
+      const { test_accuracy_mean: mean, test_accuracy_sd: sd, labels_alone: alone } = testOf(t);
+      ys.push(mean - (sd || 0), mean + (sd || 0));
+      if (ok(alone?.test_accuracy_mean)) ys.push(alone.test_accuracy_mean);
+    }
     const low = Math.min(...ys),
       high = Math.max(...ys),
       pad = Math.max(0.04 * (high - low), high > low ? 0.004 : 0.02);
@@ -94,8 +113,24 @@ function frontSection() {
       xText: costTicks(key),
       yText: view.error ? percentTick : percentTicks,
       xLabel: costLabel(key),
-      yLabel: view.error ? "validation accuracy (logarithmic error)" : "validation accuracy",
+      yLabel: `${tested.length ? "accuracy" : "validation accuracy"}${view.error ? " (logarithmic error)" : ""}`,
     });
+    const limit = view.limits[key];
+    if (ok(limit) && stars.length) {
+      // What the budget leaves out lies in the shade.
+      const px = Math.min(Math.max(f.x(limit), f.box.x0), f.box.x1),
+        [x, end] = moreIsBetter(key) ? [f.box.x0, px] : [px, f.box.x1];
+      f.plot.append(
+        s("rect", {
+          class: "beyond",
+          x,
+          y: f.box.y1,
+          width: Math.max(end - x, 0),
+          height: f.box.y0 - f.box.y1,
+        }),
+        s("line", { class: "limit", x1: px, x2: px, y1: f.box.y0, y2: f.box.y1 }),
+      );
+    }
     const g = groups();
     const cls = (t, base) => (g ? `${base} marked m${g.rank.get(choiceOf(t, view.by)) ?? 7}` : base);
     const kind = (t) => (g ? (g.rank.get(choiceOf(t, view.by)) ?? 7) : 0);
@@ -114,14 +149,6 @@ function frontSection() {
     if (mine) {
       const y = f.y(mine.val_accuracy);
       f.plot.append(s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: y, y2: y }));
-      f.plot.append(
-        s(
-          "text",
-          { class: "teacher-text", x: f.box.x0 + 6, y: y < f.box.y1 + 20 ? y + 15 : y - 6 },
-          `teacher ${percent(mine.val_accuracy)}` +
-            (usable(key, mine[key]) ? `, ${costText(key, mine[key])}` : ""),
-        ),
-      );
       if (usable(key, mine[key])) f.plot.append(mark("star", 9, "teacher", f.x(mine[key]), y));
     }
     shown = [];
@@ -134,6 +161,11 @@ function frontSection() {
       if (px >= f.box.x0 - 2 && px <= f.box.x1 + 2 && py <= f.box.y0 + 2 && py >= f.box.y1 - 2)
         shown.push({ t, px, py });
     }
+    spots = [...shown];
+    for (const t of tested) spots.push({ t, ...drawTest(f, key, t) });
+    const taken = shown.find((i) => i.t === pickOf(view));
+    if (taken) f.plot.append(s("circle", { class: "taken", r: 8, cx: taken.px, cy: taken.py }));
+    budget.lay(f, key);
     const ring = s("circle", { class: "ring", r: 10 }),
       halo = s("circle", { class: "hover-ring", r: 8 }),
       rect = s("rect", { class: "zoom" });
@@ -145,8 +177,30 @@ function frontSection() {
       fill(legend, {}, [
         h("span", {}, swatch(0, "front"), data.costs.length > 1 ? "front (in all objectives)" : "front"),
         rest.length ? h("span", {}, swatch(0, "dominated", 3.6), "dominated") : null,
-        mine && usable(key, mine[key]) ? h("span", {}, swatch("star", "teacher", 7), "teacher") : null,
       ]);
+    fill(legend, {}, [
+      taken ? h("span", {}, swatch(0, "taken", 6), "the one to take") : null,
+      tested.length
+        ? h(
+            "span",
+            {},
+            swatch(3, "test"),
+            tested.some((t) => ok(testOf(t).test_accuracy_sd)) ? "test, mean ± sd over seeds" : "test",
+          )
+        : null,
+      tested.some((t) => ok(testOf(t).labels_alone?.test_accuracy_mean))
+        ? h("span", {}, swatch(3, "alone", 4), "the same student with the labels alone, test")
+        : null,
+      mine
+        ? h(
+            "span",
+            {},
+            swatch("star", "teacher", 7),
+            `teacher ${percent(mine.val_accuracy)}` +
+              (usable(key, mine[key]) ? `, ${costPhrase(key, mine[key])}` : ""),
+          )
+        : null,
+    ]);
     const outside = stars.length + rest.length - shown.length,
       texts = [];
     if (outside)
@@ -159,9 +213,13 @@ function frontSection() {
       texts.push(
         "The study has other objectives than these two: points beneath the line are on the front because of those.",
       );
-    texts.push("Hover for the design, click for its details, drag to zoom.");
+    texts.push(
+      narrow.matches
+        ? "Touch a point for its design."
+        : "Hover for the design, click for its details, drag to zoom.",
+    );
     note.textContent = texts.join(" ");
-    reset.disabled = !view.zoom;
+    reset.hidden = !view.zoom;
     rings();
     return [f.svg];
   }
@@ -203,7 +261,7 @@ function frontSection() {
       hideTip();
       return;
     }
-    hover = nearest(shown, event, host, 28);
+    hover = nearest(spots, event, host, 28);
     host.style.cursor = hover ? "pointer" : "crosshair";
     rings();
     if (hover) showTip(event, ...trialTip(hover.t));
@@ -238,8 +296,8 @@ function frontSection() {
     }
   });
   host.addEventListener("click", (event) => {
-    const item = nearest(shown, event, host, 28);
-    if (item) select(item.t.number);
+    const item = nearest(spots, event, host, 28);
+    if (item) choose(item.t.number);
   });
   host.addEventListener("dblclick", () => {
     view.zoom = null;
@@ -255,12 +313,18 @@ function frontSection() {
   const bar = h(
     "div",
     { class: "bar" },
-    check("dominated trials", true, (v) => {
+    check("dominated trials", view.dominated, (v) => {
       view.dominated = v;
       view.zoom = null;
       redraw();
     }),
-    check("log error", false, (v) => {
+    complete.some((t) => ok(testOf(t)?.test_accuracy_mean))
+      ? check("test accuracy", view.tests, (v) => {
+          view.tests = v;
+          redraw();
+        })
+      : null,
+    check("log error", view.error, (v) => {
       view.error = v;
       redraw();
     }),
@@ -273,11 +337,12 @@ function frontSection() {
             view.key = v;
             view.zoom = null;
             redraw();
+            budget.say();
           },
         )
       : null,
     names.length
-      ? choice("mark by", [["", "nothing"], ...names.map((n) => [n, n])], "", (v) => {
+      ? choice("mark by", [["", "nothing"], ...names.map((n) => [n, n])], view.by, (v) => {
           view.by = v;
           redraw();
         })
@@ -287,7 +352,35 @@ function frontSection() {
   return h(
     "div",
     { class: "row wide" },
-    h("section", { class: "card", id: "front" }, h("h2", {}, "The front"), bar, host, legend, note),
+    h(
+      "section",
+      { class: "card", id: "front", "aria-label": "The front" },
+      h("div", { class: "spread" }, h("h2", {}, "The front"), figureSavers(host, "front", legend)),
+      bar,
+      host,
+      budget.slider,
+      legend,
+      note,
+      budget.answer,
+    ),
     detailsCard(),
   );
+}
+
+// ---- Test accuracies beside what the search saw
+const testOf = (t) => tests.get(t.number);
+function drawTest(f, key, t) {
+  const { test_accuracy_mean: mean, test_accuracy_sd: sd, labels_alone: alone } = testOf(t);
+  const px = f.x(t[key]),
+    py = f.y(mean);
+  f.plot.append(s("line", { class: "ghost", x1: px, x2: px, y1: f.y(t.val_accuracy), y2: py }));
+  if (ok(alone?.test_accuracy_mean)) f.plot.append(mark(3, 4, "alone", px, f.y(alone.test_accuracy_mean)));
+  if (ok(sd)) {
+    const [up, down] = [f.y(mean + sd), f.y(mean - sd)];
+    f.plot.append(
+      s("path", { class: "test-line", d: `M${px},${up}V${down}M${px - 4},${up}h8M${px - 4},${down}h8` }),
+    );
+  }
+  f.plot.append(mark(3, 4, "test", px, py));
+  return { px, py };
 }

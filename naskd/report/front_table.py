@@ -147,6 +147,12 @@ class FrontTable:
         parts += [f"{number} {what}" for number, what in told if number]
         if unlabelled := record.get("unlabelled"):
             parts.append(f"{unlabelled['used']} unlabelled images")
+        if copies := record.get("copies"):
+            val, test = (
+                copies.get("val in train", 0),
+                copies.get("test in train", 0) + copies.get("test in val", 0),
+            )
+            parts.append(f"left out as copies: {val} validation and {test} test images")
         if modality := record.get("modality"):
             labels = "with" if modality.get("labels") else "without"
             parts.append(f"students see {modality['name']!r}, {labels} labels")

@@ -3,7 +3,8 @@
 The page draws itself: hand-written SVG and one script, together a hundredth of the size of a plotting
 library's bundle (plotly 4.8 MB, bokeh 1.3 MB), so that a report can be mailed and opens at once. What is in
 the record reaches the page as JSON alone and is written with ``textContent`` only; the page's own policy lets
-nothing run but that one script, by its hash, and lets nothing be fetched.
+nothing run but that one script, by its hash, and lets nothing be fetched. Its images are those that it makes itself, to
+be saved. Only a page that ``naskd serve`` sends may ask where it came from for newer data.
 """
 
 import base64
@@ -47,13 +48,18 @@ _KEPT = (
     "train_macs",
     "bank",
     "warm_start",
+    "images",
+    "times",
     "unlabelled",
+    "copies",
     "modality",
     "progress",
     "importance",
     "importance_trials",
     "importance_by_cost",
     "teacher",
+    "teachers",
+    "provenance",
     "warnings",
     "counts",
     "environment",
@@ -61,12 +67,17 @@ _KEPT = (
 SCRIPTS = (
     "numbers.js",
     "draw.js",
+    "save.js",
     "record.js",
     "front.js",
+    "budget.js",
     "details.js",
     "tables.js",
     "curves.js",
     "choices.js",
+    "axes.js",
+    "parallel.js",
+    "slices.js",
     "page.js",
 )
 """Files of the page's one script, in their order; a name that one declares is known in all after it."""
@@ -87,21 +98,29 @@ def write_html(record: Record, path: str | Path) -> None:
 
 def page(record: Record) -> str:
     """The report as text."""
-    return assembled(str(record.get("study", "study")), page_data(record), SCRIPTS)
+    return assembled(title_of(record), page_data(record), SCRIPTS)
 
 
-def assembled(title: str, data: Mapping[str, Any], scripts: Sequence[str]) -> str:
+def title_of(record: Record) -> str:
+    """Of a run's page."""
+    return str(record.get("study", "study"))
+
+
+def assembled(title: str, data: Mapping[str, Any], scripts: Sequence[str], *, live: bool = False) -> str:
     """A page that draws its data with a script.
 
     Args:
         title: Of the page.
         data: In JSON types.
         scripts: Files of the script, in their order.
+        live: Whether it asks the server that sent it for newer data.
     """
     here = files("naskd.report")
     style = (here / "page.css").read_text(encoding="utf-8")
-    source = script(scripts)
-    policy = f"default-src 'none'; script-src {_source_hash(source)}; style-src {_source_hash(style)}"
+    source = script(scripts, live=live)
+    policy = f"default-src 'none'; script-src {_source_hash(source)}; style-src {_source_hash(style)}; img-src blob:"
+    if live:
+        policy += "; connect-src 'self'"
     parts = {
         "title": html.escape(title),
         "policy": html.escape(policy),
@@ -114,11 +133,22 @@ def assembled(title: str, data: Mapping[str, Any], scripts: Sequence[str]) -> st
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def script(names: Sequence[str] = SCRIPTS) -> str:
-    """A page's one script: all its files in one function, so that none of their names is the window's."""
+def script(names: Sequence[str] = SCRIPTS, *, live: bool = False) -> str:
+    """A page's one script: all its files in one function, so that none of their names is the window's.
+
+    The files are the body of ``drawPage(data)``, which may be called again with newer data; ``memory`` outlives that.
+    """
     here = files("naskd.report")
-    sources = "\n".join((here / name).read_text(encoding="utf-8") for name in names)
-    return f'"use strict";\n(() => {{\n{sources}}})();\n'
+    sources, follow = (
+        "\n".join((here / name).read_text(encoding="utf-8") for name in some)
+        for some in (names, ("live.js",) if live else ())
+    )
+    return (
+        '"use strict";\n(() => {\nconst memory = new Map();\n'
+        f"function drawPage(data) {{\n{sources}}}\n"
+        'const given = JSON.parse(document.getElementById("data").textContent);\n'
+        f"drawPage(given);\n{follow}}})();\n"
+    )
 
 
 def page_data(record: Record) -> dict[str, Any]:

@@ -1,5 +1,4 @@
 // Numbers as people read them: what naskd/report/units.py does, by the same table, which it writes into the page.
-const data = JSON.parse(document.getElementById("data").textContent);
 const formats = data.formats;
 const DASH = formats.dash;
 const ok = (v) => typeof v === "number" && Number.isFinite(v);
@@ -66,6 +65,15 @@ function plain(v) {
   if (typeof v === "boolean") return v ? "yes" : "no";
   if (typeof v === "number" && !Number.isInteger(v)) return String(+v.toPrecision(4));
   return typeof v === "object" ? JSON.stringify(v) : String(v);
+}
+// Such as 50000, 50k, 1.5 M or 2e6; of fractions also 12.5%. NaN where it is no such number.
+function readNumber(text) {
+  // A comma between thousands, as numbers are written here; any other is none of ours to guess.
+  const bare = text.trim().replace(/,(?=\d{3}(?!\d))/g, "");
+  const found = bare.match(/^(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kMGTP%]?)\s*B?$/i);
+  if (!found) return Number.NaN;
+  const power = ["", "k", "m", "g", "t", "p"].indexOf(found[2].toLowerCase());
+  return Number(found[1]) * (found[2] === "%" ? 0.01 : 1000 ** power);
 }
 
 // ---- Ticks: a label says exactly where its tick stands, in as many digits as that needs.

@@ -58,9 +58,14 @@ function progressCard() {
   host.addEventListener("pointerleave", hideTip);
   host.addEventListener("click", (event) => {
     const item = nearest(spots, event, host, 30);
-    if (item) select(item.p.trial);
+    if (item) choose(item.p.trial);
   });
-  return card("How the front grew", `Hypervolume of ${volumeOf()}; a dot is a trial that enlarged it.`, host);
+  return card(
+    "How the front grew",
+    `Hypervolume of ${volumeOf()}; a dot is a trial that enlarged it.`,
+    figureSavers(host, "hypervolume"),
+    host,
+  );
 }
 function unfinishedCard() {
   const others = trials.filter((t) => t.state !== "COMPLETE"),
@@ -90,9 +95,10 @@ function unfinishedCard() {
         "button",
         {
           type: "button",
+          "aria-label": `Details of trial ${n}`,
           onclick: () => {
-            select(n);
-            document.getElementById("details").scrollIntoView({ behavior: "smooth", block: "nearest" });
+            choose(n);
+            document.getElementById("details").scrollIntoView({ block: "nearest" });
           },
         },
         String(n),
@@ -104,69 +110,132 @@ function unfinishedCard() {
   return card(
     "What did not finish",
     `${counts.complete ?? complete.length} complete, ${counts.failed ?? 0} failed, ${counts.stopped ? `${counts.stopped} stopped early, ` : ""}${counts.turned_away ?? 0} turned away before training (they cost nothing).`,
-    list.length
-      ? h(
-          "div",
-          { class: "scroll" },
+    tableSaver(
+      "not finished",
+      [
+        ["state", (r) => told[r.state] || r.state],
+        ["n", (r) => r.numbers.length],
+        ["reason of the first", (r) => r.reason],
+        ["trials", (r) => r.numbers.join(" ")],
+      ],
+      list,
+    ),
+    scrolled(
+      "not finished",
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
           h(
-            "table",
+            "tr",
             {},
+            ["state", "n", "reason (of one)", "trials"].map((n) => h("th", { scope: "col" }, n)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          list.map((r) =>
             h(
-              "thead",
+              "tr",
               {},
-              h(
-                "tr",
-                {},
-                ["", "n", "reason (of one)", "trials"].map((n) => h("th", { scope: "col" }, n)),
-              ),
-            ),
-            h(
-              "tbody",
-              {},
-              list.map((r) =>
-                h(
-                  "tr",
-                  {},
-                  h("td", {}, told[r.state] || r.state),
-                  h("td", { class: "num" }, r.numbers.length),
-                  h("td", {}, r.reason),
-                  h("td", {}, links(r.numbers)),
-                ),
-              ),
+              h("td", {}, told[r.state] || r.state),
+              h("td", { class: "num" }, r.numbers.length),
+              h("td", {}, r.reason),
+              h("td", {}, links(r.numbers)),
             ),
           ),
-        )
-      : empty("Every trial in this record is complete."),
+        ),
+      ),
+    ),
   );
 }
+// ---- Where it all came from
+const dated = (text) => (text ? `${text.replace("T", " ")}, local time of the machine` : "");
+const joined = (parts) => parts.filter(Boolean).join(", ");
+const aboutTeacher = (t) =>
+  t &&
+  joined([
+    data.provenance?.teachers?.[t.name],
+    ok(t.val_accuracy) ? `${percent(t.val_accuracy)} on validation images` : "",
+    ok(t.macs) ? `${count(t.macs)} MACs` : "",
+    ok(t.n_params) ? `${count(t.n_params)} parameters` : "",
+    positive(t.train_macs) ? `${macs(t.train_macs)} to train` : "",
+  ]);
 function foot() {
+  const from = data.provenance || {},
+    times = data.times || {},
+    images = data.images;
   const reference = Object.entries(data.reference_point || {})
     .map(([k, v]) => `${words(k)} ${plain(v)}`)
     .join(", ");
+  const known = data.teachers?.length ? data.teachers : [teacher].filter(Boolean);
   const rows = [
     ["study", plain(data.study)],
     ["seed", plain(data.seed)],
-    ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
-    ["reference point", reference],
+    ["first trial began", dated(times.began)],
+    ["last trial ended", dated(times.ended)],
+    [
+      "time",
+      joined([
+        ok(times.seconds)
+          ? `${seconds(times.seconds)} from the first trial to the last, pauses included`
+          : "",
+        positive(times.trained_seconds) ? `${seconds(times.trained_seconds)} of training` : "",
+      ]),
+    ],
+    [
+      "images",
+      images
+        ? joined([
+            images.kind,
+            ...["train", "val", "test"]
+              .filter((part) => ok(images[part]))
+              .map((part) => `${images[part]} ${part}`),
+            ok(images.classes) ? `${images.classes} classes` : "",
+          ])
+        : "",
+    ],
     ["unlabelled images", data.unlabelled ? plain(data.unlabelled.used) : ""],
+    [
+      "left out, since they are in another split too",
+      data.copies
+        ? `${data.copies["val in train"] || 0} validation and ${(data.copies["test in train"] || 0) + (data.copies["test in val"] || 0)} test images`
+        : "",
+    ],
     [
       "students see",
       data.modality ? `${data.modality.name}, ${data.modality.labels ? "with" : "without"} labels` : "",
     ],
+    ["sampler", plain(from.sampler)],
+    ["stopping rule", plain(from.stopping)],
+    ["budget", plain(from.budget)],
+    ["objectives", (data.objectives || []).map((o) => `${o.direction} ${o.name}`).join(", ")],
+    ["reference point", reference],
+    ...known.map((t) => [
+      t.name && t.name !== "teacher" ? `teacher ${t.name}` : "teacher",
+      aboutTeacher(t) || plain(t.name),
+    ]),
+    ["epochs of a student", plain(from.epochs)],
     ...(data.warm_start || []).map((w) => [
       "warm start",
       `${w.run}: ${w.designs} designs, ${w.learned} learned from, ${w.first} of its front tried first`,
     ]),
     ["record", data.schema_version ? `schema ${data.schema_version}` : ""],
-    ...Object.entries(data.environment || {}).map(([k, v]) => [k, plain(v)]),
+    ["page made by", from.written_by ? `naskd ${from.written_by}` : ""],
+    ...Object.entries(data.environment || {}).map(([k, v]) => [k.replaceAll("_", " "), plain(v)]),
   ];
+  const commands = from.commands || [];
   document.getElementById("foot").append(
-    h("h3", {}, "Where this came from"),
+    h("h2", {}, "Where this came from"),
     h(
       "dl",
       {},
       rows.filter((r) => r[1] !== "").map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)]),
     ),
+    ...(commands.length ? [h("h3", {}, "Commands"), ...commands.map(copyable)] : []),
     h(
       "p",
       {},
@@ -175,6 +244,12 @@ function foot() {
   );
 }
 
+// The address says which design; else the one to take without a limit is shown.
+const wanted = Number((location.hash.match(/^#trial-(\d+)$/) || [])[1]);
+if (byNumber.has(wanted)) chosen.number = wanted;
+selected = byNumber.has(chosen.number)
+  ? chosen.number
+  : (pickOf({ key: data.cost, limits: {} })?.number ?? null);
 head();
 document
   .getElementById("main")
@@ -183,17 +258,15 @@ document
       frontSection(),
       tableSection(),
       retrainedSection(),
-      curvesSection(),
-      h("div", { class: "row" }, importanceCard(), marginalCard()),
+      parallelCard(),
+      h("div", { class: "row" }, slicesCard(), marginalCard()),
+      importanceCard(),
       importanceByCostCard(),
-      h("div", { class: "row" }, progressCard(), unfinishedCard()),
+      curvesSection(),
+      trials.some((t) => t.state !== "COMPLETE")
+        ? h("div", { class: "row" }, progressCard(), unfinishedCard())
+        : progressCard(),
     ].filter(Boolean),
   );
 foot();
-const wanted = Number((location.hash.match(/^#trial-(\d+)$/) || [])[1]);
-const middle = front[Math.floor(front.length / 2)];
-if (byNumber.has(wanted)) select(wanted);
-else if (middle) {
-  selected = middle.number;
-  for (const listener of listeners) listener();
-}
+if (byNumber.has(wanted)) opener.open();

@@ -1,9 +1,11 @@
 """How a search or a retraining goes, while it runs: a live display on a terminal, plain lines elsewhere."""
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -87,6 +89,22 @@ class Progress(ABC):
 
     def _write(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
+
+
+@contextmanager
+def noticed(display: Progress) -> Iterator[None]:
+    """Hand what is logged as a warning to a display, which would be torn by other lines."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            display.notice(record.getMessage())
+
+    handler, logger = Handler(logging.WARNING), logging.getLogger("naskd")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class SearchProgress(Progress, StudyObserver):

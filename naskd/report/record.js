@@ -9,6 +9,8 @@ const teacher = data.teacher;
 const tests = new Map(
   (data.retrained ? [...data.retrained.earlier, ...data.retrained.designs] : []).map((d) => [d.number, d]),
 );
+// What the commands of the page are about.
+const run = data.run || "RUN";
 // Costs that tables do not show anyway.
 const otherCosts = data.costs.filter((k) => !["macs", "n_params"].includes(k));
 const curveOf = (t, name) => {
@@ -17,17 +19,29 @@ const curveOf = (t, name) => {
 };
 
 // ---- State: one selected trial, and those who want to know.
+const narrow = matchMedia("(max-width: 900px)");
 const listeners = [];
-let selected = null;
+const chosen = remembered("chosen", { number: null });
+let selected = byNumber.has(chosen.number) ? chosen.number : null;
 function select(number) {
   if (!byNumber.has(number)) return;
   selected = number;
+  chosen.number = number;
+  if (!narrow.matches) address(`#trial-${number}`);
+  for (const listener of listeners) listener();
+}
+// What a reader picks is also opened, where details are a page of their own.
+const opener = { open: () => {} };
+function choose(number) {
+  select(number);
+  if (selected === number) opener.open();
+}
+function address(hash) {
   try {
-    history.replaceState(null, "", "#trial-" + number);
+    history.replaceState(null, "", hash);
   } catch {
     /* some browsers refuse on file: pages */
   }
-  for (const listener of listeners) listener();
 }
 const onSelect = (listener) => listeners.push(listener);
 

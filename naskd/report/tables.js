@@ -1,14 +1,18 @@
 // The table of the front, and what retraining found.
 // ---- Tables
-function sortable(columns, rows, last) {
+// Of a column: its name, whether it is numbers, a value to sort and save by, its text, whether narrow screens have it.
+function sortable(title, columns, rows, last) {
   const body = h("tbody", { class: "pickable" });
-  let by = null,
-    down = false;
+  const order = remembered(`table ${title}`, { by: null, down: false });
+  let by = columns.find((c) => c.name === order.by) ?? null,
+    down = order.down;
+  const classes = (c) =>
+    [c.num ? "num" : "", c.strong ? "strong" : "", c.extra ? "extra" : ""].join(" ").trim() || null;
   const heads = columns.map((c) => {
     const arrow = h("span", { "aria-hidden": "true" }, "");
     const th = h(
       "th",
-      { class: c.num ? "num" : null, scope: "col" },
+      { class: classes(c), scope: "col" },
       h(
         "button",
         {
@@ -16,6 +20,7 @@ function sortable(columns, rows, last) {
           onclick: () => {
             down = by === c ? !down : !!c.down;
             by = c;
+            Object.assign(order, { by: c.name, down });
             put();
           },
         },
@@ -30,7 +35,7 @@ function sortable(columns, rows, last) {
       const v = by.value(t);
       return v === null || v === undefined || v === DASH ? null : v;
     };
-    const order = by
+    const sorted = by
       ? [...rows].sort((a, b) => {
           const x = value(a),
             y = value(b);
@@ -39,24 +44,18 @@ function sortable(columns, rows, last) {
         })
       : rows;
     body.replaceChildren(
-      ...order.map((t) =>
+      ...sorted.map((t) =>
         h(
           "tr",
           {
             class: t.number === selected ? "picked" : null,
             tabindex: "0",
-            onclick: () => select(t.number),
+            onclick: () => choose(t.number),
             onkeydown: (e) => {
-              if (e.key === "Enter") select(t.number);
+              if (e.key === "Enter") choose(t.number);
             },
           },
-          columns.map((c) =>
-            h(
-              "td",
-              { class: [c.num ? "num" : "", c.strong ? "strong" : ""].join(" ").trim() || null },
-              c.text(t),
-            ),
-          ),
+          columns.map((c) => h("td", { class: classes(c) }, c.text(t))),
         ),
       ),
     );
@@ -75,29 +74,27 @@ function sortable(columns, rows, last) {
         h(
           "tr",
           { class: "teacher-row" },
-          columns.map((c) => h("td", { class: c.num ? "num" : null }, c.last ? c.last(last) : "")),
+          columns.map((c) => h("td", { class: classes(c) }, c.last ? c.last(last) : "")),
         ),
       )
     : null;
-  return h(
-    "div",
-    { class: "scroll" },
+  const table = h(
+    "table",
+    {},
     h(
-      "table",
+      "thead",
       {},
       h(
-        "thead",
+        "tr",
         {},
-        h(
-          "tr",
-          {},
-          heads.map((x) => x.th),
-        ),
+        heads.map((x) => x.th),
       ),
-      body,
-      foot,
     ),
+    body,
+    foot,
   );
+  const saved = columns.flatMap((c) => [[c.name, c.value], ...(c.more ?? [])]);
+  return [tableSaver(title, saved, rows), scrolled(title, table)];
 }
 function tableSection() {
   const col = (name, key, text, extra = {}) => ({
@@ -116,10 +113,12 @@ function tableSection() {
         t.replicates && t.replicates.n > 1
           ? `${withSd(t.replicates.mean, t.replicates.sd)} (${t.replicates.n})`
           : percent(t.val_accuracy),
+      more: [["sd of validation", (t) => t.replicates?.sd]],
     },
     tests.size
       ? {
           name: "test",
+          extra: true,
           num: true,
           down: true,
           value: (t) => tests.get(t.number)?.test_accuracy_mean,
@@ -128,11 +127,15 @@ function tableSection() {
             return withSd(d.test_accuracy_mean, d.test_accuracy_sd);
           },
           last: () => percent(data.retrained.teacher_test_accuracy),
+          more: [
+            ["sd of test", (t) => tests.get(t.number)?.test_accuracy_sd],
+            ["seeds of test", (t) => tests.get(t.number)?.n],
+          ],
         }
       : null,
     col("MACs", "macs", count, { strong: true }),
-    col("parameters", "n_params", count),
-    ...otherCosts.map((k) => col(words(k), k, (v) => costText(k, v))),
+    col("parameters", "n_params", count, { extra: true }),
+    ...otherCosts.map((k) => col(words(k), k, (v) => costText(k, v), { extra: k !== data.cost })),
     {
       name: "student (width×depth)",
       value: (t) => t.student,
@@ -141,18 +144,21 @@ function tableSection() {
     },
     {
       name: "taught by",
+      extra: true,
       value: (t) => t.taught_by,
       text: (t) => (ok(t.trained_in) ? `${t.taught_by} (trained in trial ${t.trained_in})` : t.taught_by),
     },
-    col("agreement", "teacher_agreement", (v) => percent(v, 1), { down: true, last: null }),
-    col("seconds", "wall_seconds", (v) => (ok(v) ? fixed(v, 1) : DASH), { last: null }),
+    col("agreement", "teacher_agreement", (v) => percent(v, 1), { down: true, last: null, extra: true }),
+    col("seconds", "wall_seconds", (v) => (ok(v) ? fixed(v, 1) : DASH), { last: null, extra: true }),
   ].filter(Boolean);
   return card(
     "Designs on the front",
     front.length
-      ? `${moreIsBetter(data.cost) ? "Best" : "Cheapest"} first; click a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images.`
+      ? `${moreIsBetter(data.cost) ? "Best" : "Cheapest"} first; choose a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images.`
       : null,
-    front.length || teacher ? sortable(columns, front, teacher) : empty("No trial is on the front yet."),
+    front.length || teacher
+      ? sortable("front", columns, front, teacher)
+      : empty("No trial is on the front yet."),
   );
 }
 
@@ -162,89 +168,11 @@ function retrainedSection() {
   if (!r?.designs.length) return null;
   const key = r.designs.some((d) => usable(data.cost, d[data.cost])) ? data.cost : "macs",
     more = moreIsBetter(key);
-  const drawn = r.designs
-    .filter((d) => usable(key, d[key]) && ok(d.test_accuracy_mean))
+  const tested = r.designs
+    .filter((d) => ok(d.test_accuracy_mean))
     .sort((a, b) => (more ? b[key] - a[key] : a[key] - b[key]));
-  const host = h("div", { class: "chart" });
-  let shown = [];
-  mount(host, (width) => {
-    if (!drawn.length) return [empty("No retrained design has a test accuracy.")];
-    const ys = drawn
-      .flatMap((d) => [
-        d.test_accuracy_mean - (d.test_accuracy_sd || 0),
-        d.test_accuracy_mean + (d.test_accuracy_sd || 0),
-        d.val_accuracy_search,
-        d.labels_alone?.test_accuracy_mean,
-      ])
-      .filter(ok);
-    if (ok(r.teacher_test_accuracy)) ys.push(r.teacher_test_accuracy);
-    const low = Math.min(...ys),
-      high = Math.max(...ys),
-      pad = Math.max(0.05 * (high - low), 0.004);
-    const f = frame(width, 340, {
-      title: "Test accuracy after retraining",
-      x: (a, b) => {
-        const values = drawn.map((d) => d[key]);
-        return costScale(key, padCost(key, values), a, b);
-      },
-      y: (a, b) => linear(low - pad, Math.min(high + pad, 1 + pad), a, b),
-      xText: costTicks(key),
-      yText: percentTicks,
-      xLabel: costLabel(key),
-      yLabel: "accuracy",
-    });
-    if (ok(r.teacher_test_accuracy)) {
-      const y = f.y(r.teacher_test_accuracy);
-      f.plot.append(
-        s("line", { class: "teacher-line", x1: f.box.x0, x2: f.box.x1, y1: y, y2: y }),
-        s(
-          "text",
-          { class: "teacher-text", x: f.box.x0 + 6, y: y < f.box.y1 + 20 ? y + 15 : y - 6 },
-          `teacher ${percent(r.teacher_test_accuracy)}`,
-        ),
-      );
-    }
-    const means = drawn.map((d) => [d[key], d.test_accuracy_mean]),
-      stairs = staircase(means, more);
-    f.plot.append(
-      s("path", {
-        class: "test-line",
-        d: stepPath([...stairs, [f.x.domain[more ? 0 : 1], stairs[stairs.length - 1][1]]], f.x, f.y),
-      }),
-    );
-    shown = drawn.map((d) => {
-      const px = f.x(d[key]),
-        py = f.y(d.test_accuracy_mean),
-        sd = d.test_accuracy_sd || 0,
-        up = f.y(d.test_accuracy_mean + sd),
-        down = f.y(d.test_accuracy_mean - sd);
-      if (ok(d.val_accuracy_search))
-        f.plot.append(
-          s("line", { class: "ghost", x1: px, x2: px, y1: f.y(d.val_accuracy_search), y2: py }),
-          mark(0, 3.2, "ghost-dot", px, f.y(d.val_accuracy_search)),
-        );
-      const alone = d.labels_alone?.test_accuracy_mean;
-      if (ok(alone)) f.plot.append(mark(3, 4, "alone", px, f.y(alone)));
-      f.plot.append(
-        s("path", { class: "test-line", d: `M${px},${up}V${down}M${px - 4},${up}h8M${px - 4},${down}h8` }),
-        mark(3, 5, "test", px, py),
-      );
-      return { d, px, py };
-    });
-    return [f.svg];
-  });
-  host.addEventListener("pointermove", (event) => {
-    const item = nearest(shown, event, host, 26);
-    if (item) showTip(event, ...trialTip(byNumber.get(item.d.number) || item.d));
-    else hideTip();
-  });
-  host.addEventListener("pointerleave", hideTip);
-  host.addEventListener("click", (event) => {
-    const item = nearest(shown, event, host, 26);
-    if (item) select(item.d.number);
-  });
-  const alone = drawn.some((d) => d.labels_alone);
-  const rows = drawn.map((d) => ({
+  const alone = tested.some((d) => d.labels_alone);
+  const rows = tested.map((d) => ({
     ...d,
     alone: d.labels_alone?.test_accuracy_mean,
     gain: d.labels_alone?.gain,
@@ -261,8 +189,8 @@ function retrainedSection() {
   const columns = [
     num("trial", "number", plain),
     num("MACs", "macs", count, { strong: true }),
-    ...otherCosts.map((k) => num(words(k), k, (v) => costText(k, v))),
-    num("in the search", "val_accuracy_search", percent, { down: true }),
+    ...otherCosts.map((k) => num(words(k), k, (v) => costText(k, v), { extra: true })),
+    num("in the search", "val_accuracy_search", percent, { down: true, extra: true }),
     {
       name: "test, mean ± sd",
       num: true,
@@ -270,12 +198,13 @@ function retrainedSection() {
       down: true,
       value: (t) => t.test_accuracy_mean,
       text: (t) => withSd(t.test_accuracy_mean, t.sd),
+      more: [["sd of test", (t) => t.sd]],
     },
-    num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH)),
+    num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH), { extra: true }),
     ...(alone
       ? [
           {
-            ...num("labels alone", "alone", percent, { down: true }),
+            ...num("labels alone", "alone", percent, { down: true, extra: true }),
             text: (t) => withSd(t.alone, t.labels_alone?.test_accuracy_sd),
           },
           {
@@ -288,9 +217,15 @@ function retrainedSection() {
           },
         ]
       : []),
-    num("seeds", "n", plain),
-    num("epochs", "epochs", plain),
-    { name: "on front", value: (t) => (t.on_front ? 0 : 1), text: (t) => (t.on_front ? "yes" : "no") },
+    num("seeds", "n", plain, { extra: true }),
+    num("epochs", "epochs", plain, { extra: true }),
+    {
+      name: "on front",
+      extra: true,
+      down: true,
+      value: (t) => (t.on_front ? "yes" : "no"),
+      text: (t) => (t.on_front ? "yes" : "no"),
+    },
   ];
   const like = smallestLikeTeacher();
   const error = like
@@ -317,13 +252,6 @@ function retrainedSection() {
           `Retrained earlier: ${r.earlier.map((d) => `trial ${d.number}, ${withSd(d.test_accuracy_mean, d.test_accuracy_sd)} n = ${d.n}, ${d.epochs} epochs`).join("; ")}.`,
         )
       : null,
-    h(
-      "div",
-      { class: "legend" },
-      h("span", {}, swatch(3, "test"), "test, mean ± sd over seeds"),
-      h("span", {}, swatch(0, "ghost-dot", 4), "validation accuracy that the search saw"),
-      alone ? h("span", {}, swatch(3, "alone", 4), "the same student with the labels alone, test") : null,
-    ),
-    h("div", { class: "row" }, host, sortable(columns, rows, null)),
+    sortable("retrained", columns, rows, null),
   );
 }

@@ -44,7 +44,7 @@ def facts_of(
         "teachers": [
             {
                 "name": name,
-                "source": _source(teacher),
+                "source": teacher_source(teacher),
                 "license": teacher.license or _of_its_own(teacher),
                 "saw": None if teacher.trained_here else teacher.saw,
                 "val_accuracy": known.get(name, {}).get("val_accuracy"),
@@ -83,7 +83,8 @@ def _of_its_own(teacher: TeacherSpec) -> str | None:
     return None if teacher.architecture is None else "none of its own, it began from scratch"
 
 
-def _source(teacher: TeacherSpec) -> str:
+def teacher_source(teacher: TeacherSpec) -> str:
+    """Where a teacher comes from, in words."""
     if teacher.architecture is not None:
         return "a network that naskd trained on these training images"
     if teacher.torchvision is not None:

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,22 +29,33 @@ _TEACHER, _ASSISTANT = "teacher:", "assistant:"
 
 WARM_UP = 2 + sum(TIMED.values())
 """Steps before those on a GPU that records: by then it is known whether steps are replayed."""
+_BACKWARD = 3
+"""Passes that a step of a training takes: one forward, and about two backward."""
+_ASKED_AHEAD = 4
+"""Passes of a supervisor in a step that is timed, about: it is asked about several batches at once."""
 TIMED_STEPS = 4
 """Steps timed for each design, after one that is not counted."""
 
 
 def estimate_search(
-    context: StudyContext, designs: Sequence[TrialConfig], *, apart: bool = False
+    context: StudyContext,
+    designs: Sequence[TrialConfig],
+    *,
+    apart: bool = False,
+    teachers: bool = True,
+    said: Callable[[str], None] = _LOG.warning,
 ) -> dict[str, Any]:
     """Time a few steps of some designs and scale up.
 
     Supervisors are stood in for by untrained networks of the same shape, which cost the same. What cannot be timed is
-    warned of and left out.
+    said and left out.
 
     Args:
         context: The study's.
         designs: A random sample of the space.
         apart: In a worker process, which a design may end; all that designs are made of must be in files.
+        teachers: Time teachers and assistants that are to be trained, too; else their seconds are 0.
+        said: Is told of each design that cannot be timed, and why.
 
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
@@ -60,7 +71,8 @@ def estimate_search(
         raise InputError("no design of the space was admitted: see the limits in the study file")
     spec = context.resources.spec
     trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
-    source = _Fixed([*_teacher_jobs(context), *_assistant_jobs(context, designs), *trials])
+    made = [*_teacher_jobs(context), *_assistant_jobs(context, designs)] if teachers else []
+    source = _Fixed([*made, *trials], said)
     _time(source, context, apart=apart)
     timed = [source.results[job.job_id].metrics for job in trials if job.job_id in source.results]
     if not timed:
@@ -101,6 +113,29 @@ def estimate_search(
     }
 
 
+def timing_macs(context: StudyContext, design: TrialConfig, macs: int) -> float:
+    """Multiply-accumulates that timing a design takes, about: its steps and what is asked of its supervisors.
+
+    Args:
+        context: The study's.
+        design: The design.
+        macs: Of one image, with the branches that are merged where it leaves.
+    """
+    heard = sum(context.sources.stand_in(recipe).macs for recipe in context.prerequisites.of(design).heard)
+    steps = TIMED_STEPS + (WARM_UP if context.resources.compute.cuda_graphs else 1)
+    return float(steps * design.training.batch_size * (_BACKWARD * macs + _ASKED_AHEAD * heard))
+
+
+def teachers_timing_macs(context: StudyContext) -> float:
+    """The same of the teachers that are still to be trained."""
+    found = 0.0
+    for job in _teacher_jobs(context):
+        recipe = context.prerequisites.teacher(job.label)
+        batch = context.resources.spec.teacher_specs()[job.label].training.batch_size
+        found += (TIMED_STEPS + 1) * batch * _BACKWARD * context.sources.stand_in(recipe).macs
+    return found
+
+
 def _time(source: "_Fixed", context: StudyContext, *, apart: bool) -> None:
     """Do the jobs of a source one after the other."""
     spec, executor = context.resources.spec, "processes" if apart else "serial"
@@ -127,8 +162,9 @@ def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[KnowledgeSou
 class _Fixed:
     """The jobs of an estimate, in order; see :class:`~naskd.trials.jobs.TrialSource`."""
 
-    def __init__(self, jobs: list[Job]) -> None:
+    def __init__(self, jobs: list[Job], said: Callable[[str], None]) -> None:
         self._waiting = deque(jobs)
+        self._said = said
         self.results: dict[str, TrialResult] = {}
         self.failed = ""
 
@@ -151,7 +187,7 @@ class _Fixed:
             raise RunError(f"the teacher {job.label!r} cannot be timed: {result.reason}")
         what = "an assistant of design" if job.kind == "artifact" else "design"
         name = job.config.config_id if job.config is not None else ""
-        _LOG.warning("%s %s cannot be timed, and is left out: %s", what, name, result.reason)
+        self._said(f"{what} {name} cannot be timed, and is left out: {result.reason}")
 
 
 def timing_steps(job: Job, context: StudyContext) -> Steps:

@@ -16,7 +16,7 @@ from naskd.runs.formats.base import ExportFormat, Interface
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.exports import EXPORTS, ExportCard
 from naskd.spec.outputs import writable
-from naskd.spec.registry import installed
+from naskd.spec.packages import lacks
 from naskd.store.files import folder_beside, replacing
 
 TOLERANCE = 1e-4
@@ -119,11 +119,8 @@ def usable(card: ExportCard, what: str) -> ExportCard:
     Raises:
         ExportError: One is not installed.
     """
-    missing = [package.partition(".")[0] for package in card.packages if not installed(package)]
-    if missing:
-        raise ExportError(
-            f"{what} needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}"
-        )
+    if problem := lacks(what, card.packages):
+        raise ExportError(problem)
     return card
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from naskd.runs.directory import STUDY_FILE
 from naskd.spec.code_identity import code_ids, same_code
 from naskd.spec.errors import InputError
 from naskd.spec.paths import is_there
@@ -19,7 +20,7 @@ from naskd.spec.teachers import TeacherSpec
 from naskd.spec.toml import read_setting
 from naskd.spec.userfile import with_siblings
 from naskd.spec.validation import Problem
-from naskd.store.files import folder_beside
+from naskd.store.files import folder_beside, read_sealed
 
 CODE = "code"
 """Folder of a run directory with copies of the user's files of code."""
@@ -127,6 +128,21 @@ def _with_code(
     return dataclasses.replace(_with_paths(spec, copies), base=(roots or [spec.base])[0])
 
 
+def changed_code(run_dir: Path, spec: StudySpec) -> list[str]:
+    """The files of a run's code that are not what it was searched with; none where that is not known.
+
+    Args:
+        run_dir: Of the run.
+        spec: Its study, with its files where they are now.
+    """
+    known = read_sealed(run_dir / STUDY_FILE).get(_CODE) or {}
+    return [
+        name
+        for name, path in spec.code().items()
+        if name in known and not same_code(known[name], code_ids(path))
+    ]
+
+
 def _same(code: Mapping[str, Any], files: Mapping[str, Path]) -> bool:
     """Whether files are there and hold what is noted of them."""
     return all(path.is_file() and same_code(code.get(name), code_ids(path)) for name, path in files.items())
@@ -137,6 +153,8 @@ def _with_paths(spec: StudySpec, code: Mapping[str, Path]) -> StudySpec:
 
     def moved(reference: str) -> str:
         file, _, function = reference.rpartition(":")
+        if file not in code:  # given in Python
+            return reference
         return f"{code[file]}:{function}"
 
     def of(teacher: TeacherSpec) -> TeacherSpec:

@@ -10,9 +10,11 @@ from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs.carried import with_found_checkpoints
 from naskd.runs.estimate import estimate_search
+from naskd.runs.given import objects_of
 from naskd.runs.provenance import world_of
 from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, as_begun, problems
 from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.held import held_function, is_held
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.parse import parse_study
 from naskd.spec.registry import imported
@@ -97,7 +99,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
     brings = EXECUTORS[spec.execution.executor].brings
     errors: list[NaskdError] = []
     spec = _tried(errors, lambda: with_found_checkpoints(spec)) or spec
-    space = _tried(errors, lambda: timed(load_function(spec.space, spec.base), spec.execution.space_seconds))
+    space = _tried(errors, lambda: timed(space_of(spec), spec.execution.space_seconds))
     found = _tried(
         errors,
         lambda: imported(brings)(spec) if brings else survey_resources(spec, runs),
@@ -109,6 +111,16 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
         return OpenStudy(spec, space, found, None)
     survey, resources = found
     return _opened(space, StudyContext.of(resources), survey)
+
+
+def space_of(spec: StudySpec) -> Space:
+    """The search space of a study, from its file or as it was given.
+
+    Raises:
+        InputError: It is not there.
+    """
+    found: Space = held_function(spec.space) if is_held(spec.space) else load_function(spec.space, spec.base)
+    return found
 
 
 def _tried(errors: list[NaskdError], make: Callable[[], Any]) -> Any:
@@ -150,7 +162,19 @@ def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = No
     Raises:
         InputError: All that is wrong, a line each.
     """
-    spec = parse_study(Path(study), settings)
+    start, found = begin(parse_study(Path(study), settings), out)
+    if found:
+        raise InputError(found)
+    return start.spec
+
+
+def begin(spec: StudySpec, out: Path | None = None) -> tuple[Start, list[str]]:
+    """The start of a study's search, and all that is wrong with it, each thing once.
+
+    Args:
+        spec: The study.
+        out: As for :func:`check`.
+    """
     run_dir = out or RUNS / spec.name
     spec = as_begun(spec, run_dir)
     found, opened = list[str](), None
@@ -160,9 +184,7 @@ def check(study: str | Path, settings: Sequence[str] = (), out: Path | None = No
         found.append(str(error))
     start = Start(spec if opened is None else opened.spec, run_dir, opened)
     found += problems(start, (*CHECKS, *BEFORE_A_SEARCH))
-    if found:
-        raise InputError(list(dict.fromkeys(found)))
-    return spec
+    return start, list(dict.fromkeys(found))
 
 
 def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int = 1000) -> dict[str, Any]:
@@ -197,6 +219,6 @@ def dry_run(
     opened = opened.given(spec=spec)
     sample = opened.sample()
     # A worker process knows nothing of the script that runs.
-    apart = not methods_of_the_script(sample, spec.objectives)
+    apart = not (methods_of_the_script(sample, spec.objectives) or objects_of(spec))
     chosen = [config for config, _ in sample.designs[:designs]]
     return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}

@@ -39,8 +39,8 @@ from naskd.spec.latency import HeldOutStudent, LatencyProfile, work_of
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import OptionValue
 from naskd.spec.outputs import writable
+from naskd.spec.packages import lacks
 from naskd.spec.parse import parse_study
-from naskd.spec.registry import installed
 from naskd.spec.sizes import sides
 from naskd.spec.study import StudySpec
 from naskd.store.files import replacing
@@ -307,10 +307,8 @@ def opened_device(name: str, options: Mapping[str, OptionValue]) -> tuple[Device
     """
     card = DEVICES[name]
     settings = card.settings(options)
-    if missing := [package for package in card.packages if not installed(package)]:
-        raise RunError(
-            f"device {name!r} needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}"
-        )
+    if problem := lacks(f"device {name!r}", card.packages):
+        raise RunError(problem)
     made: Device = DEVICES.load(name)(**settings)
     return made, {key: value for key, value in settings.items() if value is not None}
 

@@ -38,7 +38,7 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
     Raises:
         InputError: A file that the study names cannot be read.
     """
-    files = [spec.space.rpartition(":")[0], *spec.modules]
+    files = [*spec.space_files, *spec.modules]
     teachers = {recipe.teacher: recipe.artifact_id for recipe in world.facts.teachers()}
     identity = {
         **spec.identity(),
@@ -103,7 +103,10 @@ def different_test_images(user_attrs: Mapping[str, Any], context: StudyContext) 
     before, now = user_attrs.get(TEST_HASH, ""), context.resources.test_hash
     if before == now or not (before and now):
         return []
-    return [f"{TEST_HASH}: {before} -> {now} (the test images are not those that were there at the search)"]
+    return [
+        f"{TEST_HASH}: {before} -> {now} (the test images are not those that were there at the search, or an earlier "
+        "version of naskd left copies of training images among them)"
+    ]
 
 
 def notes_on_test_images(run_dir: Path, context: StudyContext) -> list[str]:

@@ -25,9 +25,10 @@ from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, t
 from naskd.runs.summary import TrainedDesign, doubtful, summarised
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import USERS, InputError, NaskdError, RunError, one_line
+from naskd.spec.errors import USERS, InputError, NaskdError, RunError, message
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.outputs import usable_folder
+from naskd.spec.places import place_of
 from naskd.spec.sizes import sides
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.store.files import discard, file_hash, write_sealed
@@ -99,7 +100,9 @@ class Retraining:
         if self._tests is None:
             resources = self.context.resources
             device, streamed = resources.compute.device, resources.data.train.streamed
-            students, teachers = load_test_splits(resources.spec.data, resources.spec.base)
+            students, teachers = load_test_splits(
+                resources.spec.data, resources.spec.base, data=resources.data
+            )
             moved = students.to(device, streamed=streamed)
             same = teachers is students
             self._tests = moved, moved if same else teachers.to(device, streamed=streamed)
@@ -300,8 +303,8 @@ class Retraining:
             raise
         except USERS as failure:  # a user's loss or block may raise anything
             last = traceback.extract_tb(failure.__traceback__)[-1]
-            why = f"{one_line(failure)} ({last.filename}:{last.lineno})"
-            raise _cannot(design, replicate, why) from failure
+            place = place_of(failure) or f"{last.filename}:{last.lineno}"
+            raise _cannot(design, replicate, f"{message(failure)} ({place})") from failure
         student = run.scheme.deployed
         path = self.student_path(design, replicate)
         data = self.context.resources.data
@@ -370,7 +373,8 @@ def opened_test(context: StudyContext) -> ImageSet:
     Raises:
         InputError: They are missing or cannot be read.
     """
-    return load_test_split(context.resources.spec.data, context.resources.spec.base)
+    resources = context.resources
+    return load_test_split(resources.spec.data, resources.spec.base, data=resources.data)
 
 
 def _cannot(design: Design, replicate: int, why: str) -> InputError:

@@ -15,6 +15,7 @@ from naskd.report.notebook import front_html, front_text, run_html
 from naskd.runs.choose import choose
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
+from naskd.runs.page_facts import page_facts
 from naskd.runs.results import doubts, load_results
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
@@ -54,16 +55,18 @@ def load(path: str | Path) -> "nn.Module":
     return load_exported(Path(path))
 
 
-def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
+def open_run(path: str | Path, settings: Sequence[str] = (), **objects: Any) -> "Run":
     """Open a run directory for looking, retraining and exporting.
 
     Args:
         path: Of the directory, wherever it is now.
         settings: ``key=value``, for files of the study that are elsewhere now and are not found:
             ``data.root=/new/images``. Keys are those of :data:`naskd.runs.moved.PLACES`.
+        objects: ``space``, ``data``, ``teacher`` or ``teachers``, as :func:`naskd.search` was given them: of a run that
+            another process searched with Python objects. What only looks needs none.
 
     Raises:
-        InputError: There is no run, or a setting is about something else than a place.
+        InputError: There is no run, a setting is about something else than a place, or an object is not the run's.
     """
     quiet()
     path = Path(path)
@@ -80,6 +83,10 @@ def open_run(path: str | Path, settings: Sequence[str] = ()) -> "Run":
         )
     ledger_identity = known.pop(LEDGER_IDENTITY, "")
     run = Run(path, located(known, path, settings))
+    if objects:
+        from naskd.runs.given import check_given
+
+        check_given(run.spec, objects)
     run.ledger_identity = ledger_identity
     return run
 
@@ -137,7 +144,7 @@ class Run:
 
     def _import_modules(self) -> None:
         """The modules, and the space too: it may register what its designs are made of."""
-        for module in (*self.spec.modules, self.spec.space.rpartition(":")[0]):
+        for module in (*self.spec.modules, *self.spec.space_files):
             import_file(self.spec.resolve(module))
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
@@ -272,9 +279,21 @@ class Run:
     def write_html(self, path: str | Path | None = None) -> Path:
         """One self-contained page; default ``report.html`` in the run directory."""
         target = Path(path) if path is not None else self.path / "report.html"
-        # With what its commands are about, as a shell takes it from the folder that this process is in.
-        report.write_html({**self.to_dict(everything=True), "run": shlex.quote(str(self.path))}, target)
+        report.write_html(self.page_record(), target)
         return target
+
+    def page_record(self, *, with_importance: bool = True) -> dict[str, Any]:
+        """What the page is made of: the record of all trials, what the search was, and the commands for this run.
+
+        Args:
+            with_importance: See :meth:`to_dict`.
+        """
+        return {
+            **self.to_dict(everything=True, with_importance=with_importance),
+            # As a shell takes it from the folder that this process is in.
+            "run": shlex.quote(str(self.path)),
+            "provenance": page_facts(self.spec, self.path, self.storage_url),
+        }
 
     def write_png(self, path: str | Path) -> Path:
         """A picture of the front."""

@@ -17,7 +17,9 @@ from naskd.runs.run import Run
 from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
 from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
+from naskd.spec.code_identity import source_of
 from naskd.spec.errors import InputError
+from naskd.spec.held import held_function
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.secrets import kept
 from naskd.spec.study import StudySpec
@@ -26,7 +28,15 @@ from naskd.store.files import digest, read_sealed, write_sealed, write_whole
 from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
-from naskd.study.opening import forget_untrained, known_identity, note_test_images, note_unlabelled
+from naskd.study.opening import (
+    COPIES,
+    UNLABELLED,
+    forget_untrained,
+    known_identity,
+    note_counts,
+    note_images,
+    note_test_images,
+)
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
 from naskd.study.stopping import build_stopping
@@ -98,7 +108,10 @@ def run_search(
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
             note_test_images(spec, source.optuna_study, opened.parts.resources.test_hash)
-            note_unlabelled(source.optuna_study, opened.survey.unlabelled if opened.survey else {})
+            if opened.survey is not None:
+                note_counts(source.optuna_study, UNLABELLED, opened.survey.unlabelled)
+                note_counts(source.optuna_study, COPIES, opened.survey.copies)
+                note_images(source.optuna_study, opened.survey.summary())
             forget_ended(source, opened.parts.resources.checkpoints)
         ledger_identity = digest(source.optuna_study.user_attrs["identity"])
         _describe(spec, run_dir, ledger_identity)
@@ -137,7 +150,11 @@ def _with_stores(
 def _describe(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:
     """Write what a run directory says of its study."""
     _describe_study(spec, run_dir, ledger_identity)
-    write_whole(run_dir / "space.py", spec.resolve(spec.space.rpartition(":")[0]).read_bytes())
+    if spec.space_files:
+        text = spec.resolve(*spec.space_files).read_bytes()
+    else:  # all that is left of it when this process ends; what it refers to may lie elsewhere
+        text = source_of(held_function(spec.space)).encode()
+    write_whole(run_dir / "space.py", text)
     keep_code(spec, run_dir)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs import earlier
+from naskd.runs.given import objects_of
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec import begun
 from naskd.spec.design import content_id
@@ -41,7 +42,7 @@ from naskd.study.space_sample import (
 from naskd.study.stopping import build_stopping
 from naskd.study.storage import database_file, is_there, open_storage
 from naskd.study.taking_over import say_warm_start, warm_start
-from naskd.trials.teacher_trial import log_trials, try_teachers
+from naskd.trials.teacher_trial import TeacherTrial, log_trials, try_teachers
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Start:
     study: Any = field(default=None)
     teachers_fail: bool = field(default=False, init=False)
     """Whether a teacher cannot even be built, so that no design can be looked at."""
+    tried: list[TeacherTrial] = field(default_factory=list, init=False)
+    """What became of each teacher's trial."""
 
     @property
     def opened(self) -> Any:
@@ -132,6 +135,7 @@ def _teachers(start: Start) -> Iterable[str]:
     parts = start.opened.parts
     trials = [] if parts is None else try_teachers(parts)
     log_trials(trials)
+    start.tried = trials
     start.teachers_fail = not all(trial.built for trial in trials)
     return [problem for trial in trials for problem in trial.problems]
 
@@ -162,6 +166,11 @@ def _known_elsewhere(start: Start) -> Iterable[str]:
     spec = start.spec
     if not EXECUTORS[spec.execution.executor].elsewhere:
         return
+    if objects := objects_of(spec):
+        yield (
+            f"{', '.join(objects)}: given as Python objects, which the workers of executor "
+            f"{spec.execution.executor!r} do not have; take executor 'serial', or files"
+        )
     if left := methods_of_the_script(start.sample, spec.objectives):
         yield (
             f"{', '.join(left)}: defined in the script that searches, which the workers of executor "

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH
-from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Lesson, LossInputs, Summary
+from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Lesson, LossInputs, Summary, summary_of
 from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
 from naskd.knowledge.source import KnowledgeSource
 from naskd.nn.cost import count_macs, on_meta
@@ -205,7 +205,8 @@ class DistillationObjective(nn.Module):
         if self.deployed is not None:
             student = self._losses()[self.deployed].deployed_taps(student)
         chosen = self.of_stage["main"]
-        outputs = {i: self.losses[i](student, summaries[i], lesson) for i in chosen}
+        losses = self._losses()
+        outputs = {i: losses[i].term_of(student, summaries[i], lesson) for i in chosen}
         label_weights = [out.label_weights for out in outputs.values() if out.label_weights is not None]
         ce = lesson.label_loss(
             student.logits.float(), torch.stack(label_weights).prod(0) if label_weights else None
@@ -236,7 +237,7 @@ class DistillationObjective(nn.Module):
         taught: dict[int, Tensor] = {}
         if student is not None:
             taught = {
-                i: losses[i](student, summaries[i], lesson).term
+                i: losses[i].term_of(student, summaries[i], lesson).term
                 for i in self.of_stage["initial"]
                 if i not in own
             }
@@ -256,7 +257,7 @@ class DistillationObjective(nn.Module):
         for i, term in terms.items():
             if i not in self.balanced:
                 continue
-            tensors = losses[i].student_tensors(student)
+            tensors = losses[i].read_of(student)
             reference = _gradient_norm(ce, tensors)
             own = _gradient_norm(term, tensors)
             usable = (own > ROUNDING * reference) & (reference > 0) & own.isfinite() & reference.isfinite()
@@ -281,12 +282,12 @@ class DistillationObjective(nn.Module):
                 for number, (_, positions) in enumerate(self.by_source):
                     if i in positions:
                         prefix = f"{number}/" if loss.card.several_teachers else ""
-                        answer = loss.summarise(taps_like(shapes[number], batch_size, "meta"))
+                        answer = summary_of(loss, taps_like(shapes[number], batch_size, "meta"))
                         summary.update((prefix + name, tensor) for name, tensor in answer.items())
                 if stage == "initial" and loss.card.initial_stage == "modules":
                     loss.initial_term(summary, lesson)
                 else:
-                    loss(taps, summary, lesson)
+                    loss.term_of(taps, summary, lesson)
 
         return count_macs(forward) / batch_size
 

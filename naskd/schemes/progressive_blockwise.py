@@ -110,7 +110,7 @@ class ProgressiveBlockwiseScheme(StagesFirst):
         teacher = self.source.network
         assert isinstance(teacher, Teacher)
         try:
-            found = teacher.as_student
+            found = teacher.as_student()
             taps = stage_taps(teacher.network)
         except InputError as error:
             raise InputError(f"scheme {NAME!r} cannot replace stages of the teacher: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.data.images import SearchData
-from naskd.knowledge.base import Mixed, Summary
+from naskd.knowledge.base import Mixed, Summary, require_scalar
 from naskd.knowledge.source import KnowledgeSource
 from naskd.schemes import SCHEMES
 from naskd.spec.compat import renamed
@@ -84,6 +84,11 @@ class Update:
     optimizer: str
     loss: Tensor
     terms: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        require_scalar(self.loss, "the loss of an Update")
+        for name, term in self.terms.items():
+            require_scalar(term, f"the term {name!r} of an Update")
 
 
 Asked = Sequence[Summary]

@@ -6,11 +6,19 @@ tell which of the imported files is which, so it counts only where nothing else 
 """
 
 import ast
+import contextlib
+import dataclasses
+import dis
+import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from naskd.spec.errors import InputError
@@ -140,3 +148,161 @@ def _read(path: Path) -> bytes:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+# --- objects -------------------------------------------------------------------------------------------------------
+
+
+def function_id(function: Callable[..., Any]) -> str:
+    """Twelve hexadecimal digits of what a function of the user's does, wherever it was defined.
+
+    Its source counts, and so does all that it refers to: other functions and classes of the user's, and values. What
+    comes from installed packages counts by its name.
+
+    Raises:
+        InputError: Its source is not known, or it refers to a value of which nobody can tell the content.
+    """
+    return _hash("".join(value_tokens(function, function_name(function))).encode("utf-8", "surrogatepass"))[
+        :12
+    ]
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """What to call it."""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """The source of a function or class, as it stands in its file or notebook.
+
+    Raises:
+        InputError: It is not known.
+    """
+    try:
+        return textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
+    except (OSError, TypeError):
+        raise InputError(
+            f"the source of {function_name(function)!r} is not known, so that nobody could tell it from another one: "
+            "define it with def in a file or in a notebook"
+        ) from None
+
+
+def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> Iterator[str]:
+    """A value as text that is the same for equal values in every process.
+
+    Args:
+        value: Of any kind; functions and classes of the user's by what they do.
+        name: What it is called, for the message.
+        seen: Functions and classes that it is a part of.
+
+    Raises:
+        InputError: Nobody can tell its content.
+    """
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | range | Path):
+        yield f"{type(value).__name__}:{value!r};"
+    elif isinstance(value, list | tuple):
+        yield f"{type(value).__name__}["
+        for part in value:
+            yield from value_tokens(part, name, seen)
+        yield "]"
+    elif isinstance(value, set | frozenset):
+        yield f"set{sorted(''.join(value_tokens(part, name, seen)) for part in value)}"
+    elif isinstance(value, Mapping):
+        yield "{"
+        for key, part in value.items():
+            yield from value_tokens(key, name, seen)
+            yield from value_tokens(part, name, seen)
+        yield "}"
+    elif isinstance(value, ModuleType):
+        file = getattr(value, "__file__", None)
+        yield f"module:{value.__name__ if _installed(value.__name__) or not file else code_id(Path(file))};"
+    elif isinstance(value, functools.partial):
+        yield from value_tokens((value.func, value.args, value.keywords), name, seen)
+    elif isinstance(value, Enum):
+        yield f"{type(value).__qualname__}.{value.name};"
+    elif callable(value) and hasattr(value, "__qualname__"):
+        yield from _code_tokens(value, name, seen)
+    elif _is_array(value):
+        array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
+        yield f"{array.dtype}{array.shape}{_hash(array.tobytes())};"
+    elif dataclasses.is_dataclass(value) or not _installed(type(value).__module__):
+        yield from value_tokens(type(value), name, seen)
+        yield from value_tokens(vars(value), name, seen)
+    elif type(value).__module__ in ("typing", "types"):
+        yield f"{value!r};"
+    else:
+        raise InputError(
+            f"the content of {name}, a {type(value).__module__}.{type(value).__qualname__}, cannot be told, so that "
+            "nobody could tell it from another one: make it from plain values where it is used"
+        )
+
+
+def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
+    """A function or class: of a package its name; of the user what it does, with all that it refers to."""
+    code = inspect.unwrap(code)
+    module = getattr(code, "__module__", None)  # None of what C has
+    if module is None or _installed(module) or id(code) in seen:
+        yield f"{module}.{code.__qualname__};"
+    elif inspect.ismethod(code):
+        yield from value_tokens((code.__self__, code.__func__), name, seen)
+    elif inspect.isclass(code):
+        yield from _class_tokens(code, name, seen | {id(code)})
+    elif code.__name__ == "<lambda>":  # its lines may hold others, and nobody knows which it is
+        raise InputError(
+            f"{name!r} is a lambda, whose source cannot be told from others': define it with def"
+        )
+    else:
+        yield "".join(_tokens(ast.parse(source_of(code))))
+        yield from _referred(code, name, seen | {id(code)})
+
+
+def _class_tokens(made: type, name: str, seen: frozenset[int]) -> Iterator[str]:
+    """By its members: a notebook knows the source of functions alone."""
+    yield f"{made.__qualname__}{list(vars(made).get('__annotations__', ()))}"
+    yield from value_tokens(made.__bases__, name, seen)
+    for key, member in vars(made).items():
+        function = getattr(member, "__func__", getattr(member, "fget", member))
+        if inspect.isfunction(function):
+            if (
+                inspect.unwrap(function).__code__.co_filename != "<string>"
+            ):  # made by a decorator of the class, from what it has
+                yield f"{key}="
+                yield from value_tokens(function, name, seen)
+        elif not (key.startswith("__") and key.endswith("__")) and not inspect.isdatadescriptor(member):
+            yield f"{key}="
+            yield from value_tokens(member, key, seen)
+
+
+def _referred(function: FunctionType, name: str, seen: frozenset[int]) -> Iterator[str]:
+    known = inspect.unwrap(function)
+    values = {n: known.__globals__[n] for n in set(_global_names(known.__code__)) if n in known.__globals__}
+    for cell_name, cell in zip(known.__code__.co_freevars, known.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not bound yet
+            values[cell_name] = cell.cell_contents
+    values |= {"__defaults__": known.__defaults__, "__kwdefaults__": known.__kwdefaults__}
+    for each, value in sorted(values.items()):
+        yield f"{each}="
+        yield from value_tokens(value, each if each.isidentifier() and each[:2] != "__" else name, seen)
+
+
+def _global_names(code: CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _global_names(constant)
+
+
+def _is_array(value: Any) -> bool:
+    """Of numpy or torch, which are not imported for that."""
+    return type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(value, "dtype")
+
+
+def _installed(module: str) -> bool:
+    """Whether a module is Python's own, naskd's or a package's, and none of the user's."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("naskd", "builtins"):
+        return top != "__main__"
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from naskd.spec.design import STRICT, PositiveInt
 from naskd.spec.errors import InputError
+from naskd.spec.held import CONTENT
 from naskd.spec.image_folders import layout_problem
 from naskd.spec.modalities import MODALITIES, ModalitySpec
 from naskd.spec.option import Configured, Option, Options, either
@@ -55,6 +56,7 @@ class DataCard:
         check: ``"module:function"``, or a function: what is wrong with ``[data]`` that is known before anything is
             read, such as folders that are missing. Called with the right ones of its keys by name and the folder of
             the study file; the keys of its problems are those of the table. It must not need torch.
+        packages: What it needs beyond naskd's own dependencies, as it is imported.
     """
 
     name: str
@@ -66,6 +68,7 @@ class DataCard:
     needs_root: bool = False
     own_test: bool | str | Callable[[Any], bool] = False
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
+    packages: tuple[str, ...] = ()
 
 
 DATASETS: Registry[DataCard] = Registry("kind of data")
@@ -77,7 +80,7 @@ class DataSpec(Configured):
 
     Args:
         kind: Name of a registered kind of data: ``digits``, ``cifar10``, ``image_folder``, ``torchvision``, ``npz``,
-            ``csv``, ``parquet``, ``huggingface``, ``webdataset`` or one of the user's.
+            ``csv``, ``parquet``, ``huggingface``, ``webdataset``, ``python`` or one of the user's.
         root: Where the images are: a folder or, of some kinds, a file or a pattern such as ``train-*.tar``. Without
             test images of their own they are the training images.
         test_root: Not of all kinds: the same for test images of the same classes; without one, a part of `root` is
@@ -379,6 +382,7 @@ DATASETS.register(
         needs_root=True,
         own_test="test_root",
         check=_check_files(PARQUET),
+        packages=("pyarrow",),
     )
 )
 DATASETS.register(
@@ -400,6 +404,7 @@ DATASETS.register(
         needs_root=True,
         own_test=lambda spec: spec.test_root is not None or spec.option("test_split") is not None,
         check=_check_huggingface,
+        packages=("pyarrow",),
     )
 )
 DATASETS.register(
@@ -418,5 +423,24 @@ DATASETS.register(
         needs_root=True,
         own_test="test_root",
         check=_check_files(SHARDS),
+    )
+)
+DATASETS.register(
+    DataCard(
+        name="python",
+        title="arrays, tensors or a torch Dataset, given to naskd.search in Python",
+        paper="",
+        implementation="naskd.data.kinds.held:Held",
+        options={
+            "content": Option(
+                None,
+                "hash of what was given, which naskd.search writes",
+                pattern=CONTENT,
+                kind=str,
+                required=True,
+            ),
+            "own_test": Option(False, "test images were given, too; else a part is cut off"),
+        },
+        own_test=lambda spec: bool(spec.option("own_test")),
     )
 )

@@ -2,7 +2,9 @@
 
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
+from naskd.spec.places import at, place_of
 from naskd.spec.secrets import redacted
 
 
@@ -17,7 +19,20 @@ USERS: tuple[type[BaseException], ...] = (Exception, SystemExit)
 """What code of a user's may raise. One that leaves the process has failed, whatever exit code it wants."""
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, code: Any = None) -> str:
+    """What an error says, in its first line, and where in a user's files it comes from.
+
+    Args:
+        error: What is said on purpose is said as it is.
+        code: A class or function that may be a user's: its place is said of an error that passed through no line of it.
+    """
+    if isinstance(error, NaskdError):
+        return message(error)
+    place = place_of(error)
+    return message(error) + (f" ({place})" if place else at(code))
+
+
+def message(error: BaseException) -> str:
     """What an error says, in its first line; what is said on purpose needs no name of a class before it."""
     said = redacted(str(error)).splitlines() or ["no message"]
     return said[0] if isinstance(error, NaskdError) else f"{type(error).__name__}: {said[0]}"
@@ -34,8 +49,12 @@ class InputError(NaskdError, ValueError):
         super().__init__(problems if isinstance(problems, str) else "\n".join(map(str, problems)))
 
 
-class UnknownNameError(InputError):
-    """A name that nobody knows: a mistake wherever it stands, and never a design among others."""
+class MistakeError(InputError):
+    """A mistake wherever it stands, and never a design among others, as a user's block that raises."""
+
+
+class UnknownNameError(MistakeError):
+    """A name that nobody knows."""
 
 
 class DamagedError(InputError):
@@ -50,4 +69,9 @@ def left(error: SystemExit) -> RunError:
     """What is said where code of a user's has left the process, and nobody could say which part of the study it was."""
     where = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" ({frame.filename}:{frame.lineno})" for frame in where)
-    return RunError(f"code that the study names has left the process: {one_line(error)}{place}")
+    return RunError(f"code that the study names has left the process: {message(error)}{place}")
+
+
+def raised(error: Exception) -> RunError:
+    """What is said where code of a user's has raised, and nobody could say which part of the study it was."""
+    return RunError(f"code that the study names raised {one_line(error)}")

@@ -32,6 +32,7 @@ class ExecutorCard:
         able: ``"module:function"``, or a function: of the study's context, what of this machine does not suffice; it
             raises an :class:`~naskd.spec.errors.InputError` or a :class:`~naskd.spec.errors.RunError` that says it.
             Called before a search makes anything, after all that `check` says is right.
+        packages: What it needs beyond naskd's own dependencies, as it is imported.
         brings: ``"module:function"``, or a function: from a study to the :class:`~naskd.trials.facts.World`
             that it runs in, for an executor that needs no images. "": images are loaded, and the executor is made
             of the study's context and the run directory.
@@ -47,6 +48,7 @@ class ExecutorCard:
     check: str | Callable[[Mapping[str, Any], Path], Iterable[Problem]] = ""
     able: str | Callable[[Any], object] = ""
     brings: str | Callable[[Any], Any] = ""
+    packages: tuple[str, ...] = ()
 
 
 EXECUTORS: Registry[ExecutorCard] = Registry("executor")
@@ -156,6 +158,7 @@ EXECUTORS.register(
         elsewhere=True,
         check=_check_ray,
         able="naskd.executors.ray.connect:check_cluster",
+        packages=("ray",),
     )
 )
 EXECUTORS.register(
@@ -171,6 +174,7 @@ EXECUTORS.register(
                 "a RecordedTable",
                 pattern=r".+\.py:[A-Za-z_]\w*|[^:]+",
                 kind=str,
+                path=True,
                 required=True,
             ),
             "workers": Option(1, "trainings at once, on the fake clock", low=1),

@@ -13,7 +13,8 @@ from naskd.spec.stopping import STOPPING_RULES
 
 _MEANING = {
     "data_hash": "images for training or validation are not those of before",
-    "split_hash": "the split is another: images came or went, or its settings changed",
+    "split_hash": "the split is another: images came or went, its settings changed, or an earlier version of naskd "
+    "left copies of training images among the validation images",
     "modality_hash": "images of the second modality are not those of before",
     "unlabelled_hash": "unlabelled images are not those of before",
     "teacher_hash": "the teacher is another: its file, its code or its settings",

@@ -37,6 +37,7 @@ class Option:
         required: It must be given; `default` is then None.
         free: No value of it changes what a training costs: a temperature, a weight. The sampler `ehvi` then asks once
             for all of them, and not for each, how much training a scheme takes.
+        path: A string that is a path, relative to the study file.
         leaves: Of a scheme: it says which of the networks that it has trained leaves, and no value of it changes the
             training. So designs that differ in it alone are trained together; see
             :attr:`~naskd.schemes.scheme.Scheme.siblings`.
@@ -52,6 +53,7 @@ class Option:
     kind: type[bool] | type[int] | type[float] | type[str] | None = None
     required: bool = False
     free: bool = False
+    path: bool = False
     leaves: bool = False
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from naskd.spec import tables
 from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES
 from naskd.spec.errors import InputError
+from naskd.spec.held import is_held
 from naskd.spec.latency import read_profile
 from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
@@ -33,11 +34,11 @@ class StudyFileError(InputError):
     """A study file that cannot be used.
 
     Args:
-        path: The file.
+        path: The file, or what the study is instead of one.
         problems: All that is wrong with it, at least one; ``str(error)`` has a line for each.
     """
 
-    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+    def __init__(self, path: Path | str, problems: Sequence[Problem]) -> None:
         self.path = path
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -62,8 +63,30 @@ def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[s
     data = read_file(path)
     if isinstance(data, Problem):
         raise StudyFileError(path, [data])
+    return study_of_tables(data, Path(os.path.abspath(path)).parent, path, settings, lacking=lacking)
+
+
+def study_of_tables(
+    data: dict[str, Any],
+    base: Path,
+    place: Path | str,
+    settings: Sequence[str] = (),
+    *,
+    lacking: Sequence[str] = (),
+) -> StudySpec:
+    """Check the tables of a study.
+
+    Args:
+        data: As TOML gives them; changed by the settings.
+        base: Folder that paths are relative to.
+        place: The file that they stand in, or what they are instead, for the message.
+        settings: See :func:`parse_study`.
+        lacking: Likewise.
+
+    Raises:
+        StudyFileError: With every problem found.
+    """
     given, problems = _apply_settings(data, settings)
-    base = Path(os.path.abspath(path)).parent
     problems += _import_modules(data.get("modules"), base)
     for setting in given:
         if not isinstance(setting.value, str) and tables.holds_text(setting.path):
@@ -84,7 +107,7 @@ def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[s
         problems.sort(
             key=lambda p: order.index(top) if (top := re.split(r"[.\[]", p.key)[0]) in order else -1
         )
-        raise StudyFileError(path, [_with_way_of_set(p, given) for p in dict.fromkeys(problems)])
+        raise StudyFileError(place, [_with_way_of_set(p, given) for p in dict.fromkeys(problems)])
     return STUDY_TYPE.validate_python({**tables.as_spec(common, options), "base": base})
 
 
@@ -210,7 +233,7 @@ def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:
     references = [("space", data.get("space"))]
     references += [(f"{key}.builder", teacher.get("builder")) for key, teacher in _teachers(data)]
     for key, reference in references:
-        if reference:
+        if reference and not (key == "space" and is_held(reference)):
             problems += _function_problems(key, reference, base)
     for index, module in enumerate(data.get("modules", ())):
         problems += missing_file(f"modules[{index}]", module, base)

@@ -6,12 +6,12 @@ describes. Listing and checking therefore cost nothing; only a trial pays for th
 
 import difflib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from naskd.spec.errors import USERS, InputError, NaskdError, UnknownNameError, one_line
+from naskd.spec.errors import USERS, InputError, MistakeError, NaskdError, UnknownNameError, one_line
 
 
 class Card(Protocol):
@@ -47,14 +47,10 @@ def imported(implementation: "str | Callable[..., Any]") -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def installed(module: str) -> bool:
-    """Whether a module can be imported; it is not, but of ``package.module`` the package is."""
-    # A folder of that name where Python was started (W&B writes one) is found as a module without an origin.
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # its package is not there
-        return False
-    return spec is not None and spec.origin is not None
+def code_of(card: Any) -> "tuple[str | Callable[..., Any], ...]":
+    """What a card is defined by, as its implementation is named: that, or what its property `code` says it is."""
+    found: tuple[str | Callable[..., Any], ...] = getattr(card, "code", (card.implementation,))
+    return found
 
 
 class Registry(Generic[C]):
@@ -67,7 +63,7 @@ class Registry(Generic[C]):
     def __init__(self, what: str) -> None:
         self.what = what
         self._cards: dict[str, C] = {}
-        self._origins: dict[str, str] = {}
+        self._origins: dict[str, tuple[str, int]] = {}
 
     def register(self, card: C) -> C:
         """Add `card`.
@@ -79,12 +75,17 @@ class Registry(Generic[C]):
         if known is not None and known != card:
             raise InputError(f"a {self.what} named {card.name!r} is already registered; choose another name")
         self._cards[card.name] = card
-        self._origins.setdefault(card.name, sys._getframe(1).f_globals.get("__name__", ""))
+        caller = sys._getframe(1)
+        self._origins.setdefault(card.name, (caller.f_globals.get("__name__", ""), caller.f_lineno))
         return card
 
     def origin(self, name: str) -> str:
         """The module whose code registered the card `name`."""
-        return self._origins[name]
+        return self._origins[name][0]
+
+    def is_ours(self, name: str) -> bool:
+        """Whether naskd itself registered the card `name`; not if nobody has."""
+        return name in self._origins and self.origin(name).partition(".")[0] == "naskd"
 
     def __getitem__(self, name: str) -> C:
         try:
@@ -111,9 +112,21 @@ class Registry(Generic[C]):
         """Import what the card `name` describes (this may import torch).
 
         Raises:
-            InputError: The name is not registered.
+            InputError: The name is not registered, or a card that is not naskd's names what cannot be imported.
         """
-        return imported(self[name].implementation)
+        implementation = self[name].implementation
+        try:
+            return imported(implementation)
+        except (ImportError, AttributeError) as error:
+            if self.is_ours(name):
+                raise
+            module, line = self._origins[name]
+            place = (
+                f" ({Path(sys.modules[module].__file__ or '').name}:{line})" if module in sys.modules else ""
+            )
+            raise MistakeError(
+                f"{self.what} {name!r} names the implementation {implementation!r}{place}: {one_line(error)}"
+            ) from error
 
     def make(self, name: str, **given: Any) -> Any:
         """Call what the card `name` describes: a class, or a function of a user's, which may raise anything.
@@ -131,4 +144,6 @@ class Registry(Generic[C]):
         except NaskdError:
             raise
         except USERS as error:
-            raise InputError(f"{self.what} {name!r} cannot be made: {one_line(error)}") from error
+            raise InputError(
+                f"{self.what} {name!r} cannot be made: {one_line(error, implementation)}"
+            ) from error

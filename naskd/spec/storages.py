@@ -3,13 +3,11 @@
 import os
 from pathlib import Path
 
+from naskd.spec.packages import pip_install
 from naskd.spec.validation import Problem, format_value
 
 OWN = ("journal", "sqlite")
 """Storages inside the run directory, whose lock keeps other drivers away."""
-
-_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""How ``pip install`` knows a driver, where it is not by the name that is imported."""
 
 
 def storage_problems(storage: str) -> list[Problem]:
@@ -36,8 +34,9 @@ def storage_problems(storage: str) -> list[Problem]:
         driver.import_dbapi()
     except ImportError as error:
         name = (error.name or url.get_driver_name()).partition(".")[0]
-        hint = f"pip install '{_PACKAGES.get(name, name)}'"
-        return [_problem(storage, f"a database whose driver is installed; {name} is not", hint)]
+        return [
+            _problem(storage, f"a database whose driver is installed; {name} is not", pip_install([name]))
+        ]
     if url.get_backend_name() == "sqlite":
         return _file_problems(storage, url.database or "")
     return []

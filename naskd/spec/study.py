@@ -12,6 +12,7 @@ from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES, DataSpec
 from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
+from naskd.spec.held import PATTERN, is_held
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.option import Configured, Options
 from naskd.spec.paths import absolute, url_problem
@@ -84,9 +85,12 @@ Name = Annotated[
 Reference = Annotated[
     str,
     Field(
-        pattern=r"^.+\.py:[A-Za-z_]\w*$", description="'path/to/file.py:function', relative to the study file"
+        pattern=rf"^(.+\.py:[A-Za-z_]\w*|{PATTERN})$",
+        description="'path/to/file.py:function', relative to the study file",
     ),
 ]
+"""A function of a file, or one that was given in Python; see :mod:`naskd.spec.held`."""
+
 UserFile = Annotated[
     str, Field(pattern=r"^.+\.py$", description="path of a .py file, relative to the study file")
 ]
@@ -506,11 +510,16 @@ class StudySpec(StudyTable):
             del identity["stopping"]
         return compat.without_places(identity)
 
+    @property
+    def space_files(self) -> tuple[str, ...]:
+        """The file of the space, as it is written; none where the space was given in Python."""
+        return () if is_held(self.space) else (self.space.rpartition(":")[0],)
+
     def code(self) -> dict[str, Path]:
         """The user's files of code, by their paths as the study names them: space, modules, builders of teachers."""
         builders = [teacher.builder for teacher in self.teacher_specs().values() if teacher.builder]
         names = [
-            self.space.rpartition(":")[0],
+            *self.space_files,
             *self.modules,
             *(builder.rpartition(":")[0] for builder in builders),
         ]

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from naskd.spec.datasets import DataSpec
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.modalities import ModalitySpec
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import Configured, Option, either, option_problems
+from naskd.spec.packages import missing, pip_install
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import imported
 from naskd.spec.samplers import SAMPLERS, SamplerCard
@@ -159,7 +162,7 @@ def _option_problem(
 
 
 def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
-    """What the cards themselves have to say of their tables, of files and folders for example.
+    """What the cards themselves have to say of their tables: packages that are missing, files and folders.
 
     Args:
         data: Tables with their options among their keys, as far as they are right.
@@ -168,7 +171,14 @@ def check_together(data: Mapping[str, Any], base: Path) -> list[Problem]:
     found = []
     for place, spec in TABLES.items():
         given = _at(data, place)
-        if check := getattr(_card(spec, given), "check", ""):
+        card = _card(spec, given)
+        if names := missing(getattr(card, "packages", ())):
+            allowed = (
+                f"one that can be used here; this one needs {' and '.join(names)}, which is not installed"
+            )
+            got = format_value(card.name)
+            found.append(Problem(_key(place, spec.CHOOSER), got, allowed, pip_install(names)))
+        if check := getattr(card, "check", ""):
             problems = imported(check)(given, base)
             found += [dataclasses.replace(p, key=_key(place, p.key)) for p in problems]
     return found + _unlabelled_problems(data.get("data", {}).get("unlabelled"), base)
@@ -262,6 +272,37 @@ def as_spec(data: Mapping[str, Any], options: Given) -> dict[str, Any]:
     for place, given in options.items():
         found = _put(found, place, {**_at(data, place), "options": tuple(given.items())})
     return found
+
+
+def as_tables(value: Any) -> Any:
+    """The inverse of :func:`as_spec`: what a study, or a part of it, is in a file. Paths become text.
+
+    Args:
+        value: Dataclasses as tables, with their options among their keys and without what is at its default; or plain
+            values, which stay.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        table = {
+            field.name: as_tables(found)
+            for field in dataclasses.fields(value)
+            if field.name != "options" and (found := getattr(value, field.name)) != _default(field)
+        }
+        return {**table, **(dict(value.options) if isinstance(value, Configured) else {})}
+    if isinstance(value, Mapping):
+        return {str(key): as_tables(part) for key, part in value.items() if part is not None}
+    if isinstance(value, tuple | list):
+        return [as_tables(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """Of a field; MISSING where it has none."""
+    default = field.default
+    if isinstance(default, FieldInfo):
+        return default.get_default(call_default_factory=True, validated_data={})
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return default
 
 
 def _card(spec: type[Configured], given: Mapping[str, Any]) -> Any:

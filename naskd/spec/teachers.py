@@ -17,6 +17,7 @@ from naskd.spec.design import (
     check_starts_from_scratch,
 )
 from naskd.spec.errors import InputError
+from naskd.spec.held import CONTENT
 from naskd.spec.option import Configured, Option, Options
 from naskd.spec.registry import Registry
 from naskd.spec.validation import Problem
@@ -109,6 +110,7 @@ TEACHER_SOURCES.register(
                 None,
                 "folder with config.json and weights, relative to the study file",
                 kind=str,
+                path=True,
                 required=True,
             ),
         },
@@ -128,6 +130,24 @@ TEACHER_SOURCES.register(
 )
 TEACHER_SOURCES.register(
     TeacherSourceCard(
+        name="python",
+        title="a trained nn.Module, given to naskd.search in Python",
+        paper="",
+        implementation="naskd.networks.sources.held_module:HeldSource",
+        comes_trained=True,
+        options={
+            "content": Option(
+                None,
+                "hash of what was given, which naskd.search writes",
+                pattern=CONTENT,
+                kind=str,
+                required=True,
+            ),
+        },
+    )
+)
+TEACHER_SOURCES.register(
+    TeacherSourceCard(
         name="run",
         title="a student of a finished run, on other images of the same classes or on the same",
         paper="",
@@ -135,7 +155,9 @@ TEACHER_SOURCES.register(
         comes_trained=True,
         finds="naskd.runs.carried:student_file",
         options={
-            "run": Option(None, "directory of the run, relative to the study file", kind=str, required=True),
+            "run": Option(
+                None, "directory of the run, relative to the study file", kind=str, path=True, required=True
+            ),
             "student": Option(
                 "",
                 "config_id of a design on its front; none for the most accurate",

@@ -1,9 +1,11 @@
 """Study files as plain data: what is no file, no text or no TOML is one problem, whatever is in it."""
 
+import json
 import os
 import re
 import stat
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,52 @@ def _single_path(data: Any) -> tuple[str, ...]:
         ((key, data),) = data.items()
         path.append(key)
     return tuple(path)
+
+
+def write_toml(data: Mapping[str, Any]) -> str:
+    """Plain data as TOML: what is no table first, then tables, then lists of tables; :func:`read_toml` reads it.
+
+    Args:
+        data: Of mappings, lists, texts, numbers and truth values.
+    """
+    return "\n".join(_table(data, ())).lstrip("\n") + "\n"
+
+
+def _table(data: Mapping[str, Any], place: tuple[str, ...]) -> list[str]:
+    lines: list[str] = []
+    later: list[str] = []
+    for key, value in data.items():
+        path = (*place, key)
+        if isinstance(value, Mapping):
+            later += ["", f"[{_path(path)}]", *_table(value, path)]
+        elif (
+            len(place) == 0
+            and isinstance(value, list)
+            and value
+            and all(isinstance(v, Mapping) for v in value)
+        ):
+            for one in value:
+                later += ["", f"[[{_path(path)}]]", *_table(one, path)]
+        else:
+            lines.append(f"{_path((key,))} = {_value(value)}")
+    return lines + later
+
+
+def _path(path: tuple[str, ...]) -> str:
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else _text(part) for part in path)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_path((key,))} = {_value(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return _text(value)
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

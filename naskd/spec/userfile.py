@@ -18,15 +18,9 @@ from types import ModuleType
 from typing import Any
 
 import naskd
-from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.errors import USERS, InputError, message
+from naskd.spec.places import USER_MODULE, is_user_file, place_of
 from naskd.spec.registry import nearest
-
-_PREFIX = "naskd_user_"
-
-
-def is_user_file(module: str) -> bool:
-    """Whether a module of this name was imported by :func:`import_file`."""
-    return module.startswith(_PREFIX)
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -75,7 +69,7 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"file {path} does not exist")
     identity = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
-    name = f"{_PREFIX}{path.stem}_{identity}"
+    name = f"{USER_MODULE}{path.stem}_{identity}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -87,9 +81,10 @@ def import_file(path: Path) -> ModuleType:
         try:
             spec.loader.exec_module(module)
         except USERS as error:  # whatever a user's file may raise, the answer is one line that says where
+            line, place = _line_of(error, path), place_of(error)
             del sys.modules[name]
-            line = _line_of(error, path)
-            raise InputError(f"{path}:{line}: cannot be imported: {one_line(error)}") from error
+            neighbour = f" ({place})" if place and not place.startswith(f"{path.name}:") else ""
+            raise InputError(f"{path}:{line}: cannot be imported: {message(error)}{neighbour}") from error
     return module
 
 
@@ -223,7 +218,7 @@ def _folder_importable(folder: Path) -> Iterator[None]:
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     loaded = {name: file for name, file in files.items() if file}
     # A path of each module of thousands would take most of the time of an import.
-    others = {Path(file).parent for name, file in loaded.items() if name.startswith(_PREFIX)} - {folder}
+    others = {Path(file).parent for name, file in loaded.items() if is_user_file(name)} - {folder}
     for neighbour in {p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}:
         file = Path(loaded.get(neighbour, ""))
         if (

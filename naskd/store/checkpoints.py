@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from naskd.spec.errors import DamagedError, InputError
+from naskd.spec.packages import lacks
 from naskd.spec.paths import url_problem
 from naskd.store.files import discard, seal_of, unseal_bytes, write_whole
 
@@ -272,6 +273,8 @@ def check_scheme(root: str) -> None:
         InputError: Neither Arrow nor fsspec knows the scheme, or a package is missing.
     """
     scheme, separator, _ = root.partition("://")
+    if separator and (problem := lacks(f"execution.checkpoints = {root!r}", ["pyarrow"])):
+        raise InputError(problem)
     if not separator or scheme in _ARROW_SCHEMES:
         return
     try:

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from naskd.spec.clock import Clock
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError
+from naskd.spec.samplers import SAMPLERS
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import count_kinds, problems
@@ -19,7 +20,7 @@ from naskd.study.drivers import Drivers
 from naskd.study.ledger import REPLICATE, Design, Ledger, replicate_of
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.repeats import Repeat, Repeats
-from naskd.study.samplers import build_sampler, raise_of_sampler
+from naskd.study.samplers import CheckedSampler, build_sampler, raise_of_sampler
 from naskd.study.search_view import Informed, SearchView
 from naskd.study.shared_networks import SharedNetworks
 from naskd.study.siblings import Siblings
@@ -89,7 +90,7 @@ class Asking:
         sampler = build_sampler(self.spec.sampler, self.spec.seed, n_trials)
         if isinstance(sampler, Informed):
             sampler.attach(self._view)
-        return sampler
+        return sampler if SAMPLERS.is_ours(self.spec.sampler.name) else CheckedSampler(sampler)
 
     def propose(self) -> Job | None:
         """One proposal of the sampler: a job, or None when it was turned away or has to wait.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from optuna.exceptions import UpdateFinishedTrialError
 
 from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.places import at
 from naskd.study.curves import Curves
 from naskd.study.stopping import Promoting, StoppingRule
 from naskd.trials.jobs import Decision, Job, TrialResult
@@ -80,7 +81,10 @@ class Deciding:
         except USERS as error:  # a user's rule may raise anything; the answer names it
             raise InputError(f"stopping rule {self._name!r} raised {one_line(error)}") from error
         if not isinstance(decision, Decision):
-            raise InputError(f"stopping rule {self._name!r} returned {decision!r}; it must return a Decision")
+            raise InputError(
+                f"stopping rule {self._name!r} returned {decision!r}; it must return a "
+                f"Decision{at(self._rule.decide)}"
+            )
         if decision is Decision.CONTINUE or epoch >= job.until_epoch:
             return Decision.CONTINUE
         paused = decision is Decision.PAUSE

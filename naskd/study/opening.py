@@ -26,8 +26,11 @@ TEST_HASH = "test_hash"
 """Beside the identity in a study's attributes: names the test images that were there. No search uses them."""
 
 
-UNLABELLED = "unlabelled"
+UNLABELLED, COPIES = "unlabelled", "copies"
 """Likewise: how many unlabelled images there are, and how many were left out."""
+
+IMAGES = "images"
+"""Likewise: their kind, how many there are in each part, and of how many classes."""
 
 
 def open_study(
@@ -142,15 +145,27 @@ def note_test_images(spec: StudySpec, study: optuna.Study, test_hash: str) -> No
         study.set_user_attr(TEST_HASH, test_hash)
 
 
-def note_unlabelled(study: optuna.Study, counts: Mapping[str, int]) -> None:
-    """Note how many unlabelled images there are.
+def note_counts(study: optuna.Study, key: str, counts: Mapping[str, int]) -> None:
+    """Note how many images there are of a sort.
 
     Args:
         study: As its storage holds it.
-        counts: See :class:`~naskd.data.survey.DataSurvey`; empty where there are none.
+        key: Of the sort: :data:`UNLABELLED` or :data:`COPIES`.
+        counts: See :class:`~naskd.data.survey.DataSurvey`; nothing is noted where all are 0.
     """
-    if counts and study.user_attrs.get(UNLABELLED) != dict(counts):
-        study.set_user_attr(UNLABELLED, dict(counts))
+    if any(counts.values()) and study.user_attrs.get(key) != dict(counts):
+        study.set_user_attr(key, dict(counts))
+
+
+def note_images(study: optuna.Study, images: Mapping[str, Any]) -> None:
+    """Note what images there are, for whoever reads the run later.
+
+    Args:
+        study: As its storage holds it.
+        images: Of :meth:`~naskd.data.survey.DataSurvey.summary`; empty where they are not known.
+    """
+    if images and study.user_attrs.get(IMAGES) != dict(images):
+        study.set_user_attr(IMAGES, dict(images))
 
 
 def stored_study(spec: StudySpec, storage: optuna.storages.BaseStorage) -> optuna.Study | None:

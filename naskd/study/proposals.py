@@ -4,6 +4,7 @@ A design that cannot be trained is one among others. A name that nobody knows is
 raises something else than ``ValueError`` or ``TrialPruned``: half of the space would never be tried, and nobody told.
 """
 
+import ast
 import dataclasses
 import inspect
 import re
@@ -19,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from naskd.spec import design
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, UnknownNameError, one_line
+from naskd.spec.errors import InputError, MistakeError, UnknownNameError, message
 from naskd.spec.registry import nearest
 from naskd.spec.study import StudySpec
 from naskd.study.admission import settle
@@ -51,7 +52,7 @@ def design_of(space: Space, trial: optuna.Trial, spec: StudySpec) -> TrialConfig
         raise
     except ValueError as error:
         raise_of_sampler(error, spec.sampler.name)
-        _raise_unknown(error, spec)
+        _raise_mistake(error, spec)
         raise TurnedAwayError(f"invalid: {told(error)}") from error
     except SystemExit as error:
         raise_of_sampler(error, spec.sampler.name)
@@ -62,7 +63,7 @@ def design_of(space: Space, trial: optuna.Trial, spec: StudySpec) -> TrialConfig
     except Exception as error:  # a user's space may raise anything; the answer names it
         raise_of_sampler(error, spec.sampler.name)
         raise InputError(
-            f"the search space {spec.space} raised {one_line(error)}{_place(space, error)}"
+            f"the search space {spec.space} raised {message(error)}{_place(space, error)}"
         ) from error
     raise InputError(
         f"the search space {spec.space} returned {type(proposed).__name__}; it must return a TrialConfig"
@@ -83,20 +84,47 @@ def refusals(spec: StudySpec) -> Iterator[None]:
 
     Raises:
         TurnedAwayError: One was raised.
-        UnknownNameError: It was about a name that nobody knows.
+        MistakeError: It is one for any design, as about a name that nobody knows.
     """
     try:
         yield
     except ValueError as error:
-        _raise_unknown(error, spec)
+        _raise_mistake(error, spec)
         raise TurnedAwayError(f"invalid: {told(error)}") from error
 
 
-def _raise_unknown(error: ValueError, spec: StudySpec) -> None:
-    """Raise :class:`UnknownNameError` if a refusal is about a name that nobody knows; otherwise return."""
+def _raise_mistake(error: ValueError, spec: StudySpec) -> None:
+    """Raise a :class:`MistakeError` if a refusal is one, as about a name that nobody knows; otherwise return."""
+    if isinstance(error, MistakeError) and not isinstance(error, UnknownNameError):
+        raise error
     what = str(error) if isinstance(error, UnknownNameError) else _unknown_name(error)
     if what:
-        raise UnknownNameError(f"the search space {spec.space} names what is not there: {what}") from error
+        raise UnknownNameError(
+            f"the search space {spec.space} names what is not there: {what}{_written(what, spec)}"
+        ) from error
+
+
+def _written(what: str, spec: StudySpec) -> str:
+    """In which lines of the space's file the first name that is quoted in a message stands; empty where in none."""
+    quoted = re.search(r"'([^']*)'", what)
+    path = spec.resolve(spec.space.rpartition(":")[0])
+    if quoted is None:
+        return ""
+    word = quoted[1]
+    try:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    lines = {
+        node.lineno
+        for node in nodes
+        if (isinstance(node, ast.Constant) and node.value == word)
+        or (isinstance(node, ast.keyword) and node.arg == word)
+    }
+    if not lines:
+        return ""
+    where = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, sorted(lines)))}"
+    return f" ({path.name}, {where})"
 
 
 def _unknown_name(error: ValueError) -> str:

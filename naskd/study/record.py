@@ -22,7 +22,7 @@ from naskd.study.ledger import (
     replicate_of,
     told_twice,
 )
-from naskd.study.opening import SCHEMA_VERSION, UNLABELLED, stored_study
+from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
 from naskd.trials.jobs import training_key
@@ -142,7 +142,9 @@ def run_record(
         "train_macs_with_teachers": train_macs + sum(t.get("spent_macs", 0) for t in teachers),
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
+        "images": study.user_attrs.get(IMAGES),
         "unlabelled": study.user_attrs.get(UNLABELLED),
+        "copies": study.user_attrs.get(COPIES),
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
@@ -151,6 +153,7 @@ def run_record(
         "trials": trials if everything else sorted((t for t in designs if t["on_front"]), key=_by_cost(axes)),
     }
     if everything:
+        record["times"] = _times(stored, trials)
         record["progress"] = _progress(trials, axes, reference_point)
         if with_importance:
             record["importance"] = importance(study, axes)
@@ -158,6 +161,19 @@ def run_record(
             record["importance_by_cost"] = importance_by_cost(study, axes)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _times(stored: Sequence[FrozenTrial], trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """When trials began and ended, in local time of the machine that searched, and how long they took."""
+    begun = [t.datetime_start for t in stored if t.datetime_start is not None]
+    ended = [t.datetime_complete for t in stored if t.datetime_complete is not None and t.datetime_start]
+    first, last = min(begun, default=None), max(ended, default=None)
+    return {
+        "began": first and first.isoformat(timespec="seconds"),
+        "ended": last and last.isoformat(timespec="seconds"),
+        "seconds": (last - first).total_seconds() if first and last else None,
+        "trained_seconds": sum(t["wall_seconds"] or 0 for t in trials),
+    }
 
 
 def _counts(trials: Sequence[Mapping[str, Any]], complete: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -2,16 +2,22 @@
 
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from naskd.spec.errors import InputError, NaskdError, one_line
+from naskd.spec.places import at
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.seeds import derive_seed
 from naskd.spec.study import SamplerSpec
+from naskd.study.optuna_private import contains
 
 
 def tpe(seed: int, startup_trials: int = 10, multivariate: bool = True) -> BaseSampler:
@@ -126,9 +132,66 @@ def build_sampler(spec: SamplerSpec, study_seed: int, n_trials: int) -> BaseSamp
     if not isinstance(sampler, BaseSampler):
         raise InputError(
             f"sampler {spec.name!r} returned {type(sampler).__name__}; it must return an "
-            "optuna.samplers.BaseSampler"
+            f"optuna.samplers.BaseSampler{at(SAMPLERS.load(spec.name))}"
         )
     return sampler
+
+
+class CheckedSampler(BaseSampler):
+    """A sampler from elsewhere, whose values are looked at: Optuna takes any, and so would the space.
+
+    Args:
+        inner: The sampler.
+    """
+
+    def __init__(self, inner: BaseSampler) -> None:
+        self._inner = inner
+
+    def reseed_rng(self) -> None:
+        """See :class:`optuna.samplers.BaseSampler`, as of all that follow."""
+        self._inner.reseed_rng()
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Of the sampler."""
+        return self._inner.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Of the sampler; of these Optuna itself leaves out what is not in range."""
+        found = self._inner.sample_relative(study, trial, search_space)
+        if not isinstance(found, Mapping):
+            place = at(self._inner.sample_relative)
+            raise TypeError(f"sample_relative returned {type(found).__name__}; wanted values by name{place}")
+        return dict(found)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value of the sampler.
+
+        Raises:
+            ValueError: It is not in the distribution.
+        """
+        value = self._inner.sample_independent(study, trial, param_name, param_distribution)
+        if not contains(param_distribution, value):
+            raise ValueError(
+                f"it proposed {value!r} for {param_name!r}, which is no value of "
+                f"{param_distribution}{at(self._inner.sample_independent)}"
+            )
+        return value
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Of the sampler."""
+        self._inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Of the sampler."""
+        self._inner.after_trial(study, trial, state, values)
 
 
 def raise_of_sampler(error: BaseException, name: str) -> None:
@@ -146,4 +209,6 @@ def raise_of_sampler(error: BaseException, name: str) -> None:
     if any(
         isinstance(f.f_locals.get("self"), BaseSampler) for f, _ in traceback.walk_tb(error.__traceback__)
     ):
-        raise InputError(f"sampler {name!r} raised {one_line(error)}") from error
+        raise InputError(
+            f"sampler {name!r} raised {one_line(error, SAMPLERS.load(name) if name in SAMPLERS else None)}"
+        ) from error

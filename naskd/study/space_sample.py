@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import USERS, InputError
 from naskd.spec.objectives import OBJECTIVES, Objective, needs_reference
+from naskd.spec.registry import code_of
 from naskd.spec.study import StudySpec
 from naskd.study import optuna_private
 from naskd.study.admission import problems
@@ -201,12 +202,12 @@ def methods_of_the_script(sample: SpaceSample, objectives: Sequence[str] = ()) -
     Other processes do not run it, and so do not know them.
     """
     used = {
-        f"{registry.what} {name!r}": registry[name].implementation
+        f"{registry.what} {name!r}": code_of(registry[name])
         for design, _ in sample.designs
         for registry, name in methods_of(design)
     }
-    used.update({f"objective {name!r}": OBJECTIVES[name].implementation for name in objectives})
-    return sorted(name for name, implementation in used.items() if _module_of(implementation) == "__main__")
+    used.update({f"objective {name!r}": code_of(OBJECTIVES[name]) for name in objectives})
+    return sorted(name for name, code in used.items() if "__main__" in map(_module_of, code))
 
 
 def _module_of(implementation: str | Callable[..., Any]) -> str:

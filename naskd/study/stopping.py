@@ -7,6 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import Objective
+from naskd.spec.places import at
 from naskd.spec.stopping import STOPPING_RULES
 from naskd.spec.study import StoppingSpec
 from naskd.trials.jobs import Decision
@@ -117,7 +118,7 @@ def build_stopping(spec: StoppingSpec) -> StoppingRule:
     if isinstance(rule, type) or not callable(getattr(rule, "decide", None)):
         raise InputError(
             f"stopping rule {spec.name!r} returned {type(rule).__name__}; it must return a "
-            "naskd.study.stopping.StoppingRule, an object with a method decide"
+            f"naskd.study.stopping.StoppingRule, an object with a method decide{at(STOPPING_RULES.load(spec.name))}"
         )
     decides: StoppingRule = rule
     return decides

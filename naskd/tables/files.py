@@ -15,6 +15,7 @@ from typing import Any
 
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError
+from naskd.spec.packages import lacks
 from naskd.spec.seeds import derive_seed
 from naskd.tables.recorded import Recorded, RecordedTable
 
@@ -177,6 +178,11 @@ class TrainingTable:
         )
 
 
+def _check_packages() -> None:
+    if problem := lacks("a table of trainings", ["pyarrow"]):
+        raise InputError(problem)
+
+
 def write_table(
     folder: Path, card: Mapping[str, Any], points: Iterable[Mapping[str, Any]], rows: Iterable[Training]
 ) -> None:
@@ -188,6 +194,7 @@ def write_table(
         points: Likewise.
         rows: Of all trainings.
     """
+    _check_packages()
     import pyarrow
     from pyarrow import parquet
 
@@ -219,6 +226,7 @@ def read_table(folder: Path | str) -> TrainingTable:
     Raises:
         InputError: A file is missing, or is none of a table.
     """
+    _check_packages()
     from pyarrow import ArrowException, parquet
 
     folder = Path(folder)

@@ -137,8 +137,11 @@ class DataKindSuite(Suite):
         assert test.images.shape[1:] == data.train.images.shape[1:]
         assert set(test.labels.tolist()) <= set(range(len(data.class_names)))
         reader, total = DATASETS.load(given.kind)(), len(self.development(given, tmp_path).labels)
+        copies = survey_data(given, tmp_path).copies
+        n_test = len(test) + copies["test in train"] + copies["test in val"]
+        n_seen = len(data.train) + len(data.val) + copies["val in train"]
         if given.own_test:
-            assert len(reader.test(given, tmp_path, None).labels) == len(test)
-            assert given.max_train is not None or len(data.train) + len(data.val) == total
+            assert len(reader.test(given, tmp_path, None).labels) == n_test
+            assert given.max_train is not None or n_seen == total
         else:
-            assert given.max_train is not None or len(data.train) + len(data.val) + len(test) == total
+            assert given.max_train is not None or n_seen + n_test == total

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+import naskd
 from naskd.spec.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -107,6 +108,7 @@ class Compute:
     def environment(self) -> dict[str, str | int | float]:
         """Versions and settings, for the ledger."""
         return {
+            "naskd": naskd.__version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "device": str(self.device),

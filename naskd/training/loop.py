@@ -1,7 +1,7 @@
 """The one training loop: it runs phases, epoch by epoch, and can stop and go on at any epoch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch.nn.utils import get_total_norm
 
 from naskd.data.images import SearchData
 from naskd.nn.subsampled import avoid_faulty_kernels
-from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, TrainingOverError
+from naskd.schemes.scheme import Asked, Batch, Phase, Scheme, TrainingOverError, Update
 from naskd.spec.design import TrainingSpec
+from naskd.spec.errors import InputError
+from naskd.spec.places import at, named
 from naskd.spec.seeds import derive_seed
 from naskd.training.compute import Compute
 from naskd.training.cuda_graph import FEWEST, Replay, Row
@@ -59,7 +61,7 @@ class TrainingLoop:
         self.spec = spec
         self.seed = seed
         self.compute = compute
-        self.phases = scheme.phases()
+        self.phases = _phases(scheme)
         avoid_faulty_kernels(scheme)
         self._feeding = {
             phase.name: Feeding(phase, spec, data, views, seed, compute) for phase in self.phases
@@ -136,7 +138,9 @@ class TrainingLoop:
             self._replay = None  # it holds the device's memory, and this loop
         means = _means(rows)
         if not all(map(math.isfinite, means.values())):
-            raise NonFiniteError(f"non-finite loss: {_first_non_finite(rows)} of epoch {self.epoch}")
+            raise NonFiniteError(
+                f"non-finite loss: {_first_non_finite(rows)} of epoch {self.epoch}{_own_code(self.scheme)}"
+            )
         self._check_parameters()
         if phase.after_epoch is not None and max_steps is None:
             phase.after_epoch(means)
@@ -158,11 +162,22 @@ class TrainingLoop:
         names: list[str] = []
         values: list[Tensor] = []
         updates = phase.step(batch, asked)
+        if not isinstance(updates, Iterator):
+            raise InputError(_of_step(phase, f"returned {type(updates).__name__}"))
         while True:
             with self.compute.autocast():
                 update = next(updates, None)
             if update is None:
+                if not values:
+                    raise InputError(_of_step(phase, "yielded nothing"))
                 return tuple(names), torch.cat(values) if len(values) > 1 else values[0]
+            if not isinstance(update, Update) or update.optimizer not in self._optimizers:
+                what = (
+                    f"an Update of {update.optimizer!r}"
+                    if isinstance(update, Update)
+                    else type(update).__name__
+                )
+                raise InputError(_of_step(phase, f"yielded {what}"))
             noted = {"loss": update.loss, **update.terms}
             names += noted
             # A copy, since what is noted may be a parameter, which is about to move.
@@ -179,7 +194,7 @@ class TrainingLoop:
             return
         name = next(n for n, p in named if not bool(p.isfinite().all()))
         raise NonFiniteError(
-            f"non-finite gradient: parameter {name} is no longer finite in epoch {self.epoch}"
+            f"non-finite gradient: parameter {name} is no longer finite in epoch {self.epoch}{_own_code(self.scheme)}"
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,6 +221,32 @@ class TrainingLoop:
                 optimizer.load_state_dict(state["optimizers"][name])
                 for group, own in zip(optimizer.param_groups, here, strict=True):
                     group.update(own)
+
+
+def _phases(scheme: Scheme) -> tuple[Phase, ...]:
+    """Of a scheme, which may be a user's.
+
+    Raises:
+        InputError: They are none.
+    """
+    found = scheme.phases()
+    if not isinstance(found, tuple | list) or not all(isinstance(phase, Phase) for phase in found):
+        raise InputError(
+            f"{type(scheme).__name__}.phases() returned {type(found).__name__}; wanted a tuple of phases"
+            f"{at(type(scheme).phases)}"
+        )
+    return tuple(found)
+
+
+def _of_step(phase: Phase, what: str) -> str:
+    wanted = f"wanted a generator that yields an Update of {' or '.join(map(repr, phase.trained))}"
+    return f"the step of phase {phase.name!r} {what}; {wanted}{at(phase.step)}"
+
+
+def _own_code(scheme: Scheme) -> str:
+    """What of a training is a user's, and may have made what is not finite; "" where nothing is."""
+    found = {named(type(part)): None for part in scheme.modules() if at(type(part))}
+    return f"; code of your own takes part: {', '.join(found)}" if found else ""
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:

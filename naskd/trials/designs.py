@@ -20,7 +20,7 @@ from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective
 from naskd.schemes.scheme import Scheme, SchemeInputs
 from naskd.spec.design import Cost, TrialConfig
-from naskd.spec.errors import USERS, InputError, UnknownNameError, one_line
+from naskd.spec.errors import USERS, InputError, MistakeError, one_line
 from naskd.spec.latency import LatencyProfile, read_profile
 from naskd.spec.operators import OperatorGraph
 from naskd.spec.teachers import called
@@ -150,7 +150,7 @@ class Designs:
                 self._scheme(config)
             else:
                 self._objective(config)
-        except UnknownNameError:
+        except MistakeError:
             raise
         except ValueError as error:
             return [(str(error) or one_line(error)).splitlines()[0]]
@@ -166,7 +166,7 @@ class Designs:
         teacher = self._sources.stand_in(recipe).network
         assert isinstance(teacher, Teacher)
         try:
-            read = teacher.as_student
+            read = teacher.as_student(config.architecture.family)
         except InputError as error:
             return [f"{place}: {error}"]
         card = FAMILIES[config.architecture.family]

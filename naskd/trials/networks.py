@@ -46,7 +46,7 @@ class Networks:
         data = self._resources.data
         fresh = build_student(architecture, data.in_channels, data.n_classes, data.mean, data.std)
         placed = self._resources.compute.place(fresh)
-        fresh.take_weights(teacher.as_student)
+        fresh.take_weights(teacher.as_student(architecture.family))
         return placed
 
     def unplaced_student(self, architecture: ArchitectureSpec) -> nn.Module:

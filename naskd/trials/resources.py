@@ -12,6 +12,7 @@ from naskd.data.load import load_search_data
 from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.spec.code_identity import foreign_code
+from naskd.spec.registry import code_of
 from naskd.spec.sizes import Size
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import own_code
@@ -139,7 +140,9 @@ def open_resources(
 
 def _code() -> tuple[str, ...] | None:
     """Now, since files may be edited while a search runs on what was imported."""
-    cards = [card.implementation for registry in (BLOCKS, FAMILIES, KNOWLEDGE) for card in registry]
+    cards = [
+        code for registry in (BLOCKS, FAMILIES, KNOWLEDGE) for card in registry for code in code_of(card)
+    ]
     foreign = foreign_code(cards)
     return None if foreign is None else (own_code(), *foreign)
 

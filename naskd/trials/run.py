@@ -21,7 +21,9 @@ from naskd.spec.design import (
     TrainingSpec,
     TrialConfig,
 )
+from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
+from naskd.spec.places import at
 from naskd.spec.seeds import derive_seed
 from naskd.training.evaluation import accuracy, predict, predict_logits
 from naskd.training.feeding import AnyImages
@@ -111,6 +113,11 @@ class TrialRun:
         order_seed = derive_seed("order", seed)
         compute = context.resources.compute
         self.loop = TrainingLoop(self.scheme, training, self.data, views, order_seed, compute)
+        if self.loop.total_epochs != training.epochs:
+            raise InputError(
+                f"{type(self.scheme).__name__}.phases() returned phases of {self.loop.total_epochs} epochs; "
+                f"wanted the design's {training.epochs}{at(type(self.scheme).phases)}"
+            )
         self.cost = self.scheme.cost
         self._step_macs: dict[str, tuple[float, float]] = {
             phase.name: self.scheme.step_macs(training.batch_size, phase) for phase in self.loop.phases

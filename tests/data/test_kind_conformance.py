@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from naskd.data.given import hold_images
 from naskd.spec.datasets import DATASETS, DataSpec
 from naskd.testing import DataKindSuite
 
@@ -60,6 +62,10 @@ class TestCatalogue(DataKindSuite):
             write, place = CONTAINERS[name]
             write(folder / "images", folder / place)
             return DataSpec(name, root=place, val_fraction=0.34, test_fraction=0.34)
+        if name == "python":
+            digits = load_digits(n_class=3)
+            table = hold_images((digits.images[:60] / 16, digits.target[:60]))
+            return DataSpec(name, options=(("content", table["content"]),))
         return DataSpec(name)
 
 

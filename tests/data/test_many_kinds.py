@@ -99,7 +99,8 @@ def test_test_images_apart_may_lack_a_class_and_have_none_of_their_own(tmp_path,
 
 def test_training_and_test_files_are_not_mixed(tmp_path, images):
     write_parquet(images, tmp_path / "data" / "train-00000-of-00002.parquet")
-    write_parquet(images, tmp_path / "data" / "test-00000-of-00002.parquet")
+    write_images(tmp_path / "others", {"ant": 8, "bee": 9})
+    write_parquet(tmp_path / "others", tmp_path / "data" / "test-00000-of-00002.parquet")
     assert "look like different splits" in problem(tmp_path, kind="parquet", root="data")
     both = {"root": "data/t*.parquet", "test_root": "data/test-*"}
     assert "share files" in problem(tmp_path, kind="parquet", **both)
@@ -139,7 +140,7 @@ def test_a_column_says_which_rows_are_test_images(tmp_path, images):
     assert spec.own_test
     assert len(test) == 6
     assert len(data.train) + len(data.val) == 11
-    assert not survey_data(spec, tmp_path).leaks["test in train"]
+    assert not survey_data(spec, tmp_path).copies["test in train"]
     none = DataSpec("csv", root="t.csv", options=(*columns.items(), ("test_value", "sealed")))
     with pytest.raises(InputError, match=r"no row of data\.root has split = 'sealed'"):
         load_test_split(none, tmp_path)
@@ -212,7 +213,12 @@ def test_images_of_a_table_may_be_paths_and_plain_bytes(tmp_path, images):
 
 def test_splits_of_a_saved_data_set_are_named(tmp_path, images):
     write_images(tmp_path / "held_out", {"ant": 3, "bee": 2})
-    for split, folder in (("train", images), ("extra", images), ("test", tmp_path / "held_out")):
+    write_images(tmp_path / "further", {"ant": 8, "bee": 9})
+    for split, folder in (
+        ("train", images),
+        ("extra", tmp_path / "further"),
+        ("test", tmp_path / "held_out"),
+    ):
         write_saved(folder, tmp_path / "saved" / split, class_names=("ant", "bee"))
     (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "extra", "test"]}))
     spec = DataSpec("huggingface", root="saved", options=(("test_split", "test"),))
@@ -368,7 +374,7 @@ def test_data_sets_of_files_are_read_as_folders_are(tmp_path):
     survey = survey_data(spec, tmp_path)
     assert survey.class_names == ("cake", "soup")
     assert survey.counts == {"train": (5, 5), "val": (1, 1), "test": (3, 3)}
-    assert not any(survey.leaks.values())
+    assert not any(survey.copies.values())
     write_images(tmp_path / "eurosat" / "2750", {"River": 6, "Forest": 6})
     euro = DataSpec("torchvision", root=".", options=(("dataset", "eurosat"),), **MODELS)
     assert not euro.own_test

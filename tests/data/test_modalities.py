@@ -305,12 +305,18 @@ def test_a_pair_is_of_one_file_name(folders: Path) -> None:
     assert "students see 'paired', 1x8x8, without labels" in survey.table()
 
 
-def test_leaks_are_of_the_first_modality(folders: Path) -> None:
-    for name in NAMES:
-        write(folders / "colour", name, 1)
-    n_test = len(load_test_split(PAIRED, folders))
-    leaks = survey_data(PAIRED, folders).leaks
-    assert leaks["test in train"] == n_test
+def test_copies_are_of_the_first_modality_and_leave_both(folders: Path) -> None:
+    for seed, name in enumerate(NAMES):
+        write(folders / "colour", name, seed if seed % 10 < 6 else 6)
+    copies = survey_data(PAIRED, folders).copies
+    data, (shown, first) = load_search_data(PAIRED, folders), load_test_splits(PAIRED, folders)
+    trained = {image.numpy().tobytes() for image in data.for_teachers.train.images}
+    judged = {image.numpy().tobytes() for image in data.for_teachers.val.images}
+    assert copies["val in train"] or copies["test in train"]
+    assert not trained & judged
+    assert not (trained | judged) & {image.numpy().tobytes() for image in first.images}
+    assert len(data.val) == len(data.for_teachers.val)
+    assert len(shown) == len(first)
 
 
 def test_images_without_a_counterpart_are_named(folders: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is said of a study's images before anything trains: counts, what is left out, leaks, and all damage at once."""
+"""What is said of a study's images before anything trains: counts, what is left out, copies, and all damage at once."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from naskd.data.sealed import load_test_split
 from naskd.data.sources import open_development, split_of
 from naskd.data.survey import DataSurvey, survey_and_load, survey_data
 from naskd.spec.datasets import DataSpec
+from naskd.spec.design import content_id
 
 from .files import write_cifar10, write_images
 
@@ -222,10 +223,10 @@ def test_a_class_that_is_a_link_to_another_or_back_is_refused(tmp_path, images, 
         load_search_data(DataSpec("image_folder", root="images"), tmp_path)
 
 
-# Leaks
+# Copies
 
 
-def test_test_images_that_are_training_images_are_counted(tmp_path, images):
+def test_test_images_that_are_training_images_are_counted_and_left_out(tmp_path, images):
     """Copies, links, hard links, and the same pixels in another file."""
     write_images(tmp_path / "test", {"ant": 4, "bee": 6})
     found = sorted((images / "bee").iterdir())
@@ -234,29 +235,78 @@ def test_test_images_that_are_training_images_are_counted(tmp_path, images):
     (tmp_path / "test" / "bee" / "hard.png").hardlink_to(found[2])
     Image.open(found[3]).save(tmp_path / "test" / "bee" / "other.bmp")
     survey = look(tmp_path, test_root="test")
-    assert survey.leaks["test in train"] + survey.leaks["test in val"] == 4
+    assert survey.copies["test in train"] + survey.copies["test in val"] == 4
     assert warned(
-        survey, "4 of 14 test images are also training or validation images", "such as '", "too high"
+        survey,
+        "4 of 14 test images are also training or validation images",
+        "such as '",
+        "left out of the test split",
     )
-    assert survey.leaks["in two classes"] == 0
+    assert survey.copies["in two classes"] == 0
+    assert survey.counts["test"] == (4, 6)
+    assert "left out as copies: 0 validation and 4 test images" in survey.table()
+    assert len(load_test_split(DataSpec("image_folder", root="images", test_root="test"), tmp_path)) == 10
 
 
-def test_copies_within_one_root_are_counted_where_splits_part_them(tmp_path, images):
+def test_without_copies_splits_are_what_they_were(tmp_path, images):
+    """So runs of before go on."""
+    spec = DataSpec("image_folder", root="images")
+    split = split_of(open_development(spec, tmp_path, None), spec)
+    parts = {part: getattr(split, part).tolist() for part in ("train", "val", "test")}
+    survey = look(tmp_path)
+    assert survey.split_hash == content_id(parts)
+    assert not any(survey.copies.values())
+    assert "copies" not in survey.table()
+
+
+def test_no_picture_is_in_two_splits(tmp_path, images):
     for path in list(images.glob("*/*")):
         path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
     (images / "ant" / "bee.png").write_bytes((images / "bee" / "000.png").read_bytes())
     survey = look(tmp_path)
     spec = DataSpec("image_folder", root="images")
-    data, test = load_search_data(spec, tmp_path), load_test_split(spec, tmp_path)
-    train, val, sealed = ([i.numpy().tobytes() for i in part.images] for part in (data.train, data.val, test))
-    assert survey.leaks == {
-        "test in train": sum(i in train for i in sealed),
-        "test in val": sum(i in val for i in sealed),
-        "val in train": sum(i in train for i in val),
+    source = open_development(spec, tmp_path, None)
+    split = split_of(source, spec)
+    drawn = [[i.tobytes() for i in source.read(getattr(split, part))] for part in ("train", "val", "test")]
+    assert survey.copies == {
+        "test in train": sum(i in drawn[0] for i in drawn[2]),
+        "test in val": sum(i in drawn[1] and i not in drawn[0] for i in drawn[2]),
+        "val in train": sum(i in drawn[0] for i in drawn[1]),
         "in two classes": 1,
     }
-    assert warned(survey, "validation images are also training images")
+    assert survey.copies["val in train"]
+    assert survey.copies["test in train"]
+    data = load_search_data(spec, tmp_path)
+    for test in (load_test_split(spec, tmp_path), load_test_split(spec, tmp_path, data=data)):
+        kept = [[i.numpy().tobytes() for i in part.images] for part in (data.train, data.val, test)]
+        assert kept[0] == drawn[0]
+        assert kept[1] == [i for i in drawn[1] if i not in drawn[0]]
+        assert kept[2] == [i for i in drawn[2] if i not in drawn[0] + drawn[1]]
+        assert [sum(survey.counts[part]) for part in ("train", "val", "test")] == list(map(len, kept))
+    assert (survey.data_hash, survey.split_hash) == (data.data_hash, data.split_hash)
+    assert warned(survey, "validation images are also training images", "left out of the validation split")
     assert warned(survey, "1 image is in more than one class")
+
+
+def test_where_all_are_copies_nothing_is_judged(tmp_path):
+    write_images(tmp_path / "images", {"ant": 1, "bee": 1})
+    for name in ("ant", "bee"):
+        for n in range(9):
+            copy = tmp_path / "images" / name / f"again-{n}.png"
+            copy.write_bytes((tmp_path / "images" / name / "000.png").read_bytes())
+    assert any("all 3 validation images are also training images" in line for line in look(tmp_path).problems)
+
+
+def test_copies_are_left_out_of_validation_where_test_images_cannot_be_read(tmp_path, images):
+    for path in list(images.glob("*/*")):
+        path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
+    write_images(tmp_path / "test", {"ant": 4, "bee": 6})
+    whole = look(tmp_path, test_root="test")
+    (tmp_path / "test" / "ant" / "000.png").write_bytes(b"x")
+    survey = look(tmp_path, test_root="test")
+    assert survey.test_problems
+    assert survey.copies == {"val in train": whole.copies["val in train"]}
+    assert (survey.counts["val"], survey.split_hash) == (whole.counts["val"], whole.split_hash)
 
 
 # Damage
@@ -272,7 +322,8 @@ def test_all_damage_is_said_at_once_in_sealed_images_too(tmp_path, images):
     (images / "ant" / "new.png").write_bytes(b"\0\0\0\x1cftypavif")
     os.mkfifo(images / "ant" / "pipe.jpg")
     survey = look(tmp_path)
-    assert len(survey.all_problems) == 1 + 25 + 5
+    everything = survey.problems + survey.test_problems
+    assert len(everything) == 25 + 5
     assert len(survey.test_problems) == 6
     for said in (
         "No such file",
@@ -281,7 +332,7 @@ def test_all_damage_is_said_at_once_in_sealed_images_too(tmp_path, images):
         "exceeds limit",
         "'avif', a format that is not",
     ):
-        assert any(said in line for line in survey.all_problems), said
+        assert any(said in line for line in everything), said
 
 
 def test_a_search_may_do_without_test_images_that_cannot_be_read(tmp_path, images):

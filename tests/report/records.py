@@ -65,6 +65,17 @@ def design(rng):
     return replace(full, distillation=full.distillation.canonical()).to_dict()
 
 
+def parameters(config):
+    """What a sampler would have chosen for a design; of what it does not have, nothing."""
+    stages, terms = config["architecture"]["stages"], config["distillation"]["terms"]
+    found = {"stages": len(stages), "optimizer.name": config["training"]["optimizer"]}
+    for index, stage in enumerate(stages, 1):
+        found |= {f"stage{index}.{name}": stage[name] for name in ("block", "depth", "width")}
+    if kinds := sorted(term["kind"] for term in terms):
+        found |= {"kd.kinds": "+".join(kinds), "kd.temperature": terms[0]["temperature"]}
+    return found | {"optimizer.learning_rate": config["training"]["learning_rate"]}
+
+
 def trial(number, rng, epochs=20):
     """A trial whose accuracy grows with its cost and with its distillation, with noise."""
     config = design(rng)
@@ -99,6 +110,7 @@ def trial(number, rng, epochs=20):
         "n_params": macs // 40 + 300,
         "size_bytes": 4 * (macs // 40 + 320),
         "config": config,
+        "parameters": parameters(config),
         "config_id": f"{rng.getrandbits(48):012x}",
         "seed": rng.getrandbits(62),
         "wall_seconds": 0.4 + macs / 4e5,

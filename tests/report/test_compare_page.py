@@ -2,15 +2,13 @@
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
+from browser import CHROMIUM, Browser
 
 from naskd.report.compare_html import page, write_html
 from naskd.spec.objectives import OBJECTIVES
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "<script>document.title='owned'</script>"
 
 
@@ -88,13 +86,10 @@ def drawn(tmp_path_factory):
         pytest.skip("no chromium on this machine: what the page's script draws is not checked")
     folder = tmp_path_factory.mktemp("page")
     write_html(comparison(), folder / "page.html")
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={folder / 'user'}", "--window-size=1400,2400", "--virtual-time-budget=1500",
-        "--dump-dom", f"file://{folder / 'page.html'}",
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    with Browser(1400, 2400) as browser:
+        browser.open(folder / "page.html")
+        assert browser.errors == []
+        return browser.html()
 
 
 def test_a_browser_draws_fronts_bands_and_growth(drawn):

@@ -22,11 +22,11 @@ PREFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 def run(*expressions: str) -> list:
     """Values of JavaScript expressions beside the page's numbers and scales."""
-    page = {"textContent": json.dumps({"formats": units.FORMATS})}
     sources = [(files("naskd.report") / name).read_text() for name in ("numbers.js", "draw.js")]
     script = "\n".join(
         [
-            f"const document = {{ getElementById: () => ({json.dumps(page)}) }};",
+            f"const data = {json.dumps({'formats': units.FORMATS})}, memory = new Map();",
+            "const document = { getElementById: () => null };",
             *sources,
             f"console.log(JSON.stringify([{', '.join(expressions)}]));",
         ]
@@ -83,6 +83,15 @@ def test_durations_and_means_are_written_as_in_a_terminal():
     )
     assert seconds == [units.duration(value) for value in given]
     assert means == [units.percent_with_sd(value, value / 8) for value in given]
+
+
+def test_a_number_is_read_as_it_is_written():
+    texts = ["50000", "50k", "1.5 M", "2e6", "1e-3", ".5", "12.5%", "4.74 kB", "1,250", "1,250,000", "3 g"]
+    assert run(f"{json.dumps(texts)}.map(readNumber)")[0] == pytest.approx(
+        [50_000, 50_000, 1.5e6, 2e6, 1e-3, 0.5, 0.125, 4740, 1250, 1.25e6, 3e9]
+    )
+    wrong = ["", "plenty", "1,5", "1,50k", "-3", "1e", "5 5", "0x10", "k", "1.2.3", "12,34,567"]
+    assert run(f"{json.dumps(wrong)}.map((text) => Number.isNaN(readNumber(text)))")[0] == [True] * len(wrong)
 
 
 def test_what_is_no_number_is_a_dash():

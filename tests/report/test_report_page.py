@@ -1,24 +1,25 @@
 """The page: whole, closed to the network, deaf to markup in the record; drawn where a browser is."""
 
 import base64
+import csv
 import hashlib
 import json
 import math
 import re
-import shutil
-import subprocess
+import time
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from records import odd_records, record
 
 from naskd.report import write_html
-from naskd.report.html import page
+from naskd.report.html import assembled, page
 from naskd.study.residuals import MIN_TRIALS, accuracy_residuals
 
 ODD = odd_records()
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Outline(HTMLParser):
@@ -64,6 +65,7 @@ def test_policy_lets_only_the_own_script_and_style_run(name):
         digest = base64.b64encode(hashlib.sha256(bodies[0].encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none'")
+    assert "connect-src" not in policy
     assert "unsafe" not in policy
     assert [t for t, a in outline.tags if t == "script"] == ["script", "script"]
 
@@ -109,6 +111,14 @@ def test_the_script_writes_text_only():
         assert way not in script
 
 
+def test_only_a_served_page_asks_for_anything():
+    alone, served = (assembled("a", {}, ("numbers.js",), live=live) for live in (False, True))
+    assert "connect-src &#x27;self&#x27;" in served
+    assert "connect-src" not in alone
+    assert "fetch(" in served
+    assert "fetch(" not in alone
+
+
 def test_numbers_survive_the_way_to_the_page():
     """A 64-bit seed is text, since a script would round it; NaN and infinity are null."""
     data = record(3)
@@ -134,7 +144,7 @@ def test_page_is_small_and_made_without_the_time(tmp_path):
     write_html(data, tmp_path / "b.html")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert (tmp_path / "a.html").stat().st_size < 1_500_000
-    assert len(page({})) < 85_000
+    assert len(page({})) < 140_000
 
 
 # ---- Residuals
@@ -174,28 +184,27 @@ ODD["no_frame"] = ODD["own_cost"]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """The pages as a browser leaves them, drawn side by side to save time."""
+def browser():
+    """One for all: to start it takes a second."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: what the page's script draws is not checked")
+    with Browser() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def drawn(browser, tmp_path_factory):
+    """The pages as a browser leaves them."""
     folder = tmp_path_factory.mktemp("pages")
-    runs = {}
+    texts = {}
     for name in DRAWN:
         write_html(ODD[name], folder / f"{name}.html")
-        if name == "no_frame":  # as in a browser too busy to show one: no observer is ever called
-            text = (folder / f"{name}.html").read_text()
-            text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
-            deaf = "<script>window.ResizeObserver = class { observe() {} };</script>"
-            (folder / f"{name}.html").write_text(text.replace("</head>", deaf + "</head>", 1))
-        command = [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={folder / name}", "--window-size=1400,3000",
-            "--virtual-time-budget=1500", "--dump-dom",
-            f"file://{folder / name}.html",
-        ]  # fmt: skip
-        runs[name] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return {name: run.communicate(timeout=60)[0] for name, run in runs.items()}
+        # As in a browser too busy to show a frame: no observer is ever called.
+        deaf = "window.ResizeObserver = class { observe() {} };" if name == "no_frame" else ""
+        browser.open(folder / f"{name}.html", before=deaf)
+        texts[name] = browser.html()
+        assert browser.errors == []
+    return texts
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -203,11 +212,13 @@ def test_a_browser_draws_every_point_and_every_section(drawn, name):
     text = drawn[name]
     front = [t for t in ODD[name]["trials"] if t.get("on_front") and math.isfinite(t["val_accuracy"])]
     chart = re.search(r'id="front".*?id="details"', text, re.S)[0]
-    plot = re.search(r"<svg.*?</svg>(?=</div><div class=.legend)", chart, re.S)
+    plot = re.search(r"<svg[^>]*aria-label=.Accuracy against cost.*?</svg>", chart, re.S)
     assert (plot[0].count('class="front"') if plot else 0) == len(front)
     # The footer is written last: the script has come to its end.
     assert "Where this came from" in text
-    assert "What did not finish" in text
+    assert ("What did not finish" in text.split("<script")[0]) == any(
+        t["state"] != "COMPLETE" for t in ODD[name]["trials"]
+    )
     assert "undefined" not in text.split("<script")[0]
     assert ">null" not in text.split("<script")[0]
     assert "NaN" not in text.split("<script")[0]
@@ -244,3 +255,187 @@ def test_a_browser_runs_no_script_of_the_record(drawn):
     assert title.startswith("&lt;script&gt;")
     assert "<img" not in head
     assert "&lt;script&gt;document.title='owned'&lt;/script&gt;" in head
+
+
+# ---- What a reader does
+
+
+@pytest.fixture(scope="module")
+def reader(browser, tmp_path_factory):
+    """The page of a retrained run, with reasons that a spreadsheet would compute."""
+    source = record(60, seed=1, retrained=True) | {"run": "runs/my-digits"}
+    for item in source["trials"]:
+        if item["state"] == "FAIL":
+            item["reason"] = '=HYPERLINK("http://evil","x"), or more'
+    for design in source["retrained"]["designs"]:
+        design["labels_alone"] = {"test_accuracy_mean": 0.5, "test_accuracy_sd": 0.01}
+    path = tmp_path_factory.mktemp("reader") / "page.html"
+    write_html(source, path)
+
+    def begin(**size):
+        browser.resize(**{"width": 1400, **size})
+        browser.theme("light")
+        browser.open(path)
+        return source
+
+    yield begin
+    browser.resize(1400)
+
+
+def saved(browser, selector):
+    """What a button of the page saves."""
+    for old in browser.downloads.iterdir():
+        old.unlink()
+    browser.click(selector)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        files = [file for file in browser.downloads.iterdir() if file.suffix != ".crdownload"]
+        if files and files[0].stat().st_size:
+            return files[0]
+        time.sleep(0.05)
+    raise AssertionError("nothing was saved")
+
+
+def best_within(source, macs):
+    return max(
+        (t for t in source["trials"] if t.get("on_front") and t["macs"] <= macs),
+        key=lambda t: t["val_accuracy"],
+    )
+
+
+def answer(browser):
+    return browser.run("document.querySelector('.answer').innerText")
+
+
+def test_a_budget_gives_the_design_to_take_and_its_command(reader, browser):
+    source = reader()
+    first = max((t for t in source["trials"] if t.get("on_front")), key=lambda t: t["val_accuracy"])
+    assert f"Take trial {first['number']}:" in answer(browser)
+    assert "the most accurate on the front" in browser.run("document.getElementById('details').innerText")
+    macs = sorted(t["macs"] for t in source["trials"] if t.get("on_front"))
+    middle = (macs[3] + macs[4]) // 2
+    browser.run("document.querySelector('.budget input').focus()")
+    browser.run(
+        f"document.execCommand('selectAll'), document.execCommand('insertText', false, '{middle / 1000}k')"
+    )
+    browser.key("Enter")
+    wanted = best_within(source, middle)
+    assert f"Take trial {wanted['number']}:" in answer(browser)
+    assert f"naskd export runs/my-digits {wanted['number']} --format onnx" in answer(browser)
+    assert f"Trial {wanted['number']}" in browser.run("document.querySelector('#details h2').innerText")
+    assert browser.run("document.querySelectorAll('.beyond, .limit').length") == 2
+
+
+def test_the_budget_works_by_keyboard(reader, browser):
+    source = reader()
+    browser.run("document.querySelector('input[type=range]').focus()")
+    seen = []
+    for key in ["PageDown"] * 6 + ["Home"]:
+        browser.key(key)
+        seen.append(browser.run("document.querySelector('input[type=range]').getAttribute('aria-valuetext')"))
+    limits = [float(re.search(r"at most ([\d.]+)", text)[1]) for text in seen[:-1]]
+    assert len(set(limits)) == 6
+    assert seen[-1].endswith("no design")
+    assert "No design on the front is within this budget" in answer(browser)
+    browser.key("End")
+    best = best_within(source, math.inf)
+    assert f"no limit: trial {best['number']}" in browser.run(
+        "document.querySelector('input[type=range]').getAttribute('aria-valuetext')"
+    )
+
+
+def test_a_budget_that_is_no_number_is_said(reader, browser):
+    reader()
+    browser.run("document.querySelector('.budget input').focus()")
+    browser.run("document.execCommand('selectAll'), document.execCommand('insertText', false, 'plenty')")
+    browser.key("Enter")
+    assert "such as 50000, 50k or 1e6" in browser.run("document.querySelector('.wrong').innerText")
+    assert browser.run("document.querySelector('.budget input').getAttribute('aria-invalid')") == "true"
+
+
+def test_test_accuracies_stand_on_the_front(reader, browser):
+    source = reader()
+    n = len(source["retrained"]["designs"])
+    drawn = "document.querySelectorAll('#front .chart svg .%s').length"
+    assert [browser.run(drawn % name) for name in ("test", "test-line", "alone")] == [n, n, n]
+    browser.click("#front .bar label:nth-child(2) input")
+    assert [browser.run(drawn % name) for name in ("test", "test-line", "alone")] == [0, 0, 0]
+
+
+def test_a_table_is_saved_for_a_spreadsheet_that_computes_none_of_it(reader, browser):
+    source = reader()
+    file = saved(browser, "#designs-on-the-front .tools button")
+    assert file.name == "digits-front.csv"
+    rows = list(csv.DictReader(file.open(encoding="utf-8-sig", newline="")))
+    front = {t["number"]: t for t in source["trials"] if t.get("on_front")}
+    assert {int(row["trial"]) for row in rows} == set(front)
+    assert all(float(row["validation"]) == front[int(row["trial"])]["val_accuracy"] for row in rows)
+    assert all(row["student (width×depth)"] for row in rows)
+    text = saved(browser, "#what-did-not-finish .tools button").read_text(encoding="utf-8-sig")
+    reasons = [row["reason of the first"] for row in csv.DictReader(text.splitlines())]
+    assert '\'=HYPERLINK("http://evil","x"), or more' in reasons
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_figure_is_saved_in_the_colours_of_its_theme(reader, browser, theme):
+    reader()
+    browser.theme(theme)
+    text = saved(browser, "#front .tools button:nth-child(1)").read_text()
+    root = ElementTree.fromstring(text)
+    ground = root[0]
+    assert ground.get("fill") == {"light": "rgb(255, 255, 255)", "dark": "rgb(26, 32, 39)"}[theme]
+    assert "class=" not in text
+    assert "var(" not in text
+    assert "the same student with the labels alone" in text, "the legend"
+    image = saved(browser, "#front .tools button:nth-child(2)").read_bytes()
+    assert image.startswith(b"\x89PNG")
+    assert int.from_bytes(image[16:20], "big") == 2 * float(root.get("width"))
+
+
+def test_an_axis_filters_designs_by_keyboard_and_by_dragging(reader, browser):
+    reader()
+    note = "document.querySelector('.parallel ~ .note').innerText"
+    assert "Drag along an axis to filter." in browser.run(note)
+    assert "Drawn: 60 of 60 complete designs" in browser.run(note)
+    browser.run("document.querySelector('[data-axis=val_accuracy]').focus()")
+    browser.key("ArrowDown")
+    kept = re.search(r"(\d+) designs pass", browser.run(note))
+    assert 0 < int(kept[1]) < 60
+    assert browser.run("document.querySelectorAll('.strand.off').length") == 60 - int(kept[1])
+    browser.key("Escape")
+    assert "pass" not in browser.run(note)
+    # What designs do not have stands below an axis.
+    axis = "[...document.querySelectorAll('[data-axis]')].find((a) => a.textContent.includes('not used'))"
+    browser.run(f"{axis}.scrollIntoView({{block: 'center'}})")
+    x, bottom = browser.run(
+        f"(() => {{ const b = {axis}.querySelector('.rail').getBoundingClientRect(); return [b.x, b.bottom]; }})()"
+    )
+    browser.drag((x, bottom + 40), (x, bottom + 12))
+    assert browser.run(f"{axis}.getAttribute('aria-valuetext')") == "not used"
+
+
+def test_details_are_a_page_of_their_own_on_a_phone(reader, browser):
+    reader(width=390, phone=True)
+    is_open = "document.querySelector('dialog').open"
+    assert not browser.run(is_open)
+    browser.click("#designs-on-the-front tbody tr")
+    number = browser.run("location.hash").removeprefix("#trial-")
+    assert browser.run(is_open)
+    assert f"Trial {number}" in browser.run("document.querySelector('dialog h2').innerText")
+    browser.click("dialog button")
+    browser.frames()
+    assert not browser.run(is_open)
+    assert browser.run("location.hash") in ("", "#")
+    shown = (
+        "[...document.querySelectorAll('#designs-on-the-front th')]"
+        ".filter((head) => head.offsetParent).map((head) => head.innerText)"
+    )
+    assert browser.run(shown) == ["trial", "validation", "MACs", "student (width×depth)"]
+    assert browser.run("document.documentElement.scrollWidth") == 390
+    beyond = (
+        "[...document.querySelectorAll('.chart svg text')].filter((text) => { const t = text.getBoundingClientRect(),"
+        " s = text.ownerSVGElement.getBoundingClientRect(); return t.left < s.left - 1 || t.right > s.right + 1;"
+        " }).map((text) => text.textContent)"
+    )
+    assert browser.run(beyond) == []
+    assert browser.errors == []

@@ -18,7 +18,7 @@ from naskd.runs.formats.safetensors import SafetensorsFormat
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.exports import EXPORTS, ExportCard
-from naskd.spec.registry import installed
+from naskd.spec.packages import installed
 
 CLASSES = ("cat", "dog", "eel")
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))

@@ -98,7 +98,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_profile_predicts_students_that_it_has_not_seen_and_a_search_keeps_its_limit(
-    fake: None, study: Path
+    fake: None, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["profile", str(study), "--device", "fake", "--students", "30", "--held-out", "10"]
     found = CliRunner().invoke(app, [*command, "--rounds", "3", "--option", "clock=2", "--png", "p.png"])
@@ -117,6 +117,12 @@ def test_a_profile_predicts_students_that_it_has_not_seen_and_a_search_keeps_its
     assert made.noise == 0.0, "the fastest run of either half is the same"
     assert max(made.errors) < 0.05
     assert not any(FakeDevice.seen), "networks are in evaluation mode, and nothing was written"
+    monkeypatch.setattr(
+        "naskd.runs.profiling.profile", lambda *_, **__: (made, study.parent / "latency.json")
+    )
+    told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert (told["device"], told["path"]) == ("fake", str(study.parent / "latency.json"))
+    assert told["errors"] == pytest.approx(made.errors)
 
     run = naskd.search(study, seconds=60)
     trials = run.to_dict(everything=True)["trials"]

@@ -113,7 +113,7 @@ class TestOptionsOfACard:
         found = problems(folder, TAIL.replace("kind = 'digits'", "max_train = 20"))
         assert found == {
             "data.kind": 'data.kind: got nothing; allowed: "digits", "cifar10", "image_folder", "torchvision", "npz", '
-            '"csv", "parquet", "huggingface" or "webdataset"'
+            '"csv", "parquet", "huggingface", "webdataset" or "python"'
         }
 
 

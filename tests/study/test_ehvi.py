@@ -19,7 +19,7 @@ from naskd.study.ledger import CONTINUES
 from naskd.study.stopping import NeverStop
 from naskd.study.study import Study
 from naskd.tables import Recorded
-from naskd.trials.jobs import Decision
+from naskd.trials.jobs import Decision, TrialResult
 
 EPOCHS = 6
 BLOCKS = {"basic": 0.0, "inverted_residual": 0.06, "depthwise_separable": -0.04}
@@ -167,37 +167,60 @@ def test_a_space_with_parameters_of_parameters():
     assert len(trained(study)) == 20
 
 
+def proposed(needs, price, trials, startup, budget=None):
+    """Whether each of the first designs needs what costs `price` once."""
+
+    def dear(config):
+        found = recorded(config)
+        return Recorded(
+            found.curve,
+            found.metrics,
+            found.train_macs,
+            1.0,
+            ({"made once": price},) if needs(config) else (),
+        )
+
+    spec = StudySpec(
+        name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS,
+        budget=budget or BudgetSpec(train_macs=int(1e12)),
+        sampler=SamplerSpec("ehvi", (("startup_trials", startup),)),
+        teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
+    )  # fmt: skip
+    study = Study(
+        spec, joint, InMemoryStorage(), ReplayFacts(cost, dear, resolution=16, n_val=1000), identity={},
+        reference_point=REFERENCE, clock=FakeClock(),
+    )  # fmt: skip
+    needing = []
+    for _ in range(trials):
+        job = study.ask()
+        needing.append(needs(job.config))
+        found = dear(job.config)
+        curve = tuple({"epoch": e, **point} for e, point in enumerate(found.curve, start=1))
+        study.tell(job, TrialResult("complete", job.seed, metrics=found.metrics, curve=curve))
+    return needing
+
+
+def is_taught(config):
+    return bool(config.distillation.terms)
+
+
+def is_hinted(config):
+    """The best kind of all, and a quarter of the designs."""
+    return KnowledgeTerm("hint") in config.distillation.terms
+
+
 def test_what_nobody_has_paid_is_part_of_the_price():
     """The bank costs as much as many trainings of small students: these come first, and taught ones then."""
+    dear, cheap = (proposed(is_taught, price, 12, startup=1) for price in (10**13, 1))
+    assert sum(dear[2:]) < sum(cheap[2:])
 
-    def spent_first(bank):
-        def dear(config):
-            found = recorded(config)
-            shared = ({"teacher": bank},) if config.distillation.terms else ()
-            return Recorded(found.curve, found.metrics, found.train_macs, 1.0, shared)
 
-        spec = StudySpec(
-            name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS,
-            budget=BudgetSpec(train_macs=int(1e12)), sampler=SamplerSpec("ehvi", (("startup_trials", 1),)),
-            teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
-        )  # fmt: skip
-        study = Study(
-            spec, joint, InMemoryStorage(), ReplayFacts(cost, dear, resolution=16, n_val=1000), identity={},
-            reference_point=REFERENCE, clock=FakeClock(),
-        )  # fmt: skip
-        kinds = []
-        for _ in range(12):
-            job = study.ask()
-            kinds.append(bool(job.config.distillation.terms))
-            found = dear(job.config)
-            curve = tuple({"epoch": e, **point} for e, point in enumerate(found.curve, start=1))
-            from naskd.trials.jobs import TrialResult
-
-            result = TrialResult("complete", job.seed, metrics=found.metrics, curve=curve)
-            study.tell(job, result)
-        return sum(kinds[2:])
-
-    assert spent_first(10**13) < spent_first(1)
+def test_what_costs_more_than_the_search_is_not_made_for_the_best_designs_at_its_end():
+    """It is as dear as a hundred trainings of middling students."""
+    price, trials = 100 * int(1e8), BudgetSpec(trials=20)
+    assert not any(proposed(is_hinted, price, 20, 10, trials))
+    assert sum(proposed(is_hinted, 1, 20, 10, trials)) > 5
+    assert any(proposed(is_taught, price, 10, 10, trials)), "three quarters of the designs share it"
 
 
 def test_without_a_study_it_draws_at_random():

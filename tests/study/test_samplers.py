@@ -1,6 +1,6 @@
 import warnings
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -30,6 +30,19 @@ def _spec(name: str, trials: int, *, seed: int = 0, objectives=TWO):
 def _designs(study) -> list[str]:
     trials = study.optuna_study.get_trials(deepcopy=False)
     return [t.user_attrs["config_id"] for t in trials if t.state is TrialState.COMPLETE]
+
+
+@pytest.fixture(autouse=True)
+def _short_search_of_gp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `gp` look at 64 points for its next one, not 2048: what is asked of it here holds of any of them."""
+    whole = optuna.samplers.GPSampler.__init__
+
+    def short(self: optuna.samplers.GPSampler, *given: Any, **named: Any) -> None:
+        whole(self, *given, **named)
+        assert (self._n_preliminary_samples, self._n_local_search) == (2048, 10)
+        self._n_preliminary_samples, self._n_local_search = 64, 2
+
+    monkeypatch.setattr(optuna.samplers.GPSampler, "__init__", short)
 
 
 class TestCatalogue(SamplerSuite):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from naskd.networks.sources.held_module import hold_module
 from naskd.networks.student import build_student
 from naskd.networks.student_file import save_student
 from naskd.spec.errors import InputError
@@ -48,6 +49,7 @@ class TestCatalogue(TeacherSourceSuite):
         "torchvision",
         "run",
         "onnx",
+        "python",
         *(name for name in EXTRAS if importlib.util.find_spec(name)),
     )
 
@@ -57,6 +59,11 @@ class TestCatalogue(TeacherSourceSuite):
         save_student(folder / "student.safetensors", student, CLASSES, (3, 32, 32))
         if name == "onnx":
             write_onnx(folder / "net.onnx")
+        if name == "python":
+            scope: dict[str, object] = {}
+            exec(BUILDER, scope)
+            table = hold_module(scope["build"]())
+            return TeacherSpec(source="python", options=(("content", table["content"]),))
         if name == "transformers":
             import transformers
 

@@ -66,7 +66,11 @@ def test_images_of_one_shape_keep_it(tmp_path):
 
 
 def write(folder: Path, shape: tuple[int, ...]) -> str:
-    np.savez(folder / "a.npz", images=np.zeros(shape, np.uint8), labels=np.arange(shape[0]) % 2)
+    np.savez(
+        folder / "a.npz",
+        images=np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+        labels=np.arange(shape[0]) % 2,
+    )
     return "a.npz"
 
 

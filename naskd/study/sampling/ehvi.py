@@ -2,10 +2,15 @@
 
 Accuracy is predicted by :class:`~naskd.study.sampling.surrogate.Surrogate`; costs of designs and of their trainings are
 computed. What a design promises (:func:`~naskd.study.sampling.improvement.expected_volume`) is divided by what training
-it takes, to a power that falls from 1 to 0 as the budget is used (cost cooling: Lee, Perrone, Archambeau & Seeger,
+it takes, to a power that falls to 0 as the budget is used (cost cooling: Lee, Perrone, Archambeau & Seeger,
 "Cost-aware Bayesian optimization", 2020, arXiv 2003.10870): early on cheap designs teach much, late the best count.
+
+What a training needs and nobody has had made yet, a bank or an assistant, is another matter: it is paid once, and late
+there is nobody to share it with. A design is worth less by as many times as this makes it dearer, at all times. What
+many designs need is shared out among them; what few need waits until they promise so much more.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +38,9 @@ POOL = 384
 FRESH, CHILDREN = 4, 8
 """Random designs, and variations of the front, that come to the pool before each proposal."""
 THRIFT = 0.5
-"""Power of the price by which distance is divided, while designs are spread out."""
+"""Power of the price of a training by which is divided what it promises; at the end of the budget it is 0."""
+SHARERS = 10
+"""Trainings among which is shared out what has yet to be made, those of them that would need it in a random draw."""
 LEAST_NOISE = 1e-4
 """Variance of an accuracy, where the number of validation images is not known."""
 
@@ -54,6 +61,7 @@ class EhviSampler(BaseSampler):
         self._view: SearchView | None = None
         self._pool: dict[str, Candidate] = {}
         self._features: Features | None = None
+        self._needing: dict[str, float] = {}
         self._described: dict[str, Described] = {}
         self._rows: dict[str, Array] = {}
         self._surrogate: Surrogate | Transfer = Surrogate(seed)
@@ -111,6 +119,8 @@ class EhviSampler(BaseSampler):
             if len(shown) < 2:
                 return None
             self._pool = {candidate.config_id: candidate for candidate in drawn}
+            needed = Counter(name for candidate in drawn for name in candidate.price.training.shared)
+            self._needing = {name: count / len(drawn) for name, count in needed.items()}
             self._features = Features(shown)
             self._hear(view)
         self._curves.learn(finished)
@@ -145,11 +155,11 @@ class EhviSampler(BaseSampler):
         reference, worst = self._reference(view)
         offered = self._costs([candidate.price.known for candidate in candidates], view)
         volume = expected_volume(mean, spread, offered, costs, accuracies, reference, worst)
-        price = self._prices(candidates, (*seen, *running), view)
-        paid = [*(0 for _ in self._pool), *(trial.train_macs for _, trial in paused)]
-        price = np.maximum(price - paid, 1.0)
+        paid = np.array([*(0 for _ in self._pool), *(trial.train_macs for _, trial in paused)])
+        own, shared = self._prices(candidates, paid, (*seen, *running), view)
         # In logarithms: where nothing is promised, what promises least badly.
-        value = np.log(volume + 1e-300) - (1.0 - view.fraction()) * np.log(price)
+        power = THRIFT * (1.0 - view.fraction())
+        value = np.log(volume + 1e-300) - power * np.log(own) - np.log1p(shared / own)
         chosen = candidates[int(value.argmax())]
         best = np.argsort(-value[: len(self._pool)], kind="stable")[:POOL]
         self._pool = {candidates[number].config_id: candidates[number] for number in best}
@@ -187,8 +197,9 @@ class EhviSampler(BaseSampler):
         rows = np.stack([self._candidate_row(candidate) for candidate in chosen])
         begun = np.stack([self._row(trial) for trial in taken])
         distance = ((rows[:, None] - begun[None]) ** 2).sum(-1).min(1)
-        price = self._prices(chosen, taken, view)
-        return chosen[int((np.log(distance + 1e-12) - THRIFT * np.log(price)).argmax())]
+        own, shared = self._prices(chosen, np.zeros(len(chosen)), taken, view)
+        value = np.log(distance + 1e-12) - THRIFT * np.log(own) - np.log1p(shared / own)
+        return chosen[int(value.argmax())]
 
     def _front(
         self,
@@ -269,16 +280,26 @@ class EhviSampler(BaseSampler):
     def _reference(self, view: SearchView) -> tuple[Array, float]:
         return self._costs([view.reference_point], view)[0], float(view.reference_point[ACCURACY])
 
-    @staticmethod
-    def _prices(candidates: Sequence[Candidate], begun: Sequence[TrialView], view: SearchView) -> Array:
-        """Multiply-accumulates of training each, with what nobody has had made yet."""
+    def _prices(
+        self, candidates: Sequence[Candidate], paid: Array, begun: Sequence[TrialView], view: SearchView
+    ) -> tuple[Array, Array]:
+        """Multiply-accumulates of training each, and its part of what nobody has had made yet: ``(N,)`` each.
+
+        Args:
+            candidates: ``N`` of them.
+            paid: Of the training of each, ``(N,)``.
+            begun: Trials that have had made what they need.
+            view: Of the study.
+        """
         made = {name for trial in begun for name in view.prices.of(trial.config).training.shared}
-        found = []
-        for candidate in candidates:
-            training = candidate.price.training
-            rest = sum(macs for name, macs in training.shared.items() if name not in made)
-            found.append(max(1.0, training.own + rest))
-        return np.array(found)
+        sharers = {name: max(1.0, SHARERS * share) for name, share in self._needing.items()}
+        prices = [candidate.price.training for candidate in candidates]
+        own = np.array([price.own for price in prices]) - paid
+        shared = [
+            sum(macs / sharers.get(name, 1.0) for name, macs in price.shared.items() if name not in made)
+            for price in prices
+        ]
+        return np.maximum(own, 1.0), np.array(shared, dtype=np.float64)
 
     def _describe(self, candidate: Candidate) -> Described:
         name = candidate.config_id

@@ -1,0 +1,118 @@
+"""Images that were given in Python: arrays, tensors, or a ``torch.utils.data.Dataset``, read once and held."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from naskd.data.arrays import LabelledArrays, labelled_arrays
+from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.held import hold
+
+HELD = "data"
+"""What they are held as; see :mod:`naskd.spec.held`."""
+
+_TWICE = 4
+"""Samples of a data set that are read twice, to see whether they stay the same."""
+
+
+def hold_images(train: Any, test: Any = None, classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """Hold images, and say what a study's ``[data]`` is then.
+
+    Args:
+        train: A pair of images and labels, or a data set of ``(image, label)``. Images are ``(N, H, W)``,
+            ``(N, C, H, W)`` or ``(N, H, W, C)``, ``C`` 1 or 3, uint8; or reals in [0, 1], which are rounded to 8 bits.
+            An image of a data set is such an array without its ``N``, or one of Pillow.
+        test: The same, of the sealed test images; None cuts them off from `train`.
+        classes: Names of classes 0, 1, ...; default: the data set's own ``classes``, or the labels themselves.
+
+    Raises:
+        InputError: It is something else, or a data set changes what it gives.
+    """
+    classes = getattr(train, "classes", None) if classes is None else classes
+    parts = [
+        _arrays(given, classes, name)
+        for given, name in ((train, "train"), (test, "test"))
+        if given is not None
+    ]
+    content = hashlib.sha256(repr(classes and tuple(map(str, classes))).encode())
+    for part in parts:
+        content.update(repr((part.images.shape, part.labels)).encode())
+        content.update(np.ascontiguousarray(part.images).data)
+    name = content.hexdigest()[:12]
+    hold(HELD, name, tuple(parts))
+    return {"kind": "python", "content": name, "own_test": test is not None}
+
+
+def _arrays(given: Any, classes: Sequence[str] | None, name: str) -> LabelledArrays:
+    place = f"data.{name}"
+    if isinstance(given, tuple | list) and len(given) == 2:
+        images, labels = map(_as_array, given)
+    elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, str | Mapping):
+        images, labels = _read(given, place)
+    else:
+        raise InputError(
+            f"{place} is of type {type(given).__name__}; allowed: a pair of images and labels, or a data set with a "
+            "length whose items are pairs"
+        )
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        images = images.transpose(0, 2, 3, 1)
+    return labelled_arrays(_as_bytes(images, place), labels, classes, place, ("images", "labels"))
+
+
+def _read(dataset: Any, place: str) -> tuple[Any, Any]:
+    """All samples, images with the channels last."""
+
+    def sample(position: int) -> tuple[Any, Any]:
+        try:
+            image, label = dataset[position]
+        except USERS as error:
+            raise InputError(
+                f"{place}[{position}] is no pair of image and label: {one_line(error)}"
+            ) from error
+        array = np.asarray(image) if isinstance(image, Image.Image) else _as_array(image)
+        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+            array = array.transpose(1, 2, 0)
+        return array, _as_array(label).item() if not isinstance(label, str) else label
+
+    n = len(dataset)
+    if not n:
+        raise InputError(f"{place} is empty")
+    for position in range(min(n, _TWICE)):
+        if not np.array_equal(sample(position)[0], sample(position)[0]):
+            raise InputError(
+                f"{place}[{position}] is another image each time: give the data set without random transforms; the "
+                "search space says how images are augmented"
+            )
+    first, label = sample(0)
+    images, labels = np.empty((n, *first.shape), first.dtype), [label]
+    images[0] = first
+    for position in range(1, n):
+        image, label = sample(position)
+        if image.shape != first.shape or image.dtype != first.dtype:
+            raise InputError(
+                f"{place}[{position}] is {image.dtype} {image.shape}, the first image {first.dtype} {first.shape}: "
+                "give the data set a transform that resizes"
+            )
+        images[position] = image
+        labels.append(label)
+    return images, np.asarray(labels)
+
+
+def _as_array(given: Any) -> Any:
+    """Of numpy."""
+    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+
+
+def _as_bytes(images: Any, place: str) -> Any:
+    """Images of 8 bits; reals that are no fractions of the largest value are refused."""
+    if images.dtype.kind != "f":
+        return images
+    if not (np.isfinite(images).all() and images.min(initial=0) >= 0 and images.max(initial=0) <= 1):
+        raise InputError(
+            f"{place}: images are reals from {images.min():g} to {images.max():g}; allowed: from 0 to 1, or uint8. "
+            "Leave out a normalisation: networks have their own"
+        )
+    return np.rint(images.astype(np.float64) * 255).astype(np.uint8)

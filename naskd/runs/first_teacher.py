@@ -1,0 +1,215 @@
+"""The teacher of a first study: one by its name, a file of weights, or one that is trained from nothing."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from naskd.data.recognising import ImagesFound
+from naskd.networks.student import design_cost
+from naskd.networks.teachers import torchvision_weights
+from naskd.report.units import count
+from naskd.runs.first_space import TOPS, Shape
+from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
+from naskd.spec.sizes import Size, sides
+from naskd.store.checkpoint_file import read_checkpoint
+
+TEACHER_SHARE = 3
+"""A teacher that is trained here has at least so many times the MACs of the largest student."""
+FORMS = "timm:NAME, torchvision:NAME, or a file of weights .pt, .pth, .ckpt, .safetensors or .onnx"
+_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
+TEACHER_PY = '''"""The teacher's network: `build` is called without arguments, and {checkpoint} goes into it."""
+
+
+def build():
+    raise NotImplementedError("return the network of {checkpoint} here, as an nn.Module")
+
+    # For example:
+    # import torchvision
+    # return torchvision.models.resnet18(num_classes={n_classes})
+'''
+
+
+@dataclass(frozen=True)
+class FirstTeacher:
+    """What a study says of its teacher.
+
+    Args:
+        lines: Of ``[teacher]``, without the table's head.
+        trained: Whether it is trained here, or fine-tuned.
+        fine_tuned: Which of the two.
+        saw_more: Whether it has seen other images than its students.
+        needs_colour: Whether it takes three channels alone.
+        code: Of a file ``teacher.py``; empty where none is needed.
+        to_do: See :class:`FirstStudy`.
+    """
+
+    lines: tuple[str, ...]
+    trained: bool = True
+    fine_tuned: bool = True
+    saw_more: bool = True
+    needs_colour: bool = False
+    code: str = ""
+    to_do: str = ""
+
+    def table(
+        self, epochs: int, batch_size: int, augmentation: str, weight_decay: float, *, skewed: bool
+    ) -> str:
+        """The tables of the study.
+
+        Args:
+            epochs: Of a student.
+            batch_size: Likewise.
+            augmentation: Likewise.
+            weight_decay: Likewise.
+            skewed: Whether classes are of very different sizes.
+        """
+        lines = [*self.lines, ""]
+        if self.trained:
+            lines.append("[teacher.training]")
+            if self.fine_tuned:
+                lines += ["# Less than from nothing, since its weights know much already.", "epochs = 10"]
+                lines += ["learning_rate = 1e-3"]
+            else:
+                lines += ["# Twice those of a student: it is trained once, for all of them."]
+                lines += [f"epochs = {2 * epochs}", f"weight_decay = {weight_decay:g}"]
+            lines += [f"batch_size = {batch_size}", f'augmentation = "{augmentation}"']
+            if skewed:
+                lines += ["# Each class counts as much as any other.", 'class_weights = "balanced"']
+            lines.append("")
+        return "\n".join(lines)
+
+
+def teacher_for(
+    wanted: str | None, folder: Path, images: ImagesFound, shape: Shape, size: Size, target: int
+) -> FirstTeacher:
+    """What is to be written of a teacher.
+
+    Raises:
+        InputError: There is no such teacher, or its file cannot be read.
+    """
+    if wanted is None:
+        return _trained_here(shape, images, size, target)
+    source, colon, name = wanted.partition(":")
+    if colon and source in ("timm", "torchvision") and name:
+        side = max(96, min(sides(size)))
+        shown = [
+            "# It was made for larger images, which cost more; a study of its own may show what they are worth.",
+            f"resolution = {side}",
+            "# For a share of the epochs its new classifier is trained alone, then everything.",
+            "head_share = 0.3",
+        ]
+        if source == "timm":
+            head = ["[teacher]", 'source = "timm"', f"model = {text(name)}"]
+            fetched = ["# timm's weights are fetched at the first use.", "pretrained = true"]
+            return FirstTeacher((*head, *fetched, *shown))
+        weights = torchvision_weights(name)
+        head = ["[teacher]", f"torchvision = {text(name)}"]
+        fetched = [
+            "# Fetched at the first use; its classifier is made anew for these classes.",
+            f"weights = {text(weights)}",
+        ]
+        return FirstTeacher((*head, *fetched, *shown), needs_colour=True)
+    path = Path(wanted).expanduser()
+    if path.suffix.lower() not in (*_FILES, ".onnx"):
+        raise InputError(f"--teacher {wanted}: allowed: {FORMS}")
+    if not path.is_file():
+        raise InputError(f"--teacher {wanted}: there is no such file; allowed: {FORMS}")
+    file, n_classes = text(near(str(path.absolute()), folder)), len(images.counts)
+    unknown = [
+        "# Of its input on the [0, 1] scale. These are ImageNet's; give those of its own training.",
+        "mean = [0.485, 0.456, 0.406]",
+        "std = [0.229, 0.224, 0.225]",
+        "# What it was trained on: train (these training images alone), other (other images), train+val, or unknown.",
+        'saw = "unknown"',
+        "# Its outputs in their order, where that is not the order of the class folders:",
+        f"# classes = [{', '.join(map(text, list(images.counts)[:3]))}, ...]",
+        "# The side of the images that it was trained on, where that is not theirs:",
+        "# resolution = 224",
+    ]
+    if path.suffix.lower() == ".onnx":
+        head = ["[teacher]", 'source = "onnx"', f"checkpoint = {file}"]
+        return FirstTeacher((*head, *unknown), trained=False, needs_colour=True)
+    outputs = _outputs(path)
+    head = [
+        "[teacher]",
+        "# A function without arguments in teacher.py that returns the network, whose weights are in the file.",
+        'builder = "teacher.py:build"',
+        f"checkpoint = {file}",
+    ]
+    tuned = outputs is not None and outputs != n_classes
+    if tuned:
+        head += [
+            f"# Its last layer has {outputs} outputs, and there are {n_classes} classes: so it is fine-tuned.",
+            "fine_tune = true",
+            "head_share = 0.3",
+        ]
+    return FirstTeacher(
+        (*head, *unknown),
+        trained=tuned,
+        needs_colour=True,
+        code=TEACHER_PY.format(checkpoint=path.name, n_classes=n_classes),
+        to_do=(
+            f"{folder / 'teacher.py'} must return the network of {path.name}, and [teacher] in "
+            f"{folder / 'study.toml'} asks for what the file does not say: mean, std, saw"
+        ),
+    )
+
+
+def _trained_here(shape: Shape, images: ImagesFound, size: Size, target: int) -> FirstTeacher:
+    """The narrowest of a row of networks that has enough MACs."""
+    stride = {3: 1 if shape.min_stages == 1 else 2, 4: shape.stem_strides[0]}[shape.n_stages]
+    macs = 0
+    for top in TOPS:
+        stages = tuple(
+            StageSpec("basic", depth=2 if i < 2 else 1, width=top * 2**i, stride=1 if i == 0 else 2)
+            for i in range(shape.n_stages)
+        )
+        network = ArchitectureSpec(stages=stages, stem_width=top, stem_stride=stride)
+        macs = design_cost(network, images.channels, len(images.counts), size).macs
+        if macs >= TEACHER_SHARE * target:
+            break
+    written = ",\n".join(
+        f'    {{block = "{s.block}", depth = {s.depth}, width = {s.width}, stride = {s.stride}}}'
+        for s in stages
+    )
+    return FirstTeacher(
+        (
+            "# Trained here on the training images, once; later runs with the same teacher reuse it. Your own instead:",
+            '# builder = "file.py:function" and checkpoint = "file.pt", or torchvision = "resnet18".',
+            "[teacher.architecture]",
+            f"# {count(macs)}MACs, {macs / target:.1f} times those of the largest student.",
+            f"stem_width = {network.stem_width}",
+            f"stem_stride = {network.stem_stride}",
+            f"stages = [\n{written},\n]",
+        ),
+        fine_tuned=False,
+        saw_more=False,
+    )
+
+
+def _outputs(path: Path) -> int | None:
+    """Of the last layer of a file of weights, where its last matrix is one.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    states = read_checkpoint(path).states
+    if not states:
+        raise InputError(f"--teacher {path}: the file holds no weights by name")
+    largest = max(states, key=lambda state: len(state.tensors))
+    matrices = [tensor for tensor in largest.tensors.values() if tensor.ndim == 2]
+    return int(matrices[-1].shape[0]) if matrices else None
+
+
+def near(path: str, folder: Path) -> str:
+    """Relative to the study where it lies beside it or above it by one folder, so that both can be moved together."""
+    above = os.path.abspath(folder.parent)
+    return os.path.relpath(path, folder) if os.path.commonpath([above, path]) == above != "/" else path
+
+
+def text(value: str) -> str:
+    """As TOML writes it."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,119 @@
+"""What a check says beyond what is wrong: draws, students that are built, and what they cost."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_tiny_study
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from naskd.cli import app
+from naskd.runs import checking, opening
+
+
+def check(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["check", *map(str, arguments)], prog_name="naskd")
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    few = opening.OpenStudy.sample
+    monkeypatch.setattr(opening.OpenStudy, "sample", lambda self: few(self, 12))
+    return write_tiny_study(tmp_path)
+
+
+def edited(study: Path, old: str, new: str) -> int:
+    """Change the space; the line of the change."""
+    space = study.parent / "space.py"
+    text = space.read_text()
+    assert text.count(old) == 1, text
+    space.write_text(text.replace(old, new))
+    return text[: text.index(old)].count("\n") + 1
+
+
+def test_it_says_what_was_drawn_built_and_what_it_costs(study: Path) -> None:
+    result = check(study)
+    assert result.exit_code == 0, result.output
+    said = result.stdout
+    assert re.search(r"space: 12 random designs drawn, \d+ distinct ones can be trained", said)
+    assert re.search(r"students: \d of .*MACs built and run, \d of them timed", said)
+    assert "memory: images" in said
+    assert re.search(r"a trial: .* of training, 1 epochs", said)
+    assert "the whole budget: about 2 trials" in said
+    assert said.splitlines()[-1].startswith(f"{study} is in order")
+
+
+def test_as_json_it_is_all_of_it(study: Path) -> None:
+    result = check(study, "--json", "--set", "limits.max_macs=20000")
+    found = json.loads(result.stdout)
+    assert found["in_order"]
+    assert found["data"]["classes"]["0"]["train"]
+    assert found["space"]["drawn"] == 12
+    assert found["space"]["designs"] + sum(found["space"]["turned_away"].values()) <= 12
+    assert found["built"][0]["macs"] == found["space"]["macs"]["min"]
+    assert found["built"][-1]["macs"] == found["space"]["macs"]["max"] <= 20000
+    assert found["cost"]["trials"] == 2
+    assert found["memory"]["images"] > 0
+
+
+def test_mistakes_are_json_too(study: Path) -> None:
+    wrong = json.loads(check(study, "--json", "--set", "limits.max_macs=10").stdout)
+    assert not wrong["in_order"]
+    assert "can be trained" in wrong["problems"][0]
+    result = check(study, "--json", "--set", "epochs=0")
+    assert result.exit_code == 2
+    assert "epochs" in " ".join(json.loads(result.stdout)["problems"])
+
+
+def test_an_unknown_name_is_said_with_its_line(study: Path) -> None:
+    line = edited(study, '"basic"', '"basics"')
+    result = check(study)
+    assert result.exit_code == 2
+    assert "unknown block 'basics'" in result.stderr
+    assert f"(space.py, line {line})" in result.stderr
+
+
+def test_a_student_that_cannot_be_built_is_a_mistake(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from naskd.trials.networks import Networks
+
+    def breaks(self: Networks, architecture: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(Networks, "student", breaks)
+    result = check(study)
+    assert result.exit_code == 2
+    assert "cannot be built and run: RuntimeError: no such kernel" in result.stderr
+
+
+def test_what_would_take_long_is_not_timed_and_that_is_said(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(checking.TIMING_MACS, "cpu", 1.0)
+    result = check(study)
+    assert result.exit_code == 0
+    assert "0 of them timed" in result.stdout
+    assert "cost: not timed" in result.stdout
+    assert "the whole budget" not in result.stdout
+
+
+def test_of_many_files_that_cannot_be_read_twenty_are_named_and_all_counted(study: Path) -> None:
+    for name in ("ant", "bee"):
+        (study.parent / "images" / name).mkdir(parents=True)
+        for n in range(30):
+            (study.parent / "images" / name / f"{n}.png").write_bytes(b"x")
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        pixels = rng.integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(study.parent / "images" / "ant" / f"good{n}.png")
+    settings = ["--set", "data.kind=image_folder", "--set", "data.root=images"]
+    result = check(study, *settings)
+    assert result.exit_code == 2
+    assert "60 problems with the images" in result.stderr
+    assert result.stderr.count("' cannot be read (") == 20
+    assert "and 40 more images cannot be read; naskd check --json lists all" in result.stderr
+    listed = json.loads(check(study, "--json", *settings).stdout)["problems"]
+    assert sum("' cannot be read (" in line for line in listed) == 60

@@ -1,0 +1,246 @@
+"""A study that is written for images: its numbers fit them, and what cannot be had leaves nothing behind."""
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from naskd.cli import app
+from naskd.networks.student import design_cost
+from naskd.runs import first_study
+from naskd.runs.checking import Checked
+from naskd.runs.first_space import RandomTrial
+from naskd.runs.first_study import Wishes, write_study
+from naskd.spec.errors import InputError
+from naskd.spec.parse import parse_study
+from naskd.spec.userfile import load_function
+
+COST = {
+    "n_timed": 5,
+    "trial_seconds": {"min": 20.0, "max": 40.0, "median": 30.0},
+    "trial_train_macs": {"min": 1e9, "max": 3e9, "median": 2e9},
+    "teacher_seconds": 600.0,
+    "assistant_seconds": 0.0,
+    "trials": 40,
+    "seconds": 600.0 + 40 * 60,
+    "workers": 1,
+    "budget_seconds": None,
+    "train_macs": 40 * 2e9,
+    "teachers_timed": True,
+}
+
+
+def write(root: Path, counts: dict[str, int], sizes=((8, 8),), mode: str = "L", suffix: str = ".png") -> Path:
+    rng = np.random.default_rng(len(counts))
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for n in range(count):
+            width, height = sizes[n % len(sizes)]
+            pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+            Image.fromarray(pixels).convert(mode).save(root / name / f"{n:03d}{suffix}")
+    return root
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """No check is made; the study files that would be are listed. What it costs is made up."""
+    seen: list[Path] = []
+
+    def examine(study: Path) -> Checked:
+        seen.append(Path(study).absolute())
+        return Checked(parse_study(study), cost=dict(COST))
+
+    monkeypatch.setattr(first_study, "examine", examine)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return seen
+
+
+def init(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["init", *map(str, arguments)], prog_name="naskd")
+
+
+def written(folder: Path, images: Path, **wishes) -> tuple[dict, str]:
+    """The study as TOML, and its space as text."""
+    write_study(folder, Wishes(images, **wishes), {})
+    parse_study(folder / "study.toml")
+    space = (folder / "space.py").read_text()
+    return tomllib.loads((folder / "study.toml").read_text()), space
+
+
+def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_path, unchecked) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("abc", 20))
+    study, space = written(tmp_path / "my study", images)
+    assert unchecked == [tmp_path / "my study" / "study.toml"]
+    assert study["name"] == "my-study"
+    assert study["data"] == {
+        "kind": "image_folder",
+        "root": "../images",
+        "test_fraction": 0.2,
+        "val_fraction": 0.2,
+    }
+    assert study["budget"] == {"trials": 50}  # 3,000 seconds beside the teacher's, a minute each
+    assert "About 1 h 0 min on this machine" in (tmp_path / "my study" / "study.toml").read_text()
+    assert study["limits"]["max_macs"] == 4000 * 8 * 8
+    assert study["teacher"]["architecture"]["stages"]
+    assert 'TEACHING = "same-images-1"' in space
+    assert 'augmentation="translate"' in space
+
+
+def test_large_images_of_many_sizes_and_skewed_classes(tmp_path, unchecked) -> None:
+    images = write(
+        tmp_path / "photos", {"ash": 40, "oak": 12, "yew": 8}, ((200, 150), (150, 200)), "RGB", ".jpg"
+    )
+    study, space = written(tmp_path / "study", images)
+    assert study["data"]["resolution"] == 96
+    assert study["objectives"] == ["val_accuracy", "balanced_accuracy", "macs"]
+    assert study["teacher"]["training"]["class_weights"] == "balanced"
+    assert 'CLASS_WEIGHTS = ("none", "balanced")' in space
+    assert 'augmentation="resized_crop"' in space
+    text = (tmp_path / "study" / "study.toml").read_text()
+    assert "half of them have a shorter side of 150 or more; 96 is enough" in text
+
+
+@pytest.mark.parametrize("target", [300_000, 5_000_000])
+def test_a_target_is_the_limit_and_the_space_reaches_it(tmp_path, unchecked, target: int) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("abcd", 5), ((32, 32),), "RGB")
+    study, _ = written(tmp_path / "study", images, target_macs=target)
+    assert study["limits"] == {"max_macs": target}
+    space = load_function("space.py:architecture_only", tmp_path / "study")
+    trial = RandomTrial(1)
+    macs = [design_cost(space(trial).architecture, 3, 4, 32).macs for _ in range(100)]
+    assert sum(m <= target for m in macs) >= 20
+    assert sum(m > target / 2 for m in macs) >= 8
+
+
+def test_a_target_that_nothing_reaches_is_refused(tmp_path, unchecked) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 5), ((64, 64),), "RGB")
+    with pytest.raises(
+        InputError, match=r"a target of 1.00 kMACs is too small for images of 64x64: .* give at least"
+    ):
+        write_study(tmp_path / "study", Wishes(images, target_macs=1000), {})
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_latency_is_a_limit_by_a_profile_that_comes_first(tmp_path, unchecked) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    result = init(tmp_path / "study", "--images", images, "--target-latency", "0.02s")
+    assert result.exit_code == 0, result.output
+    study = tomllib.loads((tmp_path / "study" / "study.toml").read_text())
+    assert study["limits"] == {"max": {"latency_ms": 20}}
+    assert study["latency"] == {"profile": "latency.json"}
+    assert study["objectives"] == ["val_accuracy", "latency_ms"]
+    assert f"next: naskd profile {tmp_path / 'study' / 'study.toml'}, then naskd search" in result.stderr
+    assert unchecked[0].parent.parent == tmp_path  # the same without the profile, which is not there yet
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "study"]
+
+
+def test_teachers_by_name_are_fine_tuned(tmp_path, unchecked) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    study, space = written(tmp_path / "one", images, teacher="torchvision:resnet18")
+    assert study["teacher"]["torchvision"] == "resnet18"
+    assert study["teacher"]["weights"] == "IMAGENET1K_V1"
+    assert study["data"]["channels"] == 3
+    assert 'TEACHING = "more-images-1"' in space
+    study, _ = written(tmp_path / "two", images, teacher="timm:resnet18.a1_in1k")
+    assert study["teacher"]["source"] == "timm"
+    assert study["teacher"]["pretrained"] is True
+    assert "channels" not in study["data"]
+
+
+@pytest.mark.parametrize(("outputs", "tuned"), [(2, False), (1000, True)])
+def test_a_file_of_weights_asks_for_what_it_does_not_say(
+    tmp_path, unchecked, outputs: int, tuned: bool
+) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    torch.save(torch.nn.Linear(4, outputs).state_dict(), tmp_path / "net.pt")
+    result = init(tmp_path / "study", "--images", images, "--teacher", tmp_path / "net.pt")
+    assert result.exit_code == 0, result.output
+    teacher = tomllib.loads((tmp_path / "study" / "study.toml").read_text())["teacher"]
+    assert teacher["checkpoint"] == "../net.pt"
+    assert teacher["builder"] == "teacher.py:build"
+    assert teacher["saw"] == "unknown"
+    assert teacher.get("fine_tune", False) is tuned
+    assert "net.pt" in (tmp_path / "study" / "teacher.py").read_text()
+    assert "first: " in result.stderr
+    assert "must return the network of net.pt" in result.stderr
+    assert not unchecked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--images", "nowhere"], "there is nothing at"),
+        (["--images", "images", "--teacher", "resnet18"], "allowed: timm:NAME, torchvision:NAME, or a file"),
+        (["--images", "images", "--teacher", "torchvision:resnet81"], "resnet18"),
+        (["--images", "images", "--teacher", "gone.pt"], "there is no such file"),
+        (["--images", "images", "--teacher", "damaged.pt"], "cannot be read"),
+        (["--images", "images", "--target-macs", "many"], "is not a count"),
+        (["--images", "images", "--target-latency", "soon"], "is not a length of time"),
+        (["--images", "images", "--target-macs", "1M", "--target-latency", "1ms"], "give one of"),
+        (["--images", "few"], "too few images to be in training, validation and test: 'b' (2)"),
+        (["--images", "one"], "has 1 class folders"),
+        (["--teacher", "timm:resnet18"], "--teacher goes with --images"),
+    ],
+)
+def test_what_cannot_be_had_is_one_error_and_leaves_nothing(
+    tmp_path, monkeypatch, unchecked, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("images"), dict.fromkeys("ab", 10))
+    write(Path("few"), {"a": 10, "b": 2})
+    write(Path("one"), {"a": 10})
+    Path("damaged.pt").write_bytes(b"x")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    result = init("study", *arguments)
+    assert result.exit_code == 2, result.output
+    assert says in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path, unchecked) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "notes.txt").write_text("mine")
+    result = init(tmp_path / "study", "--images", images)
+    assert result.exit_code == 2
+    assert "already holds notes.txt; nothing was written" in result.stderr
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["notes.txt"]
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, unchecked, monkeypatch) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    monkeypatch.setattr(
+        first_study.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
+    assert init(tmp_path / "study", "--images", images).exit_code != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_what_is_to_be_mended_is_said_after_the_study_is_written(tmp_path, monkeypatch) -> None:
+    """With the check that naskd check makes."""
+    monkeypatch.chdir(tmp_path)
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    (images / "a" / "000.png").write_bytes(b"x")
+    result = init("study", "--images", images)
+    assert result.exit_code == 2
+    assert "study is written, and something is to be mended before its search" in result.stderr
+    assert "000.png' cannot be read" in result.stderr
+    assert Path("study/study.toml").exists()
+
+
+def test_from_images_to_a_search(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    result = init("study", "--images", images)
+    assert result.exit_code == 0, result.output
+    assert "the whole budget: about" in result.stderr
+    assert "next: naskd check study/study.toml, then naskd search study/study.toml" in result.stderr
+    few = ["--trials", "1", "--set", "epochs=1", "--set", "teacher.training.epochs=1"]
+    found = CliRunner().invoke(app, ["search", "study/study.toml", *few], prog_name="naskd")
+    assert found.exit_code == 0, found.output
+    assert "Front of study" in found.stdout

@@ -1,0 +1,115 @@
+"""What names a function that was given in Python: what it does, with all that it refers to."""
+
+import functools
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from naskd.spec.code_identity import function_id
+from naskd.spec.errors import InputError
+
+CODE = '''\
+import math
+from dataclasses import dataclass
+
+WIDTH = 4
+TABLE = {"a": (1, 2.0), "b": None}
+
+
+def twice(x):
+    """Twice."""
+    return 2 * x
+
+
+@dataclass(frozen=True)
+class Part:
+    size: int = 3
+
+    def area(self):
+        return self.size ** 2
+
+
+PART = Part()
+
+
+def made(offset):
+    def space(trial, scale=1):
+        return twice(WIDTH) + TABLE["a"][0] + PART.area() + offset + math.pi * scale
+    return space
+
+
+space = made(5)
+'''
+
+
+def defined(code: str, name: str = "space") -> Callable[..., Any]:
+    """As a notebook defines it: without a file, its lines known."""
+    file = f"<cell {hash(code)}>"
+    linecache.cache[file] = (len(code), None, code.splitlines(True), file)
+    names: dict[str, Any] = {"__name__": "cell_of_a_notebook"}
+    exec(compile(code, file, "exec"), names)
+    found: Callable[..., Any] = names[name]
+    return found
+
+
+def test_layout_comments_and_docstrings_do_not_count() -> None:
+    other = CODE.replace('    """Twice."""\n', "    # twice\n").replace("def made", "\n\ndef made")
+    assert other != CODE
+    assert function_id(defined(other)) == function_id(defined(CODE))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("* scale", "+ scale"),
+        ("2 * x", "3 * x"),
+        ("WIDTH = 4", "WIDTH = 5"),
+        ("2.0", "2.5"),
+        ("size: int = 3", "size: int = 4"),
+        ("size ** 2", "size ** 3"),
+        ("Part()", "Part(7)"),
+        ("made(5)", "made(6)"),
+        ("scale=1", "scale=2"),
+        ("math.pi", "math.e"),
+    ],
+)
+def test_what_it_does_and_refers_to_counts(before: str, after: str) -> None:
+    assert CODE.count(before) == 1
+    assert function_id(defined(CODE.replace(before, after))) != function_id(defined(CODE))
+
+
+def test_functions_that_call_each_other_have_a_name() -> None:
+    code = "def a(n):\n    return b(n)\n\n\ndef b(n):\n    return a(n - 1) if n else 0\n"
+    assert function_id(defined(code, "a")) != function_id(defined(code.replace("- 1", "- 2"), "a"))
+
+
+def test_partial_functions_and_callable_objects_have_names() -> None:
+    assert function_id(functools.partial(add, 1)) != function_id(functools.partial(add, 2))
+    assert function_id(Adder(1)) != function_id(Adder(2))
+    assert function_id(Adder(1)) == function_id(Adder(1))
+
+
+def add(one: int, other: int) -> int:
+    return one + other
+
+
+@dataclass
+class Adder:
+    one: int
+
+    def __call__(self, other: int) -> int:
+        return self.one + other
+
+
+def test_what_nobody_can_tell_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the content of LOG, a logging.Logger, cannot be told"):
+        function_id(defined('import logging\nLOG = logging.getLogger("x")\ndef space(t):\n    return LOG\n'))
+    names: dict[str, Any] = {"__name__": "typed"}
+    exec("def space(trial): ...", names)
+    with pytest.raises(InputError, match="the source of 'space' is not known"):
+        function_id(names["space"])
+    with pytest.raises(InputError, match="define it with def"):
+        function_id([lambda trial: 1, lambda trial: 2][0])
