@@ -69,6 +69,7 @@ SPACES = (
     Shipped("everything.py:joint", 1, 8),
     Shipped("cifar.py:joint", 3, 32),
     Shipped("from_teacher.py:joint", 3, 32),
+    Shipped("small.py:joint", 3, 32),
     Shipped("blocks.py:joint", 3, 32),
     Shipped("blocks.py:transformers", 3, 32),
     Shipped("images_96.py:joint", 3, 96),

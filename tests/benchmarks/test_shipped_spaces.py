@@ -17,6 +17,7 @@ SPACES = (
         "everything.py:joint",
         "cifar.py:joint",
         "from_teacher.py:joint",
+        "small.py:joint",
     ),
     *("blocks.py:joint", "blocks.py:transformers", "images_96.py:joint", "images_224.py:joint"),
 )
