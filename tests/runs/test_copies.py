@@ -80,7 +80,9 @@ def test_a_run_of_before_is_refused_with_the_reason(study: Path, monkeypatch: py
     opening.check(study, out=study.parent / "run")
     for module in (load, survey):
         monkeypatch.setattr(module, "read_apart", read_apart)
-    with pytest.raises(InputError, match=r"split_hash: .*left copies of training images among the validation"):
+    with pytest.raises(
+        InputError, match=r"split_hash: .*left copies of training images among the validation"
+    ):
         opening.check(study, out=study.parent / "run")
     with pytest.raises(InputError, match="split_hash"):
         naskd.open_run(study.parent / "run").retrain(seeds=1)
