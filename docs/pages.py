@@ -435,7 +435,7 @@ def write(target: Path) -> None:
         if path.suffix == ".md":
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(filled(path.read_text()))
-        elif path.is_file() and path.suffix in (".json", ".png", ".svg"):
+        elif path.is_file() and path.suffix in (".json", ".png", ".svg", ".ipynb"):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
     for page, text in generated().items():

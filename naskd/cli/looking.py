@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from naskd.cli.app import app
-from naskd.cli.options import AsJson, RunDir, Trial, check_fraction, parse_count
+from naskd.cli.options import AsJson, RunDir, Trial, parse_count, parse_fraction
 from naskd.cli.printing import make_console, print_json, print_result, say, shown, writing_to
 from naskd.spec.errors import InputError
 from naskd.spec.numbers import read_number
@@ -89,7 +89,7 @@ def best(
     min_accuracy: Annotated[
         float | None,
         typer.Option(
-            callback=check_fraction,
+            parser=parse_fraction,
             metavar="A",
             help="The cheapest of at least A, from 0 to 1.",
             show_default=False,
@@ -128,12 +128,14 @@ def _limits(given: Iterable[str]) -> dict[str, float]:
 
 def _show_trial(run: "Run", number: int, as_json: bool) -> None:
     from naskd import report
+    from naskd.runs.run import numbered
 
-    trial = run.trial(number)
+    record = shown(run)
+    trial = numbered(record["trials"], number)
     if as_json:
         print_json(trial)
     else:
-        print_result(report.trial_table(shown(run), number))
+        print_result(report.trial_table(record, number))
 
 
 @app.command()

@@ -26,6 +26,15 @@ def parse_count(value: str) -> int:
     return int(number)
 
 
+def parse_fraction(value: str) -> float:
+    """A number from 0 to 1 that may be written as 97.5%."""
+    number = read_number(value)
+    if number is None or not 0 <= number <= 1:
+        hint = f", such as {number / 100:g}" if number is not None and 1 < number <= 100 else ""
+        raise typer.BadParameter(f"{value} is not a fraction; give one from 0 to 1{hint}.")
+    return number
+
+
 def parse_milliseconds(value: str) -> float:
     """A length of time in milliseconds, such as 20ms, 0.5s or 20."""
     text = value.strip().lower()
@@ -34,14 +43,6 @@ def parse_milliseconds(value: str) -> float:
     if number is None or not 0 < number < math.inf:
         raise typer.BadParameter(f"{value} is not a length of time; give one above 0, such as 20ms or 0.5s.")
     return scale * number
-
-
-def check_fraction(value: float | None) -> float | None:
-    """A number from 0 to 1."""
-    if value is not None and not 0 <= value <= 1:
-        hint = f", such as {value / 100:g}" if 1 < value <= 100 else ""
-        raise typer.BadParameter(f"{value:g} is not a fraction; give one from 0 to 1{hint}.")
-    return value
 
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)]
@@ -54,7 +55,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the study file: VALUE is TOML, else text; may be repeated.",
+        help="Override a key of the study file: VALUE is TOML, 1.5M, or text; may be repeated.",
         show_default=False,
     ),
 ]

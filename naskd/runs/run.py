@@ -91,6 +91,19 @@ def open_run(path: str | Path, settings: Sequence[str] = (), **objects: Any) -> 
     return run
 
 
+def numbered(trials: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:
+    """The trial of a number, of all trials of a run.
+
+    Raises:
+        InputError: There is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise InputError(f"trial {number!r}: the number of a trial is a whole number, such as 0")
+    if not 0 <= number < len(trials):
+        raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
+    return trials[int(number)]
+
+
 class Front(list[dict[str, Any]]):
     """The trials of a front, cheapest first, each as :meth:`Run.trial` gives it.
 
@@ -128,6 +141,7 @@ class Run:
         self.ledger_identity = ""
         """Hash of the identity that its ledger must have; empty where that is not known."""
         self._context = context
+        self._read: tuple[object, OptunaStudy] | None = None
 
     @property
     def context(self) -> "StudyContext":
@@ -147,8 +161,18 @@ class Run:
         for module in (*self.spec.modules, *self.spec.space_files):
             import_file(self.spec.resolve(module))
 
+    def _ledger(self) -> OptunaStudy:
+        """As it is now: a journal is read again when it has changed, which takes most of the time of a look."""
+        stamp = None
+        if self.spec.storage == "journal" and os.path.isfile(journal := self.path / JOURNAL_FILE):
+            status = os.stat(journal)
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._read is None or stamp is None or self._read[0] != stamp:
+            self._read = stamp, load_ledger(self.spec, self.path)
+        return self._read[1]
+
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
-        ledger = load_ledger(self.spec, self.path)
+        ledger = self._ledger()
         if self.ledger_identity not in ("", digest(ledger.user_attrs.get("identity"))):
             raise DamagedError(
                 f"{self.path / STUDY_FILE} and {place_of(ledger)} are of different runs; restore from a copy the one "
@@ -160,7 +184,7 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What a resume must find unchanged: hashes of images, split, files and settings."""
-        return dict(load_ledger(self.spec, self.path).user_attrs.get("identity") or {})
+        return dict(self._ledger().user_attrs.get("identity") or {})
 
     @property
     def storage_url(self) -> str:
@@ -194,7 +218,7 @@ class Run:
         Validation accuracies by epoch are its trials' intermediate values, which Optuna itself does not keep where
         there are several objectives.
         """
-        return with_curves(load_ledger(self.spec, self.path))
+        return with_curves(self._ledger())
 
     def front(self) -> "Front":
         """The trials that no other dominates, cheapest first: a list, which a notebook shows as a table."""
@@ -210,12 +234,7 @@ class Run:
         Raises:
             InputError: There is none of that number.
         """
-        trials = self.trials()
-        if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-            raise InputError(f"trial {number!r}: the number of a trial is a whole number, such as 0")
-        if not 0 <= number < len(trials):
-            raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
-        return trials[int(number)]
+        return numbered(self.trials(), number)
 
     def best(
         self,

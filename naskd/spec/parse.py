@@ -17,6 +17,7 @@ from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES
 from naskd.spec.errors import InputError
 from naskd.spec.held import is_held
 from naskd.spec.latency import read_profile
+from naskd.spec.numbers import read_number
 from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
@@ -52,8 +53,9 @@ def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[s
 
     Args:
         path: The TOML file.
-        settings: ``table.key=value`` overrides. The value is read as TOML, and taken as it is typed where that is
-            none or the key holds text. Paths among them are relative to the study file, as all paths of a study.
+        settings: ``table.key=value`` overrides. The value is read as TOML, else as a number as it is printed, such as
+            ``1.5M``, and taken as it is typed where it is neither or the key holds text. Paths among them are relative
+            to the study file, as all paths of a study.
         lacking: Keys of files that need not be there yet, nor be named.
 
     Raises:
@@ -89,8 +91,11 @@ def study_of_tables(
     given, problems = _apply_settings(data, settings)
     problems += _import_modules(data.get("modules"), base)
     for setting in given:
-        if not isinstance(setting.value, str) and tables.holds_text(setting.path):
-            setting.put(data, setting.text)
+        if tables.holds_text(setting.path):
+            if not isinstance(setting.value, str):
+                setting.put(data, setting.text)
+        elif setting.value == setting.text and (number := read_number(setting.text)) is not None:
+            setting.put(data, int(number) if number.is_integer() else number)  # as it is printed: 1.5M
     common, options = tables.split_options(data)
     names = tables.name_problems(data)
     wrong_names = {problem.key for problem in names}
@@ -128,7 +133,7 @@ def _with_way_of_set(problem: Problem, given: Sequence[Setting]) -> Problem:
     """A problem of a value that ``--set`` took as text because it is no TOML says so."""
     for setting in given:
         if problem.key == format_key(setting.path) and setting.value == setting.text and not problem.hint:
-            way = '--set reads TOML, such as 3, 0.5, true or \'["a", "b"]\', and all else as text'
+            way = '--set reads TOML, such as 3, 0.5, true or \'["a", "b"]\', numbers as printed, and all else as text'
             return dataclasses.replace(problem, hint=way)
     return problem
 

@@ -306,13 +306,16 @@ def growing(
 ) -> Iterator[tuple[Mapping[str, Any], list[tuple[float, ...]] | None]]:
     """Trials of a record by number, complete ones with the objective values of all designs as known by then."""
     values: dict[int, list[tuple[float, ...]]] = {}
+    means: dict[int, tuple[float, ...]] = {}
     for trial in trials:
         if trial["state"] != "COMPLETE":
             yield trial, None
             continue
         own = trial["own"] or trial
-        values.setdefault(_first(trial), []).append(tuple(own[name] for name in objectives))
-        yield trial, [mean_values(trainings) for trainings in values.values()]
+        trainings = values.setdefault(_first(trial), [])
+        trainings.append(tuple(own[name] for name in objectives))
+        means[_first(trial)] = mean_values(trainings)
+        yield trial, list(means.values())
 
 
 def _first(trial: Mapping[str, Any]) -> int:

@@ -55,7 +55,7 @@ def test_one_that_was_never_retrained_sees_no_test_image(
     retrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for place in ("naskd.runs.retrain.load_test_split", "naskd.runs.retrain.load_test_splits"):
-        monkeypatch.setattr(place, lambda *_: pytest.fail("test images were opened"))
+        monkeypatch.setattr(place, lambda *_, **__: pytest.fail("test images were opened"))
     run = naskd.open_run(retrained)
     made = run.export(1, path=tmp_path / "x.safetensors")
     assert (made["origin"], made["images"], made["n_images"]) == ("search", "validation", 288)

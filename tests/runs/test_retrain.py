@@ -208,9 +208,9 @@ def test_the_test_split_is_opened_by_the_first_finished_training_and_once(
 ) -> None:
     opened: list[bool] = []
 
-    def load(spec, base):
+    def load(spec, base, **given):
         opened.append(True)
-        return load_test_splits(spec, base)
+        return load_test_splits(spec, base, **given)
 
     monkeypatch.setattr(module, "load_test_splits", load)
     retraining = Retraining(context, tmp_path, EPOCHS)

@@ -492,3 +492,15 @@ except ValueError as error:
             "move it to a file and name that in the study's modules\n"
         )
         assert not (tmp_path / "run").exists()
+
+
+def test_a_ledger_is_read_once_and_again_when_it_has_changed(tiny_run_copy: Path, monkeypatch) -> None:
+    loads: list[Path] = []
+    load = api.load_ledger
+    monkeypatch.setattr(api, "load_ledger", lambda spec, path: loads.append(path) or load(spec, path))
+    run = naskd.open_run(tiny_run_copy)
+    assert len(run.trials()) == 2
+    assert run.best(max_macs="1G")["number"] == run.trial(run.front()[-1]["number"])["number"]
+    assert len(loads) == 1
+    naskd.search(tiny_run_copy.parents[1] / "tiny.toml", out=tiny_run_copy, trials=3)
+    assert len(run.trials()) == 3

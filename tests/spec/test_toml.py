@@ -179,3 +179,24 @@ def test_damaged_bytes_are_problems(folder: Path) -> None:
         (folder / "study.toml").write_bytes(damaged)
         with suppress(InputError):
             parse_study(folder / "study.toml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "table", "key", "value"),
+    [
+        ("limits.max_macs=1.5M", "limits", "max_macs", 1_500_000),
+        ("budget.train_macs=12.3 TMACs", "budget", "train_macs", 12_300_000_000_000),
+        ("execution.bank_bytes=16 GiB", "execution", "bank_bytes", 2**34),
+        ("data.val_fraction=25%", "data", "val_fraction", 0.25),
+    ],
+)
+def test_a_setting_is_read_as_it_is_printed(
+    setting: str, table: str, key: str, value: float, folder: Path
+) -> None:
+    (folder / "study.toml").write_bytes(HEAD + TAIL)
+    assert getattr(getattr(parse_study(folder / "study.toml", [setting]), table), key) == value
+
+
+def test_a_text_that_looks_like_a_number_stays_one(folder: Path) -> None:
+    (folder / "study.toml").write_bytes(HEAD + TAIL)
+    assert parse_study(folder / "study.toml", ["name=5k"]).name == "5k"
