@@ -17,6 +17,7 @@ SPACES = (
         "everything.py:joint",
         "cifar.py:joint",
         "from_teacher.py:joint",
+        "small.py:joint",
     ),
     *(
         "small.py:joint",
