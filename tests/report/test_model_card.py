@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from naskd.report.model_card import model_card
-from naskd.runs.card_facts import _source
+from naskd.runs.card_facts import teacher_source
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.teachers import TeacherSpec
 
@@ -112,4 +112,4 @@ def test_one_training_says_nothing_of_seeds_and_nobody_taught_is_said() -> None:
     ],
 )
 def test_where_a_teacher_comes_from_is_said(teacher: dict[str, Any], says: str) -> None:
-    assert _source(TeacherSpec(**teacher)).startswith(says)
+    assert teacher_source(TeacherSpec(**teacher)).startswith(says)
