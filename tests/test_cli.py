@@ -32,6 +32,7 @@ from naskd.report.progress import CountProgress, SearchProgress
 from naskd.runs import run as api
 from naskd.runs.export import ExportError
 from naskd.spec.errors import RunError
+from naskd.spec.samplers import SAMPLERS
 from naskd.study import record
 from naskd.study.snapshot import Snapshot
 
@@ -688,3 +689,18 @@ def test_what_is_printed_does_not_wait_for_importances(
     monkeypatch.setattr(record, "importance", lambda *_: pytest.fail("it was computed"))
     for command in (["front"], ["front", "--all"], ["front", "--csv"], ["show", "0"], ["best"]):
         assert call(command[0], tiny_run, *command[1:]).exit_code == 0
+
+
+def test_methods_show_those_of_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "import optuna\n"
+        "from naskd.spec.samplers import SAMPLERS, SamplerCard\n"
+        'SAMPLERS.register(SamplerCard("cli_own", "drawn by me", "", optuna.samplers.RandomSampler))\n'
+    )
+    assert call("methods", "cli_own").exit_code == 2
+    monkeypatch.setattr(SAMPLERS, "_cards", dict(SAMPLERS._cards))
+    shown = call("methods", "cli_own", "--module", str(own))
+    assert shown.exit_code == 0
+    assert "drawn by me" in shown.stdout
+    assert_refused(call("methods", "--module", str(tmp_path / "no.py")), 2, "no.py does not exist")

@@ -228,6 +228,12 @@ def methods(
             show_default=False,
         ),
     ] = None,
+    modules: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--module", metavar="FILE.py", help="Of your own: a file that registers some; may be repeated."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the methods and their papers.
@@ -235,6 +241,10 @@ def methods(
     Whatever has a name in study files, search spaces and on this command line; with NAME all about one, or all of a
     kind.
     """
+    from naskd.spec.userfile import import_file
+
+    for module in modules or []:
+        import_file(module)
     from naskd.report.cards import card_facts, card_table
     from naskd.report.listings import methods_table
     from naskd.spec.registry import nearest

@@ -11,7 +11,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.card import KnowledgeCard
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, undefined
 from naskd.spec.places import at
 
 Summary = Mapping[str, Tensor]
@@ -219,14 +219,14 @@ class KnowledgeLoss(nn.Module):
 
         Empty for a loss that needs no teacher.
         """
-        raise NotImplementedError
+        raise undefined(self, "summarise")
 
     def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
         """The student's tensors that the loss reads, and that its gradient reaches.
 
         Here ``balanced`` compares the gradient of the loss with cross-entropy's.
         """
-        raise NotImplementedError
+        raise undefined(self, "student_tensors")
 
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """The loss of a batch.
@@ -240,7 +240,7 @@ class KnowledgeLoss(nn.Module):
         Returns:
             Finite, with finite gradients, for every ``B >= 1``; below ``card.min_batch`` the term is 0.
         """
-        raise NotImplementedError
+        raise undefined(self, "forward")
 
     # --- how it is called -------------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class KnowledgeLoss(nn.Module):
 
     def initial_term(self, teacher: Summary, lesson: Lesson) -> Tensor:
         """What the loss's own modules minimise in the initial stage, a scalar; for ``initial_stage = "modules"``."""
-        raise NotImplementedError
+        raise undefined(self, "initial_term")
 
     def initial_modules(self) -> Sequence[nn.Module]:
         """Parts of the loss that are trained in its initial stage, and frozen afterwards."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from naskd.networks.layers import strided
 from naskd.nn.cost import network_cost
 from naskd.spec.design import Cost, StageSpec
-from naskd.spec.errors import InputError, MistakeError
+from naskd.spec.errors import InputError, MistakeError, undefined
 from naskd.spec.places import at
 
 
@@ -31,7 +31,7 @@ class Block(nn.Module):
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """Output before the last activation."""
-        raise NotImplementedError
+        raise undefined(self, "pre_activation")
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the block."""

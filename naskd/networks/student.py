@@ -15,7 +15,7 @@ from naskd.nn.merging import is_merged, merge
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
 from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, Cost
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, undefined
 from naskd.spec.operators import OperatorGraph
 from naskd.spec.places import named
 from naskd.spec.sizes import Size
@@ -86,7 +86,7 @@ class Student(nn.Module):
 
     def taps(self, images: Tensor) -> Taps:
         """Logits, what the classifier sees, and as many stages as the family's card says, of images in [0, 1]."""
-        raise NotImplementedError
+        raise undefined(self, "taps")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, K)`` of images in [0, 1], ``(B, C, H, W)`` float."""

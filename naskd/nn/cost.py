@@ -18,6 +18,7 @@ from naskd.nn.merging import merged
 from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
 from naskd.nn.taps import device_of, evaluation_mode
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
+from naskd.spec.errors import undefined
 from naskd.spec.sizes import Size, sides
 
 
@@ -30,17 +31,17 @@ class OutsideTorch(nn.Module):
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one image."""
-        raise NotImplementedError
+        raise undefined(self, "macs")
 
     @property
     def n_params(self) -> int:
         """Parameters that torch does not see."""
-        raise NotImplementedError
+        raise undefined(self, "n_params")
 
     @property
     def size_bytes(self) -> int:
         """Of its state, in place of what that would count."""
-        raise NotImplementedError
+        raise undefined(self, "size_bytes")
 
 
 T = TypeVar("T")

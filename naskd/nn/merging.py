@@ -8,6 +8,8 @@ import copy
 
 from torch import nn
 
+from naskd.spec.errors import undefined
+
 
 class Merging(nn.Module):
     """A part that can be merged; it computes the same afterwards, in evaluation mode, within rounding."""
@@ -17,7 +19,7 @@ class Merging(nn.Module):
 
     def merge(self) -> None:
         """Become one layer, in place; not to be trained as before. A no-op where that has happened."""
-        raise NotImplementedError
+        raise undefined(self, "merge")
 
 
 def merging_parts(network: nn.Module) -> list[Merging]:

@@ -31,7 +31,15 @@ if __name__ == "__main__":
     model = onnxruntime.InferenceSession(str(Path(__file__).with_name("model.onnx")))
     inside = model.get_modelmeta().custom_metadata_map
     labels, how = json.loads(inside["labels"]), json.loads(inside["preprocessing"])
+    failed = 0
     for file in sys.argv[1:]:
-        logits = model.run(["logits"], {"images": read(file, how["mode"], how["height"], how["width"])})[0][0]
+        try:
+            image = read(file, how["mode"], how["height"], how["width"])
+        except (OSError, SyntaxError, ValueError) as error:  # a damaged PNG is a SyntaxError to Pillow
+            print(f"{file}: cannot be read: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        logits = model.run(["logits"], {"images": image})[0][0]
         chances = np.exp(logits - logits.max())
         print(file, labels[logits.argmax()], f"{chances.max() / chances.sum():.4f}", sep="\t")
+    sys.exit(failed)

@@ -14,7 +14,7 @@ from naskd.knowledge.source import KnowledgeSource
 from naskd.schemes import SCHEMES
 from naskd.spec.compat import renamed
 from naskd.spec.design import ArchitectureSpec, Cost, DistillationSpec, TrainingSpec
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, undefined
 from naskd.spec.option import OptionValue
 from naskd.spec.sizes import Size
 
@@ -331,12 +331,12 @@ class Scheme(nn.Module):
     @property
     def deployed(self) -> nn.Module:
         """The network that is evaluated and leaves."""
-        raise NotImplementedError
+        raise undefined(self, "deployed")
 
     @property
     def cost(self) -> Cost:
         """Of the deployed network."""
-        raise NotImplementedError
+        raise undefined(self, "cost")
 
     @property
     def siblings(self) -> tuple[Sibling, ...]:
@@ -354,7 +354,7 @@ class Scheme(nn.Module):
 
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""
-        raise NotImplementedError
+        raise undefined(self, "phases")
 
     def measures(
         self, logits: Tensor, labels: Tensor, curve: Sequence[Mapping[str, float]]
@@ -379,7 +379,7 @@ class Scheme(nn.Module):
         Returns:
             Of what is trained (its backward pass costs twice that again), and of teachers that are only asked.
         """
-        raise NotImplementedError
+        raise undefined(self, "step_macs")
 
     def forward_macs(self, batch_size: int, phase: Phase) -> float:
         """Forward MACs for one image in a phase, of passes of its own networks that nothing is learned from.

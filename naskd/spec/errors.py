@@ -38,6 +38,11 @@ def message(error: BaseException) -> str:
     return said[0] if isinstance(error, NaskdError) else f"{type(error).__name__}: {said[0]}"
 
 
+def undefined(owner: object, method: str) -> NotImplementedError:
+    """What a method raises that each class of its kind has to define, and that of `owner` does not."""
+    return NotImplementedError(f"{type(owner).__name__} does not define {method}")
+
+
 class InputError(NaskdError, ValueError):
     """What was given is wrong: a study file, a space, images, a name. The command line ends with exit code 2.
 

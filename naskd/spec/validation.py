@@ -249,13 +249,12 @@ def _where(cls: type[Any], path: Location) -> str:
     """The table in which an unknown key is known: TOML gives every key to the last table above it."""
     name = str(path[-1])
     own = _tables(_annotation(cls, path[:-1]))
-    for table, prefix in ((own, path[:-1]), (_tables(cls), ())):
+    above = len(path) > 1 and name in known_keys(cls)
+    for table, prefix in ((own, path[:-1]), ({} if above else _tables(cls), ())):
         for field, keys in table.items():
             if name in keys:
                 return f"did you mean {format_key((*prefix, field, name))}?"
-    if len(path) > 1 and name in known_keys(cls):
-        return f"{name!r} belongs above the first [table]"
-    return ""
+    return f"{name!r} belongs above the first [table]" if above else ""
 
 
 def _tables(annotation: Any) -> dict[str, list[str]]:

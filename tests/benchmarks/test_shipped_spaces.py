@@ -11,21 +11,16 @@ from naskd.spec.design import ArchitectureSpec
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reference" / "spaces.md"
 SPACES = (
-    *(
-        "digits.py:joint",
-        "integers.py:joint",
-        "everything.py:joint",
-        "cifar.py:joint",
-        "from_teacher.py:joint",
-        "small.py:joint",
-    ),
-    *(
-        "small.py:joint",
-        "blocks.py:joint",
-        "blocks.py:transformers",
-        "images_96.py:joint",
-        "images_224.py:joint",
-    ),
+    "digits.py:joint",
+    "integers.py:joint",
+    "everything.py:joint",
+    "cifar.py:joint",
+    "from_teacher.py:joint",
+    "small.py:joint",
+    "blocks.py:joint",
+    "blocks.py:transformers",
+    "images_96.py:joint",
+    "images_224.py:joint",
 )
 ALIKE = ("digits", "everything", "cifar", "from_teacher", "small")
 """Beginnings of spaces whose students have nothing that those of others do not have; a file takes seconds to write."""

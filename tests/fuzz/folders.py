@@ -345,7 +345,7 @@ def _shapes() -> Iterator[Case]:
     )
     test = STUDY.format(side=SIDE).replace('root = "images"\n', 'root = "images"\ntest_root = "test"\n')
     tests = {
-        "copy": (lambda root: write_folder(root), ALL, ("test",)),
+        "copy": (lambda root: write_folder(root), REFUSED, ("copies",)),
         "class_missing": (
             lambda root: [
                 write_folder(root),

@@ -88,6 +88,6 @@ def refused(result: Result, *names: str) -> bool:
     """
     if result.exit_code == 0:
         return False
-    where = [name for name in (*names, "warm_start[") if name in result.output]
+    where = [name for name in (*names, "warm_start[", "the teacher '") if name in result.output]
     assert where, f"it does not say where: none of {names} in\n{result.output[-3000:]}"
     return True

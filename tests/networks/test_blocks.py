@@ -189,3 +189,16 @@ def test_the_input_of_convnext_is_passed_on_beside_a_small_branch():
     torch.testing.assert_close(block(x) - x, 0.1 * block.branch(x), rtol=1e-4, atol=1e-5)
     nn.init.zeros_(block.scale)
     assert torch.equal(block(x), x)
+
+
+def test_a_method_that_a_block_does_not_define_is_named():
+    from naskd.networks.block import Block
+
+    class Half(Block):
+        activation = torch.nn.ReLU()
+
+        def preactivation(self, x):
+            return x
+
+    with pytest.raises(NotImplementedError, match="Half does not define pre_activation"):
+        Half(3, StageSpec("basic", 1, 8), 1)(torch.zeros(1, 3, 8, 8))

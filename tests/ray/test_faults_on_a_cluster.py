@@ -79,7 +79,7 @@ def test_each_faulty_trial_fails_with_its_reason_and_the_others_are_complete(fau
     reasons = {name: t["reason"] for name, t in results.items() if t["state"] == "FAIL"}
     assert sorted(reasons) == sorted(f"{kind}-4" for kind in FAULTY)
     assert reasons["turns_nan-4"].startswith("non-finite loss: turns_nan is nan")
-    assert reasons["raises-4"] == "RuntimeError: the user's own mistake"
+    assert reasons["raises-4"] == "RuntimeError: the user's own mistake (losses.py:66, in act)"
     assert "losses.py" in results["raises-4"]["error"], "the traceback"
     assert "can't allocate memory" in reasons["eats_memory-4"]
     for name in ("turns_nan-4", "raises-4", "eats_memory-4"):

@@ -305,13 +305,13 @@ def test_what_is_not_ours_or_is_not_whole_is_refused_by_name(tmp_path: Path, mon
     with pytest.raises(InputError, match=r"z\.pt2 does not exist"):
         naskd.load(tmp_path / "z.pt2")
     (tmp_path / "z.xml").write_text("<net/>")
-    monkeypatch.setattr(export, "installed", lambda package: True)
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: True)
     with pytest.raises(InputError, match=r"z\.xml needs .*z\.bin beside it"):
         naskd.load(tmp_path / "z.xml")
     (tmp_path / "z.bin").touch()
     with pytest.raises(InputError, match=r"z\.bin holds the weights of another file"):
         naskd.load(tmp_path / "z.bin")
-    monkeypatch.setattr(export, "installed", lambda package: False)
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: False)
     with pytest.raises(ExportError, match=r"reading .*z\.xml needs openvino"):
         naskd.load(tmp_path / "z.xml")
 

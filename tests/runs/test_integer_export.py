@@ -145,7 +145,7 @@ def test_integers_name_as_many_images_right_but_for_near_ties() -> None:
 def test_what_integers_cannot_be_is_said(
     name: str, calibration: Tensor | None, says: str, source: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(export, "installed", lambda package: True)
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: True)
     with pytest.raises(InputError, match=says):
         export_student(source, tmp_path / name, batch(9, 1)[0], calibration=calibration)
 

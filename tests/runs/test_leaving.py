@@ -117,14 +117,21 @@ def test_predict_reads_files_as_naskd_does_and_needs_onnx_runtime_alone(
     large = np.asarray(Image.fromarray(test.images[0, 0].numpy()).resize((130, 90)))
     Image.fromarray(np.stack([large] * 3, 2)).save(tmp_path / "large.jpg", quality=90)
     files.append(tmp_path / "large.jpg")
+    broken = [tmp_path / name for name in ("cut.jpg", "cut.png", "no.png")]
+    broken[0].write_bytes(files[-1].read_bytes()[:900])
+    broken[1].write_bytes(files[0].read_bytes()[:60])
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKED, str(place / "predict.py"), *map(str, files)],
+        [sys.executable, "-c", BLOCKED, str(place / "predict.py"), *map(str, [*broken, *files])],
         capture_output=True,
         text=True,
         env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 1, "some could not be read"
+    said = done.stderr.splitlines()
+    assert len(said) == len(broken)
+    assert all(line.startswith(f"{file}: cannot be read: ") for line, file in zip(said, broken, strict=True))
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == [str(file) for file in files]
     with Image.open(files[-1]) as image:
@@ -234,7 +241,7 @@ def test_where_the_images_are_gone_nothing_is_rounded_or_described(
     run = naskd.open_run(retrained)
     made = run.export(0, path=tmp_path / "x.safetensors")
     assert (made["images"], "accuracy" in made) == ("made-up", False)
-    monkeypatch.setattr("naskd.runs.export.installed", lambda package: True)
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: True)
     with pytest.raises(InputError, match="ranges of training images: the study's images must be there"):
         run.export(0, "onnx", tmp_path / "x.onnx", int8=True)
     with pytest.raises(InputError, match="says how accurate its student is"):
@@ -244,7 +251,7 @@ def test_where_the_images_are_gone_nothing_is_rounded_or_described(
 def test_a_modality_that_no_file_holds_has_no_folder(
     retrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("naskd.runs.export.installed", lambda package: True)
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: True)
     of = Interface.of
     monkeypatch.setattr(
         Interface,
@@ -257,7 +264,7 @@ def test_a_modality_that_no_file_holds_has_no_folder(
 
 
 def test_a_format_without_its_package_trains_nothing(retrained: Path, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("naskd.runs.export.installed", lambda package: False)
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: False)
     with pytest.raises(ExportError, match="export as onnx needs onnx and onnxruntime and onnxscript"):
         naskd.open_run(retrained).export(0, folder=tmp_path / "x")
     with pytest.raises(ExportError, match="needs executorch, not installed here: pip install executorch"):

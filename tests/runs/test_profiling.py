@@ -335,7 +335,7 @@ def test_onnx_runtime_makes_the_same_kernels_of_the_file_that_leaves(tmp_path: P
 
 
 def test_what_a_device_needs_is_said_before_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiling, "installed", lambda package: package != "onnxscript")
+    monkeypatch.setattr("naskd.spec.packages.installed", lambda package: package != "onnxscript")
     with pytest.raises(
         RunError, match="'onnxruntime' needs onnxscript, not installed here: pip install onnxscript"
     ):

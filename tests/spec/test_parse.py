@@ -487,12 +487,15 @@ class TestShippedStudies:
         (tmp_path / "teacher.pt").touch()
         settings = {
             "image_folder": [f"data.root={tmp_path}"],
+            "images_96": [f"data.root={tmp_path}"],
+            # What its user brings.
+            "own_teacher": [f"data.root={tmp_path}", f"teacher.checkpoint={tmp_path / 'teacher.pt'}"],
             # Its script writes both.
             "few_labels": [f"data.unlabelled={tmp_path}", f"teacher.checkpoint={tmp_path / 'teacher.pt'}"],
         }
         spec = parse_study(path, settings.get(path.stem, []))
         assert spec.teacher is not None
-        assert spec.teacher.trained_here is (path.stem != "few_labels")
+        assert spec.teacher.trained_here is (path.stem not in ("few_labels", "own_teacher"))
 
     def test_the_template_is_the_digits_study(self) -> None:
         template, digits = (
@@ -662,3 +665,13 @@ def test_a_wrong_name_of_a_teacher_is_no_name_of_another(folder: Path) -> None:
 def test_a_file_that_no_line_of_is_wrong_names_none(folder: Path) -> None:
     (folder / "space.py").write_bytes(b"def joint(trial): ...\n\0")
     assert "None" not in problems(folder, GOOD)["space"]
+
+
+def test_a_key_of_the_file_below_a_table_is_not_taken_for_one_of_another_table(tmp_path: Path) -> None:
+    """`epochs` is a key of the file, and of [retrain]: that it is meant there is a guess."""
+    study = tmp_path / "study.toml"
+    study.write_text('name = "s"\nspace = "space.py:joint"\n[limits]\nepochs = 3\n')
+    with pytest.raises(StudyFileError) as caught:
+        parse_study(study)
+    problem = next(p for p in caught.value.problems if p.key == "limits.epochs")
+    assert problem.hint == "'epochs' belongs above the first [table]"
