@@ -316,8 +316,9 @@ def _init_for_images(
     if made.to_do:
         say(f"first: {made.to_do}")
     elif made.checked is not None and made.checked.problems:
-        say(f"{folder} is written, and something is to be mended before its search: then naskd check {study}")
-        raise InputError(made.checked.shown_problems)
+        mend = "remove or mend the files" if made.checked.unreadable else "mend what is said above"
+        last = f"the study is written in {folder}; now {mend}, then: {command_line('check', study)}"
+        raise InputError([*made.checked.shown_problems, last])
     elif made.checked is not None:
         for line in check_lines(made.checked.to_dict()):
             say(line)

@@ -5,7 +5,6 @@ split, and test images that are also training or validation images are left out 
 apart. What trains never depends on what the others are. Copies within one split stay.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -109,20 +108,23 @@ class Copies:
         sealed = list(map(bytes, digests))
         self._sealed = list(zip(sealed, test_index.tolist(), strict=True))
         of_position = dict(zip(split.train.tolist(), rows[:n_train], strict=True))
-        labelled = {
-            *zip(rows, seen.labels[np.concatenate([split.train, split.val])].tolist(), strict=True),
-            *zip(
-                [of_position[position] for position in apart.copied.tolist()],
-                seen.labels[apart.val_copies].tolist(),
-                strict=True,
-            ),
-            *zip(sealed, test.labels[test_index].tolist(), strict=True),
-        }
+        # Test images last, so that an example is rather of the others.
+        first: dict[bytes, tuple[int, Source, int]] = {}
+        self._in_classes: dict[bytes, tuple[tuple[int, Source, int], tuple[int, Source, int]]] = {}
+        for some, source, index in (
+            (rows, seen, np.concatenate([split.train, split.val])),
+            ([of_position[position] for position in apart.copied.tolist()], seen, apart.val_copies),
+            (sealed, test, test_index),
+        ):
+            for row, label, position in zip(some, source.labels[index].tolist(), index.tolist(), strict=True):
+                one = first.setdefault(row, (label, source, position))
+                if one[0] != label:
+                    self._in_classes.setdefault(row, (one, (label, source, position)))
         self.counts = {
             "test in train": sum(row in train for row in sealed),
             "test in val": sum(row in val for row in sealed),
             "val in train": len(apart.val_copies),
-            "in two classes": sum(n > 1 for n in Counter(row for row, _ in labelled).values()),
+            "in two classes": len(self._in_classes),
         }
 
     def warnings(self) -> Iterator[str]:
@@ -141,7 +143,20 @@ class Copies:
                 f"{self._example(self._seen, position, other)}: they are left out of the validation split"
             )
         if n := self.counts["in two classes"]:
-            yield f"{n} image{' is' if n == 1 else 's are'} in more than one class"
+            first, second = next(iter(self._in_classes.values()))
+            yield (
+                f"{n} image{' is' if n == 1 else 's are'} in more than one class, such as "
+                f"{self._placed(*first)} = {self._placed(*second)}"
+            )
+
+    def _placed(self, label: int, source: Source, position: int) -> str:
+        """An image by its file and its class, or by its class where it is no file."""
+        name = self._seen.class_names[label]
+        return (
+            f"an image of class {name!r}"
+            if source.files is None
+            else f"{source.files.name(position)} (class {name!r})"
+        )
 
     def _example(self, source: Source, position: int, other: int) -> str:
         if source.files is None or self._seen.files is None:

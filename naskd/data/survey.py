@@ -2,7 +2,8 @@
 
 A search needs to know that the sealed images can be read and are no training images, or its last step fails after
 all others. So this module opens them. It decodes them and throws them away: what it keeps are counts, names of files
-and hashes. No pixel and no label of a test image leaves it, and nothing that trains or chooses imports it.
+and hashes. No pixel of a test image leaves it, and its label only in words, where a picture is in two classes. Nothing
+that trains or chooses imports it.
 """
 
 import hashlib

@@ -55,3 +55,5 @@ def _of_cost(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
         f"the whole budget: about {count(cost['trials'])} trials{at_once}, {duration(cost['seconds'])}{teachers}, and "
         f"{macs(cost['train_macs'])} of training"
     )
+    if cost.get("busy"):
+        yield cost["busy"]

@@ -18,7 +18,9 @@ def dry_run_table(estimate: Mapping[str, Any]) -> Group:
             ``accuracy`` or ``fraction``; others are counts or text. Nested mappings become sections of their
             own, a mapping of numbers with a ``min`` and a ``max`` becomes a range.
     """
-    return _described("What this search would cost", estimate)
+    # Where nothing is to be said of the machine, there is no row of it.
+    told = {name: value for name, value in estimate.items() if name != "busy" or value}
+    return _described("What this search would cost", told)
 
 
 def space_table(space: Mapping[str, Any]) -> Group:

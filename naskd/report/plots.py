@@ -59,7 +59,10 @@ def draw_front(record: Record, axes: Any) -> None:
     chosen = front(record)
     on_front = {id(trial) for trial in chosen}
     others = [trial for trial in trials(record) if is_design(trial) and id(trial) not in on_front]
-    _draw_trials(axes, _points(chosen, key), _points(others, key), key.maximise)
+    limits = _focus(_points(chosen, key), record)
+    points = _points(others, key)
+    shown = [point for point in points if limits is None or point[1] >= limits[0]]
+    _draw_trials(axes, _points(chosen, key), shown, key.maximise)
     _draw_retrained(axes, record, key)
     _draw_teacher(axes, record.get("teacher") or {}, key)
     axes.set_xscale(key.scale)
@@ -69,7 +72,14 @@ def draw_front(record: Record, axes: Any) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel(axis_label(key.title, key.unit), parse_math=False)
     axes.set_ylabel("accuracy" if record.get("retrained") else "validation accuracy")
-    _focus(axes, _points(chosen, key), record)
+    if limits is not None:
+        axes.set_ylim(*limits)
+    if below := len(points) - len(shown):
+        told = f"{below} weaker trial{' lies' if below == 1 else 's lie'} below the axis"
+        left, side = (0.99, "right") if key.maximise else (0.01, "left")  # opposite of the legend
+        axes.text(
+            left, 0.01, told, transform=axes.transAxes, ha=side, va="bottom", fontsize=9, color=_DOMINATED
+        )
     _dress(axes, record)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, loc="lower left" if key.maximise else "lower right")
@@ -212,17 +222,22 @@ def _draw_teacher(axes: Any, teacher: Trial, key: Objective) -> None:
         axes.scatter([value], [accuracy], marker="*", s=170, color=_TEACHER, zorder=6, label=label)
 
 
-def _focus(axes: Any, chosen: Sequence[tuple[float, float]], record: Record) -> None:
-    """Keep the accuracy axis on the front: one collapsed trial would flatten all others into a line."""
+def _focus(chosen: Sequence[tuple[float, float]], record: Record) -> tuple[float, float] | None:
+    """Keep the accuracy axis on the front: one collapsed trial would flatten all others into a line.
+
+    Returns:
+        The limits of the axis; None where there is no accuracy to keep it on.
+    """
     designs = (record.get("retrained") or {}).get("designs") or ()
     values = [y for _, y in chosen]
     values += [v for v in (finite((record.get("teacher") or {}).get("val_accuracy")),) if v is not None]
     tests = [*designs, *(design.get("labels_alone") or {} for design in designs)]
     values += [v for v in (finite(test.get("test_accuracy_mean")) for test in tests) if v is not None]
-    if values:
-        low, high = min(values), max(values)
-        margin = max(0.01, 0.12 * (high - low))
-        axes.set_ylim(max(-0.02, low - 2 * margin), min(1.02, high + margin))
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    margin = max(0.01, 0.12 * (high - low))
+    return max(-0.02, low - 2 * margin), min(1.02, high + margin)
 
 
 def _tick(value: float, key: Objective) -> str:

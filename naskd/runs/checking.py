@@ -66,6 +66,11 @@ class Checked:
         more = f"and {len(hidden)} more images cannot be read; naskd check --json lists all"
         return [*lines, more] if hidden else lines
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether a problem is a file that cannot be read."""
+        return any(map(_of_a_file, self.problems))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         budget = self.spec.budget

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 import statistics
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from typing import Any
 from naskd.executors import EXECUTORS
 from naskd.executors.local.processes import devices_of
 from naskd.knowledge.source import KnowledgeSource
+from naskd.spec.cpus import available_cpus
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, RunError
 from naskd.training.cuda_graph import TIMED
@@ -61,7 +63,8 @@ def estimate_search(
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
         ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
         for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``workers`` (trials at
-        once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``.
+        once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``,
+        ``busy`` (that the machine was busy before anything was timed, in words; empty where it was not).
 
     Raises:
         InputError: There is no design to time.
@@ -69,7 +72,7 @@ def estimate_search(
     """
     if not designs:
         raise InputError("no design of the space was admitted: see the limits in the study file")
-    spec = context.resources.spec
+    spec, busy = context.resources.spec, busy_said()
     trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
     made = [*_teacher_jobs(context), *_assistant_jobs(context, designs)] if teachers else []
     source = _Fixed([*made, *trials], said)
@@ -110,7 +113,22 @@ def estimate_search(
         "workers": workers,
         "budget_seconds": budget.seconds,
         "train_macs": affordable_trials * mean_macs,
+        "busy": busy,
     }
+
+
+def busy_said() -> str:
+    """That more wants to run here than there are processors for, so that what is timed now takes long; else empty."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # not every system says
+        return ""
+    if load <= (cpus := available_cpus()):
+        return ""
+    on = f"{cpus} CPU{'' if cpus == 1 else 's'}"
+    return (
+        f"this machine is busy (load {load:.1f} on {on}): times are longer than they will be on an idle one"
+    )
 
 
 def timing_macs(context: StudyContext, design: TrialConfig, macs: int) -> float:

@@ -382,11 +382,16 @@ class _Plan:
             "augmentation": self.augmentation,
             "learning_rates": (3e-3, 3e-2) if small else (1e-3, 1e-2),
             "why_class_weights": (
-                f"The classes have {min(self.images.counts.values())} to {max(self.images.counts.values())} images: "
+                f"{_class_sizes(self.images.counts)}: "
                 f"{'rare ones may count more' if self.skewed else 'none needs to count more'}."
             ),
             "class_weights": '("none", "balanced")' if self.skewed else '("none",)',
         }
+
+
+def _class_sizes(counts: Mapping[str, int]) -> str:
+    least, most = min(counts.values()), max(counts.values())
+    return f"Each class has {least} images" if least == most else f"The classes have {least} to {most} images"
 
 
 def _check_classes(images: ImagesFound) -> None:
@@ -453,7 +458,7 @@ def _why_budget(cost: Mapping[str, Any]) -> str:
     return (
         f"About {duration(cost['seconds'])} on this machine, as it was when this was written: "
         f"{duration((cost['seconds'] - before) / cost['trials'])} a trial and {duration(before)} before the first"
-        f"{untimed}."
+        f"{untimed}." + (f"\n# Then {busy}." if (busy := cost.get("busy")) else "")
     )
 
 

@@ -125,7 +125,7 @@ def teacher_for(
         "# What it was trained on: train (these training images alone), other (other images), train+val, or unknown.",
         'saw = "unknown"',
         "# Its outputs in their order, where that is not the order of the class folders:",
-        f"# classes = [{', '.join(map(text, list(images.counts)[:3]))}, ...]",
+        f"# classes = [{', '.join([*map(text, list(images.counts)[:3]), *['...'][: n_classes > 3]])}]",
         "# The side of the images that it was trained on, where that is not theirs:",
         "# resolution = 224",
     ]

@@ -285,7 +285,12 @@ def test_no_picture_is_in_two_splits(tmp_path, images):
         assert [sum(survey.counts[part]) for part in ("train", "val", "test")] == list(map(len, kept))
     assert (survey.data_hash, survey.split_hash) == (data.data_hash, data.split_hash)
     assert warned(survey, "validation images are also training images", "left out of the validation split")
-    assert warned(survey, "1 image is in more than one class")
+    assert warned(
+        survey,
+        "1 image is in more than one class, such as '",
+        "bee.png' (class 'ant')",
+        "000.png' (class 'bee')",
+    )
 
 
 def test_where_all_are_copies_nothing_is_judged(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 from records import design, odd_records, record
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from naskd.report import (
     write_png,
 )
 from naskd.report.bank import bank_line
+from naskd.report.plots import draw_front
 from naskd.report.record import other_costs
 from naskd.report.retrained_table import retrained_table
 from naskd.report.summary import choices, student, taught_by
@@ -340,6 +342,25 @@ def test_picture_of_every_record(name, tmp_path):
     data = (tmp_path / "front.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     assert len(data) > 10_000
+
+
+@pytest.mark.parametrize(("n", "told"), [(1, "1 weaker trial lies below"), (2, "2 weaker trials lie below")])
+def test_a_picture_says_what_lies_below_its_axis_and_has_no_legend_of_it(n, told):
+    def drawn(accuracies):
+        data = record(10, teacher=False)
+        data["trials"] = data["trials"][: len(accuracies)]
+        for i, (trial, accuracy) in enumerate(zip(data["trials"], accuracies, strict=True)):
+            trial.update(state="COMPLETE", val_accuracy=accuracy, macs=1e5 * (i + 1), on_front=i < 2)
+        axes = Figure().add_subplot()
+        draw_front(data, axes)
+        return [text.get_text() for text in axes.texts], axes.get_legend_handles_labels()[1]
+
+    texts, legend = drawn([0.427, 0.448, *[0.396] * n])
+    assert texts == [f"{told} the axis"]
+    assert legend == ["front, validation"]
+    texts, legend = drawn([0.427, 0.448, 0.426])
+    assert not texts
+    assert "dominated" in legend
 
 
 def test_pictures_differ_with_the_record(tmp_path):

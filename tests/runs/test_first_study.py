@@ -1,5 +1,6 @@
 """A study that is written for images: its numbers fit them, and what cannot be had leaves nothing behind."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.networks.student import design_cost
-from naskd.runs import first_study
+from naskd.runs import estimate, first_study
 from naskd.runs.checking import Checked
 from naskd.runs.first_space import RandomTrial
 from naskd.runs.first_study import Wishes, write_study
@@ -88,6 +89,55 @@ def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_pat
     assert study["teacher"]["architecture"]["stages"]
     assert 'TEACHING = "same-images-1"' in space
     assert 'augmentation="translate"' in space
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((20, 20, 20), "# Each class has 20 images: none"),
+        ((20, 21, 22), "# The classes have 20 to 22 images: none"),
+    ],
+)
+def test_sizes_of_classes_are_said_as_they_are(tmp_path, unchecked, sizes, said: str) -> None:
+    _, space = written(tmp_path / "study", write(tmp_path / "images", dict(zip("abc", sizes, strict=True))))
+    assert said in space
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("abc", '# classes = ["a", "b", "c"]\n'), ("abcd", '# classes = ["a", "b", "c", ...]\n')],
+)
+def test_dots_stand_for_classes_that_are_not_named(tmp_path, unchecked, names: str, said: str) -> None:
+    images = write(tmp_path / "images", dict.fromkeys(names, 10))
+    torch.save(torch.nn.Linear(4, len(names)).state_dict(), tmp_path / "net.pt")
+    written_to = init(tmp_path / "study", "--images", images, "--teacher", tmp_path / "net.pt")
+    assert written_to.exit_code == 0, written_to.output
+    assert said in (tmp_path / "study" / "study.toml").read_text()
+
+
+def test_a_study_says_that_the_machine_was_busy_when_its_budget_was_timed(tmp_path, monkeypatch) -> None:
+    """And so do a check, as words and as JSON, and a dry run."""
+    monkeypatch.chdir(tmp_path)
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    monkeypatch.setattr(estimate, "available_cpus", lambda: 2)
+    monkeypatch.setattr(estimate.os, "getloadavg", lambda: (7.2, 0.0, 0.0))
+    busy = "this machine is busy (load 7.2 on 2 CPUs): times are longer than they will be on an idle one"
+    result = init("study", "--images", images)
+    assert result.exit_code == 0, result.output
+    assert busy in result.stderr.splitlines()
+    assert f"# Then {busy}.\n" in Path("study/study.toml").read_text()
+
+    def call(*arguments: str) -> str:
+        called = CliRunner().invoke(app, list(arguments), prog_name="naskd", env={"COLUMNS": "200"})
+        assert called.exit_code == 0, called.output
+        return called.stdout
+
+    assert busy in call("check", "study/study.toml").splitlines()
+    assert json.loads(call("check", "study/study.toml", "--json"))["cost"]["busy"] == busy
+    assert busy in call("search", "study/study.toml", "--dry-run")
+    monkeypatch.setattr(estimate.os, "getloadavg", lambda: (2.0, 9.0, 9.0))
+    assert "busy" not in call("check", "study/study.toml")
+    assert "busy" not in call("search", "study/study.toml", "--dry-run")
 
 
 def test_large_images_of_many_sizes_and_skewed_classes(tmp_path, unchecked) -> None:
@@ -228,8 +278,9 @@ def test_what_is_to_be_mended_is_said_after_the_study_is_written(tmp_path, monke
     (images / "a" / "000.png").write_bytes(b"x")
     result = init("study", "--images", images)
     assert result.exit_code == 2
-    assert "study is written, and something is to be mended before its search" in result.stderr
     assert "000.png' cannot be read" in result.stderr
+    last = "the study is written in study; now remove or mend the files, then: naskd check study/study.toml"
+    assert result.stderr.splitlines()[-1] == last
     assert Path("study/study.toml").exists()
 
 
