@@ -41,7 +41,7 @@ def message(error: BaseException) -> str:
     Of arguments that pydantic refused, the first line names none: the mistake itself is said instead.
     """
     if isinstance(error, ValidationError):
-        from naskd.spec.mistakes import first_mistake  # which needs the designs, hence this module
+        from naskd.spec.mistakes import first_mistake  # which needs this module
 
         return visible_line(redacted(first_mistake(error)))
     said = redacted(str(error)).splitlines() or ["no message"]

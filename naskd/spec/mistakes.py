@@ -2,11 +2,11 @@
 
 import dataclasses
 import re
+import sys
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from naskd.spec import design
 from naskd.spec.registry import nearest
 
 
@@ -58,5 +58,6 @@ def _in_words(mistake: ErrorDetails, title: str) -> str:
 
 
 def _fields(title: str) -> list[str]:
-    part = getattr(design, title, None)
+    # Looked up, since errors are below the designs; what refuses a design's argument is loaded.
+    part = getattr(sys.modules.get("naskd.spec.design"), title, None)
     return [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []

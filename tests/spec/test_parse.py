@@ -342,7 +342,7 @@ class TestSingleMistakes:
             "def architecture(trial: Trial) -> ArchitectureSpec: ...\n"
             "def distillation(trial, student): ...\n"
             "def training(*, trial): ...\n"
-            "def helper(width: int): ...\n"
+            "def rounded(width: int): ...\n"
             "def nothing(): ...\n"
             "def _own(trial): ...\n"
             "def joined(t: 'optuna.Trial', width=3, *, depth=2) -> 'TrialConfig': ...\n"
