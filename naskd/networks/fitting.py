@@ -236,11 +236,27 @@ def _nearest(states: Sequence[SavedState], own: State) -> SavedState:
     return max(states, key=lambda state: (shared(state), len(state.tensors)))
 
 
+def _nearest_prefix(state: SavedState, own: State) -> str:
+    """Without which a state's names are nearest to the network's; the empty one where no other is nearer."""
+    dots = ((key, i + 1) for key in state.tensors for i, letter in enumerate(key) if letter == ".")
+    prefixes = dict.fromkeys(["", *(key[:end] for key, end in dots if key[end:] in own)])
+
+    def fitting(prefix: str) -> int:
+        # All of both that does not count here is missing, unexpected or of another shape.
+        return sum(
+            2 if state.tensors[prefix + name].shape == value.shape else 1
+            for name, value in own.items()
+            if prefix + name in state.tensors
+        )
+
+    return max(prefixes, key=fitting)
+
+
 def _misfit(file: CheckpointFile, state: SavedState, own: State, network: nn.Module) -> str:
     """What does not fit, of the state that is nearest."""
-    first = next(iter(own), "")
-    prefix = next((key.removesuffix(first) for key in state.tensors if key.endswith(f".{first}")), "")
-    inside = {key.removeprefix(prefix): value for key, value in state.tensors.items()}
+    prefix = _nearest_prefix(state, own)
+    stripped = {key.removeprefix(prefix): v for key, v in state.tensors.items() if key.startswith(prefix)}
+    inside = {key: v for key, v in state.tensors.items() if not key.startswith(prefix)} | stripped
     held = (
         f"it holds {file.contents}; compared was {state.place!r}" if state.place else "it holds a bare state"
     )

@@ -4,8 +4,11 @@ import traceback
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import ValidationError
+
 from naskd.spec.places import at, place_of
 from naskd.spec.secrets import redacted
+from naskd.spec.visible import visible_line
 
 
 class NaskdError(Exception):
@@ -33,7 +36,14 @@ def one_line(error: BaseException, code: Any = None) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What an error says, in its first line; what is said on purpose needs no name of a class before it."""
+    """What an error says, in its first line; what is said on purpose needs no name of a class before it.
+
+    Of arguments that pydantic refused, the first line names none: the mistake itself is said instead.
+    """
+    if isinstance(error, ValidationError):
+        from naskd.spec.mistakes import first_mistake  # which needs this module
+
+        return visible_line(redacted(first_mistake(error)))
     said = redacted(str(error)).splitlines() or ["no message"]
     return said[0] if isinstance(error, NaskdError) else f"{type(error).__name__}: {said[0]}"
 

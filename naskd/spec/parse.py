@@ -26,7 +26,7 @@ from naskd.spec.storages import storage_problems
 from naskd.spec.study import RUNS, STUDY_TYPE, TAKEN, StudySpec, StudyTable
 from naskd.spec.teachers import DEFAULT_NAME, normalisation_problems
 from naskd.spec.toml import Setting, read_file, read_setting
-from naskd.spec.userfile import defined_functions, import_file, may_define, split_reference
+from naskd.spec.userfile import defined_functions, defined_spaces, import_file, may_define, split_reference
 from naskd.spec.validation import Problem, allowed_at, format_key, format_value, schema_problems
 from naskd.spec.visible import visible_line
 
@@ -287,7 +287,7 @@ def _function_problems(key: str, reference: str, base: Path) -> list[Problem]:
     try:
         if may_define(path, name):
             return []
-        functions = defined_functions(path)
+        functions = (key == "space" and defined_spaces(path)) or defined_functions(path)
     except ValueError as error:
         return [Problem(key, format_value(reference), "a file of valid Python", str(error))]
     allowed = f"a function of {path}: {', '.join(functions) or 'it defines none'}"

@@ -98,6 +98,32 @@ def defined_functions(path: Path) -> tuple[str, ...]:
     return tuple(node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name[0] != "_")
 
 
+def defined_spaces(path: Path) -> tuple[str, ...]:
+    """Those of :func:`defined_functions` that can be search spaces: of a trial alone, and of no part of a design.
+
+    Raises:
+        InputError: The file cannot be read or is not valid Python; the message names the line.
+    """
+    functions = defined_functions(path)
+    spaces = {
+        n.name for n in _top_level(_parse(path).body) if isinstance(n, ast.FunctionDef) and _is_space(n)
+    }
+    return tuple(name for name in functions if name in spaces)
+
+
+def _is_space(function: ast.FunctionDef) -> bool:
+    given = function.args
+    places = [*given.posonlyargs, *given.args]
+    if not places or len(places) - len(given.defaults) > 1 or None in given.kw_defaults:
+        return False
+    first, returns = places[0], function.returns
+    kind = "" if first.annotation is None else ast.unparse(first.annotation).strip("'\"")
+    of_a_trial = kind.endswith("Trial") if kind else first.arg == "trial"
+    return of_a_trial and (
+        returns is None or ast.unparse(returns).strip("'\"").endswith(("TrialConfig", "Any"))
+    )
+
+
 def may_define(path: Path, name: str) -> bool:
     """Whether a Python file binds `name` at its top level, or may, found without executing it.
 

@@ -1,12 +1,15 @@
 """Files of weights as trainers write them: what is in one, and the states that it holds, without running any of it."""
 
+import errno
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
@@ -113,10 +116,23 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> CheckpointFile:
     except InputError:
         raise
     except Exception as error:  # UnpicklingError, RuntimeError, EOFError, SafetensorError, ... by file format
-        raise InputError(
-            f"checkpoint {path} cannot be read with weights_only=True: {one_line(error)}"
-        ) from error
+        said = one_line(error)
+        if _is_damage(error):
+            raise InputError(
+                f"checkpoint {path} cannot be read: it has {path.stat().st_size:,} bytes and is damaged or "
+                f"incomplete; copy or download it again ({said.partition('. ')[0]})"
+            ) from error
+        raise InputError(f"checkpoint {path} cannot be read with weights_only=True: {said}") from error
     return _looked_at(path, data)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether what a reader raised is about the bytes of a file, and no refusal to make what it names."""
+    if isinstance(error, OSError):
+        return error.errno in (None, errno.EINVAL)  # torch seeks before the start of an archive that was cut
+    if isinstance(error, RuntimeError):
+        return any(word in str(error) for word in ("zip archive", "unexpected EOF", "corrupt"))
+    return isinstance(error, EOFError | IndexError | SafetensorError | zipfile.BadZipFile)
 
 
 def has_average_beside(path: Path) -> bool:

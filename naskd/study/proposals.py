@@ -5,7 +5,6 @@ raises something else than ``ValueError`` or ``TrialPruned``: half of the space 
 """
 
 import ast
-import dataclasses
 import inspect
 import re
 import traceback
@@ -16,12 +15,10 @@ from contextlib import contextmanager
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from naskd.spec import design
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, MistakeError, UnknownNameError, message
-from naskd.spec.registry import nearest
+from naskd.spec.mistakes import unknown_name, where
 from naskd.spec.study import StudySpec
 from naskd.study.admission import settle
 from naskd.study.samplers import raise_of_sampler
@@ -74,7 +71,7 @@ def told(error: ValueError) -> str:
     """What a refusal says, in one line; the name of its class where it says nothing."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{error.title}: {_where(first, error.title)}: {first['msg']}"
+        return f"{error.title}: {where(first, error.title)}: {first['msg']}"
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -97,7 +94,7 @@ def _raise_mistake(error: ValueError, spec: StudySpec) -> None:
     """Raise a :class:`MistakeError` if a refusal is one, as about a name that nobody knows; otherwise return."""
     if isinstance(error, MistakeError) and not isinstance(error, UnknownNameError):
         raise error
-    what = str(error) if isinstance(error, UnknownNameError) else _unknown_name(error)
+    what = str(error) if isinstance(error, UnknownNameError) else unknown_name(error)
     if what:
         raise UnknownNameError(
             f"the search space {spec.space} names what is not there: {what}{_written(what, spec)}"
@@ -123,45 +120,8 @@ def _written(what: str, spec: StudySpec) -> str:
     }
     if not lines:
         return ""
-    where = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, sorted(lines)))}"
-    return f" ({path.name}, {where})"
-
-
-def _unknown_name(error: ValueError) -> str:
-    """The first mistake of a dataclass's arguments that is about a name; empty where none is."""
-    if not isinstance(error, ValidationError):
-        return ""
-    return next(filter(None, (_in_words(e, error.title) for e in error.errors(include_url=False))), "")
-
-
-def _in_words(mistake: ErrorDetails, title: str) -> str:
-    where = _where(mistake, title)
-    kind, given = mistake["type"], mistake["input"]
-    if kind == "literal_error" and isinstance(given, str):
-        expected = mistake.get("ctx", {}).get("expected", "")
-        known = re.findall(r"'([^']*)'", expected)
-        return f"unknown {where} {given!r} in {title}; known: {', '.join(known)}{nearest(given, known)}"
-    if kind == "unexpected_keyword_argument":
-        fields = _fields(title)
-        known_fields = f"; known: {', '.join(fields)}{nearest(where, fields)}" if fields else ""
-        return f"{title} has no field {where!r}{known_fields}"
-    if kind in ("missing", "missing_argument", "unexpected_positional_argument", "multiple_argument_values"):
-        return f"{title}: {where}: {mistake['msg']}"
-    return ""
-
-
-def _where(mistake: ErrorDetails, title: str) -> str:
-    """The argument of a dataclass that a mistake is in, by its name where it was given by its place."""
-    first, *rest = mistake["loc"] or ("the whole",)
-    fields = _fields(title)
-    if isinstance(first, int) and first < len(fields):
-        first = fields[first]
-    return ".".join(map(str, (first, *rest)))
-
-
-def _fields(title: str) -> list[str]:
-    part = getattr(design, title, None)
-    return [field.name for field in dataclasses.fields(part)] if dataclasses.is_dataclass(part) else []
+    at = f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, sorted(lines)))}"
+    return f" ({path.name}, {at})"
 
 
 def _place(space: Space, error: BaseException) -> str:

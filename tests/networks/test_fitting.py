@@ -133,6 +133,30 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
+class Nested(nn.Module):
+    """Names within its block repeat its own, as those of torchvision's ResNets do."""
+
+    def __init__(self, classes: int, channels: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 4, 7)
+        self.layer1 = nn.Sequential(nn.Module())
+        self.layer1[0].conv1 = nn.Conv2d(4, 4, 3)
+        self.layer1[0].conv2 = nn.Conv2d(4, 4, 3)
+        self.fc = nn.Linear(4, classes)
+
+
+@pytest.mark.parametrize("prefix", ["", "layer1.", "module."])
+def test_a_block_with_the_networks_names_is_no_wrapper(prefix: str, tmp_path: Path) -> None:
+    content = dict(reversed(after(prefix, Nested(3).state_dict()).items()))
+    with pytest.raises(ValueError, match="does not fit Nested") as caught:
+        fit(content, tmp_path, Nested(1000))
+    message = str(caught.value)
+    assert "2 of another shape: fc.weight (3, 4) instead of (1000, 4), fc.bias (3,) instead" in message
+    assert "the file's network has 3 outputs at fc.weight, the one that is built has 1000" in message
+    assert "missing" not in message
+    assert "unexpected" not in message
+
+
 @pytest.mark.parametrize(
     ("content", "network", "hint"),
     [

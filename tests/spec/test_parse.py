@@ -337,6 +337,21 @@ class TestSingleMistakes:
         (folder / "space.py").write_text(f"raise SystemExit\n{SPACE}")
         parse(folder, GOOD)
 
+    def test_only_what_can_be_a_space_is_offered(self, folder: Path) -> None:
+        (folder / "space.py").write_text(
+            "def architecture(trial: Trial) -> ArchitectureSpec: ...\n"
+            "def distillation(trial, student): ...\n"
+            "def training(*, trial): ...\n"
+            "def rounded(width: int): ...\n"
+            "def nothing(): ...\n"
+            "def _own(trial): ...\n"
+            "def joined(t: 'optuna.Trial', width=3, *, depth=2) -> 'TrialConfig': ...\n"
+            "def plain(trial): ...\n"
+        )
+        assert "space.py: joined, plain" in problems(folder, GOOD)["space"]
+        (folder / "space.py").write_text("def jont(t): ...\n")
+        assert "space.py: jont; did you mean 'jont'?" in problems(folder, GOOD)["space"]
+
     @pytest.mark.parametrize(
         "source",
         [
@@ -541,6 +556,19 @@ class TestUserFiles:
             ("import sys\nsys.exit(0)\n", r"user\.py:2: cannot be imported: SystemExit"),
             ("x = 1\ny = = 2\n", r"user\.py:2: cannot be imported: SyntaxError"),
             ("def g():\n    raise KeyError('k')\n\ng()\n", r"user\.py:2: cannot be imported: KeyError"),
+            (
+                "from naskd.spec.design import TrainingSpec\nx = TrainingSpec(optimizer='adamv')\n",
+                r"user\.py:2: cannot be imported: unknown optimizer 'adamv' in TrainingSpec; known: .*"
+                r"adamw.*; did you mean 'adam",
+            ),
+            (
+                "from naskd.spec.design import TrainingSpec\nx = TrainingSpec(epoch=1)\n",
+                r"user\.py:2: .*: TrainingSpec has no field 'epoch'; known: .*; did you mean 'epochs'",
+            ),
+            (
+                "from naskd.spec.design import TrainingSpec\nx = TrainingSpec(epochs=-3)\n",
+                r"user\.py:2: .*: TrainingSpec: epochs: got -3; Input should be greater than or equal to 1$",
+            ),
             ("import no_such_module_at_all\n", r"user\.py:1: .*no_such_module_at_all"),
             (
                 "def functon(): ...\n",

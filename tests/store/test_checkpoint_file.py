@@ -95,6 +95,22 @@ def test_a_file_of_something_else_is_one_clear_error(name: str, content: bytes, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["archive", "before archives", "safetensors"])
+@pytest.mark.parametrize("size", [100, 600, 3000, 20_000, 60_000])
+def test_a_file_that_was_cut_is_damaged(kind: str, size: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    state = {name: torch.rand(100, 100) for name in ("a", "b")}
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "archive")
+    path.write_bytes(path.read_bytes()[:size])
+    says = f"x.pt cannot be read: it has {size:,} bytes and is damaged or incomplete"
+    with pytest.raises(ValueError, match=says) as caught:
+        read_checkpoint(path)
+    assert "weights_only" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [{}, {"a": 3}, [torch.zeros(1)], {"model": {}}, torch.zeros(2), 5])
 def test_a_file_without_tensors_by_name_is_no_state(content, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pt")
