@@ -271,7 +271,13 @@ def test_the_state_says_what_trains_and_who_else_is_at_it(tiny_run_copy):
 def test_it_says_where_it_is_and_ends_with_ctrl_c(tiny_run):
     command = [sys.executable, "-m", "naskd", "serve", str(tiny_run), "--port", "0", "--no-open"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "DISPLAY": ""}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DISPLAY": ""},
+        # As at a terminal: tests that a shell runs in the background ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     url = process.stdout.readline().strip()
     assert url.startswith("http://127.0.0.1:")
