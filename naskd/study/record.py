@@ -268,6 +268,13 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     heard = [t for t in trials if t["asked_images"]]
     if not heard:
         return None
+    whole = {t["number"]: t["train_macs"] for t in trials}
+
+    def own_macs(trial: Mapping[str, Any]) -> int:
+        """Without the part of a training that the paused trial has, with which this one goes on."""
+        before = trial["continues"]
+        return int(trial["train_macs"]) - (0 if before is None else whole.get(before, 0))
+
     asked, forward = (sum(t[key] for t in heard) for key in ("asked_images", "forward_images"))
     sizes: dict[str, int] = {}
     for trial in heard:
@@ -278,7 +285,7 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         "asked_images": asked,
         "forward_images": forward,
         "hit_rate": 1 - forward / asked,
-        "saved_macs": sum(t["train_macs"] - t["spent_macs"] for t in heard),
+        "saved_macs": sum(own_macs(t) - t["spent_macs"] for t in heard),
         "size_bytes": sum(sizes.values()),
     }
 
