@@ -69,8 +69,8 @@ def import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"file {path} does not exist")
     content = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes())
-    for neighbour, its_content in sorted(_neighbours(path).items()):
-        content.update(f"\0{neighbour}\0{its_content}".encode("utf-8", "surrogateescape"))
+    for file, its_content in sorted(_neighbours(path).items()):
+        content.update(f"\0{file}\0{its_content}".encode("utf-8", "surrogateescape"))
     name = f"{USER_MODULE}{path.stem}_{content.hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
