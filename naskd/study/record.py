@@ -143,8 +143,8 @@ def run_record(
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "images": study.user_attrs.get(IMAGES),
-        "unlabelled": study.user_attrs.get(UNLABELLED),
-        "copies": study.user_attrs.get(COPIES),
+        "unlabelled": _counted(study, UNLABELLED),
+        "copies": _counted(study, COPIES),
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
@@ -161,6 +161,12 @@ def run_record(
             record["importance_by_cost"] = importance_by_cost(study, axes)
         record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _counted(study: optuna.Study, key: str) -> dict[str, int] | None:
+    """Numbers of images that a study notes; None where all are 0."""
+    counts = study.user_attrs.get(key) or {}
+    return dict(counts) if any(counts.values()) else None
 
 
 def _times(stored: Sequence[FrozenTrial], trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
