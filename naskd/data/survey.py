@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from naskd.data.classes import alike
 from naskd.data.copies import Apart, Copies, new_images, read_apart
 from naskd.data.images import SearchData, as_tensor
 from naskd.data.listing import describe_left_out
@@ -292,6 +293,11 @@ class _Look:
             sizes.update({} if source.files is None else source.files.sizes(index))
         self.known["sizes"] = dict(sizes.most_common())
         self.warnings += _warnings_of_folders(seen, test)
+        if names := alike(seen.class_names):
+            self.warnings.append(
+                "these classes differ in case or spelling alone, and are kept apart: "
+                f"{', '.join(map(repr, names[:SHOWN_CLASSES]))}{', ...' if len(names) > SHOWN_CLASSES else ''}"
+            )
 
     def _read(
         self,

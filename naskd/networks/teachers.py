@@ -323,7 +323,7 @@ class TorchvisionSource:
         """See :class:`TeacherSource`."""
         assert spec.torchvision is not None
         weights = _torchvision_weights(spec.torchvision, spec.weights)
-        network = _torchvision_network(spec.torchvision, weights if fresh else None, given.n_classes)
+        network = _torchvision_network(spec.torchvision, weights, given.n_classes, fetched=fresh)
         if weights is None:
             return Bare(network, given.mean, given.std)
         preset = weights.transforms()
@@ -419,10 +419,23 @@ def _torchvision_weights(name: str, weights: str | None) -> Any:
     return known[short]
 
 
-def _fetched(name: str, weights: Any) -> nn.Module:
+def _made_for(name: str, weights: Any) -> dict[str, Any]:
+    """Arguments that torchvision sets where it makes a model with its weights: without them it is another network."""
+    if name == "googlenet":
+        return {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name == "inception_v3":
+        return {"transform_input": True, "init_weights": False}
+    if name.startswith("vit_"):
+        return {"image_size": weights.meta["min_size"][0]}
+    if name.startswith("maxvit"):
+        return {"input_size": weights.meta["min_size"]}
+    return {}
+
+
+def _fetched(name: str, weights: Any, made_for: Mapping[str, Any]) -> nn.Module:
     """A network of torchvision, with weights from its cache or from the network."""
     try:
-        network: nn.Module = _models().get_model(name, weights=weights)
+        network: nn.Module = _models().get_model(name, weights=weights, **made_for)
     except (OSError, RuntimeError) as error:
         if weights is None:
             raise
@@ -435,8 +448,9 @@ def _fetched(name: str, weights: Any) -> nn.Module:
     return network
 
 
-def _torchvision_network(name: str, weights: Any, n_classes: int) -> nn.Module:
-    network = _fetched(name, weights)
+def _torchvision_network(name: str, weights: Any, n_classes: int, *, fetched: bool) -> nn.Module:
+    made_for = {} if fetched or weights is None else _made_for(name, weights)
+    network = _fetched(name, weights if fetched else None, made_for)
     linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise InputError(

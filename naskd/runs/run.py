@@ -375,9 +375,9 @@ class Run:
             for teacher in unsure
         ]
         data = self.spec.data
-        if unsure and data.root is not None and data.kind in DATASETS and not data.own_test:
+        if unsure and data.kind in DATASETS and not data.own_test:
             found.append(
-                "The test split was cut from the training folder, which a foreign teacher may have seen."
+                "The test split was cut from the same images, which a foreign teacher may have seen."
             )
         return found + doubts(self.path)
 
@@ -419,7 +419,10 @@ class Run:
 
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         seeds = self.spec.retrain.seeds if seeds is None else seeds
-        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe, labels_alone)
+        epochs = self.spec.retrain_epochs if epochs is None else epochs
+        if isinstance(epochs, bool) or not isinstance(epochs, numbers.Integral) or epochs < 1:
+            raise InputError(f"epochs is {epochs!r}; it must be a whole number, at least 1")
+        found = retrain_trials(self, chosen, seeds, int(epochs), observe, labels_alone)
         self.write_html()
         return found
 

@@ -48,6 +48,27 @@ class StudyFileError(InputError):
         )
 
 
+def parsed_study(study: str | Path | StudySpec, settings: Sequence[str] = ()) -> StudySpec:
+    """A study that is parsed already, or that of a file.
+
+    Args:
+        study: Path of a study file, or what :func:`parse_study` returned.
+        settings: As of :func:`parse_study`; of a file alone.
+
+    Raises:
+        StudyFileError: See :func:`parse_study`.
+        InputError: There are settings for a parsed study, which would change nothing.
+    """
+    if not isinstance(study, StudySpec):
+        return parse_study(Path(study), settings)
+    if settings:
+        raise InputError(
+            f"settings = {list(settings)} are for a study file, and this study is parsed already; give the file, or "
+            "change the study with dataclasses.replace"
+        )
+    return study
+
+
 def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[str] = ()) -> StudySpec:
     """Read and check a study file.
 

@@ -144,8 +144,8 @@ def run_record(
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "images": study.user_attrs.get(IMAGES),
-        "unlabelled": study.user_attrs.get(UNLABELLED),
-        "copies": study.user_attrs.get(COPIES),
+        "unlabelled": _counted(study, UNLABELLED),
+        "copies": _counted(study, COPIES),
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
@@ -163,6 +163,12 @@ def run_record(
         record["importance_by_cost"] = importance_by_cost(study, axes)
     record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _counted(study: optuna.Study, key: str) -> dict[str, int] | None:
+    """Numbers of images that a study notes; None where all are 0."""
+    counts = study.user_attrs.get(key) or {}
+    return dict(counts) if any(counts.values()) else None
 
 
 def _times(stored: Sequence[FrozenTrial], trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -261,6 +267,13 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     heard = [t for t in trials if t["asked_images"]]
     if not heard:
         return None
+    whole = {t["number"]: t["train_macs"] for t in trials}
+
+    def own_macs(trial: Mapping[str, Any]) -> int:
+        """Without the part of a training that the paused trial has, with which this one goes on."""
+        before = trial["continues"]
+        return int(trial["train_macs"]) - (0 if before is None else whole.get(before, 0))
+
     asked, forward = (sum(t[key] for t in heard) for key in ("asked_images", "forward_images"))
     sizes: dict[str, int] = {}
     for trial in heard:
@@ -271,7 +284,7 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         "asked_images": asked,
         "forward_images": forward,
         "hit_rate": 1 - forward / asked,
-        "saved_macs": sum(t["train_macs"] - t["spent_macs"] for t in heard),
+        "saved_macs": sum(own_macs(t) - t["spent_macs"] for t in heard),
         "size_bytes": sum(sizes.values()),
     }
 

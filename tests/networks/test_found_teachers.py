@@ -316,6 +316,32 @@ def loaded(base: Path, spec: TeacherSpec = SPEC) -> nn.Module:
     return network
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"do_normalize": False, "do_rescale": False},
+        {"do_normalize": False, "do_flip_channel_order": True},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "do_flip_channel_order": True},
+        {"image_mean": [127.5, 120.0, 110.0], "image_std": [50.0, 60.0, 70.0], "do_rescale": False},
+        {"image_mean": 0.5, "image_std": 0.25, "rescale_factor": 1 / 127.5, "rescale_offset": True},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "rescale_factor": 0.00392156862745098},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "include_top": True},
+    ],
+)
+def test_all_that_transformers_does_to_an_image_is_done(transformers, tmp_path, said):
+    net = saved(tmp_path / "net", **said)
+    images = torch.randint(256, (2, 3, 16, 16)).float()
+    given = images.flip(1) if said.get("do_flip_channel_order") else images
+    if said.get("do_rescale", True):
+        given = given * said.get("rescale_factor", 1 / 255) - (1 if said.get("rescale_offset") else 0)
+    if said.get("do_normalize", True):
+        mean, std = (torch.tensor(said[key]).view(1, -1, 1, 1) for key in ("image_mean", "image_std"))
+        given = (given - mean) / std
+        given = given / std if said.get("include_top") else given
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tmp_path)(images / 255), net(given).logits, rtol=1e-4, atol=1e-4)
+
+
 def test_a_classifier_of_transformers_brings_weights_preprocessing_and_order_of_classes(
     transformers, tmp_path
 ):

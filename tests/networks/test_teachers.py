@@ -10,7 +10,7 @@ from torch import nn
 
 from naskd.networks.foreign import Preprocessing
 from naskd.networks.student import build_student
-from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network
+from naskd.networks.teachers import Teacher, TeacherInputs, TorchvisionSource, build_teacher_network
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import TappedNetwork, tap_shapes
 from naskd.spec.design import ArchitectureSpec, StageSpec
@@ -219,6 +219,30 @@ def test_a_torchvision_network_without_weights_gets_the_studys_normalisation():
     network = build(SPECS["torchvision"]).eval()
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(network(images), network.network((images - 0.5) / 0.25))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "vit_b_16", "maxvit_t"])
+def test_a_torchvision_network_is_the_same_with_its_weights_and_for_a_stored_state(name, monkeypatch):
+    """torchvision sets more than weights where it is asked for them, such as another normalisation of the images."""
+    known = torchvision.models.get_model_weights(name)
+    weights = next((w for w in known if w.name.endswith("SWAG_E2E_V1")), known.DEFAULT)
+    monkeypatch.setattr(known, "get_state_dict", lambda *_, **__: {})
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_, **__: None)
+    spec = TeacherSpec(torchvision=name, weights=weights.name)
+    inputs = TeacherInputs(Path(), 3, 5, 32, (0.5,) * 3, (0.5,) * 3, tuple("abcde"))
+    with torch.device("meta"):
+        one, other = (TorchvisionSource().build(spec, inputs, fresh=fresh).network for fresh in (True, False))
+    assert {n: t.shape for n, t in one.state_dict().items()} == {
+        n: t.shape for n, t in other.state_dict().items()
+    }
+
+    def plain(network):
+        return {
+            k: v for k, v in vars(network).items() if isinstance(v, bool | int | float | str) and k[0] != "_"
+        }
+
+    for (name_of, part), (_, same) in zip(one.named_modules(), other.named_modules(), strict=True):
+        assert plain(part) == plain(same), name_of
 
 
 def test_torchvision_weights_bring_their_own_preprocessing():
