@@ -120,7 +120,7 @@ def _as_images(given: Any, place: str) -> Any:
 
 def _as_image(given: Any, place: str) -> Any:
     """One image, of numpy. What Pillow's pixels mean depends on their mode: those of a palette are no colours."""
-    if not isinstance(given, Image.Image):
+    if not isinstance(given, Image.Image) or given.mode == "F":  # reals, which have a range of their own
         return _as_array(given)
     try:
         pixels = fit(given, None, None)
