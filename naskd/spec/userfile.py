@@ -7,7 +7,6 @@ one process and neither needs to be on the Python path.
 import ast
 import hashlib
 import importlib.util
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import naskd
 from naskd.spec.errors import USERS, InputError, message
+from naskd.spec.paths import absolute
 from naskd.spec.places import USER_MODULE, is_user_file, place_of
 from naskd.spec.registry import nearest
 
@@ -47,7 +47,7 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
             (the message names the line), or it defines no such function.
     """
     file, name = split_reference(reference)
-    path = base / os.path.expanduser(file)
+    path = absolute(file, base)
     found: Callable[..., Any] | None = getattr(import_file(path), name, None)
     if not callable(found):
         functions = defined_functions(path)

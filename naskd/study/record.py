@@ -14,6 +14,7 @@ from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
 from naskd.study.importance import importance, importance_by_cost, trials_used
+from naskd.study.kept import front_alone
 from naskd.study.ledger import (
     CONTINUES,
     TRAINED_IN,
@@ -150,16 +151,17 @@ def run_record(
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": _counts(trials, complete),
-        "trials": trials if everything else sorted((t for t in designs if t["on_front"]), key=_by_cost(axes)),
+        "trials": trials,
     }
-    if everything:
-        record["times"] = _times(stored, trials)
-        record["progress"] = _progress(trials, axes, reference_point)
-        if with_importance:
-            record["importance"] = importance(study, axes)
-            record["importance_trials"] = trials_used(len(complete))
-            record["importance_by_cost"] = importance_by_cost(study, axes)
-        record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
+    if not everything:
+        return front_alone(record)
+    record["times"] = _times(stored, trials)
+    record["progress"] = _progress(trials, axes, reference_point)
+    if with_importance:
+        record["importance"] = importance(study, axes)
+        record["importance_trials"] = trials_used(len(complete))
+        record["importance_by_cost"] = importance_by_cost(study, axes)
+    record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
 
 
@@ -220,15 +222,6 @@ def _designs(complete: Sequence[dict[str, Any]], objectives: Sequence[str]) -> l
         means = mean_values([[t[name] for name in objectives] for t in trainings])
         shown.update(zip(objectives, means, strict=True))
     return [t for t in complete if t["replicate_of"] is None]
-
-
-def _by_cost(axes: Sequence[Objective]) -> Any:
-    costs = [axis for axis in axes if axis.name != ACCURACY]
-    return lambda trial: (
-        *(axis.sign * trial[axis.name] for axis in costs),
-        -trial[ACCURACY],
-        trial["number"],
-    )
 
 
 def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[str, Any]:

@@ -195,6 +195,12 @@ def test_a_model_of_timm_has_its_own_stages_and_preprocessing(timm, tmp_path):
     build_teacher_network(fetched, given(tmp_path))
     build_teacher_network(fetched, given(tmp_path), dict(network.state_dict()))
     assert timm.created[2:] == [True, False], "nothing is fetched where a state is loaded"
+    timm.create_model = None  # raises, as without a network
+    with pytest.raises(InputError, match=r"name the local file: checkpoint = 'FILE' and fine_tune = true"):
+        build_teacher_network(fetched, given(tmp_path))
+    with pytest.raises(InputError) as caught:
+        build_teacher_network(spec, given(tmp_path))
+    assert "local file" not in str(caught.value), "nothing was to be fetched"
     with pytest.raises(InputError, match="has no model 'tinny'; did you mean 'tiny'"):
         build_teacher_network(replace(spec, options=(("model", "tinny"),)), given(tmp_path))
 

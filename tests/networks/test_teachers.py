@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from naskd.networks.teachers import Teacher, TeacherInputs, TorchvisionSource, b
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import TappedNetwork, tap_shapes
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 from naskd.spec.teachers import TeacherSpec
 
 CLASSES = ("cat", "dog", "eel", "fox")
@@ -368,6 +370,23 @@ def test_torchvision_heads_are_replaced_wherever_they_are(model, monkeypatch):
 def test_wrong_torchvision_names_are_answered(settings, message):
     with pytest.raises(ValueError, match=message):
         build(TeacherSpec(**settings))
+
+
+def test_weights_that_cannot_be_fetched_are_one_error_with_the_ways_out(monkeypatch):
+    def unreachable(name, weights):
+        raise URLError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(torchvision.models, "get_model", unreachable)
+    with pytest.raises(InputError) as caught:
+        build(TeacherSpec(torchvision="resnet18", weights="IMAGENET1K_V1"))
+    said = str(caught.value)
+    assert said.startswith("IMAGENET1K_V1 of torchvision's resnet18 cannot be had (URLError: ")
+    for way_out in (
+        "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere",
+        "hub/checkpoints/resnet18-f37072fd.pth",
+        "checkpoint = 'FILE' and fine_tune = true in the place of weights",
+    ):
+        assert way_out in said
 
 
 def test_a_teacher_of_an_earlier_version_is_read():

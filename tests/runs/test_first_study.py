@@ -93,6 +93,28 @@ def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("side", "cpus", "threads", "why"),
+    [
+        (8, 4, 1, "Images this small gain nothing from a second one."),
+        (24, 1, 1, "This machine has one."),
+        (24, 2, 2, "Trials train one after the other: each has all 2 of this machine."),
+        (24, 64, 4, "Trials train one after the other: each has of this machine's 64, as many as help."),
+    ],
+)
+def test_the_cores_of_a_trial_have_a_reason(
+    tmp_path, unchecked, monkeypatch, side: int, cpus: int, threads: int, why: str
+) -> None:
+    monkeypatch.setattr(first_study, "available_cpus", lambda: cpus)
+    images = write(tmp_path / "images", dict.fromkeys("abc", 20), ((side, side),))
+    study, _ = written(tmp_path / "study", images)
+    assert study["execution"]["threads"] == threads
+    assert (
+        f"# Processor cores of a trial, where there is no GPU. {why}\n"
+        in (tmp_path / "study" / "study.toml").read_text()
+    )
+
+
+@pytest.mark.parametrize(
     ("sizes", "said"),
     [
         ((20, 20, 20), "# Each class has 20 images: none"),
