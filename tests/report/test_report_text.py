@@ -375,7 +375,8 @@ def test_pictures_differ_with_the_record(tmp_path):
 
 def test_reports_import_no_engine(tmp_path):
     code = (
-        "import sys, naskd.report as r; r.front_csv({}); r.front_table({}); r.write_html({}, 'x.html');"
+        "import sys; from naskd.report import front_csv, front_table, html;"
+        "front_csv.front_csv({}); front_table.front_table({}); html.write_html({}, 'x.html');"
         "print([m for m in ('torch', 'optuna', 'ray', 'matplotlib', 'plotly') if m in sys.modules])"
     )
     run = subprocess.run(
