@@ -21,7 +21,7 @@ from typing import Any
 from harness import machine
 from harness.arguments import parser
 from harness.results import Results, Row, say
-from harness.spread import difference, header
+from harness.spread import difference, header, sd
 from harness.timing import alternating
 
 BATCHES = (1, 64)
@@ -249,7 +249,12 @@ def _line(rows: Sequence[Row], bits: int) -> str:
 
 
 def _mean(rows: Sequence[Row], key: str) -> str:
-    return f"{statistics.fmean(row[key] for row in rows):.4f}" if key in rows[0] else ""
+    """With the standard deviation over seeds, where there are several that differ."""
+    if key not in rows[0]:
+        return ""
+    found = [row[key] for row in rows]
+    spread = f" ± {sd(found):.4f}" if len(set(found)) > 1 else ""
+    return f"{statistics.fmean(found):.4f}{spread}"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from naskd.data.arrays import LabelledArrays, labelled_arrays
+from naskd.data.raw import fit
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.held import hold
 
@@ -26,19 +27,23 @@ def hold_images(train: Any, test: Any = None, classes: Sequence[str] | None = No
             ``(N, C, H, W)`` or ``(N, H, W, C)``, ``C`` 1 or 3, uint8; or reals in [0, 1], which are rounded to 8 bits.
             An image of a data set is such an array without its ``N``, or one of Pillow.
         test: The same, of the sealed test images; None cuts them off from `train`.
-        classes: Names of classes 0, 1, ...; default: the data set's own ``classes``, or the labels themselves.
+        classes: Names of classes 0, 1, ... of both; default: each data set's own ``classes``, or the labels themselves.
 
     Raises:
         InputError: It is something else, or a data set changes what it gives.
     """
-    classes = getattr(train, "classes", None) if classes is None else classes
+    own = getattr(train, "classes", None) if classes is None else classes
+    # The numbers of a data set of fewer classes are others'.
+    of_test = getattr(test, "classes", own) if classes is None and own is not None else own
     parts = [
-        _arrays(given, classes, name)
-        for given, name in ((train, "train"), (test, "test"))
+        _arrays(given, names, name)
+        for given, names, name in ((train, own, "train"), (test, of_test, "test"))
         if given is not None
     ]
-    content = hashlib.sha256(repr(classes and tuple(map(str, classes))).encode())
+    content = hashlib.sha256(repr(own and tuple(map(str, own))).encode())
     for part in parts:
+        if part.names != parts[0].names:
+            content.update(repr(part.names).encode())
         content.update(repr((part.images.shape, part.labels)).encode())
         content.update(np.ascontiguousarray(part.images).data)
     name = content.hexdigest()[:12]
@@ -49,7 +54,7 @@ def hold_images(train: Any, test: Any = None, classes: Sequence[str] | None = No
 def _arrays(given: Any, classes: Sequence[str] | None, name: str) -> LabelledArrays:
     place = f"data.{name}"
     if isinstance(given, tuple | list) and len(given) == 2:
-        images, labels = map(_as_array, given)
+        images, labels = _as_images(given[0], place), _as_array(given[1])
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__") and not isinstance(given, str | Mapping):
         images, labels = _read(given, place)
     else:
@@ -72,7 +77,7 @@ def _read(dataset: Any, place: str) -> tuple[Any, Any]:
             raise InputError(
                 f"{place}[{position}] is no pair of image and label: {one_line(error)}"
             ) from error
-        array = np.asarray(image) if isinstance(image, Image.Image) else _as_array(image)
+        array = _as_image(image, f"{place}[{position}]")
         if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
             array = array.transpose(1, 2, 0)
         return array, _as_array(label).item() if not isinstance(label, str) else label
@@ -99,6 +104,29 @@ def _read(dataset: Any, place: str) -> tuple[Any, Any]:
         images[position] = image
         labels.append(label)
     return images, np.asarray(labels)
+
+
+def _as_images(given: Any, place: str) -> Any:
+    """Many images at once, which may be a list of Pillow's."""
+    if isinstance(given, list | tuple) and any(isinstance(image, Image.Image) for image in given):
+        arrays = [_as_image(image, f"{place}[{position}]") for position, image in enumerate(given)]
+        if len(shapes := sorted({array.shape for array in arrays}, key=str)) > 1:
+            raise InputError(
+                f"{place}: images are of several shapes, {shapes[0]} and {shapes[1]}: resize them"
+            )
+        return np.stack(arrays)
+    return _as_array(given)
+
+
+def _as_image(given: Any, place: str) -> Any:
+    """One image, of numpy. What Pillow's pixels mean depends on their mode: those of a palette are no colours."""
+    if not isinstance(given, Image.Image):
+        return _as_array(given)
+    try:
+        pixels = fit(given, None, None)
+    except (InputError, ValueError, OSError) as error:
+        raise InputError(f"{place}: {one_line(error)}") from error
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
 def _as_array(given: Any) -> Any:

@@ -195,6 +195,9 @@ class KnowledgeLoss(nn.Module):
     """
 
     card: KnowledgeCard
+    draws: bool = False
+    """Whether it hears one of several teachers about each image, drawn evenly, instead of all of them. Then the names
+    in its summary are those of one teacher."""
 
     def __init__(
         self, term: KnowledgeTerm, student: TapShapes, teacher: TapShapes, given: LossInputs = NOTHING_MORE

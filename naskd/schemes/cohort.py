@@ -38,7 +38,6 @@ class Cohort(nn.Module):
     def __init__(self, inputs: SchemeInputs, n: int, peer_width: float = 1.0) -> None:
         super().__init__()
         self.members = nn.ModuleList(peer(inputs, place, peer_width) for place in range(n))
-        self.sources = inputs.sources
 
     @property
     def students(self) -> list[DistilledStudent]:
@@ -67,7 +66,7 @@ class Cohort(nn.Module):
         objectives = [student.objective for student in self.students]
         n_terms = len(objectives[0].losses)
         found: list[dict[str, Tensor]] = [{} for _ in range(len(objectives) * n_terms)]
-        for number, source in enumerate(self.sources):
+        for number, (source, _) in enumerate(self.first.objective.by_source):
             asking: list[tuple[int, KnowledgeLoss]] = []
             for place, objective in enumerate(objectives):
                 for i in objective.by_source[number][1]:
@@ -78,8 +77,8 @@ class Cohort(nn.Module):
             if not asking:
                 continue
             answers = source.summaries(batch.images, index, batch.epoch, [loss for _, loss in asking])
-            for (position, loss), answer in zip(asking, answers, strict=True):
-                prefix = f"{number}/" if loss.card.several_teachers else ""
+            for (position, _), answer in zip(asking, answers, strict=True):
+                prefix = objectives[0].told(position % n_terms, number)
                 found[position].update((prefix + name, tensor) for name, tensor in answer.items())
         return found
 

@@ -10,6 +10,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Lesson, LossInputs, Summary, summary_of
 from naskd.knowledge.card import INITIAL_SHARE, KnowledgeCard
+from naskd.knowledge.drawn_source import DrawnSource
 from naskd.knowledge.source import KnowledgeSource
 from naskd.nn.cost import count_macs, on_meta
 from naskd.nn.taps import Taps, TapShapes, taps_like
@@ -59,10 +60,16 @@ class DistillationObjective(nn.Module):
         self.names = term_names(spec.terms)
         self.losses = nn.ModuleList(build_losses(spec.terms, student, sources, n_samples))
         cards = [loss.card for loss in self._losses()]
-        self.by_source = tuple(
-            (source, [i for i, term in enumerate(spec.terms) if _asks(cards[i], term, position)])
-            for position, source in enumerate(sources)
-        )
+        self.drawing = [i for i, loss in enumerate(self._losses()) if loss.draws]
+        self.by_teacher = [
+            [
+                i
+                for i, loss in enumerate(self._losses())
+                if not loss.draws and _asks(loss.card, loss.settings, at)
+            ]
+            for at in range(len(sources))
+        ]
+        self.by_source = self._asked_of(sources)
         weights = [
             term.weight * (card.paper_weight if term.weighting == "paper" else 1.0)
             for term, card in zip(spec.terms, cards, strict=True)
@@ -76,6 +83,16 @@ class DistillationObjective(nn.Module):
         self.deployed = next((i for i, card in enumerate(cards) if card.deployed), None)
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights))
+
+    def _asked_of(self, sources: Sequence[KnowledgeSource]) -> tuple[tuple[KnowledgeSource, list[int]], ...]:
+        """Who is asked, and by which terms: each teacher, then one of all for the terms that draw."""
+        each = tuple(zip(sources, self.by_teacher, strict=True))
+        return (*each, (DrawnSource(sources), self.drawing)) if self.drawing else each
+
+    def told(self, i: int, number: int) -> str:
+        """What stands before the names in a term's summary, of what the source at a place of :attr:`by_source` says."""
+        loss = self._losses()[i]
+        return f"{number}/" if loss.card.several_teachers and not loss.draws else ""
 
     @property
     def initial_share(self) -> float:
@@ -145,9 +162,7 @@ class DistillationObjective(nn.Module):
         """
         losses = self._losses()
         found: list[dict[str, Tensor]] = [{} for _ in losses]
-        asked = self.by_source
-        if sources is not None:
-            asked = tuple((source, positions) for source, (_, positions) in zip(sources, asked, strict=True))
+        asked = self.by_source if sources is None else self._asked_of(sources)
         for number, (source, positions) in enumerate(asked):
             asking = [i for i in positions if i in self.of_stage[stage]]
             more = beside if number == 0 else ()
@@ -158,7 +173,7 @@ class DistillationObjective(nn.Module):
             answers = source.summaries(images, index, epoch, [*(losses[i] for i in asking), *more])
             found += map(dict, answers[len(asking) :])
             for i, answer in zip(asking, answers[: len(asking)], strict=True):
-                prefix = f"{number}/" if losses[i].card.several_teachers else ""
+                prefix = self.told(i, number)
                 found[i].update((prefix + name, tensor) for name, tensor in answer.items())
         return list(found)
 
@@ -281,7 +296,7 @@ class DistillationObjective(nn.Module):
                 summary: dict[str, Tensor] = {}
                 for number, (_, positions) in enumerate(self.by_source):
                     if i in positions:
-                        prefix = f"{number}/" if loss.card.several_teachers else ""
+                        prefix = self.told(i, number)
                         answer = summary_of(loss, taps_like(shapes[number], batch_size, "meta"))
                         summary.update((prefix + name, tensor) for name, tensor in answer.items())
                 if stage == "initial" and loss.card.initial_stage == "modules":

@@ -28,8 +28,8 @@ def test_seeds_are_means_and_accuracies_are_compared_in_pairs() -> None:
     rows = [row(32, 0, 0.9, 4.0), row(32, 1, 0.8, 4.0), row(8, 0, 0.91, 1.0), row(8, 1, 0.83, 2.0)]
     *lines, _, compared = table(rows, [32, 8])
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
-    assert [line[1:3] for line in cells] == [["32", "0.8500"], ["8", "0.8700"]]
-    assert cells[1][4:6] == ["800", "0.9950"]
+    assert [line[1:3] for line in cells] == [["32", "0.8500 ± 0.0707"], ["8", "0.8700 ± 0.0566"]]
+    assert cells[1][4:6] == ["800", "0.9950 ± 0.0071"]
     assert cells[1][6] == "2.500 (1.000 to 3.000)"
     assert compared.startswith("Test accuracy, 8 bits less 32: +0.0200 [")
     assert compared.endswith("n = 2.")

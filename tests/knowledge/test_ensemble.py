@@ -11,10 +11,10 @@ from torch import Tensor
 import naskd
 from naskd.knowledge.base import Lesson, LossInputs
 from naskd.knowledge.comparison import divergences
+from naskd.knowledge.drawn_source import DrawnSource
 from naskd.knowledge.response.ca_mkd import ca_mkd_loss, confidence_weights
 from naskd.knowledge.response.ensemble import (
     EnsembleLoss,
-    drawn_loss,
     ensemble_logits,
     ensemble_loss,
     learned_loss,
@@ -101,19 +101,36 @@ def test_even_weights_pull_as_the_mean_of_the_probabilities_does(mean: str) -> N
     assert value(loss, student, teachers) > ensemble_loss(student, teachers, 2.0)
 
 
-def test_each_image_draws_one_teacher_evenly() -> None:
-    student, teachers = random_logits(), several()
-    drawn = torch.tensor([2, 0, 0, 1])
-    apart = divergences(student, teachers, 2.0)
-    expected = (apart[2, 0] + apart[0, 1] + apart[0, 2] + apart[1, 3]) / 4
-    torch.testing.assert_close(drawn_loss(student, teachers, 2.0, drawn), expected)
+class Saying:
+    """A teacher that says its logits of the images at positions, and remembers of which it was asked."""
 
+    learns = False
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits, self.asked, self.macs = logits, [], 10
+
+    def summaries(self, images: Tensor, index: Tensor, epoch: int, losses: list[EnsembleLoss]) -> list[dict]:
+        assert len(images) == len(index) > 0
+        self.asked += index.tolist()
+        return [loss.summarise(taps_of(self.logits[index])) for loss in losses]
+
+
+def test_each_image_draws_one_teacher_evenly_and_asks_no_other() -> None:
+    student, teachers = random_logits(), several()
+    apart = divergences(student, teachers, 2.0)
+    loss, values, found = build("drawn"), [], [0, 0, 0]
     torch.manual_seed(0)
-    loss = build("drawn").train()
-    values = torch.stack([value(loss, student, teachers) for _ in range(2000)])
-    assert len(values.unique()) > 50
-    expected = value(loss.eval(), student, teachers)
-    assert abs(values.mean() - expected) < 4 * values.std() / math.sqrt(len(values))
+    for _ in range(2000):
+        members = [Saying(logits) for logits in teachers]
+        (summary,) = DrawnSource(members).summaries(torch.zeros(4, 1, 2, 2), torch.arange(4), 0, [loss])
+        assert sorted(i for member in members for i in member.asked) == [0, 1, 2, 3]
+        by_hand = sum(apart[m, i] for m, member in enumerate(members) for i in member.asked) / 4
+        values.append(loss(taps_of(student), summary, Lesson(LABELS, LABELS)).term)
+        torch.testing.assert_close(values[-1], by_hand)
+        found = [n + len(member.asked) for n, member in zip(found, members, strict=True)]
+    assert all(abs(n - 8000 / 3) < 4 * math.sqrt(8000 * 2 / 9) for n in found)
+    expected, drawn = value(loss, student, teachers), torch.stack(values)
+    assert abs(drawn.mean() - expected) < 4 * drawn.std() / math.sqrt(len(values))
 
 
 def test_learned_weights_come_to_rest_at_the_softmax_of_what_the_student_cannot_follow() -> None:
@@ -204,14 +221,22 @@ def test_each_mean_trains(context: StudyContext, mean: str) -> None:
     assert scores is None or 0 < scores.detach().abs().max() < 1
 
 
-def test_asking_two_costs_what_two_cost(context: StudyContext) -> None:
+@pytest.mark.parametrize(("mean", "share"), [("probabilities", 1), ("learned", 1), ("drawn", 2)])
+@pytest.mark.parametrize("scheme", ["offline", "mutual"])
+def test_asking_two_costs_what_two_cost_and_drawing_one_what_one_does(
+    context: StudyContext, mean: str, share: int, scheme: str
+) -> None:
+    config = taught("ensemble", mean=mean)
+    config = replace(config, distillation=replace(config.distillation, scheme=scheme))
     both, one = (
-        start_run(taught("ensemble"), context, seed=1)[0],
-        start_run(design(KnowledgeTerm("logits")), context, seed=1)[0],
+        start_run(config, context, seed=1)[0],
+        start_run(design(KnowledgeTerm("logits")), context, 1)[0],
     )
     macs = [source.macs for source in both.scheme.inputs.sources]
     asked = [run.scheme.step_macs(32, run.scheme.phases()[0])[1] for run in (both, one)]
-    assert asked == [sum(macs), macs[0]]
+    assert asked == [round(sum(macs) / share), macs[0]]
+    both.advance(1)
+    assert both.asked_images == 2 * both.loop.images_per_epoch(0) / share
 
 
 def test_one_teacher_is_no_ensemble(context: StudyContext) -> None:

@@ -232,7 +232,8 @@ CARDS = (
         implementation="naskd.knowledge.response.ca_mkd:CaMkdLoss",
         taps=("logits",),
         paper_weight=1.0,
-        paper_setting="CIFAR-100, T = 4, batch 64, beside ce_weight = 1 and a loss on features",
+        paper_setting="the authors' code: CIFAR-100, T = 4, batch 64, beside ce_weight = 1 and a loss on features; "
+        "there the sum over teachers is divided by their number",
         several_teachers=True,
         needs_labels=True,
         uses_temperature=True,
@@ -252,7 +253,8 @@ CARDS = (
         implementation="naskd.knowledge.response.dgkd:DgkdLoss",
         taps=("logits",),
         paper_weight=0.9,
-        paper_setting="as logits for each network; the paper balances labels and answers by one factor",
+        paper_setting="as logits for each network; the paper balances labels and answers by one factor, and the "
+        "authors' code hears no labels and takes means over classes",
         several_teachers=True,
         uses_temperature=True,
         options={"drop": Option(0.0, "probability that a network is left out of a step", 0.0, 0.9)},

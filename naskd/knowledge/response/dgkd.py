@@ -5,10 +5,13 @@ they say is not mixed: the divergences from all of them are added. So a mistake 
 those below it. An assistant that is itself taught by this kind hears all that stand above it, as in the paper.
 
 Stochastic teaching: with the option `drop`, each network is left out of a step with that probability, on its own. A
-step may hear nobody. Nothing is scaled up for it. The default is 0, the paper's first method.
+step may hear nobody. Nothing is scaled up for it. The default is 0, the paper's first method. The authors' code
+(github.com/wonchulSon/DGKD) leaves out a fixed number of networks instead, drawn anew in each step: one by default.
 
-The paper balances labels and answers by one lambda. Here the labels have the weight `ce_weight` of the design, and the
-divergence from each network the constant of ``logits``. Further teachers that a design names are heard, too.
+That code has T = 5 and gives all weight to the answers, none to the labels. Its divergences are means over classes too,
+so its weight of 1 is 1 / K here. What the paper's tables were made with is [unverified]. The paper balances labels
+and answers by one lambda. Here the labels have the weight `ce_weight` of the design, and the divergence from each
+network the constant of ``logits``. Further teachers that a design names are heard, too.
 """
 
 import torch

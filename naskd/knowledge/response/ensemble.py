@@ -5,8 +5,9 @@ The student is told the mean of what its teachers say: the teachers of the desig
 
 - ``probabilities``: the arithmetic mean at temperature T, as in the paper and in Hinton et al., 2015, arXiv 1503.02531.
 - ``logits``: the mean of the logits, which is the geometric mean of the probabilities, brought to sum 1.
-- ``drawn``: in each step, one teacher for each image, drawn evenly. After Fukuda, Suzuki, Kurata, Thomas, Cui,
-  Ramabhadran: Efficient Knowledge Distillation from an Ensemble of Teachers. Interspeech 2017.
+- ``drawn``: in each step, one teacher for each image, drawn evenly, and no other is asked about it. After Fukuda,
+  Suzuki, Kurata, Thomas, Cui, Ramabhadran: Efficient Knowledge Distillation from an Ensemble of Teachers. Interspeech
+  2017.
 - ``learned``: weights are trained beside the student, one for each teacher, the same for all images.
 
 The mean of divergences from the teachers differs from the divergence from their mean by what does not depend on the
@@ -18,8 +19,8 @@ Differs: the paper adds a loss on triplets of intermediate features, which is le
 beside this one. Fukuda et al. change the teacher from batch to batch; one for each image is less noisy. No source has
 our form of ``learned``. Weights that minimise the divergence alone would all go to the least certain teacher.
 
-All teachers are asked whatever the mean is. With a bank, what each says of an image is worked out once for all
-trainings. Of mixed images all of them are run at every step, so that ``drawn`` saves nothing there.
+With ``drawn`` a step costs the mean of what the teachers cost, and with the other means their sum. With a bank, what
+each says of an image is worked out once for all trainings, whatever the mean is.
 """
 
 import math
@@ -65,19 +66,6 @@ def ensemble_loss(
     return soft_divergence(student, ensemble_logits(teachers, temperature, mean), temperature).mean()
 
 
-def drawn_loss(student: Tensor, teachers: Tensor, temperature: float, drawn: Tensor) -> Tensor:
-    """``T^2 (1/B) sum_b KL(p_m(b) || p_s)``, m(b) the teacher that image b has drawn.
-
-    Args:
-        student: Logits ``(B, K)``.
-        teachers: Logits ``(M, B, K)``, not differentiated.
-        temperature: ``T > 0``.
-        drawn: ``(B,)``, from 0 to M - 1.
-    """
-    chosen = teachers[drawn, torch.arange(len(drawn), device=drawn.device)]
-    return soft_divergence(student, chosen, temperature).mean()
-
-
 def learned_loss(student: Tensor, teachers: Tensor, temperature: float, scores: Tensor) -> Tensor:
     """``T^2 [sum_m w_m (1/B) sum_b KL(p_m || p_s) + KL(w || uniform)]``, ``w = softmax(scores)``.
 
@@ -98,9 +86,9 @@ def learned_loss(student: Tensor, teachers: Tensor, temperature: float, scores: 
 
 
 class EnsembleLoss(SeveralTeachersLoss):
-    """:func:`ensemble_loss`, :func:`drawn_loss` or :func:`learned_loss` of all teachers.
+    """:func:`ensemble_loss` or :func:`learned_loss` of all teachers, or the divergence from the one that is drawn.
 
-    In evaluation mode nothing is drawn: the value is what drawing gives on average.
+    Where it draws and is told what all of them say, the value is what drawing gives on average.
     """
 
     def __init__(
@@ -108,16 +96,18 @@ class EnsembleLoss(SeveralTeachersLoss):
     ) -> None:
         super().__init__(term, student, teacher, given)
         self.mean = str(self.card.option(term, "mean"))
+        self.draws = self.mean == "drawn"
         self.scores = nn.Parameter(torch.zeros(self.n_teachers)) if self.mean == "learned" else None
 
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See the class."""
-        own, said, temperature = student.logits, self.said(teacher), self.settings.temperature
+        own, temperature = student.logits, self.settings.temperature
+        if "logits" in teacher:
+            apart = soft_divergence(widened(own), widened(teacher["logits"]), temperature)
+            return KnowledgeOutput(apart.mean())
+        said = self.said(teacher)
         if self.scores is not None:
             return KnowledgeOutput(learned_loss(own, said, temperature, self.scores))
-        if self.mean != "drawn":
-            return KnowledgeOutput(ensemble_loss(own, said, temperature, self.mean))
-        if not self.training:
+        if self.draws:
             return KnowledgeOutput(divergences(own, said, temperature).mean())
-        drawn = torch.randint(self.n_teachers, (len(own),), device=own.device)
-        return KnowledgeOutput(drawn_loss(own, said, temperature, drawn))
+        return KnowledgeOutput(ensemble_loss(own, said, temperature, self.mean))
