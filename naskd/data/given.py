@@ -1,7 +1,9 @@
 """Images that were given in Python: arrays, tensors, or a ``torch.utils.data.Dataset``, read once and held."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from naskd.data.arrays import LabelledArrays, labelled_arrays
 from naskd.data.raw import fit
 from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.held import hold
+
+_LOG = logging.getLogger(__name__)
 
 HELD = "data"
 """What they are held as; see :mod:`naskd.spec.held`."""
@@ -69,6 +73,7 @@ def _arrays(given: Any, classes: Sequence[str] | None, name: str) -> LabelledArr
 
 def _read(dataset: Any, place: str) -> tuple[Any, Any]:
     """All samples, images with the channels last."""
+    lost: dict[int, str] = {}
 
     def sample(position: int) -> tuple[Any, Any]:
         try:
@@ -77,6 +82,7 @@ def _read(dataset: Any, place: str) -> tuple[Any, Any]:
             raise InputError(
                 f"{place}[{position}] is no pair of image and label: {one_line(error)}"
             ) from error
+        lost[position] = _lost(image)
         array = _as_image(image, f"{place}[{position}]")
         if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
             array = array.transpose(1, 2, 0)
@@ -103,12 +109,14 @@ def _read(dataset: Any, place: str) -> tuple[Any, Any]:
             )
         images[position] = image
         labels.append(label)
+    _say_lost(lost.values(), place, n)
     return images, np.asarray(labels)
 
 
 def _as_images(given: Any, place: str) -> Any:
     """Many images at once, which may be a list of Pillow's."""
     if isinstance(given, list | tuple) and any(isinstance(image, Image.Image) for image in given):
+        _say_lost(map(_lost, given), place, len(given))
         arrays = [_as_image(image, f"{place}[{position}]") for position, image in enumerate(given)]
         if len(shapes := sorted({array.shape for array in arrays}, key=str)) > 1:
             raise InputError(
@@ -118,9 +126,23 @@ def _as_images(given: Any, place: str) -> Any:
     return _as_array(given)
 
 
+def _lost(image: Any) -> str:
+    """What of an image is not kept, in words; empty for nothing."""
+    if not isinstance(image, Image.Image):
+        return ""
+    if image.mode.startswith("I;16"):
+        return "have 16 bits a pixel: the upper 8 are kept"
+    return "are transparent in part: that is dropped" if image.has_transparency_data else ""
+
+
+def _say_lost(lost: Iterable[str], place: str, n: int) -> None:
+    for what, count in Counter(filter(None, lost)).items():
+        _LOG.warning("%d of %d images of %s %s", count, n, place, what)
+
+
 def _as_image(given: Any, place: str) -> Any:
     """One image, of numpy. What Pillow's pixels mean depends on their mode: those of a palette are no colours."""
-    if not isinstance(given, Image.Image):
+    if not isinstance(given, Image.Image) or given.mode == "F":  # reals, which have a range of their own
         return _as_array(given)
     try:
         pixels = fit(given, None, None)

@@ -416,7 +416,8 @@ class StreamedImages:
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         batch = torch.empty((len(index), *shape), memory_format=order)
         size = max(1, CACHED // shape.numel())
-        for part, sample, ids in zip(batch.split(size), index.split(size), view_ids.split(size), strict=True):
+        pieces = (torch.split(whole, size) for whole in (batch, index, view_ids))
+        for part, sample, ids in zip(*pieces, strict=True):
             pixels = self._gather.padded(self._images.index_select(0, sample))
             part.copy_(self._gather.gather(pixels, torch.arange(len(sample)), sample, ids))
         return batch, view_ids

@@ -86,6 +86,23 @@ def test_an_image_of_pillow_is_what_it_shows_and_not_its_numbers(mode: str, as_l
     np.testing.assert_array_equal(labels, LABELS)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "RGB"])
+@pytest.mark.parametrize("as_list", [False, True], ids=["data set", "list"])
+def test_what_is_lost_of_an_image_of_pillow_is_said(mode: str, as_list: bool, caplog) -> None:
+    deep = mode == "I;16"
+    images = [Image.fromarray(pixels.astype(np.uint16) * 257 if deep else pixels) for pixels in GRAY]
+    images = images if deep else [image.convert(mode) for image in images]
+    hold_images((images, LABELS) if as_list else list(zip(images, LABELS, strict=True)))
+    said = [record.getMessage() for record in caplog.records]
+    if mode == "RGB":
+        assert not said
+    else:
+        assert len(said) == 1
+        assert said[0].startswith(
+            "6 of 6 images of data.train " + ("have 16 bits" if deep else "are transparent")
+        )
+
+
 def test_test_images_with_classes_of_their_own_are_numbered_by_these() -> None:
     class Some(Pictures):
         classes = ("dog",)
