@@ -6,6 +6,7 @@ Parts:
 
 - ``reach``: ``train_macs`` until an arm has the hypervolume of NSGA-II after 200 full trials, as a share of NSGA-II's;
 - ``stopping``: the same designs with a stopping rule and without;
+- ``predict``: how well the model of ``ehvi`` predicts designs that were left out;
 - ``ask``: time of a proposal with 1,000 finished and 8 pending trials;
 - ``bias``: how much too good the accuracies of a front are, with one training of each of its designs and with more;
 - ``luck``: how many seeds and validation images a front needs, by the noise that two seeds show;
@@ -25,7 +26,7 @@ from harness.arguments import parser
 
 
 def main() -> int:
-    from search_parts import asking, bias, claims, luck, reach, stopping, warm
+    from search_parts import asking, bias, claims, luck, predicting, reach, stopping, warm
     from search_parts.arms import ARMS, named_arm
     from search_parts.curves import draw, picture
     from search_parts.outside import FRAMEWORKS, chosen, foreign_arms
@@ -33,6 +34,7 @@ def main() -> int:
     known = {
         "reach": reach,
         "stopping": stopping,
+        "predict": predicting,
         "ask": asking,
         "bias": bias,
         "luck": luck,

@@ -18,13 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.arguments import parser
 from naskd.networks.student import build_student, design_cost
+from naskd.nn.merging import merged
 from naskd.spec.design import ArchitectureSpec, StageSpec
 
 SHAPE = (3, 32, 32)
 
 
 def students() -> dict[str, ArchitectureSpec]:
-    """By name: one of each block, one with squeeze-excitation, one of integers."""
+    """By name: one of each block, with what it reads; some with squeeze-excitation or of integers; a transformer."""
 
     def of(block: str, **more: object) -> ArchitectureSpec:
         stages = (StageSpec(block, 2, 16, **more), StageSpec(block, 1, 32, stride=2, **more))  # type: ignore[arg-type]  # by name
@@ -38,8 +39,23 @@ def students() -> dict[str, ArchitectureSpec]:
             "inverted_residual", expansion=4.0, squeeze_excitation=True
         ),
         "depthwise_separable": of("depthwise_separable"),
+        "fused_inverted_residual": of("fused_inverted_residual", expansion=4.0),
+        "ghost": of("ghost", expansion=2.0),
+        "shuffle_v2": of("shuffle_v2"),
+        "mixed_kernel, 3 and 5": of("mixed_kernel", kernel=5, expansion=2.0),
+        "rep_vgg, merged": of("rep_vgg"),
+        "convnext": of("convnext", kernel=7, expansion=4.0),
+        "self_attention": of("self_attention", expansion=2.0),
         "basic, 8 bits": of("basic", bits=8),
+        "vit": ArchitectureSpec(
+            family="vit", options=(("depth", 2), ("heads", 2), ("patch", 4), ("width", 32))
+        ),
     }
+
+
+def network_of(spec: ArchitectureSpec) -> nn.Module:
+    """The student of a design as it leaves, on random weights."""
+    return merged(build_student(spec, 3, 10, (0.5,) * 3, (0.25,) * 3).eval())
 
 
 def by_torch(network: nn.Module) -> tuple[float, float]:
@@ -92,7 +108,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name, spec in students().items():
         ours = design_cost(spec, 3, 10, 32)
-        network = build_student(spec, 3, 10, (0.5,) * 3, (0.25,) * 3).eval()
+        network = network_of(spec)
         row, params = [f"{ours.macs:,}"], {"naskd": ours.n_params}
         for counter, count in COUNTERS.items():
             with contextlib.redirect_stdout(io.StringIO()):

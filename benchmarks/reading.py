@@ -3,8 +3,9 @@
     python benchmarks/reading.py [--trials 300] [--repetitions 5]
 
 The run is made first, by replaying trainings that a function makes up: its ledger is as large as that of a real search
-of as many trials of 20 epochs. Each command is then a process of its own. Wall time, processor time and the largest
-resident memory are the kernel's.
+of as many trials of 20 epochs. Each command is then a process of its own, in turns with the same command where nothing
+is kept of the record, and with ``import numpy`` as a yardstick of the machine. Compiled code is kept, as Python does by
+default. Wall time, processor time and the largest resident memory are the kernel's.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from naskd.study.kept import KEPT_RECORD
 
 TABLE = """\
 import zlib
@@ -55,17 +58,25 @@ READING = (
 
 def naskd(folder: Path, *words: str) -> tuple[float, float, float]:
     """Seconds of wall and of processor, and MiB at most, of a command."""
+    return python(folder, "-m", "naskd", *words)
+
+
+def python(folder: Path, *words: str) -> tuple[float, float, float]:
+    """The same of Python with these arguments."""
+    settings = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+    settings.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "naskd", *words],
+        [sys.executable, *words],
         cwd=folder,
+        env=settings,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     if status:
-        raise SystemExit(f"naskd {' '.join(words)} ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"python {' '.join(words)} ended with {os.waitstatus_to_exitcode(status)}")
     return wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
@@ -81,13 +92,22 @@ def main() -> None:
         words = [word for setting in SETTINGS for word in ("--set", setting)]
         naskd(folder, "search", "demo/study.toml", "--trials", str(args.trials), *words)
         print("| command | wall, s | processor, s | memory, MiB |\n|---|---|---|---|")
-        for command in READING:
-            runs = [naskd(folder, *command) for _ in range(args.repetitions)]
+        kept = folder / "runs" / "my-study" / KEPT_RECORD
+        measured: dict[str, list[tuple[float, float, float]]] = {}
+        for repetition in range(-1, args.repetitions):  # the first compiles
+            for command in READING:
+                kept.unlink(missing_ok=True)
+                found = {f"`{command[0]}`, nothing kept": naskd(folder, *command)}
+                found[f"`{command[0]}`"] = naskd(folder, *command)
+                found["`import numpy`"] = python(folder, "-c", "import numpy")
+                for name, figures in found.items():
+                    measured.setdefault(name, []).extend([figures] if repetition >= 0 else [])
+        for name, runs in measured.items():
             wall, processor, memory = (
                 f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
                 for values in zip(*runs, strict=True)
             )
-            print(f"| `{command[0]}` | {wall} | {processor} | {memory} |")
+            print(f"| {name} | {wall} | {processor} | {memory} |")
 
 
 if __name__ == "__main__":

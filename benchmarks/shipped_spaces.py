@@ -43,7 +43,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 CLASSES = 10
 PRICED = 1000
 """Random designs of a space whose costs are computed."""
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 """Largest difference of a logit between torch and ONNX Runtime, relative to the largest logit."""
 INTEGER_TOLERANCE = 0.05
 """The same where maps are rounded, and a sum may be rounded to the next integer."""

@@ -3,7 +3,11 @@
     python docs/pages.py build
 
 reads this folder and the package, imports no engine (no torch, optuna or ray), and writes what the site generator
-reads: ``build/docs`` and ``build/mkdocs.yml``. `scripts/docs` calls it. In a page these become tables:
+reads: ``build/docs`` and ``build/mkdocs.yml``. `scripts/docs` calls it. In a page these have a table behind them, which
+
+    python docs/pages.py --tables
+
+writes anew in this folder:
 
     <!-- keys: module:Class prefix -->                   the fields of a dataclass, with `prefix` before each
     <!-- options: module:REGISTRY module:Class -->       the options of all cards that are no fields of the class
@@ -247,11 +251,32 @@ def floors() -> str:
     return table(("floor", "room", "what lives there"), rows)
 
 
-def filled(text: str) -> str:
-    """A page with its markers replaced by tables."""
-    text = re.sub(r"<!-- keys: ([\w.]+:\w+) ?([\w.]*) -->", lambda m: keys(m[1], m[2]), text)
-    text = re.sub(r"<!-- options: ([\w.]+:\w+) ([\w.]+:\w+) -->", lambda m: options(m[1], m[2]), text)
-    return text.replace("<!-- objectives -->", objectives()).replace("<!-- floors -->", floors())
+_MAKERS = {"keys": keys, "options": options, "objectives": objectives, "floors": floors}
+_MARKED = re.compile(rf"(<!-- ({'|'.join(_MAKERS)})(?:: ([\w.: ]+))? -->\n)(?:\n(?:\|.*\n)+)?")
+
+
+def filled(text: str, marked: bool = False) -> str:
+    """A page with a table as it is now for each of its markers.
+
+    Args:
+        text: Of the page; a table that follows a marker was made of it before, and is replaced.
+        marked: Leave the markers where they are, as in the repository, whose readers want the tables, too.
+    """
+
+    def made(match: re.Match[str]) -> str:
+        found = _MAKERS[match[2]](*(match[3] or "").split()).strip("\n") + "\n"
+        return f"{match[1]}\n{found}" if marked else found
+
+    return _MARKED.sub(made, text)
+
+
+def refresh() -> None:
+    """Writes the tables of this folder's pages anew."""
+    for path in sorted(DOCS.rglob("*.md")):
+        text = path.read_text()
+        if (now := filled(text, marked=True)) != text:
+            path.write_text(now)
+            print(f"wrote {path}")
 
 
 def _value(value: Any) -> str:
@@ -448,4 +473,4 @@ def write(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    refresh() if sys.argv[1:] == ["--tables"] else write(Path(sys.argv[1]))

@@ -16,7 +16,7 @@ from naskd.spec.design import first_line
 from naskd.spec.errors import InputError, left
 from naskd.spec.executors import EXECUTORS
 from naskd.spec.outputs import usable_folder
-from naskd.spec.parse import parse_study
+from naskd.spec.parse import parsed_study
 from naskd.spec.registry import imported
 from naskd.spec.study import RUNS, StudySpec
 from naskd.spec.timeouts import exit_raises
@@ -46,7 +46,7 @@ def search(
         trials: Replaces the study file's ``budget.trials``.
         seconds: Replaces the study file's ``budget.seconds``.
         out: Run directory; default ``runs/<name>``.
-        settings: ``key=value`` overrides, as ``--set`` takes them.
+        settings: ``key=value`` overrides of a study file, as ``--set`` takes them.
         observe: Called with a snapshot whenever something has changed.
         observers: Follow the search more closely: jobs, epochs, results (:mod:`naskd.study.observer`).
         progress: Show on standard error how far it is: on a terminal in place, else a line now and then, as in a
@@ -88,10 +88,8 @@ def _study(
         raise InputError(
             f"{', '.join(tables)}: keys of a study, beside a study; change one of its keys with settings=['key=value']"
         )
-    if isinstance(study, StudySpec):
-        return study
     if study is not None:
-        return parse_study(Path(study), settings)
+        return parsed_study(study, settings)
     from naskd.runs.given import given_study
 
     budget = {key: value for key, value in (("trials", trials), ("seconds", seconds)) if value is not None}

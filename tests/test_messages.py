@@ -20,7 +20,7 @@ from rich.console import Console
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from naskd import launch, open_run, report
+from naskd import launch, open_run
 from naskd.cli import app
 from naskd.cli.looking import registries
 from naskd.cli.printing import PIPED_WIDTH, Visible, print_result, say
@@ -28,7 +28,9 @@ from naskd.report.cache_table import cache_table
 from naskd.report.cards import card_table
 from naskd.report.footer import Footer
 from naskd.report.front_csv import front_csv
+from naskd.report.front_table import front_table
 from naskd.report.html import page_data
+from naskd.report.trial_table import trial_table
 from naskd.runs.moved import PLACES
 from naskd.spec.errors import InputError
 from naskd.spec.executors import ExecutorCard
@@ -180,12 +182,12 @@ def test_a_footer_breaks_between_its_facts_only() -> None:
         lines = [line.strip() for line in text_of(Footer(facts), width).splitlines()]
         assert [fact for line in lines for fact in line.split(" · ")] == facts
         assert max(map(len, lines)) <= width
-    for table in (cache_table([], "Kept"), report.front_table({**record(), "hypervolume": 0.25})):
+    for table in (cache_table([], "Kept"), front_table({**record(), "hypervolume": 0.25})):
         assert re.search(r"0 entries, 0 B|search spent 1\.15 EMACs", text_of(table, 40))
 
 
 def test_a_piped_table_has_no_blanks_at_the_ends_of_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    print_result(report.front_table(record()))
+    print_result(front_table(record()))
     lines = capsys.readouterr().out.splitlines()
     assert all(line == line.rstrip() for line in lines)
     assert max(map(len, lines)) < PIPED_WIDTH
@@ -215,8 +217,8 @@ def test_text_of_others_acts_on_no_terminal(capsys: pytest.CaptureFixture[str]) 
     odd = record(reason=HOSTILE, error=HOSTILE)
     for table in (
         trials_table(odd),
-        report.trial_table(odd, 0),
-        report.front_table({**odd, "warnings": [HOSTILE]}),
+        trial_table(odd, 0),
+        front_table({**odd, "warnings": [HOSTILE]}),
     ):
         print_result(table)
         assert "\x1b" not in text_of(Visible(table), 100)

@@ -45,7 +45,6 @@ def front(
     """
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv both print to standard output; give one of them.")
-    from naskd import report
     from naskd.runs.run import open_run
 
     opened = open_run(run)
@@ -60,13 +59,17 @@ def front(
     if as_json:
         print_json(opened.to_dict(everything))
     elif as_csv:
-        sys.stdout.write(report.front_csv(shown(opened), all_trials=everything).replace("\r\n", "\n"))
+        from naskd.report.front_csv import front_csv
+
+        sys.stdout.write(front_csv(shown(opened), all_trials=everything).replace("\r\n", "\n"))
     elif everything:
         from naskd.report.trials_table import trials_table
 
         print_result(trials_table(shown(opened)))
     elif png is None and html is None:
-        print_result(report.front_table(shown(opened)))
+        from naskd.report.front_table import front_table
+
+        print_result(front_table(shown(opened)))
 
 
 @app.command()
@@ -127,7 +130,6 @@ def _limits(given: Iterable[str]) -> dict[str, float]:
 
 
 def _show_trial(run: "Run", number: int, as_json: bool) -> None:
-    from naskd import report
     from naskd.runs.run import numbered
 
     record = shown(run)
@@ -135,7 +137,9 @@ def _show_trial(run: "Run", number: int, as_json: bool) -> None:
     if as_json:
         print_json(trial)
     else:
-        print_result(report.trial_table(record, number))
+        from naskd.report.trial_table import trial_table
+
+        print_result(trial_table(record, number))
 
 
 @app.command()
@@ -174,7 +178,7 @@ def watch(run: RunDir, as_json: AsJson = False) -> None:
 
     What trains now, how far it is, and each trial that has ended. Ends with the search, whose front it then shows.
     """
-    from naskd import report
+    from naskd.report.front_table import front_table
     from naskd.runs.run import open_run
 
     opened = open_run(run)
@@ -183,7 +187,7 @@ def watch(run: RunDir, as_json: AsJson = False) -> None:
     if as_json:
         print_json(open_run(run).to_dict())
     else:
-        print_result(report.front_table(shown(open_run(run))))
+        print_result(front_table(shown(open_run(run))))
 
 
 def _watched(run: "Run") -> bool:

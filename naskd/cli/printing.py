@@ -97,12 +97,18 @@ _BEGINNING = ("naskd.data.survey", "naskd.study.taking_over", "naskd.runs.earlie
 
 
 @contextmanager
-def data_said(show: Callable[[str], None] = say) -> Iterator[None]:
-    """Show what a search begins with, as it is logged: images by class and split, what is taken of earlier runs."""
+def data_said(show: Callable[[str], None] = say, *, known: bool = True) -> Iterator[None]:
+    """Show what a search begins with, as it is logged: images by class and split, what is taken of earlier runs.
+
+    Args:
+        show: Is given each line.
+        known: The images are no news, as to a command that follows a check or a search: they are said in one line.
+    """
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            show(("warning: " if record.levelno >= logging.WARNING else "") + record.getMessage())
+            said = getattr(record, "brief", "") if known else ""
+            show(("warning: " if record.levelno >= logging.WARNING else "") + (said or record.getMessage()))
 
     handler = Handler(logging.INFO)
     loggers = [logging.getLogger(name) for name in _BEGINNING]

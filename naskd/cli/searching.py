@@ -77,7 +77,7 @@ def search(
 
     spec = parse_study(study, given)
     if dry_run:
-        from naskd import report
+        from naskd.report.listings import dry_run_table
         from naskd.runs import opening
 
         with data_said():
@@ -85,19 +85,21 @@ def search(
         if as_json:
             print_json(found)
         else:
-            print_result(report.dry_run_table(found))
+            print_result(dry_run_table(found))
         return
     from naskd import launch
 
     launch.prepare(spec)  # before what comes next imports torch, too; a second time does nothing
     from naskd.report.progress import SearchProgress, noticed
+    from naskd.runs.directory import STUDY_FILE
     from naskd.spec.study import RUNS
 
     run_dir = out if out is not None else RUNS / spec.name
+    resumed = (run_dir / STUDY_FILE).is_file()
     console = make_console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
-        with writing_to(run_dir), progress, data_said(progress.print), noticed(progress):
+        with writing_to(run_dir), progress, data_said(progress.print, known=resumed), noticed(progress):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
         say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
@@ -108,14 +110,14 @@ def search(
 def _end_of_search(
     run: "Run", study: Path, out: Path | None, settings: list[str] | None, as_json: bool
 ) -> None:
-    from naskd import report
     from naskd.report.bank import bank_line
+    from naskd.report.front_table import front_table
 
     record = shown(run)
     if as_json:
         print_json(run.to_dict())
     else:
-        print_result(report.front_table(record))
+        print_result(front_table(record))
     say("")
     if run.stop_reason:
         say(f"ended: {run.stop_reason}")
@@ -209,7 +211,7 @@ def check(
     from naskd.runs.checking import examine
 
     try:
-        with data_said():
+        with data_said(known=False):
             found = examine(study, settings or (), out)
     except InputError as error:
         if as_json:
@@ -250,7 +252,7 @@ def space(
 
     Its parameters, its size, and the range of MACs over a random sample.
     """
-    from naskd import report
+    from naskd.report.listings import space_table
     from naskd.runs import opening
 
     with data_said():
@@ -262,7 +264,7 @@ def space(
     found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
     if not found["distinct_designs"]:
         found["macs"] = "of none: no design that was drawn can be trained, and naskd check says why"
-    print_result(report.space_table(found))
+    print_result(space_table(found))
 
 
 @app.command()

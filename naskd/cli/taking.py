@@ -306,7 +306,7 @@ def _init_for_images(
 
     if target_macs is not None and target_ms is not None:
         raise InputError("give one of --target-macs and --target-latency")
-    with writing_to(folder), data_said():
+    with writing_to(folder), data_said(known=False):
         made = write_study(folder, Wishes(images, teacher, target_macs, target_ms), {SCHEMA_FILE: schema})
     for path in made.files:
         print(path)

@@ -150,7 +150,8 @@ def _images(rows: Rows, column: str) -> list[EncodedImage]:
             "structure of bytes and path"
         )
     return [
-        ImagePart(str(rows.path), f"row {row}", 0, _Value(rows, part, row).read)
+        # With the column: what is remembered of an image goes by its name, and a row may have several.
+        ImagePart(str(rows.path), f"row {row}, {column}", 0, _Value(rows, part, row).read)
         if name is None
         else ImageFile(str(rows.path.parent / name))
         for row, name in enumerate(names)

@@ -1,5 +1,7 @@
 """Classes of data whose labels stand beside the images: their names, their order, and labels that are none."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -30,9 +32,22 @@ def class_names_of(values: Iterable[object], place: str) -> tuple[str, ...]:
         found = ", ".join(map(repr, sorted(names))) or "none"
         raise InputError(f"{place} has {len(names)} classes ({found}); at least 2 are needed")
     try:
-        return tuple(sorted(names, key=int))
+        # "1" and "01" are the same number: their order must not be that of a set, which each process has otherwise.
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
     except ValueError:
         return tuple(sorted(names))
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """Names that may mean the same class: they differ in case, in blanks, or in zeros before a number."""
+    spelt = {name: _spelt(name) for name in names}
+    often = Counter(spelt.values())
+    return [name for name in names if often[spelt[name]] > 1]
+
+
+def _spelt(name: str) -> str:
+    plain = unicodedata.normalize("NFC", name.strip().casefold())
+    return str(int(plain)) if plain.isdecimal() else plain
 
 
 def check_labelled(

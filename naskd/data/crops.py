@@ -62,7 +62,7 @@ class ResizedCrops:
             return epoch.to(self.device) % self.n_views
         return torch.full((len(index),), epoch % self.n_views, device=self.device)
 
-    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "CropGather":
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool, once: bool = False) -> "CropGather":
         """See :class:`~naskd.data.views.AnyViews`."""
         return CropGather(self, channels_last=channels_last)
 

@@ -51,9 +51,9 @@ class BoundedViews:
         """See :class:`~naskd.data.views.AnyViews`; in [0, V) of the views without a bound."""
         return self.views.view_ids(index, epoch % self.n_views)
 
-    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "Gather":
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool, once: bool = False) -> "Gather":
         """See :class:`~naskd.data.views.AnyViews`."""
-        return self.views.gatherer(shape, channels_last=channels_last)
+        return self.views.gatherer(shape, channels_last=channels_last, once=once)
 
     def to(self, device: torch.device | str) -> "BoundedViews":
         """See :class:`~naskd.data.views.AnyViews`."""

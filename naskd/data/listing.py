@@ -5,7 +5,6 @@ Opens no file. Every real folder is read once, so that links to a folder above e
 
 import os
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -287,10 +286,6 @@ def _layout_warnings(root: Path, names: list[str], nested: Counter[str]) -> Iter
         listed = ", ".join(f"{_shown(name)} {n}" for name, n in nested.most_common(6))
         more = f" and {len(nested) - 6} more" if len(nested) > 6 else ""
         yield f"{nested.total()} images lie in folders within class folders ({listed}{more}); they count for the class"
-    spelt = {name: unicodedata.normalize("NFC", name.strip().casefold()) for name in names}
-    often = Counter(spelt.values())
-    if alike := [name for name in names if often[spelt[name]] > 1]:
-        yield f"these classes differ in case or spelling alone, and are kept apart: {', '.join(map(repr, alike))}"
     if splits := sorted(name for name in nested if named_as_split(name)):
         yield (
             f"folders within classes look like splits ({', '.join(map(_shown, splits))}): their images are mixed; "

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from naskd.spec.datasets import DataSpec
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 from naskd.spec.image_folders import split_name
-from naskd.spec.paths import files_of
+from naskd.spec.paths import absolute, files_of
 from naskd.spec.sizes import Size, sides
 
 ImageArray = NDArray[np.uint8]
@@ -155,7 +154,7 @@ class DataReader:
 def folder(base: Path, path: str | None) -> Path:
     """A path of the study file, relative to `base`."""
     assert path is not None
-    return base / os.path.expanduser(path)
+    return absolute(path, base)
 
 
 def check_images(n_images: int, image_shape: Shape, spec: DataSpec, what: str) -> None:

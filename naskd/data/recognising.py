@@ -219,11 +219,7 @@ def _files(root: Path, suffixes: tuple[str, ...], kind: str) -> Place | None:
         return None
     splits = {name: split_name(Path(name).stem) for name in names}
     training = [name for name, split in splits.items() if split and split.training]
-    testing = [
-        name
-        for name, split in splits.items()
-        if split and not split.training and any(word in name.lower() for word in _TEST_VALUES)
-    ]
+    testing = _for_tests([name for name, split in splits.items() if split and not split.training])
     if not training:
         if len(names) > 1 and kind in ("npz", "csv"):
             raise InputError(
@@ -243,6 +239,12 @@ def _files(root: Path, suffixes: tuple[str, ...], kind: str) -> Place | None:
         )
     test_root = _pattern(root, testing) if testing else None
     return Place(kind, _pattern(root, training), test_root, options, notes)
+
+
+def _for_tests(held_out: Sequence[str]) -> list[str]:
+    """Of names of held-out parts those of the test images: where one is called so, an ``eval`` beside it is none."""
+    word = next((word for word in _TEST_VALUES if any(word in name.lower() for name in held_out)), None)
+    return [name for name in held_out if word is not None and word in name.lower()]
 
 
 def _pattern(root: Path, names: Sequence[str]) -> str:
@@ -276,7 +278,7 @@ def _npz(path: Path) -> Place:
     images = [n for n, (shape, kind) in shapes.items() if len(shape) in (3, 4) and kind == "u1"]
     held_out = [n for n in images if (split := split_name(n)) and not split.training]
     training = [n for n in images if n not in held_out]
-    test = next((n for n in held_out if any(word in n.lower() for word in _TEST_VALUES)), None)
+    test = next(iter(_for_tests(held_out)), None)
     names = {"images": training[0] if len(training) == 1 else "images", "test_images": test}
     if names["images"] not in shapes:
         listed = ", ".join(f"{n} {kind} {shape}" for n, (shape, kind) in shapes.items()) or "nothing"
@@ -333,8 +335,9 @@ def _columns(table: Path) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
     options = [("path_column", path)] if path != "path" else []
     options += [("label_column", label)] if label != "label" else []
     if (split := named(_SPLITS)) is not None:
-        values = {row[split] for row in rows}
-        test = next((v for v in sorted(map(str, values)) if v.strip().lower() in _TEST_VALUES), None)
+        values = {(row[split] or "").strip() for row in rows}
+        named_so = [value for value in sorted(values) if value.lower() in _TEST_VALUES]
+        test = min(named_so, key=lambda value: _TEST_VALUES.index(value.lower()), default=None)
         if test is not None:
             options.append(("split_column", split))
             options += [("test_value", test)] if test != "test" else []

@@ -54,10 +54,16 @@ def make_split(
         class_names: For messages.
 
     Raises:
-        InputError: A class is too small to be in each part, or `max_train` is less than the number of
+        InputError: A class has no images or too few to be in each part, or `max_train` is less than the number of
             classes.
     """
     rest = np.arange(len(labels), dtype=np.int64)
+    if empty := sorted(set(range(len(class_names or ()))) - set(np.unique(labels).tolist())):
+        assert class_names is not None
+        others = f", nor have {len(empty) - 1} others" if len(empty) > 1 else ""
+        raise InputError(
+            f"class {class_names[empty[0]]!r} has no images{others}; add images or remove the class"
+        )
     test = rest[:0]
     if test_fraction is not None:
         test, rest = _cut(

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from naskd.data.classes import alike
 from naskd.data.copies import Apart, Copies, new_images, read_apart
 from naskd.data.images import SearchData, as_tensor
 from naskd.data.listing import describe_left_out
@@ -137,13 +138,24 @@ class DataSurvey:
             "test_problems": list(self.test_problems),
         }
 
+    def line(self) -> str:
+        """The images in one line: how many classes, and how many images in each split."""
+        parts = ", ".join(f"{sum(counted)} {part}" for part, counted in self.counts.items())
+        return self._head() + (f": {parts}" if parts else "")
+
+    def _head(self) -> str:
+        if not self.counts:
+            return f"data: {self.kind}, could not be listed"
+        shape = "" if self.shape is None else f" of {'x'.join(map(str, self.shape))}"
+        images = f"{sum(map(sum, self.counts.values()))} images{shape}"
+        return f"data: {self.kind}, {len(self.class_names)} classes, {images}"
+
     def table(self) -> str:
         """Images by class and split as plain text, a few lines; the largest part of many classes is summed up."""
         if not self.counts:
-            return f"data: {self.kind}, could not be listed"
+            return self._head()
         totals = {part: sum(self.counts[part]) for part in PARTS}
-        shape = "" if self.shape is None else f" of {'x'.join(map(str, self.shape))}"
-        lines = [f"data: {self.kind}, {len(self.class_names)} classes, {sum(totals.values())} images{shape}"]
+        lines = [self._head()]
         names = [shown_name(name) for name in self.class_names]
         rows = [[self.counts[part][i] for part in PARTS] for i in range(len(names))]
         n_shown = len(rows) if len(rows) <= SHOWN_CLASSES + 1 else SHOWN_CLASSES
@@ -185,8 +197,11 @@ def copies_line(copies: Mapping[str, int]) -> str:
 
 
 def say_survey(survey: DataSurvey) -> None:
-    """Log the table, and each warning as one; of test images that cannot be read too."""
-    _LOG.info("%s", survey.table())
+    """Log the table, and each warning as one; of test images that cannot be read too.
+
+    Who shows it may show the attribute ``brief`` of its record in its place.
+    """
+    _LOG.info("%s", survey.table(), extra={"brief": survey.line()})
     for line in survey.warnings:
         _LOG.warning("%s", line)
     if survey.test_problems and not survey.problems:
@@ -278,6 +293,11 @@ class _Look:
             sizes.update({} if source.files is None else source.files.sizes(index))
         self.known["sizes"] = dict(sizes.most_common())
         self.warnings += _warnings_of_folders(seen, test)
+        if names := alike(seen.class_names):
+            self.warnings.append(
+                "these classes differ in case or spelling alone, and are kept apart: "
+                f"{', '.join(map(repr, names[:SHOWN_CLASSES]))}{', ...' if len(names) > SHOWN_CLASSES else ''}"
+            )
 
     def _read(
         self,

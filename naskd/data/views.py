@@ -11,8 +11,9 @@ trials.
 import copy
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -34,6 +35,10 @@ def default_shift(resolution: int) -> int:
     return 1 if resolution < 16 else 2
 
 
+CACHED = 2**19
+"""Numbers of the images that are made into a batch at once on a CPU: what lies between them stays in its cache."""
+
+Made = TypeVar("Made")
 Epochs = int | Sequence[Tensor]
 """Of several batches: the same for all, or ``(B,)`` for each, where each image has one of its own."""
 
@@ -94,8 +99,14 @@ class AnyViews(Protocol):
             epoch: The same for all, or ``(B,)``, one for each.
         """
 
-    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> Gather:
-        """What takes them out of images ``(C, H, W)``; batches come in ``torch.channels_last`` if so."""
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool, once: bool = False) -> Gather:
+        """What takes them out of images.
+
+        Args:
+            shape: ``(C, H, W)``.
+            channels_last: Batches come in ``torch.channels_last``.
+            once: One batch is taken out of what :meth:`Gather.padded` makes, and not many.
+        """
 
     def to(self, device: torch.device | str) -> "AnyViews":
         """The same views on `device`."""
@@ -178,9 +189,9 @@ class Views:
         steps = "" if self.step == 1 else f" in steps of {self.step}"
         return f"{self.augmentation}{steps} {hashlib.sha256(self.table.cpu().numpy().tobytes()).hexdigest()}"
 
-    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool) -> "ViewGather":
+    def gatherer(self, shape: tuple[int, ...], *, channels_last: bool, once: bool = False) -> "ViewGather":
         """See :class:`AnyViews`."""
-        return ViewGather(self, shape, channels_last=channels_last)
+        return ViewGather(self, shape, channels_last=channels_last, once=once)
 
     def to(self, device: torch.device | str) -> "Views":
         """The same views with their table on `device`."""
@@ -217,16 +228,21 @@ class ViewGather:
         views: On the device of the images.
         shape: ``(C, H, W)`` of an image.
         channels_last: Batches come in ``torch.channels_last``.
+        once: See :meth:`AnyViews.gatherer`. Padded images then keep their planes: to put them in the order of the batch
+            takes longer than it saves a single gather.
     """
 
-    def __init__(self, views: Views, shape: tuple[int, ...], *, channels_last: bool) -> None:
+    def __init__(
+        self, views: Views, shape: tuple[int, ...], *, channels_last: bool, once: bool = False
+    ) -> None:
         self.views = views
         self.channels_last = channels_last
+        self._reordered = channels_last and not once
         channels, height, width = shape
         shift, device = views.shift * views.step, views.table.device
         rows, columns = height + 2 * shift, width + 2 * shift
         self._sample_stride = channels * rows * columns
-        if channels_last:
+        if self._reordered:
             row_stride, column_stride, channel_stride = columns * channels, channels, 1
         else:
             channel_stride, row_stride, column_stride = rows * columns, columns, 1
@@ -258,12 +274,14 @@ class ViewGather:
         shift = self.views.shift * self.views.step
         images = functional.pad(images, (shift, shift, shift, shift)) if shift else images
         # In the order that the batch will have, so that a gather reads and writes along memory.
-        return (images.permute(0, 2, 3, 1) if self.channels_last else images).contiguous()
+        return (images.permute(0, 2, 3, 1) if self._reordered else images).contiguous()
 
     def gather(self, pixels: Tensor, place: Tensor, sample: Tensor, view_ids: Tensor) -> Tensor:
         """See :class:`Gather`; a view is the same for all samples."""
         if self.views.n_views == 1:
             found = pixels.index_select(0, place)
+            if self.channels_last and not self._reordered:
+                found = found.permute(0, 2, 3, 1).contiguous()
         else:
             # Flat positions and one index_select: three times as fast on a CPU as indexing with four tensors, and
             # faster still where the positions within an image are looked up.
@@ -338,8 +356,8 @@ class ViewedImages:
 class StreamedImages:
     """The same for images that stay in the host's memory: raw pixels travel, views are taken on the device.
 
-    While a batch is used, the next ones are collected by a thread of their own, into pinned memory where the device is
-    a GPU, so that their transfer waits for nobody.
+    While a batch is used, a thread of its own works on the next ones. On a CPU it makes them whole. For a GPU it
+    collects pixels in pinned memory, so that their transfer waits for nobody.
 
     Args:
         images: ``(N, C, H, W)`` uint8 on the CPU; neither copied nor padded as a whole.
@@ -366,7 +384,7 @@ class StreamedImages:
         self.index_device = torch.device("cpu")
         """Where indices must lie."""
         self._images = images
-        self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last)
+        self._gather = self.views.gatherer(tuple(images.shape[1:]), channels_last=channels_last, once=True)
 
     def bounded(self, most: int) -> "StreamedImages":
         """See :meth:`ViewedImages.bounded`."""
@@ -374,16 +392,35 @@ class StreamedImages:
 
     def batch(self, index: Tensor, epoch: int | Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`ViewedImages.batch`."""
+        if self.device.type == "cpu":
+            return self._made_here(index.cpu(), epoch)
         return self._viewed(*self._collect(index.cpu()), epoch)
 
     def batches(self, indices: Sequence[Tensor], epoch: Epochs) -> Iterator[tuple[Tensor, Tensor]]:
         """See :meth:`ViewedImages.batches`; `indices` are on the CPU."""
         with ThreadPoolExecutor(1, thread_name_prefix="images") as collector:
-            coming: deque[Future[tuple[Tensor, Tensor]]] = deque()
-            for position in range(len(indices)):
-                while position + len(coming) < min(len(indices), position + AHEAD):
-                    coming.append(collector.submit(self._collect, indices[position + len(coming)]))
-                yield self._viewed(*coming.popleft().result(), _epoch_of(epoch, position))
+            if self.device.type == "cpu":
+                yield from _ahead(
+                    collector,
+                    [partial(self._made_here, index, _epoch_of(epoch, n)) for n, index in enumerate(indices)],
+                )
+            else:
+                rows = _ahead(collector, [partial(self._collect, index) for index in indices])
+                for position, collected in enumerate(rows):
+                    yield self._viewed(*collected, _epoch_of(epoch, position))
+
+    def _made_here(self, index: Tensor, epoch: int | Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of the CPU, from few images at a time."""
+        view_ids = self.views.view_ids(index, epoch)
+        shape = self._images.shape[1:]
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
+        batch = torch.empty((len(index), *shape), memory_format=order)
+        size = max(1, CACHED // shape.numel())
+        pieces = (torch.split(whole, size) for whole in (batch, index, view_ids))
+        for part, sample, ids in zip(*pieces, strict=True):
+            pixels = self._gather.padded(self._images.index_select(0, sample))
+            part.copy_(self._gather.gather(pixels, torch.arange(len(sample)), sample, ids))
+        return batch, view_ids
 
     def _collect(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Images and index where a transfer to the device waits for nobody."""
@@ -399,6 +436,15 @@ class StreamedImages:
         pixels = self._gather.padded(rows.to(self.device, non_blocking=True))
         here = torch.arange(len(rows), device=self.device)
         return self._gather.gather(pixels, here, sample, view_ids), view_ids
+
+
+def _ahead(collector: ThreadPoolExecutor, calls: Sequence[Callable[[], Made]]) -> Iterator[Made]:
+    """What calls return, in their order; a few are made before they are asked for."""
+    coming: deque[Future[Made]] = deque()
+    for position in range(len(calls)):
+        while position + len(coming) < min(len(calls), position + AHEAD):
+            coming.append(collector.submit(calls[position + len(coming)]))
+        yield coming.popleft().result()
 
 
 Images = TypeVar("Images", ViewedImages, StreamedImages)

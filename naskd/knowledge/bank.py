@@ -24,12 +24,16 @@ from naskd.knowledge.base import KnowledgeLoss, Summary, summary_of
 from naskd.knowledge.filling import Gathering
 from naskd.knowledge.source import OnlineSource
 from naskd.nn.taps import TappedNetwork, Taps, taps_like
+from naskd.spec.design import KnowledgeTerm
 from naskd.spec.errors import USERS, InputError
 from naskd.store.columns import Column, ColumnFolder, Likeness, in_use
 from naskd.store.device_copies import DeviceCopies
 from naskd.store.eight_bits import pays
 
 _LOG = logging.getLogger(__name__)
+
+COMPARED = 8
+"""Images of a column by which it is seen that losses keep the same under one name."""
 
 FILL_BATCH = 256
 """Images a forward pass when a column is filled. A constant, since the last bits of a convolution depend on it."""
@@ -44,6 +48,11 @@ class _Foreseen:
 
     def __init__(self, loss: KnowledgeLoss) -> None:
         self._loss = loss
+
+    @property
+    def settings(self) -> KnowledgeTerm:
+        """Of the loss."""
+        return self._loss.settings
 
     def summarise(self, teacher: Taps) -> Summary:
         """See :class:`~naskd.knowledge.base.KnowledgeLoss`; empty where that fails."""
@@ -277,10 +286,13 @@ class BankedSource:
         return {(name, column): values for name, values in found.items()}
 
     def _run(self, gathering: Gathering, kept: set[str], epoch: int, losses: Sequence[KnowledgeLoss]) -> None:
-        for chunk in torch.split(torch.arange(self.n_samples), FILL_BATCH):
+        for number, chunk in enumerate(torch.split(torch.arange(self.n_samples), FILL_BATCH)):
             images = self.images(chunk, epoch)
             found: dict[str, Tensor] = {}
-            for summary in self.source.summaries(images, chunk, epoch, losses):
+            said = self.source.summaries(images, chunk, epoch, losses)
+            if number == 0:
+                _check_names(losses, said)
+            for summary in said:
                 found.update({name: tensor for name, tensor in summary.items() if name in kept})
             for name, tensor in found.items():
                 if name not in gathering.refused:
@@ -328,3 +340,27 @@ class BankedSource:
                 error,
             )
         self._refused[name] = epoch
+
+
+def _check_names(losses: Sequence[KnowledgeLoss], said: Sequence[Summary]) -> None:
+    """See that a name is one tensor, whoever keeps it: else one loss would be given what another has kept.
+
+    Raises:
+        InputError: Two losses keep different values under one name.
+    """
+    first: dict[str, tuple[KnowledgeLoss, Tensor]] = {}
+    for loss, summary in zip(losses, said, strict=True):
+        for name, tensor in summary.items():
+            tensor = tensor[:COMPARED]
+            other, known = first.setdefault(name, (loss, tensor))
+            same = known.shape == tensor.shape and (
+                torch.allclose(known.to(tensor.dtype), tensor, rtol=1e-3, atol=1e-6, equal_nan=True)
+                if tensor.is_floating_point()
+                else torch.equal(known, tensor)
+            )
+            if not same:
+                kinds = " and ".join(dict.fromkeys(repr(each.settings.kind) for each in (other, loss)))
+                raise InputError(
+                    f"knowledge {kinds}: summarise keeps different values under the name {name!r}, by which they are "
+                    "remembered for all losses; give each its own name"
+                )

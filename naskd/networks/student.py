@@ -73,8 +73,13 @@ class Student(nn.Module):
         """Images in [0, 1], ``(B, C, H, W)``, as the layers are to see them: of the design's resolution, if it has one.
 
         Raises:
-            InputError: They have another number of channels. One channel would otherwise count as all of them.
+            InputError: They have another number of channels, or are whole numbers. One channel would otherwise count as
+                all of them, and bytes as images that are 255 times as bright.
         """
+        if not images.is_floating_point():
+            raise InputError(
+                f"the network takes real numbers in [0, 1], got {images.dtype}; of bytes that is images.float() / 255"
+            )
         if images.shape[-3] != self.mean.shape[1]:
             raise InputError(
                 f"the network takes images of {self.mean.shape[1]} channels, (B, C, H, W), got {tuple(images.shape)}"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 from torch import Tensor, nn
+from torch.hub import get_dir
 
 from naskd.networks import FAMILIES
 from naskd.networks.fitting import FittedState, fit_checkpoint, load_strictly, shortened
@@ -23,6 +24,7 @@ from naskd.nn.deployed import Description, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps
 from naskd.spec.design import FIRST_FAMILY
 from naskd.spec.errors import USERS, InputError, one_line
+from naskd.spec.paths import absolute
 from naskd.spec.registry import nearest
 from naskd.spec.sizes import Size, sides
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSpec
@@ -321,7 +323,7 @@ class TorchvisionSource:
         """See :class:`TeacherSource`."""
         assert spec.torchvision is not None
         weights = _torchvision_weights(spec.torchvision, spec.weights)
-        network = _torchvision_network(spec.torchvision, weights if fresh else None, given.n_classes)
+        network = _torchvision_network(spec.torchvision, weights, given.n_classes, fetched=fresh)
         if weights is None:
             return Bare(network, given.mean, given.std)
         preset = weights.transforms()
@@ -338,7 +340,7 @@ class RunSource:
             raise InputError(f"a student of a run knows its own {', '.join(own)}: leave them out")
         if spec.checkpoint is None:
             raise InputError("the student of the run has not been looked for, which opening the study does")
-        path = given.base / spec.checkpoint
+        path = absolute(spec.checkpoint, given.base)
         if (known := class_names(path)) != given.class_names:
             raise InputError(
                 f"{path} is of a run of other classes: {shortened(known)}; the study's are "
@@ -417,8 +419,38 @@ def _torchvision_weights(name: str, weights: str | None) -> Any:
     return known[short]
 
 
-def _torchvision_network(name: str, weights: Any, n_classes: int) -> nn.Module:
-    network: nn.Module = _models().get_model(name, weights=weights)
+def _made_for(name: str, weights: Any) -> dict[str, Any]:
+    """Arguments that torchvision sets where it makes a model with its weights: without them it is another network."""
+    if name == "googlenet":
+        return {"transform_input": True, "aux_logits": False, "init_weights": False}
+    if name == "inception_v3":
+        return {"transform_input": True, "init_weights": False}
+    if name.startswith("vit_"):
+        return {"image_size": weights.meta["min_size"][0]}
+    if name.startswith("maxvit"):
+        return {"input_size": weights.meta["min_size"]}
+    return {}
+
+
+def _fetched(name: str, weights: Any, made_for: Mapping[str, Any]) -> nn.Module:
+    """A network of torchvision, with weights from its cache or from the network."""
+    try:
+        network: nn.Module = _models().get_model(name, weights=weights, **made_for)
+    except (OSError, RuntimeError) as error:
+        if weights is None:
+            raise
+        file = Path(get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+        raise InputError(
+            f"{weights.name} of torchvision's {name} cannot be had ({one_line(error)}); without a network, fetch "
+            f"{weights.url} elsewhere and put it here as {file}, or name a local file: checkpoint = 'FILE' and "
+            "fine_tune = true in the place of weights"
+        ) from error
+    return network
+
+
+def _torchvision_network(name: str, weights: Any, n_classes: int, *, fetched: bool) -> nn.Module:
+    made_for = {} if fetched or weights is None else _made_for(name, weights)
+    network = _fetched(name, weights if fetched else None, made_for)
     linear = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
         raise InputError(

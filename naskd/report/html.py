@@ -46,6 +46,7 @@ _KEPT = (
     "reference_point",
     "hypervolume",
     "train_macs",
+    "train_macs_with_teachers",
     "bank",
     "warm_start",
     "images",

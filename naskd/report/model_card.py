@@ -54,7 +54,7 @@ def model_card(facts: Facts) -> str:
         "## Who taught it",
         _list(_teacher(teacher) for teacher in facts["teachers"])
         if facts["teachers"]
-        else "Nobody: it learned from labels alone.",
+        else _without_teacher(facts["config"]),
         "## Recipe",
         _list(_recipe(facts)),
         "## Limits",
@@ -160,6 +160,15 @@ def _teacher(teacher: Facts) -> str:
     if teacher["saw"] is not None:
         text += f"; trained elsewhere, on {_SEEN[teacher['saw']]}"
     return text + f"; licence: {teacher['license'] or 'not stated'}"
+
+
+def _without_teacher(config: Mapping[str, Any]) -> str:
+    how = summary.taught_by(config)
+    return (
+        "Nobody: it learned from labels alone."
+        if how == "labels only"
+        else f"No teacher of the study; it trained with others: {how}."
+    )
 
 
 def _recipe(facts: Facts) -> Iterator[str]:

@@ -18,7 +18,7 @@ function progressCard() {
       y: (a, b) => linear(low - pad, high + pad, a, b),
       xText: countTick,
       yText: tickText,
-      xLabel: "compute spent on training, MACs (teachers included)",
+      xLabel: "compute spent on trials, MACs (teachers' answers included)",
       yLabel: "hypervolume",
     });
     f.plot.append(

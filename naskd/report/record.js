@@ -129,7 +129,15 @@ function head() {
         )
       : null,
     ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), `of ${volumeOf()}`) : null,
-    ok(data.train_macs) ? tile("Spent on the search", macs(data.train_macs), "trainings and teachers") : null,
+    ok(data.train_macs)
+      ? tile(
+          "Spent on the search",
+          macs(data.train_macs),
+          data.train_macs_with_teachers > data.train_macs
+            ? `${macs(data.train_macs_with_teachers)} with the teachers' training`
+            : "trainings, teachers' answers included",
+        )
+      : null,
     bank && positive(bank.asked_images)
       ? tile(
           "From the bank",

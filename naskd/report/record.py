@@ -7,7 +7,6 @@ from typing import Any
 from naskd.report.units import finite
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, cost_of, described
-from naskd.spec.pareto import non_dominated
 
 Record = Mapping[str, Any]
 Trial = Mapping[str, Any]
@@ -55,6 +54,8 @@ def front(record: Record) -> list[Trial]:
     if any("on_front" in trial for trial in everything):
         chosen = [trial for trial in everything if trial.get("on_front")]
     elif any("state" in trial for trial in everything):
+        from naskd.spec.pareto import non_dominated  # not at the top: most records say what is on the front
+
         axes = [OBJECTIVES[ACCURACY], *costs(record)]
         complete = [trial for trial in everything if is_design(trial)]
         points = [

@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import naskd
 from naskd.runs.results import load_results, shown_designs
+from naskd.schemes import SCHEMES
+from naskd.schemes.prerequisites import StudyTeacher
+from naskd.spec.design import SCRATCH, TrialConfig
+from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TeacherSpec
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ def facts_of(
     record = load_results(run.path, run.spec.seed)
     rows = [row for row in shown_designs(record) if row["number"] == number and origin == "retrained"]
     known = {teacher["name"]: teacher for teacher in run.to_dict(with_importance=False)["teachers"]}
+    config = TrialConfig.from_dict(trial["config"])
+    taught = teachers_of(config, run.spec)
     return {
         "name": f"{run.spec.name}-{number}",
         "study": run.spec.name,
@@ -40,7 +46,7 @@ def facts_of(
         "version": naskd.__version__,
         "date": datetime.date.today().isoformat(),
         "command": _command(run.path, number, wanted),
-        "data": _data(run),
+        "data": _data(run, config),
         "teachers": [
             {
                 "name": name,
@@ -50,6 +56,7 @@ def facts_of(
                 "val_accuracy": known.get(name, {}).get("val_accuracy"),
             }
             for name, teacher in run.spec.teacher_specs().items()
+            if name in taught
         ],
         "config": trial["config"],
         "study_seed": run.spec.seed,
@@ -62,7 +69,17 @@ def facts_of(
     }
 
 
-def _data(run: "Run") -> dict[str, Any]:
+def teachers_of(config: TrialConfig, spec: StudySpec) -> set[str]:
+    """Names of the study's teachers of which something is in a student.
+
+    It heard them, or began with their weights, or they taught its assistants. The study may have others.
+    """
+    made = SCHEMES[config.distillation.scheme].prerequisites(config.distillation, spec).made
+    names = {network.name for network in made if isinstance(network, StudyTeacher)}
+    return names if config.training.start == SCRATCH else names | {config.training.start}
+
+
+def _data(run: "Run", config: TrialConfig) -> dict[str, Any]:
     data, spec = run.context.resources.data, run.spec.data
     # Images of nobody's publication are the user's own, named by their folder.
     own = not spec.card.paper and spec.root is not None
@@ -73,7 +90,7 @@ def _data(run: "Run") -> dict[str, Any]:
         "shape": tuple(data.train.images.shape[1:]),
         "n_train": len(data.train),
         "n_val": len(data.val),
-        "n_unlabelled": data.n_unlabelled,
+        "n_unlabelled": data.n_unlabelled if config.distillation.unlabelled else 0,
         "modality": None if spec.modality is None else spec.modality.name,
     }
 

@@ -1,7 +1,9 @@
 """A study file from a run: its own study with some keys changed, to search anew."""
 
+import copy
 import os
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from naskd.spec.study import StudySpec
 from naskd.spec.tables import TABLES, as_tables
 from naskd.spec.teachers import TeacherSpec
 from naskd.spec.toml import write_toml
+from naskd.spec.toml_comments import Comments, read_comments
 
 _PATHS = ("space", "modules", "warm_start")
 """Keys at the top whose texts are paths."""
@@ -62,12 +65,58 @@ def clone_study(
     target = folder / f"{study.name}.toml"
     if target.exists():
         raise InputError(f"{target} is there already: give another name with --set name=NAME")
-    changes = "".join(f"# with {setting}\n" for setting in settings)
+    written, comments = _study_file(spec)
+    more = _with_defaults(tables, written, lambda given: study_of_tables(given, folder.absolute(), "", ()))
+    schema = [
+        line for line in comments.head if line.startswith("#:") and folder.resolve() == spec.base.resolve()
+    ]
+    said = [line for line in comments.head if not line.startswith("#:")]
+    changes = [f"# with {setting}" for setting in settings]
+    head = [*schema, f"# The study of the run {spec.name}", *changes, *(["", *said] if said else []), ""]
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text(
-        f"# The study of the run {spec.name}\n{changes}\n{write_toml(tables)}", encoding="utf-8"
-    )
+    target.write_text("\n".join(head) + "\n" + write_toml(more, comments), encoding="utf-8")
     return target, changed_code(run_dir, spec)
+
+
+def _study_file(spec: StudySpec) -> tuple[dict[str, Any], Comments]:
+    """What the study file of a run says, as far as it is found by its name, and its comments."""
+    for path in sorted(spec.base.glob("*.toml")):
+        try:
+            text = path.read_text(encoding="utf-8")
+            written = tomllib.loads(text)
+        except (OSError, ValueError):
+            continue
+        if written.get("name") == spec.name:
+            return written, read_comments(text)
+    return {}, Comments()
+
+
+def _with_defaults(
+    tables: dict[str, Any], written: Mapping[str, Any], study: Callable[[dict[str, Any]], StudySpec]
+) -> dict[str, Any]:
+    """The tables with keys that the file says though they are at their default, in the file's order.
+
+    Args:
+        tables: Of the study, without what is at its default.
+        written: Of the file that the run was searched with; it may have changed since.
+        study: Reads tables. What would change the study, or cannot be read, is left out.
+    """
+
+    def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in theirs.items():
+            if key in ours:
+                both = isinstance(value, Mapping) and isinstance(ours[key], Mapping)
+                found[key] = merged(ours[key], value) if both else ours[key]
+            else:
+                found[key] = value
+        return {**found, **{key: value for key, value in ours.items() if key not in found}}
+
+    fuller = merged(tables, written)
+    try:
+        return fuller if study(copy.deepcopy(fuller)) == study(copy.deepcopy(tables)) else tables
+    except InputError:
+        return tables
 
 
 def _free_name(name: str, runs: Path, folder: Path) -> str:

@@ -56,7 +56,7 @@ def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
         "objectives": records[0]["objectives"],
         "reference_point": reference,
         "level": level,
-        "warnings": _warnings(names, opened),
+        "warnings": _warnings(names, opened, records),
         "arms": arms,
         "runs": rows,
     }
@@ -84,6 +84,15 @@ def _check_objectives(records: Mapping[str, Mapping[str, Any]]) -> None:
                 f"runs of different objectives do not compare: {first} has {', '.join(wanted)}; "
                 f"{name} has {', '.join(found)}"
             )
+    # Objectives of one's own: one name may mean two things.
+    axes = {name: list(map(described, record["objectives"])) for name, record in records.items()}
+    for name, found_axes in axes.items():
+        for one, other in zip(axes[first], found_axes, strict=True):
+            if (one.direction, one.scale) != (other.direction, other.scale):
+                raise InputError(
+                    f"runs of different objectives do not compare: {one.name} is to {one.direction} on a {one.scale} "
+                    f"scale in {first}, and to {other.direction} on a {other.scale} scale in {name}"
+                )
 
 
 def _row(
@@ -185,22 +194,34 @@ def _shared(names: Sequence[str]) -> Iterator[str]:
         yield letters[0]
 
 
-def _warnings(names: Sequence[str], runs: Sequence[Run]) -> list[str]:
+def _warnings(names: Sequence[str], runs: Sequence[Run], records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What makes numbers of different runs no measure of each other."""
     found = []
     known = [run.identity() for run in runs]
+
+    def apart(key: str) -> str:
+        groups: dict[Any, list[str]] = {}
+        for name, identity in zip(names, known, strict=True):
+            groups.setdefault(identity.get(key), []).append(name)
+        return "; ".join(", ".join(group) for group in groups.values()) if len(groups) > 1 else ""
+
     for key, what in (
         ("data_hash", "images"),
         ("split_hash", "validation images"),
         ("modality_hash", "modalities of the images"),
     ):
-        groups: dict[Any, list[str]] = {}
-        for name, identity in zip(names, known, strict=True):
-            groups.setdefault(identity.get(key), []).append(name)
-        if len(groups) > 1:
-            sets = "; ".join(", ".join(group) for group in groups.values())
+        if sets := apart(key):
             found.append(f"accuracies were measured on different {what}, and do not compare: {sets}")
             break
+    latencies = any(axis["name"] == "latency_ms" for axis in records[0]["objectives"])
+    if latencies and (sets := apart("latency_profile")):
+        found.append(f"latencies were predicted by different profiles, and do not compare: {sets}")
+    assisted = [name for name, record in zip(names, records, strict=True) if record["assistants"]]
+    if assisted:
+        found.append(
+            "the training of assistants counts in what is spent, and not in the training up to a hypervolume: "
+            f"{', '.join(assisted)}"
+        )
     warm = [name for name, identity in zip(names, known, strict=True) if identity.get(EARLIER_RUNS)]
     if warm:
         found.append(

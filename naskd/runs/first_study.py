@@ -47,6 +47,7 @@ SECONDS = 3600
 """That a search may take, about."""
 TRIALS = (20, 100)
 UNTIMED_TRIALS = 40
+SMALL_SIDE, MOST_THREADS = 16, 4
 
 
 @dataclass(frozen=True)
@@ -306,8 +307,24 @@ class _Plan:
             "why_budget": _why_budget(cost),
             "trials": trials,
             "limits": "\n".join(lines),
-            "threads": 1 if min(sides(self.size)) <= 16 else min(4, available_cpus()),
+            **self._threads(),
             "retrain_epochs": 2 * self.epochs,
+        }
+
+    def _threads(self) -> dict[str, Any]:
+        if min(sides(self.size)) <= SMALL_SIDE:
+            return {"threads": 1, "why_threads": "Images this small gain nothing from a second one."}
+        cpus = available_cpus()
+        if cpus == 1:
+            return {"threads": 1, "why_threads": "This machine has one."}
+        of = (
+            f"all {cpus} of this machine"
+            if cpus <= MOST_THREADS
+            else f"of this machine's {cpus}, as many as help"
+        )
+        return {
+            "threads": min(MOST_THREADS, cpus),
+            "why_threads": f"Trials train one after the other: each has {of}.",
         }
 
     def _why_limit(self) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,9 @@ def _trained_here(shape: Shape, images: ImagesFound, size: Size, target: int) ->
 
 
 def _outputs(path: Path) -> int | None:
-    """Of the last layer of a file of weights, where its last matrix is one.
+    """Of the classifier in a file of weights: its last matrix, where the order of its names tells.
+
+    Files of safetensors have them sorted. Then it is the one that is called as classifiers are; None where none is.
 
     Raises:
         InputError: The file cannot be read.
@@ -200,8 +203,15 @@ def _outputs(path: Path) -> int | None:
     if not states:
         raise InputError(f"--teacher {path}: the file holds no weights by name")
     largest = max(states, key=lambda state: len(state.tensors))
-    matrices = [tensor for tensor in largest.tensors.values() if tensor.ndim == 2]
-    return int(matrices[-1].shape[0]) if matrices else None
+    matrices = {name: tensor for name, tensor in largest.tensors.items() if tensor.ndim == 2}
+    names = list(matrices)
+    if names == sorted(names) and len(names) > 1:
+        names = sorted(filter(_CLASSIFIER.search, names), key=lambda name: -name.count("."))
+    return int(matrices[names[-1]].shape[0]) if names else None
+
+
+_CLASSIFIER = re.compile(r"(^|\.)(head|heads|fc|classifier|last_linear|logits)\.([\w.]*\.)?weight$")
+"""Names of the matrix that gives the logits, as torchvision, timm and transformers have them."""
 
 
 def near(path: str, folder: Path) -> str:

@@ -21,8 +21,7 @@ from naskd.runs.listing import in_use, list_runs
 from naskd.runs.run import open_run
 from naskd.runs.status import Status, read_status
 from naskd.spec.errors import NaskdError, one_line
-from naskd.spec.storages import OWN
-from naskd.study.storage import JOURNAL_FILE, SQLITE_FILE
+from naskd.spec.storages import JOURNAL_FILE, OWN, SQLITE_FILE
 
 PAUSE = 20
 """After a reading the next one waits so many times as long as it took."""

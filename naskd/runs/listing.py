@@ -14,6 +14,7 @@ from naskd.spec.errors import InputError, NaskdError, one_line
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.secrets import redacted
 from naskd.spec.storages import OWN
+from naskd.study.kept import KEPT_RECORD
 
 STATES = ("in use", "done", "unfinished", "empty", "unreadable")
 """``in use``: a process of this machine holds it. ``done``: its trials or training MACs are spent. ``unfinished``: they
@@ -47,6 +48,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     files = [file for file in path.rglob("*") if file.is_file() and not file.is_symlink()]
+    files = [file for file in files if file.name != KEPT_RECORD]  # which a look may write
     stats = [file.stat() for file in files if file.exists()]
     row: dict[str, Any] = {
         "path": str(path),

@@ -16,7 +16,7 @@ from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, as_begun, proble
 from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.held import held_function, is_held
 from naskd.spec.objectives import OBJECTIVES
-from naskd.spec.parse import parse_study
+from naskd.spec.parse import parse_study, parsed_study
 from naskd.spec.registry import imported
 from naskd.spec.study import RUNS, StudySpec
 from naskd.spec.tables import spec_problems
@@ -87,7 +87,7 @@ def open_study(study: str | Path | StudySpec, settings: Sequence[str] = (), runs
         RunError: The space cannot be used.
     """
     quiet()
-    spec = study if isinstance(study, StudySpec) else parse_study(Path(study), settings)
+    spec = parsed_study(study, settings)
     for module in spec.modules:
         import_file(spec.resolve(module))
     if problems := spec_problems(spec):

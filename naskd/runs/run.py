@@ -10,28 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from naskd import report
-from naskd.report.notebook import front_html, front_text, run_html
 from naskd.runs.choose import choose
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
-from naskd.runs.page_facts import page_facts
 from naskd.runs.results import doubts, load_results
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
+from naskd.spec.storages import JOURNAL_FILE, dashboard_target, lost_bytes
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import called
 from naskd.spec.userfile import import_file
 from naskd.store.files import digest, read_sealed
-from naskd.study.record import OptunaStudy, load_ledger, run_record, with_curves
-from naskd.study.storage import JOURNAL_FILE, dashboard_target, lost_bytes, place_of, quiet
+from naskd.study.kept import front_alone, keep, made_of, read_kept
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from torch import nn
 
+    from naskd.study.record import OptunaStudy
     from naskd.trials.context import StudyContext
 
 
@@ -68,7 +66,6 @@ def open_run(path: str | Path, settings: Sequence[str] = (), **objects: Any) -> 
     Raises:
         InputError: There is no run, a setting is about something else than a place, or an object is not the run's.
     """
-    quiet()
     path = Path(path)
     if not os.path.isfile(path / STUDY_FILE):
         raise InputError(f"{path} is no run directory: it holds no {STUDY_FILE}; naskd search makes one")
@@ -116,9 +113,13 @@ class Front(list[dict[str, Any]]):
         self._record = record
 
     def __repr__(self) -> str:
+        from naskd.report.notebook import front_text
+
         return front_text(self._record)
 
     def _repr_html_(self) -> str:
+        from naskd.report.notebook import front_html
+
         return front_html(self._record)
 
 
@@ -161,8 +162,12 @@ class Run:
         for module in (*self.spec.modules, *self.spec.space_files):
             import_file(self.spec.resolve(module))
 
-    def _ledger(self) -> OptunaStudy:
+    def _ledger(self) -> "OptunaStudy":
         """As it is now: a journal is read again when it has changed, which takes most of the time of a look."""
+        from naskd.study.record import load_ledger
+        from naskd.study.storage import quiet
+
+        quiet()
         stamp = None
         if self.spec.storage == "journal" and os.path.isfile(journal := self.path / JOURNAL_FILE):
             status = os.stat(journal)
@@ -172,15 +177,29 @@ class Run:
         return self._read[1]
 
     def _record(self, everything: bool, with_importance: bool = False) -> dict[str, Any]:
+        """The record of the ledger as it is now; one that was kept of the same ledger is the same."""
+        with_importance = everything and with_importance
+        state = made_of(self.path, self.path / STUDY_FILE) if self.spec.storage == "journal" else None
+        record = None
+        if state is not None and self._read is None and not with_importance:
+            record = read_kept(self.path, state)
+        if record is None:
+            record = self._made_record(with_importance)
+            if state is not None and state == made_of(self.path, self.path / STUDY_FILE):
+                keep(self.path, state, record)
+        return record if everything else front_alone(record)
+
+    def _made_record(self, with_importance: bool) -> dict[str, Any]:
+        from naskd.study.record import run_record
+        from naskd.study.storage import place_of
+
         ledger = self._ledger()
         if self.ledger_identity not in ("", digest(ledger.user_attrs.get("identity"))):
             raise DamagedError(
                 f"{self.path / STUDY_FILE} and {place_of(ledger)} are of different runs; restore from a copy the one "
                 f"that is another's, or search again, which writes {STUDY_FILE} anew"
             )
-        return run_record(
-            ledger, self.spec.objectives, everything=everything, with_importance=with_importance
-        )
+        return run_record(ledger, self.spec.objectives, with_importance=with_importance)
 
     def identity(self) -> dict[str, Any]:
         """What a resume must find unchanged: hashes of images, split, files and settings."""
@@ -209,15 +228,19 @@ class Run:
         return f"<naskd run {self.spec.name!r} in {str(self.path)!r}>"
 
     def _repr_html_(self) -> str:
+        from naskd.report.notebook import run_html
+
         return run_html(self.to_dict(), str(self.path))
 
     @property
-    def study(self) -> OptunaStudy:
+    def study(self) -> "OptunaStudy":
         """The study for Optuna's own plots and tables: a copy in memory, whatever is done with it.
 
         Validation accuracies by epoch are its trials' intermediate values, which Optuna itself does not keep where
         there are several objectives.
         """
+        from naskd.study.record import with_curves
+
         return with_curves(self._ledger())
 
     def front(self) -> "Front":
@@ -274,15 +297,21 @@ class Run:
         Args:
             ax: Axes of matplotlib to draw on; default: those of a new figure.
         """
-        return self._plotted(report.draw_front, ax, with_importance=False)
+        from naskd.report.plots import draw_front
+
+        return self._plotted(draw_front, ax, with_importance=False)
 
     def plot_curves(self, ax: "Axes | None" = None) -> "Axes":
         """Validation accuracy by epoch of each trial, those of the front in front. `ax` as for :meth:`plot_front`."""
-        return self._plotted(report.draw_curves, ax, with_importance=False)
+        from naskd.report.plots import draw_curves
+
+        return self._plotted(draw_curves, ax, with_importance=False)
 
     def plot_importance(self, ax: "Axes | None" = None) -> "Axes":
         """Which parameters mattered for each objective. `ax` as for :meth:`plot_front`."""
-        return self._plotted(report.draw_importance, ax, with_importance=True)
+        from naskd.report.plots import draw_importance
+
+        return self._plotted(draw_importance, ax, with_importance=True)
 
     def _plotted(self, draw: Callable[[Any, Any], None], ax: "Axes | None", with_importance: bool) -> "Axes":
         record = self.to_dict(everything=True, with_importance=with_importance)
@@ -297,8 +326,10 @@ class Run:
 
     def write_html(self, path: str | Path | None = None) -> Path:
         """One self-contained page; default ``report.html`` in the run directory."""
+        from naskd.report.html import write_html
+
         target = Path(path) if path is not None else self.path / "report.html"
-        report.write_html(self.page_record(), target)
+        write_html(self.page_record(), target)
         return target
 
     def page_record(self, *, with_importance: bool = True) -> dict[str, Any]:
@@ -307,6 +338,8 @@ class Run:
         Args:
             with_importance: See :meth:`to_dict`.
         """
+        from naskd.runs.page_facts import page_facts
+
         return {
             **self.to_dict(everything=True, with_importance=with_importance),
             # As a shell takes it from the folder that this process is in.
@@ -316,12 +349,16 @@ class Run:
 
     def write_png(self, path: str | Path) -> Path:
         """A picture of the front."""
-        report.write_png(self.to_dict(everything=True, with_importance=False), Path(path))
+        from naskd.report.plots import write_png
+
+        write_png(self.to_dict(everything=True, with_importance=False), Path(path))
         return Path(path)
 
     def front_csv(self) -> str:
         """The front as comma-separated values with a header."""
-        return report.front_csv(self.to_dict())
+        from naskd.report.front_csv import front_csv
+
+        return front_csv(self.to_dict())
 
     def _warnings(self, record: Mapping[str, Any]) -> list[str]:
         found = [
@@ -338,9 +375,9 @@ class Run:
             for teacher in unsure
         ]
         data = self.spec.data
-        if unsure and data.root is not None and data.kind in DATASETS and not data.own_test:
+        if unsure and data.kind in DATASETS and not data.own_test:
             found.append(
-                "The test split was cut from the training folder, which a foreign teacher may have seen."
+                "The test split was cut from the same images, which a foreign teacher may have seen."
             )
         return found + doubts(self.path)
 
@@ -382,7 +419,10 @@ class Run:
 
         chosen = self.front() if trials is None else [self.trial(number) for number in trials]
         seeds = self.spec.retrain.seeds if seeds is None else seeds
-        found = retrain_trials(self, chosen, seeds, epochs or self.spec.retrain_epochs, observe, labels_alone)
+        epochs = self.spec.retrain_epochs if epochs is None else epochs
+        if isinstance(epochs, bool) or not isinstance(epochs, numbers.Integral) or epochs < 1:
+            raise InputError(f"epochs is {epochs!r}; it must be a whole number, at least 1")
+        found = retrain_trials(self, chosen, seeds, int(epochs), observe, labels_alone)
         self.write_html()
         return found
 

@@ -22,6 +22,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.held import held_function
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.secrets import kept
+from naskd.spec.storages import JOURNAL_FILE, SQLITE_FILE, journal_bytes, lost_bytes
 from naskd.spec.study import StudySpec
 from naskd.store.checkpoints import Checkpoints, CheckpointStore
 from naskd.store.files import digest, read_sealed, write_sealed, write_whole
@@ -40,14 +41,7 @@ from naskd.study.opening import (
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
 from naskd.study.stopping import build_stopping
-from naskd.study.storage import (
-    JOURNAL_FILE,
-    SQLITE_FILE,
-    journal_bytes,
-    lost_bytes,
-    open_storage,
-    told_as_errors,
-)
+from naskd.study.storage import open_storage, told_as_errors
 from naskd.study.study import Study
 from naskd.trials.groups import Groups
 from naskd.trials.jobs import Job

@@ -239,7 +239,10 @@ def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> I
 
 def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
     """A function or class: of a package its name; of the user what it does, with all that it refers to."""
-    code = inspect.unwrap(code)
+    wrappers, code = _wrappers(code), inspect.unwrap(code)
+    for wrapper in (each for each in wrappers if id(each) not in seen):
+        yield f"wrapped={''.join(_tokens(ast.parse(_source_of_wrapper(wrapper))))}"
+        yield from _referred(wrapper, name, seen | {id(code), *map(id, wrappers)})
     module = getattr(code, "__module__", None)  # None of what C has
     if module is None or _installed(module) or id(code) in seen:
         yield f"{module}.{code.__qualname__};"
@@ -254,6 +257,29 @@ def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
     else:
         yield "".join(_tokens(ast.parse(source_of(code))))
         yield from _referred(code, name, seen | {id(code)})
+
+
+def _wrappers(function: Any) -> list[FunctionType]:
+    """The user's functions around a function, as decorators put them there with ``functools.wraps``."""
+    found = []
+    while (inner := getattr(function, "__wrapped__", None)) is not None:
+        # A wrapper is called after the module of what it wraps; its globals are its own.
+        if inspect.isfunction(function) and not _installed(str(function.__globals__.get("__name__"))):
+            found.append(function)
+        function = inner
+    return found
+
+
+def _source_of_wrapper(wrapper: FunctionType) -> str:
+    try:
+        source = textwrap.dedent(inspect.getsource(wrapper.__code__))
+        ast.parse(source)
+    except (OSError, TypeError, SyntaxError):
+        raise InputError(
+            f"the source of what decorates {function_name(wrapper)!r} is not known, so that nobody could tell it from "
+            "another one: define it with def in a file or in a notebook"
+        ) from None
+    return source
 
 
 def _class_tokens(made: type, name: str, seen: frozenset[int]) -> Iterator[str]:
@@ -274,12 +300,12 @@ def _class_tokens(made: type, name: str, seen: frozenset[int]) -> Iterator[str]:
 
 
 def _referred(function: FunctionType, name: str, seen: frozenset[int]) -> Iterator[str]:
-    known = inspect.unwrap(function)
-    values = {n: known.__globals__[n] for n in set(_global_names(known.__code__)) if n in known.__globals__}
-    for cell_name, cell in zip(known.__code__.co_freevars, known.__closure__ or (), strict=True):
+    code, there = function.__code__, function.__globals__
+    values = {n: there[n] for n in set(_global_names(code)) if n in there}
+    for cell_name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # not bound yet
             values[cell_name] = cell.cell_contents
-    values |= {"__defaults__": known.__defaults__, "__kwdefaults__": known.__kwdefaults__}
+    values |= {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
     for each, value in sorted(values.items()):
         yield f"{each}="
         yield from value_tokens(value, each if each.isidentifier() and each[:2] != "__" else name, seen)

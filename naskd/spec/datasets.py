@@ -93,7 +93,7 @@ class DataSpec(Configured):
         test_fraction: Part that is sealed where the data has no test split of its own.
         split_seed: Of the stratified splits, apart from the study's seed so that several studies share
             splits and teachers.
-        max_train: Use at most this many training images, drawn per class; None for all.
+        max_train: Use at most this many training images, drawn from each class in proportion; None for all.
         max_bytes: Refuse data that needs more memory than this as uint8.
         views: Distinct views of a training image that students and assistants are shown at most: one an epoch, in an
             order of the image's own, and then the same again, so that what is remembered of a teacher stops growing

@@ -7,7 +7,7 @@ never travels further than the line that wrote it.
 import hashlib
 import json
 from dataclasses import field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -16,7 +16,8 @@ from pydantic.dataclasses import dataclass
 from naskd.spec.errors import InputError
 from naskd.spec.option import Options
 
-STRICT = ConfigDict(extra="forbid", validate_default=True)
+STRICT = ConfigDict(extra="forbid", validate_default=True, defer_build=True)
+"""Validators are built when a type is first used: most commands use few of the types that they import."""
 
 
 def _plain_zero(value: float) -> float:
@@ -294,7 +295,8 @@ class AssistantSpec:
 
     architecture: ArchitectureSpec
     training: TrainingSpec = field(default_factory=TrainingSpec)
-    terms: tuple[KnowledgeTerm, ...] = (KnowledgeTerm("logits"),)
+    # A factory: an instance, made here, would build validators at import.
+    terms: tuple[KnowledgeTerm, ...] = field(default_factory=lambda: (KnowledgeTerm("logits"),))
     ce_weight: NonNegative = 1.0
 
     def __post_init__(self) -> None:
@@ -373,11 +375,11 @@ class TrialConfig:
         Fields at their default are left out of the hash, so that a field added later, at a default that means "as
         before", does not rename the designs of older runs.
         """
-        return content_id(_TRIAL.dump_python(self, mode="json", exclude_defaults=True))
+        return content_id(_trial().dump_python(self, mode="json", exclude_defaults=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return dict(_TRIAL.dump_python(self, mode="json"))
+        return dict(_trial().dump_python(self, mode="json"))
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> "TrialConfig":
@@ -387,12 +389,14 @@ class TrialConfig:
             InputError: A key is unknown, missing or out of range.
         """
         try:
-            return _TRIAL.validate_python(data)
+            return _trial().validate_python(data)
         except ValidationError as error:
             raise InputError(f"no design of this version of naskd: {first_line(error)}") from error
 
 
-_TRIAL = TypeAdapter(TrialConfig)
+@cache
+def _trial() -> TypeAdapter[TrialConfig]:
+    return TypeAdapter(TrialConfig)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """What naskd raises on purpose. Anything else that leaves it is a mistake in naskd, and keeps its traceback."""
 
+import sys
 import traceback
 from collections.abc import Iterable
 from typing import Any
-
-from pydantic import ValidationError
 
 from naskd.spec.places import at, place_of
 from naskd.spec.secrets import redacted
@@ -40,12 +39,20 @@ def message(error: BaseException) -> str:
 
     Of arguments that pydantic refused, the first line names none: the mistake itself is said instead.
     """
-    if isinstance(error, ValidationError):
+    # Help, and a look at a run, need no pydantic: who raises its error has imported it.
+    if (pydantic := sys.modules.get("pydantic")) and isinstance(error, pydantic.ValidationError):
         from naskd.spec.mistakes import first_mistake  # which needs this module
 
         return visible_line(redacted(first_mistake(error)))
     said = redacted(str(error)).splitlines() or ["no message"]
-    return said[0] if isinstance(error, NaskdError) else f"{type(error).__name__}: {said[0]}"
+    if isinstance(error, NaskdError):
+        return said[0]
+    hint = ""
+    if isinstance(error, TypeError) and "unexpected keyword argument" in said[0]:
+        from naskd.spec.mistakes import meant_keyword
+
+        hint = meant_keyword(error)
+    return f"{type(error).__name__}: {said[0]}{hint}"
 
 
 def undefined(owner: object, method: str) -> NotImplementedError:

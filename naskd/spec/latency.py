@@ -11,6 +11,7 @@ operators are told apart by rules that are written here, not found by tests of f
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,7 @@ class LatencyProfile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return dict(_PROFILE.dump_python(self, mode="json"))
+        return dict(_profile().dump_python(self, mode="json"))
 
     @property
     def profile_id(self) -> str:
@@ -137,7 +138,9 @@ class LatencyProfile:
         return content_id(self.to_dict())
 
 
-_PROFILE = TypeAdapter(LatencyProfile)
+@cache
+def _profile() -> TypeAdapter[LatencyProfile]:
+    return TypeAdapter(LatencyProfile)
 
 
 def _images(in_channels: int, resolution: Size, n_classes: int) -> str:
@@ -163,7 +166,7 @@ def read_profile(path: Path) -> LatencyProfile:
             f"{path} is a latency profile of format {data['format']!r}; this version reads {FORMAT}"
         )
     try:
-        return _PROFILE.validate_python(data)
+        return _profile().validate_python(data)
     except ValidationError as error:
         raise InputError(f"{path} is no latency profile: {first_line(error)}") from error
 

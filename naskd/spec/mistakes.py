@@ -1,6 +1,7 @@
 """What pydantic found wrong with an argument, in one line of plain words: its field, its value and what is allowed."""
 
 import dataclasses
+import inspect
 import re
 import sys
 
@@ -19,7 +20,35 @@ def unknown_name(error: ValueError) -> str:
     """The first mistake of a dataclass's arguments that is about a name; empty where none is."""
     if not isinstance(error, ValidationError):
         return ""
-    return next(filter(None, (_in_words(e, error.title) for e in error.errors(include_url=False))), "")
+    # A mistyped name leaves its field missing, too: the name that is unknown says more.
+    found = sorted(
+        error.errors(include_url=False), key=lambda each: each["type"] != "unexpected_keyword_argument"
+    )
+    return next(filter(None, (_in_words(each, error.title) for each in found)), "")
+
+
+def meant_keyword(error: TypeError) -> str:
+    """Which argument of a function was meant, as a clause behind Python's own message; empty where none is close.
+
+    Python names the function: it is looked up where it was called.
+    """
+    told = re.match(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if told is None or place is None:
+        return ""
+    first, *rest = told[1].removesuffix(".__init__").split(".")
+    function = {**place.tb_frame.f_globals, **place.tb_frame.f_locals}.get(first)
+    for name in rest:
+        function = getattr(function, name, None)
+    if not callable(function):
+        return ""
+    try:
+        known = [name for name in inspect.signature(function).parameters if name not in ("self", "trial")]
+    except (TypeError, ValueError):  # one that is not written in Python
+        return ""
+    return nearest(told[2], known)
 
 
 def where(mistake: ErrorDetails, title: str) -> str:

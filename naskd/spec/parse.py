@@ -23,7 +23,7 @@ from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
 from naskd.spec.storages import storage_problems
-from naskd.spec.study import RUNS, STUDY_TYPE, TAKEN, StudySpec, StudyTable
+from naskd.spec.study import RUNS, TAKEN, StudySpec, StudyTable, study_type
 from naskd.spec.teachers import DEFAULT_NAME, normalisation_problems
 from naskd.spec.toml import Setting, read_file, read_setting
 from naskd.spec.userfile import defined_functions, defined_spaces, import_file, may_define, split_reference
@@ -46,6 +46,27 @@ class StudyFileError(InputError):
         super().__init__(
             "\n".join([f"{visible_line(str(path))}: {count}", *(f"  {problem}" for problem in problems)])
         )
+
+
+def parsed_study(study: str | Path | StudySpec, settings: Sequence[str] = ()) -> StudySpec:
+    """A study that is parsed already, or that of a file.
+
+    Args:
+        study: Path of a study file, or what :func:`parse_study` returned.
+        settings: As of :func:`parse_study`; of a file alone.
+
+    Raises:
+        StudyFileError: See :func:`parse_study`.
+        InputError: There are settings for a parsed study, which would change nothing.
+    """
+    if not isinstance(study, StudySpec):
+        return parse_study(Path(study), settings)
+    if settings:
+        raise InputError(
+            f"settings = {list(settings)} are for a study file, and this study is parsed already; give the file, or "
+            "change the study with dataclasses.replace"
+        )
+    return study
 
 
 def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[str] = ()) -> StudySpec:
@@ -113,7 +134,7 @@ def study_of_tables(
             key=lambda p: order.index(top) if (top := re.split(r"[.\[]", p.key)[0]) in order else -1
         )
         raise StudyFileError(place, [_with_way_of_set(p, given) for p in dict.fromkeys(problems)])
-    return STUDY_TYPE.validate_python({**tables.as_spec(common, options), "base": base})
+    return study_type().validate_python({**tables.as_spec(common, options), "base": base})
 
 
 def _apply_settings(data: dict[str, Any], settings: Sequence[str]) -> tuple[list[Setting], list[Problem]]:

@@ -1,13 +1,35 @@
-"""What is wrong with the storage that a study names, as far as that is known without opening it."""
+"""What is known of the storage that a study names without opening it: its files, and what is wrong with it."""
 
 import os
 from pathlib import Path
 
 from naskd.spec.packages import pip_install
+from naskd.spec.secrets import without_passwords
 from naskd.spec.validation import Problem, format_value
 
 OWN = ("journal", "sqlite")
 """Storages inside the run directory, whose lock keeps other drivers away."""
+
+JOURNAL_FILE = "journal.log"
+SQLITE_FILE = "study.db"
+
+
+def journal_bytes(storage: str, run_dir: Path) -> int:
+    """How long a run's journal is; 0 where there is none."""
+    path = run_dir / JOURNAL_FILE
+    return path.stat().st_size if storage == "journal" and path.is_file() else 0
+
+
+def lost_bytes(before: int, storage: str, run_dir: Path) -> int:
+    """How much is missing at the end of a run's journal, which only grows, of what it held `before`."""
+    return max(0, before - journal_bytes(storage, run_dir))
+
+
+def dashboard_target(storage: str, run_dir: Path) -> str:
+    """What to give to ``optuna-dashboard`` to look at the study."""
+    if storage == "journal":
+        return str(run_dir / JOURNAL_FILE)
+    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else without_passwords(storage)
 
 
 def storage_problems(storage: str) -> list[Problem]:

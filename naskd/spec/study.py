@@ -1,15 +1,16 @@
 """What a study file says, validated and frozen: :class:`StudySpec`."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
 from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES, DataSpec
-from naskd.spec.design import Positive, PositiveInt, TrainingSpec, first_line
+from naskd.spec.design import STRICT, Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
 from naskd.spec.held import PATTERN, is_held
@@ -31,8 +32,6 @@ MOST_EPOCHS = 10**6
 
 BANK_DISK_BYTES = 2**34
 """For each tensor of maps, where a study does not say: all stages of a ResNet-20's on 50,000 images of CIFAR fit."""
-
-_FROZEN = ConfigDict(extra="forbid", validate_default=True)
 
 
 def _whole(value: Any) -> Any:
@@ -134,7 +133,7 @@ FirstDesign = Mapping[str, bool | int | float | str]
 EarlierRun = Annotated[str, Field(min_length=1, description="the path of a run directory")]
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class SamplerSpec(Configured):
     """Who proposes the designs.
 
@@ -149,7 +148,7 @@ class SamplerSpec(Configured):
     options: Options = ()
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class StoppingSpec(Configured):
     """Which trials are stopped before their end.
 
@@ -170,7 +169,7 @@ class StoppingSpec(Configured):
         return known and STOPPING_RULES[self.name].pauses and bool(self.settings().get("promote", True))
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class BudgetSpec:
     """When the search ends: at the first of the limits given, of which there must be one.
 
@@ -180,6 +179,8 @@ class BudgetSpec:
         train_macs: Multiply-accumulates spent on training.
         max_turned_away: End when this many designs in a row were turned away before training (duplicates, or
             outside the limits): the space has nothing left to offer.
+        max_failed: End when this many trials, the first that a search trains, have all failed for one reason. Once
+            that is mended, the same command goes on.
         front_seeds: Trainings that each design of the front gets, with a seed each, once half of the budget is used;
             their mean is its accuracy. Each counts as a trial. 1: none is trained twice.
     """
@@ -188,6 +189,7 @@ class BudgetSpec:
     seconds: Positive | None = None
     train_macs: Count | None = None
     max_turned_away: PositiveInt = 200
+    max_failed: PositiveInt = 5
     front_seeds: PositiveInt = 1
 
     def __post_init__(self) -> None:
@@ -211,7 +213,7 @@ class Limit(NamedTuple):
     at_most: bool
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class LimitsSpec:
     """Designs outside are turned away before anything is trained, and cost no trial.
 
@@ -248,7 +250,7 @@ class LimitsSpec:
         return limits + [Limit(f"min.{name}", name, bound, False) for name, bound in self.min.items()]
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class LatencySpec:
     """What latencies are predicted by.
 
@@ -260,7 +262,7 @@ class LatencySpec:
     profile: ProfileFile
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class ExecutionSpec(Configured):
     """Where and how trials run.
 
@@ -323,7 +325,7 @@ class ExecutionSpec(Configured):
         return BANK_DISK_BYTES if self.bank_disk_bytes is None else self.bank_disk_bytes
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class RetrainSpec:
     """How chosen designs are trained for good.
 
@@ -336,7 +338,7 @@ class RetrainSpec:
     seeds: Annotated[int, Field(ge=1, le=10**4)] = 5
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class StudyTable:
     """The keys of a study file.
 
@@ -379,7 +381,7 @@ class StudyTable:
     warm_start: tuple[FirstDesign | EarlierRun, ...] = ()
 
 
-@dataclass(frozen=True, config=_FROZEN)
+@dataclass(frozen=True, config=STRICT)
 class StudySpec(StudyTable):
     """Everything that a study file says, validated, and where it stands.
 
@@ -431,7 +433,7 @@ class StudySpec(StudyTable):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; paths as written, and `base`."""
-        return dict(STUDY_TYPE.dump_python(self, mode="json"))
+        return dict(study_type().dump_python(self, mode="json"))
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "StudySpec":
@@ -443,7 +445,7 @@ class StudySpec(StudyTable):
             InputError: A key is unknown, missing or out of range.
         """
         try:
-            return STUDY_TYPE.validate_python(compat.study(data))
+            return study_type().validate_python(compat.study(data))
         except ValidationError as error:
             raise InputError(f"no study of this version of naskd: {first_line(error)}") from error
 
@@ -526,4 +528,7 @@ class StudySpec(StudyTable):
         return {name: self.resolve(name) for name in names}
 
 
-STUDY_TYPE = TypeAdapter(StudySpec)
+@cache
+def study_type() -> TypeAdapter[StudySpec]:
+    """Reads and writes studies as plain data. It takes a tenth of a second to make."""
+    return TypeAdapter(StudySpec)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naskd.spec.toml_comments import Comment, Comments, Place
 from naskd.spec.validation import Location, Problem, format_key
 
 MOST_BYTES = 10 * 2**20
@@ -145,32 +146,48 @@ def _single_path(data: Any) -> tuple[str, ...]:
     return tuple(path)
 
 
-def write_toml(data: Mapping[str, Any]) -> str:
+def write_toml(data: Mapping[str, Any], comments: Comments | None = None) -> str:
     """Plain data as TOML: what is no table first, then tables, then lists of tables; :func:`read_toml` reads it.
 
     Args:
         data: Of mappings, lists, texts, numbers and truth values.
+        comments: Written beside the keys and tables that they are of.
     """
-    return "\n".join(_table(data, ())).lstrip("\n") + "\n"
+    at = comments.at if comments is not None else {}
+    return "\n".join(_table(data, (), (), at)).lstrip("\n") + "\n"
 
 
-def _table(data: Mapping[str, Any], place: tuple[str, ...]) -> list[str]:
+def _table(data: Mapping[str, Any], place: Place, at: Place, comments: Mapping[Place, Comment]) -> list[str]:
+    """The lines of a table.
+
+    Args:
+        data: Its content.
+        place: Of it, as its head says it.
+        at: Of it, as its comments do.
+        comments: Of the file.
+    """
+
+    def said(line: str, where: Place) -> list[str]:
+        comment = comments.get(where, Comment())
+        return [*comment.above, f"{line}  {comment.behind}" if comment.behind else line]
+
     lines: list[str] = []
     later: list[str] = []
     for key, value in data.items():
-        path = (*place, key)
+        path, where = (*place, key), (*at, key)
         if isinstance(value, Mapping):
-            later += ["", f"[{_path(path)}]", *_table(value, path)]
+            later += ["", *said(f"[{_path(path)}]", where), *_table(value, path, where, comments)]
         elif (
             len(place) == 0
             and isinstance(value, list)
             and value
             and all(isinstance(v, Mapping) for v in value)
         ):
-            for one in value:
-                later += ["", f"[[{_path(path)}]]", *_table(one, path)]
+            for number, one in enumerate(value):
+                within = (*where, str(number))
+                later += ["", *said(f"[[{_path(path)}]]", within), *_table(one, path, within, comments)]
         else:
-            lines.append(f"{_path((key,))} = {_value(value)}")
+            lines += said(f"{_path((key,))} = {_value(value)}", where)
     return lines + later
 
 

@@ -7,7 +7,6 @@ one process and neither needs to be on the Python path.
 import ast
 import hashlib
 import importlib.util
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import naskd
 from naskd.spec.errors import USERS, InputError, message
+from naskd.spec.paths import absolute
 from naskd.spec.places import USER_MODULE, is_user_file, place_of
 from naskd.spec.registry import nearest
 
@@ -47,7 +47,7 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
             (the message names the line), or it defines no such function.
     """
     file, name = split_reference(reference)
-    path = base / os.path.expanduser(file)
+    path = absolute(file, base)
     found: Callable[..., Any] | None = getattr(import_file(path), name, None)
     if not callable(found):
         functions = defined_functions(path)
@@ -59,8 +59,8 @@ def load_function(reference: str, base: Path) -> Callable[..., Any]:
 def import_file(path: Path) -> ModuleType:
     """Import a Python file by its path.
 
-    The same file with the same content is executed once in a process; an edited one is executed
-    again. It can import the modules in its folder by name, as if it were run as a script.
+    The same file with the same content is executed once in a process; one that was edited, or that imports an edited
+    one of its folder, is executed again. It can import the modules in its folder by name, as a script can.
 
     Raises:
         InputError: The file is missing or raises while it is imported; the message names the line.
@@ -68,8 +68,10 @@ def import_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise InputError(f"file {path} does not exist")
-    identity = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
-    name = f"{USER_MODULE}{path.stem}_{identity}"
+    content = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes())
+    for file, its_content in sorted(_neighbours(path).items()):
+        content.update(f"\0{file}\0{its_content}".encode("utf-8", "surrogateescape"))
+    name = f"{USER_MODULE}{path.stem}_{content.hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -86,6 +88,32 @@ def import_file(path: Path) -> ModuleType:
             neighbour = f" ({place})" if place and not place.startswith(f"{path.name}:") else ""
             raise InputError(f"{path}:{line}: cannot be imported: {message(error)}{neighbour}") from error
     return module
+
+
+_IMPORTED: dict[Path, str] = {}
+"""Hashes of neighbours of users' files, as they were when they were last imported."""
+
+
+def _neighbours(path: Path) -> dict[Path, str]:
+    """The files that a user's file imports, by content. Modules of those that were edited since are forgotten.
+
+    Python executes a module once in a process: in a notebook a search would go on with what was there before.
+    """
+    try:
+        files = with_siblings(path) - {path}
+    except InputError:  # not valid Python, which its import says better
+        return {}
+    now = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    edited = {file for file, content in now.items() if _IMPORTED.get(file, content) != content}
+    if edited:
+        stale = {file for file in files if not edited.isdisjoint(with_siblings(file))}
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            ours = is_user_file(name) or name.partition(".")[0] == "naskd"
+            if file is not None and not ours and Path(file).resolve() in stale:
+                del sys.modules[name]
+    _IMPORTED.update(now)
+    return now
 
 
 def defined_functions(path: Path) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ each message names the key, what it got, what is allowed and the nearest known n
 import copy
 import dataclasses
 import datetime
+import difflib
 import json
 import re
 import types
@@ -254,7 +255,18 @@ def _where(cls: type[Any], path: Location) -> str:
         for field, keys in table.items():
             if name in keys:
                 return f"did you mean {format_key((*prefix, field, name))}?"
-    return f"{name!r} belongs above the first [table]" if above else ""
+    return f"{name!r} belongs above the first [table]" if above else _apart(cls, path)
+
+
+def _apart(cls: type[Any], path: Location) -> str:
+    """A name that begins with that of a table of free keys: ``max_latency_ms`` is ``max.latency_ms``."""
+    name, table = str(path[-1]), path[:-1]
+    first, _, rest = name.partition("_")
+    if not rest or difflib.get_close_matches(name, known_keys(_annotation(cls, table)), 1, 0.85):
+        return ""
+    kind = get_origin(_unwrap(_annotation(cls, (*table, first)))[0])
+    free = isinstance(kind, type) and issubclass(kind, Mapping)
+    return f"did you mean {format_key((*table, first, rest))}?" if free else ""
 
 
 def _tables(annotation: Any) -> dict[str, list[str]]:

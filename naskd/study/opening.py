@@ -151,9 +151,10 @@ def note_counts(study: optuna.Study, key: str, counts: Mapping[str, int]) -> Non
     Args:
         study: As its storage holds it.
         key: Of the sort: :data:`UNLABELLED` or :data:`COPIES`.
-        counts: See :class:`~naskd.data.survey.DataSurvey`; nothing is noted where all are 0.
+        counts: See :class:`~naskd.data.survey.DataSurvey`; nothing is noted where all are 0, and were before.
     """
-    if any(counts.values()) and study.user_attrs.get(key) != dict(counts):
+    known = study.user_attrs.get(key)
+    if (any(counts.values()) or known) and known != dict(counts):
         study.set_user_attr(key, dict(counts))
 
 

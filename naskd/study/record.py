@@ -14,6 +14,7 @@ from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
 from naskd.study.importance import importance, importance_by_cost, trials_used
+from naskd.study.kept import front_alone
 from naskd.study.ledger import (
     CONTINUES,
     TRAINED_IN,
@@ -143,24 +144,31 @@ def run_record(
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "images": study.user_attrs.get(IMAGES),
-        "unlabelled": study.user_attrs.get(UNLABELLED),
-        "copies": study.user_attrs.get(COPIES),
+        "unlabelled": _counted(study, UNLABELLED),
+        "copies": _counted(study, COPIES),
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": _counts(trials, complete),
-        "trials": trials if everything else sorted((t for t in designs if t["on_front"]), key=_by_cost(axes)),
+        "trials": trials,
     }
-    if everything:
-        record["times"] = _times(stored, trials)
-        record["progress"] = _progress(trials, axes, reference_point)
-        if with_importance:
-            record["importance"] = importance(study, axes)
-            record["importance_trials"] = trials_used(len(complete))
-            record["importance_by_cost"] = importance_by_cost(study, axes)
-        record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
+    if not everything:
+        return front_alone(record)
+    record["times"] = _times(stored, trials)
+    record["progress"] = _progress(trials, axes, reference_point)
+    if with_importance:
+        record["importance"] = importance(study, axes)
+        record["importance_trials"] = trials_used(len(complete))
+        record["importance_by_cost"] = importance_by_cost(study, axes)
+    record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
+
+
+def _counted(study: optuna.Study, key: str) -> dict[str, int] | None:
+    """Numbers of images that a study notes; None where all are 0."""
+    counts = study.user_attrs.get(key) or {}
+    return dict(counts) if any(counts.values()) else None
 
 
 def _times(stored: Sequence[FrozenTrial], trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -216,15 +224,6 @@ def _designs(complete: Sequence[dict[str, Any]], objectives: Sequence[str]) -> l
     return [t for t in complete if t["replicate_of"] is None]
 
 
-def _by_cost(axes: Sequence[Objective]) -> Any:
-    costs = [axis for axis in axes if axis.name != ACCURACY]
-    return lambda trial: (
-        *(axis.sign * trial[axis.name] for axis in costs),
-        -trial[ACCURACY],
-        trial["number"],
-    )
-
-
 def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[str, Any]:
     check_trial(trial, objectives, place)
     attrs = trial.user_attrs
@@ -268,6 +267,13 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     heard = [t for t in trials if t["asked_images"]]
     if not heard:
         return None
+    whole = {t["number"]: t["train_macs"] for t in trials}
+
+    def own_macs(trial: Mapping[str, Any]) -> int:
+        """Without the part of a training that the paused trial has, with which this one goes on."""
+        before = trial["continues"]
+        return int(trial["train_macs"]) - (0 if before is None else whole.get(before, 0))
+
     asked, forward = (sum(t[key] for t in heard) for key in ("asked_images", "forward_images"))
     sizes: dict[str, int] = {}
     for trial in heard:
@@ -278,7 +284,7 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         "asked_images": asked,
         "forward_images": forward,
         "hit_rate": 1 - forward / asked,
-        "saved_macs": sum(t["train_macs"] - t["spent_macs"] for t in heard),
+        "saved_macs": sum(own_macs(t) - t["spent_macs"] for t in heard),
         "size_bytes": sum(sizes.values()),
     }
 

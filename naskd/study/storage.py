@@ -21,7 +21,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from naskd.spec.errors import DamagedError, InputError, NaskdError, RunError, one_line
 from naskd.spec.interrupts import unbroken
-from naskd.spec.secrets import STORAGE_PASSWORD, redacted, storage_with_password, without_passwords
+from naskd.spec.secrets import STORAGE_PASSWORD, redacted, storage_with_password
+from naskd.spec.storages import JOURNAL_FILE, SQLITE_FILE
 from naskd.store.files import SEAL, discard
 from naskd.study import optuna_private
 from naskd.study.seals import STORAGE
@@ -39,9 +40,6 @@ RENAME_FILE_SUFFIX = ".rename"
 """Optuna's, of a lock that is being given back."""
 
 _SEALED_END = re.compile(rb',"%s":"([0-9a-f]{16})"\}$' % SEAL.encode())
-
-JOURNAL_FILE = "journal.log"
-SQLITE_FILE = "study.db"
 
 
 class WholeLineJournal(JournalFileBackend):
@@ -270,17 +268,6 @@ def is_there(storage: str, run_dir: Path) -> bool:
     return file is None or os.path.isfile(file)
 
 
-def journal_bytes(storage: str, run_dir: Path) -> int:
-    """How long a run's journal is; 0 where there is none."""
-    path = run_dir / JOURNAL_FILE
-    return path.stat().st_size if storage == "journal" and path.is_file() else 0
-
-
-def lost_bytes(before: int, storage: str, run_dir: Path) -> int:
-    """How much is missing at the end of a run's journal, which only grows, of what it held `before`."""
-    return max(0, before - journal_bytes(storage, run_dir))
-
-
 def _open_database(url: str) -> RDBStorage:
     """Open a database, and create its tables unless they are there."""
     # A writer of SQLite waits this long for the others; its own 5 s are over soon on a busy disk.
@@ -367,13 +354,6 @@ def told_as_errors() -> Iterator[None]:
         raise RunError(
             f"the run's database cannot be read or written ({what}); mend that, and the same command goes on"
         ) from error
-
-
-def dashboard_target(storage: str, run_dir: Path) -> str:
-    """What to give to ``optuna-dashboard`` to look at the study."""
-    if storage == "journal":
-        return str(run_dir / JOURNAL_FILE)
-    return f"sqlite:///{run_dir / SQLITE_FILE}" if storage == "sqlite" else without_passwords(storage)
 
 
 def quiet() -> None:

@@ -21,6 +21,7 @@ from naskd.study.curves import Curves
 from naskd.study.deciding import Deciding
 from naskd.study.drivers import Drivers
 from naskd.study.earlier import WarmStart
+from naskd.study.failing import FirstTrials
 from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger
 from naskd.study.observer import Observers, StudyObserver
@@ -97,6 +98,7 @@ class Study:
         named = spec.stopping.name
         prices = Prices(facts, self._objectives)
         curves = Curves(self._ledger, self._drivers, self._objectives, prices.known)
+        self._first = FirstTrials(spec.budget.max_failed)
         self._deciding = Deciding(stopping or NeverStop(), "" if named == "none" else named, curves)
         self._standing = Standing(self._ledger, self._objectives, self.reference_point, spec.budget)
         teachers = {name: teacher.training.epochs for name, teacher in spec.teacher_specs().items()}
@@ -187,17 +189,18 @@ class Study:
         """
         others_may_fail = self._drivers.running_elsewhere > 0 or self._drivers.waiting_again
         nothing_new = bool(self._asking.stop_reason) and not others_may_fail
-        return not self._networks.waiting and (self._spent() is not None or nothing_new)
+        over = self._spent() is not None or bool(self._first.stop_reason)
+        return not self._networks.waiting and (over or nothing_new)
 
     @property
     def end_reason(self) -> str:
         """Why no new job will come; empty while one may."""
-        return self._spent() or self._asking.stop_reason
+        return self._spent() or self._first.stop_reason or self._asking.stop_reason
 
     @property
     def fell_short(self) -> bool:
         """Whether the search has ended without what was asked of it: its budget, or all designs that there are."""
-        return self._spent() is None and self._asking.fell_short
+        return self._spent() is None and (bool(self._first.stop_reason) or self._asking.fell_short)
 
     def _spent(self) -> str | None:
         budget, ledger = self.spec.budget, self._ledger
@@ -241,7 +244,7 @@ class Study:
         """Whether there is room for one more trial, as of now."""
         self._look()
         drivers, budget = self._drivers, self.spec.budget
-        if self._networks.waiting >= MAX_BLOCKED or self._spent() is not None:
+        if self._networks.waiting >= MAX_BLOCKED or self._spent() is not None or self._first.stop_reason:
             return False
         wanted_back = not drivers.has_waiting and self._wanted_back() is not None
         if self._asking.stop_reason and not (drivers.waiting_again or wanted_back):
@@ -311,6 +314,7 @@ class Study:
         if not closed:
             return replace(result, status="failed", reason=self._lost(job), siblings=())
         ledger.book(number, design[0], result)
+        self._first.ended(result)
         return result
 
     def _lost(self, job: Job) -> str:

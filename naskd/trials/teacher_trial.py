@@ -108,7 +108,10 @@ def _try(name: str, spec: TeacherSpec, context: StudyContext) -> TeacherTrial:
         if "warnings" in known:
             context.sources.online(recipe)  # it still answers as it did
             measured = f"accuracy {known['val_accuracy']:.3f} on the validation images"
-            return TeacherTrial(name, measured, (), tuple(known["warnings"]))
+            # What is asked of it may be more than when it was stored.
+            low = not spec.trained_here and known["val_accuracy"] < (spec.min_accuracy or 0)
+            refusals = (f"{measured}; min_accuracy is {spec.min_accuracy:g}",) if low else ()
+            return TeacherTrial(name, measured, refusals, tuple(known["warnings"]))
         _check_size(spec, context)
         with resources.compute.drawing(0):
             if spec.fine_tune:

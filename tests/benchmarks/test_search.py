@@ -336,6 +336,23 @@ def test_luck_is_told_apart_and_more_seeds_make_less_of_it(
     assert luck.table(rows)
 
 
+def test_what_was_left_out_is_predicted_better_from_more(
+    made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search_parts import predicting
+
+    monkeypatch.setattr(predicting, "SHOWN", (10, 25))
+    rows = predicting.measure(arguments(made_up), tmp_path)
+    assert {row["model"] for row in rows} == set(predicting.MODELS)
+    ours = [row for row in rows if row["model"] == "`ehvi`"]
+    few, many = (fmean(row["points"] for row in ours if row["shown"] == n) for n in (10, 25))
+    assert many < few
+    assert all(0 < row["rank"] <= 1 for row in ours if row["shown"] == 25)
+    others = [row for row in rows if row["model"] != "`ehvi`"]
+    assert {row["columns"] for row in ours} < {*range(min(row["columns"] for row in others))}
+    assert len(predicting.table(rows)) == 2 + 2 * 2
+
+
 def test_without_noise_a_front_is_as_good_as_it_says() -> None:
     from search_parts.luck import Luck, too_good
 

@@ -145,9 +145,13 @@ def test_crops_are_not_copies_of_all_images() -> None:
     assert ViewedImages(images, ResizedCrops(len(images), seed=0))._pixels.data_ptr() == images.data_ptr()
 
 
+@pytest.mark.parametrize("together", [1, 100])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_streamed_crops_are_those_that_stay(channels_last: bool) -> None:
+def test_streamed_crops_are_those_that_stay(
+    channels_last: bool, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = random_images()
+    monkeypatch.setattr("naskd.data.views.CACHED", together * images[0].numel())
     crops = ResizedCrops(len(images), seed=1)
     there = StreamedImages(images, crops, torch.device("cpu"), channels_last=channels_last)
     here = ViewedImages(images, crops, channels_last=channels_last)

@@ -1,5 +1,6 @@
 """Images that were given in Python: what they may be, and what names them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 from naskd.data.given import hold_images
-from naskd.data.sources import open_development
+from naskd.data.sources import open_development, open_test
 from naskd.spec.datasets import DataSpec
 from naskd.spec.errors import InputError
 
@@ -36,8 +37,6 @@ class Pictures:
 
 def read(table: dict[str, Any]) -> Any:
     options = tuple((key, value) for key, value in table.items() if key != "kind")
-    from pathlib import Path
-
     source = open_development(DataSpec(table["kind"], options=options), Path(), None)
     return source.read(np.arange(6)), source.labels, source.class_names
 
@@ -71,6 +70,54 @@ def test_colours_and_data_sets(data: Any) -> None:
     np.testing.assert_array_equal(labels, LABELS)
     assert names == ("cat", "dog")
     assert hold_images(data, classes=("cat", "dog")) == hold_images(Pictures())
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "HSV", "YCbCr", "RGBA", "CMYK", "LA"])
+@pytest.mark.parametrize("as_list", [False, True], ids=["data set", "list"])
+def test_an_image_of_pillow_is_what_it_shows_and_not_its_numbers(mode: str, as_list: bool) -> None:
+    """Numbers of a palette are no colours, and hues are no red."""
+    images = [Image.fromarray(pixels.transpose(1, 2, 0)).convert("RGB") for pixels in COLOUR]
+    images = [image.quantize(16) if mode == "P" else image.convert(mode) for image in images]
+    data = (images, LABELS) if as_list else list(zip(images, LABELS, strict=True))
+    pixels, labels, _ = read(hold_images(data))
+    shown = [image.convert("L" if mode in ("1", "LA") else "RGB") for image in images]
+    wanted = np.stack([np.atleast_3d(np.asarray(image)).transpose(2, 0, 1) for image in shown])
+    np.testing.assert_array_equal(pixels, wanted)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "RGB"])
+@pytest.mark.parametrize("as_list", [False, True], ids=["data set", "list"])
+def test_what_is_lost_of_an_image_of_pillow_is_said(mode: str, as_list: bool, caplog) -> None:
+    deep = mode == "I;16"
+    images = [Image.fromarray(pixels.astype(np.uint16) * 257 if deep else pixels) for pixels in GRAY]
+    images = images if deep else [image.convert(mode) for image in images]
+    hold_images((images, LABELS) if as_list else list(zip(images, LABELS, strict=True)))
+    said = [record.getMessage() for record in caplog.records]
+    if mode == "RGB":
+        assert not said
+    else:
+        assert len(said) == 1
+        assert said[0].startswith(
+            "6 of 6 images of data.train " + ("have 16 bits" if deep else "are transparent")
+        )
+
+
+def test_test_images_with_classes_of_their_own_are_numbered_by_these() -> None:
+    class Some(Pictures):
+        classes = ("dog",)
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, position: int) -> tuple[Any, int]:
+            return super().__getitem__(position)[0], 0
+
+    table = hold_images(Pictures(), Some())
+    options = tuple((key, value) for key, value in table.items() if key != "kind")
+    source = open_test(DataSpec(table["kind"], options=options), Path(), None)
+    assert (source.class_names, source.labels.tolist()) == (("cat", "dog"), [1, 1])
+    assert hold_images(Pictures(), Some(), classes=("cat", "dog")) != table
 
 
 def test_what_differs_has_another_name() -> None:

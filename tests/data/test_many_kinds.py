@@ -14,6 +14,8 @@ import torch
 import torchvision
 from pyarrow import parquet
 
+from naskd.data import image_files
+from naskd.data.classes import class_names_of
 from naskd.data.kinds.torchvision import ENTRIES
 from naskd.data.load import load_search_data
 from naskd.data.sealed import load_test_split
@@ -127,7 +129,24 @@ def test_whole_numbers_are_in_their_order(tmp_path):
     assert load_search_data(DataSpec("csv", root="t.csv"), tmp_path).class_names == ("2", "9", "10")
 
 
+def test_numbers_written_otherwise_are_other_classes_in_one_order_and_said(tmp_path):
+    write_images(tmp_path / "images", {"1": 5, "01": 5, "b": 5, "B": 5})
+    assert class_names_of(["1", "01", "001", "2"], "here") == ("001", "01", "1", "2")
+    write_csv(tmp_path / "images", tmp_path / "t.csv")
+    for spec in (DataSpec("csv", root="t.csv"), DataSpec("image_folder", root="images")):
+        (said,) = (line for line in survey_data(spec, tmp_path).warnings if "kept apart" in line)
+        assert all(name in said for name in ("'1'", "'01'", "'b'", "'B'"))
+
+
 # CSV
+
+
+def test_rows_called_as_the_test_images_in_other_letters_are_not_trained_on(tmp_path, images):
+    write_csv(images, tmp_path / "t.csv", splits=["test", "train", "Test"])
+    spec = DataSpec("csv", root="t.csv", options=(("split_column", "split"),))
+    for load in (load_search_data, load_test_split):
+        with pytest.raises(InputError, match=r"'split' has 'Test' beside 'test' of the test images"):
+            load(spec, tmp_path)
 
 
 def test_a_column_says_which_rows_are_test_images(tmp_path, images):
@@ -186,6 +205,32 @@ def test_names_of_classes_come_from_the_hubs_metadata(tmp_path, images):
         images, tmp_path / "t.parquet", class_names=("bee", "ant"), labels=[7, *([0] * 8), *([1] * 8)]
     )
     assert "1 labels are no number of its 2 classes" in problem(tmp_path, kind="parquet", root="t.parquet")
+
+
+def test_files_that_number_their_classes_differently_are_refused(tmp_path, images):
+    """A number would be another class in each."""
+    numbers = [0] * 8 + [1] * 9
+    for part, names in (("0", ("ant", "bee")), ("1", ("bee", "ant"))):
+        write_parquet(images, tmp_path / "rows" / f"{part}.parquet", class_names=names, labels=numbers)
+    said = problem(tmp_path, kind="parquet", root="rows")
+    assert "number the classes of 'label' differently: ant, bee and bee, ant" in said
+    apart = DataSpec("parquet", root="rows/0.parquet", test_root="rows/1.parquet")
+    assert load_search_data(apart, tmp_path).class_names == ("ant", "bee")
+
+
+def test_what_is_known_of_one_column_of_images_is_not_said_of_another(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(image_files, "SETTLED_NS", 0)
+    content = [path.read_bytes() for path in sorted(images.rglob("*.png"))]
+    table = {"image": content, "other": content[::-1], "label": ["ant", "bee"] * 8 + ["ant"]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "rows.parquet")
+    found = [
+        load_search_data(
+            DataSpec("parquet", root="rows.parquet", options=(("image_column", name),)), tmp_path, cache
+        )
+        for cache in (tmp_path / "cache", None)
+        for name in ("image", "other")
+    ]
+    assert [data.data_hash for data in found[:2]] == [data.data_hash for data in found[2:]]
 
 
 def test_images_of_a_table_may_be_paths_and_plain_bytes(tmp_path, images):

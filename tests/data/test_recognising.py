@@ -68,6 +68,20 @@ def test_a_table_and_its_columns(tmp_path: Path) -> None:
     assert found.own_test
 
 
+def test_test_images_are_those_that_are_called_so_and_not_an_evaluation_beside_them(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", CLASSES)
+    paths = sorted((tmp_path / "images").glob("*/*"))
+    parts = {path: {"000": "test", "001": "eval"}.get(path.stem, "train") for path in paths}
+    rows = [f"images/{p.parent.name}/{p.name},{p.parent.name},{part}" for p, part in parts.items()]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
+    assert dict(find_images(tmp_path / "t.csv").place.options) == {"split_column": "split"}
+    for name in ("train", "eval", "test"):
+        write_parquet(tmp_path / "images", tmp_path / "p" / f"{name}.parquet")
+    place = find_images(tmp_path / "p").place
+    assert [Path(str(p)).name for p in (place.root, place.test_root)] == ["train.parquet", "test.parquet"]
+    assert any("eval.parquet" in note for note in place.notes)
+
+
 def test_arrays_under_other_names(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {

@@ -100,6 +100,13 @@ def test_a_class_too_small_is_named():
         split([0] * 9 + [1] * 2, class_names=("common", "rare"))
 
 
+@pytest.mark.parametrize("label", [1, 2], ids=["within", "the last"])
+def test_a_class_without_images_is_named(label):
+    labels = [label_of for label_of in [0, 1, 2] * 9 if label_of != label]
+    with pytest.raises(ValueError, match=f"class '{'abc'[label]}' has no images"):
+        split(labels, class_names=tuple("abc"))
+
+
 def test_max_train_below_the_number_of_classes():
     with pytest.raises(ValueError, match="max_train is 2; at least 3"):
         split(np.repeat(np.arange(3), 20), max_train=2)

@@ -251,10 +251,12 @@ def test_images_of_another_set_are_turned_away():
         ViewedImages(random_images(7), Views("flip", n_samples=8, seed=0, shift=1))
 
 
+@pytest.mark.parametrize("together", [1, 2, 100])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("augmentation", ["none", "flip", "translate", "flip_translate"])
-def test_streamed_images_are_those_that_stay(augmentation, channels_last):
+def test_streamed_images_are_those_that_stay(augmentation, channels_last, together, monkeypatch):
     images = random_images()
+    monkeypatch.setattr("naskd.data.views.CACHED", together * images[0].numel())
     views = Views(augmentation, n_samples=len(images), seed=1, shift=2)
     there = StreamedImages(images, views, torch.device("cpu"), channels_last=channels_last)
     here = ViewedImages(images, views, channels_last=channels_last)

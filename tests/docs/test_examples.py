@@ -15,9 +15,27 @@ from .prose import PAGES, ROOT
 SMALLEST = {"name": "x", "space": "space.py:joint", "data": {"kind": "digits"}, "budget": {"trials": 1}}
 
 CHECK = """
-from naskd.spec.objectives import OBJECTIVES
+from functools import partial
 
-assert OBJECTIVES["kernel_area"].known == "before"
+from naskd.config import ArchitectureSpec, StageSpec, TrialConfig
+from naskd.networks.student import design_cost, design_operators
+from naskd.spec.objectives import OBJECTIVES
+from naskd.trials.measures import Measured
+
+energy = OBJECTIVES["energy"]
+assert energy.known == "before"
+
+
+def of(bits):
+    design = ArchitectureSpec((StageSpec("basic", 1, 4, bits=bits),), stem_width=4)
+    cost, operators = design_cost(design, 1, 10, 8), partial(design_operators, design, 1, 10, 8)
+    return energy.implementation(Measured(TrialConfig(design), cost, 1, 8, 10, operators=operators))
+
+
+# Products of the stem (576), two convolutions (144 weights at each of 64 pixels) and the classifier; then 4-byte maps.
+products = 4 * 9 * 64 + 2 * 4 * 4 * 9 * 64 + 40
+assert of(32) > 4.6e-6 * products
+assert of(8) < 0.5 * of(32)
 """
 
 

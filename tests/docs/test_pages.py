@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from pydantic import TypeAdapter
 
-from naskd.spec.parse import parse_study
+from naskd.spec.parse import StudyFileError, parse_study
 from naskd.spec.study import StudySpec
 
 from .prose import ROOT, anchors, links
@@ -47,6 +47,26 @@ def test_no_description_is_empty() -> None:
     rows = [line for line in STUDY_FILE.splitlines() if line.startswith("| `")]
     assert len(rows) > 60
     assert [row for row in rows if row.split("|")[-2].strip() == ""] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=str)
+def test_tables_in_the_repository_are_what_the_code_says(path: Path) -> None:
+    text = path.read_text()
+    assert text == pages.filled(text, marked=True), "python docs/pages.py --tables writes them anew"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ('epochs="20"', "sampler.name=tpee", "max_macs=2e6"),
+        ("sampler.name=tpe", "sampler.population_size=20"),
+    ],
+)
+def test_the_errors_that_are_shown_are_those_that_are_said(settings: tuple[str, ...]) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        parse_study(ROOT / "studies" / "digits.toml", settings)
+    for line in str(caught.value).splitlines()[1:]:
+        assert line.strip() in STUDY_FILE
 
 
 def test_the_example_of_a_study_file_parses(tmp_path: Path) -> None:

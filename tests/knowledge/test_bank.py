@@ -21,6 +21,7 @@ from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher
 from naskd.nn.taps import tap_shapes
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.spec.errors import InputError
 from naskd.store.columns import at_rest, in_use
 from naskd.store.device_copies import DeviceCopies
 from naskd.store.files import leftovers, sweep
@@ -211,6 +212,18 @@ def test_two_losses_of_one_kind_share_what_they_keep(source, viewed) -> None:
     (wanted,) = ask(source, viewed, [one], 0, index)
     for summary in found:
         assert_rounded(summary["logits"], wanted["logits"])
+
+
+@pytest.mark.parametrize("foreseen", [False, True], ids=["asked together", "foreseen"])
+def test_two_values_under_one_name_are_refused(source, viewed, foreseen: bool) -> None:
+    """Whoever asked second would be given what the first one keeps."""
+    one, other = losses(["logits"], source)[0], losses(["dkd"], source)[0]
+    other.summarise = lambda teacher: {"logits": teacher.logits.detach().softmax(1)}
+    banked = bank(source, viewed, foreseen=[other] if foreseen else ())
+    with pytest.raises(
+        InputError, match=r"'logits' and 'dkd': summarise keeps different values under the name 'logits'"
+    ):
+        ask(banked, viewed, [one] if foreseen else [one, other], 0, batch(0))
 
 
 def test_a_loss_that_is_gone_is_forgotten(source, viewed) -> None:

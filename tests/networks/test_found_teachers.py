@@ -195,6 +195,12 @@ def test_a_model_of_timm_has_its_own_stages_and_preprocessing(timm, tmp_path):
     build_teacher_network(fetched, given(tmp_path))
     build_teacher_network(fetched, given(tmp_path), dict(network.state_dict()))
     assert timm.created[2:] == [True, False], "nothing is fetched where a state is loaded"
+    timm.create_model = None  # raises, as without a network
+    with pytest.raises(InputError, match=r"name the local file: checkpoint = 'FILE' and fine_tune = true"):
+        build_teacher_network(fetched, given(tmp_path))
+    with pytest.raises(InputError) as caught:
+        build_teacher_network(spec, given(tmp_path))
+    assert "local file" not in str(caught.value), "nothing was to be fetched"
     with pytest.raises(InputError, match="has no model 'tinny'; did you mean 'tiny'"):
         build_teacher_network(replace(spec, options=(("model", "tinny"),)), given(tmp_path))
 
@@ -308,6 +314,32 @@ def loaded(base: Path, spec: TeacherSpec = SPEC) -> nn.Module:
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(again(images), network(images)), "it is built again from its state"
     return network
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"do_normalize": False, "do_rescale": False},
+        {"do_normalize": False, "do_flip_channel_order": True},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "do_flip_channel_order": True},
+        {"image_mean": [127.5, 120.0, 110.0], "image_std": [50.0, 60.0, 70.0], "do_rescale": False},
+        {"image_mean": 0.5, "image_std": 0.25, "rescale_factor": 1 / 127.5, "rescale_offset": True},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "rescale_factor": 0.00392156862745098},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "include_top": True},
+    ],
+)
+def test_all_that_transformers_does_to_an_image_is_done(transformers, tmp_path, said):
+    net = saved(tmp_path / "net", **said)
+    images = torch.randint(256, (2, 3, 16, 16)).float()
+    given = images.flip(1) if said.get("do_flip_channel_order") else images
+    if said.get("do_rescale", True):
+        given = given * said.get("rescale_factor", 1 / 255) - (1 if said.get("rescale_offset") else 0)
+    if said.get("do_normalize", True):
+        mean, std = (torch.tensor(said[key]).view(1, -1, 1, 1) for key in ("image_mean", "image_std"))
+        given = (given - mean) / std
+        given = given / std if said.get("include_top") else given
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tmp_path)(images / 255), net(given).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_classifier_of_transformers_brings_weights_preprocessing_and_order_of_classes(

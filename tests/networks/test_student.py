@@ -170,6 +170,13 @@ def test_images_of_other_channels_are_refused(channels, shown):
         network(torch.rand(2, shown, 8, 8))
 
 
+def test_images_of_bytes_are_refused():
+    """They would be normalised as if they were 255 times as bright."""
+    network = build(small()).eval()
+    with pytest.raises(InputError, match=r"got torch.uint8; of bytes that is images.float\(\) / 255"):
+        network(torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8))
+
+
 def test_state_dict_round_trip_carries_the_normalisation():
     one = build(small()).eval()
     other = build_student(small(), 3, 10, (0.0,) * 3, (1.0,) * 3).eval()

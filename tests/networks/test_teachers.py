@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from torch import nn
 
 from naskd.networks.foreign import Preprocessing
 from naskd.networks.student import build_student
-from naskd.networks.teachers import Teacher, TeacherInputs, build_teacher_network
+from naskd.networks.teachers import Teacher, TeacherInputs, TorchvisionSource, build_teacher_network
 from naskd.nn.cost import network_cost
 from naskd.nn.taps import TappedNetwork, tap_shapes
 from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.spec.errors import InputError
 from naskd.spec.teachers import TeacherSpec
 
 CLASSES = ("cat", "dog", "eel", "fox")
@@ -219,6 +221,30 @@ def test_a_torchvision_network_without_weights_gets_the_studys_normalisation():
     torch.testing.assert_close(network(images), network.network((images - 0.5) / 0.25))
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "vit_b_16", "maxvit_t"])
+def test_a_torchvision_network_is_the_same_with_its_weights_and_for_a_stored_state(name, monkeypatch):
+    """torchvision sets more than weights where it is asked for them, such as another normalisation of the images."""
+    known = torchvision.models.get_model_weights(name)
+    weights = next((w for w in known if w.name.endswith("SWAG_E2E_V1")), known.DEFAULT)
+    monkeypatch.setattr(known, "get_state_dict", lambda *_, **__: {})
+    monkeypatch.setattr(nn.Module, "load_state_dict", lambda *_, **__: None)
+    spec = TeacherSpec(torchvision=name, weights=weights.name)
+    inputs = TeacherInputs(Path(), 3, 5, 32, (0.5,) * 3, (0.5,) * 3, tuple("abcde"))
+    with torch.device("meta"):
+        one, other = (TorchvisionSource().build(spec, inputs, fresh=fresh).network for fresh in (True, False))
+    assert {n: t.shape for n, t in one.state_dict().items()} == {
+        n: t.shape for n, t in other.state_dict().items()
+    }
+
+    def plain(network):
+        return {
+            k: v for k, v in vars(network).items() if isinstance(v, bool | int | float | str) and k[0] != "_"
+        }
+
+    for (name_of, part), (_, same) in zip(one.named_modules(), other.named_modules(), strict=True):
+        assert plain(part) == plain(same), name_of
+
+
 def test_torchvision_weights_bring_their_own_preprocessing():
     # A state is given, so nothing is downloaded.
     spec = TeacherSpec(torchvision="shufflenet_v2_x0_5", weights="IMAGENET1K_V1")
@@ -344,6 +370,23 @@ def test_torchvision_heads_are_replaced_wherever_they_are(model, monkeypatch):
 def test_wrong_torchvision_names_are_answered(settings, message):
     with pytest.raises(ValueError, match=message):
         build(TeacherSpec(**settings))
+
+
+def test_weights_that_cannot_be_fetched_are_one_error_with_the_ways_out(monkeypatch):
+    def unreachable(name, weights):
+        raise URLError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(torchvision.models, "get_model", unreachable)
+    with pytest.raises(InputError) as caught:
+        build(TeacherSpec(torchvision="resnet18", weights="IMAGENET1K_V1"))
+    said = str(caught.value)
+    assert said.startswith("IMAGENET1K_V1 of torchvision's resnet18 cannot be had (URLError: ")
+    for way_out in (
+        "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere",
+        "hub/checkpoints/resnet18-f37072fd.pth",
+        "checkpoint = 'FILE' and fine_tune = true in the place of weights",
+    ):
+        assert way_out in said
 
 
 def test_a_teacher_of_an_earlier_version_is_read():

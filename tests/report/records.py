@@ -339,7 +339,11 @@ def main(out):
     """Write every kind of report of every record into the folder `out`."""
     from rich.console import Console
 
-    from naskd.report import front_csv, front_table, trial_table, write_html, write_png
+    from naskd.report.front_csv import front_csv
+    from naskd.report.front_table import front_table
+    from naskd.report.html import write_html
+    from naskd.report.plots import write_png
+    from naskd.report.trial_table import trial_table
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

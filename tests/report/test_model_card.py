@@ -1,12 +1,20 @@
 """The model card of a student says what is known of it, and what is not."""
 
+import types
 from typing import Any
 
 import pytest
 
 from naskd.report.model_card import model_card
-from naskd.runs.card_facts import teacher_source
-from naskd.spec.design import ArchitectureSpec, StageSpec
+from naskd.runs.card_facts import teacher_source, teachers_of
+from naskd.spec.design import (
+    ArchitectureSpec,
+    DistillationSpec,
+    KnowledgeTerm,
+    StageSpec,
+    TrainingSpec,
+    TrialConfig,
+)
 from naskd.spec.teachers import TeacherSpec
 
 FILE = {
@@ -96,6 +104,27 @@ def test_one_training_says_nothing_of_seeds_and_nobody_taught_is_said() -> None:
     assert "Nobody: it learned from labels alone." in card
     assert "licence" not in card
     assert "2000 test images" in card
+
+
+def test_a_student_that_peers_taught_did_not_learn_from_labels_alone() -> None:
+    config = {"distillation": {"terms": [], "scheme": "dml"}, "training": {"epochs": 9}}
+    assert "No teacher of the study; it trained with others: dml: labels only." in model_card(
+        facts(teachers=[], config=config)
+    )
+
+
+def test_a_teacher_of_the_study_that_a_design_did_not_hear_is_not_on_its_card() -> None:
+    architecture = ArchitectureSpec((StageSpec("basic", 1, 4),))
+    names = ("teacher", "wide")
+    teachers = {name: TeacherSpec(name=name, architecture=architecture) for name in names}
+    spec = types.SimpleNamespace(teacher_specs=lambda: teachers)
+    plain, taught = DistillationSpec(), DistillationSpec(terms=(KnowledgeTerm("logits"),), teachers=("wide",))
+    start = TrainingSpec(start="teacher")
+    found = [
+        teachers_of(TrialConfig(architecture, distillation, training), spec)
+        for distillation, training in ((plain, TrainingSpec()), (taught, TrainingSpec()), (taught, start))
+    ]
+    assert found == [set(), {"wide"}, {"teacher", "wide"}]
 
 
 @pytest.mark.parametrize(

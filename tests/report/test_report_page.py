@@ -15,8 +15,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from records import odd_records, record
 
-from naskd.report import write_html
-from naskd.report.html import assembled, page
+from naskd.report.html import assembled, page, write_html
 from naskd.study.residuals import MIN_TRIALS, accuracy_residuals
 
 ODD = odd_records()

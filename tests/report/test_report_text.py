@@ -12,22 +12,17 @@ from matplotlib.figure import Figure
 from records import design, odd_records, record
 from rich.console import Console
 
-from naskd.report import (
-    dry_run_table,
-    front_csv,
-    front_table,
-    methods_table,
-    space_table,
-    trial_table,
-    units,
-    write_html,
-    write_png,
-)
+from naskd.report import units
 from naskd.report.bank import bank_line
-from naskd.report.plots import draw_front
+from naskd.report.front_csv import front_csv
+from naskd.report.front_table import front_table
+from naskd.report.html import write_html
+from naskd.report.listings import dry_run_table, methods_table, space_table
+from naskd.report.plots import draw_front, write_png
 from naskd.report.record import other_costs
 from naskd.report.retrained_table import retrained_table
 from naskd.report.summary import choices, student, taught_by
+from naskd.report.trial_table import trial_table
 from naskd.report.trials_table import trials_table
 
 ODD = odd_records()
@@ -380,7 +375,8 @@ def test_pictures_differ_with_the_record(tmp_path):
 
 def test_reports_import_no_engine(tmp_path):
     code = (
-        "import sys, naskd.report as r; r.front_csv({}); r.front_table({}); r.write_html({}, 'x.html');"
+        "import sys; from naskd.report import front_csv, front_table, html;"
+        "front_csv.front_csv({}); front_table.front_table({}); html.write_html({}, 'x.html');"
         "print([m for m in ('torch', 'optuna', 'ray', 'matplotlib', 'plotly') if m in sys.modules])"
     )
     run = subprocess.run(

@@ -12,7 +12,7 @@ from naskd.runs.clone import clone_study, seen_from
 from naskd.runs.run import open_run
 from naskd.spec.errors import InputError
 from naskd.spec.parse import parse_study
-from naskd.spec.study import STUDY_TYPE, StudySpec
+from naskd.spec.study import StudySpec, study_type
 from naskd.spec.tables import as_spec, as_tables, split_options
 
 
@@ -27,6 +27,31 @@ def test_a_clone_is_the_runs_study_with_what_was_set(tiny_run_copy: Path) -> Non
     assert now.identity() == {**before.identity(), "name": "tiny-2", "epochs": 3, "seed": 5}
     assert made.read_text().startswith("# The study of the run tiny\n# with epochs=3\n# with seed=5\n")
     assert clone_study(tiny_run_copy)[0].name == "tiny-3.toml"
+
+
+def test_a_clone_keeps_what_the_file_says_and_why(tiny_run_copy: Path, tmp_path: Path) -> None:
+    file = tiny_run_copy.parents[1] / "tiny.toml"
+    text = file.read_text()
+    assert "[budget]\n" in text
+    file.write_text(
+        "#:schema study.schema.json\n# Two trials, to see whether it works.\n\n"
+        + text.replace("[budget]\n", "# When it ends.\n[budget]\nmax_failed = 5  # the default, # and said\n")
+    )
+    made = clone_study(tiny_run_copy, settings=["seed=5"])[0]
+    now = made.read_text()
+    assert now.startswith(
+        "#:schema study.schema.json\n# The study of the run tiny\n# with seed=5\n\n"
+        "# Two trials, to see whether it works.\n\nname = "
+    )
+    assert "\n# When it ends.\n[budget]\nmax_failed = 5  # the default, # and said\n" in now
+    assert parse_study(made).seed == 5
+    elsewhere = clone_study(tiny_run_copy, tmp_path / "other")[0].read_text()
+    assert "# When it ends.\n[budget]\n" in elsewhere
+    assert "#:schema" not in elsewhere
+    file.write_text(file.read_text().replace("max_failed = 5", "max_failed = 9"))
+    assert "max_failed" not in clone_study(tiny_run_copy)[0].read_text(), "the run's own counts"
+    file.write_text("name = ")
+    assert "When it ends" not in clone_study(tiny_run_copy)[0].read_text()
 
 
 def test_a_clone_elsewhere_finds_the_files(tiny_run_copy: Path, tmp_path: Path) -> None:
@@ -80,7 +105,7 @@ EVERY_PATH: dict[str, Any] = {
 
 def test_every_path_leads_where_it_did() -> None:
     common, options = split_options(EVERY_PATH)
-    spec: StudySpec = STUDY_TYPE.validate_python({**as_spec(common, options), "base": "/project/studies"})
+    spec: StudySpec = study_type().validate_python({**as_spec(common, options), "base": "/project/studies"})
     tables = seen_from(Path("/project/other"), spec)
     assert tables == {
         **EVERY_PATH,
@@ -123,7 +148,7 @@ def test_shipped_studies_are_what_is_written_of_them(study: Path) -> None:
     del tables["base"]
     assert tomllib.loads(write_toml(tables)) == tables
     common, options = split_options(tomllib.loads(write_toml(tables)))
-    assert STUDY_TYPE.validate_python({**as_spec(common, options), "base": spec.base}) == spec
+    assert study_type().validate_python({**as_spec(common, options), "base": spec.base}) == spec
 
 
 def test_any_text_and_number_is_written_as_it_is() -> None:

@@ -1,5 +1,6 @@
 """Runs side by side: one scale for all, and nothing compared that does not compare."""
 
+import copy
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 import naskd
 from naskd.cli import app
 from naskd.runs.comparing import compare
+from naskd.runs.run import Run
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.pareto import front_volume
@@ -195,3 +197,48 @@ def test_a_warm_start_is_said_beside_what_runs_have_spent(tmp_path):
     warm = naskd.search(study, out=tmp_path / "warm")
     (warning,) = compare([one, warm])["warnings"]
     assert warning.endswith("is not counted: warm")
+
+
+class Changed(Run):
+    """A run whose record and identity say something else."""
+
+    def __init__(self, run, change, **identity):
+        super().__init__(run.path, run.spec)
+        self._change, self._more = change, identity
+
+    def to_dict(self, everything=False, *, with_importance=True):
+        record = copy.deepcopy(super().to_dict(everything, with_importance=with_importance))
+        self._change(record)
+        return record
+
+    def identity(self):
+        return {**super().identity(), **self._more}
+
+
+def in_latency(record):
+    record["objectives"][1]["name"] = "latency_ms"
+    record["reference_point"]["latency_ms"] = record["reference_point"].pop("macs")
+    for trial in record["trials"]:
+        trial["latency_ms"] = trial["macs"]
+
+
+def test_latencies_of_other_profiles_and_what_assistants_cost_are_said(tmp_path):
+    one, other = search(tmp_path, "one", 3), search(tmp_path, "other", 3)
+    profiled = [Changed(run, in_latency, latency_profile=f"of {run.path.name}") for run in (one, other)]
+    (warning,) = compare(profiled)["warnings"]
+    assert warning == "latencies were predicted by different profiles, and do not compare: one; other"
+    assert (
+        compare([Changed(run, in_latency, latency_profile="of both") for run in (one, other)])["warnings"]
+        == []
+    )
+    (warning,) = compare([one, Changed(other, lambda record: record["assistants"].append({}))])["warnings"]
+    assert warning.endswith("not in the training up to a hypervolume: other")
+
+
+def test_objectives_of_one_name_and_two_meanings_are_refused(tmp_path):
+    one, other = search(tmp_path, "one", 3), search(tmp_path, "other", 3)
+    turned = Changed(other, lambda record: record["objectives"][1].update(direction="maximize"))
+    with pytest.raises(
+        InputError, match="macs is to minimize on a log scale in one, and to maximize on a log"
+    ):
+        compare([one, turned])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from naskd.cli import app
@@ -89,6 +90,28 @@ def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_pat
     assert study["teacher"]["architecture"]["stages"]
     assert 'TEACHING = "same-images-1"' in space
     assert 'augmentation="translate"' in space
+
+
+@pytest.mark.parametrize(
+    ("side", "cpus", "threads", "why"),
+    [
+        (8, 4, 1, "Images this small gain nothing from a second one."),
+        (24, 1, 1, "This machine has one."),
+        (24, 2, 2, "Trials train one after the other: each has all 2 of this machine."),
+        (24, 64, 4, "Trials train one after the other: each has of this machine's 64, as many as help."),
+    ],
+)
+def test_the_cores_of_a_trial_have_a_reason(
+    tmp_path, unchecked, monkeypatch, side: int, cpus: int, threads: int, why: str
+) -> None:
+    monkeypatch.setattr(first_study, "available_cpus", lambda: cpus)
+    images = write(tmp_path / "images", dict.fromkeys("abc", 20), ((side, side),))
+    study, _ = written(tmp_path / "study", images)
+    assert study["execution"]["threads"] == threads
+    assert (
+        f"# Processor cores of a trial, where there is no GPU. {why}\n"
+        in (tmp_path / "study" / "study.toml").read_text()
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,6 +241,25 @@ def test_a_file_of_weights_asks_for_what_it_does_not_say(
     assert "first: " in result.stderr
     assert "must return the network of net.pt" in result.stderr
     assert not unchecked
+
+
+@pytest.mark.parametrize(
+    ("classifier", "tuned"), [("head.fc", False), ("unheard_of", False), ("classifier", True)]
+)
+def test_a_file_whose_names_are_sorted_does_not_end_with_its_classifier(
+    tmp_path, unchecked, classifier: str, tuned: bool
+) -> None:
+    """As of safetensors; to train a classifier anew that knows the classes would throw it away."""
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    state = {
+        f"{classifier}.weight": torch.ones(5 if tuned else 2, 4),
+        "stages.0.mlp.fc1.weight": torch.ones(8, 4),
+    }
+    save_file(state, tmp_path / "net.safetensors")
+    result = init(tmp_path / "study", "--images", images, "--teacher", tmp_path / "net.safetensors")
+    assert result.exit_code == 0, result.output
+    teacher = tomllib.loads((tmp_path / "study" / "study.toml").read_text())["teacher"]
+    assert teacher.get("fine_tune", False) is tuned
 
 
 @pytest.mark.parametrize(

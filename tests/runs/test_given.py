@@ -168,6 +168,10 @@ def test_mistakes_are_said_together_as_of_a_file() -> None:
     ("search", "says"),
     [
         (lambda: naskd.search("study.toml", epochs=3), "epochs: keys of a study, beside a study"),
+        (
+            lambda: naskd.search(given_study(study(budget={"trials": 1})), settings=["epochs=3"]),
+            r"settings = \['epochs=3'\] are for a study file",
+        ),
         (lambda: naskd.search(**study(teacher=3), trials=1), "teacher: got a int; allowed: an nn.Module"),
         (lambda: naskd.search(**study(space=lambda trial: None), trials=1), "define it with def"),
         (lambda: naskd.search(**study(data=3), trials=1), "data.train is of type int"),

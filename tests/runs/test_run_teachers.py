@@ -78,12 +78,12 @@ def test_an_unknown_block_of_a_teacher_is_an_error_of_check(file: Path) -> None:
         ("train+val", ["validation images (saw = 'train+val')", "test split was cut"]),
     ],
 )
-def test_warnings_follow_what_each_teacher_saw(saw: str, words: list[str], file: Path) -> None:
+@pytest.mark.parametrize("kind", ["image_folder", "digits"])
+def test_warnings_follow_what_each_teacher_saw(saw: str, words: list[str], kind: str, file: Path) -> None:
     spec = parse_study(file)
     second = TeacherSpec(name="second", builder="mine.py:build", checkpoint="mine.pt", saw=saw)
-    spec = dataclasses.replace(
-        spec, teachers=(second,), data=dataclasses.replace(spec.data, kind="image_folder", root="images")
-    )
+    data = spec.data if kind == "digits" else dataclasses.replace(spec.data, kind=kind, root="images")
+    spec = dataclasses.replace(spec, teachers=(second,), data=data)
     said = Run(file.parent, spec)._warnings({"teachers": [{"name": "second", "warnings": ["dim"]}]})
     assert said[0] == "teacher 'second': dim"
     assert len(said) == 1 + len(words)

@@ -12,7 +12,7 @@ import naskd
 from naskd.cli import app
 from naskd.runs import opening
 from naskd.spec.errors import InputError, NaskdError, RunError
-from naskd.study.storage import JOURNAL_FILE
+from naskd.spec.storages import JOURNAL_FILE
 from naskd.trials import steps
 
 USERS = """\

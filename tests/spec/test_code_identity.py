@@ -1,5 +1,6 @@
 """Code is named by what it does: what changes nothing keeps its name, what changes something does not."""
 
+import builtins
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from naskd.spec.code_identity import code_id, code_ids, same_code
 from naskd.spec.identity import identity_difference
 from naskd.spec.study import BudgetSpec, DataSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
-from naskd.spec.userfile import file_content_id, with_siblings
+from naskd.spec.userfile import file_content_id, load_function, with_siblings
 
 CODE = '''"""A space."""
 
@@ -208,3 +209,29 @@ def test_files_that_exchange_their_contents_are_another_code(tmp_path: Path) -> 
     assert before[0] == after[0]
     assert not same_code(before, after)
     assert same_code(before[0], after), "of a run of an earlier version no more is known"
+
+
+def test_an_edited_neighbour_is_executed_again_and_what_imports_it(tmp_path: Path) -> None:
+    """As in a notebook: a run would be named by the new code, and do what the old one did."""
+    space = "from between import twice\n\n\ndef space(trial):\n    import lone_one\n    return twice(), lone_one.LONE\n"
+    lone = "import builtins\n\ntimes = vars(builtins).setdefault('times', [])\ntimes.append(1)\nLONE = len(times)\n"
+    files = {
+        "space.py": space,
+        "between.py": "import last_one\n\n\ndef twice():\n    return 2 * last_one.WIDTH\n",
+        "last_one.py": "WIDTH = 4\n",
+        "lone_one.py": lone,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+
+    def said() -> tuple[int, int]:
+        return load_function("space.py:space", tmp_path)(None)
+
+    try:
+        assert [said(), said()] == [(8, 1), (8, 1)]
+        (tmp_path / "last_one.py").write_text("WIDTH = 5\n")
+        assert [said(), said()] == [(10, 1), (10, 1)], "what does not import it is not executed again"
+        (tmp_path / "last_one.py").write_text("WIDTH = 4\n")
+        assert said() == (8, 1)
+    finally:
+        vars(builtins).pop("times", None)

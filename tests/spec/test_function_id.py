@@ -81,6 +81,35 @@ def test_what_it_does_and_refers_to_counts(before: str, after: str) -> None:
     assert function_id(defined(CODE.replace(before, after))) != function_id(defined(CODE))
 
 
+DECORATED = """\
+import functools
+
+def times(factor):
+    def decorated(function):
+        @functools.wraps(function)
+        def space(trial):
+            return factor * function(trial) + 1
+        return space
+    return decorated
+
+
+@functools.lru_cache
+@times(2)
+def space(trial):
+    return space(trial - 1) if trial else 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("@times(2)", "@times(3)"), ("+ 1", "+ 2"), ("else 3", "else 4")]
+)
+def test_what_decorates_a_function_counts(before: str, after: str) -> None:
+    assert DECORATED.count(before) == 1
+    assert function_id(defined(DECORATED.replace(before, after))) != function_id(defined(DECORATED))
+    other = DECORATED.replace("import functools\n", "# once\nimport functools\n\n")
+    assert function_id(defined(other)) == function_id(defined(DECORATED))
+
+
 def test_functions_that_call_each_other_have_a_name() -> None:
     code = "def a(n):\n    return b(n)\n\n\ndef b(n):\n    return a(n - 1) if n else 0\n"
     assert function_id(defined(code, "a")) != function_id(defined(code.replace("- 1", "- 2"), "a"))

@@ -106,6 +106,18 @@ class TestGoodFile:
             StudySpec.from_dict({**spec.to_dict(), "epohs": 1})
 
 
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("max_latency_ms", "did you mean limits.max.latency_ms?"),
+        ("min_peak_memory", "did you mean limits.min.peak_memory?"),
+        ("max_mac", "did you mean 'max_macs' or 'min_macs' or 'max'?"),
+    ],
+)
+def test_a_limit_that_has_no_short_form_is_led_to_its_table(folder: Path, key: str, hint: str) -> None:
+    assert problems(folder, f"{GOOD}[limits]\n{key} = 5\n")[f"limits.{key}"].endswith(hint)
+
+
 class TestAllMistakesTogether:
     TEXT = """
 name = "my study"

@@ -40,13 +40,17 @@ class Pauses(NeverStop):
 class PausingWorld(FakeWorld):
     """Does half of the work until a trial is paused, and the other half when it goes on."""
 
+    asked_images = 0
+    """Of each part."""
+
     def one_epoch(self, job):
         whole = self.work(job)
         return replace(whole, status="stopped", curve=whole.curve[:1], train_macs=5, spent_macs=4)
 
     def work(self, job):
         whole = super().work(job)
-        return replace(whole, train_macs=10, spent_macs=6 if job.continues else 10)
+        spent = 6 if job.continues else 10
+        return replace(whole, train_macs=10, spent_macs=spent, asked_images=self.asked_images)
 
 
 def spec_of(trials=4, **changes):
@@ -133,6 +137,15 @@ def test_each_part_is_paid_once(storage):
     assert record["train_macs"] == 40
     again = make_study(spec_of(), storage(), PausingWorld(), space=plain)
     assert again.train_macs == 40, "the next session counts alike"
+
+
+def test_what_a_bank_saves_of_a_training_in_two_parts_counts_once():
+    world = PausingWorld()
+    world.asked_images = 7
+    study = make_study(spec_of(), world=world, space=plain, stopping=Pauses(0, wanted=(0,)))
+    run_all(study)
+    # 10 in two parts that spent 4 and 6, and three of 10 that spent 10: nothing was saved.
+    assert run_record(study.optuna_study, OBJ)["bank"]["saved_macs"] == 0
 
 
 def test_the_record_says_who_goes_on_with_whom():

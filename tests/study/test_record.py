@@ -14,6 +14,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.study import importance as importance_module
 from naskd.study.importance import importance_by_cost
+from naskd.study.opening import COPIES, note_counts
 from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
 from naskd.trials.jobs import TrialResult
@@ -145,6 +146,15 @@ def test_the_ledger_books_trials_and_assistants(study):
     assert record["train_macs"] == len(trained) * TRIAL_MACS + len(record["assistants"]) * ASSISTANT_MACS
     assert record["teacher"]["label"] == "teacher"
     assert len(record["assistants"]) == 2
+
+
+def test_copies_that_were_removed_are_not_said_any_more():
+    study = _searched(2, space=plain)
+    found = []
+    for n in (0, 2, 0):
+        note_counts(study.optuna_study, COPIES, {"test in train": n})
+        found.append(run_record(study.optuna_study, study.spec.objectives)["copies"])
+    assert found == [None, {"test in train": 2}, None]
 
 
 def test_the_bank_is_summed_over_trials(study):

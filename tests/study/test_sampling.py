@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.gaussian_process import GaussianProcessRegressor
 
 from naskd.spec.design import (
@@ -15,6 +16,7 @@ from naskd.spec.design import (
     TrialConfig,
 )
 from naskd.spec.pareto import hypervolume
+from naskd.study.sampling import surrogate
 from naskd.study.sampling.extrapolation import FEWEST, Extrapolation, teaching
 from naskd.study.sampling.features import Features, describe
 from naskd.study.sampling.improvement import expected_improvement, expected_volume
@@ -174,6 +176,21 @@ def test_a_design_with_what_nobody_has_shown_has_a_row():
     assert np.isfinite(rows).all()
 
 
+def test_a_kind_with_many_settings_is_as_far_from_others_as_one_with_few():
+    """All that is always set alike says once that the kind is there; what is never set alike stays."""
+    shown = [described(w, d) for w in (8, 16, 32) for d in (ALONE, LOGITS, HINT)]
+    assert len(shown[2]) > len(shown[0]) + 4  # hints have settings
+    merged = Features(shown, merged=True)
+    rows = merged.rows(shown)
+    labels, logits, hint = rows[:3]
+    assert ((hint - labels) ** 2).sum() == pytest.approx(((logits - labels) ** 2).sum())
+    agree = np.abs(rows.T @ rows) / len(rows)
+    assert (agree - np.eye(len(agree)) < 1 - 1e-9).all()
+    assert agree.diagonal() == pytest.approx(np.ones(len(agree)))
+    everything = Features(shown).rows(shown)
+    assert [len({*map(tuple, np.round(r, 9))}) for r in (rows, everything)] == [9, 9]
+
+
 # --- improvement ---------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +269,31 @@ def test_predictions_are_those_of_scikit_learn_with_the_same_kernel():
     white = np.exp(model._kernel.theta[-1])
     assert mean == pytest.approx(expected * scale + y[:40].mean())
     assert spread == pytest.approx(np.sqrt(with_seed**2 - white) * scale, rel=1e-5)
+
+
+def test_lengths_are_most_probable_by_likelihood_and_prior():
+    """A feature that two designs tell nothing of keeps the usual length; one that many tell of does not."""
+    names, x, y, noise = observations(60)
+    usual = np.sqrt(x.shape[1])
+    few, many = Surrogate(), Surrogate()
+    few.fit(names[:2], x[:2], y[:2], noise[:2])
+    many.fit(names, x, y, noise)
+    away = [np.abs(np.log(np.exp(model._kernel.theta[1:-1]) / usual)).max() for model in (few, many)]
+    assert away[0] < 0.3 < away[1]
+
+    def density(theta):
+        scaled = (y - y.mean()) / y.std()
+        model = GaussianProcessRegressor(many._kernel, alpha=noise / y.std() ** 2 + 1e-8, optimizer=None)
+        model.fit(x, scaled)
+        prior = norm(np.log(usual), surrogate._LENGTHS_SPREAD).logpdf(theta[1:-1]).sum()
+        return model.log_marginal_likelihood(theta) + prior
+
+    best = many._kernel.theta
+    for number in range(1, len(best) - 1):
+        for step in (-0.2, 0.2):
+            moved = best.copy()
+            moved[number] += step
+            assert density(moved) < density(best)
 
 
 def test_fitted_is_what_is_predicted_at_the_observations():

@@ -7,8 +7,9 @@ import pytest
 from fake_world import FakeWorld, drive, joint, make_spec, make_study, states
 
 from naskd.spec.errors import DamagedError, RunError
+from naskd.spec.storages import SQLITE_FILE
 from naskd.study.record import load_ledger, run_record
-from naskd.study.storage import SQLITE_FILE, open_storage
+from naskd.study.storage import open_storage
 
 SPEC = make_spec(3, storage="sqlite", warm_start=({"width": 8, "depth": 1, "rate": 1e-3, "kd.use": True,
                                                    "kd.temperature": 2, "kd.assistant": "a"},))  # fmt: skip

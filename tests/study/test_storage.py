@@ -11,16 +11,10 @@ import pytest
 from fake_world import FakeWorld, drive, make_spec, make_study, plain, states
 
 from naskd.spec.errors import DamagedError
+from naskd.spec.storages import JOURNAL_FILE, dashboard_target
 from naskd.study import storage as storage_module
 from naskd.study.record import run_record
-from naskd.study.storage import (
-    JOURNAL_FILE,
-    LOCK_GRACE_SECONDS,
-    WholeLineJournal,
-    dashboard_target,
-    one_sync,
-    open_storage,
-)
+from naskd.study.storage import LOCK_GRACE_SECONDS, WholeLineJournal, one_sync, open_storage
 
 
 @pytest.fixture(autouse=True)

@@ -312,6 +312,16 @@ def test_what_was_said_is_kept_with_the_teacher_and_said_again(tmp_path):
     assert again.measured == f"accuracy {result.metrics['val_accuracy']:.3f} on the validation images"
 
 
+def test_a_stored_teacher_is_asked_for_what_this_study_wants_of_it(tmp_path):
+    """It is the same teacher, stored by a study that wanted less."""
+    spec = brought(tmp_path)
+    (result,) = make(context_of(tmp_path, teacher=spec))
+    reached = result.metrics["val_accuracy"]
+    enough, more = (replace(spec, min_accuracy=least) for least in (reached, 0.99))
+    assert not try_teachers(context_of(tmp_path, teacher=enough))[0].refusals
+    assert "min_accuracy is 0.99" in try_teachers(context_of(tmp_path, teacher=more))[0].refusals[0]
+
+
 def test_a_stored_teacher_that_answers_otherwise_is_refused_before_it_teaches(tmp_path):
     """Its weights and its code are what they were; a file that its code reads is not."""
     (tmp_path / "scale.txt").write_text("1")

@@ -56,7 +56,20 @@ def _rows(spec: DataSpec, base: Path, key: str) -> list[Row]:
     found = [row for table in files_at(spec, base, key, TABLES) for row in _read(table, spec)]
     if not found:
         raise InputError(f"data.{key} = {getattr(spec, key)!r} has no rows")
+    if key == "root" and spec.option("split_column") is not None:
+        _check_test_value({row[4] for row in found}, spec)
     return found
+
+
+def _check_test_value(values: set[str], spec: DataSpec) -> None:
+    """Rows of a part that is called as the test images are but for its letters' case would be trained on."""
+    test = spec.option("test_value")
+    others = sorted(value for value in values - {test} if value.casefold() == test.casefold())
+    if test in values and others:
+        raise InputError(
+            f"column {spec.option('split_column')!r} has {others[0]!r} beside {test!r} of the test images: write "
+            "them alike"
+        )
 
 
 def _read(table: Path, spec: DataSpec) -> list[Row]:

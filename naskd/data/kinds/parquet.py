@@ -1,15 +1,19 @@
 """Parquet files with a column of encoded images and one of labels: the layout of data sets on the Hugging Face Hub."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from naskd.data.arrow import ImageTable, features_in, type_of
+from naskd.data.arrow import Features, ImageTable, features_in, type_of
 from naskd.data.raw import DataReader, Source, files_at
 from naskd.spec.datasets import PARQUET, DataSpec
 from naskd.spec.errors import InputError, one_line
+
+_SHOWN = 6
+"""Names of classes that a message lists."""
 
 
 class Parquet(DataReader):
@@ -36,8 +40,31 @@ def _table(spec: DataSpec, base: Path, key: str) -> ImageTable:
     if problems:
         raise InputError(problems)
     columns = spec.option("image_column"), spec.option("label_column")
-    return ImageTable(
-        files, *columns, features_in(files[0].schema.metadata), f"data.{key} = {getattr(spec, key)!r}"
+    features = _features(files, columns[1])
+    return ImageTable(files, *columns, features, f"data.{key} = {getattr(spec, key)!r}")
+
+
+def _features(files: Sequence["_ParquetRows"], label_column: str) -> Features:
+    """What ``datasets`` says of the columns, in files that say the same of the classes, or nothing.
+
+    Raises:
+        InputError: Two files number their classes differently: a number would be another class in each.
+    """
+    said = [(rows, features_in(rows.schema.metadata)) for rows in files]
+    named = [(rows, found) for rows, found in said if (found.get(label_column) or {}).get("names")]
+    for rows, found in named[1:]:
+        first, names = named[0][1][label_column]["names"], found[label_column]["names"]
+        if names != first:
+            raise InputError(
+                f"{str(named[0][0].path)!r} and {str(rows.path)!r} number the classes of {label_column!r} differently: "
+                f"{_shown(first)} and {_shown(names)}; write them with the same classes"
+            )
+    return named[0][1] if named else said[0][1]
+
+
+def _shown(names: Sequence[object]) -> str:
+    return ", ".join(map(str, names[:_SHOWN])) + (
+        f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     )
 
 

@@ -35,7 +35,12 @@ class TimmSource:
                 name, pretrained=pretrained, num_classes=given.n_classes, in_chans=given.in_channels
             )
         except Exception as error:  # timm, the Hub and urllib raise errors of their own
-            raise InputError(f"timm's {name} cannot be made ({one_line(error)})") from error
+            way_out = (
+                "; without a network, fetch its weights elsewhere and name the local file: checkpoint = 'FILE' and "
+                "fine_tune = true in the place of pretrained"
+            )
+            why = f"({one_line(error)}){way_out if pretrained else ''}"
+            raise InputError(f"timm's {name} cannot be made {why}") from error
         wanted = timm.data.resolve_model_data_config(network)
         channels = given.in_channels
         return Bare(

@@ -5,9 +5,10 @@ Nothing is fetched, and no code of the folder is run. Normalisation and size are
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -48,15 +49,18 @@ class Logits(nn.Module):
 
     Args:
         model: Takes ``pixel_values``.
+        reversed_channels: Whether it wants blue, green and red, in this order.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reversed_channels: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.reversed_channels = reversed_channels
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, K)``."""
-        logits: Tensor = self.model(pixel_values=images).logits
+        given = images.flip(1) if self.reversed_channels else images
+        logits: Tensor = self.model(pixel_values=given).logits
         return logits
 
 
@@ -90,8 +94,12 @@ class TransformersSource:
                 f"{folder} holds no image classifier of transformers ({one_line(error)})"
             ) from error
         known = names if not spec.fine_tune and sorted(names) == sorted(given.class_names) else None
-        mean, std, side = _preprocessing(folder)
-        return Bare(Logits(model.float()), mean, std, side or _side(config), classes=known)
+        said = _preprocessing(folder)
+        network = Logits(model.float(), said.reverses_channels)
+        mean, std = said.mean, said.std
+        if said.reverses_channels and mean is not None and std is not None:
+            mean, std = mean[::-1], std[::-1]  # transformers normalises what is reversed already
+        return Bare(network, mean, std, said.side or _side(config), classes=known)
 
 
 def _class_names(config: Any) -> tuple[str, ...]:
@@ -104,19 +112,48 @@ def _side(config: Any) -> int | None:
     return side if isinstance(side, int) else None
 
 
-def _preprocessing(folder: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, int | None]:
-    """Mean, standard deviation and side that ``preprocessor_config.json`` says; None for what it does not say."""
+class _Preprocessing(NamedTuple):
+    """What a ``preprocessor_config.json`` says that is done to an image in [0, 1]; None for nothing."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    side: int | None = None
+    reverses_channels: bool = False
+
+
+def _preprocessing(folder: Path) -> _Preprocessing:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        return None, None, None
+        return _Preprocessing()
     try:
         said = json.loads(path.read_bytes())
         size = said["crop_size"] if said.get("do_center_crop") and "crop_size" in said else said.get("size")
+        if isinstance(size, dict):
+            size = size.get("height") or size.get("shortest_edge")
+        mean, std = _normalisation(said)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({one_line(error)})") from error
-    if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
+    reverses = bool(said.get("do_flip_channel_order"))
+    return _Preprocessing(mean, std, int(size) if size else None, reverses)
+
+
+def _normalisation(said: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """All that is done to the values of an image, as one `mean` and `std` on the [0, 1] scale; None for nothing.
+
+    transformers scales bytes by ``rescale_factor``, takes 1 off where ``rescale_offset`` says so, and normalises what
+    that gives; ``include_top`` of EfficientNet divides by the deviation once more.
+    """
     mean, std = said.get("image_mean"), said.get("image_std")
     if said.get("do_normalize") is False or mean is None or std is None:
-        mean = std = None
-    return mean and tuple(map(float, mean)), std and tuple(map(float, std)), int(size) if size else None
+        mean, std = (0.0,), (1.0,)
+    elif not isinstance(mean, list):
+        mean, std = (mean,), (std,)
+    rescales = said.get("do_rescale") is not False
+    given = float(said.get("rescale_factor", 1 / 255))
+    # Configurations hold 1 / 255 in as many digits as they please.
+    scale = (1.0 if math.isclose(given, 1 / 255, rel_tol=1e-3) else 255 * given) if rescales else 255.0
+    offset = 1.0 if rescales and said.get("rescale_offset") else 0.0
+    again = 2 if said.get("include_top") else 1
+    means = tuple((float(value) + offset) / scale for value in mean)
+    deviations = tuple(float(value) ** again / scale for value in std)
+    return (None, None) if set(means) == {0.0} and set(deviations) == {1.0} else (means, deviations)

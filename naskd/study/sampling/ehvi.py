@@ -121,7 +121,7 @@ class EhviSampler(BaseSampler):
             self._pool = {candidate.config_id: candidate for candidate in drawn}
             needed = Counter(name for candidate in drawn for name in candidate.price.training.shared)
             self._needing = {name: count / len(drawn) for name, count in needed.items()}
-            self._features = Features(shown)
+            self._features = Features(shown, merged=True)
             self._hear(view)
         self._curves.learn(finished)
         seen = [trial for trial in finished if trial.status in ("complete", "stopped") and trial.curve]

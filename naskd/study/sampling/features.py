@@ -93,9 +93,12 @@ class Features:
 
     Args:
         shown: Designs of the space, many.
+        merged: Columns that say the same of all of these are one. A kind of knowledge that has ten settings and is
+            always set alike says once that it is there, and is no further from others than a kind that has one. Only
+            where what is shown tells of the space: in a few designs columns agree by chance.
     """
 
-    def __init__(self, shown: Sequence[Described]) -> None:
+    def __init__(self, shown: Sequence[Described], merged: bool = False) -> None:
         names = sorted({name for one in shown for name in one})
         self._columns: list[tuple[str, str | None]] = []
         for name in names:
@@ -108,6 +111,11 @@ class Features:
         raw = self._raw(shown)
         self._centre, self._scale = raw.mean(0), raw.std(0)
         self._scale[self._scale < 1e-12] = 1.0
+        if merged:
+            scaled = (raw - self._centre) / self._scale
+            kept = _distinct(scaled)
+            self._columns = [self._columns[number] for number in kept]
+            self._centre, self._scale = self._centre[kept], self._scale[kept]
 
     def rows(self, designs: Sequence[Described]) -> NDArray[np.float64]:
         """``(N, D)``."""
@@ -123,3 +131,9 @@ class Features:
         return np.array([[number(one, *column) for column in self._columns] for one in designs]).reshape(
             len(designs), len(self._columns)
         )
+
+
+def _distinct(scaled: NDArray[np.float64]) -> list[int]:
+    """Numbers of the columns that vary and are no other one, or its opposite; of those that agree the first."""
+    same = np.abs(scaled.T @ scaled) / len(scaled) > 1 - 1e-9
+    return [number for number in range(len(same)) if same[number, number] and not same[number, :number].any()]

@@ -7,12 +7,14 @@ Cholesky factor grows by the rows of what has come.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
+from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
@@ -22,6 +24,8 @@ GROWTH = 1.3
 MOST_FOR_LENGTHS = 150
 """Observations that lengths are learned from, at most: the cost grows with their cube."""
 _LENGTHS = (0.5, 50.0)
+_LENGTHS_SPREAD = 0.7
+"""Standard deviation of the logarithms of lengths that are expected: a few trainings tell little of dozens."""
 _SEEDS = (1e-4, 1e-1)
 """Share of the variance that is not the design's but the seed's."""
 _SPARE = 256
@@ -150,11 +154,13 @@ class Surrogate:
         chosen = np.arange(len(target))
         if len(target) > MOST_FOR_LENGTHS:
             chosen = np.random.default_rng(self._seed).choice(chosen, MOST_FOR_LENGTHS, replace=False)
+        usual = np.sqrt(x.shape[1])
         if self._kernel is None:
-            lengths = np.full(x.shape[1], np.sqrt(x.shape[1]))
+            lengths = np.full(x.shape[1], usual)
             matern = Matern(lengths, _LENGTHS, nu=2.5)
             self._kernel = ConstantKernel(1.0, (0.05, 20.0)) * matern + WhiteKernel(1e-2, _SEEDS)
-        learner = GaussianProcessRegressor(self._kernel, alpha=own[chosen] + 1e-8)
+        most_probable = partial(_most_probable, usual=float(np.log(usual)))
+        learner = GaussianProcessRegressor(self._kernel, alpha=own[chosen] + 1e-8, optimizer=most_probable)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             self._kernel = learner.fit(x[chosen], target[chosen]).kernel_
@@ -163,6 +169,30 @@ class Surrogate:
         self._gram.forget(found[1:-1])
         self._factor = _Factor()
         self._learned_from = len(target)
+
+
+def _most_probable(
+    loss: Callable[[Array], tuple[float, Array]], start: Array, bounds: Array, usual: float
+) -> tuple[Array, float]:
+    """Logarithms of variance, lengths and seeds' share at which likelihood times prior is highest.
+
+    Args:
+        loss: Negative logarithm of the likelihood, and its gradient.
+        start: Where the search for them begins.
+        bounds: Of each, ``(D + 2, 2)``.
+        usual: Mean of the prior of the lengths' logarithms. They grow with the root of the dimensions: Hvarfner,
+            Hellsten & Nardi, "Vanilla Bayesian optimization performs great in high dimensions", 2024, section 4.
+    """
+
+    def with_prior(theta: Array) -> tuple[float, Array]:
+        value, gradient = loss(theta)
+        off = (theta[1:-1] - usual) / _LENGTHS_SPREAD
+        gradient = gradient.copy()
+        gradient[1:-1] += off / _LENGTHS_SPREAD
+        return value + 0.5 * float(off @ off), gradient
+
+    found = minimize(with_prior, start, method="L-BFGS-B", jac=True, bounds=bounds)
+    return found.x, float(found.fun)
 
 
 class _Factor:
