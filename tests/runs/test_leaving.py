@@ -51,6 +51,13 @@ def test_a_retrained_student_is_judged_on_all_test_images(retrained: Path, tmp_p
     assert made["accuracy"] == pytest.approx(made["training"]["test_accuracy"], abs=1 / 359)
 
 
+@pytest.mark.parametrize("epochs", [0, -1, 2.5])
+def test_a_retraining_of_no_epochs_is_refused(tiny_run: Path, epochs: float) -> None:
+    """0 was taken for the study's own number."""
+    with pytest.raises(InputError, match=r"epochs is .*; it must be a whole number, at least 1"):
+        naskd.open_run(tiny_run).retrain([0], epochs=epochs)
+
+
 def test_one_that_was_never_retrained_sees_no_test_image(
     retrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
