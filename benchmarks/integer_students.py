@@ -38,8 +38,8 @@ def main() -> None:
             results.save()
     else:
         bench = Bench(args)
-        for number in bench.trials():
-            for seed in range(args.seeds):
+        for seed in range(args.seeds):  # whole fronts first
+            for number in bench.trials():
                 if any((row["trial"], row["seed"]) == (number, seed) for row in rows):
                     continue
                 rows += bench.measured(number, seed)
@@ -249,11 +249,11 @@ def _line(rows: Sequence[Row], bits: int) -> str:
 
 
 def _mean(rows: Sequence[Row], key: str) -> str:
-    """With the standard deviation over seeds, where there are several that differ."""
+    """With the standard deviation over seeds, where there are several."""
     if key not in rows[0]:
         return ""
     found = [row[key] for row in rows]
-    spread = f" ± {sd(found):.4f}" if len(set(found)) > 1 else ""
+    spread = f" ± {sd(found):.4f}" if len(found) > 1 else ""
     return f"{statistics.fmean(found):.4f}{spread}"
 
 

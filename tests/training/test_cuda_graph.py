@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import TEACHER, design, open_context, small_context, study
+from small_studies import TEACHER, design, make, open_context, small_context, study
 from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE
@@ -41,6 +41,20 @@ def taught(kind: str, scheme: str = "offline", **training: Any) -> TrialConfig:
 def test_which_losses_may_be_replayed(kind, context) -> None:
     run, _ = start_run(taught(kind), context, 0)
     assert {phase.repeats for phase in run.loop.phases} == {kind not in NEVER}
+
+
+SCHEMES_ON_A_GPU = [card.name for card in SCHEMES if not card.own_teaching]
+APART = {"blockwise", "progressive_blockwise"}
+"""Whose stages learn apart first, in phases that do not promise to be the same each time, and are launched."""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES_ON_A_GPU)
+def test_which_schemes_may_be_replayed(scheme, context) -> None:
+    config = taught("logits", scheme, epochs=12, batch_size=24)
+    make(context, config)
+    *first, last = start_run(config, context, 0)[0].loop.phases
+    assert last.repeats
+    assert {phase.repeats for phase in first} <= {scheme not in APART}
 
 
 class Foreign(nn.Module):
@@ -165,7 +179,7 @@ def trained(context: StudyContext, config: TrialConfig) -> tuple[TrialRun, dict[
 
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("scheme", [card.name for card in SCHEMES if not card.own_teaching])
+@pytest.mark.parametrize("scheme", SCHEMES_ON_A_GPU)
 class TestOnGpu:
     pytestmark = on_gpu
 
@@ -216,8 +230,6 @@ class Impatient:
 
 def same(config: TrialConfig, contexts: dict[bool, StudyContext], monkeypatch: pytest.MonkeyPatch) -> None:
     """Launched and replayed, a training ends at about the same place; and it was replayed."""
-    from small_studies import make
-
     replays = []
     there = Replay._replay
     monkeypatch.setattr(Replay, "_replay", lambda self, *given: replays.append(1) or there(self, *given))
