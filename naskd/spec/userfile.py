@@ -10,11 +10,12 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import naskd
 from naskd.spec.errors import USERS, InputError, message
@@ -74,7 +75,7 @@ def import_file(path: Path) -> ModuleType:
     name = f"{USER_MODULE}{path.stem}_{content.hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsWritten(name, str(path)))
     assert spec is not None
     assert spec.loader is not None, "a path to a .py file always has a loader"
     module = importlib.util.module_from_spec(spec)
@@ -88,6 +89,14 @@ def import_file(path: Path) -> ModuleType:
             neighbour = f" ({place})" if place and not place.startswith(f"{path.name}:") else ""
             raise InputError(f"{path}:{line}: cannot be imported: {message(error)}{neighbour}") from error
     return module
+
+
+class _AsWritten(SourceFileLoader):
+    """Executes a file as it is now. Bytecode goes by size and second: edits that change neither are not seen."""
+
+    def path_stats(self, path: str | bytes) -> NoReturn:
+        """See :class:`importlib.abc.SourceLoader`: without them no bytecode is read, and none is written."""
+        raise OSError(f"no bytecode of {path!r}")
 
 
 _IMPORTED: dict[Path, str] = {}
@@ -112,6 +121,10 @@ def _neighbours(path: Path) -> dict[Path, str]:
             ours = is_user_file(name) or name.partition(".")[0] == "naskd"
             if file is not None and not ours and Path(file).resolve() in stale:
                 del sys.modules[name]
+    for file, content in now.items():
+        if _IMPORTED.get(file) != content:
+            with suppress(OSError):  # see _AsWritten; these Python itself imports
+                Path(importlib.util.cache_from_source(str(file))).unlink()
     _IMPORTED.update(now)
     return now
 

@@ -154,7 +154,8 @@ def _load(path: Path) -> Any:
         if head.startswith(magic):
             raise InputError(f"checkpoint {path} cannot be read: it is {what}")
     if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return load_safetensors(path.read_bytes())
+        # Read from memory they come in another order each time.
+        return dict(sorted(load_safetensors(path.read_bytes()).items()))
     with torch.serialization.safe_globals(_placeholders(path)):
         return torch.load(path, map_location="cpu", weights_only=True)
 

@@ -250,10 +250,14 @@ def test_runs_on_other_modalities_do_not_compare() -> None:
         def __init__(self, **identity: str) -> None:
             self.identity = lambda: {"data_hash": "images", "split_hash": "split", **identity}
 
+    record = {"objectives": [{"name": "val_accuracy"}, {"name": "macs"}], "assistants": []}
     (found,) = _warnings(
-        ("colour", "depth", "edges"), (Known(), Known(modality_hash="a"), Known(modality_hash="b"))
+        ("colour", "depth", "edges"),
+        (Known(), Known(modality_hash="a"), Known(modality_hash="b")),
+        3 * [record],
     )
     assert found == (
         "accuracies were measured on different modalities of the images, and do not compare: colour; depth; edges"
     )
-    assert _warnings(("one", "other"), (Known(modality_hash="a"), Known(modality_hash="a"))) == []
+    same = (Known(modality_hash="a"), Known(modality_hash="a"))
+    assert _warnings(("one", "other"), same, 2 * [record]) == []

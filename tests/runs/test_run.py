@@ -19,6 +19,8 @@ from naskd.spec import datasets
 from naskd.spec.errors import DamagedError, InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.store.files import SEAL, write_sealed
+from naskd.study import record
+from naskd.study.kept import KEPT_RECORD
 
 
 @pytest.fixture
@@ -495,9 +497,10 @@ except ValueError as error:
 
 
 def test_a_ledger_is_read_once_and_again_when_it_has_changed(tiny_run_copy: Path, monkeypatch) -> None:
+    (tiny_run_copy / KEPT_RECORD).unlink(missing_ok=True)  # with it the ledger is not read at all
     loads: list[Path] = []
-    load = api.load_ledger
-    monkeypatch.setattr(api, "load_ledger", lambda spec, path: loads.append(path) or load(spec, path))
+    load = record.load_ledger
+    monkeypatch.setattr(record, "load_ledger", lambda spec, path: loads.append(path) or load(spec, path))
     run = naskd.open_run(tiny_run_copy)
     assert len(run.trials()) == 2
     assert run.best(max_macs="1G")["number"] == run.trial(run.front()[-1]["number"])["number"]

@@ -1,6 +1,8 @@
 """Code is named by what it does: what changes nothing keeps its name, what changes something does not."""
 
 import builtins
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from naskd.spec.code_identity import code_id, code_ids, same_code
 from naskd.spec.identity import identity_difference
 from naskd.spec.study import BudgetSpec, DataSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
-from naskd.spec.userfile import file_content_id, load_function, with_siblings
+from naskd.spec.userfile import file_content_id, import_file, load_function, with_siblings
 
 CODE = '''"""A space."""
 
@@ -209,6 +211,27 @@ def test_files_that_exchange_their_contents_are_another_code(tmp_path: Path) -> 
     assert before[0] == after[0]
     assert not same_code(before, after)
     assert same_code(before[0], after), "of a run of an earlier version no more is known"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_edited_file_is_executed_whatever_bytecode_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Bytecode goes by size and second, as a script writes it that edits a file and searches at once."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    (tmp_path / "beside_it.py").write_text("WIDTH = 4\n")
+    (tmp_path / "quick.py").write_text("DEPTH = 1\nfrom beside_it import WIDTH\n")
+    quick = import_file(tmp_path / "quick.py")
+    assert (quick.DEPTH, quick.WIDTH) == (1, 4)
+    for name, text in (
+        ("quick.py", "DEPTH = 2\nfrom beside_it import WIDTH\n"),
+        ("beside_it.py", "WIDTH = 5\n"),
+    ):
+        before = (tmp_path / name).stat()
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    quick = import_file(tmp_path / "quick.py")
+    assert (quick.DEPTH, quick.WIDTH) == (2, 5)
 
 
 def test_an_edited_neighbour_is_executed_again_and_what_imports_it(tmp_path: Path) -> None:
