@@ -22,6 +22,7 @@ from naskd.cli.printing import (
     shown,
     writing_to,
 )
+from naskd.report.units import epochs_of
 from naskd.spec.errors import InputError
 from naskd.spec.packages import installed, pip_install
 from naskd.spec.visible import visible_line
@@ -237,7 +238,7 @@ def check(
     ]
     place = visible_line(str(study))
     print(
-        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {spec.epochs} epochs each"
+        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {epochs_of(spec.epochs)} each"
     )
 
 

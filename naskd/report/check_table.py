@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from naskd.report.units import count, duration, macs, size
+from naskd.report.units import count, duration, epochs_of, macs, size
 
 
 def check_lines(checked: Mapping[str, Any]) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _of_cost(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
     seconds, train = cost["trial_seconds"], cost["trial_train_macs"]
     yield (
         f"a trial: {duration(seconds['median'])} ({duration(seconds['min'])} to {duration(seconds['max'])}) and "
-        f"{macs(train['median'])} of training, {epochs} epochs, from {cost['n_timed']} students timed here"
+        f"{macs(train['median'])} of training, {epochs_of(epochs)}, from {cost['n_timed']} students timed here"
     )
     before = cost["teacher_seconds"] + cost["assistant_seconds"]
     teachers = f", {duration(before)} of it before the first trial" if before else ""

@@ -111,6 +111,11 @@ def size(value: Any) -> str:
     return DASH if number is None else count(number) + ("B" if abs(number) >= FORMATS["next"] else " B")
 
 
+def epochs_of(n: int) -> str:
+    """``"1 epoch"``, ``"20 epochs"``."""
+    return f"{n} epoch{'' if n == 1 else 's'}"
+
+
 def duration(value: Any) -> str:
     """Seconds as ``1.2 s``, ``3 min 20 s`` or ``2 h 5 min``."""
     number = finite(value)

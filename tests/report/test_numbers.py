@@ -134,3 +134,7 @@ def test_a_tick_of_costs_stands_where_it_says(low, high):
     for tick, label in zip(ticks, labels, strict=True):
         number, _, prefix = label.partition(" ")
         assert math.isclose(float(number) * PREFIXES[prefix], tick, rel_tol=1e-8)
+
+
+def test_one_epoch_is_one_epoch():
+    assert [units.epochs_of(n) for n in (1, 2, 20)] == ["1 epoch", "2 epochs", "20 epochs"]
