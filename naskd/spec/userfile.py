@@ -75,6 +75,7 @@ def import_file(path: Path) -> ModuleType:
     name = f"{USER_MODULE}{path.stem}_{content.hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
+    _tell_apart(path)
     spec = importlib.util.spec_from_file_location(name, path, loader=_AsWritten(name, str(path)))
     assert spec is not None
     assert spec.loader is not None, "a path to a .py file always has a loader"
@@ -127,6 +128,61 @@ def _neighbours(path: Path) -> dict[Path, str]:
                 Path(importlib.util.cache_from_source(str(file))).unlink()
     _IMPORTED.update(now)
     return now
+
+
+_FOLDERS: dict[Path, dict[str, tuple[str, bool]]] = {}
+"""By folder of users' files, modules of it that they import: their content, and whether a call imports them."""
+
+
+def _tell_apart(path: Path) -> None:
+    """Remembers which modules of its folder a user's file imports.
+
+    Raises:
+        InputError: Another folder has another module of that name, and an import inside a function would find
+            either of the two: Python keeps one module a name.
+    """
+    try:
+        own = _own_modules(path)
+    except InputError:  # not valid Python, which its import says better
+        return
+    for folder, theirs in _FOLDERS.items():
+        if folder == path.parent or not folder.is_dir():
+            continue
+        for name in sorted(own.keys() & theirs.keys()):
+            (content, when_called), (their_content, when_they_are) = own[name], theirs[name]
+            if content != their_content and (when_called or when_they_are):
+                raise InputError(
+                    f"{path}: imports its folder's module {name!r}, and this process uses another of that name, "
+                    f"of {folder}. One of the two is imported inside a function, which could get the wrong one: "
+                    "import it at the top of the file, or use a process for each study"
+                )
+    _FOLDERS.setdefault(path.parent, {}).update(own)
+
+
+def _own_modules(path: Path) -> dict[str, tuple[str, bool]]:
+    """Modules of its folder that a file and those import: what they hold, and whether a function imports them."""
+    folder, found = path.parent, dict[str, tuple[str, bool]]()
+    for importer in with_siblings(path):
+        tree = _parse(importer)
+        called = {
+            node
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in {name.partition(".")[0] for name in names}:
+                files = [
+                    file for file in (folder / f"{name}.py", folder / name / "__init__.py") if file.is_file()
+                ]
+                if files:
+                    held = sorted((folder / name).rglob("*.py")) if files[0].stem == "__init__" else files
+                    content = "".join(file_content_id(file) for file in held)
+                    found[name] = (content, node in called or found.get(name, ("", False))[1])
+    return found
 
 
 def defined_functions(path: Path) -> tuple[str, ...]:

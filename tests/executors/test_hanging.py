@@ -19,8 +19,8 @@ from naskd.testing.fixed_source import FixedSource
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Job, TrialResult
 
-HERE, ELSEWHERE = 2.0, 5.0
-"""Seconds of a trial, in this process and in a new one, whose first steps take longer."""
+HERE, ELSEWHERE = 2.0, 15.0
+"""Seconds of a trial, in this process and in a new one, which imports everything first: many on a busy machine."""
 STUCK = 0.5
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from naskd.spec import compat
 from naskd.spec.code_identity import code_id, code_ids, same_code
+from naskd.spec.errors import InputError
 from naskd.spec.identity import identity_difference
 from naskd.spec.study import BudgetSpec, DataSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
@@ -258,3 +259,19 @@ def test_an_edited_neighbour_is_executed_again_and_what_imports_it(tmp_path: Pat
         assert said() == (8, 1)
     finally:
         vars(builtins).pop("times", None)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_one_name_in_two_folders_is_refused_where_a_call_could_get_the_wrong_module(
+    tmp_path: Path, late: int
+) -> None:
+    inside, above = "def f():\n    import told_apart\n    return told_apart.name\n", "import told_apart\n"
+    for number, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "told_apart.py").write_text(f"name = {name!r}\n")
+        (tmp_path / name / "space.py").write_text(inside if number == late else above)
+    import_file(tmp_path / "a" / "space.py")
+    with pytest.raises(InputError, match="imports its folder's module 'told_apart'"):
+        import_file(tmp_path / "b" / "space.py")
+    (tmp_path / "b" / "told_apart.py").write_text("name = 'a'\n")
+    assert import_file(tmp_path / "b" / "space.py"), "the same content cannot be the wrong one"
