@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from naskd.runs.choose import choose
+from naskd.runs.choose import choose, needs_all
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
 from naskd.runs.results import doubts, load_results
@@ -272,16 +272,20 @@ class Run:
             max_macs: Multiply-accumulates of one image, at most; a number, or text such as ``"100k"``.
             min_accuracy: On the validation images, at least; a fraction.
             limits: By the name of an objective: at most this where it is minimised, at least where it is maximised.
+                With one that is none of the study's it need not be on the front.
 
         Raises:
-            InputError: Nothing on the front qualifies; the message says what comes nearest.
+            InputError: Nothing qualifies; the message says what comes nearest.
         """
         if limits is not None and not isinstance(limits, Mapping):
             raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
         given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
-        return dict(choose(record["trials"], [described(o) for o in record["objectives"]], wanted))
+        objectives, trials = [described(o) for o in record["objectives"]], record["trials"]
+        if needs_all(objectives, wanted):
+            trials = [t for t in self.trials() if t["state"] == "COMPLETE" and t["replicate_of"] is None]
+        return dict(choose(trials, objectives, wanted))
 
     # --- tables and plots ----------------------------------------------------------------------------------------
 
