@@ -145,9 +145,9 @@ class Study:
 
     def renew(self) -> None:
         """Tell other drivers that this one lives, and how long the search takes. May be called by another thread."""
-        self._drivers.heartbeats.renew()
         if self._ledger.ours:
             self._ledger.write_elapsed(self._owner, self._elapsed())
+        self._drivers.heartbeats.renew()
 
     @property
     def optuna_study(self) -> optuna.Study:
