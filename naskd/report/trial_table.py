@@ -127,7 +127,9 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
         objective for objective in other_costs(record) if objective.name not in ("size_bytes", "train_macs")
     ]
     for objective in shown:
-        yield objective.title, measure(trial.get(objective.name), objective.unit)
+        value = measure(own.get(objective.name), objective.unit)
+        mean = measure(trial.get(objective.name), objective.unit)
+        yield objective.title, value if value == mean else f"{value}, mean over seeds {mean}"
     for name, value in trial.items():
         if name not in _KNOWN | {objective.name for objective in shown} and finite(value) is not None:
             yield name, f"{value:.4g}"

@@ -58,8 +58,8 @@ def choose(
         raise InputError(
             f"nothing{where} has {wanted}; {what} {ends}; nearest: trial {near['number']} with {shown}"
         )
-    order = (cost, accuracy) if ACCURACY in limits else (accuracy, cost)
-    order = tuple(dict.fromkeys([*order, *objectives]))
+    first = (cost, accuracy) if ACCURACY in limits else (accuracy, cost)
+    order = dict.fromkeys([*first, *objectives])
     return min(found, key=lambda trial: tuple(o.sign * trial[o.name] for o in order))
 
 
