@@ -189,14 +189,17 @@ class Ledger:
             if key.startswith(_HEARTBEAT)
         }
 
-    def elapsed(self) -> float:
-        """Seconds that the search has taken, as far as its drivers have said so.
+    def elapsed(self) -> tuple[float, float]:
+        """Seconds that the search has taken, as far as its drivers have said so; of these for teachers and assistants.
 
         Of drivers at one time each counts from what those before had said, so that the most is that of all. Earlier
         versions did not say it: then it is what its trainings took, one after the other.
         """
         said = [float(value) for key, value in self._study.user_attrs.items() if key.startswith(_ELAPSED)]
-        return max(said, default=self.wall_seconds)
+        if not said:
+            return self.wall_seconds, 0.0
+        networks = sum(float(one.get("wall_seconds", 0.0)) for one in self.artifacts.values())
+        return max(said), min(max(said), networks)
 
     @property
     def booked(self) -> Sequence[int]:

@@ -130,7 +130,7 @@ class Study:
             ),
         )
         self._drivers.open()
-        self._seconds_before = self._ledger.elapsed()
+        self._seconds_before, self._apart_before = self._ledger.elapsed()
         self._started = self._clock.monotonic()
 
     def release(self) -> None:
@@ -340,7 +340,7 @@ class Study:
                 label,
                 epoch,
                 elapsed=self._elapsed(),
-                apart=self._networks.seconds,
+                apart=self._apart_before + self._networks.seconds,
                 waiting_for=waiting_for,
                 jobs=len(self._running),
             )

@@ -116,6 +116,29 @@ def test_the_budget_of_seconds_covers_all_sessions():
     assert "10 s are over" in second.end_reason
 
 
+def test_the_time_that_is_left_leaves_out_teachers_of_earlier_sessions():
+    clock, storage, world = FakeClock(), InMemoryStorage(), FakeWorld()
+    took = world.work
+    world.work = lambda job: replace(took(job), wall_seconds=100.0 if job.kind == "artifact" else 1.0)
+
+    def session(trials):
+        seen = []
+        study = make_study(
+            make_spec(10), storage, world, space=plain, clock=clock, observers=[SnapshotObserver(seen.append)]
+        )
+        while len(done := [s for s in states(study) if s == "COMPLETE"]) < trials:
+            job = study.ask()
+            clock.sleep(100.0 if job.kind == "artifact" else 1.0)
+            study.tell(job, world.work(job))
+        return seen[-1], len(done)
+
+    session(2)
+    last, done = session(5)
+    assert done == 5
+    assert last.seconds == 105.0
+    assert last.seconds_left == 5.0
+
+
 def test_trials_at_one_time_use_up_their_seconds_once():
     """A search of four workers has taken as long as its clock says, and not as long as all its trials together."""
     clock, storage = FakeClock(), InMemoryStorage()
