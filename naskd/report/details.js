@@ -169,6 +169,9 @@ function details(t) {
         ? ["beside the teacher", `${times(teacher.macs / t.macs)} MACs`]
         : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
+      t.failed_again?.length
+        ? ["failed with other seeds", `trials ${t.failed_again.join(", ")}, which are in no mean`]
+        : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
       ...Object.entries(t.measures || {})
         .filter(([k]) => !otherCosts.includes(k))

@@ -33,6 +33,7 @@ _KNOWN = {
     "teacher_agreement",
     "on_front",
     "replicates",
+    "failed_again",
     "replicate_of",
     "trained_in",
     "siblings",
@@ -115,6 +116,8 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
             f"mean over {replicates['n']} seeds",
             f"{mean}, trials {', '.join(map(str, replicates.get('trials', ())))}",
         )
+    if failed := trial.get("failed_again"):
+        yield "with other seeds it failed", f"trials {', '.join(map(str, failed))}, which are in no mean"
     test = retrained(record).get(trial.get("number", -1))
     if test:
         mean = percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))

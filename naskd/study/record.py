@@ -119,6 +119,8 @@ def run_record(
             paused = trials[trial["continues"]]
             paused["continued_by"] = trial["number"]
             paused["reason"] += f"; trial {trial['number']} goes on with it"
+        if trial["replicate_of"] is not None and trial["state"] == "FAIL" and not trial["retried"]:
+            trials[trial["replicate_of"]]["failed_again"].append(trial["number"])
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     designs = _designs(complete, objectives)
     points = [tuple(t[name] for name in objectives) for t in designs]
@@ -251,6 +253,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "error": result.get("error", ""),
         "replicate_of": None if replicate_of(trial)[1] == 0 else replicate_of(trial)[0],
         "replicates": None,
+        "failed_again": [],
         "own": None,
         "trained_in": attrs.get(TRAINED_IN),
         "siblings": [],
