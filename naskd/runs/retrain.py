@@ -7,7 +7,7 @@ and images that no choice has seen say what its designs are worth.
 import dataclasses
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from naskd.runs.summary import TrainedDesign, doubtful, summarised
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, message
-from naskd.spec.objectives import ACCURACY
+from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.outputs import usable_folder
 from naskd.spec.places import place_of
 from naskd.spec.sizes import sides
@@ -42,6 +42,11 @@ from naskd.trials.run import TrialRun, start_run, trial_metrics
 from naskd.trials.steps import run_job
 
 _LOG = logging.getLogger(__name__)
+
+_MEASURES = "measures"
+"""Key of a training: what its scheme has measured, by name. Earlier versions did not keep it."""
+_NEED_NO_MEASURES = (ACCURACY, "balanced_accuracy", "train_macs")
+"""Objectives known after training that look at nothing that a scheme measures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,13 +264,23 @@ class Retraining:
         """
         self._make_teachers(self._final(design))
         found = self.kept(design, replicate)
-        if found is not None and found[1].get("made_with") in (None, self.made_with):
+        if (
+            found is not None
+            and found[1].get("made_with") in (None, self.made_with)
+            and not self._was_judged_blindly(found[1])
+        ):
             return found[0]
         training = self._train(design, replicate)
         record = self._load()
         record.setdefault("trainings", {})[self.key(design, replicate)] = training
         self._store(record)
         return self.run_dir / str(training["file"])
+
+    def _was_judged_blindly(self, training: Mapping[str, Any]) -> bool:
+        """Whether an objective may have needed what the scheme measured, of a version that did not hand it on."""
+        objectives = [OBJECTIVES[name] for name in self.context.resources.spec.objectives]
+        may_need = any(o.known == "after" and o.name not in _NEED_NO_MEASURES for o in objectives)
+        return may_need and _MEASURES not in training
 
     def key(self, design: Design, replicate: int) -> str:
         """Names one training: equal designs, epochs and seeds are trained once."""
@@ -314,6 +329,7 @@ class Retraining:
         save_student(path, student, data.class_names, shape, seed=seed, **seen(self.context.resources))
         return {
             **metrics,
+            _MEASURES: run.measures,
             "seed": seed,
             **self._on_test(student),
             "file": str(path.relative_to(self.run_dir)),
@@ -333,6 +349,7 @@ class Retraining:
                 with within(seconds, late):
                     reached = run.advance(run.epoch + 1)
             known = {
+                **run.measures,
                 ACCURACY: reached["val_accuracy"],
                 **run.cost.deployed(),
                 "train_macs": run.train_macs,
