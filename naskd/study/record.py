@@ -115,7 +115,8 @@ def run_record(
     for trial in trials:
         if trial["trained_in"] is not None and not trial["retried"]:
             trials[trial["trained_in"]]["siblings"].append(trial["number"])
-        if trial["continues"] is not None and not trial["retried"]:
+        turned_away = trial["state"] == "PRUNED" and not trial["curve"]
+        if trial["continues"] is not None and not (trial["retried"] or turned_away):
             paused = trials[trial["continues"]]
             paused["continued_by"] = trial["number"]
             paused["reason"] += f"; trial {trial['number']} goes on with it"
@@ -190,7 +191,9 @@ def _counts(trials: Sequence[Mapping[str, Any]], complete: Sequence[Mapping[str,
     """How many trials there are of each kind."""
     failed = [t for t in trials if t["state"] == "FAIL" and not t["retried"]]
     pruned = [t for t in trials if t["state"] == "PRUNED"]
-    stopped = [t for t in pruned if t["curve"] != [] and t["continued_by"] is None]
+    # Until the one that goes on has ended, the paused one stands for both, as it does in the budget.
+    open_trials = {t["number"] for t in trials if t["state"] in ("RUNNING", "WAITING")}
+    stopped = [t for t in pruned if t["curve"] != [] and t["continued_by"] in (None, *open_trials)]
     trained = [t for t in (*complete, *failed, *stopped) if t["trained_in"] is None]
     return {
         "complete": len(complete),
