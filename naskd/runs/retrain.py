@@ -58,12 +58,14 @@ class Design:
         config: Its design.
         val_accuracy: What the search measured; None where it did not.
         times: So many times the epochs of a retraining.
+        config_id: As the trial's ledger names the design; empty where that is not known.
     """
 
     number: int
     config: TrialConfig
     val_accuracy: float | None
     times: int = 1
+    config_id: str = ""
 
 
 class Retraining:
@@ -161,6 +163,7 @@ class Retraining:
                 self._final(design),
                 design.val_accuracy,
                 [trainings[self.key(design, replicate)] for replicate in range(seeds)],
+                design.config_id,
             )
             for design in designs
         ]

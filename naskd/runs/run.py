@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naskd.runs.choose import choose, needs_all
-from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
+from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE
 from naskd.runs.moved import check_places, located
-from naskd.runs.results import doubts, load_results
+from naskd.runs.results import doubts, load_results, of_trials
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
@@ -220,7 +220,9 @@ class Run:
         record = self._record(everything, with_importance)
         if everything:
             record["warnings"] = self._warnings(record)
-            record["retrained"] = self._retrained()
+            record["retrained"], strange = self._retrained(record["trials"])
+            if strange:
+                record["warnings"].append(strange)
             record["seed"] = str(self.spec.seed)
         return record
 
@@ -385,10 +387,19 @@ class Run:
             )
         return found + doubts(self.path)
 
-    def _retrained(self) -> dict[str, Any] | None:
-        record = load_results(self.path, self.spec.seed)
+    def _retrained(self, trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:
+        """What final trainings say of the run's trials; and a sentence where they say it of others."""
+        record, left_out = of_trials(load_results(self.path, self.spec.seed), trials)
         record.pop("trainings", None)
-        return record if "designs" in record else None
+        if "designs" not in record:
+            return None, ""
+        if not left_out:
+            return record, ""
+        numbers = ", ".join(map(str, left_out))
+        return record if record["designs"] or record.get("earlier") else None, (
+            f"{RESULTS_FILE} tells of other designs than this run has under the numbers {numbers}: their test "
+            "accuracies are not shown. Was the ledger replaced? Retrain what you compare."
+        )
 
     # --- taking away -------------------------------------------------------------------------------------------
 
