@@ -6,6 +6,7 @@ Torch is imported by what trains or loads a network, so that a run is looked at 
 import numbers
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,20 @@ def numbered(trials: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:
     if not 0 <= number < len(trials):
         raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
     return trials[int(number)]
+
+
+def _several_ways(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence where complete trials were not all trained in one way, as after a resume on another machine."""
+    ways = Counter(
+        f"naskd {there['naskd']} on {str(there['device']).partition(':')[0]} in {there['precision']}"
+        for trial in trials
+        if trial["state"] == "COMPLETE"
+        and {"naskd", "device", "precision"} <= set(there := trial["environment"])
+    )
+    if len(ways) < 2:
+        return []
+    told = "; ".join(f"{n} with {way}" for way, n in ways.items())
+    return [f"Trials were trained in several ways, by which their accuracies may differ, too: {told}."]
 
 
 class Front(list[dict[str, Any]]):
@@ -385,7 +400,7 @@ class Run:
             found.append(
                 "The test split was cut from the same images, which a foreign teacher may have seen."
             )
-        return found + doubts(self.path)
+        return found + _several_ways(record["trials"]) + doubts(self.path)
 
     def _retrained(self, trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:
         """What final trainings say of the run's trials; and a sentence where they say it of others."""
