@@ -17,10 +17,11 @@ def to_frame(record: Record) -> "pandas.DataFrame":
 
     Columns: ``state``, ``reason``, ``on_front``; metrics and objectives; where a design was trained with several seeds
     ``replicates`` and ``replicate_sd``: of how many trainings the objectives of its first trial are the means, and how
-    their accuracies vary; ``measure_<name>`` of what a scheme says of its student; ``test_accuracy_mean`` and
-    ``test_accuracy_sd`` where a design was retrained; costs of the training; ``epochs`` that it has trained;
-    ``config_id`` and ``seed``, a whole number; ``student`` and ``taught_by`` in words; and ``params_<name>`` for each
-    parameter of the space, as Optuna calls them. What a trial does not have is missing.
+    their accuracies vary; ``expected_accuracy`` and ``expected_sd``, of each design, its luck taken off;
+    ``measure_<name>`` of what a scheme says of its student; ``test_accuracy_mean`` and ``test_accuracy_sd`` where a
+    design was retrained; costs of the training; ``epochs`` that it has trained; ``config_id`` and ``seed``, a whole
+    number; ``student`` and ``taught_by`` in words; and ``params_<name>`` for each parameter of the space, as Optuna
+    calls them. What a trial does not have is missing.
 
     Args:
         record: A run record of all trials.
@@ -38,6 +39,8 @@ def to_frame(record: Record) -> "pandas.DataFrame":
         if again:
             seeds = trial.get("replicates") or {}
             row |= {"replicates": seeds.get("n"), "replicate_sd": seeds.get("sd")}
+        expected = trial.get("expected") or {}
+        row |= {"expected_accuracy": expected.get("mean"), "expected_sd": expected.get("sd")}
         row |= {f"measure_{name}": value for name, value in (trial.get("measures") or {}).items()}
         if designs:
             tested = designs.get(trial.get("number", -1), {})
