@@ -179,7 +179,10 @@ function details(t) {
         .map(([k, v]) => [k.replaceAll("_", " "), plain(v)]),
       [
         "trained for",
-        [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null]
+        [
+          ok(t.train_macs) ? macs(t.train_macs) : null,
+          ok(trainingSeconds(t)) ? seconds(trainingSeconds(t)) : null,
+        ]
           .filter(Boolean)
           .join(", "),
       ],

@@ -9,7 +9,15 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.bank import answers
-from naskd.report.record import Record, how_retrained, other_costs, retrained, trained_in, trial_by_number
+from naskd.report.record import (
+    Record,
+    how_retrained,
+    other_costs,
+    retrained,
+    trained_in,
+    training_seconds,
+    trial_by_number,
+)
 from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
 from naskd.spec.design import FLOAT_BITS
 
@@ -142,7 +150,7 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
     for name, value in (trial.get("measures") or {}).items():
         if name not in {objective.name for objective in shown}:
             yield name.replace("_", " "), _plain(value)
-    yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
+    yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(training_seconds(record, trial))}"
     yield "executed, with what is remembered", macs(trial.get("spent_macs"))
     yield "teacher", answers(trial)
     yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"

@@ -83,10 +83,21 @@ def test_what_several_seeds_have_is_told_from_what_one_has():
     data["trials"][0] |= mean | {"own": own, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
     assert "65.00%, mean over seeds 60.00%" in shown(trial_table(data, 0), 120)
     assert "over seeds" not in shown(trial_table(data, 1), 120)
+    assert shown(trials_table(data), 200).count("(mean over 3 seeds)") == 1
     frame = to_frame(data)
     assert (frame.loc[0, "replicates"], frame.loc[0, "replicate_sd"]) == (3, 0.0031)
     assert frame["replicates"].count() == 1
     assert "replicates" not in to_frame(record(30))
+
+
+def test_a_training_in_two_parts_took_the_time_of_both():
+    data = record(6)
+    first, second, sibling = data["trials"][:3]
+    first |= {"wall_seconds": 20.0, "state": "PRUNED"}
+    second |= {"wall_seconds": 7.0, "continues": first["number"], "train_macs": 5_000_000}
+    sibling |= {"wall_seconds": 0.0, "trained_in": second["number"], "train_macs": 5_000_000}
+    assert "5.00 MMACs, 27.0 s" in shown(trial_table(data, second["number"]), 120)
+    assert "5.00 MMACs, –" in shown(trial_table(data, sibling["number"]), 120)
 
 
 @pytest.mark.parametrize("name", ODD)
