@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import naskd
-from naskd.runs.results import load_results, shown_designs
+from naskd.runs.results import is_of, load_results, shown_designs
 from naskd.schemes import SCHEMES
 from naskd.schemes.prerequisites import StudyTeacher
 from naskd.spec.design import SCRATCH, TrialConfig
@@ -34,7 +34,11 @@ def facts_of(
     """
     trial = run.trial(number)
     record = load_results(run.path, run.spec.seed)
-    rows = [row for row in shown_designs(record) if row["number"] == number and origin == "retrained"]
+    rows = [
+        row
+        for row in shown_designs(record)
+        if row["number"] == number and origin == "retrained" and is_of(row, str(trial["config_id"]))
+    ]
     known = {teacher["name"]: teacher for teacher in run.to_dict(with_importance=False)["teachers"]}
     config = TrialConfig.from_dict(trial["config"])
     taught = teachers_of(config, run.spec)

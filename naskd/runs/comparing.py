@@ -93,6 +93,14 @@ def _check_objectives(records: Mapping[str, Mapping[str, Any]]) -> None:
                     f"runs of different objectives do not compare: {one.name} is to {one.direction} on a {one.scale} "
                     f"scale in {first}, and to {other.direction} on a {other.scale} scale in {name}"
                 )
+            if one.unit != other.unit:
+                units = [
+                    f"has {axis.unit!r} as its unit" if axis.unit else "has no unit" for axis in (one, other)
+                ]
+                raise InputError(
+                    f"runs of different objectives do not compare: {one.name} {units[0]} in {first}, and {units[1]} in "
+                    f"{name}"
+                )
 
 
 def _row(

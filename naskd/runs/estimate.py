@@ -18,7 +18,7 @@ from naskd.executors.local.processes import devices_of
 from naskd.knowledge.source import KnowledgeSource
 from naskd.spec.cpus import available_cpus
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import USERS, InputError, RunError, one_line
 from naskd.training.cuda_graph import TIMED
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
@@ -63,7 +63,8 @@ def estimate_search(
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
         ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
         for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``workers`` (trials at
-        once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``,
+        once), ``train_macs`` that are executed for its trials and what they share, so that what is remembered of a
+        teacher counts once; ``budget_seconds``, ``n_timed``,
         ``busy`` (that the machine was busy before anything was timed, in words; empty where it was not).
 
     Raises:
@@ -77,7 +78,8 @@ def estimate_search(
     made = [*_teacher_jobs(context), *_assistant_jobs(context, designs)] if teachers else []
     source = _Fixed([*made, *trials], said)
     _time(source, context, apart=apart)
-    timed = [source.results[job.job_id].metrics for job in trials if job.job_id in source.results]
+    there = [number for number, job in enumerate(trials) if job.job_id in source.results]
+    timed = [source.results[trials[number].job_id].metrics for number in there]
     if not timed:
         raise RunError(f"no design can be timed; the last one: {source.failed}")
     seconds, macs = [m["seconds"] for m in timed], [m["macs"] for m in timed]
@@ -85,7 +87,8 @@ def estimate_search(
         sum((r.metrics["seconds"] for name, r in source.results.items() if name.startswith(kind)), start=0.0)
         for kind in (_TEACHER, _ASSISTANT)
     )
-    mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
+    mean_seconds = statistics.fmean(seconds)
+    own_macs, shared_macs = _executed(context, [designs[number] for number in there], macs)
     budget = spec.budget
     workers = _trials_at_once(context)
     affordable = [
@@ -94,7 +97,7 @@ def estimate_search(
             budget.trials,
             budget.seconds
             and max(0.0, budget.seconds - teacher_seconds - assistant_seconds) / mean_seconds * workers,
-            budget.train_macs and budget.train_macs / mean_macs,
+            budget.train_macs and max(1.0, budget.train_macs - shared_macs) / own_macs,
         )
         if limit is not None
     ]
@@ -112,9 +115,33 @@ def estimate_search(
         + math.ceil(affordable_trials / workers) * mean_seconds,
         "workers": workers,
         "budget_seconds": budget.seconds,
-        "train_macs": affordable_trials * mean_macs,
+        "train_macs": affordable_trials * own_macs + shared_macs,
         "busy": busy,
     }
+
+
+def _executed(
+    context: StudyContext, designs: Sequence[TrialConfig], counted: Sequence[float]
+) -> tuple[float, float]:
+    """What is executed for a training in the mean, and once for all of them; see ``spent_macs`` of a result.
+
+    Args:
+        context: The study's.
+        designs: Some, at least one.
+        counted: Of each, as if nothing were remembered: where nothing else is known.
+    """
+    own: list[float] = []
+    shared: dict[str, float] = {}
+    for design, whole in zip(designs, counted, strict=True):
+        try:
+            price = context.designs.training_macs(design)
+        except USERS as error:  # a user's scheme or loss may raise anything
+            _LOG.debug("what a training takes is not known before: %s", one_line(error))
+            own.append(whole)
+        else:
+            own.append(price.own)
+            shared |= price.shared
+    return statistics.fmean(own), sum(shared.values())
 
 
 def busy_said() -> str:

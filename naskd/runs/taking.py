@@ -22,7 +22,7 @@ from naskd.runs.provenance import (
     hash_of,
     notes_on_test_images,
 )
-from naskd.runs.results import FinalStudent, load_results, shown_designs, shown_student
+from naskd.runs.results import FinalStudent, is_of, load_results, shown_designs, shown_student
 from naskd.runs.retrain import Design, Retraining, opened_test
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
@@ -157,7 +157,8 @@ def _design(trial: Mapping[str, Any]) -> Design:
             f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
             + (f" ({trial['reason']})" if trial["reason"] else "")
         )
-    return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
+    config = TrialConfig.from_dict(trial["config"])
+    return Design(trial["number"], config, trial["val_accuracy"], config_id=str(trial["config_id"]))
 
 
 def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
@@ -168,7 +169,11 @@ def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
     """
     record = load_results(run.path, run.spec.seed)  # which of another run would give another student
     epochs = run.spec.retrain_epochs
-    rows = [row for row in shown_designs(record) if row["number"] == design.number]
+    rows = [
+        row
+        for row in shown_designs(record)
+        if row["number"] == design.number and is_of(row, design.config_id)
+    ]
     if rows:
         if (shown := shown_student(run.path, record, rows[0])) is not None:
             if other := _made_otherwise(run, shown):

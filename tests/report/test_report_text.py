@@ -14,6 +14,7 @@ from rich.console import Console
 
 from naskd.report import units
 from naskd.report.bank import bank_line
+from naskd.report.frame import to_frame
 from naskd.report.front_csv import front_csv
 from naskd.report.front_table import front_table
 from naskd.report.html import write_html
@@ -24,6 +25,7 @@ from naskd.report.retrained_table import retrained_table
 from naskd.report.summary import choices, student, taught_by
 from naskd.report.trial_table import trial_table
 from naskd.report.trials_table import trials_table
+from naskd.spec.objectives import OBJECTIVES
 
 ODD = odd_records()
 
@@ -69,6 +71,33 @@ def test_replicates_are_shown_as_mean_and_sd():
     data["trials"][0] |= {"on_front": True, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
     assert "95.12 ± 0.31%" in shown(front_table(data))
     assert "95.12 ± 0.31%" in shown(trial_table(data, 0))
+
+
+def test_what_several_seeds_have_is_told_from_what_one_has():
+    data = record(30)
+    data["objectives"].append(OBJECTIVES["balanced_accuracy"].describe())
+    for item in data["trials"]:
+        item |= {"balanced_accuracy": 0.7}
+    mean = {"val_accuracy": 0.9512, "balanced_accuracy": 0.6}
+    own = {"val_accuracy": 0.96, "macs": 7, "balanced_accuracy": 0.65}
+    data["trials"][0] |= mean | {"own": own, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
+    assert "65.00%, mean over seeds 60.00%" in shown(trial_table(data, 0), 120)
+    assert "over seeds" not in shown(trial_table(data, 1), 120)
+    assert shown(trials_table(data), 200).count("(mean over 3 seeds)") == 1
+    frame = to_frame(data)
+    assert (frame.loc[0, "replicates"], frame.loc[0, "replicate_sd"]) == (3, 0.0031)
+    assert frame["replicates"].count() == 1
+    assert "replicates" not in to_frame(record(30))
+
+
+def test_a_training_in_two_parts_took_the_time_of_both():
+    data = record(6)
+    first, second, sibling = data["trials"][:3]
+    first |= {"wall_seconds": 20.0, "state": "PRUNED"}
+    second |= {"wall_seconds": 7.0, "continues": first["number"], "train_macs": 5_000_000}
+    sibling |= {"wall_seconds": 0.0, "trained_in": second["number"], "train_macs": 5_000_000}
+    assert "5.00 MMACs, 27.0 s" in shown(trial_table(data, second["number"]), 120)
+    assert "5.00 MMACs, –" in shown(trial_table(data, sibling["number"]), 120)
 
 
 @pytest.mark.parametrize("name", ODD)

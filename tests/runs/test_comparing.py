@@ -242,3 +242,17 @@ def test_objectives_of_one_name_and_two_meanings_are_refused(tmp_path):
         InputError, match="macs is to minimize on a log scale in one, and to maximize on a log"
     ):
         compare([one, turned])
+
+
+def test_objectives_of_one_name_and_two_units_are_refused(tmp_path):
+    """An objective of one's own, registered in one study in joules and in another in millijoules."""
+    one, other = search(tmp_path, "one", 3), search(tmp_path, "other", 3)
+    in_other = Changed(other, lambda record: record["objectives"][1].update(unit="mJ"))
+    with pytest.raises(
+        InputError, match="macs has 'MACs' as its unit in one, and has 'mJ' as its unit in other"
+    ):
+        compare([one, in_other])
+    bare = Changed(other, lambda record: record["objectives"][1].update(name="energy", unit=""))
+    joules = Changed(one, lambda record: record["objectives"][1].update(name="energy", unit="J"))
+    with pytest.raises(InputError, match="energy has 'J' as its unit in one, and has no unit in other"):
+        compare([joules, bare])
