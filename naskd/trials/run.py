@@ -294,6 +294,11 @@ def start_run(
         assert isinstance(teacher, Teacher)
         make = partial(context.networks.started_student, teacher=teacher)
     unlabelled = config.distillation.unlabelled
+    # One for each network, whoever is named twice: each counts what its network was run on.
+    heard = {
+        recipe: context.sources.heard_in(recipe, config.training, unlabelled)
+        for recipe in dict.fromkeys(needed.heard)
+    }
     run = TrialRun(
         config.distillation,
         config.training,
@@ -301,7 +306,7 @@ def start_run(
         context,
         seed,
         context.images.taught(config.training.augmentation, unlabelled),
-        tuple(context.sources.heard_in(recipe, config.training, unlabelled) for recipe in needed.heard),
+        tuple(heard[recipe] for recipe in needed.heard),
         config.architecture,
         derived=make,
         place=place,
