@@ -9,6 +9,7 @@ import torch
 from small_studies import STUDENT, TEACHER, TRAINING, design, make, open_context, study
 from torch import nn
 
+from naskd.knowledge import KNOWLEDGE
 from naskd.networks.teachers import Bare, TeacherInputs
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.prerequisites import Prerequisites
@@ -70,6 +71,42 @@ def test_two_teachers_of_one_design_are_heard_in_its_order(tmp_path) -> None:
     assert [(r.label, r.teacher) for r in found.heard] == [("assistant", "large"), ("teacher", "small")]
     assert found.compared == found.heard[0]
     assert found.made[1].requires == (found.made[0].artifact_id,)
+
+
+LOSS = """
+from naskd.knowledge.base import KnowledgeOutput
+from naskd.knowledge.response.logits import LogitsLoss
+
+
+class Mine(LogitsLoss):
+    def forward(self, student, teacher, lesson):
+        return KnowledgeOutput({} * super().forward(student, teacher, lesson).term)
+"""
+
+
+def test_an_assistant_is_another_one_when_the_code_of_its_loss_is(tmp_path, monkeypatch) -> None:
+    """Its file is edited between two runs: what the old code has taught is not what the new one would."""
+    file = tmp_path / "naskd_test_own_loss.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    card = dataclasses.replace(
+        KNOWLEDGE["logits"], name="mine", implementation="naskd_test_own_loss:Mine", options={}
+    )
+    KNOWLEDGE.register(card)
+    try:
+        chain = (dataclasses.replace(ASSISTANT, terms=(KnowledgeTerm("mine"),)),)
+        given = taught(KnowledgeTerm("logits"), teachers=("small",), assistants=chain)
+        found = []
+        for factor in (1, 2, 1):
+            file.write_text(LOSS.format(factor))
+            context = two_teachers(tmp_path)
+            found.append(context.prerequisites.of(given).heard[0].artifact_id)
+        assert found[0] == found[2] != found[1]
+        ours = dataclasses.replace(given.distillation, assistants=(ASSISTANT,))
+        plain = dataclasses.replace(given, distillation=ours)
+        ids = {two_teachers(tmp_path).prerequisites.of(plain).heard[0].artifact_id for _ in range(2)}
+        assert len(ids) == 1
+    finally:
+        del KNOWLEDGE._cards["mine"]
 
 
 def test_a_teacher_that_the_study_does_not_have_is_told_with_those_it_has(tmp_path) -> None:
