@@ -73,6 +73,27 @@ def test_two_teachers_of_one_design_are_heard_in_its_order(tmp_path) -> None:
     assert found.made[1].requires == (found.made[0].artifact_id,)
 
 
+def test_one_network_is_no_ensemble(tmp_path) -> None:
+    """Two teachers of one description have one seed, unless the study gives them others: they say the same."""
+    twin = dataclasses.replace(SMALL, name="twin", min_accuracy=0.01)
+    other = dataclasses.replace(twin, name="other", seed=1)
+    spec = study(teacher=None, teachers=(SMALL, twin, other, LARGE))
+    context = open_context(spec, ArtifactStore(tmp_path))
+    ids = {name: context.prerequisites.teacher(name).artifact_id for name in spec.teacher_specs()}
+    assert ids["small"] == ids["twin"] != ids["other"]
+    for names, why in (
+        (("small", "large", "twin"), "'small' and 'twin', which are one network"),
+        (("large", "large"), "'large' twice"),
+    ):
+        both = tuple(KnowledgeTerm(kind) for kind in ("ensemble", "logits"))
+        assert why_not(taught(*both, teachers=names), spec, context) == [
+            f"knowledge 'ensemble' hears several teachers, and the design names {why}; give one another seed"
+        ]
+    assert why_not(taught(KnowledgeTerm("ensemble"), teachers=("small", "other")), spec, context) == []
+    apart = (KnowledgeTerm("logits"), KnowledgeTerm("hint", source=1))
+    assert why_not(taught(*apart, teachers=("small", "twin")), spec, context) == []
+
+
 LOSS = """
 from naskd.knowledge.base import KnowledgeOutput
 from naskd.knowledge.response.logits import LogitsLoss
