@@ -19,6 +19,7 @@ from naskd.report.front_csv import front_csv
 from naskd.report.front_table import front_table
 from naskd.report.html import write_html
 from naskd.report.listings import dry_run_table, methods_table, space_table
+from naskd.report.notebook import front_html, front_text
 from naskd.report.plots import draw_front, write_png
 from naskd.report.record import other_costs
 from naskd.report.retrained_table import retrained_table
@@ -418,3 +419,30 @@ def test_nothing_is_left_half_written(tmp_path):
     write_html(record(5), tmp_path / "report.html")
     write_html(record(5), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_is_expected_stands_beside_what_was_measured_until_test_images_say_more():
+    data = record(30)
+    chosen = front_of(data)[0]
+    chosen["expected"] = {"mean": 0.8123, "sd": 0.0105}
+    wide, narrow = shown(front_table(data), 140), shown(front_table(data), 80)
+    assert "expected" in wide
+    assert "81.23 ± 1.05%" in wide
+    assert "expected: of new images" in wide
+    assert "81.23%" in narrow
+    assert "81.23 ± 1.05%" in shown(trial_table(data, chosen["number"]))
+    assert "81.23 ± 1.05% expected" in front_text(data)
+    assert "<td>81.23 ± 1.05%</td>" in front_html(data)
+    row = next(csv.DictReader(io.StringIO(front_csv(data))))
+    assert (row["expected_accuracy"], row["expected_sd"]) == ("0.8123", "0.0105")
+    assert to_frame(data)["expected_accuracy"][chosen["number"]] == 0.8123
+    assert "expected" not in shown(front_table(record(30)), 140)
+
+
+def test_what_was_expected_gives_way_to_test_images():
+    data = record(40, retrained=True)
+    for trial in data["trials"]:
+        trial["expected"] = {"mean": 0.8123, "sd": 0.0105}
+    text = shown(front_table(data), 140)
+    assert "test acc" in text
+    assert "expected" not in text
