@@ -69,7 +69,10 @@ class Feeding:
             self._given = (torch.cat([data.train.labels, nothing]), views)
         else:
             self.n_images, self._given = len(data.train), (data.train.labels, views)
-        self._class_weights = class_weights(spec.class_weights, data.train.labels, data.n_classes)
+        labels = data.train.labels
+        if phase.samples is not None:  # of mean 1 over the images that it trains on
+            labels = labels[phase.samples.to(labels.device)]
+        self._class_weights = class_weights(spec.class_weights, labels, data.n_classes)
         self._unlabelled = not data.labels_teach
         own = phase.data
         self._partly = self._mixed_in > 0 or self._unlabelled or (own is not None and not own.all_labelled)

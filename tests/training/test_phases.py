@@ -249,6 +249,16 @@ def test_a_phase_may_train_on_a_part_of_the_split(context) -> None:
         players(samples=samples, data=PhaseData(others()))
 
 
+def test_weights_of_classes_have_the_mean_1_over_what_a_phase_trains_on(context) -> None:
+    labels = context.resources.data.train.labels
+    samples = torch.cat([(labels == 3).nonzero()[:, 0], (labels == 7).nonzero()[:2, 0]])
+    scheme = players(samples=samples)
+    train(loop(context, scheme, replace(SGD, class_weights="balanced")), 1)
+    weights = scheme.seen[0].class_weights
+    assert float(weights[labels[samples]].mean()) == pytest.approx(1)
+    assert float(weights[7] / weights[3]) == pytest.approx((len(samples) - 2) / 2)
+
+
 def test_labels_may_be_told_from_some_classes_alone() -> None:
     logits = torch.randn(2, 4, requires_grad=True)
     among = torch.tensor([True, False, True, False])
