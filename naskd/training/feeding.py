@@ -112,15 +112,20 @@ class Feeding:
 
     def _brought(self, epoch: int, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
         assert self.phase.batches is not None
-        promised = self.phase.steps_per_epoch
-        steps = min(n for n in (promised, max_steps, 2**63 - 1) if n is not None)
+        promised = self.steps_per_epoch  # schedules and costs follow from it
+        steps = promised if max_steps is None else min(promised, max_steps)
         done = 0
         for batch in itertools.islice(self.phase.batches(epoch), steps):
             done += 1
             yield batch, self._ask(batch)
-        if promised is not None and done < steps:
+        if done < steps:
+            as_many = (
+                ""
+                if self.phase.steps_per_epoch
+                else ", as many as the training split has; give steps_per_epoch"
+            )
             raise InputError(
-                f"phase {self.phase.name!r} brought {done} of {promised} batches in epoch {epoch + 1}"
+                f"phase {self.phase.name!r} brought {done} of {promised} batches in epoch {epoch + 1}{as_many}"
             )
 
     def _asked_together(self, epoch: int, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
