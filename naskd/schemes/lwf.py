@@ -241,7 +241,8 @@ class LwfScheme(StudentScheme):
         """By task so far: named right among the task's own classes, and among those of all tasks so far."""
         of = self.task_of[labels]
         allowed = (self.task_of == of[:, None], (self.task_of <= present).expand_as(logits))
-        right = [logits.masked_fill(~among, -torch.inf).argmax(1) == labels for among in allowed]
+        said = ~logits.isnan().any(1)  # where it is NaN, no class is named
+        right = [said & (logits.masked_fill(~among, -torch.inf).argmax(1) == labels) for among in allowed]
         shown = [of, *(of[each] for each in right)]
         n, *hits = (torch.bincount(tasks, minlength=len(self.classes)).tolist() for tasks in shown)
         return [{t: hit[t] / n[t] for t in range(present + 1) if n[t]} for hit in hits]

@@ -71,6 +71,8 @@ class Feeding:
             self.n_images, self._given = len(data.train), (data.train.labels, views)
         self._class_weights = class_weights(spec.class_weights, data.train.labels, data.n_classes)
         self._unlabelled = not data.labels_teach
+        own = phase.data
+        self._partly = self._mixed_in > 0 or self._unlabelled or (own is not None and not own.all_labelled)
         if self._unlabelled and self._given is not None:
             labels, images = self._given
             self._given = (torch.full_like(labels, UNLABELLED), images)
@@ -172,8 +174,7 @@ class Feeding:
         found = images.batches(torch.split(wanted, together), epoch)
         known = self.phase.data is None
         for index, (shown, view) in zip(torch.split(here, together), found, strict=True):
-            partly = self._mixed_in > 0 or self._unlabelled
-            batch = Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=partly)
+            batch = Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=self._partly)
             yield replace(batch, class_weights=self._class_weights), size
 
     def _order(self, epoch: int) -> Tensor:

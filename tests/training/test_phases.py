@@ -208,7 +208,19 @@ def test_their_labels_go_with_them_and_the_design_augments_them(context) -> None
 def test_the_training_split_is_known(context) -> None:
     scheme = players()
     train(loop(context, scheme), 1)
-    assert all(batch.known for batch in scheme.seen)
+    assert all(batch.known and not batch.partly_labelled for batch in scheme.seen)
+
+
+def test_labels_are_averaged_over_the_images_that_have_one(context) -> None:
+    """Of images of its own, too: else the cross-entropy of a few labels shrinks with the images beside them."""
+    images, labels = others(), torch.full((70,), UNLABELLED)
+    labels[::5] = 3
+    for given, partly in ((labels, True), (None, True), (torch.zeros_like(labels), False)):
+        scheme = players(data=PhaseData(images, given))
+        train(loop(context, scheme), 1)
+        assert all(batch.partly_labelled is partly for batch in scheme.seen)
+    assert Batch.made(torch.rand(4, 1, 8, 8), 0).partly_labelled
+    assert not Batch.made(torch.rand(4, 1, 8, 8), 0, labels[:4]).partly_labelled
 
 
 def test_images_of_another_size_are_refused(context) -> None:
