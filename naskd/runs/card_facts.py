@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def facts_of(
-    run: "Run", number: int, training: Mapping[str, Any], origin: str, wanted: "Wanted", images: str
+    run: "Run",
+    number: int,
+    training: Mapping[str, Any],
+    origin: str,
+    wanted: "Wanted",
+    images: str,
+    *,
+    changed: bool = False,
 ) -> dict[str, Any]:
     """All that :func:`naskd.report.model_card.model_card` needs, but what is measured of the written files.
 
@@ -31,6 +38,7 @@ def facts_of(
         origin: ``search`` of the student that the search has kept.
         wanted: How it leaves.
         images: On which the files are compared: ``test`` or ``validation``.
+        changed: Whether these are others than those that the student was judged on before.
     """
     trial = run.trial(number)
     record = load_results(run.path, run.spec.seed)
@@ -69,7 +77,7 @@ def facts_of(
         "val_accuracy": trial["val_accuracy"],
         "macs": trial["macs"],
         "n_params": trial["n_params"],
-        "file": {"images": images},
+        "file": {"images": images, "changed": changed},
     }
 
 

@@ -64,7 +64,7 @@ def estimate_search(
         ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
         for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``workers`` (trials at
         once), ``train_macs`` that are executed for its trials and what they share, so that what is remembered of a
-        teacher counts once; ``budget_seconds``, ``n_timed``,
+        teacher counts once; ``shared_train_macs``, of these what they share; ``budget_seconds``, ``n_timed``,
         ``busy`` (that the machine was busy before anything was timed, in words; empty where it was not).
 
     Raises:
@@ -116,6 +116,7 @@ def estimate_search(
         "workers": workers,
         "budget_seconds": budget.seconds,
         "train_macs": affordable_trials * own_macs + shared_macs,
+        "shared_train_macs": shared_macs,
         "busy": busy,
     }
 

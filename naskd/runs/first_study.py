@@ -457,12 +457,12 @@ def _with_budget(checked: Checked) -> Checked:
     cost = checked.cost
     before = cost["teacher_seconds"] + cost["assistant_seconds"]
     each = (cost["seconds"] - before) / cost["trials"]
-    low, high = TRIALS
+    low, high, shared = *TRIALS, cost.get("shared_train_macs", 0.0)
     trials = min(high, max(low, int(max(0.0, SECONDS - before) / each) // 10 * 10))
     changed = {
         "trials": trials,
         "seconds": before + trials * each,
-        "train_macs": cost["train_macs"] / cost["trials"] * trials,
+        "train_macs": (cost["train_macs"] - shared) / cost["trials"] * trials + shared,
     }
     return replace(checked, cost={**cost, **changed})
 

@@ -104,11 +104,13 @@ class _Judges:
         images: ``(N, C, H, W)`` uint8.
         labels: Of them; None of made-up ones.
         split: Which they are: ``test``, ``validation`` or ``made-up``.
+        changed: Whether they are others than those of that name that the student was judged on before.
     """
 
     images: Tensor
     labels: Tensor | None
     split: str
+    changed: bool = False
 
 
 def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
     elif judges.labels is None:
         raise InputError("a folder says how accurate its student is: the study's images must be there")
     else:
-        facts = facts_of(run, number, training, origin, wanted, judges.split)
+        facts = facts_of(run, number, training, origin, wanted, judges.split, changed=judges.changed)
         made = write_folder(source, wanted.folder, judges.images, judges.labels, facts, **settings)
     return {**made, "images": judges.split, "origin": origin, "training": training}
 
@@ -251,10 +253,12 @@ def _judges(run: "Run", source: Path, origin: str, training: Mapping[str, Any]) 
         )
     if test is None:
         val = run.context.resources.data.val
-        return _Judges(val.images, val.labels, "validation")
-    if training.get("test_hash") not in (None, hash_of(test)):
+        changed = any(line.startswith(("data_hash", "split_hash", "modality_hash")) for line in lines)
+        return _Judges(val.images, val.labels, "validation", changed)
+    changed = training.get("test_hash") not in (None, hash_of(test))
+    if changed:
         _LOG.warning("the test images are not those on which the student's test accuracy was measured")
-    return _Judges(test.images, test.labels, "test")
+    return _Judges(test.images, test.labels, "test", changed)
 
 
 def _calibration(run: "Run", judges: _Judges, wanted: Wanted) -> Tensor | None:

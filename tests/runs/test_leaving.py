@@ -78,6 +78,12 @@ def test_other_test_images_than_those_of_the_retraining_are_said(
     )
     assert run.export(0, path=tmp_path / "x.safetensors")["n_images"] == 50
     assert "the test images are not those on which the student's test accuracy was measured" in caplog.text
+    if ONNX:
+        run.export(0, folder=tmp_path / "digits")
+        assert (
+            "The test images on which the files were compared are not those"
+            in (tmp_path / "digits" / "README.md").read_text()
+        )
 
 
 def test_what_was_retrained_of_another_design_of_the_same_number_is_not_taken(
