@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from naskd.runs.choose import choose
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
 from naskd.runs.moved import check_places, located
-from naskd.runs.results import doubts, load_results
+from naskd.runs.results import doubts, guessed, load_results
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
@@ -379,7 +379,7 @@ class Run:
             found.append(
                 "The test split was cut from the same images, which a foreign teacher may have seen."
             )
-        return found + doubts(self.path)
+        return [*guessed(record), *found, *doubts(self.path)]
 
     def _retrained(self) -> dict[str, Any] | None:
         record = load_results(self.path, self.spec.seed)

@@ -42,8 +42,8 @@ def test_it_says_what_was_drawn_built_and_what_it_costs(study: Path) -> None:
     assert re.search(r"space: 12 random designs drawn, \d+ distinct ones can be trained", said)
     assert re.search(r"students: \d of .*MACs built and run, \d of them timed", said)
     assert "memory: images" in said
-    assert re.search(r"a trial: .* of training, 1 epoch, from", said)
-    assert "the whole budget: about 2 trials" in said
+    assert re.search(r"a trial: .* of training, 1 epoch, by \d random students", said)
+    assert "the whole budget: 2 trials, about " in said
     assert said.splitlines()[-1].startswith(f"{study} is in order")
 
 
