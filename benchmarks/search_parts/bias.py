@@ -1,22 +1,25 @@
 """How much too good a front is: accuracies that a search reports, less what the same designs have on other images.
 
 A front is the best of many noisy values. With ``budget.front_seeds`` its designs are trained again, and their means are
-reported. Test images tell the truth, moved by how much easier or harder they are over the whole table; of a seed that
-the search has not seen, as long as the table has one. Where it has seen all, luck of seeds is in both numbers, and the
-difference is that of the images alone.
+reported. Beside them stands what the record of a search expects of the same designs. Test images tell the truth, moved
+by how much easier or harder they are over the whole table; of a seed that the search has not seen, as long as the table
+has one. Where it has seen all, luck of seeds is in both numbers, and the difference is that of the images alone.
 """
 
 import argparse
+import math
 import statistics
 from pathlib import Path
 
 from harness.results import Row
 from harness.spread import header, interval
+from naskd.spec.design import TrialConfig
 from naskd.spec.study import BudgetSpec
+from naskd.study.expected import Seen, expected_accuracies
 from naskd.tables import TrainingTable, read_table
 from search_parts.arms import ARMS
 from search_parts.repeating import measured
-from search_parts.replayed import front_of, world_of
+from search_parts.replayed import Searched, World, front_of, world_of
 
 SEARCHERS = ("random", "TPE", "EHVI, front")
 TRIALS = 100
@@ -36,12 +39,37 @@ def one(table: str, seed: int) -> list[Row]:
         for arm in SEARCHERS:
             found = ARMS[arm].search(world, seed, BudgetSpec(trials=TRIALS, front_seeds=seeds))
             front = front_of(found)
-            over = [values[0] - world.test_accuracy(name) - moved for name, values in front.items()]
+            expected = expected_of(found, world)
+            true = {name: world.test_accuracy(name) + moved for name in front}
             row: Row = {"repetition": seed, "arm": arm, "seeds": seeds, "designs": len(front)}
-            rows.append(
-                {**row, "points": 100 * statistics.fmean(over), "test_volume": float(found.test_volume[-1])}
-            )
+            for kind, said in (
+                ("", {name: values[0] for name, values in front.items()}),
+                ("expected ", expected),
+            ):
+                over = [said[name] - accuracy for name, accuracy in true.items()]
+                row[f"{kind}points"] = 100 * statistics.fmean(over)
+                row[f"{kind}error"] = 100 * math.sqrt(statistics.fmean(value**2 for value in over))
+            rows.append({**row, "test_volume": float(found.test_volume[-1])})
     return rows
+
+
+def expected_of(found: Searched, world: World) -> dict[str, float]:
+    """What the record of a search expects of its designs, by their names."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(found.designs))}
+    seen = [
+        Seen(
+            numbers[name],
+            TrialConfig.from_dict(trial.user_attrs["config"]),
+            {"macs": macs},
+            accuracy,
+        )
+        for name, (accuracy, macs), stopped, trial in zip(
+            found.designs, found.values, found.stopped, found.trials, strict=True
+        )
+        if not stopped
+    ]
+    said = expected_accuracies(seen, world.n_val)
+    return {name: said[number][0] for name, number in numbers.items() if number in said}
 
 
 def offset(table: TrainingTable) -> float:
@@ -56,15 +84,24 @@ def table(rows: list[Row]) -> list[str]:
         "arm",
         "seeds of each design of the front",
         "reported less true accuracy, points",
+        "its root mean square",
+        "expected less true accuracy, points",
+        "its root mean square",
         "designs on the front",
         "hypervolume on test images",
     )
     for arm, seeds in dict.fromkeys((row["arm"], row["seeds"]) for row in rows):
         mine = [row for row in rows if (row["arm"], row["seeds"]) == (arm, seeds)]
-        points = [row["points"] for row in mine]
-        low, high = interval(points)
+        said = [
+            f"{statistics.fmean(points):+.2f} [{low:+.2f}, {high:+.2f}] | {statistics.fmean(errors):.2f}"
+            for points, errors in (
+                ([row[f"{kind}points"] for row in mine], [row[f"{kind}error"] for row in mine])
+                for kind in ("", "expected ")
+            )
+            for low, high in [interval(points)]
+        ]
         lines.append(
-            f"| {arm} | {seeds} | {statistics.fmean(points):+.2f} [{low:+.2f}, {high:+.2f}] | "
+            f"| {arm} | {seeds} | {' | '.join(said)} | "
             f"{statistics.fmean(row['designs'] for row in mine):.1f} | "
             f"{statistics.fmean(row['test_volume'] for row in mine):.4f} |"
         )

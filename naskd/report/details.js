@@ -168,6 +168,7 @@ function details(t) {
       teacher && positive(teacher.macs) && positive(t.macs)
         ? ["beside the teacher", `${times(teacher.macs / t.macs)} MACs`]
         : null,
+      t.expected ? ["expected, luck aside", withSd(t.expected.mean, t.expected.sd)] : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
       ...Object.entries(t.measures || {})

@@ -15,7 +15,8 @@ _REST = ("train_macs", "spent_macs", "wall_seconds", "teacher_agreement", "repli
 def to_frame(record: Record) -> "pandas.DataFrame":
     """All trials by number.
 
-    Columns: ``state``, ``reason``, ``on_front``; metrics and objectives; ``measure_<name>`` of what a scheme says of
+    Columns: ``state``, ``reason``, ``on_front``; metrics and objectives; ``expected_accuracy`` and ``expected_sd``, of
+    each design, its luck taken off; ``measure_<name>`` of what a scheme says of
     its student; ``test_accuracy_mean`` and ``test_accuracy_sd`` where a design was retrained; costs of the training;
     ``epochs`` that it has trained; ``config_id`` and ``seed``, a whole number; ``student`` and ``taught_by`` in words;
     and ``params_<name>`` for each parameter of the space, as Optuna calls them. What a trial does not have is missing.
@@ -33,6 +34,8 @@ def to_frame(record: Record) -> "pandas.DataFrame":
         row: dict[str, Any] = {
             name: trial.get(name) for name in ("number", "state", "reason", "on_front", *metrics)
         }
+        expected = trial.get("expected") or {}
+        row |= {"expected_accuracy": expected.get("mean"), "expected_sd": expected.get("sd")}
         row |= {f"measure_{name}": value for name, value in (trial.get("measures") or {}).items()}
         if designs:
             tested = designs.get(trial.get("number", -1), {})

@@ -39,6 +39,8 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
         "replicates",
         "replicate_mean",
         "replicate_sd",
+        "expected_accuracy",
+        "expected_sd",
         "test_accuracy_mean",
         "test_accuracy_sd",
         "test_seeds",
@@ -54,12 +56,14 @@ def front_csv(record: Record, *, all_trials: bool = False) -> str:
     writer.writeheader()
     for trial in chosen:
         replicates, test = trial.get("replicates") or {}, designs.get(trial.get("number", -1), {})
-        config = trial.get("config")
+        config, expected = trial.get("config"), trial.get("expected") or {}
         row: dict[str, Any] = {
             **trial,
             "replicates": replicates.get("n"),
             "replicate_mean": replicates.get("mean"),
             "replicate_sd": replicates.get("sd"),
+            "expected_accuracy": expected.get("mean"),
+            "expected_sd": expected.get("sd"),
             "test_accuracy_mean": test.get("test_accuracy_mean"),
             "test_accuracy_sd": test.get("test_accuracy_sd"),
             "test_seeds": test.get("n"),

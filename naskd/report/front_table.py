@@ -62,7 +62,8 @@ class FrontTable:
             header_style="bold",
             expand=False,
         )
-        for title in ("trial", "val acc", *(("test acc",) if designs else ()), "MACs"):
+        more = ("test acc",) if designs else ("expected",) if self._expects else ()
+        for title in ("trial", "val acc", *more, "MACs"):
             table.add_column(title, justify="right", no_wrap=True)
         if wide:
             table.add_column("FLOPs", justify="right", no_wrap=True)
@@ -103,6 +104,9 @@ class FrontTable:
                 compared = trial.get("name") == (record.get("teacher") or {}).get("name")
                 found = (record.get("retrained") or {}).get("teacher_test_accuracy")
                 cells.append(Text(percent(found if compared else None)))
+        elif self._expects:
+            expected = trial.get("expected") or {}
+            cells.append(Text(percent_with_sd(expected.get("mean"), expected.get("sd") if wide else None)))
         cells.append(Text(count(one_image), style="bold"))
         if wide:
             cells.append(Text(flops(one_image)))
@@ -122,6 +126,11 @@ class FrontTable:
             return [*cells, Text(design), Text(distillation, style="cyan")]
         return [*cells, Text.assemble(design, ("\n← " + distillation if config else "", "cyan"))]
 
+    @property
+    def _expects(self) -> bool:
+        """Whether designs have an expected accuracy: once they are retrained, test images say more."""
+        return not retrained(self.record) and any(trial.get("expected") for trial in front(self.record))
+
     def _facts(self) -> list[str]:
         record = self.record
         if not front(record):
@@ -131,6 +140,8 @@ class FrontTable:
                 "No trial on the front yet." if not complete else "No complete trial has finite objectives."
             ]
         parts = ["FLOPs = 2 × MACs, one image"]
+        if self._expects:
+            parts.append("expected: of new images, by what all trials say")
         if finite(record.get("hypervolume")) is not None:
             parts.append(f"hypervolume {record['hypervolume']:.4f}")
         if finite(record.get("train_macs")) is not None:

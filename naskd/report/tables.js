@@ -105,6 +105,7 @@ function tableSection() {
     last: (t) => text(t[key]),
     ...extra,
   });
+  const expects = !tests.size && front.some((t) => t.expected);
   const columns = [
     col("trial", "number", plain, { last: () => "teacher" }),
     {
@@ -115,6 +116,18 @@ function tableSection() {
           : percent(t.val_accuracy),
       more: [["sd of validation", (t) => t.replicates?.sd]],
     },
+    expects
+      ? {
+          name: "expected",
+          extra: true,
+          num: true,
+          down: true,
+          value: (t) => t.expected?.mean,
+          text: (t) => withSd(t.expected?.mean, t.expected?.sd),
+          last: () => "",
+          more: [["sd of expected", (t) => t.expected?.sd]],
+        }
+      : null,
     tests.size
       ? {
           name: "test",
@@ -154,7 +167,7 @@ function tableSection() {
   return card(
     "Designs on the front",
     front.length
-      ? `${moreIsBetter(data.cost) ? "Best" : "Cheapest"} first; choose a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images.`
+      ? `${moreIsBetter(data.cost) ? "Best" : "Cheapest"} first; choose a heading to sort, a row for its details. Accuracy of single trainings is optimistic: the best of many was picked on these very images.${expects ? " What is expected takes that luck off, by what all trials say together." : ""}`
       : null,
     front.length || teacher
       ? sortable("front", columns, front, teacher)

@@ -40,6 +40,7 @@ _KNOWN = {
     "continues",
     "continued_by",
     "own",
+    "expected",
     "error",
     "environment",
     "measures",
@@ -118,6 +119,8 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
             f"mean over {replicates['n']} seeds",
             f"{mean}, trials {', '.join(map(str, replicates.get('trials', ())))}",
         )
+    if expected := trial.get("expected"):
+        yield "expected of it, luck aside", percent_with_sd(expected.get("mean"), expected.get("sd"))
     test = retrained(record).get(trial.get("number", -1))
     if test:
         mean = percent_with_sd(test.get("test_accuracy_mean"), test.get("test_accuracy_sd"))

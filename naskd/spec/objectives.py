@@ -21,8 +21,8 @@ number state reason config config_id seed wall_seconds spent_macs asked_images f
 teacher_agreement curve environment error retry_of retried parameters on_front best_val_accuracy replicates
 replicate_of continues continued_by own replicate_mean replicate_sd student taught_by choices n file files epoch loss
 ce val_accuracy_search val_accuracy_mean trained_in siblings
-measures test_accuracy test_accuracy_mean test_accuracy_sd test_accuracies test_balanced_accuracy
-test_balanced_accuracy_mean test_seeds test_epochs epochs objectives
+measures expected expected_accuracy expected_sd test_accuracy test_accuracy_mean test_accuracy_sd test_accuracies
+test_balanced_accuracy test_balanced_accuracy_mean test_seeds test_epochs epochs objectives
 """
 RESERVED = frozenset(_TAKEN.split())
 """Names that a trial's or a retrained design's entry in the record has for something else."""

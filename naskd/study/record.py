@@ -13,6 +13,7 @@ from naskd.spec.objectives import ACCURACY, OBJECTIVES, Objective, described
 from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
+from naskd.study.expected import expect
 from naskd.study.importance import importance, importance_by_cost, trials_used
 from naskd.study.kept import front_alone
 from naskd.study.ledger import (
@@ -98,7 +99,8 @@ def run_record(
         study: Opened for reading.
         objectives: Of the study, in its order.
         everything: All trials and the extras of a report (progress, importance); otherwise the front only.
-        with_importance: False leaves that out, which takes seconds, and is on the page alone.
+        with_importance: False leaves that out, which takes seconds, and is on the page alone; while trials run it
+            leaves out what is expected of designs, too.
 
     Returns:
         A mapping as documented in docs/reference/record.md; trials by number, the front alone by rising cost.
@@ -127,6 +129,13 @@ def run_record(
         trial["on_front"] = False
     for trial, on_front in zip(designs, front.tolist(), strict=True):
         trial["on_front"] = on_front
+    images = study.user_attrs.get(IMAGES)
+    counts = _counts(trials, complete)
+    if (
+        with_importance or not counts["running"]
+    ):  # else each look takes a second, and the next trial changes it
+        known = [axis.name for axis in axes if axis.known == "before"]
+        expect(complete, ["macs", *known], (images or {}).get("val", 0))
     artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
     teachers = [
@@ -143,14 +152,14 @@ def run_record(
         "train_macs_with_teachers": train_macs + sum(t.get("spent_macs", 0) for t in teachers),
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
-        "images": study.user_attrs.get(IMAGES),
+        "images": images,
         "unlabelled": _counted(study, UNLABELLED),
         "copies": _counted(study, COPIES),
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
-        "counts": _counts(trials, complete),
+        "counts": counts,
         "trials": trials,
     }
     if not everything:
@@ -252,6 +261,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "replicate_of": None if replicate_of(trial)[1] == 0 else replicate_of(trial)[0],
         "replicates": None,
         "own": None,
+        "expected": None,
         "trained_in": attrs.get(TRAINED_IN),
         "siblings": [],
         "continues": attrs.get(CONTINUES),

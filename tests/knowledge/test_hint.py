@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from naskd.knowledge.adapters import ChannelAdapter
 from naskd.knowledge.base import Lesson
 from naskd.knowledge.feature.hint import HintLoss, hint_loss
 from naskd.nn.taps import Tap, Taps
@@ -107,3 +108,50 @@ def test_the_regressor_can_learn_the_teacher() -> None:
         value(loss, student, teacher).backward()
         optimizer.step()
     assert value(loss, student, teacher) < 1e-4 * teacher.square().mean()
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 2), (8, 8)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_one_operation_is_the_convolution_and_the_square_of_what_is_apart(
+    grid: tuple[int, int], dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    adapter = ChannelAdapter(3, 5)
+    target = maps(4, 5, *grid, seed=1).to(dtype).contiguous(memory_format=layout)
+    found = []
+    for one_operation in (True, False):
+        x = maps(4, 3, *grid).float().contiguous(memory_format=layout).requires_grad_()
+        adapter.zero_grad()
+        value = (
+            adapter.mean_square(x, target)
+            if one_operation
+            else torch.nn.functional.mse_loss(adapter(x), target.float())
+        )
+        (3 * value).backward()
+        found.append([value.detach(), x.grad, adapter.weight.grad.clone(), adapter.bias.grad.clone()])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradients_of_one_operation_are_those_of_its_value() -> None:
+    adapter = ChannelAdapter(3, 5).double()
+    x, target = maps(2, 3, 2, 2).contiguous(memory_format=torch.channels_last), maps(2, 5, 2, 2, seed=1)
+    bias = adapter.bias
+
+    def value(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        adapted = {"weight": weight, "bias": bias}
+        return torch.func.functional_call(
+            _Squared(adapter), {f"of.{k}": v for k, v in adapted.items()}, (x, target)
+        )
+
+    assert torch.autograd.gradcheck(value, (x.requires_grad_(), adapter.weight, bias))
+
+
+class _Squared(torch.nn.Module):
+    def __init__(self, of: ChannelAdapter) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return self.of.mean_square(x, target)

@@ -34,12 +34,13 @@ class HintLoss(PairedLoss):
     The summary is ``stage_<i>``, ``(B, C_t, H_t, W_t)``, the teacher's map after its activation at its own grid.
     """
 
-    def pair_adapter(self, student: TapShape, teacher: TapShape) -> nn.Module:
+    def pair_adapter(self, student: TapShape, teacher: TapShape) -> ChannelAdapter:
         """The regressor."""
         return ChannelAdapter(student.channels, teacher.channels)
 
     def pair_term(self, student: Tap, teacher: Tensor, adapter: nn.Module, pair: tuple[int, int]) -> Tensor:
         """See :func:`hint_loss`."""
         # pooled before the convolution, with which it commutes, since the smaller map is cheaper
-        own, target = pool_to_smaller(as_map(student), widened(teacher))
-        return hint_loss(adapter(own), target)
+        own, target = pool_to_smaller(as_map(student), teacher)
+        assert isinstance(adapter, ChannelAdapter)
+        return adapter.mean_square(own, target)

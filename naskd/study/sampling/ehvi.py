@@ -26,7 +26,7 @@ from naskd.spec.pareto import non_dominated, objective_space
 from naskd.study.sampling.extrapolation import Extrapolation
 from naskd.study.sampling.features import Described, Features, describe
 from naskd.study.sampling.improvement import expected_volume
-from naskd.study.sampling.surrogate import Surrogate
+from naskd.study.sampling.surrogate import LEAST_NOISE, Surrogate, luck_of_images
 from naskd.study.sampling.transfer import Told, Transfer
 from naskd.study.search_view import Candidate, SearchView
 from naskd.study.stopping import TrialView, costs_of
@@ -41,8 +41,6 @@ THRIFT = 0.5
 """Power of the price of a training by which is divided what it promises; at the end of the budget it is 0."""
 SHARERS = 10
 """Trainings among which is shared out what has yet to be made, those of them that would need it in a random draw."""
-LEAST_NOISE = 1e-4
-"""Variance of an accuracy, where the number of validation images is not known."""
 
 
 class EhviSampler(BaseSampler):
@@ -265,10 +263,7 @@ class EhviSampler(BaseSampler):
             if forecast is None:
                 return None
             value, noise = forecast.mean, forecast.spread**2
-        if view.n_val:
-            share = min(max(value, 0.01), 0.99)
-            noise = max(noise, share * (1 - share) / view.n_val)
-        return value, noise
+        return value, max(noise, luck_of_images(value, view.n_val))
 
     @staticmethod
     def _costs(known: Sequence[Mapping[str, float]], view: SearchView) -> Array:
