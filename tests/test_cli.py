@@ -336,6 +336,8 @@ def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> N
     assert "3 of 3 trials" in result.stderr
     assert "ended: all 3 trials done" in result.stderr
     assert str(tiny_run_copy / "report.html") in result.stderr
+    told = result.stderr.splitlines()
+    assert told[told.index("next:") + 1].startswith("  naskd show ")
     assert "naskd retrain" in result.stderr
     assert re.search(
         r"teacher: \d+% of [\d.]+ k answers from the bank, [\d.]+ \w*MACs saved, bank", result.stderr

@@ -162,6 +162,7 @@ def _next_steps(run: "Run", record: Mapping[str, Any], complete: Sequence[Mappin
         best = command_line("best", run.path, "--max-macs", max(small))
         steps.append((best, "the most accurate one within a budget, such as this"))
     steps.append((command_line("retrain", run.path), "the front with fresh seeds, on the test split"))
+    say("next:")
     for command, why in (
         *(steps[:1] if nothing else steps),
         (

@@ -22,6 +22,11 @@ def check_lines(checked: Mapping[str, Any]) -> Iterator[str]:
         )
     if memory := checked["memory"]:
         yield f"memory: images {size(memory['images'])}, this process {size(memory['process'])} at its peak"
+    if (steps := checked.get("steps")) and (few := checked["threads_that_help"]) < (
+        many := max(map(int, steps))
+    ):
+        took = " and ".join(f"{steps[str(n)]:.2g} s with {n}" for n in (few, many))
+        yield f"threads: a step of a student takes {took} here and now; set execution.threads = {few}"
     if cost := checked["cost"]:
         yield from cost_lines(cost, checked["epochs"])
     elif built:

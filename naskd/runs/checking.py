@@ -13,7 +13,13 @@ from typing import Any
 
 import torch
 
-from naskd.runs.estimate import estimate_search, seconds_by_threads, teachers_timing_macs, timing_macs
+from naskd.runs.estimate import (
+    busy_said,
+    estimate_search,
+    seconds_by_threads,
+    teachers_timing_macs,
+    timing_macs,
+)
 from naskd.runs.opening import begin
 from naskd.runs.starting import NotOpenedError, Start
 from naskd.spec.design import Cost, TrialConfig
@@ -50,7 +56,8 @@ class Checked:
         built: Of each student that was built its ``config_id``, ``macs`` and ``n_params``, and whether it was
             ``timed``.
         cost: See :func:`~naskd.runs.estimate.estimate_search`, with ``teachers_timed``; empty where nothing was timed.
-        steps: Seconds of a step of the student of middle size by the number of threads, where several were to be tried.
+        steps: Seconds of a step of the student of middle size by the number of threads, where several were tried: on a
+            busy machine those of the study and one.
         memory: Bytes of the ``images`` as they are held, and of this ``process`` at its peak.
     """
 
@@ -97,6 +104,8 @@ class Checked:
             "built": list(self.built),
             "cost": self.cost,
             "memory": self.memory,
+            "steps": {str(threads): seconds for threads, seconds in self.steps.items()},
+            "threads_that_help": threads_that_help(self.steps) if self.steps else None,
         }
 
 
@@ -133,8 +142,13 @@ def examine(
         built, failed = _built(start, spread(sample, QUANTILES))
         problems += failed
         found["built"] = built
+        given = start.opened.context.resources.compute
         if not problems and len(threads) > 1:
             found["steps"] = _steps(start, sample, threads)
+            compute = replace(given, threads=threads_that_help(found["steps"] or {given.threads: 0.0}))
+            start.study = start.opened.given(compute=compute)
+        elif not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
+            found["steps"] = _steps(start, sample, (1, given.threads))
         if not problems:
             found["cost"] = _cost(start, sample, built, problems)
         images = start.opened.context.resources.data
@@ -205,16 +219,13 @@ def threads_that_help(steps: Mapping[int, float]) -> int:
 
 
 def _steps(start: Start, sample: SpaceSample, threads: Sequence[int]) -> dict[int, float]:
-    """Seconds by the number of threads; the study goes on with as many as help. Empty where it cannot be timed."""
+    """Seconds of a step of the student of middle size by the number of threads; empty where it cannot be timed."""
     doing(f"timing a few steps with {' and '.join(map(str, threads))} threads")
     design, _ = spread(sample, (0.5,))[0]
     try:
-        found = seconds_by_threads(start.opened.context, design, threads)
+        return seconds_by_threads(start.opened.context, design, threads)
     except USERS:  # the design cannot be trained, which is said where its cost is timed
         return {}
-    compute = start.opened.context.resources.compute
-    start.study = start.opened.given(compute=replace(compute, threads=threads_that_help(found)))
-    return found
 
 
 def _cost(
