@@ -49,7 +49,7 @@ function progressCard() {
         h(
           "div",
           { class: "soft" },
-          `hypervolume ${item.p.hypervolume.toFixed(4)} after ${macs(item.p.train_macs)}`,
+          `hypervolume ${volume(item.p.hypervolume)} after ${macs(item.p.train_macs)}`,
         ),
         ...(t ? trialTip(t) : []),
       );
