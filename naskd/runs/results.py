@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.runs.directory import RESULTS_FILE
+from naskd.spec.chance import may_guess
 from naskd.spec.errors import DamagedError
 from naskd.spec.seeds import derive_seed
 from naskd.store.files import file_hash, is_sealed, read_sealed
@@ -201,3 +202,20 @@ def doubts(run_dir: Path) -> list[str]:
             f"{RESULTS_FILE} was written by an earlier version, without a hash: damage to it would not be noticed."
         )
     return found
+
+
+def guessed(record: Mapping[str, Any]) -> list[str]:
+    """That no student has learned anything, in words; nothing where one has.
+
+    Args:
+        record: Of a run, with all its trials.
+    """
+    complete = [trial["val_accuracy"] for trial in record["trials"] if trial["state"] == "COMPLETE"]
+    images = record.get("images")
+    if not complete or not images or not may_guess(best := max(complete), images, len(complete)):
+        return []
+    return [
+        f"No student is better than guessing: the best names {best:.1%} of {images['val']} validation images rightly, "
+        f"and guessing among {images['classes']} classes {1 / images['classes']:.1%}. None is worth taking: see "
+        "whether images and labels belong together, then raise epochs or learning rates."
+    ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from naskd.runs.choose import choose, needs_all
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE
 from naskd.runs.moved import check_places, located
-from naskd.runs.results import doubts, load_results, of_trials
+from naskd.runs.results import doubts, guessed, load_results, of_trials
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
@@ -400,7 +400,7 @@ class Run:
             found.append(
                 "The test split was cut from the same images, which a foreign teacher may have seen."
             )
-        return found + _several_ways(record["trials"]) + doubts(self.path)
+        return [*guessed(record), *found, *_several_ways(record["trials"]), *doubts(self.path)]
 
     def _retrained(self, trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:
         """What final trainings say of the run's trials; and a sentence where they say it of others."""

@@ -19,6 +19,7 @@ from naskd.runs.given import objects_of
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec import begun
 from naskd.spec.design import TrialConfig, content_id
+from naskd.spec.doing import doing
 from naskd.spec.errors import USERS, InputError, NaskdError, one_line
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import OBJECTIVES
@@ -147,6 +148,8 @@ def _training_macs(config: TrialConfig, facts: DesignFacts) -> float:
 def _teachers(start: Start) -> Iterable[str]:
     """Each is tried, before designs are matched to it."""
     parts = start.opened.parts
+    if parts is not None:
+        doing("trying the teacher")
     trials = [] if parts is None else try_teachers(parts)
     log_trials(trials)
     start.tried = trials

@@ -164,6 +164,20 @@ def test_fewer_batches_than_promised_are_told(context) -> None:
     assert len(scheme.seen) == 2
 
 
+def test_batches_of_its_own_without_a_number_are_as_many_as_the_split_has(context) -> None:
+    """More would be trained on at rates beyond the schedule's end, and be booked by nobody."""
+    scheme = players(batches=made(9))
+    found = loop(context, scheme)
+    train(found, 4)
+    assert len(scheme.seen) == 4 * 3
+    assert found.images_per_epoch(0) == 120
+    assert moved(scheme.a) == pytest.approx(rates(SGD, 12), rel=1e-5)
+    with pytest.raises(
+        InputError, match=r"brought 2 of 3 batches in epoch 1, as many .*; give steps_per_epoch"
+    ):
+        train(loop(context, players(batches=made(2))), 1)
+
+
 @pytest.mark.parametrize("changes", [{"steps_per_epoch": 5}, {"steps_per_epoch": 0, "batches": made(1)}])
 def test_steps_are_for_batches_of_its_own(changes) -> None:
     with pytest.raises(
@@ -247,6 +261,16 @@ def test_a_phase_may_train_on_a_part_of_the_split(context) -> None:
         assert torch.equal(batch.images, data.images[batch.index].float() / 255)
     with pytest.raises(InputError, match="both data and samples"):
         players(samples=samples, data=PhaseData(others()))
+
+
+def test_weights_of_classes_have_the_mean_1_over_what_a_phase_trains_on(context) -> None:
+    labels = context.resources.data.train.labels
+    samples = torch.cat([(labels == 3).nonzero()[:, 0], (labels == 7).nonzero()[:2, 0]])
+    scheme = players(samples=samples)
+    train(loop(context, scheme, replace(SGD, class_weights="balanced")), 1)
+    weights = scheme.seen[0].class_weights
+    assert float(weights[labels[samples]].mean()) == pytest.approx(1)
+    assert float(weights[7] / weights[3]) == pytest.approx((len(samples) - 2) / 2)
 
 
 def test_labels_may_be_told_from_some_classes_alone() -> None:
