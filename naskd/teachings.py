@@ -121,7 +121,7 @@ class TeachingPreset:
             raise InputError(f"teaching preset {self.name!r} names {twice[0]!r} twice")
 
 
-TEACHINGS: Registry[TeachingPreset] = Registry("teaching preset")
+TEACHINGS: Registry[TeachingPreset] = Registry("teaching preset", "teaching")
 
 TEACHINGS.register(
     TeachingPreset(

@@ -27,6 +27,7 @@ from naskd import launch
 from naskd.cli import app
 from naskd.cli.looking import registries
 from naskd.cli.searching import last_failure, refusals_line
+from naskd.report import progress as progress_module
 from naskd.report.cards import card_facts
 from naskd.report.progress import CountProgress, SearchProgress
 from naskd.runs import run as api
@@ -252,6 +253,49 @@ def test_a_search_that_fell_short_says_so_in_its_last_line(
     assert (last == f"error: 2 of 2 trials were trained: {run.stop_reason}") is short
 
 
+def test_a_search_of_which_trials_failed_says_how_many(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = api.open_run(tiny_run)
+    record = run.to_dict(everything=True)
+    record["trials"][1] |= {"state": "FAIL", "reason": "it broke", "on_front": False}
+    record["trials"][0]["on_front"] = True
+    record["counts"] |= {"failed": 1, "complete": 1}
+    run.stop_reason = "all 2 trials done"
+    monkeypatch.setattr(type(run), "to_dict", lambda *_, **__: record)
+    monkeypatch.setattr(launch, "search", lambda *_, **__: run)
+    result = call("search", write_tiny_study(tmp_path), "--out", tmp_path / "run")
+    assert "ended: all 2 trials done; 1 of 2 trials failed" in result.stderr.splitlines()
+    assert "the last that failed: it broke" in result.stderr.splitlines()
+
+
+def test_students_that_guess_are_not_offered_as_the_best(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = api.open_run(tiny_run)
+    record = run._record
+    images = {"classes": 4, "val": 320}
+
+    def guessing(*arguments: Any) -> dict[str, Any]:
+        found = record(*arguments)
+        trials = [{**trial, "val_accuracy": 0.26} for trial in found["trials"]]
+        return {**found, "trials": trials, "images": images}
+
+    monkeypatch.setattr(run, "_record", guessing)
+    monkeypatch.setattr(launch, "search", lambda *_, **__: run)
+    result = call("search", write_tiny_study(tmp_path), "--out", tmp_path / "run")
+    said = " ".join(result.stdout.split())
+    assert (
+        "warning: No student is better than guessing: the best names 26.0% of 320 validation images rightly"
+        in said
+    )
+    assert "naskd show" in result.stderr
+    assert "naskd best" not in result.stderr
+    assert "naskd retrain" not in result.stderr
+    images["val"] = 320_000  # of which a point more is no accident
+    assert "No student" not in call("search", write_tiny_study(tmp_path), "--out", tmp_path / "run").stdout
+
+
 # --- searching ------------------------------------------------------------------------------------------
 
 
@@ -277,8 +321,10 @@ def test_dry_run_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     result = call("search", write_tiny_study(tmp_path / "s"), "--dry-run", "--trials", 50)
     assert result.exit_code == 0
-    assert "trial seconds" in result.stdout
-    assert "50" in result.stdout
+    first, trial, budget, *_ = result.stdout.splitlines()
+    assert first == "What searching tiny would cost; nothing was started"
+    assert trial.startswith("a trial: about ")
+    assert budget.startswith("the whole budget: 50 trials, about ")
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
@@ -290,6 +336,8 @@ def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> N
     assert "3 of 3 trials" in result.stderr
     assert "ended: all 3 trials done" in result.stderr
     assert str(tiny_run_copy / "report.html") in result.stderr
+    told = result.stderr.splitlines()
+    assert told[told.index("next:") + 1].startswith("  naskd show ")
     assert "naskd retrain" in result.stderr
     assert re.search(
         r"teacher: \d+% of [\d.]+ k answers from the bank, [\d.]+ \w*MACs saved, bank", result.stderr
@@ -602,6 +650,43 @@ def test_plain_progress_is_a_line_now_and_then() -> None:
     assert lines[-1].startswith("100 of 100 trials")
 
 
+def test_off_a_terminal_the_epochs_of_a_teacher_are_said_and_so_is_what_takes_long() -> None:
+    out, now = io.StringIO(), [0.0]
+    progress = SearchProgress(Console(file=out, width=200), 10, clock=lambda: now[0])
+    progress.doing("reading the images")
+    for now[0] in (14.0, 16.0, 20.0):
+        progress.speak_up()
+    for epoch in range(1, 21):
+        now[0] += 2.0
+        progress.looked(Snapshot(running="teacher", epoch=epoch, epochs=90, seconds=now[0]))
+    now[0] += 16.0  # an epoch that takes long
+    progress.speak_up()
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["reading the images, 16.0 s gone", "training the teacher"]
+    assert lines[2] == "training the teacher, epoch 6 of 90; 32.0 s gone"
+    assert 3 <= len(lines[2:]) <= 5, "one in ten seconds"
+    assert lines[-1] == "training the teacher, epoch 20 of 90; 1 min 16 s gone"
+
+
+def test_off_a_terminal_a_first_trial_is_said_before_any_has_ended() -> None:
+    progress = SearchProgress(Console(file=(out := io.StringIO()), width=200), 10, clock=lambda: 0.0)
+    progress.looked(Snapshot(running="trial 0", epoch=1, epochs=20, seconds=12.0))
+    assert out.getvalue() == "training trial 0, epoch 1 of 20; 12.0 s gone\n"
+
+
+def test_a_check_that_takes_long_says_what_it_is_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress_module, "SILENT_SECONDS", 0.0)
+    result = call("check", write_tiny_study(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        r"^timing a few steps of \d students and the networks that teach them, ", result.stderr, re.M
+    )
+    assert " gone" not in result.stdout
+
+
 def test_terminal_progress_says_what_runs_and_what_is_left() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=True, color_system=None)
@@ -703,4 +788,12 @@ def test_methods_show_those_of_a_file_of_ones_own(tmp_path: Path, monkeypatch: p
     shown = call("methods", "cli_own", "--module", str(own))
     assert shown.exit_code == 0
     assert "drawn by me" in shown.stdout
+    (tmp_path / "own.py").write_text(
+        "import optuna\n"
+        "from naskd.spec.samplers import SAMPLERS, SamplerCard\n"
+        "class Mine(optuna.samplers.RandomSampler):\n    pass\n"
+        'SAMPLERS.register(SamplerCard("cli_mine", "drawn by me", "", Mine))\n'
+    )
+    shown = call("methods", "cli_mine", "--module", str(tmp_path / "own.py"))
+    assert "Mine (own.py:3)" in shown.stdout, "the file, not the name under which it was imported"
     assert_refused(call("methods", "--module", str(tmp_path / "no.py")), 2, "no.py does not exist")

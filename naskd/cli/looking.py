@@ -250,7 +250,7 @@ def methods(
     for module in modules or []:
         import_file(module)
     from naskd.report.cards import card_facts, card_table
-    from naskd.report.listings import methods_table
+    from naskd.report.methods_table import methods_table
     from naskd.spec.registry import nearest
 
     cards = [(kind, card) for kind, registry in registries().items() for card in registry]
@@ -268,8 +268,11 @@ def methods(
     chosen = [(kind, card) for kind, card in cards if card.name == name]
     if not chosen:
         known, kinds = [card.name for _, card in cards], list(registries())
-        allowed = f"known: {', '.join(known)}; kinds: {', '.join(kinds)}"
-        raise InputError(f"unknown method {name!r}; {allowed}{nearest(name, known + kinds)}")
+        close = nearest(name, known + kinds) or ";"
+        raise InputError(
+            f"unknown method {name!r}{close} naskd methods lists all; kinds: {', '.join(kinds)}; "
+            "--module FILE.py adds those of your own"
+        )
     if as_json:
         print_json([card_facts(kind, card) for kind, card in chosen])
         return

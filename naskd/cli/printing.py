@@ -7,8 +7,8 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
+    from naskd.report.progress import Progress
     from naskd.runs.run import Run
 
 PIPED_WIDTH = 120
@@ -97,28 +98,38 @@ _BEGINNING = ("naskd.data.survey", "naskd.study.taking_over", "naskd.runs.earlie
 
 
 @contextmanager
-def data_said(show: Callable[[str], None] = say, *, known: bool = True) -> Iterator[None]:
+def data_said(display: "Progress | None" = None, *, known: bool = True) -> Iterator[None]:
     """Show what a search begins with, as it is logged: images by class and split, what is taken of earlier runs.
 
+    And what goes on, where that takes long.
+
     Args:
-        show: Is given each line.
+        display: Shows it; None makes one.
         known: The images are no news, as to a command that follows a check or a search: they are said in one line.
     """
+    from naskd.report.progress import StageProgress
+    from naskd.spec.doing import DOING
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if record.name == DOING.name:
+                showing.doing(record.getMessage())
+                return
             said = getattr(record, "brief", "") if known else ""
-            show(("warning: " if record.levelno >= logging.WARNING else "") + (said or record.getMessage()))
+            warning = "warning: " if record.levelno >= logging.WARNING else ""
+            showing.print(visible(redacted(warning + (said or record.getMessage()))))
 
+    showing = StageProgress(make_console(stderr=True)) if display is None else display
     handler = Handler(logging.INFO)
-    loggers = [logging.getLogger(name) for name in _BEGINNING]
+    loggers = [*map(logging.getLogger, _BEGINNING), DOING]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
     try:
-        yield
+        with nullcontext() if display is not None else showing:
+            yield
     finally:
         for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)

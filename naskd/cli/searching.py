@@ -78,7 +78,7 @@ def search(
 
     spec = parse_study(study, given)
     if dry_run:
-        from naskd.report.listings import dry_run_table
+        from naskd.report.check_table import cost_lines
         from naskd.runs import opening
 
         with data_said():
@@ -86,7 +86,9 @@ def search(
         if as_json:
             print_json(found)
         else:
-            print_result(dry_run_table(found))
+            print(f"What searching {visible_line(spec.name)} would cost; nothing was started")
+            for line in cost_lines(found, spec.epochs):
+                print(visible_line(line))
         return
     from naskd import launch
 
@@ -100,7 +102,7 @@ def search(
     console = make_console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
     try:
-        with writing_to(run_dir), progress, data_said(progress.print, known=resumed), noticed(progress):
+        with writing_to(run_dir), progress, data_said(progress, known=resumed), noticed(progress):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
         say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
@@ -120,8 +122,9 @@ def _end_of_search(
     else:
         print_result(front_table(record))
     say("")
+    failed, trained = record["counts"]["failed"], record["counts"]["trained"]
     if run.stop_reason:
-        say(f"ended: {run.stop_reason}")
+        say(f"ended: {run.stop_reason}" + (f"; {failed} of {trained} trials failed" if failed else ""))
     else:
         say(f"stopped; go on with: {command_line('search', study, out=out, settings=settings)}")
     if line := bank_line(record):
@@ -130,27 +133,38 @@ def _end_of_search(
         say(line)
     say(f"report: {run.path / 'report.html'}")
     complete = [trial for trial in record["trials"] if trial["state"] == "COMPLETE"]
+    if complete and (reason := last_failure(record["trials"])):
+        say(f"the last that failed: {reason}")
     if not complete:
         if reason := last_failure(record["trials"]):
             say(f"error: no trial is complete; the last one failed: {reason}")
             raise typer.Exit(1)
     else:
-        _next_steps(run, complete)
+        _next_steps(run, record, complete)
     if run.fell_short:
-        trained = record["counts"]["trained"]
         asked = run.spec.budget.trials
         of = f"{trained} of {asked} trials were" if asked else f"{trained} trials were"
         say(f"error: {of} trained: {run.stop_reason}")
         raise typer.Exit(1)
 
 
-def _next_steps(run: "Run", complete: Sequence[Mapping[str, Any]]) -> None:
-    one = max((trial for trial in complete if trial["on_front"]), key=lambda trial: trial["val_accuracy"])
+def _next_steps(run: "Run", record: Mapping[str, Any], complete: Sequence[Mapping[str, Any]]) -> None:
+    from naskd.runs.results import guessed
+
+    front = [trial for trial in complete if trial["on_front"]]
+    one = max(front, key=lambda trial: trial["val_accuracy"])
+    steps = [
+        (command_line("show", run.path, one["number"]), "the most accurate student and how it was taught")
+    ]
+    nothing = bool(guessed(record))  # which is said above
+    # Of less than half its cost, so that it is another one.
+    if small := [trial["macs"] for trial in front if 2 * trial["macs"] <= one["macs"]]:
+        best = command_line("best", run.path, "--max-macs", max(small))
+        steps.append((best, "the most accurate one within a budget, such as this"))
+    steps.append((command_line("retrain", run.path), "the front with fresh seeds, on the test split"))
     say("next:")
     for command, why in (
-        (command_line("show", run.path, one["number"]), "the most accurate student and how it was taught"),
-        (command_line("best", run.path, "--max-macs", one["macs"]), "the best within a budget"),
-        (command_line("retrain", run.path), "the front with fresh seeds, on the test split"),
+        *(steps[:1] if nothing else steps),
         (
             f"optuna-dashboard {shlex.quote(run.storage_url)}",
             "the study in a browser" + _install("optuna_dashboard"),
@@ -253,7 +267,7 @@ def space(
 
     Its parameters, its size, and the range of MACs over a random sample.
     """
-    from naskd.report.listings import space_table
+    from naskd.report.space_table import space_table
     from naskd.runs import opening
 
     with data_said():
@@ -261,10 +275,6 @@ def space(
     if as_json:
         print_json(found)
         return
-    # As text: the name of a reason, such as "over max_macs", is not the unit of how often it was met.
-    found["turned_away"] = ", ".join(f"{kind}: {n}" for kind, n in found["turned_away"].items()) or "none"
-    if not found["distinct_designs"]:
-        found["macs"] = "of none: no design that was drawn can be trained, and naskd check says why"
     print_result(space_table(found))
 
 

@@ -60,7 +60,7 @@ def retrain(
     with (
         writing_to(opened.path),
         CountProgress(make_console(stderr=True)) as progress,
-        data_said(progress.print),
+        data_said(progress),
     ):
         found = opened.retrain(
             trials or None,
@@ -288,9 +288,7 @@ def init(
         for name in sorted(content):
             (folder / name).write_bytes(content[name])
             print(folder / name)
-    say(
-        f"next: {command_line('check', folder / 'study.toml')}, then {command_line('search', folder / 'study.toml')}"
-    )
+    _say_next(folder, "check")
 
 
 def _init_for_images(
@@ -322,5 +320,12 @@ def _init_for_images(
     elif made.checked is not None:
         for line in check_lines(made.checked.to_dict()):
             say(line)
-    first = "profile" if made.profile and not made.to_do else "check"
-    say(f"next: {command_line(first, study)}, then {command_line('search', study)}")
+    # Checked it is already, where nothing was to be done first.
+    _say_next(folder, "check" if made.to_do else "profile" if made.profile else "")
+
+
+def _say_next(folder: Path, first: str) -> None:
+    """What comes next, in the folder itself: there the runs will lie, as its README says."""
+    go = [f"cd {shlex.quote(str(folder))}"] if folder.resolve() != Path.cwd() else []
+    commands = [command_line(name, "study.toml") for name in (first, "search") if name]
+    say(f"next: {', then '.join([*go, *commands])}")

@@ -57,7 +57,7 @@ def profile(
     with (
         writing_to(out if out is not None else Path(study)),
         CountProgress(make_console(stderr=True), "steps") as progress,
-        data_said(progress.print),
+        data_said(progress),
     ):
         made, path = profiled(
             study,

@@ -13,7 +13,7 @@ from naskd.spec.design import DistillationSpec
 from naskd.spec.option import Option
 from naskd.spec.registry import Registry
 
-KNOWLEDGE: Registry[KnowledgeCard] = Registry("knowledge loss")
+KNOWLEDGE: Registry[KnowledgeCard] = Registry("knowledge loss", "knowledge")
 
 for _card in (*response.CARDS, *feature.CARDS, *relation.CARDS):
     KNOWLEDGE.register(_card)

@@ -168,7 +168,7 @@ BLOCKS.register(
     )
 )
 
-FAMILIES: Registry[FamilyCard] = Registry("network family")
+FAMILIES: Registry[FamilyCard] = Registry("network family", "family")
 """Of the students; the first one is what an architecture means that names none."""
 
 FAMILIES.register(

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.spec.option import Option
+from naskd.spec.places import at, named
 
 
 def card_table(kind: str, card: Any) -> Group:
@@ -82,11 +83,16 @@ def _plain(value: Any) -> str:
 
 
 def _name(function: Any) -> str:
-    """Where a function or a class is defined; "" for one that nobody can import by its name."""
+    """Where a function or a class is defined; "" for one that nobody can import by its name.
+
+    Of a user's file the name and the line: as a module it has a name that is nobody's business.
+    """
     inner = getattr(function, "func", function)  # of a partial
-    named = inner if hasattr(inner, "__qualname__") else type(inner)
-    private = any(part.startswith(("_", "<")) for part in named.__qualname__.split("."))
-    return "" if private else f"{named.__module__}:{named.__qualname__}"
+    if at(inner):
+        return named(inner)
+    owner = inner if hasattr(inner, "__qualname__") else type(inner)
+    private = any(part.startswith(("_", "<")) for part in owner.__qualname__.split("."))
+    return "" if private else f"{owner.__module__}:{owner.__qualname__}"
 
 
 def _option(option: Option) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from naskd.report.units import count, duration, epochs_of, macs, size
+from naskd.report.units import about, count, epochs_of, macs, size
 
 
 def check_lines(checked: Mapping[str, Any]) -> Iterator[str]:
@@ -22,8 +22,13 @@ def check_lines(checked: Mapping[str, Any]) -> Iterator[str]:
         )
     if memory := checked["memory"]:
         yield f"memory: images {size(memory['images'])}, this process {size(memory['process'])} at its peak"
+    if (steps := checked.get("steps")) and (few := checked["threads_that_help"]) < (
+        many := max(map(int, steps))
+    ):
+        took = " and ".join(f"{steps[str(n)]:.2g} s with {n}" for n in (few, many))
+        yield f"threads: a step of a student takes {took} here and now; set execution.threads = {few}"
     if cost := checked["cost"]:
-        yield from _of_cost(cost, checked["epochs"])
+        yield from cost_lines(cost, checked["epochs"])
     elif built:
         yield "cost: not timed, since one step takes long here; naskd search --dry-run times it"
 
@@ -40,20 +45,34 @@ def _of_space(space: Mapping[str, Any]) -> str:
     )
 
 
-def _of_cost(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
+def cost_lines(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
+    """What a trial and the whole budget cost.
+
+    Args:
+        cost: See :func:`~naskd.runs.estimate.estimate_search`. ``teachers_timed``: false where they were not.
+        epochs: Of a trial.
+    """
     seconds, train = cost["trial_seconds"], cost["trial_train_macs"]
     yield (
-        f"a trial: {duration(seconds['median'])} ({duration(seconds['min'])} to {duration(seconds['max'])}) and "
-        f"{macs(train['median'])} of training, {epochs_of(epochs)}, from {cost['n_timed']} students timed here"
+        f"a trial: about {about(seconds['median'])} ({about(seconds['min'], seconds['max'])}) and "
+        f"{macs(train['median'])} of training, {epochs_of(epochs)}, by {cost['n_timed']} random students timed here"
     )
-    before = cost["teacher_seconds"] + cost["assistant_seconds"]
-    teachers = f", {duration(before)} of it before the first trial" if before else ""
-    if not cost["teachers_timed"]:
-        teachers = ", without the training of teachers, of which one step takes long here"
+    once = [
+        f"{about(cost[key])} {what}"
+        for key, what in (
+            ("teacher_seconds", "to train the teacher"),
+            ("assistant_seconds", "to train assistants"),
+            ("bank_seconds", "to note what it says of the images"),
+        )
+        if cost[key]
+    ]
+    before = f" ({', '.join(once)})" if once else ""
+    if not cost.get("teachers_timed", True):
+        before += ", without the training of teachers, of which one step takes long here"
     at_once = f", {cost['workers']} at once" if cost["workers"] > 1 else ""
     yield (
-        f"the whole budget: about {count(cost['trials'])} trials{at_once}, {duration(cost['seconds'])}{teachers}, and "
-        f"{macs(cost['train_macs'])} of training"
+        f"the whole budget: {count(cost['trials'])} trials{at_once}, about "
+        f"{about(cost['least_seconds'], cost['seconds'])}{before}; {macs(cost['train_macs'])} of training"
     )
     if cost.get("busy"):
         yield cost["busy"]

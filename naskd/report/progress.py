@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,12 +26,15 @@ from naskd.study.snapshot import Snapshot
 
 LINE_SECONDS = 10.0
 """Least time between two plain lines, so that a log file of a long search stays readable."""
+SILENT_SECONDS = 15.0
+"""So long nothing may be said off a terminal: then a line tells what goes on, and after as long again the next."""
 
 
 class Progress(ABC):
     """A display for the length of a ``with`` block.
 
-    On a terminal two or three lines are redrawn in place; elsewhere a line is written now and then.
+    On a terminal two or three lines are redrawn in place; elsewhere a line is written now and then, by a thread where
+    what goes on says nothing for long.
 
     Args:
         console: Where to; usually standard error, so that standard output holds results only.
@@ -44,6 +48,9 @@ class Progress(ABC):
         self._notice = ""
         self._written = -math.inf
         self._line = ""
+        self._stage = ""
+        self._entered = clock()
+        self._over = threading.Event()
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(
@@ -51,15 +58,39 @@ class Progress(ABC):
             )
 
     def __enter__(self) -> Self:
+        self._entered = self._clock()
         if self._live is not None:
             self._live.start()
+        else:
+            threading.Thread(target=self._speak_up, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         if self._live is not None:
             self._live.stop()
+
+    def doing(self, what: str) -> None:
+        """Take in what is begun, while there is nothing better to show."""
+        self._stage = what
+
+    def _speak_up(self) -> None:
+        while not self._over.wait(1.0):
+            self.speak_up()
+
+    def speak_up(self) -> None:
+        """Write what goes on, if nothing was written for long."""
+        now = self._clock()
+        said = self._goes_on()
+        if said and now - max(self._written, self._entered) >= SILENT_SECONDS:
+            self._written = now
+            self._write(said)
+
+    def _goes_on(self) -> str:
+        """What is being done, in a line; empty where that is not known."""
+        return f"{self._stage}, {duration(self._clock() - self._entered)} gone" if self._stage else ""
 
     def notice(self, text: str) -> None:
         """Show `text` from now on. Safe in a signal handler: on a terminal the next redraw shows it."""
@@ -69,6 +100,7 @@ class Progress(ABC):
 
     def print(self, text: str) -> None:
         """Lines that stay, above what is redrawn."""
+        self._written = self._clock()
         self._write(text)
 
     def render(self) -> RenderableType:
@@ -83,7 +115,11 @@ class Progress(ABC):
     def _log(self, line: str, *, at_once: bool) -> None:
         """Write a plain line, unless the last one is recent or says the same."""
         now = self._clock()
-        if self._live is None and line != self._line and (at_once or now - self._written >= LINE_SECONDS):
+        if (
+            self._live is None
+            and line not in ("", self._line)
+            and (at_once or now - self._written >= LINE_SECONDS)
+        ):
             self._written, self._line = now, line
             self._write(line)
 
@@ -138,11 +174,23 @@ class SearchProgress(Progress, StudyObserver):
             self._log(f"{_doing(snapshot)} the {snapshot.running}", at_once=True)
         elif snapshot.waiting_for:
             self._log(self._running(), at_once=True)
-        elif done := snapshot.complete + snapshot.stopped + snapshot.failed:
-            self._log(
-                f"{self._done()}; {self._measures()}; {self._times(snapshot.seconds)}",
-                at_once=done == self.trials and not snapshot.running,
-            )
+        else:
+            done = snapshot.complete + snapshot.stopped + snapshot.failed
+            self._log(self._plain(snapshot.seconds), at_once=done == self.trials and not snapshot.running)
+
+    def _plain(self, elapsed: float) -> str:
+        """All in a line."""
+        snapshot = self.snapshot
+        running = self._running() if snapshot.running or snapshot.others else ""
+        if not snapshot.complete + snapshot.stopped + snapshot.failed:
+            return f"{running}; {self._times(elapsed)}" if running else ""
+        parts = [self._done(), self._measures(), self._times(elapsed)]
+        return "; ".join([*parts, running] if running and snapshot.fraction < 1 else parts)
+
+    def _goes_on(self) -> str:
+        if self.snapshot == Snapshot():
+            return super()._goes_on()
+        return self._plain(self.snapshot.seconds + self._clock() - self._seen) or self._running()
 
     def _lines(self) -> list[RenderableType]:
         snapshot = self.snapshot
@@ -243,6 +291,18 @@ def _doing(snapshot: Snapshot) -> str:
     return "training" if snapshot.trained else "loading"
 
 
+class StageProgress(Progress):
+    """Of what has neither trials nor parts to count: what :meth:`doing` was told last.
+
+    Args:
+        console, clock: See :class:`Progress`.
+    """
+
+    def _lines(self) -> list[RenderableType]:
+        said = self._goes_on()
+        return [Text(said, style="dim")] if said else []
+
+
 class CountProgress(Progress):
     """Of work whose parts are counted: pass :meth:`observe` to :meth:`naskd.runs.run.Run.retrain`, for instance.
 
@@ -269,6 +329,9 @@ class CountProgress(Progress):
         head = Table.grid(padding=(0, 1))
         head.add_row(ProgressBar(total=max(total, 1), completed=done, width=30), Text(self._text()))
         return [head]
+
+    def _goes_on(self) -> str:
+        return self._text() if self._state[1] else super()._goes_on()
 
     def _text(self) -> str:
         done, total, what = self._state

@@ -130,6 +130,36 @@ def duration(value: Any) -> str:
     return f"{hours} h {minutes} min"
 
 
+def about(least: Any, most: Any = None) -> str:
+    """Seconds that are estimated, no finer than they are known: ``40 s``, ``12 min``, ``12 to 25 min`` or ``2.5 h``.
+
+    Args:
+        least: Seconds.
+        most: As much or more; None, or hardly more, says one number.
+    """
+    low, high = finite(least), finite(least if most is None else most)
+    if low is None or high is None:
+        return DASH
+    if high < _APART * low:
+        return _roughly((low * high) ** 0.5, _unit_of(high))
+    first, last = (_roughly(seconds, _unit_of(seconds)) for seconds in (low, high))
+    unit = last.split()[1]
+    return f"{first.removesuffix(f' {unit}')} to {last}"
+
+
+_APART = 1.3
+"""Times that an estimate may be another before both are said."""
+
+
+def _unit_of(seconds: float) -> tuple[float, str]:
+    return (1.0, "s") if seconds < 90 else (60.0, "min") if seconds < 5400 else (3600.0, "h")
+
+
+def _roughly(seconds: float, of: tuple[float, str]) -> str:
+    scaled = seconds / of[0]
+    return f"{scaled:.2g} {of[1]}" if scaled < 100 else f"{scaled:.0f} {of[1]}"
+
+
 def measure(value: Any, unit: str) -> str:
     """A value of an objective in its unit: ``97.22%``, ``12.3 k`` of what is counted, ``12.3 kB``, ``4.25 ms``."""
     number = finite(value)

@@ -6,26 +6,37 @@ shown an image, and trained for a few steps.
 
 import resource
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from naskd.runs.estimate import estimate_search, teachers_timing_macs, timing_macs
+from naskd.runs.estimate import (
+    busy_said,
+    estimate_search,
+    seconds_by_threads,
+    teachers_timing_macs,
+    timing_macs,
+)
 from naskd.runs.opening import begin
 from naskd.runs.starting import NotOpenedError, Start
 from naskd.spec.design import Cost, TrialConfig
+from naskd.spec.doing import doing
 from naskd.spec.errors import USERS, NaskdError, one_line
 from naskd.spec.parse import parse_study
 from naskd.spec.study import StudySpec
 from naskd.study.admission import count_kinds, reason_kind
 from naskd.study.space_sample import SpaceSample
 
-QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the MACs of the designs that were drawn: those that are built, the smallest and the largest among them."""
+TIMED = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of the MACs of the designs that were drawn: those that are timed. Each stands for as many of them."""
+QUANTILES = (0.0, *TIMED, 1.0)
+"""Those that are built, the smallest and the largest among them."""
 SHOWN_FILES = 20
+WORTH = 0.9
+"""Of the seconds with fewer threads that more of them may take to be worth it."""
 TIMING_MACS = {"cpu": 1e11, "cuda": 1e13}
 """Multiply-accumulates of all timing together, at most: about ten seconds of a slow processor."""
 
@@ -45,6 +56,8 @@ class Checked:
         built: Of each student that was built its ``config_id``, ``macs`` and ``n_params``, and whether it was
             ``timed``.
         cost: See :func:`~naskd.runs.estimate.estimate_search`, with ``teachers_timed``; empty where nothing was timed.
+        steps: Seconds of a step of the student of middle size by the number of threads, where several were tried: on a
+            busy machine those of the study and one.
         memory: Bytes of the ``images`` as they are held, and of this ``process`` at its peak.
     """
 
@@ -55,6 +68,7 @@ class Checked:
     space: dict[str, Any] = field(default_factory=dict)
     built: tuple[dict[str, Any], ...] = ()
     cost: dict[str, Any] = field(default_factory=dict)
+    steps: dict[int, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -90,16 +104,21 @@ class Checked:
             "built": list(self.built),
             "cost": self.cost,
             "memory": self.memory,
+            "steps": {str(threads): seconds for threads, seconds in self.steps.items()},
+            "threads_that_help": threads_that_help(self.steps) if self.steps else None,
         }
 
 
-def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = None) -> Checked:
+def examine(
+    study: str | Path, settings: Sequence[str] = (), out: Path | None = None, threads: Sequence[int] = ()
+) -> Checked:
     """Look at everything that can be known of a study before its search; no network is trained to the end.
 
     Args:
         study: Path of a study file.
         settings: ``key=value`` overrides, as ``--set`` takes them.
         out: As for :func:`~naskd.runs.opening.check`.
+        threads: Numbers of them to try, fewest first. What is timed then has as many as help; none: those of the study.
 
     Raises:
         InputError: The study file itself is wrong, so that nothing else can be looked at.
@@ -119,9 +138,17 @@ def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = 
         return Checked(start.spec, _lines(problems), **found)
     found["space"] = _of_space(sample)
     if start.opened.parts is not None and sample.designs:
-        built, failed = _built(start, _spread(sample))
+        doing("building students")
+        built, failed = _built(start, spread(sample, QUANTILES))
         problems += failed
         found["built"] = built
+        given = start.opened.context.resources.compute
+        if not problems and len(threads) > 1:
+            found["steps"] = _steps(start, sample, threads)
+            compute = replace(given, threads=threads_that_help(found["steps"] or {given.threads: 0.0}))
+            start.study = start.opened.given(compute=compute)
+        elif not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
+            found["steps"] = _steps(start, sample, (1, given.threads))
         if not problems:
             found["cost"] = _cost(start, sample, built, problems)
         images = start.opened.context.resources.data
@@ -148,10 +175,10 @@ def _of_space(sample: SpaceSample) -> dict[str, Any]:
     }
 
 
-def _spread(sample: SpaceSample) -> list[tuple[TrialConfig, Cost]]:
-    """The smallest design, the largest, and some between them, in that order of their MACs."""
+def spread(sample: SpaceSample, quantiles: Sequence[float]) -> list[tuple[TrialConfig, Cost]]:
+    """The designs at some quantiles of MACs, in that order."""
     designs = sorted(sample.designs, key=lambda design: (design[1].macs, design[0].config_id))
-    places = dict.fromkeys(round(quantile * (len(designs) - 1)) for quantile in QUANTILES)
+    places = dict.fromkeys(round(quantile * (len(designs) - 1)) for quantile in quantiles)
     return [designs[place] for place in places]
 
 
@@ -182,32 +209,48 @@ def _built(
     return tuple(built), failed
 
 
+def threads_that_help(steps: Mapping[int, float]) -> int:
+    """The fewest that are not clearly slower than the best: a thread more also waits where something else runs.
+
+    Args:
+        steps: Seconds by the number of threads.
+    """
+    return min(number for number, seconds in steps.items() if WORTH * seconds <= min(steps.values()))
+
+
+def _steps(start: Start, sample: SpaceSample, threads: Sequence[int]) -> dict[int, float]:
+    """Seconds of a step of the student of middle size by the number of threads; empty where it cannot be timed."""
+    doing(f"timing a few steps with {' and '.join(map(str, threads))} threads")
+    design, _ = spread(sample, (0.5,))[0]
+    try:
+        return seconds_by_threads(start.opened.context, design, threads)
+    except USERS:  # the design cannot be trained, which is said where its cost is timed
+        return {}
+
+
 def _cost(
     start: Start, sample: SpaceSample, built: Sequence[dict[str, Any]], problems: list[str]
 ) -> dict[str, Any]:
-    """Time as many of the students that were built as a few seconds allow; the smallest always, if anything.
-
-    Nothing is timed where one design alone would take longer.
-    """
+    """Time as many students as a few seconds allow, from the smallest on; nothing where one alone would take longer."""
     context, left = start.opened.context, 0.0
-    of_id = {config.config_id: (config, cost) for config, cost in sample.designs}
     most = TIMING_MACS.get(context.resources.compute.device.type, TIMING_MACS["cuda"])
-    chosen = []
-    for student in built:
-        config, cost = of_id[student["config_id"]]
+    chosen, beyond = list[TrialConfig](), list[TrialConfig]()
+    for config, cost in spread(sample, TIMED):
         left += timing_macs(context, config, cost.unmerged_macs)
-        if left > most:
-            break
-        student["timed"] = True
-        chosen.append(config)
+        (chosen if left <= most else beyond).append(config)
     if not chosen:
         return {}
     teachers = teachers_timing_macs(context) <= most
+    what = f"{len(chosen)} students" + (" and the networks that teach them" if teachers else "")
+    doing(f"timing a few steps of {what}")
     try:
-        found = estimate_search(context, chosen, teachers=teachers, said=problems.append)
+        found = estimate_search(context, chosen, beyond=beyond, teachers=teachers, said=problems.append)
     except NaskdError as error:
         problems.append(str(error))
         return {}
+    timed = {config.config_id for config in chosen}
+    for student in built:
+        student["timed"] = student["config_id"] in timed
     return {**found, "teachers_timed": teachers}
 
 

@@ -13,14 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from naskd.executors import EXECUTORS
 from naskd.executors.local.processes import devices_of
-from naskd.knowledge.source import KnowledgeSource
+from naskd.knowledge.rehearsed import RehearsedSource
 from naskd.spec.cpus import available_cpus
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import USERS, InputError, RunError, one_line
 from naskd.training.cuda_graph import TIMED
 from naskd.trials.context import StudyContext
+from naskd.trials.facts import TrainingMacs
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.outcome import Steps, failure_facts, passes_on
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
@@ -33,38 +36,50 @@ WARM_UP = 2 + sum(TIMED.values())
 """Steps before those on a GPU that records: by then it is known whether steps are replayed."""
 _BACKWARD = 3
 """Passes that a step of a training takes: one forward, and about two backward."""
-_ASKED_AHEAD = 4
-"""Passes of a supervisor in a step that is timed, about: it is asked about several batches at once."""
-TIMED_STEPS = 4
-"""Steps timed for each design, after one that is not counted."""
+_ASKED = 2
+"""Passes of a supervisor for each step that is timed: later it answers from memory."""
+LAPS = 5
+"""Times that the same steps are timed: what disturbs one or two of them does not move the median."""
+LAP_SECONDS, MOST_STEPS = 0.1, 50
+"""How long these steps take, about, and how many they are at most; one where that takes longer."""
+
+_PER_IMAGE, _IMAGES = "seconds per image of ", "images of "
+"""Names of what a job tells of a bank: what an image takes, and how many fill it."""
 
 
 def estimate_search(
     context: StudyContext,
     designs: Sequence[TrialConfig],
     *,
+    beyond: Sequence[TrialConfig] = (),
     apart: bool = False,
     teachers: bool = True,
     said: Callable[[str], None] = _LOG.warning,
 ) -> dict[str, Any]:
     """Time a few steps of some designs and scale up.
 
-    Supervisors are stood in for by untrained networks of the same shape, which cost the same. What cannot be timed is
-    said and left out.
+    Supervisors are stood in for by untrained networks of the same shape, which cost the same. What they say is
+    remembered, as in a search, and what it takes to remember all of it is told apart. What cannot be timed is said and
+    left out.
 
     Args:
         context: The study's.
         designs: A random sample of the space.
+        beyond: More of that sample, too large to be timed here: each takes as much longer than the largest of `designs`
+            as it has more multiply-accumulates.
         apart: In a worker process, which a design may end; all that designs are made of must be in files.
         teachers: Time teachers and assistants that are to be trained, too; else their seconds are 0.
         said: Is told of each design that cannot be timed, and why.
 
     Returns:
-        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise,
-        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
-        for), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``workers`` (trials at
-        once), ``train_macs`` of its trials, ``budget_seconds``, ``n_timed``,
-        ``busy`` (that the machine was busy before anything was timed, in words; empty where it was not).
+        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise (as if
+        nothing were remembered, as in a record), ``teacher_seconds`` (0 when it exists or needs no training),
+        ``assistant_seconds`` (of those that `designs` ask for), ``bank_seconds`` (until all that supervisors say is
+        remembered), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``least_seconds``
+        (the same by the fastest of all steps: what it takes on a machine that does nothing else), ``workers`` (trials
+        at once), ``train_macs`` that are executed for its trials and what they share, ``shared_train_macs`` of the
+        latter, ``budget_seconds``, ``n_timed``, ``busy`` (that the machine was busy before anything was timed, in
+        words; empty where it was not).
 
     Raises:
         InputError: There is no design to time.
@@ -72,49 +87,168 @@ def estimate_search(
     """
     if not designs:
         raise InputError("no design of the space was admitted: see the limits in the study file")
-    spec, busy = context.resources.spec, busy_said()
-    trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
-    made = [*_teacher_jobs(context), *_assistant_jobs(context, designs)] if teachers else []
-    source = _Fixed([*made, *trials], said)
-    _time(source, context, apart=apart)
-    timed = [source.results[job.job_id].metrics for job in trials if job.job_id in source.results]
-    if not timed:
-        raise RunError(f"no design can be timed; the last one: {source.failed}")
-    seconds, macs = [m["seconds"] for m in timed], [m["macs"] for m in timed]
-    teacher_seconds, assistant_seconds = (
-        sum((r.metrics["seconds"] for name, r in source.results.items() if name.startswith(kind)), start=0.0)
-        for kind in (_TEACHER, _ASSISTANT)
-    )
-    mean_seconds, mean_macs = statistics.fmean(seconds), statistics.fmean(macs)
-    budget = spec.budget
-    workers = _trials_at_once(context)
+    busy, budget, workers = busy_said(), context.resources.spec.budget, _trials_at_once(context)
+    found = _measured(context, designs, beyond, apart=apart, teachers=teachers, said=said)
+    before = found.teacher["seconds"] + found.assistant["seconds"] + found.bank
+    least_before = found.teacher["least"] + found.assistant["least"] + found.bank
+    mean_seconds, mean_macs = statistics.fmean(found.seconds), statistics.fmean(found.macs)
     affordable = [
         float(limit)
         for limit in (
             budget.trials,
-            budget.seconds
-            and max(0.0, budget.seconds - teacher_seconds - assistant_seconds) / mean_seconds * workers,
-            budget.train_macs and budget.train_macs / mean_macs,
+            budget.seconds and max(0.0, budget.seconds - before) / mean_seconds * workers,
+            budget.train_macs and max(0.0, budget.train_macs - found.shared_macs) / mean_macs,
         )
         if limit is not None
     ]
     # The trial that runs when a limit is reached is finished.
-    affordable_trials = math.ceil(min(affordable))
+    trials = math.ceil(min(affordable))
+    rounds = math.ceil(trials / workers)
     return {
-        "n_timed": len(timed),
-        "trial_seconds": {"min": min(seconds), "max": max(seconds), "median": statistics.median(seconds)},
-        "trial_train_macs": {"min": min(macs), "max": max(macs), "median": statistics.median(macs)},
-        "teacher_seconds": teacher_seconds,
-        "assistant_seconds": assistant_seconds,
-        "trials": affordable_trials,
-        "seconds": teacher_seconds
-        + assistant_seconds
-        + math.ceil(affordable_trials / workers) * mean_seconds,
+        "n_timed": found.n_timed,
+        "trial_seconds": _range(found.seconds),
+        "trial_train_macs": _range(found.whole),
+        "teacher_seconds": found.teacher["seconds"],
+        "assistant_seconds": found.assistant["seconds"],
+        "bank_seconds": found.bank,
+        "trials": trials,
+        "seconds": before + rounds * mean_seconds,
+        "least_seconds": least_before + rounds * statistics.fmean(found.least),
         "workers": workers,
         "budget_seconds": budget.seconds,
-        "train_macs": affordable_trials * mean_macs,
+        "train_macs": trials * mean_macs + found.shared_macs,
+        "shared_train_macs": found.shared_macs,
         "busy": busy,
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """What was timed, and what is known without.
+
+    Args:
+        n_timed: Designs.
+        seconds: Of each design, those beyond the timed ones too.
+        least: The same by the fastest steps.
+        macs: Multiply-accumulates that are executed for its training alone.
+        whole: The same as if nothing were remembered, as records compare them.
+        shared_macs: Of what is made once for all of them, without teachers.
+        teacher: ``seconds`` and ``least`` of all teachers.
+        assistant: Likewise.
+        bank: Seconds until all is remembered.
+    """
+
+    n_timed: int
+    seconds: Sequence[float]
+    least: Sequence[float]
+    macs: Sequence[float]
+    whole: Sequence[float]
+    shared_macs: float
+    teacher: Mapping[str, float]
+    assistant: Mapping[str, float]
+    bank: float
+
+
+def _measured(
+    context: StudyContext,
+    designs: Sequence[TrialConfig],
+    beyond: Sequence[TrialConfig],
+    *,
+    apart: bool,
+    teachers: bool,
+    said: Callable[[str], None],
+) -> _Measured:
+    """See :func:`estimate_search`."""
+    trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
+    made = [*_teacher_jobs(context), *_assistant_jobs(context, designs)] if teachers else []
+    source = _Fixed([*made, *trials], said)
+    _time(source, context, apart=apart)
+    timed = {i: source.results[str(i)].metrics for i in range(len(designs)) if str(i) in source.results}
+    if not timed:
+        raise RunError(f"no design can be timed; the last one: {source.failed}")
+    counted = [(designs[i], one["macs"]) for i, one in timed.items()]
+    taken = [
+        *(_price(context, *one) for one in counted),
+        *(context.designs.training_macs(one) for one in beyond),
+    ]
+    macs = [one.own for one in taken]
+    told = list(source.results.values())
+
+    def of(kind: str) -> dict[str, float]:
+        made = [result.metrics for name, result in source.results.items() if name.startswith(kind)]
+        return {name: sum((one[name] for one in made), start=0.0) for name in ("seconds", "least")}
+
+    return _Measured(
+        len(timed),
+        _scaled([one["seconds"] for one in timed.values()], macs),
+        _scaled([one["least"] for one in timed.values()], macs),
+        macs,
+        [one.whole for one in taken],
+        sum({name: n for one in taken for name, n in one.shared.items()}.values(), start=0.0),
+        of(_TEACHER),
+        of(_ASSISTANT),
+        _bank_seconds([result.metrics for result in told]),
+    )
+
+
+def _price(context: StudyContext, design: TrialConfig, counted: float) -> TrainingMacs:
+    """What a training takes; as was counted while it was timed, where nothing else is known."""
+    try:
+        return context.designs.training_macs(design)
+    except USERS as error:  # a user's scheme or loss may raise anything
+        _LOG.debug("what a training takes is not known before: %s", one_line(error))
+        return TrainingMacs(counted, {})
+
+
+def _range(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "max": max(values), "median": statistics.median(values)}
+
+
+def _scaled(timed: Sequence[float], macs: Sequence[float]) -> list[float]:
+    """What all designs take: of those beyond the timed ones what the largest timed one does, by their `macs`."""
+    largest = max(range(len(timed)), key=lambda i: macs[i])
+    return [*timed, *(timed[largest] * more / macs[largest] for more in macs[len(timed) :])]
+
+
+def _bank_seconds(told: Sequence[Mapping[str, float]]) -> float:
+    """Until all is remembered that supervisors say, each counted once however many designs ask it."""
+    fastest, most = dict[str, float](), dict[str, float]()
+    for metrics in told:
+        for name, value in metrics.items():
+            if name.startswith(_PER_IMAGE):
+                bank = name.removeprefix(_PER_IMAGE)
+                fastest[bank] = min(value, fastest.get(bank, math.inf))
+            elif name.startswith(_IMAGES):
+                bank = name.removeprefix(_IMAGES)
+                most[bank] = max(value, most.get(bank, 0.0))
+    return sum((seconds * most[bank] for bank, seconds in fastest.items()), start=0.0)
+
+
+def seconds_by_threads(
+    context: StudyContext, design: TrialConfig, numbers: Sequence[int]
+) -> dict[int, float]:
+    """Seconds of a step by the number of threads: two may wait for each other for long where something else runs.
+
+    Args:
+        context: The study's.
+        design: Whose step.
+        numbers: Of threads; each is tried in turns with the others, and has its median. One round is enough where the
+            difference is plain.
+    """
+    found: dict[int, list[float]] = {number: [] for number in numbers}
+    before = torch.get_num_threads()
+    try:
+        for _ in range(3):
+            for number, seconds in found.items():
+                torch.set_num_threads(number)
+                run, _ = _run(Job("0", "trial", design, 0, 0), context)
+                seconds.append(statistics.median(_timed_laps(run)))
+            first = [seconds[0] for seconds in found.values()]
+            if max(first) > 2 * min(first):
+                break
+    finally:
+        torch.set_num_threads(before)
+    return {number: statistics.median(seconds) for number, seconds in found.items()}
 
 
 def busy_said() -> str:
@@ -126,9 +260,7 @@ def busy_said() -> str:
     if load <= (cpus := available_cpus()):
         return ""
     on = f"{cpus} CPU{'' if cpus == 1 else 's'}"
-    return (
-        f"this machine is busy (load {load:.1f} on {on}): times are longer than they will be on an idle one"
-    )
+    return f"the machine was busy (load {load:.1f} on {on}): on an idle one the lower times hold, or less"
 
 
 def timing_macs(context: StudyContext, design: TrialConfig, macs: int) -> float:
@@ -140,8 +272,7 @@ def timing_macs(context: StudyContext, design: TrialConfig, macs: int) -> float:
         macs: Of one image, with the branches that are merged where it leaves.
     """
     heard = sum(context.sources.stand_in(recipe).macs for recipe in context.prerequisites.of(design).heard)
-    steps = TIMED_STEPS + (WARM_UP if context.resources.compute.cuda_graphs else 1)
-    return float(steps * design.training.batch_size * (_BACKWARD * macs + _ASKED_AHEAD * heard))
+    return float(design.training.batch_size * (_steps(context) * _BACKWARD * macs + _ASKED * heard))
 
 
 def teachers_timing_macs(context: StudyContext) -> float:
@@ -150,8 +281,13 @@ def teachers_timing_macs(context: StudyContext) -> float:
     for job in _teacher_jobs(context):
         recipe = context.prerequisites.teacher(job.label)
         batch = context.resources.spec.teacher_specs()[job.label].training.batch_size
-        found += (TIMED_STEPS + 1) * batch * _BACKWARD * context.sources.stand_in(recipe).macs
+        found += _steps(context) * batch * _BACKWARD * context.sources.stand_in(recipe).macs
     return found
+
+
+def _steps(context: StudyContext) -> int:
+    """That are executed to time a training whose steps are long; more where they are short."""
+    return LAPS + 1 + (WARM_UP if context.resources.compute.cuda_graphs else 1)
 
 
 def _time(source: "_Fixed", context: StudyContext, *, apart: bool) -> None:
@@ -170,11 +306,6 @@ def _trials_at_once(context: StudyContext) -> int:
     if execution.executor == "processes":
         return sum(len(device.slots) for device in devices_of(execution, context.resources.compute))
     return int(execution.settings().get("workers") or 1)
-
-
-def _stand_ins(context: StudyContext, design: TrialConfig) -> tuple[KnowledgeSource, ...]:
-    heard = context.prerequisites.of(design).heard
-    return tuple(context.sources.stand_in_heard(recipe, design.training) for recipe in heard)
 
 
 class _Fixed:
@@ -209,45 +340,61 @@ class _Fixed:
 
 
 def timing_steps(job: Job, context: StudyContext) -> Steps:
-    """A job of an estimate: its result's metrics are ``seconds`` and ``macs`` of the whole training."""
+    """A job of an estimate: its result's metrics are ``seconds``, ``least`` and ``macs`` of the whole training.
+
+    The first is by the median lap, the second by the fastest. And of each bank that it hears there is what an image
+    takes, and how many images fill it.
+    """
     try:
-        run = _run(job, context)
-        per_step, steps = _time_steps(run)
+        run, heard = _run(job, context)
+        laps = _timed_laps(run)
+        steps = run.equivalent_steps
         macs = sum(
             run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
             + len(context.resources.data.val) * run.cost.unmerged_macs
             for epoch in range(run.total_epochs)
         )
+        metrics = {"seconds": statistics.median(laps) * steps, "least": min(laps) * steps, "macs": macs}
+        for bank, source in heard.items():
+            if math.isfinite(source.seconds_per_image):
+                metrics[_PER_IMAGE + bank] = source.seconds_per_image
+                metrics[_IMAGES + bank] = float(source.n_images)
     except BaseException as failure:  # as in a trial
         if passes_on(failure):
             raise
         return TrialResult("failed", job.seed, **failure_facts(failure, context))
-    return TrialResult("complete", job.seed, metrics={"seconds": per_step * steps, "macs": macs})
+    return TrialResult("complete", job.seed, metrics=metrics)
     yield  # a generator, as every work is
 
 
-def _run(job: Job, context: StudyContext) -> TrialRun:
-    """The training that is timed."""
+def _run(job: Job, context: StudyContext) -> tuple[TrialRun, dict[str, RehearsedSource]]:
+    """The training that is timed, and whom it hears, by the names of their banks."""
     if job.config is None:
-        return teacher_run(context, context.prerequisites.teacher(job.label))
+        return teacher_run(context, context.prerequisites.teacher(job.label)), {}
+    needed = context.prerequisites.of(job.config)
     if job.kind == "trial":
         design = job.config
-        return TrialRun(
+        augmentation, unlabelled = design.training.augmentation, design.distillation.unlabelled
+        sources = [context.sources.rehearsed(r, design.training, unlabelled) for r in needed.heard]
+        names = [f"{recipe.artifact_id} {augmentation}" for recipe in needed.heard]
+        run = TrialRun(
             design.distillation,
             design.training,
             partial(context.networks.student, design.architecture),
             context,
             0,
-            context.images.views(design.training.augmentation),
-            _stand_ins(context, design),
+            context.images.taught(augmentation, unlabelled),
+            tuple(sources),
             design.architecture,
         )
-    made = {recipe.artifact_id: recipe for recipe in context.prerequisites.of(job.config).made}
-    recipe = made[job.label]
-    assert recipe.assistant is not None
-    training = recipe.assistant.training
-    above = tuple(context.sources.stand_in_heard(made[one], training) for one in recipe.requires)
-    return assistant_run(recipe.assistant, 0, above, context)
+        return run, dict(zip(names, sources, strict=True))
+    made = {recipe.artifact_id: recipe for recipe in needed.made}
+    assistant = made[job.label].assistant
+    assert assistant is not None
+    above = [made[one] for one in made[job.label].requires]
+    sources = [context.sources.rehearsed(recipe, assistant.training) for recipe in above]
+    names = [f"{recipe.artifact_id} {assistant.training.augmentation}" for recipe in above]
+    return assistant_run(assistant, 0, tuple(sources), context), dict(zip(names, sources, strict=True))
 
 
 def _teacher_jobs(context: StudyContext) -> Iterator[Job]:
@@ -270,12 +417,22 @@ def _assistant_jobs(context: StudyContext, designs: Sequence[TrialConfig]) -> It
             yield Job(f"{_ASSISTANT}{name}", "artifact", design, 0, 0, label=name)
 
 
-def _time_steps(run: TrialRun) -> tuple[float, float]:
-    """Seconds of one step, and the steps of the whole training, evaluation included as the steps it is worth."""
+def _timed_laps(run: TrialRun) -> list[float]:
+    """Seconds of a step, timed several times over the same steps of the first epoch.
+
+    The first time is not counted: there kernels are chosen, memory is found, and supervisors are asked.
+    """
+
+    def lap(steps: int) -> float:
+        started = time.perf_counter()
+        run.loop.run_epoch(max_steps=steps)
+        run.loop.epoch = 0  # there may be only one
+        return (time.perf_counter() - started) / steps
+
     for _ in range(WARM_UP if run.context.resources.compute.cuda_graphs else 1):
-        run.loop.run_epoch(max_steps=1)
-        run.loop.epoch = 0  # the first epoch again: there may be only one
-    started = time.perf_counter()
-    run.loop.run_epoch(max_steps=TIMED_STEPS)
-    per_step = (time.perf_counter() - started) / TIMED_STEPS
-    return per_step, run.equivalent_steps
+        lap(1)
+    per_epoch = max(1, run.loop.images_per_epoch(0) // run.loop.spec.batch_size)
+    steps = min(max(1, round(LAP_SECONDS / lap(1))), MOST_STEPS, per_epoch)
+    if steps > 1:
+        lap(steps)
+    return [lap(steps) for _ in range(LAPS)]

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -19,14 +19,15 @@ from typing import Any, Literal
 import torch
 
 from naskd.data.recognising import ImagesFound, find_images
-from naskd.report.units import count, duration
-from naskd.runs.checking import Checked, examine
+from naskd.report.units import about, count
+from naskd.runs.checking import Checked, examine, threads_that_help
 from naskd.runs.first_space import BLOCKS, FirstSpace, Shape, space_for
 from naskd.runs.first_teacher import FirstTeacher, near, teacher_for, text
 from naskd.spec.cpus import available_cpus
+from naskd.spec.doing import doing
 from naskd.spec.errors import InputError
 from naskd.spec.sizes import Size, sides, size_of
-from naskd.spec.study import TAKEN
+from naskd.spec.study import RUNS, TAKEN
 from naskd.store.files import replacing
 
 KEPT_SIDE = 64
@@ -44,8 +45,8 @@ JUDGED_ON = 1000
 SKEWED = 3
 """Times that the largest class may be the smallest before classes are weighed."""
 SECONDS = 3600
-"""That a search may take, about."""
-TRIALS = (20, 100)
+"""That a search may take, about, on this machine when it does nothing else."""
+TRIALS = (10, 100)
 UNTIMED_TRIALS = 40
 SMALL_SIDE, MOST_THREADS = 16, 4
 
@@ -103,6 +104,7 @@ def write_study(folder: Path, wishes: Wishes, further: Mapping[str, bytes]) -> F
             ", ".join(sorted(entry.name for entry in folder.iterdir())[:4]) if folder.is_dir() else "a file"
         )
         raise InputError(f"{folder} already holds {held}; nothing was written: choose another folder")
+    doing("looking at the images")
     plan = _Plan.of(folder, wishes)
     content = {name: text.encode() for name, text in plan.files().items()} | dict(further)
     _write(folder, content)
@@ -110,7 +112,7 @@ def write_study(folder: Path, wishes: Wishes, further: Mapping[str, bytes]) -> F
     if not plan.to_do:
         # What has no profile yet cannot be checked with its latencies: the same study without them is.
         checked = _with_budget(_checked(folder, plan))
-        timed = plan.files(checked.cost)["study.toml"]
+        timed = replace(plan, steps=checked.steps).files(checked.cost)["study.toml"]
         with replacing(folder / "study.toml") as file:
             file.write_text(timed, encoding="utf-8")
     return FirstStudy(
@@ -143,12 +145,16 @@ def _umask() -> int:
 
 
 def _checked(folder: Path, plan: "_Plan") -> Checked:
+    threads = sorted({1, plan.most_threads}) if plan.device == "cpu" else ()
+    run = (
+        folder / RUNS / _study_name(folder)
+    )  # of a search that is begun in the folder, which has the same images
     if plan.wishes.target_ms is None:
-        return examine(folder / "study.toml")
+        return examine(folder / "study.toml", out=run, threads=threads)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         for name, text in plan.files(latency=False).items():
             (Path(beside) / name).write_text(text, encoding="utf-8")
-        return examine(Path(beside) / "study.toml")
+        return examine(Path(beside) / "study.toml", out=run, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,8 @@ class _Plan:
     shape: "Shape"
     space: "FirstSpace"
     teacher: "FirstTeacher"
+    steps: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of a step by the number of threads, where it was timed."""
 
     @staticmethod
     def of(folder: Path, wishes: Wishes) -> "_Plan":
@@ -303,7 +311,7 @@ class _Plan:
             ),
             # Expected hypervolume needs costs that are known before training, of all objectives beside accuracy.
             "sampler": "tpe" if self.skewed else "ehvi",
-            "startup": max(8, trials // 5),
+            "startup": max(min(8, trials // 2), trials // 5),
             "why_budget": _why_budget(cost),
             "trials": trials,
             "limits": "\n".join(lines),
@@ -311,19 +319,26 @@ class _Plan:
             "retrain_epochs": 2 * self.epochs,
         }
 
+    @property
+    def most_threads(self) -> int:
+        """Of a trial."""
+        return 1 if min(sides(self.size)) <= SMALL_SIDE else min(MOST_THREADS, available_cpus())
+
     def _threads(self) -> dict[str, Any]:
         if min(sides(self.size)) <= SMALL_SIDE:
             return {"threads": 1, "why_threads": "Images this small gain nothing from a second one."}
-        cpus = available_cpus()
+        cpus, most = available_cpus(), self.most_threads
         if cpus == 1:
             return {"threads": 1, "why_threads": "This machine has one."}
-        of = (
-            f"all {cpus} of this machine"
-            if cpus <= MOST_THREADS
-            else f"of this machine's {cpus}, as many as help"
-        )
+        if self.steps:
+            took = " and ".join(f"{seconds:.2g} s with {number}" for number, seconds in self.steps.items())
+            return {
+                "threads": threads_that_help(self.steps),
+                "why_threads": f"A step of a student took {took}, of {cpus} that are here.",
+            }
+        of = f"all {cpus} of this machine" if most == cpus else f"of this machine's {cpus}, as many as help"
         return {
-            "threads": min(MOST_THREADS, cpus),
+            "threads": most,
             "why_threads": f"Trials train one after the other: each has {of}.",
         }
 
@@ -455,28 +470,45 @@ def _with_budget(checked: Checked) -> Checked:
     if not checked.cost:
         return checked
     cost = checked.cost
-    before = cost["teacher_seconds"] + cost["assistant_seconds"]
-    each = (cost["seconds"] - before) / cost["trials"]
-    low, high = TRIALS
-    trials = min(high, max(low, int(max(0.0, SECONDS - before) / each) // 10 * 10))
+    before, trials = _before(cost), cost["trials"]
+    each = (cost["seconds"] - before) / trials
+    idle = cost["least_seconds"] / cost["seconds"]  # of what the same takes now
+    low, high, shared = *TRIALS, cost.get("shared_train_macs", 0.0)
+    fit = int(max(0.0, SECONDS / idle - before) / each)
+    wanted = min(high, max(low, fit if fit < 2 * low else fit // 10 * 10))
+    seconds = before + wanted * each
     changed = {
-        "trials": trials,
-        "seconds": before + trials * each,
-        "train_macs": cost["train_macs"] / cost["trials"] * trials,
+        "trials": wanted,
+        "seconds": seconds,
+        "least_seconds": seconds * idle,
+        "train_macs": (cost["train_macs"] - shared) / trials * wanted + shared,
     }
     return replace(checked, cost={**cost, **changed})
+
+
+def _before(cost: Mapping[str, Any]) -> float:
+    """Seconds of what is made once for all trials."""
+    return float(cost["teacher_seconds"] + cost["assistant_seconds"] + cost["bank_seconds"])
 
 
 def _why_budget(cost: Mapping[str, Any]) -> str:
     if not cost:
         return "Nothing was timed yet: naskd search study.toml --dry-run says what this takes."
-    before = cost["teacher_seconds"] + cost["assistant_seconds"]
+    before, idle = _before(cost), cost["least_seconds"] / cost["seconds"]
+    each = (cost["seconds"] - before) / cost["trials"]
     untimed = "" if cost["teachers_timed"] else "; the teacher's training comes on top and was not timed"
-    return (
-        f"About {duration(cost['seconds'])} on this machine, as it was when this was written: "
-        f"{duration((cost['seconds'] - before) / cost['trials'])} a trial and {duration(before)} before the first"
-        f"{untimed}." + (f"\n# Then {busy}." if (busy := cost.get("busy")) else "")
-    )
+    lines = [
+        f"About {about(cost['least_seconds'], cost['seconds'])} on this machine: {about(idle * each, each)} a trial, "
+        f"and {about(idle * before, before)} for what is made once{untimed}.",
+        "By random designs: a sampler that minds what a training takes chooses shorter ones.",
+    ]
+    if cost["trials"] == TRIALS[0] and cost["least_seconds"] > SECONDS:
+        lines.append(
+            "More than an hour, and fewer trials say little: a lower max_macs, resolution or epochs makes it less."
+        )
+    if busy := cost.get("busy"):
+        lines.append(f"As it was timed, {busy}.")
+    return "\n# ".join(lines)
 
 
 def _study_name(folder: Path) -> str:

@@ -13,6 +13,7 @@ from naskd.runs.estimate import estimate_search
 from naskd.runs.given import objects_of
 from naskd.runs.provenance import world_of
 from naskd.runs.starting import BEFORE_A_SEARCH, CHECKS, Start, as_begun, problems
+from naskd.spec.doing import doing
 from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.held import held_function, is_held
 from naskd.spec.objectives import OBJECTIVES
@@ -66,6 +67,7 @@ class OpenStudy:
 
     def sample(self, n: int = SAMPLE) -> SpaceSample:
         """Random designs of the space."""
+        doing("drawing random designs")
         return sample_space(self.space, self.spec, self.world.facts.measured, n)
 
     def given(self, **changes: Any) -> "OpenStudy":
@@ -138,6 +140,7 @@ def survey_resources(spec: StudySpec, runs: Path) -> tuple[DataSurvey, Resources
     Raises:
         InputError: All that is wrong with the images, or the device is not there.
     """
+    doing("reading the images")
     survey, data = survey_and_load(spec.data, spec.base, runs / "cache")
     say_survey(survey)
     if data is None:
@@ -221,4 +224,5 @@ def dry_run(
     # A worker process knows nothing of the script that runs.
     apart = not (methods_of_the_script(sample, spec.objectives) or objects_of(spec))
     chosen = [config for config, _ in sample.designs[:designs]]
+    doing(f"timing a few steps of {len(chosen)} students and of the networks that teach them")
     return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}

@@ -71,7 +71,7 @@ class DataCard:
     packages: tuple[str, ...] = ()
 
 
-DATASETS: Registry[DataCard] = Registry("kind of data")
+DATASETS: Registry[DataCard] = Registry("kind of data", "data")
 
 
 @dataclass(frozen=True, config=STRICT)

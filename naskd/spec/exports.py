@@ -39,7 +39,7 @@ class ExportCard:
     packages: tuple[str, ...] = ()
 
 
-EXPORTS: Registry[ExportCard] = Registry("export format")
+EXPORTS: Registry[ExportCard] = Registry("export format", "export")
 
 EXPORTS.register(
     ExportCard(

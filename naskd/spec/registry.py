@@ -33,6 +33,10 @@ class Card(Protocol):
 C = TypeVar("C", bound=Card)
 
 
+SHOWN = 12
+"""Names that a message lists, at most."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A ``did you mean`` clause for `name`, or an empty string when nothing known is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
@@ -58,10 +62,12 @@ class Registry(Generic[C]):
 
     Args:
         what: The singular noun used in messages, such as ``"block"``.
+        listed: The word by which ``naskd methods`` lists them; "": the same.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, listed: str = "") -> None:
         self.what = what
+        self.listed = listed or what
         self._cards: dict[str, C] = {}
         self._origins: dict[str, tuple[str, int]] = {}
 
@@ -91,9 +97,15 @@ class Registry(Generic[C]):
         try:
             return self._cards[name]
         except KeyError:
-            raise UnknownNameError(
-                f"unknown {self.what} {name!r}; known: {', '.join(sorted(self._cards))}{nearest(name, self._cards)}"
-            ) from None
+            raise UnknownNameError(f"unknown {self.what} {name!r}{self._known(name)}") from None
+
+    def _known(self, name: str) -> str:
+        """What could be meant by a name; all that there are, where a line holds them."""
+        close = nearest(name, self._cards)
+        if len(self) <= SHOWN:
+            return f"; known: {', '.join(sorted(self._cards))}{close}"
+        own = "one of your own is registered by a file that the study names in modules"
+        return f"{close or ';'} naskd methods {self.listed} lists all {len(self)}; {own}"
 
     def __contains__(self, name: object) -> bool:
         return name in self._cards

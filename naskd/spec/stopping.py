@@ -33,7 +33,7 @@ class StoppingCard:
     pauses: bool = False
 
 
-STOPPING_RULES: Registry[StoppingCard] = Registry("stopping rule")
+STOPPING_RULES: Registry[StoppingCard] = Registry("stopping rule", "stopping")
 
 STOPPING_RULES.register(
     StoppingCard(

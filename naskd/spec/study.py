@@ -350,7 +350,7 @@ class StudyTable:
         teacher: None where designs are trained without distillation, or by other teachers.
         teachers: Further ones, each with a name of its own.
         seed: Of the sampler and of all trials.
-        modules: User files that register methods of any kind; imported before any name is looked up.
+        modules: User files that register methods of any kind, the space's own file too where it does; imported first.
         epochs: The schedule's horizon; overrides the space's.
         objectives: Names of two or three, ``val_accuracy`` among them; see :mod:`naskd.spec.objectives`.
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.

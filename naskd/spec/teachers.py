@@ -59,7 +59,7 @@ class TeacherSourceCard:
     own_file: bool = False
 
 
-TEACHER_SOURCES: Registry[TeacherSourceCard] = Registry("teacher source")
+TEACHER_SOURCES: Registry[TeacherSourceCard] = Registry("teacher source", "teacher")
 
 TEACHER_SOURCES.register(
     TeacherSourceCard(

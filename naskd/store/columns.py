@@ -169,6 +169,11 @@ class ColumnFolder:
         finally:
             lock.release()
 
+    def columns(self) -> set[int]:
+        """Numbers of those of which something is there, whole or not."""
+        found = (path.stem.rpartition("@")[2] for path in self.path.glob("*@*.safetensors"))
+        return {int(number) for number in found if number.isdigit()}
+
     def read(self, name: str, column: int, like: Likeness) -> Column | None:
         """A mapped column; None where there is none that is whole."""
         path = self._file(name, column, like.suffix)

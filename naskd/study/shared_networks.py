@@ -158,12 +158,12 @@ class SharedNetworks:
             epochs,
             recipe.requires,
             label,
-            recipe.trained,
+            recipe.trained and not self._facts.has_artifact(recipe.artifact_id),
         )
 
     def _length(self, recipe: ArtifactRecipe) -> int:
         """Epochs until the network is made; 0 where it is loaded."""
-        if not recipe.trained:
+        if not recipe.trained or self._facts.has_artifact(recipe.artifact_id):
             return 0
         whole = self._epochs[recipe.teacher] if recipe.assistant is None else recipe.assistant.training.epochs
         return recipe.epoch or whole

@@ -1,16 +1,15 @@
 """What the answers of a network on labelled images say about it: whether they can be meant."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from naskd.spec.chance import POSSIBLE, at_least
+
 SURE = 0.01
 """Probability at which one network's being right more often than another's is no accident."""
-POSSIBLE = 0.05
-"""Probability from which something may have come by chance."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,6 @@ def measured_accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
     answers, n_classes = logits.argmax(1), max(logits.shape[1], int(labels.max()) + 1)
     shares = [torch.bincount(x, minlength=n_classes).double() / len(labels) for x in (answers, labels)]
     return Accuracy(int((answers == labels).sum()), len(labels), float(shares[0] @ shares[1]))
-
-
-def at_least(k: int, n: int, p: float) -> float:
-    """Probability of `k` or more of `n` where each has probability `p`."""
-    if k <= 0 or p >= 1:
-        return 1.0
-    if p <= 0:
-        return 0.0
-    terms = (
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(p)
-        + (n - i) * math.log1p(-p)
-        for i in range(k, n + 1)
-    )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
 
 
 def surely_better(one: Tensor, other: Tensor) -> bool:

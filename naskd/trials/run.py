@@ -150,10 +150,13 @@ class TrialRun:
 
     @property
     def equivalent_steps(self) -> float:
-        """Steps of the whole training; an evaluation counts as the part of a step that its MACs are."""
+        """Steps of the whole training; an evaluation counts as the part of a step that its MACs are.
+
+        Of a step whose teachers answer from memory, as most do.
+        """
         spec, total = self.loop.spec, 0.0
         for epoch in range(self.total_epochs):
-            evaluation = len(self.data.val) * self.cost.unmerged_macs / self.macs_per_image(epoch)
+            evaluation = len(self.data.val) * self.cost.unmerged_macs / self._own_macs(epoch)
             total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
         return total
 

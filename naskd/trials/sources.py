@@ -14,6 +14,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import FILL_BATCH, BankedSource
 from naskd.knowledge.base import KnowledgeLoss, LossInputs
 from naskd.knowledge.partly_labelled_bank import PartlyLabelledBank
+from naskd.knowledge.rehearsed import RehearsedSource
 from naskd.knowledge.source import KnowledgeSource, OnlineSource, teacher_parts
 from naskd.networks.probe import differs, probe_image
 from naskd.networks.student import design_cost
@@ -25,7 +26,7 @@ from naskd.spec.errors import USERS, InputError
 from naskd.spec.modalities import mixed_problem
 from naskd.spec.sizes import sides
 from naskd.store.cache import BANKS
-from naskd.store.columns import STORAGE
+from naskd.store.columns import STORAGE, ColumnFolder
 from naskd.store.device_copies import DeviceCopies
 from naskd.training.evaluation import predict
 from naskd.training.feeding import AnyImages
@@ -63,21 +64,36 @@ class KnowledgeSources:
             self._stand_ins[recipe.artifact_id] = self._made(recipe, None)
         return self._stand_ins[recipe.artifact_id]
 
-    def stand_in_heard(self, recipe: ArtifactRecipe, training: TrainingSpec) -> KnowledgeSource:
-        """A stand-in that is asked at every step of a training, as :meth:`heard_in` is, and remembers nothing."""
-        source = self.stand_in(recipe)
-        if not self._sees_first(recipe):
-            return source
-        shown, n_train = self._shown_to(recipe, training.augmentation), len(self._resources.data.train)
-        return BankedSource(
-            source,
+    def rehearsed(
+        self, recipe: ArtifactRecipe, training: TrainingSpec, unlabelled: int = 0
+    ) -> RehearsedSource:
+        """A stand-in that answers in a training that is timed as :meth:`heard_in` will in a search.
+
+        Args:
+            recipe: Of the network.
+            training: Of the student.
+            unlabelled: Images without labels for each labelled one.
+        """
+        resources, shown = self._resources, self._shown_to(recipe, training.augmentation)
+        execution, n_train, n_views = resources.spec.execution, len(resources.data.train), shown.views.n_views
+        bank = BankedSource(
+            self.stand_in(recipe),
             lambda index, epoch: shown.batch(index, epoch)[0],
             n_train,
-            shown.views.n_views,
-            training.epochs,
-            budget_bytes=0,
-            own_images=True,
+            n_views,
+            resources.spec.epochs,
+            budget_bytes=execution.bank_bytes if training.mixing == "none" else 0,
+            folder=None if resources.cache is None else resources.cache / BANKS / "rehearsed",
+            disk_bytes=execution.disk_bytes,
+            own_images=self._sees_first(recipe),
         )
+        columns = bank.n_columns
+        if recipe.artifact_id in resources.store:
+            folder = self._bank_folder(recipe, shown)
+            columns -= 0 if folder is None else min(columns, len(ColumnFolder(folder).columns()))
+        if unlabelled:
+            columns += min(self._images.blocks.n_blocks(n_views), resources.spec.epochs * unlabelled)
+        return RehearsedSource(bank, columns * n_train)
 
     def online(self, recipe: ArtifactRecipe) -> OnlineSource:
         """The stored network of a recipe, run at every question.

@@ -4,9 +4,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
+from naskd.runs import opening
 from naskd.spec import tables
 from naskd.spec.study import StudySpec
 
@@ -45,6 +47,27 @@ def blocks(page: str, language: str) -> list[str]:
         (ROOT / page).read_text(),
         flags=re.DOTALL | re.MULTILINE,
     )
+
+
+def test_a_space_that_is_written_by_hand_gives_designs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = (found for found in blocks("docs/guides/own-space.md", r'python title="by_hand\.py"'))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "by_hand.py").write_text(code)
+    (tmp_path / "study.toml").write_text(
+        'name = "by_hand"\nspace = "by_hand.py:joint"\ndata.kind = "digits"\nbudget.trials = 1\n'
+        'teacher.architecture = {stem_width = 4, stages = [{block = "basic", depth = 1, width = 4}]}\n'
+    )
+    found = opening.describe_space(tmp_path / "study.toml", samples=20)
+    assert found["distinct_designs"] > 10
+    assert found["turned_away"] == {}
+    assert [parameter["name"] for parameter in found["parameters"]] == [
+        "width",
+        "depth",
+        "kernel",
+        "temperature",
+    ]
 
 
 @pytest.mark.parametrize(

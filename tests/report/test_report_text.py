@@ -14,16 +14,21 @@ from rich.console import Console
 
 from naskd.report import units
 from naskd.report.bank import bank_line
+from naskd.report.check_table import cost_lines
+from naskd.report.frame import to_frame
 from naskd.report.front_csv import front_csv
 from naskd.report.front_table import front_table
 from naskd.report.html import write_html
-from naskd.report.listings import dry_run_table, methods_table, space_table
+from naskd.report.methods_table import methods_table
+from naskd.report.notebook import front_html, front_text
 from naskd.report.plots import draw_front, write_png
 from naskd.report.record import other_costs
 from naskd.report.retrained_table import retrained_table
+from naskd.report.space_table import space_table
 from naskd.report.summary import choices, student, taught_by
 from naskd.report.trial_table import trial_table
 from naskd.report.trials_table import trials_table
+from naskd.spec.objectives import OBJECTIVES
 
 ODD = odd_records()
 
@@ -69,6 +74,33 @@ def test_replicates_are_shown_as_mean_and_sd():
     data["trials"][0] |= {"on_front": True, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
     assert "95.12 ± 0.31%" in shown(front_table(data))
     assert "95.12 ± 0.31%" in shown(trial_table(data, 0))
+
+
+def test_what_several_seeds_have_is_told_from_what_one_has():
+    data = record(30)
+    data["objectives"].append(OBJECTIVES["balanced_accuracy"].describe())
+    for item in data["trials"]:
+        item |= {"balanced_accuracy": 0.7}
+    mean = {"val_accuracy": 0.9512, "balanced_accuracy": 0.6}
+    own = {"val_accuracy": 0.96, "macs": 7, "balanced_accuracy": 0.65}
+    data["trials"][0] |= mean | {"own": own, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
+    assert "65.00%, mean over seeds 60.00%" in shown(trial_table(data, 0), 120)
+    assert "over seeds" not in shown(trial_table(data, 1), 120)
+    assert shown(trials_table(data), 200).count("(mean over 3 seeds)") == 1
+    frame = to_frame(data)
+    assert (frame.loc[0, "replicates"], frame.loc[0, "replicate_sd"]) == (3, 0.0031)
+    assert frame["replicates"].count() == 1
+    assert "replicates" not in to_frame(record(30))
+
+
+def test_a_training_in_two_parts_took_the_time_of_both():
+    data = record(6)
+    first, second, sibling = data["trials"][:3]
+    first |= {"wall_seconds": 20.0, "state": "PRUNED"}
+    second |= {"wall_seconds": 7.0, "continues": first["number"], "train_macs": 5_000_000}
+    sibling |= {"wall_seconds": 0.0, "trained_in": second["number"], "train_macs": 5_000_000}
+    assert "5.00 MMACs, 27.0 s" in shown(trial_table(data, second["number"]), 120)
+    assert "5.00 MMACs, –" in shown(trial_table(data, sibling["number"]), 120)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -305,26 +337,59 @@ def test_tables_show_objectives_of_ones_own(name, value):
     )
 
 
-def test_listings_show_every_value_with_its_unit():
-    text = shown(
-        dry_run_table(
-            {"trials": 60, "total_seconds": 200, "train_macs": 1.5e12, "teacher": {"train_seconds": 12.0},
-             "macs": {"min": 1000, "max": 2e6, "median": 5e4}, "warning": "[red] slow"}
-        )
-    )  # fmt: skip
+def test_what_a_search_would_cost_is_said_in_words_and_no_finer_than_it_is_known():
+    cost = {
+        "n_timed": 5,
+        "trial_seconds": {"min": 12.0, "max": 95.0, "median": 33.3},
+        "trial_train_macs": {"min": 1e9, "max": 3e9, "median": 2e9},
+        "teacher_seconds": 143.0,
+        "assistant_seconds": 0.0,
+        "bank_seconds": 4.2,
+        "trials": 60,
+        "seconds": 3400.0,
+        "least_seconds": 1700.0,
+        "workers": 2,
+        "train_macs": 1.5e12,
+        "busy": "",
+    }
+    assert list(cost_lines(cost, 20)) == [
+        "a trial: about 33 s (12 s to 1.6 min) and 2.00 GMACs of training, 20 epochs, by 5 random students timed here",
+        "the whole budget: 60 trials, 2 at once, about 28 to 57 min (2.4 min to train the teacher, 4.2 s to note what "
+        "it says of the images); 1.50 TMACs of training",
+    ]
+    assert "teachers, of which" in " ".join(cost_lines({**cost, "teachers_timed": False}, 1))
+
+
+def test_a_space_is_said_in_words_with_what_its_parameters_mean():
+    space = {
+        "space": "space.py:joint",
+        "n_parameters": 3,
+        "log10_size": 9.2,
+        "samples": 50,
+        "distinct_designs": 45,
+        "turned_away": {"over max_macs": 5},
+        "macs": {"min": 1000, "median": 5e4, "max": 2e6},
+        "parameters": [
+            {"name": "stage2.block.ghost.expansion", "range": "2.0, 3.0"},
+            {"name": "kd.share", "range": "0 to 0.9"},
+            {"name": "my.own", "range": "1 to 2"},
+        ],
+    }
+    text = shown(space_table(space), 120)
     for part in (
-        "3 min 20 s",
-        "1.50 TMACs",
-        "12.0 s",
-        "1.00 kMACs to 2.00 MMACs, median 50.0 kMACs",
-        "[red] slow",
+        "3 parameters, about 10^9 combinations",
+        "50 random designs drawn: 45 distinct ones can be trained; turned away: 5 over max_macs",
+        "1.00 kMACs to 2.00 MMACs, half of the designs below 50.0 k",
+        "channels inside a ghost block of stage 2, as a multiple",
+        "share of the loss that it has, beside the labels",
+        "my.own",
     ):
-        assert part in text
-    text = shown(
-        space_table({"size": 1e9, "parameters": [{"name": "kd.temperature", "low": 1.5, "log": True}]})
-    )
-    for part in ("1.00 G", "kd.temperature", "1.5", "yes"):
-        assert part in text
+        assert part in text, text
+    nothing = {**space, "distinct_designs": 0, "macs": {"min": None, "median": None, "max": None}}
+    assert "no design that was drawn can be trained, and naskd check says why" in shown(space_table(nothing))
+
+
+def test_methods_are_listed_in_as_many_columns_as_there_are():
     rows = [{"kind": "knowledge", "name": n, "paper": "Hinton et al., 2015 " * 6} for n in "ab"]
     lines = shown(methods_table(rows)).splitlines()
     assert max(map(len, lines)) <= 80
@@ -389,3 +454,30 @@ def test_nothing_is_left_half_written(tmp_path):
     write_html(record(5), tmp_path / "report.html")
     write_html(record(5), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_is_expected_stands_beside_what_was_measured_until_test_images_say_more():
+    data = record(30)
+    chosen = front_of(data)[0]
+    chosen["expected"] = {"mean": 0.8123, "sd": 0.0105}
+    wide, narrow = shown(front_table(data), 140), shown(front_table(data), 80)
+    assert "expected" in wide
+    assert "81.23 ± 1.05%" in wide
+    assert "expected: of new images" in wide
+    assert "81.23%" in narrow
+    assert "81.23 ± 1.05%" in shown(trial_table(data, chosen["number"]))
+    assert "81.23 ± 1.05% expected" in front_text(data)
+    assert "<td>81.23 ± 1.05%</td>" in front_html(data)
+    row = next(csv.DictReader(io.StringIO(front_csv(data))))
+    assert (row["expected_accuracy"], row["expected_sd"]) == ("0.8123", "0.0105")
+    assert to_frame(data)["expected_accuracy"][chosen["number"]] == 0.8123
+    assert "expected" not in shown(front_table(record(30)), 140)
+
+
+def test_what_was_expected_gives_way_to_test_images():
+    data = record(40, retrained=True)
+    for trial in data["trials"]:
+        trial["expected"] = {"mean": 0.8123, "sd": 0.0105}
+    text = shown(front_table(data), 140)
+    assert "test acc" in text
+    assert "expected" not in text

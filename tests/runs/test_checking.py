@@ -42,8 +42,8 @@ def test_it_says_what_was_drawn_built_and_what_it_costs(study: Path) -> None:
     assert re.search(r"space: 12 random designs drawn, \d+ distinct ones can be trained", said)
     assert re.search(r"students: \d of .*MACs built and run, \d of them timed", said)
     assert "memory: images" in said
-    assert re.search(r"a trial: .* of training, 1 epoch, from", said)
-    assert "the whole budget: about 2 trials" in said
+    assert re.search(r"a trial: .* of training, 1 epoch, by \d random students", said)
+    assert "the whole budget: 2 trials, about " in said
     assert said.splitlines()[-1].startswith(f"{study} is in order")
 
 
@@ -117,3 +117,20 @@ def test_of_many_files_that_cannot_be_read_twenty_are_named_and_all_counted(stud
     assert "and 40 more images cannot be read; naskd check --json lists all" in result.stderr
     listed = json.loads(check(study, "--json", *settings).stdout)["problems"]
     assert sum("' cannot be read (" in line for line in listed) == 60
+
+
+def test_on_a_busy_machine_it_says_when_fewer_threads_are_faster(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that wait for each other take many times as long as one."""
+    took = {1: 0.1, 2: 2.0}
+    monkeypatch.setattr(checking, "seconds_by_threads", lambda context, design, threads: took)
+    monkeypatch.setattr(checking, "busy_said", lambda: "the machine was busy")
+    advice = "threads: a step of a student takes 0.1 s with 1 and 2 s with 2 here and now; set execution.threads = 1"
+    assert advice in check(study, "--set", "execution.threads=2").stdout.splitlines()
+    assert "threads: " not in check(study, "--set", "execution.threads=1").stdout
+    took[2] = 0.05
+    assert "threads: " not in check(study, "--set", "execution.threads=2").stdout
+    monkeypatch.setattr(checking, "busy_said", lambda: "")
+    took[2] = 2.0
+    assert "threads: " not in check(study, "--set", "execution.threads=2").stdout, "nothing is tried"

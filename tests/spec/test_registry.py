@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,6 +62,30 @@ def test_an_unknown_name_is_answered_with_the_known_and_the_nearest(ask, fruits:
         ValueError, match=r"unknown fruit 'aple'; known: apple, pear, quince; did you mean 'apple'"
     ):
         ask(fruits)
+
+
+def test_of_many_names_the_nearest_are_said_and_where_all_are_listed() -> None:
+    many: Registry[Fruit] = Registry("kind of fruit", "fruit")
+    for name in ("apple", *(f"sort{i}" for i in range(20))):
+        many.register(Fruit(name))
+    told = (
+        "unknown kind of fruit 'aple'; did you mean 'apple'? naskd methods fruit lists all 21; one of your own is "
+        "registered by a file that the study names in modules"
+    )
+    with pytest.raises(ValueError, match=re.escape(told)):
+        many["aple"]
+    with pytest.raises(
+        ValueError, match="unknown kind of fruit 'zzz'; naskd methods fruit lists all 21; one"
+    ):
+        many["zzz"]
+
+
+def test_every_word_by_which_names_are_listed_is_one() -> None:
+    from naskd.cli.looking import registries
+
+    assert {word: cards.listed for word, cards in registries().items()} == {
+        word: word for word in registries()
+    }
 
 
 def test_nothing_near_is_not_guessed() -> None:

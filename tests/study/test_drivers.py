@@ -663,6 +663,18 @@ def test_snapshots_tell_of_all_drivers(place):
     assert seen[-1].fraction == pytest.approx(4 / 6)
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_teacher_that_is_stored_is_loaded_and_not_trained(memory, stored):
+    """Another run has made it: this one looks at it, which takes no time."""
+    seen: list[Snapshot] = []
+    study = memory.driver(make_spec(2), observers=[SnapshotObserver(seen.append)])
+    if stored:
+        study.facts.made.add("teacher-id")
+    job = study.ask()
+    assert (job.kind, job.trained, seen[-1].trained) == ("artifact", not stored, not stored)
+    assert bool(job.until_epoch) is not stored
+
+
 def test_one_number_tells_that_a_driver_lives_however_many_trials_it_holds(memory):
     study = memory.driver(make_spec(100), space=assisted)
     study.renew()

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from naskd.data.images import ImageSet, SearchData
 from naskd.networks.foreign import ForeignNetwork, Preprocessing
 from naskd.networks.teachers import Teacher
+from naskd.spec.chance import at_least
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
 from naskd.training.compute import Compute
-from naskd.trials.answers import at_least, better_order, kind_of_outputs
+from naskd.trials.answers import better_order, kind_of_outputs
 from naskd.trials.teacher_trial import TeacherTrial, examine, log_trials, try_teachers
 
 CLASSES = ("blue", "green", "red")

@@ -1,0 +1,11 @@
+"""What a command is busy with, for whoever shows it where it takes long."""
+
+import logging
+
+DOING = logging.getLogger(__name__)
+"""Each record is a few words, true from now until the next one."""
+
+
+def doing(what: str) -> None:
+    """Say what is begun now, such as ``reading the images``."""
+    DOING.info("%s", what)

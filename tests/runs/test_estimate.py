@@ -1,0 +1,81 @@
+"""What a search would take: as it is done, with what is remembered counted once."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_tiny_study
+from small_studies import design, small_context
+
+import naskd
+from naskd.knowledge.source import OnlineSource
+from naskd.runs import estimate, opening
+from naskd.runs.checking import threads_that_help
+from naskd.spec.design import KnowledgeTerm
+
+SLOW = 0.5
+
+
+@pytest.fixture
+def slow_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question takes longer than any step here."""
+    ask = OnlineSource.summaries
+    monkeypatch.setattr(OnlineSource, "summaries", lambda *a: time.sleep(SLOW) or ask(*a))
+
+
+def test_a_teacher_is_counted_once_and_not_in_every_trial(tmp_path: Path, slow_teacher: None) -> None:
+    context = small_context(tmp_path)
+    taught = design(KnowledgeTerm("logits"), batch_size=8)
+    found = estimate.estimate_search(context, [taught])
+    steps = taught.training.epochs * len(context.resources.data.train) / 8
+    assert found["trial_seconds"]["median"] < 0.5 * SLOW * steps, "a search asks nobody twice"
+    assert found["bank_seconds"] > SLOW
+    assert found["seconds"] >= found["least_seconds"] > found["bank_seconds"]
+    alone = estimate.estimate_search(context, [design(batch_size=8)])
+    assert alone["bank_seconds"] == 0
+
+
+def test_what_earlier_runs_have_remembered_takes_no_time(tiny_run_copy: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tiny_run_copy.parents[1])
+    study = tiny_run_copy.parents[1] / "tiny.toml"
+    assert opening.dry_run(study, designs=2)["bank_seconds"] == 0
+    other = opening.dry_run(study, ["teacher.training.epochs=3"], designs=2)
+    assert other["bank_seconds"] > 0, "another teacher"
+
+
+def test_a_budget_of_macs_allows_as_many_trials_as_the_search_then_makes(tmp_path: Path, monkeypatch) -> None:
+    """A search counts what it executes: a teacher once for each view of an image."""
+    monkeypatch.chdir(tmp_path)
+    study = write_tiny_study(tmp_path)
+    run = naskd.search(study, trials=6, settings=["epochs=3", "sampler.name='random'"])
+    spent = run.to_dict(everything=True)["train_macs"]
+    found = opening.dry_run(
+        study, ["epochs=3", f"budget.train_macs={spent}", "budget.trials=1000"], designs=40
+    )
+    assert found["trials"] == pytest.approx(6, abs=2)
+
+
+def test_what_is_too_large_to_be_timed_is_scaled(tmp_path: Path) -> None:
+    context = small_context(tmp_path, teacher=None)
+    small, large = design(epochs=1), design(epochs=5)
+    alone = estimate.estimate_search(context, [small])
+    both = estimate.estimate_search(context, [small], beyond=[large])
+    assert (both["n_timed"], alone["n_timed"]) == (1, 1)
+    assert both["trial_seconds"]["max"] == pytest.approx(5 * both["trial_seconds"]["min"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted"),
+    [({1: 0.1, 2: 2.0}, 1), ({1: 0.1, 2: 0.06}, 2), ({1: 0.1, 2: 0.095}, 1), ({1: 0.1, 4: 0.03}, 4)],
+)
+def test_threads_that_wait_for_each_other_do_not_help(steps: dict[int, float], wanted: int) -> None:
+    assert threads_that_help(steps) == wanted
+
+
+def test_threads_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    found = estimate.seconds_by_threads(small_context(tmp_path, teacher=None), design(), (1, 2))
+    assert found.keys() == {1, 2}
+    assert min(found.values()) > 0
+    assert torch.get_num_threads() == before
