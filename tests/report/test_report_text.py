@@ -130,6 +130,18 @@ def test_trial_table_says_how_much_of_the_teacher_was_remembered():
     assert "asked_images" not in shown(trial_table(data, 0))
 
 
+def test_a_trial_that_guesses_is_said_to():
+    data = record(1)
+    data["trials"][0]["val_accuracy"] = 0.27
+    for images, guesses in (
+        ({"classes": 4, "val": 100}, True),
+        ({"classes": 4, "val": 9999}, False),
+        (None, False),
+    ):
+        data["images"] = images
+        assert ("27.00%, no better than guessing" in shown(trial_table(data, 0))) is guesses
+
+
 def test_trial_table_of_an_unknown_trial_names_the_range():
     with pytest.raises(ValueError, match="trial 999 is not in this run; its trials: 0 to 26"):
         trial_table(record(20), 999)
