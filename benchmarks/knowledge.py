@@ -174,7 +174,7 @@ def loudness(run: TrialRun) -> float | None:
         lesson = Lesson(labels, torch.zeros(64, dtype=torch.long), 0.5)
         term = objective.weights[0] * loss(loss.deployed_taps(taps), summary, lesson).term
         read = loss.student_tensors(taps)
-        reference = gradient_norm(lesson.cross_entropy(scheme.deployed_logits(taps)).mean(), read)
+        reference = gradient_norm(lesson.cross_entropy(scheme.taught.logits(taps)).mean(), read)
         return float(gradient_norm(term, read) / reference)
 
 

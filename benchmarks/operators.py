@@ -1,4 +1,4 @@
-"""What small operators cost on a CPU: measurements behind ``layout.py``, ``pointwise.py`` and ``optimizers.py``.
+"""What small operators cost on a CPU: behind ``layout.py``, ``pointwise.py``, ``adapters.py`` and ``optimizers.py``.
 
 Each line compares two ways to the same numbers, in turns, as medians in microseconds of forward and backward::
 
@@ -20,7 +20,8 @@ from harness.arguments import parser
 from harness.results import Results, Row
 from harness.spread import header
 from harness.timing import alternating
-from naskd.knowledge.precision import mean_square
+from naskd.knowledge.adapters import ChannelAdapter
+from naskd.knowledge.precision import mean_square, widened
 from naskd.networks.student import build_student
 from naskd.nn.layout import spatial_mean
 from naskd.nn.pointwise import SMALL
@@ -98,6 +99,26 @@ def layouts(batch: int) -> Iterator[Case]:
         )
 
 
+def regressors(batch: int) -> Iterator[Case]:
+    """A regressor and the mean square of what is left: two operations, and one. Targets at half precision."""
+    for inputs, outputs, side in (
+        (8, 16, 32),
+        (16, 32, 16),
+        (32, 64, 8),
+        (64, 64, 8),
+        (64, 128, 16),
+        (128, 256, 8),
+    ):
+        x, target = maps(batch, inputs, side, side), maps(batch, outputs, side, side).detach().half()
+        adapter = ChannelAdapter(inputs, outputs)
+        learned = (x, adapter.weight, adapter.bias)
+        yield (
+            f"regressor and mean square, {inputs} to {outputs} channels, {side}x{side}",
+            learning(lambda a=adapter, x=x, t=target: mean_square(a(x), widened(t)), *learned),
+            learning(lambda a=adapter, x=x, t=target: a.mean_square(x, t), *learned),
+        )
+
+
 def optimizers(batch: int) -> Iterator[Case]:
     """A step of 38 small tensors: torch's fused optimizer, and the same kernels called with prepared lists."""
     adamw, sgd = TrainingSpec(optimizer="adamw"), TrainingSpec(optimizer="sgd")
@@ -168,6 +189,7 @@ def seeds(batch: int) -> Iterator[Case]:
 PARTS = {
     "pointwise": pointwise,
     "layouts": layouts,
+    "regressors": regressors,
     "optimizers": optimizers,
     "depthwise": depthwise,
     "evaluation": evaluation,

@@ -15,7 +15,8 @@ from harness.results import Row
 from harness.spread import header, interval
 from naskd.spec.design import TrialConfig
 from naskd.spec.study import BudgetSpec
-from naskd.study.expected import Seen, expected_accuracies
+from naskd.study.expected import expected_accuracies
+from naskd.study.stopping import TrialView
 from naskd.tables import TrainingTable, read_table
 from search_parts.arms import ARMS
 from search_parts.repeating import measured
@@ -55,21 +56,21 @@ def one(table: str, seed: int) -> list[Row]:
 
 def expected_of(found: Searched, world: World) -> dict[str, float]:
     """What the record of a search expects of its designs, by their names."""
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(found.designs))}
-    seen = [
-        Seen(
-            numbers[name],
+    trainings = [
+        TrialView(
+            number,
             TrialConfig.from_dict(trial.user_attrs["config"]),
-            {"macs": macs},
-            accuracy,
+            0,
+            "stopped" if stopped else "complete",
+            tuple(trial.user_attrs["result"]["curve"]),
+            {"val_accuracy": accuracy, "macs": macs},
         )
-        for name, (accuracy, macs), stopped, trial in zip(
-            found.designs, found.values, found.stopped, found.trials, strict=True
+        for number, ((accuracy, macs), stopped, trial) in enumerate(
+            zip(found.values, found.stopped, found.trials, strict=True)
         )
-        if not stopped
     ]
-    said = expected_accuracies(seen, world.n_val)
-    return {name: said[number][0] for name, number in numbers.items() if number in said}
+    said = expected_accuracies(trainings, ["macs"], world.n_val)
+    return {found.designs[number]: mean for number, (mean, _) in said.items()}
 
 
 def offset(table: TrainingTable) -> float:

@@ -60,8 +60,9 @@ class ChannelAdapter(PointwiseConv):
     def mean_square(self, x: Tensor, target: Tensor) -> Tensor:
         """Mean of ``(r(x) - target)^2``, a scalar; `target` gets no gradient.
 
-        On a CPU one operation, in 0.6 of the time of a convolution and a mean square: maps are large beside what is
-        computed of them, and it goes over them half as often.
+        On a CPU one operation, in 0.6 to 0.9 of the time of a convolution and a mean square (as measured by
+        ``benchmarks/operators.py``): maps are large beside what is computed of them, and it goes over them half as
+        often.
 
         Args:
             x: ``(B, C_s, H, W)``.

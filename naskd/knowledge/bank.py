@@ -86,6 +86,8 @@ class BankedSource:
 
     Attributes:
         asked_images: Images that somebody wanted to know something about so far.
+        key: Stands for this bank where copies of its columns are kept. Its address would not do: when it is gone,
+            another bank may have it, and would be given these copies.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class BankedSource:
         self.folder = folder
         self.copies = copies if copies is not None else DeviceCopies(source.device, budget_bytes)
         self.asked_images = 0
+        self.key: Hashable = object()
         self.bank_id = "" if folder is None else folder.name
         self._files = None if folder is None else ColumnFolder(folder)
         self._columns: dict[tuple[str, int], Column] = {}
@@ -170,7 +173,7 @@ class BankedSource:
             images = self.images(index, epoch)
         asked = iter(self.source.summaries(images, index, epoch, online) if online else ())
         wanted = {name for mine, banked in zip(names, is_banked, strict=True) if banked for name in mine}
-        held = self.copies.of({(id(self), name, column): self._columns[name, column] for name in wanted})
+        held = self.copies.of({(self.key, name, column): self._columns[name, column] for name in wanted})
         self._look_ahead(epoch, wanted)
         found = {name: in_use(values, index) for (_, name, _), values in held.items()}
         return [
@@ -327,7 +330,7 @@ class BankedSource:
             if self._files is not None:
                 self._map(column, names)
             there = [name for name in names if (name, column) in self._columns]
-            return {(id(self), name, column): self._columns[name, column] for name in there}
+            return {(self.key, name, column): self._columns[name, column] for name in there}
 
         self.copies.ahead(load)
 

@@ -1,6 +1,6 @@
 """The contract of a knowledge loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.card import KnowledgeCard
+from naskd.knowledge.precision import widened
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes
 from naskd.spec.design import KnowledgeTerm
 from naskd.spec.errors import InputError, undefined
@@ -110,9 +111,7 @@ class Lesson:
         each = self.cross_entropy(logits)
         if weights is not None:
             each = each * weights
-        if not self.partly_labelled:
-            return each.mean()
-        return each.sum() / (self.labels >= 0).sum().clamp(min=1)
+        return self._mean(each)
 
     def reference_loss(self, logits: Tensor) -> Tensor:
         """What ``balanced`` terms are weighed against: :meth:`label_loss`, of made-up classes where no image has one.
@@ -125,21 +124,47 @@ class Lesson:
         labels = torch.where((self.labels >= 0).any(), self.labels, made_up)
         return replace(self, labels=labels).label_loss(logits)
 
+    def even_loss(self, logits: Tensor) -> Tensor:
+        """As :meth:`label_loss`, with labels that call all classes equally likely: for who smooths labels.
+
+        Images without a label have none to be smoothed. An image counts as its label does, and a label is spread over
+        the classes among which it is told apart.
+
+        Args:
+            logits: Of the batch, ``(B, K)``.
+        """
+        logs = F.log_softmax(self._told_apart(widened(logits)), dim=1)
+        if self.classes is None:
+            each = -logs.mean(dim=1)
+        else:
+            each = -torch.where(self.classes, logs, 0.0).sum(dim=1) / self.classes.sum()
+        return self._mean(self._of_labels(lambda labels: each * (labels >= 0)))
+
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """``(B,)`` of logits ``(B, K)``, weighted by class; of a mixed image, that with each label by its share."""
-        if self.classes is not None:
-            logits = logits.masked_fill(~self.classes, -torch.inf)
-        own = self._weighted(F.cross_entropy(logits, self.labels, reduction="none"), self.labels)
+        logits = self._told_apart(logits)
+        return self._of_labels(lambda labels: F.cross_entropy(logits, labels, reduction="none"))
+
+    def _told_apart(self, logits: Tensor) -> Tensor:
+        return logits if self.classes is None else logits.masked_fill(~self.classes, -torch.inf)
+
+    def _of_labels(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        own = self._weighted(loss(self.labels), self.labels)
         if self.mixed is None:
             return own
-        other = F.cross_entropy(logits, self.mixed.labels, reduction="none")
-        other = self._weighted(other, self.mixed.labels)
+        other = self._weighted(loss(self.mixed.labels), self.mixed.labels)
         return torch.lerp(other, own, self.mixed.share.to(own.dtype))
+
+    def _mean(self, each: Tensor) -> Tensor:
+        """Over the labels: ``(B,)``, 0 where there is none, to a scalar."""
+        if not self.partly_labelled:
+            return each.mean()
+        return each.sum() / (self.labels >= 0).sum().clamp(min=1)
 
     def _weighted(self, each: Tensor, labels: Tensor) -> Tensor:
         if self.class_weights is None:
             return each
-        # Where there is no label, cross-entropy is 0.
+        # Where there is no label, the loss is 0.
         return each * self.class_weights[labels.clamp(min=0)].to(each.dtype)
 
 
@@ -257,6 +282,13 @@ class KnowledgeLoss(nn.Module):
         if not isinstance(found, KnowledgeOutput):
             raise _returned(self, "forward", type(found).__name__, "a KnowledgeOutput")
         return found
+
+    def usual_term(self, drawn: Tensor, student: Taps, teacher: Summary, lesson: Lesson) -> Tensor:
+        """What ``balanced`` measures on the first batch: the term as it is on average.
+
+        For a loss of which a step may leave out parts; of the others it is `drawn`, what :meth:`forward` found.
+        """
+        return drawn
 
     def read_of(self, student: Taps) -> tuple[Tensor, ...]:
         """What :meth:`student_tensors` returns, if it is tensors.

@@ -131,8 +131,9 @@ class PartlyLabelledBank:
         for name in names:
             if name not in self._whole:
                 self._whole[name] = joined([part[name] for part in self._parts])
-        held = self.banks[0].copies.of({(id(self), name, epoch): self._whole[name] for name in names})
-        return {name: in_use(values, index) for (_, name, _), values in held.items()}
+        mine = (*(bank.key for bank in self.banks), self.unlabelled, epoch)
+        held = self.banks[0].copies.of({(mine, name): self._whole[name] for name in names})
+        return {name: in_use(values, index) for (_, name), values in held.items()}
 
 
 def gathered(columns: Sequence[Column], index: Tensor, places: Sequence[Tensor]) -> Tensor:

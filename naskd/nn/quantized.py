@@ -46,6 +46,8 @@ class Quantizer(nn.Module):
 
     bounds: Tensor
     seen: Tensor
+    observes: bool = True
+    """Whether what it is given in training counts for the range; False where a batch is shown once more."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         super().__init__()
@@ -68,11 +70,12 @@ class Quantizer(nn.Module):
         """The same shape and type."""
         if x.is_meta:  # torch has no such operator there
             return x
-        if self.training:
+        learns = self.training and self.observes
+        if learns:
             self._observe(x)
         rounded = torch.fake_quantize_per_tensor_affine(x.float(), self.scale, self.zero_point, 0, LEVELS)
         rounded = rounded.to(x.dtype)
-        return rounded if self.training else torch.where(self.seen > 0, rounded, x)
+        return rounded if learns else torch.where(self.seen > 0, rounded, x)
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:

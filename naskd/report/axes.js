@@ -60,15 +60,14 @@ function axisOf(name, read, given = {}) {
 }
 // Those that differ, the ones that mattered most for accuracy first.
 function choiceAxes() {
-  const shares = data.importance?.val_accuracy || {},
-    whole = Object.values(shares).reduce((sum, v) => sum + (v || 0), 0) || 1;
+  const shares = data.importance?.val_accuracy || {};
   const names = [
     ...new Set(complete.flatMap((t) => Object.keys((hasParameters ? t.parameters : t.choices) || {}))),
   ];
   return names
     .map((name) => ({
       ...axisOf(name, (t) => choiceIn(t, name)),
-      share: ok(shares[name]) ? shares[name] / whole : null,
+      share: ok(shares[name]) ? shares[name] : null,
     }))
     .filter((axis) => new Set(complete.map((t) => axis.value(t))).size > 1)
     .sort((a, b) => (b.share ?? -1) - (a.share ?? -1));

@@ -1,10 +1,12 @@
-// The budget: of the designs on the front that it affords the most accurate, and of equal ones the cheapest.
+// The budget: of the designs that it affords the most accurate, and of equal ones the cheapest. Of an objective that is
+// on the front; of another cost it need not be.
+const budgeted = (key) => (data.costs.includes(key) ? front : complete);
 function pickOf(view) {
   const key = view.key,
     limit = view.limits[key],
     more = moreIsBetter(key);
   const affords = (t) => !ok(limit) || (more ? t[key] >= limit : t[key] <= limit);
-  return front
+  return budgeted(key)
     .filter((t) => usable(key, t[key]) && ok(t.val_accuracy) && affords(t))
     .reduce(
       (best, t) =>
@@ -74,9 +76,10 @@ function budgetControls(view, redraw) {
     const pick = pickOf(view),
       key = view.key;
     if (!pick) {
-      const best = front.find((t) => usable(key, t[key]));
+      const there = budgeted(key).filter((t) => usable(key, t[key])),
+        best = there.reduce((a, t) => (!a || (more() ? t[key] > a[key] : t[key] < a[key]) ? t : a), null);
       answer.replaceChildren(
-        h("p", {}, "No design on the front is within this budget."),
+        h("p", {}, `No design${data.costs.includes(key) ? " on the front" : ""} is within this budget.`),
         best
           ? h("p", { class: "note" }, `The nearest is trial ${best.number}, ${costPhrase(key, best[key])}.`)
           : "",

@@ -5,7 +5,8 @@ function shareBars(shares, most) {
       .filter((p) => ok(p[1]))
       .sort((a, b) => b[1] - a[1]),
     top = rows.slice(0, most),
-    total = rows.reduce((a, p) => a + p[1], 0) || 1,
+    // The record has the largest shares alone: what all others explain is what these leave.
+    rest = 1 - top.reduce((a, p) => a + p[1], 0),
     largest = top.length ? top[0][1] || 1 : 1;
   return [
     h(
@@ -17,11 +18,11 @@ function shareBars(shares, most) {
         return [
           h("div", { class: "name" }, k),
           h("div", { class: "track" }, bar),
-          h("div", { class: "num" }, percent(v / total, 0)),
+          h("div", { class: "num" }, percent(v, 0)),
         ];
       }),
     ),
-    rows.length > top.length ? h("div", { class: "note" }, `and ${rows.length - top.length} others`) : null,
+    rest >= 0.005 ? h("div", { class: "note" }, `all others together ${percent(rest, 0)}`) : null,
   ];
 }
 function importanceCard() {

@@ -170,13 +170,19 @@ function details(t) {
         : null,
       t.expected ? ["expected, luck aside", withSd(t.expected.mean, t.expected.sd)] : null,
       rep.n > 1 ? ["over seeds", `${withSd(rep.mean, rep.sd)}, n = ${rep.n}`] : null,
+      t.failed_again?.length
+        ? ["failed with other seeds", `trials ${t.failed_again.join(", ")}, which are in no mean`]
+        : null,
       ["agrees with teacher", percent(t.teacher_agreement)],
       ...Object.entries(t.measures || {})
         .filter(([k]) => !otherCosts.includes(k))
         .map(([k, v]) => [k.replaceAll("_", " "), plain(v)]),
       [
         "trained for",
-        [ok(t.train_macs) ? macs(t.train_macs) : null, ok(t.wall_seconds) ? seconds(t.wall_seconds) : null]
+        [
+          ok(t.train_macs) ? macs(t.train_macs) : null,
+          ok(trainingSeconds(t)) ? seconds(trainingSeconds(t)) : null,
+        ]
           .filter(Boolean)
           .join(", "),
       ],

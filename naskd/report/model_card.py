@@ -33,7 +33,8 @@ def model_card(facts: Facts) -> str:
             ``training`` with ``epochs`` and, of a retraining, ``seed``, ``replicate``, ``test_accuracy``; ``retrained``
             with ``test_accuracy_mean``, ``test_accuracy_sd``, ``n``, or None; ``val_accuracy``; ``macs``, ``n_params``;
             ``weights_bytes``; ``file``, what :func:`naskd.runs.export.export_student` says, with ``images``: ``test``
-            or ``validation``; ``latency`` with ``median_ms``, ``low_ms``, ``high_ms``, ``calls``, ``processor``.
+            or ``validation``, and whether these are ``changed``, others than before; ``latency`` with ``median_ms``,
+            ``low_ms``, ``high_ms``, ``calls``, ``processor``.
             Accuracies are fractions.
     """
     parts = [
@@ -188,6 +189,11 @@ def _limits(facts: Facts) -> Iterator[str]:
         yield (
             "Its accuracy is on the validation images, by which a search has chosen it among many: it is too high. "
             "`naskd retrain` measures it on test images."
+        )
+    if file.get("changed"):
+        yield (
+            f"The {file['images']} images on which the files were compared are not those of the search or the final "
+            "training: the first accuracies above are not to be set beside the others."
         )
     if retrained is not None and retrained["n"] == 1:
         yield "It was trained for good once: how much its accuracy varies from seed to seed is not known."

@@ -4,7 +4,7 @@ from html import escape
 
 from naskd.report import summary
 from naskd.report.record import Record, Trial, costs, front
-from naskd.report.units import measure, percent
+from naskd.report.units import measure, percent, percent_with_sd
 
 
 def front_html(record: Record) -> str:
@@ -33,14 +33,27 @@ def front_text(record: Record) -> str:
 
 
 def _titles(record: Record) -> list[str]:
-    return ["trial", "validation accuracy", *(axis.title for axis in costs(record)), "student", "taught by"]
+    expected = ("expected",) if _expects(record) else ()
+    return [
+        "trial",
+        "validation accuracy",
+        *expected,
+        *(axis.title for axis in costs(record)),
+        "student",
+        "taught by",
+    ]
+
+
+def _expects(record: Record) -> bool:
+    return any(trial.get("expected") for trial in front(record))
 
 
 def _cells(record: Record, trial: Trial) -> list[str]:
-    config = trial.get("config")
+    config, expected = trial.get("config"), trial.get("expected") or {}
     return [
         str(trial.get("number", "")),
         percent(trial.get("val_accuracy")),
+        *((percent_with_sd(expected.get("mean"), expected.get("sd")),) if _expects(record) else ()),
         *(measure(trial.get(axis.name), axis.unit) for axis in costs(record)),
         summary.student(config),
         summary.taught_by(config) if config else "",

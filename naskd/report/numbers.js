@@ -68,8 +68,9 @@ function plain(v) {
 }
 // Such as 50000, 50k, 1.5 M or 2e6; of fractions also 12.5%. NaN where it is no such number.
 function readNumber(text) {
-  // A comma between thousands, as numbers are written here; any other is none of ours to guess.
-  const bare = text.trim().replace(/,(?=\d{3}(?!\d))/g, "");
+  // A comma between thousands, as numbers are written here; one that may be decimal is none of ours to guess.
+  const thousands = /^[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?\s*B?$/;
+  const bare = thousands.test(text.trim()) ? text.trim().replaceAll(",", "") : text.trim();
   const found = bare.match(/^(\d+\.?\d*(?:e[+-]?\d+)?|\.\d+)\s*([kMGTP%]?)\s*B?$/i);
   if (!found) return Number.NaN;
   const power = ["", "k", "m", "g", "t", "p"].indexOf(found[2].toLowerCase());

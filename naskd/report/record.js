@@ -45,6 +45,14 @@ function address(hash) {
 }
 const onSelect = (listener) => listeners.push(listener);
 
+// Of a whole training, the part of the paused trial included; of a design of another trial's training none.
+function trainingSeconds(t) {
+  if (ok(t.trained_in)) return null;
+  return ok(t.continues) && byNumber.has(t.continues)
+    ? t.wall_seconds + trainingSeconds(byNumber.get(t.continues))
+    : t.wall_seconds;
+}
+
 function trialTip(t) {
   const test = tests.get(t.number);
   return [

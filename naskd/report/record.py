@@ -91,6 +91,25 @@ def trained_in(trial: Trial) -> str:
     return "" if other is None else f"trained in trial {other}"
 
 
+def training_seconds(record: Record, trial: Trial) -> float | None:
+    """Of a trial's whole training, the part of the paused trial included with which it goes on.
+
+    None of a design that was trained in another trial, as where that is not known.
+    """
+    if trial.get("trained_in") is not None:
+        return None
+    parts, at, by_number = (
+        [finite(trial.get("wall_seconds"))],
+        trial,
+        {t.get("number"): t for t in trials(record)},
+    )
+    while (before := at.get("continues")) is not None:
+        at = by_number.get(before, {})
+        parts.append(finite(at.get("wall_seconds")))
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
 def trial_by_number(record: Record, number: int) -> Trial:
     """The trial called `number`.
 

@@ -162,7 +162,11 @@ function tableSection() {
       text: (t) => (ok(t.trained_in) ? `${t.taught_by} (trained in trial ${t.trained_in})` : t.taught_by),
     },
     col("agreement", "teacher_agreement", (v) => percent(v, 1), { down: true, last: null, extra: true }),
-    col("seconds", "wall_seconds", (v) => (ok(v) ? fixed(v, 1) : DASH), { last: null, extra: true }),
+    {
+      ...col("seconds", "wall_seconds", plain, { last: null, extra: true }),
+      value: trainingSeconds,
+      text: (t) => (ok(trainingSeconds(t)) ? fixed(trainingSeconds(t), 1) : DASH),
+    },
   ].filter(Boolean);
   return card(
     "Designs on the front",

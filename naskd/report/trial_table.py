@@ -9,7 +9,15 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.bank import answers
-from naskd.report.record import Record, how_retrained, other_costs, retrained, trained_in, trial_by_number
+from naskd.report.record import (
+    Record,
+    how_retrained,
+    other_costs,
+    retrained,
+    trained_in,
+    training_seconds,
+    trial_by_number,
+)
 from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
 from naskd.spec.chance import may_guess
 from naskd.spec.design import FLOAT_BITS
@@ -34,6 +42,7 @@ _KNOWN = {
     "teacher_agreement",
     "on_front",
     "replicates",
+    "failed_again",
     "replicate_of",
     "trained_in",
     "siblings",
@@ -119,6 +128,8 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
             f"mean over {replicates['n']} seeds",
             f"{mean}, trials {', '.join(map(str, replicates.get('trials', ())))}",
         )
+    if failed := trial.get("failed_again"):
+        yield "with other seeds it failed", f"trials {', '.join(map(str, failed))}, which are in no mean"
     if expected := trial.get("expected"):
         yield "expected of it, luck aside", percent_with_sd(expected.get("mean"), expected.get("sd"))
     test = retrained(record).get(trial.get("number", -1))
@@ -133,14 +144,16 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
         objective for objective in other_costs(record) if objective.name not in ("size_bytes", "train_macs")
     ]
     for objective in shown:
-        yield objective.title, measure(trial.get(objective.name), objective.unit)
+        value = measure(own.get(objective.name), objective.unit)
+        mean = measure(trial.get(objective.name), objective.unit)
+        yield objective.title, value if value == mean else f"{value}, mean over seeds {mean}"
     for name, value in trial.items():
         if name not in _KNOWN | {objective.name for objective in shown} and finite(value) is not None:
             yield name, f"{value:.4g}"
     for name, value in (trial.get("measures") or {}).items():
         if name not in {objective.name for objective in shown}:
             yield name.replace("_", " "), _plain(value)
-    yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(trial.get('wall_seconds'))}"
+    yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(training_seconds(record, trial))}"
     yield "executed, with what is remembered", macs(trial.get("spent_macs"))
     yield "teacher", answers(trial)
     yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"

@@ -30,6 +30,8 @@ def trials_table(record: Record) -> Group:
         design = f"{summary.student(config)} ← {summary.taught_by(config)}" if config else ""
         if (first := trial.get("replicate_of")) is not None:
             design = f"trial {first} with another seed"
+        if (seeds := (trial.get("replicates") or {}).get("n") or 0) > 1:
+            design = f"{design} (mean over {seeds} seeds)"
         if shared := trained_in(trial):
             design = f"{design} ({shared})"
         table.add_row(

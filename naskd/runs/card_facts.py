@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import naskd
-from naskd.runs.results import load_results, shown_designs
+from naskd.runs.results import is_of, load_results, shown_designs
 from naskd.schemes import SCHEMES
 from naskd.schemes.prerequisites import StudyTeacher
 from naskd.spec.design import SCRATCH, TrialConfig
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 def facts_of(
-    run: "Run", number: int, training: Mapping[str, Any], origin: str, wanted: "Wanted", images: str
+    run: "Run",
+    number: int,
+    training: Mapping[str, Any],
+    origin: str,
+    wanted: "Wanted",
+    images: str,
+    *,
+    changed: bool = False,
 ) -> dict[str, Any]:
     """All that :func:`naskd.report.model_card.model_card` needs, but what is measured of the written files.
 
@@ -31,10 +38,15 @@ def facts_of(
         origin: ``search`` of the student that the search has kept.
         wanted: How it leaves.
         images: On which the files are compared: ``test`` or ``validation``.
+        changed: Whether these are others than those that the student was judged on before.
     """
     trial = run.trial(number)
     record = load_results(run.path, run.spec.seed)
-    rows = [row for row in shown_designs(record) if row["number"] == number and origin == "retrained"]
+    rows = [
+        row
+        for row in shown_designs(record)
+        if row["number"] == number and origin == "retrained" and is_of(row, str(trial["config_id"]))
+    ]
     known = {teacher["name"]: teacher for teacher in run.to_dict(with_importance=False)["teachers"]}
     config = TrialConfig.from_dict(trial["config"])
     taught = teachers_of(config, run.spec)
@@ -65,7 +77,7 @@ def facts_of(
         "val_accuracy": trial["val_accuracy"],
         "macs": trial["macs"],
         "n_params": trial["n_params"],
-        "file": {"images": images},
+        "file": {"images": images, "changed": changed},
     }
 
 

@@ -1,4 +1,4 @@
-"""Which trial of a front to take."""
+"""Which trial of a run to take."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,15 @@ from naskd.spec.registry import nearest
 Trial = Mapping[str, Any]
 
 
+def needs_all(objectives: Sequence[Objective], limits: Mapping[str, Any]) -> bool:
+    """Whether the best within limits may lie off the front: one is on something that is no objective of the study.
+
+    Of two designs the one that is worse in all objectives may have fewer MACs.
+    """
+    known = {objective.name for objective in objectives}
+    return any(name in OBJECTIVES and name not in known for name in limits)
+
+
 def choose(
     front: Sequence[Trial], objectives: Sequence[Objective], limits: Mapping[str, float | str]
 ) -> Trial:
@@ -19,7 +28,7 @@ def choose(
     Within limits on costs alone that is the most accurate; with a limit on accuracy the cheapest that reaches it.
 
     Args:
-        front: Trials of a record's front.
+        front: Trials of a record's front; all designs where a limit :func:`needs_all`.
         objectives: Of the study, as the record describes them.
         limits: By name: what is minimised is at most this, what is maximised at least. As numbers, or as text such as
             ``100k``.
@@ -43,10 +52,14 @@ def choose(
         shown = ", ".join(
             f"{o.name} {near[o.name]:g}" for o in dict.fromkeys([*objectives, *(o for o, _ in bounds)])
         )
-        raise InputError(
-            f"nothing on the front has {wanted}; the front reaches {ends}; nearest: trial {near['number']} with {shown}"
+        where, what = (
+            ("", "trials reach") if needs_all(objectives, limits) else (" on the front", "the front reaches")
         )
-    order = (cost, accuracy) if ACCURACY in limits else (accuracy, cost)
+        raise InputError(
+            f"nothing{where} has {wanted}; {what} {ends}; nearest: trial {near['number']} with {shown}"
+        )
+    first = (cost, accuracy) if ACCURACY in limits else (accuracy, cost)
+    order = dict.fromkeys([*first, *objectives])
     return min(found, key=lambda trial: tuple(o.sign * trial[o.name] for o in order))
 
 

@@ -1,5 +1,6 @@
 """Several runs side by side: whose front is better, and how much training each needed for it."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
         ``train_macs_with_teachers``, ``seconds``, ``progress`` (``train_macs``, ``seconds``, ``hypervolume`` and
         ``trial`` after each complete one), and ``to_level``: ``train_macs`` and ``seconds`` by which it had the level.
 
-        Runs of one arm differ in their seed alone. An arm has its ``name``, ``runs``, ``attainment`` (by cost, see
-        :func:`~naskd.runs.attainment.attainment`), ``progress`` (hypervolume by ``train_macs`` and by ``seconds``, see
-        :func:`~naskd.runs.attainment.band`), and ``hypervolume``: of its runs, at least one, half of them, all.
+        Runs of one arm differ in their seed alone, and have one budget. An arm has its ``name``, ``runs``,
+        ``attainment`` (by cost, see :func:`~naskd.runs.attainment.attainment`), ``progress`` (hypervolume by
+        ``train_macs`` and by ``seconds``, see :func:`~naskd.runs.attainment.band`), and ``hypervolume``: of its runs,
+        at least one, half of them, all.
 
     Raises:
         InputError: There are fewer than two, or their objectives differ.
@@ -56,7 +58,7 @@ def compare(runs: Sequence[Run | Path | str]) -> dict[str, Any]:
         "objectives": records[0]["objectives"],
         "reference_point": reference,
         "level": level,
-        "warnings": _warnings(names, opened, records),
+        "warnings": [*_warnings(names, opened, records), *_one_seed(arms, rows)],
         "arms": arms,
         "runs": rows,
     }
@@ -92,6 +94,14 @@ def _check_objectives(records: Mapping[str, Mapping[str, Any]]) -> None:
                 raise InputError(
                     f"runs of different objectives do not compare: {one.name} is to {one.direction} on a {one.scale} "
                     f"scale in {first}, and to {other.direction} on a {other.scale} scale in {name}"
+                )
+            if one.unit != other.unit:
+                units = [
+                    f"has {axis.unit!r} as its unit" if axis.unit else "has no unit" for axis in (one, other)
+                ]
+                raise InputError(
+                    f"runs of different objectives do not compare: {one.name} {units[0]} in {first}, and {units[1]} in "
+                    f"{name}"
                 )
 
 
@@ -140,10 +150,12 @@ def _point(trial: Mapping[str, Any], axes: Sequence[Objective]) -> dict[str, Any
 def _arms(
     runs: Sequence[Run], rows: Sequence[dict[str, Any]], axes: Sequence[Objective]
 ) -> list[dict[str, Any]]:
-    """Runs of the same study but for its seed, together; each row is told its arm."""
+    """Runs of the same study and budget but for its seed, together; each row is told its arm."""
     groups: dict[str, list[int]] = {}
     for number, run in enumerate(runs):
         identity = {key: value for key, value in run.identity().items() if key not in ("seed", "name")}
+        if identity:  # how long is searched is no part of it, nor how many seeds the front gets
+            identity["budget"] = dataclasses.asdict(run.spec.budget)
         groups.setdefault(digest(identity) if identity else f"run {number}", []).append(number)
     found: list[dict[str, Any]] = []
     names = _arm_names([[rows[number]["name"] for number in group] for group in groups.values()])
@@ -228,6 +240,19 @@ def _warnings(names: Sequence[str], runs: Sequence[Run], records: Sequence[Mappi
             f"what earlier runs have spent, with which these were warm-started, is not counted: {', '.join(warm)}"
         )
     return found
+
+
+def _one_seed(arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Runs of an arm that are no repetitions of each other: their searches are the same."""
+    seeds: dict[tuple[str, int], list[str]] = {}
+    for row in rows:
+        seeds.setdefault((row["arm"], row["seed"]), []).append(row["name"])
+    same = [names for names in seeds.values() if len(names) > 1]
+    return [
+        f"runs of one study with one seed are no repetition of each other, and each counts in what is attained: "
+        f"{', '.join(names)}"
+        for names in same
+    ]
 
 
 def write_html(comparison: Mapping[str, Any], path: str | Path) -> Path:

@@ -101,7 +101,10 @@ def read_earlier(path: Path, name: str) -> EarlierRun:
     run = open_run(path)
     record = run.to_dict(everything=True, with_importance=False)
     objectives = [axis["name"] for axis in record["objectives"]]
-    designs = [design for trial in record["trials"] if (design := _design(trial, objectives)) is not None]
+    ended = {t["number"] for t in record["trials"] if t["state"] not in ("RUNNING", "WAITING")}
+    # A training in two parts is told of once, by the trial that went on with it.
+    told = [t for t in record["trials"] if t["continued_by"] not in ended]
+    designs = [design for trial in told if (design := _design(trial, objectives)) is not None]
     if not designs:
         raise InputError(f"{path} has no finished training: there is nothing to learn from")
     return EarlierRun(name, digest([record["study"], run.identity()])[:12], tuple(designs))

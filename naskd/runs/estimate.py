@@ -20,9 +20,10 @@ from naskd.executors.local.processes import devices_of
 from naskd.knowledge.rehearsed import RehearsedSource
 from naskd.spec.cpus import available_cpus
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, RunError
+from naskd.spec.errors import USERS, InputError, RunError, one_line
 from naskd.training.cuda_graph import TIMED
 from naskd.trials.context import StudyContext
+from naskd.trials.facts import TrainingMacs
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.outcome import Steps, failure_facts, passes_on
 from naskd.trials.run import TrialRun, assistant_run, teacher_run
@@ -71,14 +72,14 @@ def estimate_search(
         said: Is told of each design that cannot be timed, and why.
 
     Returns:
-        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise (as a search
-        counts them: what is made once and remembered is in none of them),
-        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
-        for), ``bank_seconds`` (until all that supervisors say is remembered), ``trials`` until the first limit of the
-        budget, ``seconds`` of the whole search, ``least_seconds`` (the same by the fastest of all steps: what it takes
-        on a machine that does nothing else), ``workers`` (trials at once), ``train_macs`` of its trials,
-        ``budget_seconds``, ``n_timed``, ``busy`` (that the machine was busy before anything was timed, in words; empty
-        where it was not).
+        ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise (as if
+        nothing were remembered, as in a record), ``teacher_seconds`` (0 when it exists or needs no training),
+        ``assistant_seconds`` (of those that `designs` ask for), ``bank_seconds`` (until all that supervisors say is
+        remembered), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``least_seconds``
+        (the same by the fastest of all steps: what it takes on a machine that does nothing else), ``workers`` (trials
+        at once), ``train_macs`` that are executed for its trials and what they share, ``shared_train_macs`` of the
+        latter, ``budget_seconds``, ``n_timed``, ``busy`` (that the machine was busy before anything was timed, in
+        words; empty where it was not).
 
     Raises:
         InputError: There is no design to time.
@@ -106,7 +107,7 @@ def estimate_search(
     return {
         "n_timed": found.n_timed,
         "trial_seconds": _range(found.seconds),
-        "trial_train_macs": {**_range(found.macs), "mean": mean_macs},
+        "trial_train_macs": _range(found.whole),
         "teacher_seconds": found.teacher["seconds"],
         "assistant_seconds": found.assistant["seconds"],
         "bank_seconds": found.bank,
@@ -116,6 +117,7 @@ def estimate_search(
         "workers": workers,
         "budget_seconds": budget.seconds,
         "train_macs": trials * mean_macs + found.shared_macs,
+        "shared_train_macs": found.shared_macs,
         "busy": busy,
     }
 
@@ -128,7 +130,8 @@ class _Measured:
         n_timed: Designs.
         seconds: Of each design, those beyond the timed ones too.
         least: The same by the fastest steps.
-        macs: Multiply-accumulates of its training, as a search counts them.
+        macs: Multiply-accumulates that are executed for its training alone.
+        whole: The same as if nothing were remembered, as records compare them.
         shared_macs: Of what is made once for all of them, without teachers.
         teacher: ``seconds`` and ``least`` of all teachers.
         assistant: Likewise.
@@ -139,6 +142,7 @@ class _Measured:
     seconds: Sequence[float]
     least: Sequence[float]
     macs: Sequence[float]
+    whole: Sequence[float]
     shared_macs: float
     teacher: Mapping[str, float]
     assistant: Mapping[str, float]
@@ -162,7 +166,11 @@ def _measured(
     timed = {i: source.results[str(i)].metrics for i in range(len(designs)) if str(i) in source.results}
     if not timed:
         raise RunError(f"no design can be timed; the last one: {source.failed}")
-    taken = [context.designs.training_macs(config) for config in (*(designs[i] for i in timed), *beyond)]
+    counted = [(designs[i], one["macs"]) for i, one in timed.items()]
+    taken = [
+        *(_price(context, *one) for one in counted),
+        *(context.designs.training_macs(one) for one in beyond),
+    ]
     macs = [one.own for one in taken]
     told = list(source.results.values())
 
@@ -175,11 +183,21 @@ def _measured(
         _scaled([one["seconds"] for one in timed.values()], macs),
         _scaled([one["least"] for one in timed.values()], macs),
         macs,
+        [one.whole for one in taken],
         sum({name: n for one in taken for name, n in one.shared.items()}.values(), start=0.0),
         of(_TEACHER),
         of(_ASSISTANT),
         _bank_seconds([result.metrics for result in told]),
     )
+
+
+def _price(context: StudyContext, design: TrialConfig, counted: float) -> TrainingMacs:
+    """What a training takes; as was counted while it was timed, where nothing else is known."""
+    try:
+        return context.designs.training_macs(design)
+    except USERS as error:  # a user's scheme or loss may raise anything
+        _LOG.debug("what a training takes is not known before: %s", one_line(error))
+        return TrainingMacs(counted, {})
 
 
 def _range(values: Sequence[float]) -> dict[str, float]:
@@ -322,16 +340,21 @@ class _Fixed:
 
 
 def timing_steps(job: Job, context: StudyContext) -> Steps:
-    """A job of an estimate: its result's metrics are ``seconds`` and ``least`` of the whole training.
+    """A job of an estimate: its result's metrics are ``seconds``, ``least`` and ``macs`` of the whole training.
 
-    The former is by the median lap, the latter by the fastest. And of each bank that it hears there is what an image
+    The first is by the median lap, the second by the fastest. And of each bank that it hears there is what an image
     takes, and how many images fill it.
     """
     try:
         run, heard = _run(job, context)
         laps = _timed_laps(run)
         steps = run.equivalent_steps
-        metrics = {"seconds": statistics.median(laps) * steps, "least": min(laps) * steps}
+        macs = sum(
+            run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
+            + len(context.resources.data.val) * run.cost.unmerged_macs
+            for epoch in range(run.total_epochs)
+        )
+        metrics = {"seconds": statistics.median(laps) * steps, "least": min(laps) * steps, "macs": macs}
         for bank, source in heard.items():
             if math.isfinite(source.seconds_per_image):
                 metrics[_PER_IMAGE + bank] = source.seconds_per_image

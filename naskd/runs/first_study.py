@@ -473,7 +473,7 @@ def _with_budget(checked: Checked) -> Checked:
     before, trials = _before(cost), cost["trials"]
     each = (cost["seconds"] - before) / trials
     idle = cost["least_seconds"] / cost["seconds"]  # of what the same takes now
-    low, high = TRIALS
+    low, high, shared = *TRIALS, cost.get("shared_train_macs", 0.0)
     fit = int(max(0.0, SECONDS / idle - before) / each)
     wanted = min(high, max(low, fit if fit < 2 * low else fit // 10 * 10))
     seconds = before + wanted * each
@@ -481,7 +481,7 @@ def _with_budget(checked: Checked) -> Checked:
         "trials": wanted,
         "seconds": seconds,
         "least_seconds": seconds * idle,
-        "train_macs": cost["train_macs"] + (wanted - trials) * cost["trial_train_macs"]["mean"],
+        "train_macs": (cost["train_macs"] - shared) / trials * wanted + shared,
     }
     return replace(checked, cost={**cost, **changed})
 

@@ -1,7 +1,7 @@
 """What a run directory keeps of retrainings, and whether it is what was written. Torch is not needed for it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,39 @@ def shown_designs(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     epochs = record.get("epochs")
     return [{"epochs": epochs, **row} for row in (*record.get("designs", ()), *record.get("earlier", ()))]
+
+
+def is_of(row: Mapping[str, Any], config_id: object) -> bool:
+    """Whether a row is of a design of that name; of earlier versions, whose rows name none, that is not known.
+
+    The ledger of a run may have been removed or replaced, and a trial of that number be of another design now.
+    """
+    return row.get("config_id") in (None, "", config_id)
+
+
+def of_trials(
+    record: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], list[int]]:
+    """A record of retrainings without the rows that are of other designs than a run's trials of their numbers.
+
+    Args:
+        record: See :func:`load_results`.
+        trials: Of the run, all of them by number.
+
+    Returns:
+        The record, and the numbers of the rows that were left out.
+    """
+    names = {trial["number"]: trial["config_id"] for trial in trials}
+    rows = {part: list(record.get(part) or ()) for part in ("designs", "earlier") if part in record}
+    kept = {
+        part: [row for row in some if row["number"] in names and is_of(row, names[row["number"]])]
+        for part, some in rows.items()
+    }
+    left_out = [row["number"] for part, some in rows.items() for row in some if row not in kept[part]]
+    found = {**record, **kept}
+    if (record.get("matches_teacher") or {}).get("number") in left_out:
+        found["matches_teacher"] = None
+    return found, sorted(left_out)
 
 
 def earlier_designs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ and images that no choice has seen say what its designs are worth.
 import dataclasses
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from naskd.runs.summary import TrainedDesign, doubtful, summarised
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, NaskdError, RunError, message
-from naskd.spec.objectives import ACCURACY
+from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.outputs import usable_folder
 from naskd.spec.places import place_of
 from naskd.spec.sizes import sides
@@ -43,6 +43,11 @@ from naskd.trials.steps import run_job
 
 _LOG = logging.getLogger(__name__)
 
+_MEASURES = "measures"
+"""Key of a training: what its scheme has measured, by name. Earlier versions did not keep it."""
+_NEED_NO_MEASURES = (ACCURACY, "balanced_accuracy", "train_macs")
+"""Objectives known after training that look at nothing that a scheme measures."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Design:
@@ -53,12 +58,14 @@ class Design:
         config: Its design.
         val_accuracy: What the search measured; None where it did not.
         times: So many times the epochs of a retraining.
+        config_id: As the trial's ledger names the design; empty where that is not known.
     """
 
     number: int
     config: TrialConfig
     val_accuracy: float | None
     times: int = 1
+    config_id: str = ""
 
 
 class Retraining:
@@ -156,6 +163,7 @@ class Retraining:
                 self._final(design),
                 design.val_accuracy,
                 [trainings[self.key(design, replicate)] for replicate in range(seeds)],
+                design.config_id,
             )
             for design in designs
         ]
@@ -259,13 +267,23 @@ class Retraining:
         """
         self._make_teachers(self._final(design))
         found = self.kept(design, replicate)
-        if found is not None and found[1].get("made_with") in (None, self.made_with):
+        if (
+            found is not None
+            and found[1].get("made_with") in (None, self.made_with)
+            and not self._was_judged_blindly(found[1])
+        ):
             return found[0]
         training = self._train(design, replicate)
         record = self._load()
         record.setdefault("trainings", {})[self.key(design, replicate)] = training
         self._store(record)
         return self.run_dir / str(training["file"])
+
+    def _was_judged_blindly(self, training: Mapping[str, Any]) -> bool:
+        """Whether an objective may have needed what the scheme measured, of a version that did not hand it on."""
+        objectives = [OBJECTIVES[name] for name in self.context.resources.spec.objectives]
+        may_need = any(o.known == "after" and o.name not in _NEED_NO_MEASURES for o in objectives)
+        return may_need and _MEASURES not in training
 
     def key(self, design: Design, replicate: int) -> str:
         """Names one training: equal designs, epochs and seeds are trained once."""
@@ -314,6 +332,7 @@ class Retraining:
         save_student(path, student, data.class_names, shape, seed=seed, **seen(self.context.resources))
         return {
             **metrics,
+            _MEASURES: run.measures,
             "seed": seed,
             **self._on_test(student),
             "file": str(path.relative_to(self.run_dir)),
@@ -333,6 +352,7 @@ class Retraining:
                 with within(seconds, late):
                     reached = run.advance(run.epoch + 1)
             known = {
+                **run.measures,
                 ACCURACY: reached["val_accuracy"],
                 **run.cost.deployed(),
                 "train_macs": run.train_macs,

@@ -6,14 +6,15 @@ Torch is imported by what trains or loads a network, so that a run is looked at 
 import numbers
 import os
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from naskd.runs.choose import choose
-from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE
+from naskd.runs.choose import choose, needs_all
+from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE
 from naskd.runs.moved import check_places, located
-from naskd.runs.results import doubts, guessed, load_results
+from naskd.runs.results import doubts, guessed, load_results, of_trials
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
@@ -99,6 +100,20 @@ def numbered(trials: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:
     if not 0 <= number < len(trials):
         raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
     return trials[int(number)]
+
+
+def _several_ways(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence where complete trials were not all trained in one way, as after a resume on another machine."""
+    ways = Counter(
+        f"naskd {there['naskd']} on {str(there['device']).partition(':')[0]} in {there['precision']}"
+        for trial in trials
+        if trial["state"] == "COMPLETE"
+        and {"naskd", "device", "precision"} <= set(there := trial["environment"])
+    )
+    if len(ways) < 2:
+        return []
+    told = "; ".join(f"{n} with {way}" for way, n in ways.items())
+    return [f"Trials were trained in several ways, by which their accuracies may differ, too: {told}."]
 
 
 class Front(list[dict[str, Any]]):
@@ -220,7 +235,9 @@ class Run:
         record = self._record(everything, with_importance)
         if everything:
             record["warnings"] = self._warnings(record)
-            record["retrained"] = self._retrained()
+            record["retrained"], strange = self._retrained(record["trials"])
+            if strange:
+                record["warnings"].append(strange)
             record["seed"] = str(self.spec.seed)
         return record
 
@@ -272,16 +289,20 @@ class Run:
             max_macs: Multiply-accumulates of one image, at most; a number, or text such as ``"100k"``.
             min_accuracy: On the validation images, at least; a fraction.
             limits: By the name of an objective: at most this where it is minimised, at least where it is maximised.
+                With one that is none of the study's it need not be on the front.
 
         Raises:
-            InputError: Nothing on the front qualifies; the message says what comes nearest.
+            InputError: Nothing qualifies; the message says what comes nearest.
         """
         if limits is not None and not isinstance(limits, Mapping):
             raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
         given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
-        return dict(choose(record["trials"], [described(o) for o in record["objectives"]], wanted))
+        objectives, trials = [described(o) for o in record["objectives"]], record["trials"]
+        if needs_all(objectives, wanted):
+            trials = [t for t in self.trials() if t["state"] == "COMPLETE" and t["replicate_of"] is None]
+        return dict(choose(trials, objectives, wanted))
 
     # --- tables and plots ----------------------------------------------------------------------------------------
 
@@ -379,12 +400,21 @@ class Run:
             found.append(
                 "The test split was cut from the same images, which a foreign teacher may have seen."
             )
-        return [*guessed(record), *found, *doubts(self.path)]
+        return [*guessed(record), *found, *_several_ways(record["trials"]), *doubts(self.path)]
 
-    def _retrained(self) -> dict[str, Any] | None:
-        record = load_results(self.path, self.spec.seed)
+    def _retrained(self, trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:
+        """What final trainings say of the run's trials; and a sentence where they say it of others."""
+        record, left_out = of_trials(load_results(self.path, self.spec.seed), trials)
         record.pop("trainings", None)
-        return record if "designs" in record else None
+        if "designs" not in record:
+            return None, ""
+        if not left_out:
+            return record, ""
+        numbers = ", ".join(map(str, left_out))
+        return record if record["designs"] or record.get("earlier") else None, (
+            f"{RESULTS_FILE} tells of other designs than this run has under the numbers {numbers}: their test "
+            "accuracies are not shown. Was the ledger replaced? Retrain what you compare."
+        )
 
     # --- taking away -------------------------------------------------------------------------------------------
 

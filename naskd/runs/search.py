@@ -80,9 +80,10 @@ def run_search(
             _LOG.warning(
                 "nothing was trained in run %r, which begins anew with: %s", spec.name, "; ".join(difference)
             )
-            _forget_trainings(run_dir)
+        if (begun_as := known_identity(spec, storage)) is None:
+            _forget_trainings(run_dir)  # of a ledger that was removed: they may have seen other images
         earlier.keep(start.earlier, run_dir)
-        opened, keeper = _with_stores(opened, run_dir, known_identity(spec, storage) or start.identity)
+        opened, keeper = _with_stores(opened, run_dir, begun_as or start.identity)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
         status = StatusFile(run_dir, spec.budget.trials)
@@ -188,7 +189,7 @@ def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:
 
 
 def _forget_trainings(run_dir: Path) -> None:
-    """Remove states of trainings under another identity: a design of the same name must not go on from one.
+    """Remove states of trainings under another identity, or of nobody knows which: no design must go on from one.
 
     Those of teachers stay. They are named by all that they depend on.
     """

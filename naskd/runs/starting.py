@@ -18,7 +18,7 @@ from naskd.runs import earlier
 from naskd.runs.given import objects_of
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec import begun
-from naskd.spec.design import content_id
+from naskd.spec.design import TrialConfig, content_id
 from naskd.spec.doing import doing
 from naskd.spec.errors import USERS, InputError, NaskdError, one_line
 from naskd.spec.loggers import LOGGERS
@@ -43,6 +43,7 @@ from naskd.study.space_sample import (
 from naskd.study.stopping import build_stopping
 from naskd.study.storage import database_file, is_there, open_storage
 from naskd.study.taking_over import say_warm_start, warm_start
+from naskd.trials.facts import DesignFacts
 from naskd.trials.teacher_trial import TeacherTrial, log_trials, try_teachers
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +108,13 @@ class Start:
     def reference_point(self) -> dict[str, float]:
         """Of the hypervolume; see :func:`~naskd.study.space_sample.random_reference_point`."""
         world = self.opened.world
-        return random_reference_point(self.sample, self.spec, world.n_classes, world.n_train)
+        return random_reference_point(
+            self.sample,
+            self.spec,
+            world.n_classes,
+            world.n_train,
+            lambda config: _training_macs(config, world.facts),
+        )
 
     @cached_property
     def earlier(self) -> tuple[EarlierRun, ...]:
@@ -129,6 +136,13 @@ class Start:
 
 
 Check = Callable[[Start], Iterable[str]]
+
+
+def _training_macs(config: TrialConfig, facts: DesignFacts) -> float:
+    """What training a design takes; 0 where that cannot be computed, of which it will be told as a trial."""
+    with contextlib.suppress(*USERS):
+        return facts.training_macs(config).whole
+    return 0.0
 
 
 def _teachers(start: Start) -> Iterable[str]:

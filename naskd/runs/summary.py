@@ -26,12 +26,14 @@ class TrainedDesign:
         config: As it was trained, with the final epochs.
         val_accuracy: What the search measured; None where that is not known.
         results: Of its trainings, one for each seed, at least one; as ``retrained.json`` keeps them.
+        config_id: Of the trial's design, as its ledger names it; empty where that is not known.
     """
 
     number: int
     config: TrialConfig
     val_accuracy: float | None
     results: Sequence[Mapping[str, Any]]
+    config_id: str = ""
 
 
 def summarised(
@@ -78,6 +80,7 @@ def _row(design: TrainedDesign, context: StudyContext) -> dict[str, Any]:
     accuracies = [result["test_accuracy"] for result in results]
     return {
         "number": design.number,
+        "config_id": design.config_id,
         "macs": results[0]["macs"],
         "n_params": results[0]["n_params"],
         **_values(design, context),

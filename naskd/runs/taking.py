@@ -22,7 +22,7 @@ from naskd.runs.provenance import (
     hash_of,
     notes_on_test_images,
 )
-from naskd.runs.results import FinalStudent, load_results, shown_designs, shown_student
+from naskd.runs.results import FinalStudent, is_of, load_results, shown_designs, shown_student
 from naskd.runs.retrain import Design, Retraining, opened_test
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
@@ -104,11 +104,13 @@ class _Judges:
         images: ``(N, C, H, W)`` uint8.
         labels: Of them; None of made-up ones.
         split: Which they are: ``test``, ``validation`` or ``made-up``.
+        changed: Whether they are others than those of that name that the student was judged on before.
     """
 
     images: Tensor
     labels: Tensor | None
     split: str
+    changed: bool = False
 
 
 def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
     elif judges.labels is None:
         raise InputError("a folder says how accurate its student is: the study's images must be there")
     else:
-        facts = facts_of(run, number, training, origin, wanted, judges.split)
+        facts = facts_of(run, number, training, origin, wanted, judges.split, changed=judges.changed)
         made = write_folder(source, wanted.folder, judges.images, judges.labels, facts, **settings)
     return {**made, "images": judges.split, "origin": origin, "training": training}
 
@@ -157,7 +159,8 @@ def _design(trial: Mapping[str, Any]) -> Design:
             f"trial {trial['number']} is {trial['state']}, not COMPLETE: there is nothing to train"
             + (f" ({trial['reason']})" if trial["reason"] else "")
         )
-    return Design(trial["number"], TrialConfig.from_dict(trial["config"]), trial["val_accuracy"])
+    config = TrialConfig.from_dict(trial["config"])
+    return Design(trial["number"], config, trial["val_accuracy"], config_id=str(trial["config_id"]))
 
 
 def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
@@ -168,7 +171,11 @@ def _student(run: "Run", design: Design) -> tuple[Path, str, dict[str, Any]]:
     """
     record = load_results(run.path, run.spec.seed)  # which of another run would give another student
     epochs = run.spec.retrain_epochs
-    rows = [row for row in shown_designs(record) if row["number"] == design.number]
+    rows = [
+        row
+        for row in shown_designs(record)
+        if row["number"] == design.number and is_of(row, design.config_id)
+    ]
     if rows:
         if (shown := shown_student(run.path, record, rows[0])) is not None:
             if other := _made_otherwise(run, shown):
@@ -246,10 +253,12 @@ def _judges(run: "Run", source: Path, origin: str, training: Mapping[str, Any]) 
         )
     if test is None:
         val = run.context.resources.data.val
-        return _Judges(val.images, val.labels, "validation")
-    if training.get("test_hash") not in (None, hash_of(test)):
+        changed = any(line.startswith(("data_hash", "split_hash", "modality_hash")) for line in lines)
+        return _Judges(val.images, val.labels, "validation", changed)
+    changed = training.get("test_hash") not in (None, hash_of(test))
+    if changed:
         _LOG.warning("the test images are not those on which the student's test accuracy was measured")
-    return _Judges(test.images, test.labels, "test")
+    return _Judges(test.images, test.labels, "test", changed)
 
 
 def _calibration(run: "Run", judges: _Judges, wanted: Wanted) -> Tensor | None:

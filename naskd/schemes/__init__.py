@@ -144,6 +144,11 @@ class SchemeCard:
             found.append(
                 f"scheme {self.name!r} follows the teacher's own training and takes no single state of it"
             )
+        if self.supervisor == "trajectory":
+            several = [t.kind for t in distillation.terms if KNOWLEDGE[t.kind].several_teachers]
+            if several or len(distillation.teachers) > 1:
+                what = f"no knowledge of several, such as {several[0]!r}" if several else "no other"
+                found.append(f"scheme {self.name!r} follows one teacher's own training and takes {what}")
         if distillation.unlabelled and not self.unlabelled:
             why = (
                 "shows its student made images alone" if self.own_teaching else "needs a label of each image"

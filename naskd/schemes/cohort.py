@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from naskd.knowledge.base import KnowledgeLoss
 from naskd.networks import FAMILIES
+from naskd.nn.quantized import Quantizer
 from naskd.nn.taps import Taps
 from naskd.schemes.distilled import DistilledStudent, Learned, StudentScheme
 from naskd.schemes.objective import Stage
@@ -208,14 +209,22 @@ def widened(architecture: ArchitectureSpec, factor: float) -> ArchitectureSpec:
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm uses the batch's statistics as in training, and its running ones stay as they are."""
+    """Inside, BatchNorm uses the batch's statistics as in training, and its running ones stay as they are.
+
+    So do the ranges of maps that are rounded.
+    """
+    rounding = [part for part in network.modules() if isinstance(part, Quantizer)]
     norms = [norm for norm in network.modules() if isinstance(norm, _BatchNorm)]
     before = [(norm.track_running_stats, norm.momentum) for norm in norms]
     for norm in norms:
         # naskd's own layers look at the second alone.
         norm.track_running_stats, norm.momentum = False, 0.0
+    for part in rounding:
+        part.observes = False
     try:
         yield
     finally:
+        for part in rounding:
+            part.observes = True
         for norm, (tracks, momentum) in zip(norms, before, strict=True):
             norm.track_running_stats, norm.momentum = tracks, momentum

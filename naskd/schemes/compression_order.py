@@ -155,6 +155,12 @@ class CompressionOrderScheme(Scheme):
         """Of what trains."""
         return self._of(self.present).cost.unmerged_macs
 
+    @property
+    def leaves_from(self) -> int:
+        """The epochs of larger networks, and of those in floating point that will round."""
+        last = self._of(len(self.parts) - 1).network
+        return sum(part.epochs for i, part in enumerate(self.parts) if self._of(i).network is not last)
+
     def get_extra_state(self) -> int:
         """Which part trains."""
         return self.present

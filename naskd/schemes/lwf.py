@@ -15,8 +15,8 @@ variant ``LwF.MC`` of Rebuffi et al. (CVPR 2017, arXiv 1611.07725), which has a 
 keeps the ratios among old classes, and not their level against new ones. The paper notes what the old network says of
 each image once; here it is asked about the view that the student sees. The label term is the design's whole objective,
 so that teachers of the study teach too, about all classes. Each task goes through the design's schedule with a fresh
-optimizer and the design's weight decay; the paper's is 0.0005. BatchNorm follows the images of each task; the paper's
-networks have none.
+optimizer and the design's weight decay; the paper's is 0.0005. Weights of classes have the mean 1 over each task's
+images. BatchNorm follows the images of each task; the paper's networks have none.
 
 Left out: the warm-up that trains the new classifier first. The paper finds that it matters for fine-tuning and little
 for its own method, and here no classifier is new.
@@ -241,7 +241,8 @@ class LwfScheme(StudentScheme):
         """By task so far: named right among the task's own classes, and among those of all tasks so far."""
         of = self.task_of[labels]
         allowed = (self.task_of == of[:, None], (self.task_of <= present).expand_as(logits))
-        right = [logits.masked_fill(~among, -torch.inf).argmax(1) == labels for among in allowed]
+        said = ~logits.isnan().any(1)  # where it is NaN, no class is named
+        right = [said & (logits.masked_fill(~among, -torch.inf).argmax(1) == labels) for among in allowed]
         shown = [of, *(of[each] for each in right)]
         n, *hits = (torch.bincount(tasks, minlength=len(self.classes)).tolist() for tasks in shown)
         return [{t: hit[t] / n[t] for t in range(present + 1) if n[t]} for hit in hits]

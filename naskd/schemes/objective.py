@@ -34,9 +34,10 @@ class DistillationObjective(nn.Module):
     The ``initial`` stage, where a term's card asks for one, has no labels in it; ``main`` is the training proper.
 
     ``balanced`` terms are scaled once, on the first batch of the stage that they teach in: by ``|grad CE| / |grad K|``,
-    both taken at the student's tensors that the term reads; without any labels, CE is that with made-up classes, see
-    :meth:`~naskd.knowledge.base.Lesson.reference_loss`. A term whose gradient is zero there, or of the size of
-    rounding errors, keeps scale 1.
+    both taken at the student's tensors that the term reads. CE is that of the labels alone, whatever weights terms give
+    them: where a teacher is heard in place of all labels of a batch, nothing would be left to compare with. Without any
+    labels it is that with made-up classes, see :meth:`~naskd.knowledge.base.Lesson.reference_loss`. A term whose
+    gradient is zero there, or of the size of rounding errors, keeps scale 1.
 
     Args:
         spec: The design's terms, weights and teachers.
@@ -168,7 +169,7 @@ class DistillationObjective(nn.Module):
             more = beside if number == 0 else ()
             if not asking and not more:
                 continue
-            if source.learns:
+            if source.learns or sources is not None:
                 self._renew(source, asking)
             answers = source.summaries(images, index, epoch, [*(losses[i] for i in asking), *more])
             found += map(dict, answers[len(asking) :])
@@ -178,7 +179,7 @@ class DistillationObjective(nn.Module):
         return list(found)
 
     def _renew(self, source: KnowledgeSource, asking: Sequence[int]) -> None:
-        """Give losses the weights of a teacher that has moved."""
+        """Give losses the weights of a teacher that has moved, or that answers in another one's place."""
         reading = [self._losses()[i] for i in asking]
         reading = [loss for loss in reading if loss.card.needs_teacher_head or loss.card.needs_teacher_norms]
         parts = source.parts if reading else NO_PARTS
@@ -217,8 +218,7 @@ class DistillationObjective(nn.Module):
         self, student: Taps, summaries: Sequence[Summary], lesson: Lesson
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss of the main stage and its detached, unweighted terms by name."""
-        if self.deployed is not None:
-            student = self._losses()[self.deployed].deployed_taps(student)
+        student = self._as_deployed(student)
         chosen = self.of_stage["main"]
         losses = self._losses()
         outputs = {i: losses[i].term_of(student, summaries[i], lesson) for i in chosen}
@@ -227,7 +227,7 @@ class DistillationObjective(nn.Module):
             student.logits.float(), torch.stack(label_weights).prod(0) if label_weights else None
         )
         found = {i: out.term for i, out in outputs.items()}
-        self._calibrate("main", student, ce, found, lesson)
+        self._calibrate("main", student, summaries, found, lesson)
         total = self.ce_weight * ce
         for i, term in found.items():
             total = torch.addcmul(total, self.weights[i], term)
@@ -251,30 +251,39 @@ class DistillationObjective(nn.Module):
         }
         taught: dict[int, Tensor] = {}
         if student is not None:
+            student = self._as_deployed(student)
             taught = {
                 i: losses[i].term_of(student, summaries[i], lesson).term
                 for i in self.of_stage["initial"]
                 if i not in own
             }
-            self._calibrate("initial", student, lesson.label_loss(student.logits.float()), taught, lesson)
+            self._calibrate("initial", student, summaries, taught, lesson)
         parts = [*own.values(), *(self.weights[i] * term for i, term in taught.items())]
         names = {i: f"{self.names[i]}.initial" for i in own} | {i: self.names[i] for i in taught}
         return sum(parts[1:], parts[0]), {names[i]: term.detach() for i, term in (own | taught).items()}
 
+    def _as_deployed(self, student: Taps) -> Taps:
+        """With the logits of the network that leaves: a student without a classifier of its own has none that count."""
+        return student if self.deployed is None else self._losses()[self.deployed].deployed_taps(student)
+
     def _calibrate(
-        self, stage: Stage, student: Taps, ce: Tensor, terms: Mapping[int, Tensor], lesson: Lesson
+        self,
+        stage: Stage,
+        student: Taps,
+        summaries: Sequence[Summary],
+        terms: Mapping[int, Tensor],
+        lesson: Lesson,
     ) -> None:
         if stage in self.calibrated:
             return
         losses = self._losses()
-        if lesson.partly_labelled:
-            ce = lesson.reference_loss(student.logits.float())
-        for i, term in terms.items():
-            if i not in self.balanced:
-                continue
+        balanced = {i: term for i, term in terms.items() if i in self.balanced}
+        ce = lesson.reference_loss(student.logits.float()) if balanced else None
+        for i, drawn in balanced.items():
+            assert ce is not None
             tensors = losses[i].read_of(student)
             reference = _gradient_norm(ce, tensors)
-            own = _gradient_norm(term, tensors)
+            own = _gradient_norm(losses[i].usual_term(drawn, student, summaries[i], lesson), tensors)
             usable = (own > ROUNDING * reference) & (reference > 0) & own.isfinite() & reference.isfinite()
             self.weights[i] *= torch.where(usable, reference / own, torch.ones_like(own)).to(
                 self.weights.dtype

@@ -22,7 +22,6 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from naskd.knowledge.base import Lesson
 from naskd.networks.layers import linear_cost, total
 from naskd.networks.student import design_cost
 from naskd.nn.corrected import AssistedStudent, FeatureAssistant
@@ -98,7 +97,7 @@ class ResidualKdScheme(Residuals):
 
     def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         done = (batch.epoch - self.starts[1]) / self.lengths[1]
-        lesson = Lesson(batch.labels, batch.index, done, batch.mixed, class_weights=batch.class_weights)
+        lesson = replace(self.taught.lesson(batch), progress=done)
         with evaluation_mode(self.taught):
             with torch.no_grad():
                 own = self.taught.taps(batch.images)

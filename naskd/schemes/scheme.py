@@ -47,7 +47,7 @@ class Batch:
         mixed: Where each image is made of two.
         known: Whether the set is the training split. Of other images nothing is remembered between trainings.
         partly_labelled: Whether unlabelled images are among them: others, which have positions beyond the training
-            split's, or all of them, where students learn without labels.
+            split's, some of a phase's own, or all of them, where students learn without labels.
         classes, class_weights: See :class:`~naskd.knowledge.base.Lesson`.
     """
 
@@ -65,10 +65,11 @@ class Batch:
     @staticmethod
     def made(images: Tensor, epoch: int, labels: Tensor | None = None) -> "Batch":
         """Of images that a scheme made itself, ``(B, C, H, W)`` in [0, 1], with labels or without."""
-        index = torch.arange(len(images), device=images.device)
+        index, unlabelled = torch.arange(len(images), device=images.device), labels is None
         if labels is None:
             labels = torch.full_like(index, UNLABELLED)
-        return Batch(images, labels, index, torch.zeros_like(index), epoch, known=False)
+        view = torch.zeros_like(index)
+        return Batch(images, labels, index, view, epoch, known=False, partly_labelled=unlabelled)
 
 
 @dataclass(frozen=True)
@@ -351,6 +352,11 @@ class Scheme(nn.Module):
     def evaluated_macs(self) -> int:
         """MACs of one image of :attr:`deployed` as it is and trains now; another one may leave in the end."""
         return self.cost.unmerged_macs
+
+    @property
+    def leaves_from(self) -> int:
+        """Epochs after which :attr:`deployed` is what leaves; before, another network trains and is evaluated."""
+        return 0
 
     def phases(self) -> tuple[Phase, ...]:
         """In order. Their lengths add up to the design's epochs, initial stages included."""

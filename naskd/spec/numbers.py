@@ -8,8 +8,10 @@ PREFIXES = {"": 0, "k": 3, "K": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 """Powers of ten."""
 
 _WRITTEN = re.compile(
-    r"\s*([+-]?[0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|[+-]?\.[0-9]+)\s*([kKMGTPE]?)(?:MACs|(i)?B|ms)?(%?)\s*"
+    r"\s*([+-]?(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9][0-9_]*)\.?[0-9]*(?:[eE][+-]?[0-9]+)?|[+-]?\.[0-9]+)"
+    r"\s*([kKMGTPE]?)(?:MACs|(i)?B|ms)?(%?)\s*"
 )
+"""A comma stands between thousands. Where it may be a decimal one, as in 1,5 and 1,500M, it is not guessed at."""
 
 
 def real_number(given: object) -> float | None:
@@ -39,6 +41,8 @@ def read_number(given: object) -> float | None:
     if isinstance(given, str):
         found = _WRITTEN.fullmatch(given)
         if found is None or (found[2] and found[4]) or (found[3] and not found[2]):
+            return None
+        if "," in found[1] and (found[2] or found[4]):
             return None
         # Of the text, so that 1.1M is 1100000 exactly.
         shift = (0 if found[3] else PREFIXES[found[2]]) - (2 if found[4] else 0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -292,6 +292,14 @@ class TeacherSpec(Configured):
     def source_name(self) -> str:
         """Under which its source is registered."""
         return self.source or next(key for key in OWN_KEYS if getattr(self, key) is not None)
+
+    def is_trained_as(self, other: "TeacherSpec") -> bool:
+        """Whether both are one network: equal but for what they are called, checked against, and said to be."""
+
+        def network(of: "TeacherSpec") -> "TeacherSpec":
+            return replace(of, name=DEFAULT_NAME, sha256=None, saw="unknown", min_accuracy=None, license=None)
+
+        return network(self) == network(other)
 
     @property
     def trained_here(self) -> bool:

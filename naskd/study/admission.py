@@ -138,6 +138,7 @@ def problems(measured: Measured, spec: StudySpec) -> list[str]:
     found += scheme.problems(config.distillation, n_stages=n_stages, study=spec)
     found += _knowledge_problems(config.distillation, n_stages, config.training)
     found += _unlabelled_problems(config.distillation, config.training)
+    found += _twice_one_teacher(config.distillation, spec)
     if spec.data.modality is not None:
         found += _modality_problems(config, spec)
     if problem := weights_problem(config.training.class_weights, measured.n_classes):
@@ -208,6 +209,23 @@ def _knowledge_problems(spec: DistillationSpec, n_stages: int, training: Trainin
     if training.epochs < 2 and stages - {""}:
         found.append("an initial stage needs a training of at least 2 epochs, got 1")
     return found
+
+
+def _twice_one_teacher(taught: DistillationSpec, spec: StudySpec) -> list[str]:
+    """That a loss of several teachers would hear one network more than once, which is no second opinion."""
+    kinds = [term.kind for term in taught.terms if KNOWLEDGE[term.kind].several_teachers]
+    known = spec.teacher_specs()
+    named = [name for name in taught.teachers if name in known]
+    for i, name in enumerate(named if kinds else ()):
+        for other in named[:i]:
+            if known[name].is_trained_as(known[other]):
+                who = (
+                    f"{other!r} twice" if name == other else f"{other!r} and {name!r}, which are one network"
+                )
+                return [
+                    f"knowledge {kinds[0]!r} hears several teachers, and the design names {who}; give one another seed"
+                ]
+    return []
 
 
 def _unlabelled_problems(spec: DistillationSpec, training: TrainingSpec) -> list[str]:

@@ -9,7 +9,7 @@ from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import Objective
 from naskd.study.drivers import Drivers
 from naskd.study.ledger import CONTINUES, TRAINED_IN, Ledger, replicate_of, reported_epochs
-from naskd.study.stopping import Curve, TrialView
+from naskd.study.stopping import Curve, TrialView, costs_of
 from naskd.trials.jobs import Job, TrialResult
 
 Epochs = dict[int, dict[str, float]]
@@ -69,7 +69,7 @@ class Curves:
         booked = self._ledger.booked
         if new := [number for number in booked if number not in self._finished]:
             trials = self._ledger.trials()
-            self._finished |= {number: _finished(trials[number]) for number in new}
+            self._finished |= {number: self._ended(trials[number]) for number in new}
         continuing = self._ledger.continuing
         views = (self._finished[number] for number in booked if number not in continuing)
         return [view for view in views if view is not None]
@@ -103,6 +103,31 @@ class Curves:
             number, config, seed, "running", _curve(epochs), self._known(config), replicate=replicate
         )
 
+    def _ended(self, trial: FrozenTrial) -> TrialView | None:
+        attrs = trial.user_attrs
+        if "config" not in attrs:
+            return None  # its process died each time before it had a design
+        result, config = TrialResult.from_dict(attrs["result"]), TrialConfig.from_dict(attrs["config"])
+        return TrialView(
+            trial.number,
+            config,
+            result.seed,
+            result.status,
+            result.curve,
+            self._with_costs(config, result.metrics),
+            result.train_macs,
+            replicate_of(trial)[1],
+            result.paused,
+            CONTINUES in attrs,
+            attrs.get(TRAINED_IN),
+        )
+
+    def _with_costs(self, config: TrialConfig, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """The result of a training that did not come to its end says nothing of latencies and the like."""
+        missing = [cost.name for cost in costs_of(self.objectives) if cost.name not in metrics]
+        known = self._known(config) if missing else {}
+        return {**metrics, **{name: known[name] for name in missing if name in known}}
+
     def _noted(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> Epochs:
         """Epochs of a training, those before it was interrupted or paused included."""
         attrs = trial.user_attrs
@@ -114,23 +139,3 @@ class Curves:
 
 def _curve(epochs: Epochs) -> Curve:
     return tuple(epochs[epoch] for epoch in sorted(epochs))
-
-
-def _finished(trial: FrozenTrial) -> TrialView | None:
-    attrs = trial.user_attrs
-    if "config" not in attrs:
-        return None  # its process died each time before it had a design
-    result = TrialResult.from_dict(attrs["result"])
-    return TrialView(
-        trial.number,
-        TrialConfig.from_dict(attrs["config"]),
-        result.seed,
-        result.status,
-        result.curve,
-        result.metrics,
-        result.train_macs,
-        replicate_of(trial)[1],
-        result.paused,
-        CONTINUES in attrs,
-        attrs.get(TRAINED_IN),
-    )

@@ -6,85 +6,90 @@ and 2.26) tells the two apart, as far as designs that are alike agree: its poste
 more where the validation split is small (Efron & Morris, "Stein's paradox in statistics", 1977).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import ACCURACY
+from naskd.study.stopping import TrialView
 
 FEWEST = 20
-"""Trainings below which nothing is said: a few tell little of what designs have in common."""
+"""Finished trainings below which nothing is said: a few tell little of what designs have in common."""
 MOST = 2000
 """Trainings that are learned from, at most: time grows with their cube."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A finished training.
+def expected_accuracies(
+    trainings: Sequence[TrialView], costs: Sequence[str], n_val: int
+) -> dict[int, tuple[float, float]]:
+    """Mean and standard deviation of what designs have, by the numbers of their finished trainings: fractions.
 
     Args:
-        design: Number of the first trial of its design.
-        config: The design.
-        costs: Of it, positive.
-        accuracy: On the validation split, a fraction.
-    """
-
-    design: int
-    config: TrialConfig
-    costs: Mapping[str, float]
-    accuracy: float
-
-
-def expected_accuracies(seen: Sequence[Seen], n_val: int) -> dict[int, tuple[float, float]]:
-    """Mean and standard deviation of what designs have, by their number: fractions.
-
-    Args:
-        seen: Of one study; a design may be there with several seeds.
+        trainings: Of one study, complete and stopped ones. Those that were stopped count by the forecasts of their
+            curves: else the lucky ones alone would be heard.
+        costs: Names of those of their metrics that say what a design costs; a training that lacks one is left out.
         n_val: Validation images; 0 where that is not known.
 
     Returns:
-        Empty below :data:`FEWEST` trainings, above :data:`MOST`, and where all accuracies or all designs are alike.
+        Empty below :data:`FEWEST` finished trainings, above :data:`MOST` in all, and where all accuracies or all
+        designs are alike.
     """
-    if not FEWEST <= len(seen) <= MOST or len({one.accuracy for one in seen}) == 1:
+    known = [one for one in trainings if all(one.metrics.get(name) for name in costs)]
+    finished = [one for one in known if one.status == "complete"]
+    if len(finished) < FEWEST or len(known) > MOST:
         return {}
     import numpy as np
 
+    from naskd.study.sampling.extrapolation import Extrapolation
     from naskd.study.sampling.features import Features, describe
-    from naskd.study.sampling.surrogate import LEAST_NOISE, Surrogate, luck_of_images
+    from naskd.study.sampling.observations import observation
+    from naskd.study.sampling.surrogate import Surrogate
 
-    described = [describe(one.config, one.costs) for one in seen]
+    curves = Extrapolation()
+    curves.learn(finished)
+    seen = [(one, said) for one in known if (said := observation(one, n_val, curves)) is not None]
+    y, noise = np.array([said for _, said in seen]).T
+    described = [describe(one.config, {name: one.metrics[name] for name in costs}) for one, _ in seen]
     x = Features(described, merged=True).rows(described)
-    if not x.shape[1]:
+    if not x.shape[1] or not y.std():
         return {}
-    y = np.array([one.accuracy for one in seen])
-    noise = np.array([max(LEAST_NOISE, luck_of_images(one.accuracy, n_val)) for one in seen])
-    names = [str(one.design) for one in seen]
+    names = [one.config.config_id for one, _ in seen]
     model = Surrogate()
     model.fit(names, x, y, noise)
     mean, spread = model.predict(names, x)
     mean = np.clip(mean, 0.0, 1.0)
-    return {one.design: (float(m), float(s)) for one, m, s in zip(seen, mean, spread, strict=True)}
+    return {
+        one.number: (float(m), float(s))
+        for (one, _), m, s in zip(seen, mean, spread, strict=True)
+        if one.status == "complete"
+    }
 
 
 def expect(trials: Sequence[dict[str, Any]], costs: Sequence[str], n_val: int) -> None:
     """Note in each design of a record what is expected of it, under ``expected``: ``mean`` and ``sd``.
 
     Args:
-        trials: Of the record, the complete ones.
+        trials: Of the record.
         costs: Names of their costs that are known before a training.
         n_val: Validation images; 0 where that is not known.
     """
-    seen = [
-        Seen(
-            trial["number"] if trial["replicate_of"] is None else trial["replicate_of"],
+    views = [
+        TrialView(
+            trial["number"],
             TrialConfig.from_dict(trial["config"]),
-            {name: trial[name] for name in costs if (trial[name] or 0) > 0},
-            (trial["own"] or trial)[ACCURACY],
+            0,
+            "complete" if trial["state"] == "COMPLETE" else "stopped",
+            tuple(trial["curve"]),
+            {
+                name: value
+                for name in (ACCURACY, *costs)
+                if (value := (trial["own"] or trial)[name]) is not None
+            },
         )
         for trial in trials
+        if trial["state"] in ("COMPLETE", "PRUNED") and trial["curve"] and trial["continued_by"] is None
     ]
-    found = expected_accuracies(seen, n_val)
+    found = expected_accuracies(views, costs, n_val)
     for trial in trials:
         if trial["replicate_of"] is None and trial["number"] in found:
             mean, sd = found[trial["number"]]

@@ -21,6 +21,7 @@ Design = tuple[str, int]
 _ARTIFACT = "artifact:"
 _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
+_ELAPSED = "elapsed:"
 REPLICATE = "replicate"
 """Attribute of a trial that trains a design once more: number of the first, and how many come before."""
 TRAINED_IN = "trained_in"
@@ -188,6 +189,18 @@ class Ledger:
             if key.startswith(_HEARTBEAT)
         }
 
+    def elapsed(self) -> tuple[float, float]:
+        """Seconds that the search has taken, as far as its drivers have said so; of these for teachers and assistants.
+
+        Of drivers at one time each counts from what those before had said, so that the most is that of all. Earlier
+        versions did not say it: then it is what its trainings took, one after the other.
+        """
+        said = [float(value) for key, value in self._study.user_attrs.items() if key.startswith(_ELAPSED)]
+        if not said:
+            return self.wall_seconds, 0.0
+        networks = sum(float(one.get("wall_seconds", 0.0)) for one in self.artifacts.values())
+        return max(said), min(max(said), networks)
+
     @property
     def booked(self) -> Sequence[int]:
         """Numbers of the trials whose training has ended, in the order in which that became known.
@@ -300,6 +313,11 @@ class Ledger:
     def write_heartbeat(self, owner: str, count: int) -> None:
         """Say that a driver lives."""
         self._study.set_user_attr(_HEARTBEAT + owner, count)
+
+    def write_elapsed(self, owner: str, seconds: float) -> None:
+        """Say how long the search has taken by now, as a driver knows it. What a power cut takes of it comes again."""
+        with unsynced(optuna_private.storage_of(self._study)):
+            self._study.set_user_attr(_ELAPSED + owner, seconds)
 
     def write_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Note an epoch of a running trial, so that other drivers see it. What a power cut takes of it comes again.

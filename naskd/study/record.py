@@ -117,10 +117,13 @@ def run_record(
     for trial in trials:
         if trial["trained_in"] is not None and not trial["retried"]:
             trials[trial["trained_in"]]["siblings"].append(trial["number"])
-        if trial["continues"] is not None and not trial["retried"]:
+        turned_away = trial["state"] == "PRUNED" and not trial["curve"]
+        if trial["continues"] is not None and not (trial["retried"] or turned_away):
             paused = trials[trial["continues"]]
             paused["continued_by"] = trial["number"]
             paused["reason"] += f"; trial {trial['number']} goes on with it"
+        if trial["replicate_of"] is not None and trial["state"] == "FAIL" and not trial["retried"]:
+            trials[trial["replicate_of"]]["failed_again"].append(trial["number"])
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     designs = _designs(complete, objectives)
     points = [tuple(t[name] for name in objectives) for t in designs]
@@ -135,7 +138,7 @@ def run_record(
         with_importance or not counts["running"]
     ):  # else each look takes a second, and the next trial changes it
         known = [axis.name for axis in axes if axis.known == "before"]
-        expect(complete, ["macs", *known], (images or {}).get("val", 0))
+        expect(trials, ["macs", *known], (images or {}).get("val", 0))
     artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
     teachers = [
@@ -197,7 +200,9 @@ def _counts(trials: Sequence[Mapping[str, Any]], complete: Sequence[Mapping[str,
     """How many trials there are of each kind."""
     failed = [t for t in trials if t["state"] == "FAIL" and not t["retried"]]
     pruned = [t for t in trials if t["state"] == "PRUNED"]
-    stopped = [t for t in pruned if t["curve"] != [] and t["continued_by"] is None]
+    # Until the one that goes on has ended, the paused one stands for both, as it does in the budget.
+    open_trials = {t["number"] for t in trials if t["state"] in ("RUNNING", "WAITING")}
+    stopped = [t for t in pruned if t["curve"] != [] and t["continued_by"] in (None, *open_trials)]
     trained = [t for t in (*complete, *failed, *stopped) if t["trained_in"] is None]
     return {
         "complete": len(complete),
@@ -260,6 +265,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "error": result.get("error", ""),
         "replicate_of": None if replicate_of(trial)[1] == 0 else replicate_of(trial)[0],
         "replicates": None,
+        "failed_again": [],
         "own": None,
         "expected": None,
         "trained_in": attrs.get(TRAINED_IN),

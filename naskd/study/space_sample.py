@@ -244,12 +244,23 @@ def _in_range(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def random_reference_point(
-    sample: SpaceSample, spec: StudySpec, n_classes: int, n_train: int
+    sample: SpaceSample,
+    spec: StudySpec,
+    n_classes: int,
+    n_train: int,
+    training_macs: Callable[[TrialConfig], float] = lambda config: 0.0,
 ) -> dict[str, float]:
     """A reference point: what the study file gives, else a value that no design should be worse than.
 
     For an objective known before training that is the study's limit, or the worst among the sampled designs. For one
     known after it that is its own ``reference``, such as chance accuracy.
+
+    Args:
+        sample: Of the space.
+        spec: The study.
+        n_classes: Of the images.
+        n_train: Training images.
+        training_macs: See :class:`~naskd.trials.measures.Outlook`.
 
     Raises:
         InputError: An objective is known after training, has no ``reference``, and the study file gives no value.
@@ -259,7 +270,7 @@ def random_reference_point(
         reason for name in spec.objectives if name not in given and (reason := needs_reference(name))
     ]:
         raise InputError("\n".join(f"reference_point needs {reason}" for reason in missing))
-    outlook = Outlook(sample.measured, n_classes, n_train, spec.epochs)
+    outlook = Outlook(sample.measured, n_classes, n_train, spec.epochs, training_macs)
     return {
         name: given[name] if name in given else _reference(OBJECTIVES[name], outlook, spec)
         for name in spec.objectives

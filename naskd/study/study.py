@@ -94,7 +94,8 @@ class Study:
             lambda number, result: siblings.tell(number, result),
         )
         siblings = Siblings(spec, space, facts, self._objectives, self._ledger)
-        self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, owner_id())
+        self._owner = owner_id()
+        self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, self._owner)
         named = spec.stopping.name
         prices = Prices(facts, self._objectives)
         curves = Curves(self._ledger, self._drivers, self._objectives, prices.known)
@@ -129,7 +130,7 @@ class Study:
             ),
         )
         self._drivers.open()
-        self._seconds_before = self._ledger.wall_seconds
+        self._seconds_before, self._apart_before = self._ledger.elapsed()
         self._started = self._clock.monotonic()
 
     def release(self) -> None:
@@ -143,7 +144,9 @@ class Study:
             self._observers.closed()
 
     def renew(self) -> None:
-        """Tell other drivers that this one lives. May be called by another thread."""
+        """Tell other drivers that this one lives, and how long the search takes. May be called by another thread."""
+        if self._ledger.ours:
+            self._ledger.write_elapsed(self._owner, self._elapsed())
         self._drivers.heartbeats.renew()
 
     @property
@@ -218,7 +221,7 @@ class Study:
         return self._deciding.wanted_back(self._ledger.may_go_on)
 
     def _elapsed(self) -> float:
-        """Seconds of search: the trials of earlier sessions, and all of this one."""
+        """Seconds of search: of earlier sessions, and all of this one."""
         return self._seconds_before + self._clock.monotonic() - self._started
 
     # --- asking ------------------------------------------------------------------------------------------------
@@ -307,6 +310,7 @@ class Study:
                 return replace(result, status="failed", reason=duplicate, siblings=())
         result = _checked(result, self._objectives)
         try:
+            ledger.write_elapsed(self._owner, self._elapsed())
             ledger.write_result(number, result)
             closed = ledger.close(number, result)
         except UpdateFinishedTrialError:
@@ -336,7 +340,7 @@ class Study:
                 label,
                 epoch,
                 elapsed=self._elapsed(),
-                apart=self._networks.seconds,
+                apart=self._apart_before + self._networks.seconds,
                 waiting_for=waiting_for,
                 jobs=len(self._running),
             )

@@ -21,9 +21,17 @@ FEWEST = 16
 def predict(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:
     """Class indices ``(N,)``, on the device, of uint8 images ``(N, C, H, W)``; all modes are restored.
 
-    Images that are not on the device travel there batch by batch.
+    Images that are not on the device travel there batch by batch. For -1 see :func:`named`.
     """
-    return _answers(network, images, compute, lambda logits: logits.argmax(1))
+    return _answers(network, images, compute, named)
+
+
+def named(logits: Tensor) -> Tensor:
+    """Which class is named, ``(B, K)`` to ``(B,)``; -1, which no image is of, where a logit is NaN.
+
+    The largest of logits with NaN among them is NaN to torch, and its place would be right for some images by chance.
+    """
+    return logits.argmax(1).where(~logits.isnan().any(1), -1)
 
 
 def predict_logits(network: nn.Module, images: Tensor, compute: Compute) -> Tensor:

@@ -69,8 +69,13 @@ class Feeding:
             self._given = (torch.cat([data.train.labels, nothing]), views)
         else:
             self.n_images, self._given = len(data.train), (data.train.labels, views)
-        self._class_weights = class_weights(spec.class_weights, data.train.labels, data.n_classes)
+        labels = data.train.labels
+        if phase.samples is not None:  # of mean 1 over the images that it trains on
+            labels = labels[phase.samples.to(labels.device)]
+        self._class_weights = class_weights(spec.class_weights, labels, data.n_classes)
         self._unlabelled = not data.labels_teach
+        own = phase.data
+        self._partly = self._mixed_in > 0 or self._unlabelled or (own is not None and not own.all_labelled)
         if self._unlabelled and self._given is not None:
             labels, images = self._given
             self._given = (torch.full_like(labels, UNLABELLED), images)
@@ -107,15 +112,20 @@ class Feeding:
 
     def _brought(self, epoch: int, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
         assert self.phase.batches is not None
-        promised = self.phase.steps_per_epoch
-        steps = min(n for n in (promised, max_steps, 2**63 - 1) if n is not None)
+        promised = self.steps_per_epoch  # schedules and costs follow from it
+        steps = promised if max_steps is None else min(promised, max_steps)
         done = 0
         for batch in itertools.islice(self.phase.batches(epoch), steps):
             done += 1
             yield batch, self._ask(batch)
-        if promised is not None and done < steps:
+        if done < steps:
+            as_many = (
+                ""
+                if self.phase.steps_per_epoch
+                else ", as many as the training split has; give steps_per_epoch"
+            )
             raise InputError(
-                f"phase {self.phase.name!r} brought {done} of {promised} batches in epoch {epoch + 1}"
+                f"phase {self.phase.name!r} brought {done} of {promised} batches in epoch {epoch + 1}{as_many}"
             )
 
     def _asked_together(self, epoch: int, max_steps: int | None) -> Iterator[tuple[Batch, Asked]]:
@@ -172,8 +182,7 @@ class Feeding:
         found = images.batches(torch.split(wanted, together), epoch)
         known = self.phase.data is None
         for index, (shown, view) in zip(torch.split(here, together), found, strict=True):
-            partly = self._mixed_in > 0 or self._unlabelled
-            batch = Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=partly)
+            batch = Batch(shown, labels[index], index, view, epoch, known=known, partly_labelled=self._partly)
             yield replace(batch, class_weights=self._class_weights), size
 
     def _order(self, epoch: int) -> Tensor:

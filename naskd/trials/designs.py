@@ -234,6 +234,7 @@ class Designs:
         n_images = n_train * (1 + unlabelled)
         passes, beside, share = self._passes_of(config)
         own = epochs * ((passes * macs + beside) * n_images + float(macs) * len(data.val))
+        whole = own
         shared: dict[str, float] = {}
         needed = self._prerequisites.of(config)
         # Whoever trains a teacher up to a state has passed through the earlier ones.
@@ -250,6 +251,8 @@ class Designs:
         card = SCHEMES[config.distillation.scheme]
         for recipe in () if card.own_teaching else dict.fromkeys(needed.heard):
             one_pass = float(self._sources.stand_in(recipe).macs) * n_train
+            asked = one_pass * epochs * share * (1 + unlabelled) * card.trainings(config.distillation)
+            whole += asked
             if remembered:
                 augmentation = config.training.augmentation
                 n_views = self._images.n_views(augmentation)
@@ -261,8 +264,8 @@ class Designs:
                         name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
                         shared[name] = one_pass * min(epochs, left)
             else:
-                own += one_pass * epochs * share * (1 + unlabelled) * card.trainings(config.distillation)
-        return TrainingMacs(own, shared)
+                own += asked
+        return TrainingMacs(own, shared, whole)
 
     def _passes_of(self, config: TrialConfig) -> tuple[float, float, float]:
         """What a training image costs in each epoch: forward passes of the student, and MACs beside them.

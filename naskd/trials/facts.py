@@ -20,10 +20,16 @@ class TrainingMacs:
             remembers.
         shared: What is made once for all trainings that need it, by a name of its own: an assistant, what a teacher
             says of the training images. It costs nothing where another training has had it made.
+        whole: As its ``train_macs`` will say, as if nothing that teachers say were remembered; 0 for `own`.
     """
 
     own: float
     shared: Mapping[str, float] = field(default_factory=dict)
+    whole: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.whole == 0:
+            object.__setattr__(self, "whole", self.own)
 
 
 class DesignFacts(Protocol):

@@ -93,12 +93,17 @@ class Outlook:
         n_classes: Number of classes.
         n_train: Number of training images.
         epochs: Of each training.
+        training_macs: Multiply-accumulates of a design's training, about, as its ``train_macs`` will say; 0 where that
+            is not known.
     """
 
     designs: Sequence[Measured]
     n_classes: int
     n_train: int
     epochs: int
+    training_macs: Callable[[TrialConfig], float] = field(
+        default=lambda config: 0.0, repr=False, compare=False
+    )
 
 
 # --- the objectives that naskd brings ------------------------------------------------------------------------------
@@ -182,12 +187,14 @@ def everything(outlook: Outlook) -> float:
 
 
 def most_train_macs(outlook: Outlook) -> float:
-    """Three passes over the data an epoch by the largest design; a third more for teacher and evaluation.
+    """Three passes over the data an epoch by the largest design; a third more for evaluation.
 
-    Of designs with unlabelled images the data are as many more.
+    Of designs with unlabelled images the data are as many more. Where it is known what is trained beside a student, and
+    what its teachers take, it is that of the dearest training, with a third more for what losses add.
     """
     largest = max((d.cost.macs * (1 + d.config.distillation.unlabelled) for d in outlook.designs), default=1)
-    return float(largest) * outlook.epochs * outlook.n_train * 4
+    alone = float(largest) * outlook.epochs * outlook.n_train * 4
+    return max([alone, *(4 / 3 * outlook.training_macs(design.config) for design in outlook.designs)])
 
 
 # --- computing them ------------------------------------------------------------------------------------------------

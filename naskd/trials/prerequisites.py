@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from naskd.data.views import count_views
+from naskd.knowledge import KNOWLEDGE
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
 from naskd.spec.code_identity import code_id, foreign_code
@@ -101,7 +102,7 @@ def foreseen_states(designs: Iterable[TrialConfig], spec: StudySpec) -> tuple[tu
 
 
 class PrerequisiteRecipes:
-    """Recipes of a study's shared networks; each teacher's files are hashed once.
+    """Recipes of a study's shared networks; each teacher's files, and those of losses, are hashed once.
 
     Args:
         resources: Of the study.
@@ -110,6 +111,7 @@ class PrerequisiteRecipes:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._teachers: dict[str, _Known] = {}
+        self._code: dict[tuple[str, ...], list[str]] = {}
 
     def of(self, config: TrialConfig) -> Supervision:
         """What a design needs.
@@ -168,9 +170,12 @@ class PrerequisiteRecipes:
         parent, *above = (self._recipe(network) for network in (assistant.parent, *assistant.above))
         described = _ASSISTANT.dump_python(assistant.spec, mode="json", exclude_defaults=True)
         # Who else is above follows from its parent, whose id says who that one's parent is.
-        artifact_id = self._artifact_id(
-            "assistant", [described, parent.artifact_id, *self._bound(assistant.spec), *self._modality()]
-        )
+        identity = [described, parent.artifact_id, *self._bound(assistant.spec), *self._modality()]
+        artifact_id, store = self._artifact_id("assistant", identity), self._resources.store
+        if code := self._code_of(assistant.spec):
+            named = self._artifact_id("assistant", [*identity, {"code": code}])
+            # Earlier versions did not name the code of losses: what they have made is not made again.
+            artifact_id = artifact_id if artifact_id in store and named not in store else named
         return ArtifactRecipe(
             artifact_id=artifact_id,
             assistant=assistant.spec,
@@ -179,6 +184,13 @@ class PrerequisiteRecipes:
             label="assistant",
             teacher=parent.teacher,
         )
+
+    def _code_of(self, assistant: AssistantSpec) -> list[str]:
+        """Of the losses that teach it and are not naskd's; empty where there are none, or they have no file."""
+        kinds = tuple(dict.fromkeys(term.kind for term in assistant.terms))
+        if kinds not in self._code:
+            self._code[kinds] = foreign_code([KNOWLEDGE[kind].implementation for kind in kinds]) or []
+        return self._code[kinds]
 
     def _bound(self, assistant: AssistantSpec) -> list[dict[str, int]]:
         """How many views an assistant is shown; nothing where it is shown as many as without a bound.

@@ -25,7 +25,7 @@ from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.places import at
 from naskd.spec.seeds import derive_seed
-from naskd.training.evaluation import accuracy, predict, predict_logits
+from naskd.training.evaluation import accuracy, named, predict, predict_logits
 from naskd.training.feeding import AnyImages
 from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
@@ -245,7 +245,7 @@ class TrialRun:
             return self._predict(self.scheme.deployed), {}
         val, compute = self.data.val, self.context.resources.compute
         logits = predict_logits(self.scheme.deployed, val.images, compute).to(val.labels.device)
-        return logits.argmax(1), self.scheme.measures(logits, val.labels, self.curve)
+        return named(logits), self.scheme.measures(logits, val.labels, self.curve)
 
     def _predict(self, network: nn.Module) -> Tensor:
         return predict(network, self.data.val.images, self.context.resources.compute)
@@ -297,6 +297,11 @@ def start_run(
         assert isinstance(teacher, Teacher)
         make = partial(context.networks.started_student, teacher=teacher)
     unlabelled = config.distillation.unlabelled
+    # One for each network, whoever is named twice: each counts what its network was run on.
+    heard = {
+        recipe: context.sources.heard_in(recipe, config.training, unlabelled)
+        for recipe in dict.fromkeys(needed.heard)
+    }
     run = TrialRun(
         config.distillation,
         config.training,
@@ -304,7 +309,7 @@ def start_run(
         context,
         seed,
         context.images.taught(config.training.augmentation, unlabelled),
-        tuple(context.sources.heard_in(recipe, config.training, unlabelled) for recipe in needed.heard),
+        tuple(heard[recipe] for recipe in needed.heard),
         config.architecture,
         derived=make,
         place=place,

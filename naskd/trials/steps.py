@@ -71,7 +71,7 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
             status,
             seed=job.seed,
             reason=reason,
-            metrics=_metrics(run.curve, run.cost, run.train_macs, run.measures)
+            metrics=_metrics(run.curve, run.cost, run.train_macs, run.measures, run.scheme.leaves_from)
             if run is not None and run.curve and not job.place
             else {},
             measures=run.measures if run is not None else {},
@@ -155,12 +155,18 @@ def trial_steps(job: Job, context: StudyContext) -> Steps:
 
 
 def _metrics(
-    curve: Sequence[Mapping[str, float]], cost: Cost, train_macs: int, measures: Mapping[str, float]
+    curve: Sequence[Mapping[str, float]],
+    cost: Cost,
+    train_macs: int,
+    measures: Mapping[str, float],
+    leaves_from: int = 0,
 ) -> dict[str, float]:
+    # What was reached before by a network that does not leave is not this design's.
+    own = curve[leaves_from:] or curve[-1:]
     return {
         **measures,
         "val_accuracy": curve[-1]["val_accuracy"],
-        "best_val_accuracy": max(point["val_accuracy"] for point in curve),
+        "best_val_accuracy": max(point["val_accuracy"] for point in own),
         "macs": cost.macs,
         "n_params": cost.n_params,
         "size_bytes": cost.size_bytes,

@@ -130,6 +130,20 @@ def test_zero_maps_have_zero_vectors_and_no_gradient() -> None:
         assert slope(singular_vectors, x, 3).abs().max() == 0
 
 
+@pytest.mark.parametrize("size", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_sample_that_is_not_finite_is_said_and_spoils_no_other(
+    size: tuple[int, ...], broken: float
+) -> None:
+    """The training ends with the name of the loss, and not with an error of the decomposition."""
+    features = maps(*size)
+    expected = singular_vectors(features, 2)
+    features[1, 0, 0, 0] = broken
+    found = singular_vectors(features, 2)
+    assert found[1].isnan().all()
+    torch.testing.assert_close(outer(found[[0, 2]]), outer(expected[[0, 2]]))
+
+
 def test_vectors_of_a_longer_list_are_those_of_a_shorter_one() -> None:
     x = maps(4, 6, 3, 3)
     for k in (1, 2, 5):

@@ -63,3 +63,25 @@ def test_class_needs_no_teacher_and_uses_its_settings() -> None:
         output = response("tf_kd", student, torch.zeros(4, 2), LABELS, temperature=3.0, **settings)
         torch.testing.assert_close(output.term, tf_kd_loss(student, LABELS, 3.0, correct))
         assert output.label_weights is None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_teacher_and_student_speak_of_the_classes_that_are_told_apart(temperature: float) -> None:
+    """In a task of its own classes, as if there were no others."""
+    student, told = random_logits(), torch.tensor([0, 3, 6])
+    classes = torch.zeros(7, dtype=torch.bool).index_fill(0, told, True)
+    among = torch.tensor([1, 0, 2, 1])
+
+    def ours(x: torch.Tensor) -> torch.Tensor:
+        return tf_kd_loss(x, LABELS, temperature, 0.9, classes)
+
+    def theirs(x: torch.Tensor) -> torch.Tensor:
+        return tf_kd_loss(x[:, told], among, temperature, 0.9)
+
+    torch.testing.assert_close(ours(student), theirs(student))
+    torch.testing.assert_close(slope(ours, student), slope(theirs, student))
+    everything = torch.ones(7, dtype=torch.bool)
+    torch.testing.assert_close(
+        tf_kd_loss(student, LABELS, temperature, 0.9, everything),
+        tf_kd_loss(student, LABELS, temperature, 0.9),
+    )

@@ -124,6 +124,11 @@ FAILURES = ("loss is not finite at epoch 3", "out of memory: 2.1 GB asked, 1.4 G
 REFUSALS = ("macs 1,540,212 > max_macs 1,000,000", "duplicate of trial 7", "rkd needs batches of at least 2")
 
 
+def whole(shares):
+    """The same, of one."""
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
 def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="digits", front_only=False):
     """A run record of `n` complete trials, some more failed and turned away."""
     rng = random.Random(seed)
@@ -179,12 +184,14 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
             for low in (1e5, 4e5, 2e6)
         ],
         "importance": {
-            name: {
-                f"stage{i}.{field}": rng.random() ** 3
-                for i in (1, 2, 3)
-                for field in ("width", "depth", "block")
-            }
-            | {"kd.temperature": rng.random(), "optimizer.learning_rate": rng.random()}
+            name: whole(
+                {
+                    f"stage{i}.{field}": rng.random() ** 3
+                    for i in (1, 2, 3)
+                    for field in ("width", "depth", "block")
+                }
+                | {"kd.temperature": rng.random(), "optimizer.learning_rate": rng.random()}
+            )
             for name in names
         }
         if n > 3

@@ -142,3 +142,9 @@ def test_a_teacher_of_the_study_that_a_design_did_not_hear_is_not_on_its_card() 
 )
 def test_where_a_teacher_comes_from_is_said(teacher: dict[str, Any], says: str) -> None:
     assert teacher_source(TeacherSpec(**teacher)).startswith(says)
+
+
+def test_accuracies_on_other_images_than_before_are_told_apart() -> None:
+    assert "are not those of the search" not in model_card(facts())
+    said = model_card(facts(file={**FILE, "changed": True}))
+    assert "The validation images on which the files were compared are not those of the search" in said

@@ -90,7 +90,21 @@ def test_a_number_is_read_as_it_is_written():
     assert run(f"{json.dumps(texts)}.map(readNumber)")[0] == pytest.approx(
         [50_000, 50_000, 1.5e6, 2e6, 1e-3, 0.5, 0.125, 4740, 1250, 1.25e6, 3e9]
     )
-    wrong = ["", "plenty", "1,5", "1,50k", "-3", "1e", "5 5", "0x10", "k", "1.2.3", "12,34,567"]
+    wrong = [
+        "",
+        "plenty",
+        "1,5",
+        "1,50k",
+        "-3",
+        "1e",
+        "5 5",
+        "0x10",
+        "k",
+        "1.2.3",
+        "12,34,567",
+        "0,350",
+        "1,500M",
+    ]
     assert run(f"{json.dumps(wrong)}.map((text) => Number.isNaN(readNumber(text)))")[0] == [True] * len(wrong)
 
 

@@ -325,6 +325,34 @@ def test_a_budget_gives_the_design_to_take_and_its_command(reader, browser):
     assert browser.run("document.querySelectorAll('.beyond, .limit').length") == 2
 
 
+def test_a_budget_of_what_is_no_objective_looks_at_all_designs(browser, tmp_path):
+    source = record(20, seed=1, teacher=False)
+    designs = [t for t in source["trials"] if t["state"] == "COMPLETE"]
+    off = max((t for t in designs if not t["on_front"]), key=lambda t: t["val_accuracy"])
+    off["n_params"] = 7
+    dear = min(designs, key=lambda t: t["macs"])
+    assert dear["on_front"]
+    dear["n_params"] = 10**9
+    write_html(source, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    browser.run(
+        "((s) => { s.value = 'n_params'; s.dispatchEvent(new Event('change', {bubbles: true})); })"
+        "([...document.querySelectorAll('#front select')]"
+        ".find((s) => [...s.options].some((o) => o.value === 'n_params')))"
+    )
+
+    def afford(most):
+        browser.run("document.querySelector('.budget input').focus()")
+        browser.run(f"document.execCommand('selectAll'), document.execCommand('insertText', false, '{most}')")
+        browser.key("Enter")
+
+    afford(10)
+    assert f"Take trial {off['number']}:" in answer(browser)
+    afford(5)
+    assert "No design is within this budget" in answer(browser)
+    assert f"The nearest is trial {off['number']}, 7 parameters" in answer(browser)
+
+
 def test_the_budget_works_by_keyboard(reader, browser):
     source = reader()
     browser.run("document.querySelector('input[type=range]').focus()")
@@ -359,6 +387,15 @@ def test_test_accuracies_stand_on_the_front(reader, browser):
     assert [browser.run(drawn % name) for name in ("test", "test-line", "alone")] == [n, n, n]
     browser.click("#front .bar label:nth-child(2) input")
     assert [browser.run(drawn % name) for name in ("test", "test-line", "alone")] == [0, 0, 0]
+
+
+def test_shares_are_of_all_choices_though_the_record_has_the_largest_alone(browser, tmp_path):
+    shares = {"val_accuracy": {"block": 0.4, "width": 0.2}}
+    write_html(record(20, seed=1) | {"importance": shares}, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    told = browser.run("document.querySelector('.imp').parentNode.innerText")
+    assert re.findall(r"\d+%", told) == ["40%", "20%", "40%"]
+    assert "all others together 40%" in told
 
 
 def test_a_table_is_saved_for_a_spreadsheet_that_computes_none_of_it(reader, browser):

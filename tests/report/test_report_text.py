@@ -15,10 +15,12 @@ from rich.console import Console
 from naskd.report import units
 from naskd.report.bank import bank_line
 from naskd.report.check_table import cost_lines
+from naskd.report.frame import to_frame
 from naskd.report.front_csv import front_csv
 from naskd.report.front_table import front_table
 from naskd.report.html import write_html
 from naskd.report.methods_table import methods_table
+from naskd.report.notebook import front_html, front_text
 from naskd.report.plots import draw_front, write_png
 from naskd.report.record import other_costs
 from naskd.report.retrained_table import retrained_table
@@ -26,6 +28,7 @@ from naskd.report.space_table import space_table
 from naskd.report.summary import choices, student, taught_by
 from naskd.report.trial_table import trial_table
 from naskd.report.trials_table import trials_table
+from naskd.spec.objectives import OBJECTIVES
 
 ODD = odd_records()
 
@@ -71,6 +74,33 @@ def test_replicates_are_shown_as_mean_and_sd():
     data["trials"][0] |= {"on_front": True, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
     assert "95.12 ± 0.31%" in shown(front_table(data))
     assert "95.12 ± 0.31%" in shown(trial_table(data, 0))
+
+
+def test_what_several_seeds_have_is_told_from_what_one_has():
+    data = record(30)
+    data["objectives"].append(OBJECTIVES["balanced_accuracy"].describe())
+    for item in data["trials"]:
+        item |= {"balanced_accuracy": 0.7}
+    mean = {"val_accuracy": 0.9512, "balanced_accuracy": 0.6}
+    own = {"val_accuracy": 0.96, "macs": 7, "balanced_accuracy": 0.65}
+    data["trials"][0] |= mean | {"own": own, "replicates": {"n": 3, "mean": 0.9512, "sd": 0.0031}}
+    assert "65.00%, mean over seeds 60.00%" in shown(trial_table(data, 0), 120)
+    assert "over seeds" not in shown(trial_table(data, 1), 120)
+    assert shown(trials_table(data), 200).count("(mean over 3 seeds)") == 1
+    frame = to_frame(data)
+    assert (frame.loc[0, "replicates"], frame.loc[0, "replicate_sd"]) == (3, 0.0031)
+    assert frame["replicates"].count() == 1
+    assert "replicates" not in to_frame(record(30))
+
+
+def test_a_training_in_two_parts_took_the_time_of_both():
+    data = record(6)
+    first, second, sibling = data["trials"][:3]
+    first |= {"wall_seconds": 20.0, "state": "PRUNED"}
+    second |= {"wall_seconds": 7.0, "continues": first["number"], "train_macs": 5_000_000}
+    sibling |= {"wall_seconds": 0.0, "trained_in": second["number"], "train_macs": 5_000_000}
+    assert "5.00 MMACs, 27.0 s" in shown(trial_table(data, second["number"]), 120)
+    assert "5.00 MMACs, –" in shown(trial_table(data, sibling["number"]), 120)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -436,3 +466,30 @@ def test_nothing_is_left_half_written(tmp_path):
     write_html(record(5), tmp_path / "report.html")
     write_html(record(5), tmp_path / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_is_expected_stands_beside_what_was_measured_until_test_images_say_more():
+    data = record(30)
+    chosen = front_of(data)[0]
+    chosen["expected"] = {"mean": 0.8123, "sd": 0.0105}
+    wide, narrow = shown(front_table(data), 140), shown(front_table(data), 80)
+    assert "expected" in wide
+    assert "81.23 ± 1.05%" in wide
+    assert "expected: of new images" in wide
+    assert "81.23%" in narrow
+    assert "81.23 ± 1.05%" in shown(trial_table(data, chosen["number"]))
+    assert "81.23 ± 1.05% expected" in front_text(data)
+    assert "<td>81.23 ± 1.05%</td>" in front_html(data)
+    row = next(csv.DictReader(io.StringIO(front_csv(data))))
+    assert (row["expected_accuracy"], row["expected_sd"]) == ("0.8123", "0.0105")
+    assert to_frame(data)["expected_accuracy"][chosen["number"]] == 0.8123
+    assert "expected" not in shown(front_table(record(30)), 140)
+
+
+def test_what_was_expected_gives_way_to_test_images():
+    data = record(40, retrained=True)
+    for trial in data["trials"]:
+        trial["expected"] = {"mean": 0.8123, "sd": 0.0105}
+    text = shown(front_table(data), 140)
+    assert "test acc" in text
+    assert "expected" not in text

@@ -187,6 +187,15 @@ def test_the_terminal_shows_arms_of_several_runs(arms):
     assert "What arms attain" not in alone.output
 
 
+def test_runs_of_other_budgets_are_no_arm_and_those_of_one_seed_no_repetition(tmp_path):
+    runs = [search(tmp_path, name, n, seed=s) for name, n, s in (("a1", 4, 1), ("a2", 4, 2), ("b3", 9, 3))]
+    found = compare(runs)
+    assert [arm["runs"] for arm in found["arms"]] == [["a1", "a2"], ["b3"]]
+    assert found["warnings"] == []
+    (warning,) = compare([*runs, search(tmp_path, "a4", 4, seed=2)])["warnings"]
+    assert warning.endswith("no repetition of each other, and each counts in what is attained: a2, a4")
+
+
 def test_a_warm_start_is_said_beside_what_runs_have_spent(tmp_path):
     search(tmp_path, "before", 4)
     one = search(tmp_path, "one", 4)
@@ -223,7 +232,7 @@ def in_latency(record):
 
 
 def test_latencies_of_other_profiles_and_what_assistants_cost_are_said(tmp_path):
-    one, other = search(tmp_path, "one", 3), search(tmp_path, "other", 3)
+    one, other = search(tmp_path, "one", 3), search(tmp_path, "other", 3, seed=1)
     profiled = [Changed(run, in_latency, latency_profile=f"of {run.path.name}") for run in (one, other)]
     (warning,) = compare(profiled)["warnings"]
     assert warning == "latencies were predicted by different profiles, and do not compare: one; other"
@@ -242,3 +251,17 @@ def test_objectives_of_one_name_and_two_meanings_are_refused(tmp_path):
         InputError, match="macs is to minimize on a log scale in one, and to maximize on a log"
     ):
         compare([one, turned])
+
+
+def test_objectives_of_one_name_and_two_units_are_refused(tmp_path):
+    """An objective of one's own, registered in one study in joules and in another in millijoules."""
+    one, other = search(tmp_path, "one", 3), search(tmp_path, "other", 3)
+    in_other = Changed(other, lambda record: record["objectives"][1].update(unit="mJ"))
+    with pytest.raises(
+        InputError, match="macs has 'MACs' as its unit in one, and has 'mJ' as its unit in other"
+    ):
+        compare([one, in_other])
+    bare = Changed(other, lambda record: record["objectives"][1].update(name="energy", unit=""))
+    joules = Changed(one, lambda record: record["objectives"][1].update(name="energy", unit="J"))
+    with pytest.raises(InputError, match="energy has 'J' as its unit in one, and has no unit in other"):
+        compare([joules, bare])

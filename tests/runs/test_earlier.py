@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import naskd
 from naskd.cli import app
 from naskd.runs import opening
-from naskd.runs.earlier import KEPT
+from naskd.runs.earlier import KEPT, read_earlier
 from naskd.runs.opening import check
 from naskd.spec.errors import DamagedError, InputError
 
@@ -245,6 +245,15 @@ def test_what_is_kept_is_sealed(folder):
 def test_two_searches_of_one_seed_are_the_same(folder):
     one, same = (search(folder, name, sampler="ehvi", trials=8, warm=WARM) for name in ("one", "same"))
     assert [t["parameters"] for t in one.trials()] == [t["parameters"] for t in same.trials()]
+
+
+def test_a_training_that_was_paused_and_went_on_is_one_design(tmp_path):
+    stops = '[stopping]\nname = "mo_asha"\npromote = true'
+    run = search(tmp_path, "paused", trials=12, more=stops)
+    trials = run.trials()
+    assert any(trial["continued_by"] is not None for trial in trials)
+    trained = run.to_dict()["counts"]["trained"]
+    assert len(read_earlier(run.path, "paused").designs) == trained
 
 
 def test_a_study_without_earlier_runs_has_no_trace_of_them(folder):

@@ -14,7 +14,7 @@ from naskd.runs import estimate, opening
 from naskd.runs.checking import threads_that_help
 from naskd.spec.design import KnowledgeTerm
 
-SLOW = 0.05
+SLOW = 0.5
 
 
 @pytest.fixture

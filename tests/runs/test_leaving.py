@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from naskd.runs.formats.base import Interface
 from naskd.runs.results import load_results
 from naskd.runs.retrain import opened_test
 from naskd.spec.errors import InputError
-from naskd.store.files import file_hash
+from naskd.store.files import file_hash, read_sealed, write_sealed
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra naskd[onnx] is not installed")
@@ -35,8 +36,6 @@ needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra naskd[onnx] is not i
 @pytest.fixture(scope="module")
 def retrained(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tiny run whose trial 0 is retrained with two seeds. For reading."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("leaving")
     shutil.copytree(tiny_run.parents[1], folder / "tiny")
     naskd.open_run(folder / "tiny" / "runs" / "tiny").retrain([0], seeds=2)
@@ -79,6 +78,35 @@ def test_other_test_images_than_those_of_the_retraining_are_said(
     )
     assert run.export(0, path=tmp_path / "x.safetensors")["n_images"] == 50
     assert "the test images are not those on which the student's test accuracy was measured" in caplog.text
+    if ONNX:
+        run.export(0, folder=tmp_path / "digits")
+        assert (
+            "The test images on which the files were compared are not those"
+            in (tmp_path / "digits" / "README.md").read_text()
+        )
+
+
+def test_what_was_retrained_of_another_design_of_the_same_number_is_not_taken(
+    retrained: Path, tmp_path: Path
+) -> None:
+    """The ledger was removed, and the study was changed and searched anew: trials of the same numbers are others."""
+    shutil.copytree(retrained.parents[1], tmp_path / "tiny")
+    run_dir = tmp_path / "tiny" / "runs" / "tiny"
+    record = read_sealed(run_dir / "retrained.json")
+    (row,) = record["designs"]
+    assert row["config_id"] == naskd.open_run(run_dir).trial(0)["config_id"]
+    row["number"] = 1
+    write_sealed(run_dir / "retrained.json", record)
+    run = naskd.open_run(run_dir)
+    shown = run.to_dict(everything=True, with_importance=False)
+    assert shown["retrained"] is None
+    assert any("of other designs than this run has under the numbers 1" in said for said in shown["warnings"])
+    made = run.export(1, path=tmp_path / "x.safetensors")
+    assert made["origin"] == "search"
+    assert made["accuracy"] == pytest.approx(run.trial(1)["val_accuracy"], abs=1 / 288)
+    del row["config_id"]
+    write_sealed(run_dir / "retrained.json", record)
+    assert run.to_dict(everything=True, with_importance=False)["retrained"], "of before: that is not known"
 
 
 # --- a folder -----------------------------------------------------------------------------------------------------

@@ -306,6 +306,22 @@ def test_the_front_is_over_the_objectives_of_the_study(tmp_path) -> None:
     assert not row["on_front"]
 
 
+@pytest.mark.parametrize(("objective", "again"), [("forgetting", 1), ("train_macs", 0)])
+def test_what_was_judged_without_its_measures_is_made_again(tmp_path, trained, objective, again) -> None:
+    """Earlier versions did not hand on what a scheme measures, so that what is judged by it was 0."""
+    objectives = ("val_accuracy", "macs", objective)
+    retraining = Retraining(small_context(tmp_path, teacher=None, objectives=objectives), tmp_path, 1)
+    plain = replace(PLAIN, config=design())
+    retraining.run([plain], seeds=1)
+    record = results(tmp_path)
+    for training in record["trainings"].values():
+        assert training.pop("measures") == {}
+    write_sealed(tmp_path / RESULTS_FILE, {key: value for key, value in record.items() if key != "seal"})
+    trained.clear()
+    retraining.run([plain], seeds=1)
+    assert len(trained) == again
+
+
 def test_without_a_teacher_there_is_nothing_to_compare_with(tmp_path) -> None:
     context = small_context(tmp_path, teacher=None)
     record = Retraining(context, tmp_path, 1).run([PLAIN], 1)

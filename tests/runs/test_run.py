@@ -328,6 +328,32 @@ def test_where_nothing_qualifies_the_nearest_is_named(monkeypatch, bounds, says)
         run.best(**bounds)
 
 
+def test_with_a_limit_on_what_is_no_objective_the_best_may_lie_off_the_front(monkeypatch):
+    run = api.Run(Path("nowhere"), None)
+    objectives = [OBJECTIVES[name].describe() for name in ("val_accuracy", "n_params")]
+    costs = [(0.5, 10, 100), (0.9, 20, 900), (0.8, 30, 90), (0.95, 40, 90), (0.97, 40, 90)]
+    trials = [
+        {
+            "number": i,
+            "val_accuracy": a,
+            "n_params": n,
+            "macs": macs,
+            "state": "COMPLETE",
+            "replicate_of": None,
+        }
+        for i, (a, n, macs) in enumerate(costs)
+    ]
+    trials[3].update(state="PRUNED")
+    trials[4].update(replicate_of=2)
+    monkeypatch.setattr(run, "to_dict", lambda: {"trials": trials[:2], "objectives": objectives})
+    monkeypatch.setattr(run, "trials", lambda: trials)
+    assert run.best(limits={"n_params": 30})["number"] == 1
+    assert run.best(max_macs=100)["number"] == 2, "the front has 0.5 with so few"
+    assert run.best(max_macs=100, min_accuracy=0.5)["number"] == 0
+    with pytest.raises(InputError, match="nothing has macs <= 80; trials reach macs 90"):
+        run.best(max_macs=80)
+
+
 def test_the_best_of_a_real_run_is_on_its_front(tiny_run: Path):
     run = naskd.open_run(tiny_run)
     assert run.best() in run.front()

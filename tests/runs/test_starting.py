@@ -212,6 +212,19 @@ def test_trials_that_all_failed_bind_nothing(study: Path, monkeypatch) -> None:
     assert teachers.exists()
 
 
+def test_states_of_trainings_of_a_ledger_that_was_removed_are_not_gone_on_with(tiny_run_copy: Path) -> None:
+    """They may have seen other images, or another teacher, and have the names of designs of now."""
+    folder = tiny_run_copy.parents[1]
+    (tiny_run_copy / "journal.log").unlink()
+    left = tiny_run_copy / "checkpoints" / "0123456789ab-7"
+    teachers = tiny_run_copy / "checkpoints" / "0123456789ab"
+    for each in (left, teachers):
+        each.mkdir(parents=True)
+    naskd.search(folder / "tiny.toml", out=tiny_run_copy, trials=1)
+    assert not left.exists()
+    assert teachers.exists()
+
+
 def test_a_storage_that_others_use_is_not_begun_anew_under_a_living_trial(study: Path) -> None:
     import optuna
 

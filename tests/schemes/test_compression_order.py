@@ -11,7 +11,9 @@ from naskd.schemes.compression_order import CompressionOrderScheme, Part, parts
 from naskd.spec.design import KnowledgeTerm, TrialConfig
 from naskd.spec.errors import InputError
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job
 from naskd.trials.run import TrialRun, start_run
+from naskd.trials.steps import run_job
 
 LOGITS = KnowledgeTerm("logits")
 
@@ -121,6 +123,21 @@ def test_every_part_is_paid_for_at_its_own_size(context) -> None:
     n_val = len(context.resources.data.val)
     assert run.train_macs == run.spent_macs == sum(2 * (3 * n + n_val) * each for each in macs)
     assert run.cost.macs == macs[1] < macs[0]
+
+
+def test_the_best_epoch_is_one_of_the_network_that_leaves(context) -> None:
+    """A wider one was better before; that is no number of this design, whose cost it does not have."""
+    config = ordered(bits=4, epochs=6, shrink=0.5, quantize=0.8, width=4.0)
+    result = run_job(Job("0", "trial", config, 2, 6), context, lambda *_: Decision.CONTINUE)
+    assert result.status == "complete", result.error
+    reached = [point["val_accuracy"] for point in result.curve]
+    assert (
+        max(reached[:5]) > reached[5] == result.metrics["best_val_accuracy"] == result.metrics["val_accuracy"]
+    )
+    late = start(context, ordered(LOGITS, epochs=6, shrink=0.5, distil=0.8))[1]
+    assert [part.epochs for part in late.parts] == [3, 2, 1]
+    assert late.leaves_from == 3, "hearing a teacher makes no other network"
+    assert start(context, ordered(epochs=6))[1].leaves_from == 0
 
 
 def test_labels_alone_come_before_the_teacher(context) -> None:

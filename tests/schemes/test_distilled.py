@@ -82,6 +82,14 @@ def test_others_may_answer_in_place_of_those_that_losses_were_built_for(context)
         student.ask(batch, sources=[source, source])
 
 
+def test_a_term_is_balanced_on_images_that_a_scheme_has_made(context) -> None:
+    """They have no labels: classes are made up, and it does not just keep its plain weight."""
+    student = taught(start(context, KnowledgeTerm("hint", 0.7, "balanced")))
+    batch = Batch.made(torch.rand(8, 1, 8, 8), 0)
+    student.learn(batch, student.ask(batch))
+    assert student.objective.weights[0] != pytest.approx(0.7)
+
+
 def test_images_of_a_phase_that_a_term_cannot_be_taught_with_are_refused(context) -> None:
     images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
     some, labels = torch.full((40,), -100), torch.zeros(40, dtype=torch.long)

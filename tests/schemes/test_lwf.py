@@ -12,6 +12,7 @@ from small_studies import SEARCHED, SEARCHED_SPACE, by_scheme, design, small_con
 
 import naskd
 from naskd.report.trial_table import trial_table
+from naskd.runs.results import load_results
 from naskd.schemes import SCHEMES
 from naskd.schemes.lwf import LwfScheme, forgetting, old_tasks_loss, split_classes
 from naskd.schemes.scheme import Batch
@@ -360,3 +361,9 @@ def test_a_search_judges_by_forgetting(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(trial_table(record, tasks["number"]))
     assert "accuracy task 2 seen" in console.export_text()
+    rows = {row["number"]: row for row in run.retrain([tasks["number"], plain["number"]], seeds=1)["designs"]}
+    (training,) = [t for t in load_results(run.path)["trainings"].values() if "accuracy_task_2" in t]
+    assert rows[plain["number"]]["forgetting"] == 0.0
+    assert rows[tasks["number"]]["forgetting"] == training["forgetting"]
+    last = training["accuracy_task_1"], training["accuracy_task_2"]
+    assert training["average_accuracy"] == pytest.approx(sum(last) / 2), "what its scheme measured is kept"

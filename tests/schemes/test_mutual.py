@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from naskd.networks import FamilyCard
 from naskd.nn.norm import Norm
+from naskd.nn.quantized import Quantizer
 from naskd.schemes.cohort import statistics_kept, widened
 from naskd.schemes.mutual import MutualScheme, mutual_loss
 from naskd.schemes.scheme import Batch, Phase
@@ -135,6 +136,21 @@ def test_statistics_are_kept_and_those_of_the_batch_are_used(kind: type[nn.Batch
         found = norm(images)
     assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
     torch.testing.assert_close(found, copy.deepcopy(norm)(images))
+
+
+def test_ranges_of_rounded_maps_are_kept_too() -> None:
+    """A batch that is shown once more, or that nothing is learned from, does not count for them."""
+    rounding, images = Quantizer(), torch.randn(8, 3)
+    with statistics_kept(rounding):
+        assert torch.equal(rounding(images), images), "nothing is known yet"
+    rounding(images)
+    before = copy.deepcopy(rounding.state_dict())
+    with statistics_kept(rounding):
+        found = rounding(10 * images)
+    assert all(torch.equal(value, before[name]) for name, value in rounding.state_dict().items())
+    assert found.abs().max() <= images.abs().max() * 1.01
+    rounding(10 * images)
+    assert not torch.equal(rounding.bounds, before["bounds"])
 
 
 def test_without_weight_each_learns_alone(context) -> None:

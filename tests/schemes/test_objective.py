@@ -10,10 +10,11 @@ from torch import Tensor
 
 from naskd.knowledge import KNOWLEDGE, KnowledgeCard
 from naskd.knowledge.base import KnowledgeLoss, KnowledgeOutput, Lesson, Summary
-from naskd.knowledge.source import OnlineSource
+from naskd.knowledge.source import OnlineSource, teacher_parts
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
+from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective, term_names
 from naskd.spec.design import DistillationSpec, KnowledgeTerm
 
@@ -31,7 +32,7 @@ class Scene:
         torch.manual_seed(0)
         self.student = build_student(STUDENT, 1, 10, *STATISTICS)
         teachers = [Teacher(build_student(TEACHER, 1, 10, *STATISTICS)) for _ in range(n_teachers)]
-        self.sources = [OnlineSource(t, tap_shapes(t, 1, 8), 0) for t in teachers]
+        self.sources = [OnlineSource(t, tap_shapes(t, 1, 8), 0, teacher_parts(t)) for t in teachers]
         self.images = torch.rand(12, 1, 8, 8)
 
     def objective(self, *terms: KnowledgeTerm, ce_weight: float = 1.0) -> DistillationObjective:
@@ -188,6 +189,86 @@ def test_a_term_that_has_nothing_to_say_keeps_its_weight(noise) -> None:
     assert objective.weights[1] != pytest.approx(0.3)
     assert total.isfinite()
     assert objective.calibrated
+
+
+@pytest.mark.parametrize("n_wrong", [0, 1, 6])
+def test_balance_does_not_depend_on_how_many_labels_a_teacher_stands_in_for(n_wrong) -> None:
+    """A teacher that is right about all images of the first batch leaves no label to compare with."""
+    scene = Scene()
+    objective = scene.objective(
+        KnowledgeTerm("conditional", 1.0, "balanced"), KnowledgeTerm("hint", 0.5, "balanced")
+    )
+    said = 5 * F.one_hot(LABELS, 10).float()
+    said[:n_wrong] = said[:n_wrong].roll(1, 1)
+    taps = scene.taps()
+    hint = scene.sources[0].summaries(scene.images, INDEX, 0, [objective.losses[1]])[0]
+    summaries = [{"logits": said}, hint]
+    objective(taps, summaries, Lesson(LABELS, INDEX))
+    for loss, summary, weight, factor in zip(
+        objective.losses, summaries, objective.weights, (1.0, 0.5), strict=True
+    ):
+        tensors = loss.student_tensors(taps)
+        term = loss(taps, summary, Lesson(LABELS, INDEX)).term
+        expected = factor * gradient_norm(F.cross_entropy(taps.logits, LABELS), tensors)
+        assert float(weight) * gradient_norm(term, tensors) == pytest.approx(expected, rel=1e-4)
+
+
+def test_balance_does_not_depend_on_whom_the_first_step_leaves_out() -> None:
+    scene = Scene(n_teachers=3)
+    found = set()
+    for seed in range(8):
+        objective = scene.objective(
+            KnowledgeTerm("dgkd", 1.0, "balanced", options=(("drop", 0.6),)), ce_weight=0.5
+        )
+        taps = scene.taps()
+        summaries = objective.summaries(scene.images, INDEX, epoch=0)
+        torch.manual_seed(seed)
+        objective(taps, summaries, Lesson(LABELS, INDEX))
+        found.add(round(float(objective.weights[0]), 6))
+    (weight,) = found
+    usual = objective.losses[0].eval()(taps, summaries[0], Lesson(LABELS, INDEX)).term
+    expected = gradient_norm(F.cross_entropy(taps.logits, LABELS), (taps.logits,))
+    assert weight * gradient_norm(usual, (taps.logits,)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_initial_stage_is_weighed_against_the_logits_of_the_network_that_leaves() -> None:
+    """Where a loss replaces the classifier, what the student hands out are no logits: here fewer than classes."""
+    scene = Scene()
+    objective = scene.objective(KnowledgeTerm("ab", 1.0, "balanced"), KnowledgeTerm("simkd"))
+    objective.losses[1].eval()
+    deployed_network(scene.student, objective)
+    taps, summaries = scene.taps(), objective.summaries(scene.images, INDEX, 0, "initial")
+    assert taps.logits.shape[1] < 10
+    objective.initial(taps, summaries, Lesson(LABELS, INDEX))
+    loss = objective.losses[0]
+    tensors = loss.student_tensors(taps)
+    term = loss(taps, summaries[0], Lesson(LABELS, INDEX)).term
+    logits = objective.losses[1].deployed_taps(taps).logits
+    expected = gradient_norm(F.cross_entropy(logits, LABELS), tensors)
+    assert float(objective.weights[0]) * gradient_norm(term, tensors) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["srrl", "ofd", "simkd"])
+def test_who_answers_in_place_of_a_teacher_is_read_with_its_own_weights(kind) -> None:
+    """Classifier and margins are those of the network that speaks, or its features are read by another's."""
+    scene = Scene(n_teachers=2)
+    first, other = scene.sources
+    with torch.no_grad():
+        for norm in other.network.modules():
+            if isinstance(norm, torch.nn.BatchNorm2d):
+                norm.weight.uniform_(0.5, 2.0)
+                norm.bias.normal_()
+    other.parts = teacher_parts(other.network)
+    scene.sources = [first]
+    objective = scene.objective(KnowledgeTerm(kind))
+    scene.sources = [other]
+    expected = scene.objective(KnowledgeTerm(kind))
+    before = {name: x.clone() for name, x in objective.state_dict().items() if isinstance(x, Tensor)}
+    summaries = objective.summaries(scene.images, INDEX, 0, sources=[other])
+    mine, theirs = objective.eval(), expected.eval()
+    assert any(not torch.equal(before[name], x) for name, x in mine.state_dict().items() if name in before)
+    found, wanted = (each(scene.taps(), summaries, Lesson(LABELS, INDEX))[1] for each in (mine, theirs))
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])

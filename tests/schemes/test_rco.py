@@ -107,6 +107,27 @@ def test_what_cannot_work_is_turned_away(context) -> None:
     )
 
 
+def test_a_route_is_one_teachers(context) -> None:
+    """Its states are no other teachers: a term of another one, or of several, has nobody to ask."""
+    spec = context.resources.spec
+    other = replace(spec.teacher_specs()["teacher"], name="other", seed=1)
+    two = replace(spec, teachers=(other,))
+    opened = open_context(two, ArtifactStore(two.base / "none"), data=context.resources.data)
+
+    def why(*terms: KnowledgeTerm, teachers: tuple[str, ...] = ("teacher", "other")) -> list[str]:
+        config = routed(LOGITS)
+        taught = replace(config.distillation, terms=terms, teachers=teachers)
+        config = settle(replace(config, distillation=taught), two)
+        return problems(opened.designs.measured(config), two)
+
+    (found,) = why(LOGITS, KnowledgeTerm("hint", source=1))
+    assert "'rco' follows one teacher's own training and takes no other" in found
+    for names in (("teacher",), ("teacher", "other")):
+        (found,) = why(KnowledgeTerm("ensemble"), teachers=names)
+        assert "takes no knowledge of several, such as 'ensemble'" in found
+    assert why(replace(LOGITS, source=1)) == [], "the other teacher's route"
+
+
 def test_without_knowledge_a_route_is_plain_training(context) -> None:
     settled = settle(routed(), context.resources.spec)
     assert settled.distillation.scheme == "offline"

@@ -15,6 +15,7 @@ from naskd.spec.numbers import read_number
         ("50000", 50_000), ("1e6", 1e6), ("100k", 100_000), ("1.5M", 1_500_000), ("1.1M", 1_100_000), ("2 G", 2e9),
         ("16 GiB", 2**34), ("1.5KiB", 1536), ("0.35 ms", 0.35),
         ("12.3 kMACs", 12_300), ("42.6 kB", 42_600), ("97.5%", 0.975), ("1_000", 1000), ("1,000", 1000), (".5", 0.5),
+        ("1,234,567.5", 1_234_567.5), ("1,234 ms", 1234),
         ("-3", -3), (7, 7), (0.25, 0.25), (np.int64(5), 5), (np.float32(0.5), 0.5),
     ],
 )  # fmt: skip
@@ -25,7 +26,7 @@ def test_a_number(given: object, number: float) -> None:
 @pytest.mark.parametrize(
     "given",
     ["", "k", "1kk", "2iB", "1k%", "ten", "1e", "nan", "inf", "0x10", "1e99999", "١", None, True, math.nan, math.inf,
-     10**400, [1], "1" * 400],
+     10**400, [1], "1" * 400, "1,5", "1,5M", "0,35 ms", "0,350", "1,500M", "1,2,3", "1234,567", "1,,000", "97,5%"],
 )  # fmt: skip
 def test_no_number(given: object) -> None:
     assert read_number(given) is None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -10,8 +11,9 @@ from fake_world import make_spec, make_study, student
 from optuna.storages import InMemoryStorage
 
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
-from naskd.study.expected import FEWEST, MOST, Seen, expected_accuracies
+from naskd.study.expected import FEWEST, MOST, expected_accuracies
 from naskd.study.record import run_record
+from naskd.study.stopping import TrialView
 
 N_VAL = 400
 
@@ -21,7 +23,7 @@ def _true(config: TrialConfig) -> float:
     return 0.4 + 0.06 * math.log2(stage.width) + 0.02 * stage.depth + 0.05 * bool(config.distillation.terms)
 
 
-def _seen(n: int, seed: int = 0, luck: float = 0.025) -> list[Seen]:
+def _seen(n: int, seed: int = 0, luck: float = 0.025) -> list[TrialView]:
     """Measured with luck of the images and of the seed, together so large."""
     draw, found = np.random.default_rng(seed), []
     for number in range(n):
@@ -29,16 +31,29 @@ def _seen(n: int, seed: int = 0, luck: float = 0.025) -> list[Seen]:
         config = TrialConfig(
             student(int(draw.integers(2, 64)), int(draw.integers(1, 4))), DistillationSpec(terms)
         )
-        cost = {"macs": 1e4 * config.architecture.stages[0].width ** 2}
-        found.append(Seen(number, config, cost, _true(config) + float(draw.normal(0, luck))))
+        found.append(_training(number, config, _true(config) + float(draw.normal(0, luck))))
     return found
 
 
-def _front(seen: Sequence[Seen]) -> list[Seen]:
+def _training(number: int, config: TrialConfig, accuracy: float) -> TrialView:
+    macs = 1e4 * config.architecture.stages[0].width ** 2
+    curve = tuple({"epoch": e, "val_accuracy": accuracy * (1 - 0.5**e) / (1 - 0.5**4)} for e in range(1, 5))
+    return TrialView(number, config, 0, "complete", curve, {"val_accuracy": accuracy, "macs": macs})
+
+
+def _accuracy(one: TrialView) -> float:
+    return one.metrics["val_accuracy"]
+
+
+def _expected(trainings: Sequence[TrialView], n_val: int = N_VAL) -> dict[int, tuple[float, float]]:
+    return expected_accuracies(trainings, ["macs"], n_val)
+
+
+def _front(seen: Sequence[TrialView]) -> list[TrialView]:
     best, found = -1.0, []
-    for one in sorted(seen, key=lambda one: (one.costs["macs"], -one.accuracy)):
-        if one.accuracy > best:
-            best = one.accuracy
+    for one in sorted(seen, key=lambda one: (one.metrics["macs"], -_accuracy(one))):
+        if _accuracy(one) > best:
+            best = _accuracy(one)
             found.append(one)
     return found
 
@@ -47,11 +62,11 @@ def test_it_is_nearer_to_the_truth_and_a_front_is_less_too_good() -> None:
     measured, expected = [], []
     for seed in range(4):
         seen = _seen(60, seed)
-        found = expected_accuracies(seen, N_VAL)
+        found = _expected(seen)
         assert sorted(found) == list(range(60))
         for one in _front(seen):
-            measured.append(one.accuracy - _true(one.config))
-            expected.append(found[one.design][0] - _true(one.config))
+            measured.append(_accuracy(one) - _true(one.config))
+            expected.append(found[one.number][0] - _true(one.config))
     assert fmean(measured) > 0.015, "the winner's curse"
     assert abs(fmean(expected)) < 0.5 * fmean(measured)
     assert fmean(abs(e) for e in expected) < 0.75 * fmean(abs(m) for m in measured)
@@ -61,8 +76,8 @@ def test_its_spread_holds_the_truth_mostly() -> None:
     inside = []
     for seed in range(4):
         seen = _seen(60, seed)
-        found = expected_accuracies(seen, N_VAL)
-        inside += [abs(found[o.design][0] - _true(o.config)) < 1.96 * found[o.design][1] for o in seen]
+        found = _expected(seen)
+        inside += [abs(found[o.number][0] - _true(o.config)) < 1.96 * found[o.number][1] for o in seen]
     assert 0.75 < fmean(inside) <= 1
 
 
@@ -70,37 +85,49 @@ def test_few_images_shrink_more_than_many() -> None:
     seen = _seen(40)
 
     def moved(n_val: int) -> float:
-        found = expected_accuracies(seen, n_val)
-        return fmean(abs(found[one.design][0] - one.accuracy) for one in seen)
+        found = _expected(seen, n_val)
+        return fmean(abs(found[one.number][0] - _accuracy(one)) for one in seen)
 
     assert moved(100) > moved(1000)
 
 
 def test_a_design_with_several_seeds_has_one_value_near_their_mean() -> None:
     seen = _seen(30, luck=0.0)
-    again = [Seen(0, seen[0].config, seen[0].costs, seen[0].accuracy + 0.06) for _ in range(20)]
-    found = expected_accuracies([*seen, *again], 10_000)
-    assert len(found) == 30
-    assert found[0][0] > expected_accuracies(seen, 10_000)[0][0] + 0.01
-    assert found[0][1] < expected_accuracies(seen, 10_000)[0][1]
+    again = [_training(30 + n, seen[0].config, _accuracy(seen[0]) + 0.06) for n in range(20)]
+    found = _expected([*seen, *again], 10_000)
+    assert found[0] == pytest.approx(found[49])
+    assert found[0][0] > _expected(seen, 10_000)[0][0] + 0.01
+    assert found[0][1] < _expected(seen, 10_000)[0][1]
+
+
+def test_stopped_trainings_are_heard_so_that_the_lucky_ones_are_not_alone() -> None:
+    seen = _seen(60, luck=0.0)
+    like = [_training(number, seen[0].config, _accuracy(seen[0]) - 0.1) for number in range(60, 80)]
+    stopped = [
+        replace(one, status="stopped", curve=one.curve[:2], metrics={"macs": one.metrics["macs"]})
+        for one in like
+    ]
+    found = _expected([*seen, *stopped])
+    assert sorted(found) == list(range(60)), "nothing is expected of what was stopped itself"
+    assert found[0][0] < _expected(seen)[0][0] - 0.01
 
 
 def test_the_same_trainings_say_the_same() -> None:
-    assert expected_accuracies(_seen(40), N_VAL) == expected_accuracies(_seen(40), N_VAL)
+    assert _expected(_seen(40)) == _expected(_seen(40))
 
 
 @pytest.mark.parametrize(
     "seen",
     [
         _seen(FEWEST - 1),
-        [Seen(number, one.config, one.costs, 0.5) for number, one in enumerate(_seen(30))],
-        [Seen(0, _seen(1)[0].config, {"macs": 1e5}, 0.5 + 0.01 * number) for number in range(30)],
-        [Seen(number, _seen(1)[0].config, {"macs": 1e5}, 0.5 + 1e-4 * number) for number in range(MOST + 1)],
+        [_training(one.number, one.config, 0.5) for one in _seen(30)],
+        [_training(number, _seen(1)[0].config, 0.5 + 0.01 * number) for number in range(30)],
+        [_training(number, _seen(1)[0].config, 0.5 + 1e-4 * number) for number in range(MOST + 1)],
     ],
     ids=["few", "all accuracies alike", "one design", "too many"],
 )
-def test_nothing_is_said_where_nothing_can_be(seen: list[Seen]) -> None:
-    assert expected_accuracies(seen, N_VAL) == {}
+def test_nothing_is_said_where_nothing_can_be(seen: list[TrialView]) -> None:
+    assert _expected(seen) == {}
 
 
 def test_a_record_has_it_of_each_design_once_nothing_runs() -> None:

@@ -162,6 +162,27 @@ def test_the_record_says_who_goes_on_with_whom():
     assert counts == {"complete": 3, "stopped": 1, "turned_away": 0, "failed": 0}
 
 
+def test_the_record_counts_a_trial_that_goes_on_as_its_budget_does():
+    study = make_study(spec_of(), world=PausingWorld(), space=plain, stopping=Pauses(0, wanted=(0,)))
+    run(study, study.ask())
+    job = study.ask()
+    assert job.continues == "0"
+
+    def counted():
+        record = run_record(study.optuna_study, OBJ)
+        return record["trials"][0]["continued_by"], record["counts"]["stopped"], record["counts"]["trained"]
+
+    assert counted() == (1, 1, study._ledger.trained)
+    study.release()
+    assert counted() == (2, 1, study._ledger.trained), "it waits to be run again"
+    later = make_study(
+        spec_of(), study._study._storage, PausingWorld(), space=plain, stopping=Pauses(wanted=(0,))
+    )
+    again = later.ask()
+    later._asking.turn_away(int(again.job_id), "duplicate: design of another driver")
+    assert counted() == (None, 1, 1), "nobody has gone on with it"
+
+
 def test_a_rule_sees_each_training_once():
     rule = Pauses(0, 2, wanted=(0,))
     study = make_study(spec_of(), world=PausingWorld(), space=plain, stopping=rule)

@@ -161,7 +161,11 @@ def test_one_that_failed_is_not_tried_for_ever():
     repeats = again(study)
     assert repeats
     assert len({tuple(found) for found in repeats.values()}) == len(repeats)
-    assert run_record(study.optuna_study, OBJ)["counts"]["again"] == 0
+    record = run_record(study.optuna_study, OBJ)
+    assert record["counts"]["again"] == 0
+    told = {t["number"]: t["failed_again"] for t in record["trials"] if t["failed_again"]}
+    assert sorted(n for numbers in told.values() for n in numbers) == sorted(repeats)
+    assert all(repeats[n][0] == first for first, numbers in told.items() for n in numbers)
 
 
 def test_one_whose_process_died_is_trained_as_the_same():

@@ -152,6 +152,15 @@ def test_the_reference_point_of_training_macs_grows_with_data_and_epochs():
     assert random_reference_point(sample, spec, 10, n_train=2000)["train_macs"] == 2 * point["train_macs"]
 
 
+def test_no_training_is_worse_than_the_reference_point_of_training_macs():
+    """Teachers and peers may take many times what the student does."""
+    spec = make_spec(objectives=("val_accuracy", "train_macs"))
+    sample = sample_space(joint, spec, MEASURE, 50)
+    dearest = max(cost.macs for _, cost in sample.designs) * spec.epochs * 1000 * 50
+    point = random_reference_point(sample, spec, 10, 1000, lambda config: dearest)
+    assert dearest < point["train_macs"] < 2 * dearest
+
+
 @pytest.fixture
 def gain(monkeypatch):
     """An objective known before training of which more is better, down to below 0."""

@@ -102,10 +102,11 @@ def test_the_budget_of_seconds_covers_all_sessions():
     storage, world = InMemoryStorage(), FakeWorld()
     spec = make_spec(budget=BudgetSpec(seconds=10))
     first = make_study(spec, storage, world, clock=clock)
+    clock.sleep(2.0)
     drive(first, 5)
     assert not first.finished
     clock.sleep(9000.0)
-    # 4 trials of 0.5 s so far; a new session has 8 s left.
+    # 2 s so far, whatever the trials say that they took; a new session has 8 s left.
     second = make_study(spec, storage, world, clock=clock)
     clock.sleep(7.5)
     assert not second.finished
@@ -113,6 +114,46 @@ def test_the_budget_of_seconds_covers_all_sessions():
     assert second.finished
     assert second.ask() is None
     assert "10 s are over" in second.end_reason
+
+
+def test_the_time_that_is_left_leaves_out_teachers_of_earlier_sessions():
+    clock, storage, world = FakeClock(), InMemoryStorage(), FakeWorld()
+    took = world.work
+    world.work = lambda job: replace(took(job), wall_seconds=100.0 if job.kind == "artifact" else 1.0)
+
+    def session(trials):
+        seen = []
+        study = make_study(
+            make_spec(10), storage, world, space=plain, clock=clock, observers=[SnapshotObserver(seen.append)]
+        )
+        while len(done := [s for s in states(study) if s == "COMPLETE"]) < trials:
+            job = study.ask()
+            clock.sleep(100.0 if job.kind == "artifact" else 1.0)
+            study.tell(job, world.work(job))
+        return seen[-1], len(done)
+
+    session(2)
+    last, done = session(5)
+    assert done == 5
+    assert last.seconds == 105.0
+    assert last.seconds_left == 5.0
+
+
+def test_trials_at_one_time_use_up_their_seconds_once():
+    """A search of four workers has taken as long as its clock says, and not as long as all its trials together."""
+    clock, storage = FakeClock(), InMemoryStorage()
+    spec = make_spec(budget=BudgetSpec(seconds=10), teacher=None)
+    first = make_study(spec, storage, space=plain, clock=clock)
+    jobs = [first.ask() for _ in range(4)]
+    clock.sleep(5.0)
+    for job in jobs:
+        first.tell(job, replace(first.facts.work(job), wall_seconds=5.0))
+    first.renew()
+    second = make_study(spec, storage, space=plain, clock=clock)
+    clock.sleep(4.5)
+    assert not second.finished
+    clock.sleep(1.0)
+    assert second.finished
 
 
 @pytest.mark.parametrize("status", ["complete", "failed", "stopped"])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from naskd.training.compute import Compute
-from naskd.training.evaluation import EVALUATED, FEWEST, accuracy, predict
+from naskd.training.evaluation import EVALUATED, FEWEST, accuracy, balanced_accuracy, predict
 
 CPU = Compute.resolve("cpu", channels_last=False)
 
@@ -58,6 +58,23 @@ def test_nothing_of_the_network_changes_its_mode_neither() -> None:
     assert network.norm.training
     assert not network.frozen.training, "a part that a scheme keeps frozen stays frozen"
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_who_says_nan_names_no_class() -> None:
+    """The place of NaN among the logits would be right for some images, and look like chance."""
+
+    class Broken(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            said = torch.eye(4).repeat(len(images) // 4, 1)
+            said[1::2, 0] = torch.nan
+            return said
+
+    images, labels = torch.zeros(16, 1, 2, 2, dtype=torch.uint8), torch.arange(16) % 4
+    found = predict(Broken(), images, CPU)
+    assert found.tolist() == [0, -1, 2, -1] * 4
+    assert accuracy(found, labels) == 0.5
+    assert accuracy(predict(Broken(), images, CPU), torch.zeros_like(labels)) == 0.25
+    assert balanced_accuracy(found, labels) == 0.5
 
 
 def test_accuracy_is_a_fraction() -> None:

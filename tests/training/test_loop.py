@@ -220,7 +220,7 @@ def test_a_phase_may_bring_its_own_batches(context) -> None:
             seen.append(batch)
             yield update("a", scheme.a.value * 1.0)
 
-        return [Phase("dreamt", 2, {"a": (scheme.a,)}, step, batches=batches)]
+        return [Phase("dreamt", 2, {"a": (scheme.a,)}, step, batches=batches, steps_per_epoch=2)]
 
     run(loop(context, Players(phases)), 2)
     assert [(len(batch.labels), batch.epoch) for batch in seen] == [(3, 0), (5, 0), (3, 1), (5, 1)]

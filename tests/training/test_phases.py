@@ -164,6 +164,20 @@ def test_fewer_batches_than_promised_are_told(context) -> None:
     assert len(scheme.seen) == 2
 
 
+def test_batches_of_its_own_without_a_number_are_as_many_as_the_split_has(context) -> None:
+    """More would be trained on at rates beyond the schedule's end, and be booked by nobody."""
+    scheme = players(batches=made(9))
+    found = loop(context, scheme)
+    train(found, 4)
+    assert len(scheme.seen) == 4 * 3
+    assert found.images_per_epoch(0) == 120
+    assert moved(scheme.a) == pytest.approx(rates(SGD, 12), rel=1e-5)
+    with pytest.raises(
+        InputError, match=r"brought 2 of 3 batches in epoch 1, as many .*; give steps_per_epoch"
+    ):
+        train(loop(context, players(batches=made(2))), 1)
+
+
 @pytest.mark.parametrize("changes", [{"steps_per_epoch": 5}, {"steps_per_epoch": 0, "batches": made(1)}])
 def test_steps_are_for_batches_of_its_own(changes) -> None:
     with pytest.raises(
@@ -208,7 +222,19 @@ def test_their_labels_go_with_them_and_the_design_augments_them(context) -> None
 def test_the_training_split_is_known(context) -> None:
     scheme = players()
     train(loop(context, scheme), 1)
-    assert all(batch.known for batch in scheme.seen)
+    assert all(batch.known and not batch.partly_labelled for batch in scheme.seen)
+
+
+def test_labels_are_averaged_over_the_images_that_have_one(context) -> None:
+    """Of images of its own, too: else the cross-entropy of a few labels shrinks with the images beside them."""
+    images, labels = others(), torch.full((70,), UNLABELLED)
+    labels[::5] = 3
+    for given, partly in ((labels, True), (None, True), (torch.zeros_like(labels), False)):
+        scheme = players(data=PhaseData(images, given))
+        train(loop(context, scheme), 1)
+        assert all(batch.partly_labelled is partly for batch in scheme.seen)
+    assert Batch.made(torch.rand(4, 1, 8, 8), 0).partly_labelled
+    assert not Batch.made(torch.rand(4, 1, 8, 8), 0, labels[:4]).partly_labelled
 
 
 def test_images_of_another_size_are_refused(context) -> None:
@@ -235,6 +261,16 @@ def test_a_phase_may_train_on_a_part_of_the_split(context) -> None:
         assert torch.equal(batch.images, data.images[batch.index].float() / 255)
     with pytest.raises(InputError, match="both data and samples"):
         players(samples=samples, data=PhaseData(others()))
+
+
+def test_weights_of_classes_have_the_mean_1_over_what_a_phase_trains_on(context) -> None:
+    labels = context.resources.data.train.labels
+    samples = torch.cat([(labels == 3).nonzero()[:, 0], (labels == 7).nonzero()[:2, 0]])
+    scheme = players(samples=samples)
+    train(loop(context, scheme, replace(SGD, class_weights="balanced")), 1)
+    weights = scheme.seen[0].class_weights
+    assert float(weights[labels[samples]].mean()) == pytest.approx(1)
+    assert float(weights[7] / weights[3]) == pytest.approx((len(samples) - 2) / 2)
 
 
 def test_labels_may_be_told_from_some_classes_alone() -> None:

@@ -9,6 +9,7 @@ import torch
 from small_studies import STUDENT, TEACHER, TRAINING, design, make, open_context, study
 from torch import nn
 
+from naskd.knowledge import KNOWLEDGE
 from naskd.networks.teachers import Bare, TeacherInputs
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.prerequisites import Prerequisites
@@ -70,6 +71,63 @@ def test_two_teachers_of_one_design_are_heard_in_its_order(tmp_path) -> None:
     assert [(r.label, r.teacher) for r in found.heard] == [("assistant", "large"), ("teacher", "small")]
     assert found.compared == found.heard[0]
     assert found.made[1].requires == (found.made[0].artifact_id,)
+
+
+def test_one_network_is_no_ensemble(tmp_path) -> None:
+    """Two teachers of one description have one seed, unless the study gives them others: they say the same."""
+    twin = dataclasses.replace(SMALL, name="twin", min_accuracy=0.01)
+    other = dataclasses.replace(twin, name="other", seed=1)
+    spec = study(teacher=None, teachers=(SMALL, twin, other, LARGE))
+    context = open_context(spec, ArtifactStore(tmp_path))
+    ids = {name: context.prerequisites.teacher(name).artifact_id for name in spec.teacher_specs()}
+    assert ids["small"] == ids["twin"] != ids["other"]
+    for names, why in (
+        (("small", "large", "twin"), "'small' and 'twin', which are one network"),
+        (("large", "large"), "'large' twice"),
+    ):
+        both = tuple(KnowledgeTerm(kind) for kind in ("ensemble", "logits"))
+        assert why_not(taught(*both, teachers=names), spec, context) == [
+            f"knowledge 'ensemble' hears several teachers, and the design names {why}; give one another seed"
+        ]
+    assert why_not(taught(KnowledgeTerm("ensemble"), teachers=("small", "other")), spec, context) == []
+    apart = (KnowledgeTerm("logits"), KnowledgeTerm("hint", source=1))
+    assert why_not(taught(*apart, teachers=("small", "twin")), spec, context) == []
+
+
+LOSS = """
+from naskd.knowledge.base import KnowledgeOutput
+from naskd.knowledge.response.logits import LogitsLoss
+
+
+class Mine(LogitsLoss):
+    def forward(self, student, teacher, lesson):
+        return KnowledgeOutput({} * super().forward(student, teacher, lesson).term)
+"""
+
+
+def test_an_assistant_is_another_one_when_the_code_of_its_loss_is(tmp_path, monkeypatch) -> None:
+    """Its file is edited between two runs: what the old code has taught is not what the new one would."""
+    file = tmp_path / "naskd_test_own_loss.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    card = dataclasses.replace(
+        KNOWLEDGE["logits"], name="mine", implementation="naskd_test_own_loss:Mine", options={}
+    )
+    KNOWLEDGE.register(card)
+    try:
+        chain = (dataclasses.replace(ASSISTANT, terms=(KnowledgeTerm("mine"),)),)
+        given = taught(KnowledgeTerm("logits"), teachers=("small",), assistants=chain)
+        found = []
+        for factor in (1, 2, 1):
+            file.write_text(LOSS.format(factor))
+            context = two_teachers(tmp_path)
+            found.append(context.prerequisites.of(given).heard[0].artifact_id)
+        assert found[0] == found[2] != found[1]
+        ours = dataclasses.replace(given.distillation, assistants=(ASSISTANT,))
+        plain = dataclasses.replace(given, distillation=ours)
+        ids = {two_teachers(tmp_path).prerequisites.of(plain).heard[0].artifact_id for _ in range(2)}
+        assert len(ids) == 1
+    finally:
+        del KNOWLEDGE._cards["mine"]
 
 
 def test_a_teacher_that_the_study_does_not_have_is_told_with_those_it_has(tmp_path) -> None:

@@ -356,6 +356,7 @@ def test_of_few_views_a_teacher_is_run_once_each_and_that_is_what_its_price_says
     price = context.designs.training_macs(config)
     assert list(price.shared.values()) == [2 * N * teacher]
     assert run.spent_macs == price.own + 2 * N * teacher
+    assert run.train_macs == price.whole, "it counts each pass, whatever is remembered"
     everything = open_context(study(), ArtifactStore(folder / "artifacts"))
     assert list(everything.designs.training_macs(config).shared.values()) == [EPOCHS * N * teacher]
 

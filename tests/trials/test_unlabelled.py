@@ -2,8 +2,10 @@
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -247,6 +249,46 @@ def test_a_device_that_nobody_waits_for_finds_the_same(folder, data) -> None:
         bank.source.device = torch.device("cpu")
 
 
+class Copies:
+    """As on a GPU: what was copied once is not copied again."""
+
+    def __init__(self) -> None:
+        self.held: dict[Any, Any] = {}
+
+    def of(self, columns: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {key: self.held.setdefault(key, column) for key, column in columns.items()}
+
+
+class Remembered:
+    """A bank of ten samples of which one number is known."""
+
+    n_samples = 10
+
+    def __init__(self, value: float, copies: Copies) -> None:
+        self.value, self.copies, self.key = value, copies, object()
+        self.source = SimpleNamespace(device=torch.device("meta"))  # any but a CPU
+
+    def names_of(self, loss: Any) -> list[str]:
+        return ["logits"]
+
+    def filled(self, epoch: int, losses: Any) -> dict[str, Tensor]:
+        return {"logits": torch.full((10, 1), self.value)}
+
+
+def test_copies_on_a_device_are_of_the_bank_that_was_asked() -> None:
+    """A training's bank goes with it, and the next one may lie where it lay. Two of the same columns share copies."""
+    copies = Copies()
+    for value in range(20):
+        banks = (Remembered(value, copies), Remembered(-value, copies))
+        for _ in range(2):
+            bank = PartlyLabelledBank(*banks, unlabelled=1)
+            (said,) = bank.summaries(torch.empty(2, 1, 8, 8), torch.tensor([3, 13]), 0, [object()])
+            assert said["logits"].flatten().tolist() == [value, -value]
+            del bank
+        del banks
+        assert len(copies.held) == value + 1
+
+
 # --- bits and books ------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +334,24 @@ def test_the_books_are_exact(folder, data) -> None:
         assert mixed.own == price.own + EPOCHS * each * teacher
     few, many = (context.designs.training_macs(config(unlabelled)).shared for unlabelled in (1, 3))
     assert few.items() < many.items(), "what few need is a part of what many need"
+
+
+def test_a_teacher_that_is_named_twice_is_paid_for_once(folder, data) -> None:
+    """Its two terms hear one memory of it."""
+    once, twice = (start(opened(folder, data), given) for given in (named(1), named(2)))
+    for run in (once, twice):
+        run.advance(1)
+    assert once.forward_images == twice.forward_images == 2 * N
+    assert once.spent_macs == twice.spent_macs
+
+
+def named(times: int) -> TrialConfig:
+    """Taught by its one teacher, under as many names of sources."""
+    terms = tuple(replace(LOGITS, source=i) for i in range(times))
+    given = config(1)
+    return replace(
+        given, distillation=replace(given.distillation, terms=terms, teachers=("teacher",) * times)
+    )
 
 
 def test_a_price_ends_where_the_views_of_the_images_end(folder, data) -> None:

@@ -8,6 +8,7 @@ Differs: grids of any two sizes are pooled to the smaller one, and the classifie
 error is averaged over all elements, as in the authors' code.
 """
 
+import torch
 from torch import Tensor, nn
 
 from naskd.knowledge.adapters import pool_to_smaller
@@ -18,6 +19,7 @@ from naskd.knowledge.base import (
     Lesson,
     LossInputs,
     Summary,
+    TeacherParts,
 )
 from naskd.knowledge.feature.hint import hint_loss
 from naskd.knowledge.precision import widened
@@ -58,6 +60,13 @@ class SimkdLoss(KnowledgeLoss):
         self.key = f"stage_{len(teacher.stages) - 1}"
         self.projector = Projector(shape)
         self.classifier = ReusedClassifier(weight, bias)
+
+    @torch.no_grad()
+    def renew(self, parts: TeacherParts) -> None:
+        """The teacher's classifier as it is now."""
+        assert parts.head is not None
+        self.classifier.weight.copy_(parts.head[0])
+        self.classifier.bias.copy_(parts.head[1])
 
     def summarise(self, teacher: Taps) -> Summary:
         """The teacher's last map at its own grid."""

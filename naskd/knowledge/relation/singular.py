@@ -48,13 +48,16 @@ def singular_vectors(features: Tensor, k: int) -> Tensor:
 
     Returns:
         ``(B, C, k)`` of norm 1 over C and k; computed in float64, in float32 at least. The signs of the k vectors are
-        arbitrary.
+        arbitrary. NaN for a sample that is not finite.
     """
     wide = widened(features)
     rows = wide.double().flatten(2)
     # The scale cancels in the result, so that it may count as constant; all thresholds are then relative to it.
     norm = torch.linalg.vector_norm(rows.detach(), dim=(1, 2), keepdim=True)
     rows = rows / norm.clamp_min(_SHORTEST) * (norm > _SHORTEST)
+    # LAPACK raises where there is no decomposition, and says nothing of why: the loss is to say it.
+    finite = rows.isfinite().all(dim=(1, 2), keepdim=True)
+    rows = torch.where(finite, rows, 0.0)
     channels, places = rows.shape[1:]
     n = min(channels, places, k)
     if channels <= places:
@@ -65,6 +68,7 @@ def singular_vectors(features: Tensor, k: int) -> Tensor:
         _, other = _left(rows.mT, n)
         scaled = rows @ other
     found = unit(scaled.flatten(1), dim=1).view_as(scaled)
+    found = torch.where(finite, found, torch.nan)
     return F.pad(found, (0, k - n)).to(wide.dtype)
 
 

@@ -54,7 +54,17 @@ class DgkdLoss(SeveralTeachersLoss):
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See :func:`dgkd_loss`."""
         said = self.said(teacher)
-        heard = said.new_full((self.n_teachers,), 1 - self.drop)
+        heard = self._shares(said)
         if self.training:
             heard = torch.rand(self.n_teachers, device=said.device) >= self.drop
         return KnowledgeOutput(dgkd_loss(student.logits, said, self.settings.temperature, heard))
+
+    def usual_term(self, drawn: Tensor, student: Taps, teacher: Summary, lesson: Lesson) -> Tensor:
+        """With each network heard by its share of the steps: the first one may hear nobody, or one of several."""
+        if not self.drop:
+            return drawn
+        said = self.said(teacher)
+        return dgkd_loss(student.logits, said, self.settings.temperature, self._shares(said))
+
+    def _shares(self, said: Tensor) -> Tensor:
+        return said.new_full((self.n_teachers,), 1 - self.drop)

@@ -16,7 +16,9 @@ from naskd.knowledge.precision import widened
 from naskd.nn.taps import Taps
 
 
-def label_smoothing_loss(student: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def label_smoothing_loss(
+    student: Tensor, epsilon: float, lesson: Lesson | None = None
+) -> tuple[Tensor, Tensor]:
     """``-(epsilon / K) (1/B) sum_bk log softmax(z_s)_k`` and ``1 - epsilon``.
 
     The two together are the cross-entropy with ``(1 - epsilon) [k = y] + epsilon / K``.
@@ -24,12 +26,15 @@ def label_smoothing_loss(student: Tensor, epsilon: float) -> tuple[Tensor, Tenso
     Args:
         student: Logits ``(B, K)``.
         epsilon: Share of the label that is spread over all classes, in [0, 1].
+        lesson: Which images have a label, what they count by their class, and among which classes labels are told
+            apart; see :meth:`~naskd.knowledge.base.Lesson.even_loss`. None: all, the same, and all.
 
     Returns:
         Scalar, at least ``epsilon log K``, and the weights ``(B,)`` of each sample's cross-entropy with the label.
     """
-    log_student = F.log_softmax(widened(student), dim=1)
-    return -epsilon * log_student.mean(), log_student.new_full((len(student),), 1 - epsilon)
+    own = widened(student)
+    even = -F.log_softmax(own, dim=1).mean() if lesson is None else lesson.even_loss(own)
+    return epsilon * even, own.new_full((len(student),), 1 - epsilon)
 
 
 class LabelSmoothingLoss(ResponseLoss):
@@ -38,4 +43,4 @@ class LabelSmoothingLoss(ResponseLoss):
     def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
         """See :func:`label_smoothing_loss`."""
         epsilon = float(self.card.option(self.settings, "epsilon"))
-        return KnowledgeOutput(*label_smoothing_loss(student.logits, epsilon))
+        return KnowledgeOutput(*label_smoothing_loss(student.logits, epsilon, lesson))

@@ -41,7 +41,7 @@ class MoAshaRule:
         epoch, costs = len(curve), costs_of(ledger.objectives)
         if not self._is_rung(epoch) or any(cost.name not in trial.metrics for cost in costs):
             return Decision.CONTINUE
-        others = [other for other in _at(epoch, ledger) if other.number != trial.number]
+        others = [other for other in _at(epoch, ledger, costs) if other.number != trial.number]
         if trial.number in self._going_on([trial, *others], epoch, costs):
             return Decision.CONTINUE
         return Decision.PAUSE if self._promote else Decision.STOP
@@ -51,7 +51,7 @@ class MoAshaRule:
         costs = costs_of(ledger.objectives)
         waiting = [trial for trial in ledger.finished if trial.paused]
         for epoch in sorted({len(trial.curve) for trial in waiting}, reverse=True):
-            best = self._going_on(_at(epoch, ledger), epoch, costs)
+            best = self._going_on(_at(epoch, ledger, costs), epoch, costs)
             here = [trial.number for trial in waiting if len(trial.curve) == epoch and trial.number in best]
             if here:
                 return min(here, key=best.index)
@@ -69,12 +69,15 @@ class MoAshaRule:
         return rung == epoch
 
 
-def _at(epoch: int, ledger: LedgerView) -> list[TrialView]:
-    """First trainings of designs that have reached an epoch, those that took one of their own."""
+def _at(epoch: int, ledger: LedgerView, costs: Sequence[Objective]) -> list[TrialView]:
+    """First trainings of designs that have reached an epoch, those that took one of their own and have known costs."""
     return [
         trial
         for trial in (*ledger.finished, *ledger.running)
-        if not trial.replicate and trial.trained_in is None and len(trial.curve) >= epoch
+        if not trial.replicate
+        and trial.trained_in is None
+        and len(trial.curve) >= epoch
+        and all(cost.name in trial.metrics for cost in costs)
     ]
 
 

@@ -26,7 +26,8 @@ from naskd.spec.pareto import non_dominated, objective_space
 from naskd.study.sampling.extrapolation import Extrapolation
 from naskd.study.sampling.features import Described, Features, describe
 from naskd.study.sampling.improvement import expected_volume
-from naskd.study.sampling.surrogate import LEAST_NOISE, Surrogate, luck_of_images
+from naskd.study.sampling.observations import observation
+from naskd.study.sampling.surrogate import Surrogate
 from naskd.study.sampling.transfer import Told, Transfer
 from naskd.study.search_view import Candidate, SearchView
 from naskd.study.stopping import TrialView, costs_of
@@ -130,9 +131,9 @@ class EhviSampler(BaseSampler):
         # What stays as it is comes first: forecasts change with each curve that ends.
         by_change = sorted((*seen, *running), key=lambda trial: trial.status != "complete")
         observed = [
-            (trial, *observation)
+            (trial, *seen_as)
             for trial in by_change
-            if trial.curve and (observation := self._observation(trial, view, self._curves)) is not None
+            if trial.curve and (seen_as := observation(trial, view.n_val, self._curves)) is not None
         ]
         self._surrogate.fit(
             [trial.config.config_id for trial, _, _ in observed],
@@ -175,7 +176,7 @@ class EhviSampler(BaseSampler):
         for trainings in view.earlier:
             curves = Extrapolation()
             curves.learn(trainings)
-            known = [(t, seen) for t in trainings if (seen := self._observation(t, view, curves)) is not None]
+            known = [(t, seen) for t in trainings if (seen := observation(t, view.n_val, curves)) is not None]
             if len(known) > 1:
                 values, noises = np.array([seen for _, seen in known]).T
                 rows = np.stack([self._row(trial) for trial, _ in known])
@@ -251,19 +252,6 @@ class EhviSampler(BaseSampler):
         return view.at(parameters)
 
     # --- what is known -----------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _observation(trial: TrialView, view: SearchView, curves: Extrapolation) -> tuple[float, float] | None:
-        """Final accuracy of a training and its variance; None where nothing can be said."""
-        noise = LEAST_NOISE
-        if trial.status == "complete":
-            value = trial.metrics[ACCURACY]
-        else:
-            forecast = curves.forecast(trial, trial.curve) if trial.curve else None
-            if forecast is None:
-                return None
-            value, noise = forecast.mean, forecast.spread**2
-        return value, max(noise, luck_of_images(value, view.n_val))
 
     @staticmethod
     def _costs(known: Sequence[Mapping[str, float]], view: SearchView) -> Array:

@@ -30,14 +30,6 @@ _SEEDS = (1e-4, 1e-1)
 """Share of the variance that is not the design's but the seed's."""
 _SPARE = 256
 """Designs that are remembered beyond those that are asked about."""
-LEAST_NOISE = 1e-4
-"""Variance of an accuracy, at least; and where the number of validation images is not known."""
-
-
-def luck_of_images(accuracy: float, n_val: int) -> float:
-    """Variance of an accuracy on so many validation images; 0 where their number, 0, is not known."""
-    share = min(max(accuracy, 0.01), 0.99)
-    return share * (1 - share) / n_val if n_val else 0.0
 
 
 class Surrogate:
