@@ -73,7 +73,7 @@ def estimate_search(
 
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise (as if
-        nothing were remembered, as in a record), ``teacher_seconds`` (0 when it exists or needs no training),
+        nothing were remembered, as in a record), ``own_train_macs`` (what a budget counts for a trial, on average), ``teacher_seconds`` (0 when it exists or needs no training),
         ``assistant_seconds`` (of those that `designs` ask for), ``bank_seconds`` (until all that supervisors say is
         remembered), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``least_seconds``
         (the same by the fastest of all steps: what it takes on a machine that does nothing else), ``workers`` (trials
@@ -108,6 +108,7 @@ def estimate_search(
         "n_timed": found.n_timed,
         "trial_seconds": _range(found.seconds),
         "trial_train_macs": _range(found.whole),
+        "own_train_macs": mean_macs,
         "teacher_seconds": found.teacher["seconds"],
         "assistant_seconds": found.assistant["seconds"],
         "bank_seconds": found.bank,

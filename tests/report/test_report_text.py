@@ -362,10 +362,11 @@ def test_what_a_search_would_cost_is_said_in_words_and_no_finer_than_it_is_known
         "least_seconds": 1700.0,
         "workers": 2,
         "train_macs": 1.5e12,
+        "own_train_macs": 2e10,
         "busy": "",
     }
     assert list(cost_lines(cost, 20)) == [
-        "a trial: about 33 s (12 s to 1.6 min) and 2.00 GMACs of training, 20 epochs, by 5 random students timed here",
+        "a trial: about 33 s (12 s to 1.6 min) and 20.0 GMACs of training, 20 epochs, by 5 random students timed here",
         "the whole budget: 60 trials, 2 at once, about 28 to 57 min (2.4 min to train the teacher, 4.2 s to note what "
         "it says of the images); 1.50 TMACs of training",
     ]
