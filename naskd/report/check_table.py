@@ -52,10 +52,10 @@ def cost_lines(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
         cost: See :func:`~naskd.runs.estimate.estimate_search`. ``teachers_timed``: false where they were not.
         epochs: Of a trial.
     """
-    seconds, train = cost["trial_seconds"], cost["trial_train_macs"]
+    seconds, each = cost["trial_seconds"], macs(cost["own_train_macs"])
     yield (
-        f"a trial: about {about(seconds['median'])} ({about(seconds['min'], seconds['max'])}) and "
-        f"{macs(train['median'])} of training, {epochs_of(epochs)}, by {cost['n_timed']} random students timed here"
+        f"a trial: about {about(seconds['median'])} ({about(seconds['min'], seconds['max'])}) and {each} of training, "
+        f"{epochs_of(epochs)}, by {cost['n_timed']} random students timed here"
     )
     once = [
         f"{about(cost[key])} {what}"

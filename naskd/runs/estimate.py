@@ -73,13 +73,13 @@ def estimate_search(
 
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise (as if
-        nothing were remembered, as in a record), ``teacher_seconds`` (0 when it exists or needs no training),
-        ``assistant_seconds`` (of those that `designs` ask for), ``bank_seconds`` (until all that supervisors say is
-        remembered), ``trials`` until the first limit of the budget, ``seconds`` of the whole search, ``least_seconds``
-        (the same by the fastest of all steps: what it takes on a machine that does nothing else), ``workers`` (trials
-        at once), ``train_macs`` that are executed for its trials and what they share, ``shared_train_macs`` of the
-        latter, ``budget_seconds``, ``n_timed``, ``busy`` (that the machine was busy before anything was timed, in
-        words; empty where it was not).
+        nothing were remembered, as in a record), ``own_train_macs`` (what a budget counts for a trial, on average),
+        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
+        for), ``bank_seconds`` (until all that supervisors say is remembered), ``trials`` until the first limit of the
+        budget, ``seconds`` of the whole search, ``least_seconds`` (the same by the fastest of all steps: what it takes
+        on a machine that does nothing else), ``workers`` (trials at once), ``train_macs`` that are executed for its
+        trials and what they share, ``shared_train_macs`` of the latter, ``budget_seconds``, ``n_timed``, ``busy`` (that
+        the machine was busy before anything was timed, in words; empty where it was not).
 
     Raises:
         InputError: There is no design to time.
@@ -97,7 +97,8 @@ def estimate_search(
         for limit in (
             budget.trials,
             budget.seconds and max(0.0, budget.seconds - before) / mean_seconds * workers,
-            budget.train_macs and max(0.0, budget.train_macs - found.shared_macs) / mean_macs,
+            # What the first trial has made is spent when it is told: one is trained, whatever that takes.
+            budget.train_macs and max(1.0, budget.train_macs - found.shared_macs) / mean_macs,
         )
         if limit is not None
     ]
@@ -108,6 +109,7 @@ def estimate_search(
         "n_timed": found.n_timed,
         "trial_seconds": _range(found.seconds),
         "trial_train_macs": _range(found.whole),
+        "own_train_macs": mean_macs,
         "teacher_seconds": found.teacher["seconds"],
         "assistant_seconds": found.assistant["seconds"],
         "bank_seconds": found.bank,

@@ -19,8 +19,9 @@ from typing import Any, Literal
 import torch
 
 from naskd.data.recognising import ImagesFound, find_images
-from naskd.report.units import about, count
+from naskd.report.units import count
 from naskd.runs.checking import Checked, examine, threads_that_help
+from naskd.runs.first_budget import why_budget, with_budget
 from naskd.runs.first_space import BLOCKS, FirstSpace, Shape, space_for
 from naskd.runs.first_teacher import FirstTeacher, near, teacher_for, text
 from naskd.spec.cpus import available_cpus
@@ -44,9 +45,6 @@ JUDGED_ON = 1000
 """Images that are enough for a validation or a test split."""
 SKEWED = 3
 """Times that the largest class may be the smallest before classes are weighed."""
-SECONDS = 3600
-"""That a search may take, about, on this machine when it does nothing else."""
-TRIALS = (10, 100)
 UNTIMED_TRIALS = 40
 SMALL_SIDE, MOST_THREADS = 16, 4
 
@@ -111,7 +109,7 @@ def write_study(folder: Path, wishes: Wishes, further: Mapping[str, bytes]) -> F
     checked = None
     if not plan.to_do:
         # What has no profile yet cannot be checked with its latencies: the same study without them is.
-        checked = _with_budget(_checked(folder, plan))
+        checked = with_budget(_checked(folder, plan))
         timed = replace(plan, steps=checked.steps).files(checked.cost)["study.toml"]
         with replacing(folder / "study.toml") as file:
             file.write_text(timed, encoding="utf-8")
@@ -312,7 +310,7 @@ class _Plan:
             # Expected hypervolume needs costs that are known before training, of all objectives beside accuracy.
             "sampler": "tpe" if self.skewed else "ehvi",
             "startup": max(min(8, trials // 2), trials // 5),
-            "why_budget": _why_budget(cost),
+            "why_budget": why_budget(cost),
             "trials": trials,
             "limits": "\n".join(lines),
             **self._threads(),
@@ -463,52 +461,6 @@ def _error_of(n: float) -> str:
     """How well an accuracy is known."""
     points = 100 * math.sqrt(0.8 * 0.2 / max(1.0, n))
     return f"On about {round(n)} of them an accuracy near 80 % is known to {points:.1f} points (one standard error)."
-
-
-def _with_budget(checked: Checked) -> Checked:
-    """The same with as many trials as an hour has, and what they cost."""
-    if not checked.cost:
-        return checked
-    cost = checked.cost
-    before, trials = _before(cost), cost["trials"]
-    each = (cost["seconds"] - before) / trials
-    idle = cost["least_seconds"] / cost["seconds"]  # of what the same takes now
-    low, high, shared = *TRIALS, cost.get("shared_train_macs", 0.0)
-    fit = int(max(0.0, SECONDS / idle - before) / each)
-    wanted = min(high, max(low, fit if fit < 2 * low else fit // 10 * 10))
-    seconds = before + wanted * each
-    changed = {
-        "trials": wanted,
-        "seconds": seconds,
-        "least_seconds": seconds * idle,
-        "train_macs": (cost["train_macs"] - shared) / trials * wanted + shared,
-    }
-    return replace(checked, cost={**cost, **changed})
-
-
-def _before(cost: Mapping[str, Any]) -> float:
-    """Seconds of what is made once for all trials."""
-    return float(cost["teacher_seconds"] + cost["assistant_seconds"] + cost["bank_seconds"])
-
-
-def _why_budget(cost: Mapping[str, Any]) -> str:
-    if not cost:
-        return "Nothing was timed yet: naskd search study.toml --dry-run says what this takes."
-    before, idle = _before(cost), cost["least_seconds"] / cost["seconds"]
-    each = (cost["seconds"] - before) / cost["trials"]
-    untimed = "" if cost["teachers_timed"] else "; the teacher's training comes on top and was not timed"
-    lines = [
-        f"About {about(cost['least_seconds'], cost['seconds'])} on this machine: {about(idle * each, each)} a trial, "
-        f"and {about(idle * before, before)} for what is made once{untimed}.",
-        "By random designs: a sampler that minds what a training takes chooses shorter ones.",
-    ]
-    if cost["trials"] == TRIALS[0] and cost["least_seconds"] > SECONDS:
-        lines.append(
-            "More than an hour, and fewer trials say little: a lower max_macs, resolution or epochs makes it less."
-        )
-    if busy := cost.get("busy"):
-        lines.append(f"As it was timed, {busy}.")
-    return "\n# ".join(lines)
 
 
 def _study_name(folder: Path) -> str:

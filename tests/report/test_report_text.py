@@ -160,6 +160,18 @@ def test_trial_table_says_how_much_of_the_teacher_was_remembered():
     assert "asked_images" not in shown(trial_table(data, 0))
 
 
+def test_a_trial_that_guesses_is_said_to():
+    data = record(1)
+    data["trials"][0]["val_accuracy"] = 0.27
+    for images, guesses in (
+        ({"classes": 4, "val": 100}, True),
+        ({"classes": 4, "val": 9999}, False),
+        (None, False),
+    ):
+        data["images"] = images
+        assert ("27.00%, no better than guessing" in shown(trial_table(data, 0))) is guesses
+
+
 def test_trial_table_of_an_unknown_trial_names_the_range():
     with pytest.raises(ValueError, match="trial 999 is not in this run; its trials: 0 to 26"):
         trial_table(record(20), 999)
@@ -350,10 +362,11 @@ def test_what_a_search_would_cost_is_said_in_words_and_no_finer_than_it_is_known
         "least_seconds": 1700.0,
         "workers": 2,
         "train_macs": 1.5e12,
+        "own_train_macs": 2e10,
         "busy": "",
     }
     assert list(cost_lines(cost, 20)) == [
-        "a trial: about 33 s (12 s to 1.6 min) and 2.00 GMACs of training, 20 epochs, by 5 random students timed here",
+        "a trial: about 33 s (12 s to 1.6 min) and 20.0 GMACs of training, 20 epochs, by 5 random students timed here",
         "the whole budget: 60 trials, 2 at once, about 28 to 57 min (2.4 min to train the teacher, 4.2 s to note what "
         "it says of the images); 1.50 TMACs of training",
     ]

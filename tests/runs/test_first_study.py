@@ -26,6 +26,7 @@ COST = {
     "n_timed": 5,
     "trial_seconds": {"min": 20.0, "max": 40.0, "median": 30.0},
     "trial_train_macs": {"min": 1e9, "max": 3e9, "median": 2e9, "mean": 2e9},
+    "own_train_macs": 2e9,
     "teacher_seconds": 600.0,
     "assistant_seconds": 0.0,
     "trials": 40,
