@@ -83,7 +83,7 @@ class _RegressedSquare(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
         rows, matrix = _rows(x), weight.flatten(1)
-        apart = torch.sub(_rows(target), bias).addmm_(rows, matrix.T, beta=-1)
+        apart = torch.addmm(bias, rows, matrix.T).sub_(_rows(target))
         ctx.save_for_backward(rows, matrix, apart)
         ctx.shapes = x.shape, weight.shape
         flat = apart.flatten()
