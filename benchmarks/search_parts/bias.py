@@ -61,13 +61,13 @@ def expected_of(found: Searched, world: World) -> dict[str, float]:
             number,
             TrialConfig.from_dict(trial.user_attrs["config"]),
             0,
-            "stopped" if stopped else "complete",
-            tuple(trial.user_attrs["result"]["curve"]),
-            {"val_accuracy": accuracy, "macs": macs},
+            "complete",
+            metrics={"val_accuracy": accuracy, "macs": macs},
         )
         for number, ((accuracy, macs), stopped, trial) in enumerate(
             zip(found.values, found.stopped, found.trials, strict=True)
         )
+        if not stopped
     ]
     said = expected_accuracies(trainings, ["macs"], world.n_val)
     return {found.designs[number]: mean for number, (mean, _) in said.items()}

@@ -202,7 +202,7 @@ def _watched(run: "Run") -> bool:
 
         def tell_ended() -> set[int]:
             record = run.to_dict(everything=True, with_importance=False)
-            over = {t["number"]: t for t in record["trials"] if t["state"] != "RUNNING"}
+            over = {t["number"]: t for t in record["trials"] if t["state"] not in ("RUNNING", "WAITING")}
             for number in sorted(over.keys() - (over.keys() if told is None else told)):
                 progress.print(finished_line(over[number], record))
             return set(over)

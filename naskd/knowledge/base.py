@@ -33,10 +33,13 @@ class TeacherParts:
             None where the network ends otherwise.
         norms: For each stage, shift (beta) and scale (gamma) ``(C,)`` of the BatchNorm before its pre-activation; None
             where it is not known.
+        head_reads_mean: Whether what the classifier reads is the mean of the last stage; False where something comes
+            between, such as a normalisation, even where both have the same length.
     """
 
     head: tuple[Tensor, Tensor] | None = None
     norms: tuple[tuple[Tensor, Tensor] | None, ...] = ()
+    head_reads_mean: bool = True
 
 
 NO_PARTS = TeacherParts()

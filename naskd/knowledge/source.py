@@ -8,10 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from naskd.knowledge.adapters import tap_mean
 from naskd.knowledge.base import NO_PARTS, KnowledgeLoss, Summary, TeacherParts, summary_of
+from naskd.knowledge.precision import widened
 from naskd.nn.deployed import DeployedNetwork, as_deployed, linear_head
 from naskd.nn.taps import TappedNetwork, Taps, TapShapes, device_of, tap_shapes
 from naskd.spec.sizes import Size
+
+_ROUNDING = 1e-3
+"""Share of the largest feature by which two means of the same map may differ."""
 
 
 class KnowledgeSource(Protocol):
@@ -187,8 +192,13 @@ class TapsSource:
         return self.network.taps(images)
 
 
-def teacher_parts(network: DeployedNetwork) -> TeacherParts:
-    """Copies of the weights that losses may read, as they are now."""
+def teacher_parts(network: DeployedNetwork, images: Tensor | None = None) -> TeacherParts:
+    """Copies of the weights that losses may read, as they are now.
+
+    Args:
+        network: In evaluation mode, where images are given.
+        images: ``(B, C, H, W)`` in [0, 1] by which it is seen what the classifier reads; None: nobody looks.
+    """
     head = linear_head(network)
     return TeacherParts(
         head=None
@@ -203,4 +213,16 @@ def teacher_parts(network: DeployedNetwork) -> TeacherParts:
             else (norm.bias.detach().clone(), norm.weight.detach().clone())
             for norm in network.pre_activation_norms()
         ),
+        head_reads_mean=head is None or images is None or _reads_mean(network, images),
     )
+
+
+@torch.no_grad()
+def _reads_mean(network: DeployedNetwork, images: Tensor) -> bool:
+    taps = network.taps(images)
+    if not taps.stages:
+        return False
+    mean, pooled = tap_mean(taps.stages[-1]), widened(taps.pooled)
+    if mean.shape != pooled.shape:
+        return False
+    return bool((mean - pooled).abs().max() <= _ROUNDING * pooled.abs().max())

@@ -252,9 +252,9 @@ function growthCard(key, title, label, text) {
     const { p, r } = item;
     showTip(
       event,
-      h("div", {}, h("b", {}, p.hypervolume.toFixed(4)), `  ${r.name}, after trial ${p.trial}`),
+      h("div", {}, h("b", {}, volume(p.hypervolume)), `  ${r.name}, after trial ${p.trial}`),
       h("div", {}, `${macs(p.train_macs)} of training, ${seconds(p.seconds)}`),
-      h("div", { class: "soft" }, `in the end ${r.hypervolume.toFixed(4)}`),
+      h("div", { class: "soft" }, `in the end ${volume(r.hypervolume)}`),
     );
   });
   host.addEventListener("pointerleave", hideTip);
@@ -271,7 +271,7 @@ function runsTable() {
       "",
     ],
     ["seed", (r) => String(r.seed), "num extra"],
-    ["hypervolume", (r) => r.hypervolume.toFixed(4), "num"],
+    ["hypervolume", (r) => volume(r.hypervolume), "num"],
     ["front", (r) => String(r.front.length), "num"],
     ["best val acc", (r) => percent(r.best_accuracy), "num"],
     ["trials", (r) => String(r.complete), "num extra"],
@@ -297,7 +297,7 @@ function runsTable() {
   ];
   return card(
     "Runs",
-    `The level is a hypervolume of ${data.level.toFixed(4)}, the lowest of the runs, which all have: how much training of trials did each need for it?`,
+    `The level is a hypervolume of ${volume(data.level)}, the lowest of the runs, which all have: how much training of trials did each need for it?`,
     tableSaver("runs", saved, best),
     scrolled(
       "runs",
@@ -354,12 +354,12 @@ function head() {
               swatch(arms.indexOf(a) % 8, `front marked ${colour(arms.indexOf(a))}`),
               a.name,
             ),
-            h("div", { class: "value" }, a.hypervolume.median.toFixed(4)),
+            h("div", { class: "value" }, volume(a.hypervolume.median)),
             h(
               "div",
               { class: "more" },
               a.runs.length > 1
-                ? `hypervolume that half of ${a.runs.length} runs have; ${a.hypervolume.all.toFixed(4)} to ${a.hypervolume.any.toFixed(4)}`
+                ? `hypervolume that half of ${a.runs.length} runs have; ${volume(a.hypervolume.all)} to ${volume(a.hypervolume.any)}`
                 : "hypervolume, one run",
             ),
           ),

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from naskd.report.units import DASH, macs, measure, percent
+from naskd.report.units import DASH, macs, measure, percent, volume
 from naskd.spec.objectives import ACCURACY
 
 PLACES = 6
@@ -23,7 +23,7 @@ def compare_table(comparison: Mapping[str, Any]) -> Group:
     """
     rows = sorted(comparison["runs"], key=lambda row: -row["hypervolume"])
     columns = {
-        "hypervolume": [f"{row['hypervolume']:.4f}" for row in rows],
+        "hypervolume": [volume(row["hypervolume"]) for row in rows],
         "front": [str(len(row["front"])) for row in rows],
         "best val acc": [percent(row["best_accuracy"]) for row in rows],
         "trials": [str(row["complete"]) for row in rows],
@@ -46,7 +46,7 @@ def compare_table(comparison: Mapping[str, Any]) -> Group:
         *_arms(comparison),
         Text(f"reference point of the hypervolume: {reference}", style="dim"),
         Text(
-            f"to the level: training of trials until a hypervolume of {comparison['level']:.4f}, which all have",
+            f"to the level: training of trials until a hypervolume of {volume(comparison['level'])}, which all have",
             style="dim",
         ),
         *(Text(f"warning: {warning}", style="yellow") for warning in comparison["warnings"]),
@@ -63,7 +63,7 @@ def _arms(comparison: Mapping[str, Any]) -> list[Table | Text]:
     table.add_column("by half of the runs (by all to by any)", overflow="fold")
     for arm in arms:
         table.add_column(f"{arm['name']}, {len(arm['runs'])} runs", justify="right", overflow="fold")
-    volumes = [_levels(arm["hypervolume"], lambda value: f"{value:.4f}") for arm in arms]
+    volumes = [_levels(arm["hypervolume"], volume) for arm in arms]
     table.add_row("hypervolume", *volumes)
     bound = "at most" if cost["direction"] == "minimize" else "at least"
     for place in _places([arm["attainment"][cost["name"]]["cost"] for arm in arms]):

@@ -18,7 +18,7 @@ from naskd.report.record import (
     trained_in,
     trials,
 )
-from naskd.report.units import count, finite, flops, macs, measure, percent, percent_with_sd
+from naskd.report.units import count, finite, flops, macs, measure, percent, percent_with_sd, volume
 from naskd.spec.objectives import Objective
 
 _WIDE = 118
@@ -143,7 +143,7 @@ class FrontTable:
         if self._expects:
             parts.append("expected: of new images, by what all trials say")
         if finite(record.get("hypervolume")) is not None:
-            parts.append(f"hypervolume {record['hypervolume']:.4f}")
+            parts.append(f"hypervolume {volume(record['hypervolume'])}")
         if finite(record.get("train_macs")) is not None:
             parts.append(f"search spent {macs(record['train_macs'])}")
             whole = finite(record.get("train_macs_with_teachers"))

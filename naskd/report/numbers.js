@@ -51,6 +51,12 @@ function inUnit(v, unit) {
   const text = Math.abs(v) >= formats.next ? fixed(v, 0).replace(/\B(?=(\d{3})+$)/g, ",") : significant(v, 3);
   return unit ? `${text} ${unit}` : text;
 }
+// A hypervolume; with three objectives it is small.
+function volume(v) {
+  if (!ok(v)) return DASH;
+  const [digits, least] = formats.volume;
+  return v > 0 && v < least ? significant(v, 3) : fixed(v, digits);
+}
 function seconds(v) {
   if (!ok(v)) return DASH;
   if (v < formats.seconds) return `${fixed(v, 1)} s`;

@@ -9,8 +9,9 @@ function progressCard() {
   const host = h("div", { class: "chart" });
   let spots = [];
   mount(host, (width) => {
-    const low = list[0].hypervolume,
-      high = list[list.length - 1].hypervolume,
+    // It falls where a design turns out worse with a further seed.
+    const low = Math.min(...list.map((p) => p.hypervolume)),
+      high = Math.max(...list.map((p) => p.hypervolume)),
       pad = (high - low || 0.1) * 0.08;
     const f = frame(width, 300, {
       title: "Hypervolume against compute",
@@ -49,7 +50,7 @@ function progressCard() {
         h(
           "div",
           { class: "soft" },
-          `hypervolume ${item.p.hypervolume.toFixed(4)} after ${macs(item.p.train_macs)}`,
+          `hypervolume ${volume(item.p.hypervolume)} after ${macs(item.p.train_macs)}`,
         ),
         ...(t ? trialTip(t) : []),
       );
@@ -72,6 +73,7 @@ function unfinishedCard() {
     counts = data.counts || {};
   const told = {
     FAIL: "failed",
+    RETRIED: "run again",
     PRUNED: "turned away",
     STOPPED: "stopped early",
     RUNNING: "running",
@@ -81,7 +83,8 @@ function unfinishedCard() {
   for (const t of others) {
     // Numbers differ from trial to trial; the reason is what is left without them.
     const reason = t.reason || "no reason recorded",
-      state = t.state === "PRUNED" && curveOf(t, "val_accuracy").length ? "STOPPED" : t.state,
+      stopped = t.state === "PRUNED" && curveOf(t, "val_accuracy").length,
+      state = t.retried ? "RETRIED" : stopped ? "STOPPED" : t.state,
       key = state + "\0" + reason.replace(/\d[\d.,e+-]*/g, "#");
     if (!rows.has(key)) rows.set(key, { state, reason, numbers: [] });
     rows.get(key).numbers.push(t.number);

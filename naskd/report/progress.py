@@ -18,7 +18,7 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.record import Record, Trial, costs, is_complete
-from naskd.report.units import duration, finite, measure, percent
+from naskd.report.units import duration, finite, measure, percent, volume
 from naskd.spec.secrets import redacted
 from naskd.spec.visible import visible
 from naskd.study.observer import StudyObserver
@@ -211,7 +211,9 @@ class SearchProgress(Progress, StudyObserver):
         return f"{done}{budget} trials, {stopped}{snapshot.failed} failed, {snapshot.turned_away} turned away"
 
     def _measures(self) -> str:
-        return f"hypervolume {self.snapshot.hypervolume:.4f} · best {percent(self.snapshot.best_accuracy)}"
+        return (
+            f"hypervolume {volume(self.snapshot.hypervolume)} · best {percent(self.snapshot.best_accuracy)}"
+        )
 
     def _times(self, elapsed: float) -> str:
         left = self.snapshot.seconds_left

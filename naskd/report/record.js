@@ -136,7 +136,7 @@ function head() {
             (teacher && positive(teacher.macs) ? `, ${times(teacher.macs / like.found.macs)} MACs` : ""),
         )
       : null,
-    ok(data.hypervolume) ? tile("Hypervolume", data.hypervolume.toFixed(4), `of ${volumeOf()}`) : null,
+    ok(data.hypervolume) ? tile("Hypervolume", volume(data.hypervolume), `of ${volumeOf()}`) : null,
     ok(data.train_macs)
       ? tile(
           "Spent on the search",

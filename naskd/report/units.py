@@ -11,11 +11,13 @@ FORMATS: dict[str, Any] = {
     "decimals": [[9.995, 2], [99.95, 1]],
     "next": 999.5,
     "seconds": 59.95,
+    "volume": [4, 0.001],
 }
 """What all numbers are written by, here and in ``numbers.js``, into whose page it is put.
 
 Decimals of percentages; prefixes of a thousand each; a scaled number that is less than the first of a pair has so many
-decimals, else none; from ``next`` on a number has the next prefix; from ``seconds`` on there are minutes.
+decimals, else none; from ``next`` on a number has the next prefix; from ``seconds`` on there are minutes. Decimals of a
+hypervolume, and below what it has three digits instead.
 """
 
 
@@ -176,6 +178,15 @@ def measure(value: Any, unit: str) -> str:
         if abs(number) >= FORMATS["next"]
         else f"{number:.3g} {unit}".rstrip()
     )
+
+
+def volume(value: Any) -> str:
+    """A hypervolume: ``0.4213``, and ``5.1e-05`` where decimals would say little: with three objectives it is small."""
+    number = finite(value)
+    if number is None:
+        return DASH
+    decimals, least = FORMATS["volume"]
+    return f"{number:.3g}" if 0 < number < least else f"{number:.{decimals}f}"
 
 
 def axis_label(title: str, unit: str) -> str:

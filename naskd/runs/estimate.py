@@ -97,7 +97,8 @@ def estimate_search(
         for limit in (
             budget.trials,
             budget.seconds and max(0.0, budget.seconds - before) / mean_seconds * workers,
-            budget.train_macs and max(0.0, budget.train_macs - found.shared_macs) / mean_macs,
+            # What the first trial has made is spent when it is told: one is trained, whatever that takes.
+            budget.train_macs and max(1.0, budget.train_macs - found.shared_macs) / mean_macs,
         )
         if limit is not None
     ]

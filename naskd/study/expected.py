@@ -25,51 +25,40 @@ def expected_accuracies(
     """Mean and standard deviation of what designs have, by the numbers of their finished trainings: fractions.
 
     Args:
-        trainings: Of one study, complete and stopped ones. Those that were stopped count by the forecasts of their
-            curves: else the lucky ones alone would be heard.
+        trainings: Finished ones of one study.
         costs: Names of those of their metrics that say what a design costs; a training that lacks one is left out.
         n_val: Validation images; 0 where that is not known.
 
     Returns:
-        Empty below :data:`FEWEST` finished trainings, above :data:`MOST` in all, and where all accuracies or all
-        designs are alike.
+        Empty below :data:`FEWEST` trainings, above :data:`MOST`, and where all accuracies or all designs are alike.
     """
-    known = [one for one in trainings if all(one.metrics.get(name) for name in costs)]
-    finished = [one for one in known if one.status == "complete"]
-    if len(finished) < FEWEST or len(known) > MOST:
+    seen = [one for one in trainings if all(one.metrics.get(name) for name in costs)]
+    if not FEWEST <= len(seen) <= MOST:
         return {}
     import numpy as np
 
-    from naskd.study.sampling.extrapolation import Extrapolation
     from naskd.study.sampling.features import Features, describe
-    from naskd.study.sampling.observations import observation
+    from naskd.study.sampling.observations import variance
     from naskd.study.sampling.surrogate import Surrogate
 
-    curves = Extrapolation()
-    curves.learn(finished)
-    seen = [(one, said) for one in known if (said := observation(one, n_val, curves)) is not None]
-    y, noise = np.array([said for _, said in seen]).T
-    described = [describe(one.config, {name: one.metrics[name] for name in costs}) for one, _ in seen]
+    described = [describe(one.config, {name: one.metrics[name] for name in costs}) for one in seen]
     x = Features(described, merged=True).rows(described)
+    y = np.array([one.metrics[ACCURACY] for one in seen])
     if not x.shape[1] or not y.std():
         return {}
-    names = [one.config.config_id for one, _ in seen]
+    names = [one.config.config_id for one in seen]
     model = Surrogate()
-    model.fit(names, x, y, noise)
+    model.fit(names, x, y, np.array([variance(accuracy, n_val) for accuracy in y]))
     mean, spread = model.predict(names, x)
     mean = np.clip(mean, 0.0, 1.0)
-    return {
-        one.number: (float(m), float(s))
-        for (one, _), m, s in zip(seen, mean, spread, strict=True)
-        if one.status == "complete"
-    }
+    return {one.number: (float(m), float(s)) for one, m, s in zip(seen, mean, spread, strict=True)}
 
 
 def expect(trials: Sequence[dict[str, Any]], costs: Sequence[str], n_val: int) -> None:
     """Note in each design of a record what is expected of it, under ``expected``: ``mean`` and ``sd``.
 
     Args:
-        trials: Of the record.
+        trials: Of the record, the complete ones.
         costs: Names of their costs that are known before a training.
         n_val: Validation images; 0 where that is not known.
     """

@@ -138,7 +138,7 @@ def run_record(
         with_importance or not counts["running"]
     ):  # else each look takes a second, and the next trial changes it
         known = [axis.name for axis in axes if axis.known == "before"]
-        expect(trials, ["macs", *known], (images or {}).get("val", 0))
+        expect(complete, ["macs", *known], (images or {}).get("val", 0))
     artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
     teachers = [

@@ -16,14 +16,15 @@ from naskd.knowledge.base import KnowledgeLoss, LossInputs
 from naskd.knowledge.partly_labelled_bank import PartlyLabelledBank
 from naskd.knowledge.rehearsed import RehearsedSource
 from naskd.knowledge.source import KnowledgeSource, OnlineSource, teacher_parts
-from naskd.networks.probe import differs
+from naskd.networks.probe import differs, probe_image
 from naskd.networks.student import design_cost
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
-from naskd.nn.taps import tap_shapes
+from naskd.nn.taps import device_of, tap_shapes
 from naskd.spec.design import KnowledgeTerm, TrainingSpec, content_id
 from naskd.spec.errors import USERS, InputError
 from naskd.spec.modalities import mixed_problem
+from naskd.spec.sizes import sides
 from naskd.store.cache import BANKS
 from naskd.store.columns import STORAGE, ColumnFolder
 from naskd.store.device_copies import DeviceCopies
@@ -173,7 +174,10 @@ class KnowledgeSources:
     def _made(self, recipe: ArtifactRecipe, state: Mapping[str, Tensor] | None) -> OnlineSource:
         network, data = self._networks.frozen(recipe, state), self.data_of(recipe)
         shapes = tap_shapes(network, data.in_channels, data.resolution)
-        return OnlineSource(network, shapes, self._macs(recipe, network), teacher_parts(network))
+        # Two of them, since some networks take no single image.
+        shown = probe_image((data.in_channels, *sides(data.resolution))).repeat(2, 1, 1, 1)
+        parts = teacher_parts(network, shown.to(device_of(network)))
+        return OnlineSource(network, shapes, self._macs(recipe, network), parts)
 
     def _macs(self, recipe: ArtifactRecipe, network: Teacher) -> int:
         """Of one forward pass of a shared network."""

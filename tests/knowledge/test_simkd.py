@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_studies import design, small_context
+from small_studies import TRAINING, design, small_context
 
 from naskd.knowledge.base import LossInputs, TeacherParts
 from naskd.knowledge.feature.simkd import SimkdLoss
@@ -15,6 +15,7 @@ from naskd.nn.projected import ProjectedStudent
 from naskd.runs.export import export_student
 from naskd.runs.retrain import Design, Retraining
 from naskd.spec.design import ArchitectureSpec, KnowledgeTerm, StageSpec
+from naskd.spec.teachers import TeacherSpec
 from naskd.testing.taps import given, random_taps, shapes
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
@@ -70,6 +71,18 @@ def test_a_classifier_that_reads_something_else_is_refused() -> None:
     head = (torch.zeros(5, 30), torch.zeros(5))
     with pytest.raises(ValueError, match=r"reads 30 features, the stage has 12 channels.*teacher\.taps"):
         SimkdLoss(SIMKD, shapes((6, 4)), TEACHER, LossInputs(TeacherParts(head)))
+
+
+def test_a_classifier_behind_a_normalisation_is_refused_before_a_trial(tmp_path: Path) -> None:
+    """It has as many features as the last stage has channels, and sees others: a perfect projection says nonsense."""
+    options = (("depth", 2), ("heads", 2), ("patch", 2), ("width", 16))
+    transformer = TeacherSpec(architecture=ArchitectureSpec(family="vit", options=options), training=TRAINING)
+    context = small_context(tmp_path, teacher=transformer)
+    (why,) = context.designs.design_problems(design(SIMKD))
+    assert "this one reads something else of it, after a normalisation, say; 'srrl' teaches" in why
+    assert context.designs.design_problems(design(KnowledgeTerm("srrl"))) == []
+    teacher = context.sources.stand_in(context.prerequisites.teacher())
+    assert teacher.shapes.stages[-1].channels == teacher.parts.head[0].shape[1], "lengths do not tell"
 
 
 def test_projector_and_classifier_count_and_the_students_own_classifier_does_not(context, run) -> None:

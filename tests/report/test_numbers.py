@@ -58,11 +58,11 @@ def values() -> list[float]:
     ("script", "python"),
     [
         ("count", units.count), ("short", short), ("percent", units.percent), ("bytes", units.size),
-        ("macs", units.macs),
+        ("macs", units.macs), ("volume", units.volume),
     ],
 )  # fmt: skip
 def test_a_number_is_written_as_in_a_terminal(script, python):
-    given = [value for value in values() if script != "percent" or abs(value) < 1e9]
+    given = [value for value in values() if script not in ("percent", "volume") or abs(value) < 1e9]
     found = run(f"{json.dumps(given)}.map((v) => {script}(v))")[0]
     different = [(v, a, python(v)) for v, a in zip(given, found, strict=True) if a != python(v)]
     assert different == []
@@ -152,3 +152,12 @@ def test_a_tick_of_costs_stands_where_it_says(low, high):
 
 def test_one_epoch_is_one_epoch():
     assert [units.epochs_of(n) for n in (1, 2, 20)] == ["1 epoch", "2 epochs", "20 epochs"]
+
+
+def test_a_small_hypervolume_is_not_nothing():
+    assert [units.volume(v) for v in (0.42134, 0.00123, 0.0000512, 0.0)] == [
+        "0.4213",
+        "0.0012",
+        "5.12e-05",
+        "0.0000",
+    ]

@@ -398,6 +398,28 @@ def test_shares_are_of_all_choices_though_the_record_has_the_largest_alone(brows
     assert "all others together 40%" in told
 
 
+def test_a_hypervolume_that_falls_stays_in_its_chart_and_what_is_run_again_has_not_failed(browser, tmp_path):
+    source = record(20, seed=1)
+    source["progress"] = [
+        {"train_macs": 1e9 * n, "trial": n, "hypervolume": v} for n, v in enumerate((0.1, 0.9, 0.3), 1)
+    ]
+    again = next(t for t in source["trials"] if t["state"] == "FAIL")
+    again |= {"retried": True, "reason": "orphaned: its process ended; run again"}
+    write_html(source, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    assert browser.errors == []
+    heights = browser.run(
+        "[...document.querySelectorAll('svg')].filter((s) => s.outerHTML.includes('Hypervolume against compute'))"
+        ".flatMap((s) => [...s.querySelectorAll('circle.front')].map((c) => Number(c.getAttribute('cy'))))"
+    )
+    assert len(heights) == 2
+    assert min(heights) > 0
+    rows = browser.run(
+        "[...document.querySelectorAll('tr')].map((r) => r.textContent).filter((t) => t.includes('orphaned'))"
+    )
+    assert [row[:9] for row in rows] == ["run again"]
+
+
 def test_a_table_is_saved_for_a_spreadsheet_that_computes_none_of_it(reader, browser):
     source = reader()
     file = saved(browser, "#designs-on-the-front .tools button")

@@ -19,6 +19,8 @@ def test_a_budget_of_training_is_of_what_is_executed(tmp_path: Path) -> None:
     found = estimate_search(context, [taught])
     assert found["trials"] == math.ceil((budget - shared) / price.own)
     assert found["train_macs"] == found["trials"] * price.own + shared
+    little = small_context(tmp_path, budget=BudgetSpec(train_macs=1))
+    assert estimate_search(little, [taught])["trials"] == 1, "what is shared is spent by the first trial"
     assert found["trial_train_macs"]["median"] == price.whole > price.own, (
         "it compares designs, as in a record"
     )

@@ -11,11 +11,11 @@ from conftest import write_tiny_study
 from typer.testing import CliRunner
 
 import naskd
-from naskd.cli import app
+from naskd.cli import app, looking
 from naskd.report.progress import finished_line, training_line
 from naskd.runs.listing import in_use
 from naskd.runs.run import open_run
-from naskd.runs.status import STATUS_FILE, WRITE_SECONDS, StatusFile, read_status
+from naskd.runs.status import STATUS_FILE, WRITE_SECONDS, Status, StatusFile, read_status
 from naskd.study.snapshot import Snapshot
 from naskd.trials.jobs import Job, TrialResult
 
@@ -109,6 +109,26 @@ def test_watching_shows_trials_as_they_end(tmp_path: Path) -> None:
     for trial in record["trials"]:
         # One that had ended before anybody watched is not told.
         assert finished_line(trial, record) in lines or trial["number"] == 0
+
+
+def test_a_design_that_waits_has_not_ended(tiny_run: Path, monkeypatch, capsys) -> None:
+    """One to be tried first, or to be run again: it was told as turned away, and not when it came to its end."""
+    run = open_run(tiny_run)
+    now = run.to_dict(everything=True, with_importance=False)
+    waits = {**now, "trials": [now["trials"][0], {**now["trials"][1], "state": "WAITING", "curve": []}]}
+    records = [waits, waits, now]
+    complete = iter((0, 1, 2))
+    monkeypatch.setattr(looking, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("naskd.runs.listing.in_use", lambda path: bool(records))
+    monkeypatch.setattr(
+        "naskd.runs.status.read_status",
+        lambda path: Status(Snapshot(complete=next(complete)), (), 2, 1, 0.0),
+    )
+    monkeypatch.setattr(run, "to_dict", lambda **_: records.pop(0) if records else now)
+    assert looking._watched(run)
+    told = capsys.readouterr().err
+    assert "turned away" not in told.replace("0 turned away", "")
+    assert finished_line(now["trials"][1], now) in told.splitlines()
 
 
 def test_a_run_in_which_nothing_goes_on_is_shown(tiny_run: Path) -> None:

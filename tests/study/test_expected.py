@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -98,18 +97,6 @@ def test_a_design_with_several_seeds_has_one_value_near_their_mean() -> None:
     assert found[0] == pytest.approx(found[49])
     assert found[0][0] > _expected(seen, 10_000)[0][0] + 0.01
     assert found[0][1] < _expected(seen, 10_000)[0][1]
-
-
-def test_stopped_trainings_are_heard_so_that_the_lucky_ones_are_not_alone() -> None:
-    seen = _seen(60, luck=0.0)
-    like = [_training(number, seen[0].config, _accuracy(seen[0]) - 0.1) for number in range(60, 80)]
-    stopped = [
-        replace(one, status="stopped", curve=one.curve[:2], metrics={"macs": one.metrics["macs"]})
-        for one in like
-    ]
-    found = _expected([*seen, *stopped])
-    assert sorted(found) == list(range(60)), "nothing is expected of what was stopped itself"
-    assert found[0][0] < _expected(seen)[0][0] - 0.01
 
 
 def test_the_same_trainings_say_the_same() -> None:

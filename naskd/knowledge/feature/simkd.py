@@ -33,7 +33,7 @@ class SimkdLoss(KnowledgeLoss):
     """``mean (P(F_s) - F_t)^2`` on the last stages; the summary is ``stage_<i>``, the teacher's last map.
 
     Raises:
-        InputError: The teacher's pooled features are not the mean of its last stage, as far as their shapes tell.
+        InputError: The teacher's pooled features are not the mean of its last stage.
     """
 
     def __init__(
@@ -48,6 +48,11 @@ class SimkdLoss(KnowledgeLoss):
                 f"knowledge 'simkd' reuses the teacher's classifier on the mean of its last stage: the classifier "
                 f"reads {weight.shape[1]} features, the stage has {other.channels} channels; name the last "
                 "stage before the classifier in teacher.taps"
+            )
+        if not given.parts.head_reads_mean:
+            raise InputError(
+                "knowledge 'simkd' reuses the teacher's classifier on the mean of its last stage, and this one reads "
+                "something else of it, after a normalisation, say; 'srrl' teaches what the classifier reads"
             )
         if weight.shape[0] != student.n_classes:
             raise InputError(

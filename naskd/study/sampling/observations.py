@@ -8,6 +8,19 @@ LEAST_NOISE = 1e-4
 """Variance of a final accuracy, at least; and where the number of validation images is not known."""
 
 
+def variance(accuracy: float, n_val: int) -> float:
+    """Of a measured accuracy around what its design has: the luck of so many images; 0 where their number is not known.
+
+    That of the seed is learned from what is measured.
+    """
+    return max(LEAST_NOISE, _luck(accuracy, n_val))
+
+
+def _luck(accuracy: float, n_val: int) -> float:
+    share = min(max(accuracy, 0.01), 0.99)
+    return share * (1 - share) / n_val if n_val else 0.0
+
+
 def observation(trial: TrialView, n_val: int, curves: Extrapolation) -> tuple[float, float] | None:
     """Final accuracy of a training, measured or forecast, and its variance; None where nothing can be said.
 
@@ -16,15 +29,9 @@ def observation(trial: TrialView, n_val: int, curves: Extrapolation) -> tuple[fl
         n_val: Validation images; 0 where that is not known.
         curves: Of the study.
     """
-    noise = LEAST_NOISE
     if trial.status == "complete":
-        value = trial.metrics[ACCURACY]
-    else:
-        forecast = curves.forecast(trial, trial.curve) if trial.curve else None
-        if forecast is None:
-            return None
-        value, noise = forecast.mean, forecast.spread**2
-    if n_val:
-        share = min(max(value, 0.01), 0.99)
-        noise = max(noise, share * (1 - share) / n_val)
-    return value, noise
+        return trial.metrics[ACCURACY], variance(trial.metrics[ACCURACY], n_val)
+    forecast = curves.forecast(trial, trial.curve) if trial.curve else None
+    if forecast is None:
+        return None
+    return forecast.mean, max(forecast.spread**2, _luck(forecast.mean, n_val))
