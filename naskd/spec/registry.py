@@ -39,7 +39,7 @@ SHOWN = 12
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A ``did you mean`` clause for `name`, or an empty string when nothing known is close."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 

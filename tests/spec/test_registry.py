@@ -91,6 +91,9 @@ def test_every_word_by_which_names_are_listed_is_one() -> None:
 def test_nothing_near_is_not_guessed() -> None:
     assert nearest("zzz", ["apple"]) == ""
     assert nearest("colour", ["color", "taste"]) == "; did you mean 'color'?"
+    assert nearest("colour", ["color", "color"]) == "; did you mean 'color'?", (
+        "two kinds have one of this name"
+    )
 
 
 def test_what_a_card_names_is_imported_on_demand_and_a_class_is_taken_as_it_is(

@@ -1,0 +1,52 @@
+"""The budget of a first study: as many trials as an hour has on this machine when it does nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_tiny_study
+
+from naskd.runs.checking import Checked
+from naskd.runs.first_budget import why_budget, with_budget
+from naskd.spec.parse import parse_study
+
+
+def cost_of(each: float, *, idle: float = 1.0, **more: Any) -> dict[str, Any]:
+    """Of 40 trials of so many seconds after 600 s; `idle` is the share that an idle machine takes."""
+    return {
+        "teacher_seconds": 500.0,
+        "assistant_seconds": 0.0,
+        "bank_seconds": 100.0,
+        "trials": 40,
+        "seconds": 600 + 40 * each,
+        "least_seconds": idle * (600 + 40 * each),
+        "train_macs": 50e9,
+        "shared_train_macs": 10e9,
+        "teachers_timed": True,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("each", "idle", "trials"),
+    [(60.0, 1.0, 50), (60.0, 0.5, 100), (200.0, 1.0, 15), (3000.0, 1.0, 10), (1.0, 1.0, 100)],
+)
+def test_it_fits_an_hour_of_an_idle_machine(tmp_path: Path, each: float, idle: float, trials: int) -> None:
+    checked = Checked(parse_study(write_tiny_study(tmp_path)), cost=cost_of(each, idle=idle))
+    cost = with_budget(checked).cost
+    assert cost["trials"] == trials
+    assert cost["seconds"] == pytest.approx(600 + trials * each)
+    assert cost["least_seconds"] == pytest.approx(idle * cost["seconds"])
+    assert cost["train_macs"] == pytest.approx(10e9 + trials * 1e9)
+    said = why_budget(cost)
+    assert ("More than an hour" in said) is (each == 3000)
+
+
+def test_it_is_said_as_a_range_where_the_machine_was_busy() -> None:
+    said = why_budget(cost_of(60.0, idle=0.5, busy="the machine was busy"))
+    assert said.startswith(
+        "About 25 to 50 min on this machine: 30 to 60 s a trial, and 5 to 10 min for what is made once."
+    )
+    assert said.endswith("As it was timed, the machine was busy.")
+    assert why_budget(cost_of(60.0)).startswith("About 50 min on this machine: 60 s a trial, and 10 min for")
+    assert why_budget({}).startswith("Nothing was timed yet")
