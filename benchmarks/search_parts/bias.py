@@ -47,15 +47,17 @@ def one(table: str, seed: int) -> list[Row]:
                 ("", {name: values[0] for name, values in front.items()}),
                 ("expected ", expected),
             ):
-                over = [said[name] - accuracy for name, accuracy in true.items()]
-                row[f"{kind}points"] = 100 * statistics.fmean(over)
-                row[f"{kind}error"] = 100 * math.sqrt(statistics.fmean(value**2 for value in over))
+                over = [said[name] - accuracy for name, accuracy in true.items() if name in said]
+                row[f"{kind}points"] = 100 * statistics.fmean(over) if over else math.nan
+                row[f"{kind}error"] = (
+                    100 * math.sqrt(statistics.fmean(value**2 for value in over)) if over else math.nan
+                )
             rows.append({**row, "test_volume": float(found.test_volume[-1])})
     return rows
 
 
 def expected_of(found: Searched, world: World) -> dict[str, float]:
-    """What the record of a search expects of its designs, by their names."""
+    """What the record of a search expects of its designs, by their names; empty where too few have finished."""
     trainings = [
         TrialView(
             number,
@@ -96,8 +98,9 @@ def table(rows: list[Row]) -> list[str]:
         said = [
             f"{statistics.fmean(points):+.2f} [{low:+.2f}, {high:+.2f}] | {statistics.fmean(errors):.2f}"
             for points, errors in (
-                ([row[f"{kind}points"] for row in mine], [row[f"{kind}error"] for row in mine])
+                ([row[f"{kind}points"] for row in told], [row[f"{kind}error"] for row in told])
                 for kind in ("", "expected ")
+                for told in [[row for row in mine if not math.isnan(row[f"{kind}points"])] or mine]
             )
             for low, high in [interval(points)]
         ]
