@@ -472,7 +472,8 @@ def test_the_estimated_macs_of_a_design_are_those_that_its_training_counts(
     trial = run.trial(0)
     found = estimate_search(run.context, [TrialConfig.from_dict(trial["config"])])
     own = trial["spent_macs"] - trial["forward_images"] * run.to_dict()["teacher"]["macs"]
-    assert found["trial_train_macs"]["min"] == pytest.approx(own, rel=1e-6)
+    assert found["own_train_macs"] == pytest.approx(own, rel=1e-6)
+    assert found["trial_train_macs"]["min"] == pytest.approx(trial["train_macs"], rel=1e-6)
     assert found["train_macs"] > own, "with what the teacher is run for, once"
     assert found["teacher_seconds"] == 0.0, "it is there already"
     with pytest.raises(ValueError, match="no design of the space was admitted"):

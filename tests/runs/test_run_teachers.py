@@ -84,7 +84,9 @@ def test_warnings_follow_what_each_teacher_saw(saw: str, words: list[str], kind:
     second = TeacherSpec(name="second", builder="mine.py:build", checkpoint="mine.pt", saw=saw)
     data = spec.data if kind == "digits" else dataclasses.replace(spec.data, kind=kind, root="images")
     spec = dataclasses.replace(spec, teachers=(second,), data=data)
-    said = Run(file.parent, spec)._warnings({"teachers": [{"name": "second", "warnings": ["dim"]}]})
+    said = Run(file.parent, spec)._warnings(
+        {"teachers": [{"name": "second", "warnings": ["dim"]}], "trials": []}
+    )
     assert said[0] == "teacher 'second': dim"
     assert len(said) == 1 + len(words)
     for text, part in zip(said[1:], words, strict=True):
