@@ -10,7 +10,7 @@ from fake_world import make_spec, make_study, student
 from optuna.storages import InMemoryStorage
 
 from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
-from naskd.study.expected import FEWEST, MOST, expected_accuracies
+from naskd.study.expected import FEWEST, MOST, expect, expected_accuracies
 from naskd.study.record import run_record
 from naskd.study.stopping import TrialView
 
@@ -129,6 +129,12 @@ def test_a_record_has_it_of_each_design_once_nothing_runs() -> None:
         assert 0 <= trial["expected"]["mean"] <= 1
         assert trial["expected"]["sd"] > 0
     assert any(abs(trial["expected"]["mean"] - trial["val_accuracy"]) > 1e-6 for trial in complete)
+
+
+def test_nothing_is_expected_of_designs_of_a_later_version() -> None:
+    trial = {"number": 0, "replicate_of": None, "config": {"a later key": 1}, "own": None, "expected": None}
+    expect(trials := [{**trial, "val_accuracy": 0.5, "macs": 9}], ["macs"], N_VAL)
+    assert trials[0]["expected"] is None
 
 
 def _record(study) -> dict:
