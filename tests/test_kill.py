@@ -21,7 +21,7 @@ from naskd.study.record import load_ledger
 from naskd.trials.jobs import Decision, Job
 from naskd.trials.steps import run_job
 
-N_KILLS = 12
+N_KILLS = 20
 
 STUDY = """\
 name = "mortal"
@@ -120,7 +120,7 @@ def _retrain_all(study: Path, trials: list[dict[str, Any]], runs: Path) -> dict[
 
 
 @pytest.mark.slow
-def test_kills_lose_nothing(forker: Forker, tmp_path: Path):
+def test_twenty_kills_lose_nothing(forker: Forker, tmp_path: Path):
     study, run, log = (
         _write_study(tmp_path, space="joint", epochs=2, trials=100_000),
         tmp_path / "runs" / "mortal",
@@ -153,7 +153,7 @@ def test_kills_lose_nothing(forker: Forker, tmp_path: Path):
             assert "RUNNING" not in states, "a trial of a dead process was left running"
         _check_ledger(_trials(run))
     assert kills == N_KILLS
-    assert longest_recovery < 25, "a resume waited for a dead process's lock"
+    assert longest_recovery < 6.5, "a resume waited for a dead process's lock"
 
     n_trials = sum(t["state"] in ("COMPLETE", "FAIL") and not t["retried"] for t in _trials(run)) + 6
     argv = ["search", str(study), "--out", str(run), "--trials", str(n_trials)]
@@ -167,7 +167,7 @@ def test_kills_lose_nothing(forker: Forker, tmp_path: Path):
     assert len(failed) <= 1
     assert {t["state"] for t in trials} <= {"COMPLETE", "FAIL", "PRUNED"}
     retries = [t for t in trials if t["retry_of"] is not None]
-    assert len(retries) >= 3, "the kills hit no running trial: the test shows nothing"
+    assert len(retries) >= 5, "the kills hit no running trial: the test shows nothing"
     assert len({t["retry_of"] for t in retries}) == len(retries), "an orphan was requeued twice"
     for trial in retries:
         again = trials[trial["retry_of"]]

@@ -108,7 +108,7 @@ def test_dying_at_any_write_loses_nothing(n_writes, monkeypatch):
 
 
 def test_dying_again_during_the_recovery_loses_nothing(n_writes, monkeypatch):
-    for write in range(0, n_writes, 7):
+    for write in range(0, n_writes, 2):
         left: list[dict[str, Any]] = []
         died = FakeWorld()
         assert _live(left, died, monkeypatch, write) is None
