@@ -75,17 +75,15 @@ class KnowledgeSources:
             unlabelled: Images without labels for each labelled one.
         """
         resources, shown = self._resources, self._shown_to(recipe, training.augmentation)
-        execution, n_train, n_views = resources.spec.execution, len(resources.data.train), shown.views.n_views
-        bank = BankedSource(
+        n_views = shown.views.n_views
+        bank = self._bank(
             self.stand_in(recipe),
+            recipe,
             lambda index, epoch: shown.batch(index, epoch)[0],
-            n_train,
             n_views,
             resources.spec.epochs,
-            budget_bytes=execution.bank_bytes if training.mixing == "none" else 0,
-            folder=None if resources.cache is None else resources.cache / BANKS / "rehearsed",
-            disk_bytes=execution.disk_bytes,
-            own_images=self._sees_first(recipe),
+            None if resources.cache is None else resources.cache / BANKS / "rehearsed",
+            remembers=training.mixing == "none",
         )
         columns = bank.n_columns
         if recipe.artifact_id in resources.store:
@@ -93,7 +91,7 @@ class KnowledgeSources:
             columns -= 0 if folder is None else min(columns, len(ColumnFolder(folder).columns()))
         if unlabelled:
             columns += min(self._images.blocks.n_blocks(n_views), resources.spec.epochs * unlabelled)
-        return RehearsedSource(bank, columns * n_train)
+        return RehearsedSource(bank, columns * len(resources.data.train))
 
     def online(self, recipe: ArtifactRecipe) -> OnlineSource:
         """The stored network of a recipe, run at every question.
@@ -142,6 +140,7 @@ class KnowledgeSources:
         if key not in self._banks:
             shown = self._shown_to(recipe, augmentation)
             self._banks[key] = self._bank(
+                self.online(recipe),
                 recipe,
                 lambda index, epoch: shown.batch(index, epoch)[0],
                 shown.views.n_views,
@@ -203,28 +202,35 @@ class KnowledgeSources:
             longest = self._resources.spec.epochs * unlabelled
             data = {"unlabelled": self._resources.data.unlabelled_hash}
             folder = self._bank_folder(recipe, shown, data)
-            self._block_banks[key] = self._bank(recipe, shown.block, n_columns, longest, folder)
+            self._block_banks[key] = self._bank(
+                self.online(recipe), recipe, shown.block, n_columns, longest, folder
+            )
         return self._block_banks[key]
 
     def _bank(
         self,
+        source: OnlineSource,
         recipe: ArtifactRecipe,
         images: Callable[[Tensor, int], Tensor],
         n_columns: int,
         longest: int,
         folder: Path | None,
+        *,
+        remembers: bool = True,
     ) -> BankedSource:
         """A bank of as many images a column as there are training images.
 
         Args:
+            source: The network, or one that stands in for it.
             recipe: Of the network.
             images: Of places of a column.
             n_columns: Before the first comes again.
             longest: Columns that a search's training asks for. A retraining may be longer: what is rounded must not
                 depend on how long that is.
             folder: Where columns are kept.
+            remembers: False of images that never come twice.
         """
-        resources, source = self._resources, self.online(recipe)
+        resources = self._resources
         n_train = len(resources.data.train)
         return BankedSource(
             source,
@@ -232,7 +238,7 @@ class KnowledgeSources:
             n_train,
             n_columns,
             longest,
-            resources.spec.execution.bank_bytes,
+            resources.spec.execution.bank_bytes if remembers else 0,
             foreseen=[loss for kind in resources.foreseen for loss in _template(kind, source, n_train)],
             folder=folder,
             copies=self._copies,
