@@ -77,6 +77,9 @@ FACES = {
     "launch": "`naskd.search`: reads the study and begins what takes seconds; torch-free itself",
     "spaces": "The parts of a search space",
     "teachings": "Ways of being taught: presets, and how a space searches one",
+    "supervising": "Who teaches, as a part of a search space: teachers and assistants",
+    "resnets": "Published ResNets as architectures, for spaces of simplified teachers",
+    "reducing": "What of a user's own network may become smaller",
     "suggesting": "How parts of a space get their values",
     "config": "Names that search spaces import, kept where they were",
 }

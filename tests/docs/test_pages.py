@@ -110,6 +110,13 @@ def test_every_module_is_in_the_python_api(site: Path) -> None:
     assert "::: naskd.launch.search\n" in text
 
 
+def test_every_floor_says_what_lives_there(site: Path) -> None:
+    text = (site / "architecture" / "index.md").read_text()
+    rooms = re.findall(r"^\| \d+ \| `(naskd\.\w+)` \|(.*)\|$", text, re.MULTILINE)
+    assert len(rooms) >= 20
+    assert [room for room, role in rooms if not role.strip()] == []
+
+
 def test_no_marker_is_left_and_links_of_written_pages_lead_somewhere(site: Path) -> None:
     for page in site.rglob("*.md"):
         text = page.read_text()

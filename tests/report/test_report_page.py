@@ -420,6 +420,24 @@ def test_a_hypervolume_that_falls_stays_in_its_chart_and_what_is_run_again_has_n
     assert [row[:9] for row in rows] == ["run again"]
 
 
+def test_what_is_expected_stands_in_table_and_details_until_test_images_say_more(browser, tmp_path):
+    def told(retrained):
+        source = record(40, seed=1, retrained=retrained)
+        for trial in source["trials"]:
+            trial["expected"] = {"mean": 0.8123, "sd": 0.0105}
+        write_html(source, tmp_path / "page.html")
+        browser.open(tmp_path / "page.html")
+        assert browser.errors == []
+        table = browser.run("document.querySelector('#designs-on-the-front').innerText")
+        return table, browser.run("document.querySelector('.details').innerText")
+
+    table, details = told(retrained=False)
+    assert "What is expected takes that luck off" in table
+    assert "81.23 ± 1.05%" in table
+    assert "expected, luck aside" in details
+    assert "expected" not in told(retrained=True)[0]
+
+
 def test_a_table_is_saved_for_a_spreadsheet_that_computes_none_of_it(reader, browser):
     source = reader()
     file = saved(browser, "#designs-on-the-front .tools button")

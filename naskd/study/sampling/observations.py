@@ -9,9 +9,14 @@ LEAST_NOISE = 1e-4
 
 
 def variance(accuracy: float, n_val: int) -> float:
-    """Of a measured accuracy around what its design has: the luck of so many images; 0 where their number is not known.
+    """Of a measured accuracy around what its design has: the binomial luck of the images. That of the seed is learned.
 
-    That of the seed is learned from what is measured.
+    Args:
+        accuracy: A fraction.
+        n_val: Validation images; 0 where that is not known.
+
+    Returns:
+        At least :data:`LEAST_NOISE`, in squares of a fraction.
     """
     return max(LEAST_NOISE, _luck(accuracy, n_val))
 
@@ -28,6 +33,9 @@ def observation(trial: TrialView, n_val: int, curves: Extrapolation) -> tuple[fl
         trial: Complete, stopped, or running.
         n_val: Validation images; 0 where that is not known.
         curves: Of the study.
+
+    Returns:
+        A fraction, and its variance.
     """
     if trial.status == "complete":
         return trial.metrics[ACCURACY], variance(trial.metrics[ACCURACY], n_val)
