@@ -4,9 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import RandomSampler
+from optuna.trial import FixedTrial
 
 from naskd.spec.design import TrialConfig
 from naskd.spec.objectives import OBJECTIVES, Objective
@@ -45,6 +50,46 @@ class Informed(Protocol):
 
     def attach(self, view: "SearchView") -> None:
         """Called once, before the sampler is first asked."""
+
+
+class _DrawnTrial(FixedTrial):
+    """A trial of no study: each parameter is drawn when it is first asked for.
+
+    What a study writes down of each of its trials takes longer than to draw them.
+    """
+
+    def __init__(self, sampler: RandomSampler, number: int) -> None:
+        self._drawn: dict[str, Any] = {}
+        super().__init__(self._drawn, number)
+        self._sampler = sampler
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """See :class:`optuna.trial.Trial`."""
+        self._draw(name, FloatDistribution(low, high, step=step, log=log))
+        return super().suggest_float(name, low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """See :class:`optuna.trial.Trial`."""
+        self._draw(name, IntDistribution(low, high, step=step, log=log))
+        return super().suggest_int(name, low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """See :class:`optuna.trial.Trial`."""
+        self._draw(name, CategoricalDistribution(choices))
+        return super().suggest_categorical(name, choices)
+
+    def _draw(self, name: str, distribution: BaseDistribution) -> None:
+        if name in self._drawn:
+            return
+        if distribution.single() and isinstance(distribution, CategoricalDistribution):
+            self._drawn[name] = distribution.choices[0]
+        elif distribution.single() and isinstance(distribution, (FloatDistribution, IntDistribution)):
+            self._drawn[name] = distribution.low
+        else:
+            # Of its arguments this sampler reads the distribution alone.
+            self._drawn[name] = self._sampler.sample_independent(None, None, name, distribution)  # type: ignore[arg-type]
 
 
 class SearchView:
@@ -107,10 +152,10 @@ class SearchView:
             InputError: The space is broken, or a name is unknown.
             RunError: A call of the space took too long.
         """
-        study = optuna.create_study(sampler=RandomSampler(seed=seed))
+        sampler = RandomSampler(seed=seed)
         found = []
-        for _ in range(n):
-            trial = study.ask()
+        for number in range(n):
+            trial = _DrawnTrial(sampler, number)
             candidate = self._candidate(trial)
             for name, distribution in trial.distributions.items():
                 self._distributions.setdefault(name, distribution)
@@ -123,7 +168,7 @@ class SearchView:
         key = repr(sorted(parameters.items()))
         if key not in self._known:
             try:
-                self._known[key] = self._candidate(optuna.trial.FixedTrial(dict(parameters)))
+                self._known[key] = self._candidate(FixedTrial(dict(parameters)))
             except ValueError:
                 self._known[key] = None
         return self._known[key]

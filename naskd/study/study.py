@@ -83,6 +83,7 @@ class Study:
         self._clock = clock or SystemClock()
         self._observers = Observers(observers)
         self._running: dict[str, Job] = {}
+        self._seeds: dict[str, int] = {}
         self._looked = 0.0
         warm = warm or WarmStart()
         self._study = open_study(spec, storage, identity, reference_point, self._clock, warm)
@@ -179,8 +180,10 @@ class Study:
 
     def _is_taken(self, config: TrialConfig) -> bool:
         """Whether a design is trained, or was."""
-        design = config.config_id, seed_of(config, self.spec.seed)
-        return self._drivers.same_design(design, self._ledger.seen) is not None
+        name = config.config_id
+        if name not in self._seeds:
+            self._seeds[name] = seed_of(config, self.spec.seed)
+        return self._drivers.same_design((name, self._seeds[name]), self._ledger.seen) is not None
 
     # --- the end -----------------------------------------------------------------------------------------------
 
