@@ -95,18 +95,21 @@ def table(rows: list[Row]) -> list[str]:
     )
     for arm, seeds in dict.fromkeys((row["arm"], row["seeds"]) for row in rows):
         mine = [row for row in rows if (row["arm"], row["seeds"]) == (arm, seeds)]
-        said = [
-            f"{statistics.fmean(points):+.2f} [{low:+.2f}, {high:+.2f}] | {statistics.fmean(errors):.2f}"
-            for points, errors in (
-                ([row[f"{kind}points"] for row in told], [row[f"{kind}error"] for row in told])
-                for kind in ("", "expected ")
-                for told in [[row for row in mine if not math.isnan(row[f"{kind}points"])] or mine]
-            )
-            for low, high in [interval(points)]
-        ]
+        said = [_too_good(mine, kind) for kind in ("", "expected ")]
         lines.append(
             f"| {arm} | {seeds} | {' | '.join(said)} | "
             f"{statistics.fmean(row['designs'] for row in mine):.1f} | "
             f"{statistics.fmean(row['test_volume'] for row in mine):.4f} |"
         )
     return lines
+
+
+def _too_good(rows: list[Row], kind: str) -> str:
+    """Two cells: the mean over searches that say something, with its interval, and the root mean square."""
+    told = [row for row in rows if not math.isnan(row[f"{kind}points"])]
+    if not told:
+        return "too few trainings finished | "
+    points = [row[f"{kind}points"] for row in told]
+    low, high = interval(points)
+    error = statistics.fmean(row[f"{kind}error"] for row in told)
+    return f"{statistics.fmean(points):+.2f} [{low:+.2f}, {high:+.2f}] | {error:.2f}"

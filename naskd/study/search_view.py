@@ -123,6 +123,7 @@ class SearchView:
     ) -> None:
         self.objectives: Sequence[Objective] = [OBJECTIVES[name] for name in spec.objectives]
         self.reference_point = dict(reference_point)
+        self.most_macs = float("inf") if spec.budget.train_macs is None else float(spec.budget.train_macs)
         self.trainings = trainings
         self.fraction = fraction
         self.earlier = earlier

@@ -301,6 +301,21 @@ def test_claims(made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(claims.table(rows)) == 2 + 2
 
 
+def test_a_bias_of_which_nothing_is_expected_is_told_so() -> None:
+    """On a small table a rule may stop so many that too few finish to expect anything."""
+    from search_parts import bias
+
+    row = {"arm": "EHVI, front", "seeds": 1, "designs": 4, "test_volume": 0.1, "points": 0.5, "error": 0.7}
+    rows = [
+        {**row, "repetition": n, "expected points": float("nan"), "expected error": float("nan")}
+        for n in range(2)
+    ]
+    *_, line = bias.table(rows)
+    assert "| +0.50 [+0.50, +0.50] | 0.70 | too few trainings finished |  |" in line
+    *_, line = bias.table([*rows, {**row, "repetition": 2, "expected points": 0.2, "expected error": 0.3}])
+    assert "| +0.20 [-inf, +inf] | 0.30 |" in line
+
+
 def test_bias_is_smaller_with_a_second_seed(
     made_up: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

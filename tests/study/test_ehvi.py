@@ -167,7 +167,12 @@ def test_a_space_with_parameters_of_parameters():
     assert len(trained(study)) == 20
 
 
-def proposed(needs, price, trials, startup, budget=None):
+def by_teacher(config):
+    """One teacher for students of basic blocks, and another for all others."""
+    return f"of {config.architecture.stages[0].block == 'basic'}"
+
+
+def proposed(needs, price, trials, startup, budget=None, seed=0, names=lambda config: "made once"):
     """Whether each of the first designs needs what costs `price` once."""
 
     def dear(config):
@@ -177,11 +182,11 @@ def proposed(needs, price, trials, startup, budget=None):
             found.metrics,
             found.train_macs,
             1.0,
-            ({"made once": price},) if needs(config) else (),
+            ({names(config): price},) if needs(config) else (),
         )
 
     spec = StudySpec(
-        name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS,
+        name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS, seed=seed,
         budget=budget or BudgetSpec(train_macs=int(1e12)),
         sampler=SamplerSpec("ehvi", (("startup_trials", startup),)),
         teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
@@ -221,6 +226,15 @@ def test_what_costs_more_than_the_search_is_not_made_for_the_best_designs_at_its
     assert not any(proposed(is_hinted, price, 20, 10, trials))
     assert sum(proposed(is_hinted, 1, 20, 10, trials)) > 5
     assert any(proposed(is_taught, price, 10, 10, trials)), "three quarters of the designs share it"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_students_are_taught_from_the_first_trials_however_dear_the_first_pass_of_a_teacher_is(seed):
+    """It is as dear as a hundred thousand trainings, and three quarters of the designs need it."""
+    told = proposed(is_taught, 10**13, 8, startup=8, budget=BudgetSpec(trials=40), seed=seed)
+    assert sum(told) >= 4
+    several = proposed(is_taught, 10**13, 8, 8, BudgetSpec(trials=40), seed=seed, names=by_teacher)
+    assert sum(several) >= 4, "each of two teachers is asked by fewer than a half"
 
 
 def test_without_a_study_it_draws_at_random():

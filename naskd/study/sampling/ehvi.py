@@ -7,7 +7,8 @@ it takes, to a power that falls to 0 as the budget is used (cost cooling: Lee, P
 
 What a training needs and nobody has had made yet, a bank or an assistant, is another matter: it is paid once, and late
 there is nobody to share it with. A design is worth less by as many times as this makes it dearer, at all times. What
-many designs need is shared out among them; what few need waits until they promise so much more.
+many designs need is shared out among them; what few need waits until they promise so much more. What most random
+designs need is no design's own: a study of such a space has decided to pay it, and a budget that holds it twice does.
 """
 
 from collections import Counter
@@ -61,6 +62,7 @@ class EhviSampler(BaseSampler):
         self._pool: dict[str, Candidate] = {}
         self._features: Features | None = None
         self._needing: dict[str, float] = {}
+        self._drawn: list[Mapping[str, float]] = []
         self._described: dict[str, Described] = {}
         self._rows: dict[str, Array] = {}
         self._surrogate: Surrogate | Transfer = Surrogate(seed)
@@ -118,7 +120,8 @@ class EhviSampler(BaseSampler):
             if len(shown) < 2:
                 return None
             self._pool = {candidate.config_id: candidate for candidate in drawn}
-            needed = Counter(name for candidate in drawn for name in candidate.price.training.shared)
+            self._drawn = [candidate.price.training.shared for candidate in drawn]
+            needed = Counter(name for shared in self._drawn for name in shared)
             self._needing = {name: count / len(drawn) for name, count in needed.items()}
             self._features = Features(shown, merged=True)
             self._hear(view)
@@ -278,11 +281,23 @@ class EhviSampler(BaseSampler):
         sharers = {name: max(1.0, SHARERS * share) for name, share in self._needing.items()}
         prices = [candidate.price.training for candidate in candidates]
         own = np.array([price.own for price in prices]) - paid
+        usual = self._usual(made, view)
         shared = [
             sum(macs / sharers.get(name, 1.0) for name, macs in price.shared.items() if name not in made)
+            if _unpaid(price.shared, made) > usual
+            else 0.0
             for price in prices
         ]
         return np.maximum(own, 1.0), np.array(shared, dtype=np.float64)
+
+    def _usual(self, made: set[str], view: SearchView) -> float:
+        """Multiply-accumulates of what is made once that half of the random designs need, and the budget holds twice.
+
+        The first pass of a large teacher is as dear as hundreds of small students. Were it the price of whoever is
+        taught first, a search would begin with students that nobody teaches, and a short one would know no others.
+        """
+        usual = float(np.median([_unpaid(shared, made) for shared in self._drawn])) if self._drawn else 0.0
+        return usual if 2 * usual <= view.most_macs else 0.0
 
     def _describe(self, candidate: Candidate) -> Described:
         name = candidate.config_id
@@ -305,3 +320,8 @@ class EhviSampler(BaseSampler):
             known = self._view.prices.of(trial.config).known
             self._rows[name] = self._features.rows([describe(trial.config, known)])[0]
         return self._rows[name]
+
+
+def _unpaid(shared: Mapping[str, float], made: set[str]) -> float:
+    """Multiply-accumulates of what a training needs that is made once, and that nobody has had made yet."""
+    return sum(macs for name, macs in shared.items() if name not in made)
