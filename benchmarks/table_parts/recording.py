@@ -12,12 +12,16 @@ from harness.setting import Setting, study
 from naskd.spec.datasets import DataSpec
 from naskd.spec.seeds import derive_seed, trial_seed
 from naskd.spec.teachers import DEFAULT_NAME
+from naskd.store.artifacts import ArtifactStore
 from naskd.training.evaluation import accuracy, predict
 from naskd.trials.run import TrialRun
 from table_parts import space
 from table_parts.splits import Parts
 
 TEACHER_TRAINING = dataclasses.replace(space.TRAINING, learning_rate=3e-3)
+
+NETWORKS = "networks"
+"""Folder of what others go on with."""
 
 TEST_EVERY = 4
 """Epochs between two looks at the test images: each costs as much as a fifth of an epoch of training."""
@@ -28,7 +32,9 @@ def open_place(
 ) -> Setting:
     """What trainings on these images share, with the teacher trained or found.
 
-    A teacher of more images is trained on them, and stored as if it had been trained on the students'.
+    A teacher of more images is trained on them, and stored as if it had been trained on the students'. It is kept in
+    ``networks`` as well: whoever copies that beside a table goes on with the same teacher, which another machine would
+    not train alike to the last bit.
 
     Args:
         args: Of the command line: device, threads, epochs of the teacher.
@@ -52,13 +58,23 @@ def open_place(
     setting.compute.apply_threads()
     store = setting.context.resources.store
     wanted = _teacher_and_states(setting)
+    kept = ArtifactStore(folder / NETWORKS)
+    copy(kept, store, wanted)
     if any(one not in store for one in wanted) and len(parts.teacher.train) != len(parts.student.train):
         larger = Setting(spec, folder / "teacher", None, parts.teacher, foreseen_states=states)
         larger.make()
         for mine, theirs in zip(wanted, _teacher_and_states(larger), strict=True):
             store.save(mine, *larger.context.resources.store.load(theirs))
     setting.make()
+    copy(store, kept, wanted)
     return setting
+
+
+def copy(source: ArtifactStore, target: ArtifactStore, networks: Sequence[str]) -> None:
+    """Those of some networks that the source has and the target lacks."""
+    for one in networks:
+        if one in source and one not in target:
+            target.save(one, *source.load(one))
 
 
 def _teacher_and_states(setting: Setting) -> list[str]:
@@ -85,10 +101,12 @@ class Recorder:
         context = self.setting.context
         store = context.resources.store
         taught = space.joint(space.Point({**next(space.points(0)), "kd.kind": "assistant"}))
+        recipes = context.designs.recipes(taught)
+        kept, networks = ArtifactStore(self.folder / NETWORKS), [recipe.artifact_id for recipe in recipes]
+        copy(kept, store, networks)
         self.setting.make(taught)
-        made = {
-            recipe.label: store.manifest(recipe.artifact_id) for recipe in context.designs.recipes(taught)
-        }
+        copy(store, kept, networks)
+        made = {recipe.label: store.manifest(recipe.artifact_id) for recipe in recipes}
         return {label: self._of(manifest) for label, manifest in made.items()}
 
     def _of(self, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -127,8 +128,14 @@ def test_a_recording_goes_on_where_it_stopped_and_becomes_a_table(
     ]
     with open(out / "rows.jsonl", "a") as file:
         file.write('{"config_id": "cut off by a ki')
+    # On another machine, with what was kept beside the rows.
+    before = json.loads((out / "recording.json").read_text())["networks"]
+    for left_behind in ("students", "teacher", "bank"):
+        shutil.rmtree(out / left_behind)
     most[0] = 100
     record_table.record(args)
+    assert not (out / "teacher").exists()
+    assert json.loads((out / "recording.json").read_text())["networks"] == before
     rows = record_table.read_rows(out / "rows.jsonl")
     assert len({row["config_id"] for row in rows}) == len(rows) == 14
     for row in rows:
