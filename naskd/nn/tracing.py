@@ -115,6 +115,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         bits = max(self.values[value].bits for value in reads) if selecting else FLOAT_BITS
         is_convolution = packet is _aten.convolution
         kernel, stride, padding = (args[1].shape[2:], args[3], args[4]) if is_convolution else ((), (), ())
+        dilation, groups = (args[5], args[8]) if is_convolution else ((), 1)
         step = Operator(
             _kind(packet, args, constants),
             (),
@@ -127,6 +128,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             kernel=tuple(kernel),
             stride=tuple(stride),
             padding=tuple(padding),
+            dilation=tuple(dilation),
+            groups=int(groups),
         )
         in_place = mutable and _storage(outputs[0]) == _storage(read[0][0])
         writes = tuple(self._written(output, bits) for output in outputs)
