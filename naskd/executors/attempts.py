@@ -39,7 +39,7 @@ class Attempt:
         number: Of the attempt, from 1.
         deaths: Workers that died of it, or with it; not those of retries that had got further.
         reached: The last epoch that any of them has done.
-        before: The same, of the workers that died.
+        before: The same, of the workers before the last one.
         alone: Whether it wants a device that nobody else uses.
         result: The last one that a worker reported, of this try or an earlier one.
         paused: Whether the source has said that it may go on later.
@@ -157,9 +157,15 @@ class Attempts:
         if result.blames_device and shares_device and not attempt.alone:
             what = f"lost its device ({result.reason})" if result.device_lost else "was out of device memory"
             _LOG.warning("%s %s; it runs again alone", attempt.name, what)
-            self._again.append(
-                replace(attempt, number=attempt.number + 1, alone=True, result=None, watch=None)
+            again = replace(
+                attempt,
+                number=attempt.number + 1,
+                before=attempt.reached,
+                alone=True,
+                result=None,
+                watch=None,
             )
+            self._again.append(again)
             return
         self._tell(attempt, result)
 

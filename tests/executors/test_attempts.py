@@ -47,6 +47,18 @@ def test_the_first_death_counts_whatever_was_done_before_it(attempts) -> None:
     attempts.source.tell.assert_called_once()
 
 
+def test_who_was_run_again_alone_and_gets_no_further_has_no_more_tries_than_others(attempts) -> None:
+    attempt = attempts.take()
+    _epochs(attempts, attempt, 1, 3)
+    attempts.end(attempt, _spent(30, "failed", out_of_memory=True), shares_device=True)
+    for _ in range(RETRIES + 1):
+        attempts.source.tell.assert_not_called()
+        attempt = attempts.take()
+        _epochs(attempts, attempt, 1, 2)
+        attempts.lose(attempt, "crash", begun=True)
+    assert _told(attempts).reason.startswith(f"its worker died {RETRIES + 1} times")
+
+
 def _spent(macs: int, status: str = "stopped", **more: Any) -> TrialResult:
     return TrialResult(status, 1, spent_macs=macs, **more)
 
