@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from naskd.nn.cost import in_evaluation
 from naskd.nn.merging import merged
+from naskd.nn.products import macs_of
 from naskd.nn.quantized import Quantizer, quantized_layers
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS
 from naskd.spec.errors import InputError
@@ -107,7 +107,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             return  # another look at the same numbers
         constants = [tensor for tensor in tensors if self.value(tensor) is None]
         packet = func._overloadpacket
-        counted = flop_registry.get(packet)
         reads = tuple(dict.fromkeys(value for _, value in read))
         numbers = self.values[reads[0]].numbers
         changes_each = torch.Tag.pointwise in func.tags or packet in _NORMS
@@ -122,7 +121,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             (),
             tuple(read[0][0].shape),
             tuple(outputs[0].shape),
-            macs=0 if counted is None else int(counted(*args, **kwargs, out_val=out)) // 2,
+            macs=macs_of(packet, args, kwargs, out) or 0,
             n_weights=sum(tensor.numel() for tensor in constants),
             bits=self.bits if constants else FLOAT_BITS,
             kernel=tuple(kernel),
