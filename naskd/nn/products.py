@@ -45,7 +45,8 @@ def _trilinear(
     """Of numbers at all places of the three together, each of which gets dimensions that it does not have."""
     given = zip((one, two, three), (more_of_one, more_of_two, more_of_three), strict=True)
     sizes = [_with_dimensions(shape, more) for shape, more in given]
-    return 2 * prod(max(along) for along in zip(*sizes, strict=True))
+    largest: list[int] = [max(along) for along in zip(*sizes, strict=True)]
+    return 2 * prod(largest)
 
 
 def _with_dimensions(shape: Shape, more: Shape) -> list[int]:
