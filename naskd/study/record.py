@@ -23,6 +23,7 @@ from naskd.study.ledger import (
     mean_values,
     replicate_of,
     told_twice,
+    unmade_macs,
 )
 from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
@@ -141,6 +142,7 @@ def run_record(
         expect(complete, ["macs", *known], (images or {}).get("val", 0))
     artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
+    shared_macs += unmade_macs(study.user_attrs, place)
     teachers = [
         {"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"
     ]  # once nameless
