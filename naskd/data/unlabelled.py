@@ -34,6 +34,11 @@ class Blocks:
         keys = np.random.PCG64(derive_seed("unlabelled", seed)).random_raw(n_unlabelled)
         self.order = torch.from_numpy(keys.argsort(kind="stable"))
 
+    @property
+    def begins_again(self) -> bool:
+        """Whether the row ends within a block."""
+        return self.n_unlabelled % self.n_labelled > 0
+
     def n_blocks(self, n_views: int) -> int:
         """Blocks before the first comes again with the same views, of images with so many."""
         return self.per_round * n_views

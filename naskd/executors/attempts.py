@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Protocol
 
@@ -39,11 +39,13 @@ class Attempt:
         number: Of the attempt, from 1.
         deaths: Workers that died of it, or with it; not those of retries that had got further.
         reached: The last epoch that any of them has done.
-        before: The same, of the workers that died.
+        before: The same, of the workers before the last one.
         alone: Whether it wants a device that nobody else uses.
         result: The last one that a worker reported, of this try or an earlier one.
         paused: Whether the source has said that it may go on later.
         watch: Since when a worker does it; None while none does.
+        spent: MACs after each epoch that is not lost, by its number, as the worker that did it has said.
+        lost: MACs of epochs that workers had done before they died, and that were taken up from before.
     """
 
     job: Job
@@ -55,11 +57,32 @@ class Attempt:
     result: TrialResult | None = None
     paused: bool = False
     watch: Watch | None = None
+    spent: dict[int, int] = field(default_factory=dict)
+    lost: int = 0
 
     @property
     def name(self) -> str:
         """For messages."""
         return f"trial {self.job.job_id}" if self.job.kind == "trial" else f"artifact {self.job.job_id}"
+
+    def note(self, epoch: int, spent_macs: int) -> None:
+        """An epoch has ended, after which so much was spent; what was done of it and after it before is lost.
+
+        Where an earlier search has left the state that it was taken up from, nobody knows what had been spent there:
+        then this epoch is not counted twice.
+        """
+        last = max(self.spent, default=0)
+        if epoch <= last:
+            kept = 0 if epoch == 1 else self.spent.get(epoch - 1, spent_macs)
+            self.lost += max(0, self.spent[last] - kept)
+            self.spent = {done: macs for done, macs in self.spent.items() if done < epoch}
+        self.spent[epoch] = spent_macs
+
+    def booked(self, result: TrialResult) -> TrialResult:
+        """A result with what was lost on the way to it."""
+        last = self.spent[max(self.spent)] if self.spent else 0
+        lost = self.lost + max(0, last - result.spent_macs)  # the last worker did not get so far
+        return replace(result, spent_macs=result.spent_macs + lost, lost_macs=lost) if lost else result
 
 
 class Attempts:
@@ -119,6 +142,8 @@ class Attempts:
             so_far: What is booked if the attempt should come to nothing from here on.
         """
         attempt.result = so_far
+        if so_far is not None:
+            attempt.note(epoch, so_far.spent_macs)
         attempt.reached = max(attempt.reached, epoch)
         if attempt.watch is not None:
             self.limits.epoch(attempt.watch)
@@ -132,9 +157,15 @@ class Attempts:
         if result.blames_device and shares_device and not attempt.alone:
             what = f"lost its device ({result.reason})" if result.device_lost else "was out of device memory"
             _LOG.warning("%s %s; it runs again alone", attempt.name, what)
-            self._again.append(
-                replace(attempt, number=attempt.number + 1, alone=True, result=None, watch=None)
+            again = replace(
+                attempt,
+                number=attempt.number + 1,
+                before=attempt.reached,
+                alone=True,
+                result=None,
+                watch=None,
             )
+            self._again.append(again)
             return
         self._tell(attempt, result)
 
@@ -182,6 +213,7 @@ class Attempts:
         self._tell(attempt, failed(attempt.job, attempt.result, reason, why))
 
     def _tell(self, attempt: Attempt, result: TrialResult) -> None:
+        result = attempt.booked(result)
         self.source.tell(attempt.job, result)
         forget(attempt.job, self.context, paused=attempt.paused and result.status == "stopped")
 

@@ -15,11 +15,12 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
 
+from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.base import KnowledgeLoss, Summary, summary_of
 from naskd.knowledge.filling import Gathering
 from naskd.knowledge.source import OnlineSource
@@ -34,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 
 COMPARED = 8
 """Images of a column by which it is seen that losses keep the same under one name."""
+
+FAR = 0.1
+"""Share of a sample's largest value by which no rounding puts a value off."""
 
 FILL_BATCH = 256
 """Images a forward pass when a column is filled. A constant, since the last bits of a convolution depend on it."""
@@ -131,6 +135,8 @@ class BankedSource:
         """Epochs in which the disk had no room for a tensor: it is tried again in another."""
         self._ahead = -1
         self._known: WeakKeyDictionary[KnowledgeLoss, list[str]] = WeakKeyDictionary()
+        self._agree: WeakSet[KnowledgeLoss] = WeakSet()
+        """Losses that keep what is remembered under their names."""
 
     @property
     def network(self) -> TappedNetwork:
@@ -185,8 +191,29 @@ class BankedSource:
         """The columns of an epoch that `losses` ask for, by the names of their tensors; those that are kept."""
         column = epoch % self.n_views
         self._fill(column, epoch, losses)
+        for loss in losses:
+            if loss not in self._agree:
+                self._check_agrees(loss, column, epoch)
         names = {name for loss in losses for name in self.names_of(loss)}
         return {name: self._columns[name, column] for name in names if (name, column) in self._columns}
+
+    def _check_agrees(self, loss: KnowledgeLoss, column: int, epoch: int) -> None:
+        """See that a loss that is not naskd's keeps, with its settings, what another trial may have remembered.
+
+        Raises:
+            InputError: It does not.
+        """
+        there = [name for name in self.names_of(loss) if (name, column) in self._columns]
+        if there and not KNOWLEDGE.is_ours(loss.settings.kind):
+            first = torch.arange(min(COMPARED, self.n_samples))
+            (said,) = self.source.summaries(self.images(first, epoch), first, epoch, [loss])
+            for name in there:
+                if not _alike(in_use(self._columns[name, column], first), said[name].cpu()):
+                    raise InputError(
+                        f"knowledge {loss.settings.kind!r}: summarise keeps other values under the name {name!r} than "
+                        "are remembered of another loss, or of other settings; give each its own name"
+                    )
+        self._agree.add(loss)
 
     def taps(self, images: Tensor) -> Taps:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
@@ -343,6 +370,15 @@ class BankedSource:
                 error,
             )
         self._refused[name] = epoch
+
+
+def _alike(kept: Tensor, said: Tensor) -> bool:
+    """Whether what is remembered of some samples is what a loss says of them, but for rounding and small batches."""
+    if kept.shape != said.shape or not said.is_floating_point():
+        return torch.equal(kept, said)
+    one, other = (tensor.double().nan_to_num().reshape(len(tensor), -1) for tensor in (kept, said))
+    largest = torch.maximum(one.abs(), other.abs()).amax(1)
+    return bool(((one - other).abs().amax(1) <= FAR * largest).all())
 
 
 def _check_names(losses: Sequence[KnowledgeLoss], said: Sequence[Summary]) -> None:

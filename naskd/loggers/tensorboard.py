@@ -1,7 +1,8 @@
 """TensorBoard: an event file for each job, in ``tensorboard/`` of the run directory."""
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ def tensorboard_logger(folder: Path, study: str) -> StudyObserver:
     return JobLogger("tensorboard", lambda: partial(_TensorBoardLog, folder))
 
 
+def _places(home: Path) -> Iterator[Path]:
+    """It, and then others of that name with a number."""
+    yield home
+    for number in itertools.count(2):
+        yield home.with_name(f"{home.name}.{number}")
+
+
 class _TensorBoardLog:
     """An event file. Numbers are stored in 32 bits."""
 
@@ -31,6 +39,8 @@ class _TensorBoardLog:
         self.run, self.epoch = run, 0
         self.logged: Mapping[str, int | float] = {}
         home = folder / "tensorboard" / run.name
+        if run.kind == "trial":  # a ledger gives a number once: what is there is of one that was removed
+            home = next(place for place in _places(home) if not any(place.glob("events*")))
         home.mkdir(parents=True, exist_ok=True)
         self.events = EventsWriter(str(home / "events"))
 

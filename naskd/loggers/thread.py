@@ -44,7 +44,7 @@ def flat_design(config: TrialConfig) -> dict[str, Scalar]:
 
 
 def _flat(value: Any, name: str) -> dict[str, Scalar]:
-    if name.endswith(".options"):
+    if name.endswith("options"):
         value = dict(value)
     if isinstance(value, Mapping):
         children = [(str(key), child) for key, child in value.items()]

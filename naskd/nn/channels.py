@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+
+from naskd.nn.products import macs_of
 
 _SAME = {
     *(
@@ -345,8 +346,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             self._pointwise(args, kwargs, out)
         else:
             self._unknown(name, args, kwargs, out)
-        if (counted := flop_registry.get(func._overloadpacket)) is not None:
-            macs = int(counted(*args, **kwargs, out_val=out)) // 2 // self._batch
+        if (macs := macs_of(func._overloadpacket, args, kwargs, out)) is not None:
+            macs //= self._batch
             self._products.append((self.running[-1] if self.running else "", macs, self._factors(given, out)))
         return out
 

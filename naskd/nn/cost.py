@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from naskd.nn.merging import merged
+from naskd.nn.products import LEFT_OUT
 from naskd.nn.quantized import QuantizedNorm, QuantizedWeights, Quantizer, quantized_layers
 from naskd.nn.taps import device_of, evaluation_mode
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS, Cost
@@ -48,7 +49,7 @@ T = TypeVar("T")
 
 
 def count_macs(call: Callable[[], object]) -> int:
-    """Multiply-accumulates of the convolutions and matrix products that `call` executes.
+    """Multiply-accumulates of the convolutions and of the products of matrices and vectors that `call` executes.
 
     Give it modules and tensors on the ``meta`` device. On the CPU, attention has fused kernels that torch's
     counter does not see, and nothing says so. Count forward passes only: torch's formula for the backward
@@ -62,7 +63,7 @@ def count_macs(call: Callable[[], object]) -> int:
     """
     if torch.is_inference_mode_enabled():
         raise ValueError("count_macs sees nothing under torch.inference_mode; use torch.no_grad")
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=dict(LEFT_OUT)) as counter:
         call()
     return int(counter.get_total_flops()) // 2
 

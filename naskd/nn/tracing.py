@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from naskd.nn.cost import in_evaluation
 from naskd.nn.merging import merged
+from naskd.nn.products import macs_of
 from naskd.nn.quantized import Quantizer, quantized_layers
 from naskd.spec.design import FLOAT_BITS, INTEGER_BITS
 from naskd.spec.errors import InputError
@@ -107,7 +107,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
             return  # another look at the same numbers
         constants = [tensor for tensor in tensors if self.value(tensor) is None]
         packet = func._overloadpacket
-        counted = flop_registry.get(packet)
         reads = tuple(dict.fromkeys(value for _, value in read))
         numbers = self.values[reads[0]].numbers
         changes_each = torch.Tag.pointwise in func.tags or packet in _NORMS
@@ -115,18 +114,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         bits = max(self.values[value].bits for value in reads) if selecting else FLOAT_BITS
         is_convolution = packet is _aten.convolution
         kernel, stride, padding = (args[1].shape[2:], args[3], args[4]) if is_convolution else ((), (), ())
+        dilation, groups = (args[5], args[8]) if is_convolution else ((), 1)
         step = Operator(
             _kind(packet, args, constants),
             (),
             (),
             tuple(read[0][0].shape),
             tuple(outputs[0].shape),
-            macs=0 if counted is None else int(counted(*args, **kwargs, out_val=out)) // 2,
+            macs=macs_of(packet, args, kwargs, out) or 0,
             n_weights=sum(tensor.numel() for tensor in constants),
             bits=self.bits if constants else FLOAT_BITS,
             kernel=tuple(kernel),
             stride=tuple(stride),
             padding=tuple(padding),
+            dilation=tuple(dilation),
+            groups=int(groups),
         )
         in_place = mutable and _storage(outputs[0]) == _storage(read[0][0])
         writes = tuple(self._written(output, bits) for output in outputs)

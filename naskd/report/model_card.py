@@ -29,7 +29,8 @@ def model_card(facts: Facts) -> str:
         facts: ``name``, ``study``, ``number``, ``license`` or None, ``version``, ``date``, ``command``; ``data`` with
             ``kind``, ``title``, ``n_classes``, ``shape`` (C, H, W), ``n_train``, ``n_val``, ``n_unlabelled``,
             ``modality`` or None; ``teachers``, each with ``name``, ``source``, ``license`` or None, ``saw``
-            or None where naskd trained it, ``val_accuracy`` or None; ``config`` of the design; ``study_seed``;
+            or None where naskd trained it and nobody says what it saw before, ``val_accuracy`` or None; ``config`` of
+            the design; ``study_seed``;
             ``training`` with ``epochs`` and, of a retraining, ``seed``, ``replicate``, ``test_accuracy``; ``retrained``
             with ``test_accuracy_mean``, ``test_accuracy_sd``, ``n``, or None; ``val_accuracy``; ``macs``, ``n_params``;
             ``weights_bytes``; ``file``, what :func:`naskd.runs.export.export_student` says, with ``images``: ``test``
@@ -159,7 +160,7 @@ def _teacher(teacher: Facts) -> str:
     if teacher["val_accuracy"] is not None:
         text += f", {percent(teacher['val_accuracy'])} on the validation images"
     if teacher["saw"] is not None:
-        text += f"; trained elsewhere, on {_SEEN[teacher['saw']]}"
+        text += f"; elsewhere it was trained on {_SEEN[teacher['saw']]}"
     return text + f"; licence: {teacher['license'] or 'not stated'}"
 
 

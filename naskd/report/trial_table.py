@@ -55,6 +55,7 @@ _KNOWN = {
     "measures",
     "best_val_accuracy",
     "spent_macs",
+    "lost_macs",
     "asked_images",
     "forward_images",
     "bank_bytes",
@@ -154,7 +155,8 @@ def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, st
         if name not in {objective.name for objective in shown}:
             yield name.replace("_", " "), _plain(value)
     yield "trained for", f"{macs(trial.get('train_macs'))}, {duration(training_seconds(record, trial))}"
-    yield "executed, with what is remembered", macs(trial.get("spent_macs"))
+    lost = f", of which {macs(trial['lost_macs'])} died with workers" if trial.get("lost_macs") else ""
+    yield "executed, with what is remembered", macs(trial.get("spent_macs")) + lost
     yield "teacher", answers(trial)
     yield "seed, design", f"{trial.get('seed', '')}, {trial.get('config_id', '')}"
 

@@ -64,7 +64,7 @@ def facts_of(
                 "name": name,
                 "source": teacher_source(teacher),
                 "license": teacher.license or _of_its_own(teacher),
-                "saw": None if teacher.trained_here else teacher.saw,
+                "saw": teacher.saw_elsewhere,
                 "val_accuracy": known.get(name, {}).get("val_accuracy"),
             }
             for name, teacher in run.spec.teacher_specs().items()

@@ -219,6 +219,13 @@ def chosen(
             fitted.append(index)
             left.remove(index)
             seen.update(kinds)
+    # Of an operator that is fitted to nobody nothing could be predicted, which is better found out before the timing.
+    left = [index for index in left if drawn[index][2] <= set(seen)]
+    if not left:
+        raise InputError(
+            f"no student is left to be held out whose operators are all among those of the {len(fitted)} that are "
+            "fitted to: give more students, or a space with fewer kinds of operators"
+        )
     others = _spread(drawn, left, min(held_out, len(left)))
     fitted += _spread(drawn, left, min(students - len(fitted), len(left)))
     return [drawn[index][0] for index in fitted], [drawn[index][0] for index in others]

@@ -387,8 +387,8 @@ class Run:
             for teacher in record["teachers"]
             for warning in teacher.get("warnings", ())
         ]
-        foreign = [teacher for teacher in self.spec.teacher_specs().values() if not teacher.trained_here]
-        unsure = [teacher for teacher in foreign if teacher.saw in ("unknown", "train+val")]
+        teachers = self.spec.teacher_specs().values()
+        unsure = [teacher for teacher in teachers if teacher.saw_elsewhere in ("unknown", "train+val")]
         found += [
             f"The {called(teacher.name)} may have seen the validation images "
             f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.executors import EXECUTORS
+from naskd.executors.local.serial import FAULT_FOLDER
 from naskd.loggers import build_loggers
 from naskd.runs import earlier
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, STUDY_FILE, locked
@@ -189,10 +190,12 @@ def forget_ended(source: Study, checkpoints: Checkpoints | None) -> None:
 
 
 def _forget_trainings(run_dir: Path) -> None:
-    """Remove states of trainings under another identity, or of nobody knows which: no design must go on from one.
+    """Remove what trainings left under another identity, or under nobody knows which.
 
-    Those of teachers stay. They are named by all that they depend on.
+    No design must go on from such a state, nor fail for what ended a process when code was another. States of teachers
+    stay: they are named by all that they depend on.
     """
+    shutil.rmtree(run_dir / FAULT_FOLDER, ignore_errors=True)
     for folder in (run_dir / "checkpoints").glob("*-*"):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -178,8 +178,9 @@ def work_of(graph: OperatorGraph, block: int) -> dict[str, dict[str, float]]:
     """How much of what a network does, by kind of operator; latency is linear in it.
 
     Runtimes for CPUs lay out channels in blocks, and kernels work on whole ones: the amounts are those of filled
-    blocks. Convolutions are told apart by kernel, stride and whether their channels suit such a layout. Places at the
-    left and right border of a map, where a kernel overlaps it, are counted apart: they are computed one by one.
+    blocks. Convolutions are told apart by kernel, stride, dilation and whether their channels suit such a layout. Those
+    of groups are kinds of their own: each channel is made of those of its group alone, and nothing is filled up. Places
+    at the left and right border of a map, where a kernel overlaps it, are counted apart: they are computed one by one.
 
     Args:
         graph: Of one image.
@@ -204,25 +205,30 @@ def _work(operator: Operator, read: int, written: int, block: int) -> tuple[str,
         return operator.kind, {"read": read, "written": written, "macs": operator.macs}
     given, made = operator.given[1], operator.made[1]
     depthwise = operator.kind == "depthwise"
-    if not depthwise and given < block:
+    grouped = operator.groups > 1 and not depthwise
+    each = given // operator.groups if grouped else given
+    if not depthwise and not grouped and given < block:
         layout = "few channels"  # the images, and maps of less than a block
     else:
-        layout = f"channels of {_ALIGNED}" if given % _ALIGNED == 0 else "odd channels"
-    filled = _filled(made, block)
-    wide = 1 if depthwise else (_filled(given, block) if layout == f"channels of {_ALIGNED}" else given)
+        layout = f"channels of {_ALIGNED}" if each % _ALIGNED == 0 else "odd channels"
+    filled = made if grouped else _filled(made, block)
+    wide = _filled(given, block) if layout == f"channels of {_ALIGNED}" and not grouped else each
     kernel, stride = "x".join(map(str, operator.kernel)), max(operator.stride)
+    dilated = f", dilation {max(operator.dilation)}" if max(operator.dilation, default=1) > 1 else ""
     rows = sum(_overlaps(operator, 0))
     columns = _overlaps(operator, 1)
     inner = sum(n for n in columns if n == operator.kernel[1])
+    of_one_place = filled * (1 if depthwise else wide)
     amounts = {
-        "read": read / given * (filled if depthwise else wide),
+        "read": read if grouped else read / given * (filled if depthwise else wide),
         "written": written / made * filled,
         "weights": operator.n_weights,
-        "inner macs": filled * wide * rows * inner,
-        "border macs": filled * wide * rows * (sum(columns) - inner),
-        "left over": written if made % block else 0,
+        "inner macs": of_one_place * rows * inner,
+        "border macs": of_one_place * rows * (sum(columns) - inner),
+        "left over": written if made % block and not grouped else 0,
     }
-    return f"{operator.kind} {kernel}, stride {stride}, {layout}", amounts
+    kind = f"grouped {operator.kind}" if grouped else operator.kind
+    return f"{kind} {kernel}, stride {stride}{dilated}, {layout}", amounts
 
 
 def _filled(channels: int, block: int) -> int:
@@ -233,5 +239,8 @@ def _overlaps(operator: Operator, side: int) -> Sequence[int]:
     """For each place of the output along a side, how many of the kernel's rows or columns lie on the map."""
     size, places = operator.given[2 + side], operator.made[2 + side]
     kernel, stride, padding = operator.kernel[side], operator.stride[side], operator.padding[side]
+    apart = operator.dilation[side] if operator.dilation else 1
     begins = [place * stride - padding for place in range(places)]
-    return [max(0, min(begin + kernel, size) - max(begin, 0)) for begin in begins]
+    # From the first of the kernel's rows or columns that lies on the map to the last.
+    on_map = ((max(0, -(begin // apart)), min(kernel - 1, (size - 1 - begin) // apart)) for begin in begins)
+    return [max(0, last - first + 1) for first, last in on_map]

@@ -40,6 +40,8 @@ class Operator:
         n_weights: Constant numbers that it reads.
         bits: Of its weights.
         kernel, stride, padding: Of a convolution, for each side; empty otherwise.
+        dilation: Likewise; empty stands for 1, too.
+        groups: Of a convolution: into how many parts its channels are parted, each read and made by itself.
     """
 
     kind: str
@@ -53,6 +55,8 @@ class Operator:
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
 
 
 @dataclass(frozen=True)

@@ -307,6 +307,11 @@ class TeacherSpec(Configured):
         return (self.checkpoint is None or self.fine_tune) and not self.card.comes_trained
 
     @property
+    def saw_elsewhere(self) -> str | None:
+        """See `saw`; None of a network that naskd trains, unless the study says what its weights saw before."""
+        return None if self.trained_here and self.saw == TeacherSpec.saw else self.saw
+
+    @property
     def holds_state(self) -> bool:
         """Whether `checkpoint` holds weights that naskd loads into the network that the source builds."""
         return self.checkpoint is not None and not self.card.own_file

@@ -1,5 +1,6 @@
 """The ledger of a study: its trials in the storage, what has been trained, and what that cost."""
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from statistics import fmean
@@ -19,6 +20,7 @@ Design = tuple[str, int]
 """``config_id`` and seed: what is trained, and never completed twice."""
 
 _ARTIFACT = "artifact:"
+_UNMADE = "unmade:"
 _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
 _ELAPSED = "elapsed:"
@@ -37,6 +39,12 @@ def booked_artifacts(user_attrs: Mapping[str, Any], place: str = STORAGE) -> dic
         for key, value in user_attrs.items()
         if key.startswith(_ARTIFACT)
     }
+
+
+def unmade_macs(user_attrs: Mapping[str, Any], place: str = STORAGE) -> int:
+    """Multiply-accumulates of assistants that came to nothing, in a study's attributes: one for each try."""
+    tries = [unsealed(key, entry, place) for key, entry in user_attrs.items() if key.startswith(_UNMADE)]
+    return sum(int(entry["spent_macs"]) for entry in tries)
 
 
 def replicate_of(trial: FrozenTrial | optuna.Trial) -> tuple[int, int]:
@@ -134,6 +142,7 @@ class Ledger:
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.wall_seconds = 0.0
         self._trial_macs = 0
+        self._unmade_macs = 0
         self._trained: dict[Design, int] = {}
         # Ordered as booked; the values say nothing.
         self._booked: dict[int, None] = {}
@@ -173,7 +182,9 @@ class Ledger:
 
     def read_artifacts(self) -> None:
         """Take in teachers and assistants."""
-        self.artifacts = booked_artifacts(self._study.user_attrs, place_of(self._study))
+        attrs, place = self._study.user_attrs, place_of(self._study)
+        self.artifacts = booked_artifacts(attrs, place)
+        self._unmade_macs = unmade_macs(attrs, place)
 
     def has_artifact(self, artifact_id: str) -> bool:
         """Whether the study has noted an artifact."""
@@ -221,7 +232,7 @@ class Ledger:
     def train_macs(self) -> int:
         """Really spent on trials and assistants."""
         shared = sum(a["spent_macs"] for a in self.artifacts.values() if a["label"] != "teacher")
-        return self._trial_macs + int(shared)
+        return self._trial_macs + int(shared) + self._unmade_macs
 
     @property
     def trained(self) -> int:
@@ -396,6 +407,13 @@ class Ledger:
         if not self.has_artifact(artifact_id):
             self._study.set_user_attr(_ARTIFACT + artifact_id, sealed(entry))
             self.artifacts[artifact_id] = dict(entry)
+
+    def book_unmade(self, artifact_id: str, spent_macs: int) -> None:
+        """Note what was spent on an assistant that came to nothing. It may be tried again, by another search."""
+        self._study.set_user_attr(
+            f"{_UNMADE}{artifact_id}:{uuid.uuid4().hex[:8]}", sealed({"spent_macs": spent_macs})
+        )
+        self._unmade_macs += spent_macs
 
 
 def shown(result: TrialResult) -> dict[str, Any]:

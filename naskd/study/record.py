@@ -23,6 +23,7 @@ from naskd.study.ledger import (
     mean_values,
     replicate_of,
     told_twice,
+    unmade_macs,
 )
 from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
@@ -141,6 +142,7 @@ def run_record(
         expect(complete, ["macs", *known], (images or {}).get("val", 0))
     artifacts = booked_artifacts(study.user_attrs, place)
     shared_macs = sum(a["spent_macs"] for a in artifacts.values() if a["label"] != "teacher")
+    shared_macs += unmade_macs(study.user_attrs, place)
     teachers = [
         {"name": a["label"], **a} for a in artifacts.values() if a["label"] == "teacher"
     ]  # once nameless
@@ -255,6 +257,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "wall_seconds": result.get("wall_seconds"),
         "train_macs": result.get("train_macs", 0),
         "spent_macs": result.get("spent_macs", 0),
+        "lost_macs": result.get("lost_macs", 0),
         "asked_images": result.get("asked_images", 0),
         "forward_images": result.get("forward_images", 0),
         "bank_bytes": dict(result.get("bank_bytes", {})),
@@ -300,7 +303,8 @@ def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
         "asked_images": asked,
         "forward_images": forward,
         "hit_rate": 1 - forward / asked,
-        "saved_macs": sum(own_macs(t) - t["spent_macs"] for t in heard),
+        # What died with a worker would have been lost without a bank, too.
+        "saved_macs": sum(own_macs(t) - (t["spent_macs"] - t["lost_macs"]) for t in heard),
         "size_bytes": sum(sizes.values()),
     }
 

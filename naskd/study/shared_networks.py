@@ -115,6 +115,8 @@ class SharedNetworks:
                 raise RunError(f"{reason}; {MAKE_ROOM}")
             if recipe.label == "teacher":
                 raise RunError(reason)
+            if result.spent_macs:
+                self._ledger.book_unmade(job.job_id, result.spent_macs)
             # An assistant is part of a design: the designs that want it are turned away, the others go on.
             self._unmade[job.job_id] = reason
             return

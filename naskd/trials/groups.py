@@ -77,7 +77,10 @@ class Group:
     def tell(self, place: int, result: TrialResult) -> None:
         """A peer has ended, or has given its worker back."""
         self._at_work.discard(place)
-        self._results[place] = result
+        # What it goes on from does not know of what was lost before.
+        before = self._results[place].lost_macs if place in self._results else 0
+        spent, lost = result.spent_macs + before, result.lost_macs + before
+        self._results[place] = replace(result, spent_macs=spent, lost_macs=lost)
         self.reached(place, len(result.curve))
         if result.status == "complete":
             self._done[place] = math.inf
@@ -119,6 +122,7 @@ class Group:
             curve=self._curve(first),
             train_macs=train_macs,
             spent_macs=sum(result.spent_macs for result in results.values()),
+            lost_macs=sum(result.lost_macs for result in results.values()),
             asked_images=sum(result.asked_images for result in results.values()),
             forward_images=sum(result.forward_images for result in results.values()),
             bank_bytes=banks,

@@ -74,6 +74,7 @@ class TrialResult:
             remembered, so that it compares designs; from its first epoch, whoever did it.
         spent_macs: What was really executed for it: with a bank, most trials never run their teacher. Of a trial that
             goes on with a paused one, its own part; likewise what was asked of teachers, and the time.
+        lost_macs: The part of `spent_macs` that workers had done when they died, and others have done again, or nobody.
         asked_images: Images that it wanted to know of what a teacher says, one count a teacher and a step.
         forward_images: Images that a teacher was really run on for it; filling a bank runs it on all of an epoch.
         bank_bytes: Size of each bank that it heard, by its id: of the part that its process has met.
@@ -102,6 +103,7 @@ class TrialResult:
     curve: tuple[Mapping[str, float], ...] = ()
     train_macs: int = 0
     spent_macs: int = 0
+    lost_macs: int = 0
     asked_images: int = 0
     forward_images: int = 0
     bank_bytes: Mapping[str, int] = field(default_factory=dict)

@@ -96,7 +96,10 @@ def _make(
         last = recipe.epoch or run.total_epochs
         while run.epoch < last:
             metrics = run.advance(run.epoch + 1)
-            yield Progress(run.epoch, metrics, run.epoch == last)
+            so_far = TrialResult(
+                "stopped", seed=recipe.seed, train_macs=run.train_macs, spent_macs=run.spent_macs
+            )
+            yield Progress(run.epoch, metrics, run.epoch == last, so_far)
             leave(run, job, context, last, started)
             _keep_earlier(run, recipe, list(known.values()), context)
         state = {name: tensor.detach().cpu() for name, tensor in run.scheme.deployed.state_dict().items()}

@@ -38,7 +38,7 @@ class Progress:
         epoch: Epochs done, from 1.
         metrics: Of the epoch.
         last: Whether it was the last one.
-        result: Of a trial, as if it were stopped here; None for an artifact.
+        result: As if it were stopped here; of an artifact what was spent, and nothing else.
     """
 
     epoch: int

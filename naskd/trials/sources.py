@@ -201,6 +201,9 @@ class KnowledgeSources:
             n_columns = self._images.blocks.n_blocks(shown.views.n_views)
             longest = self._resources.spec.epochs * unlabelled
             data = {"unlabelled": self._resources.data.unlabelled_hash}
+            if self._images.blocks.begins_again:
+                # Where it does, the last block shows first views again, or further ones where there are more.
+                data["views"] = f"{shown.views.n_views} of {shown.views.fingerprint}"
             folder = self._bank_folder(recipe, shown, data)
             self._block_banks[key] = self._bank(
                 self.online(recipe), recipe, shown.block, n_columns, longest, folder

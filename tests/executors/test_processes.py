@@ -134,6 +134,7 @@ def test_a_trial_whose_worker_dies_every_time_fails_with_the_reason_and_the_othe
     assert failed.status == "failed"
     assert failed.reason == f"its worker died 2 times, the last time: {reason}"
     assert [point["epoch"] for point in failed.curve] == [1], "what it had is kept"
+    assert failed.spent_macs == 2 * failed.lost_macs > 0, "two workers have done the first epoch"
     assert len(set(_pids(found.store, 0))) == 2
     assert {r.status for r in found.results.values()} == {"complete"}
 

@@ -46,6 +46,27 @@ def test_a_damaged_copy_is_fetched_again_and_a_damaged_original_is_replaced(remo
     assert restarted.artifact("x") is not None
 
 
+def test_a_copy_of_another_search_is_no_copy_of_this_ones(remote, tmp_path) -> None:
+    """One recipe gives other weights on another device: all trials of a search hear the network of its own store."""
+    other = RemoteStore(str(tmp_path / "other driver"), str(tmp_path / "other checkpoints"))
+    RemoteArtifacts(tmp_path / "node", _actor(other)).save("x", {"a": STATE["a"] + 1}, {"val_accuracy": 0.5})
+    remote.artifacts.save("x", STATE, {"val_accuracy": 0.75})
+    for ask in ("load", "manifest", "claim"):
+        worker = RemoteArtifacts(tmp_path / "node", _actor(remote))
+        if ask == "claim":
+            with worker.claim("x") as wanted:
+                assert not wanted
+        assert "x" in worker if ask == "claim" else True
+        assert worker.manifest("x")["val_accuracy"] == 0.75
+        assert torch.equal(worker.load("x")[0]["a"], STATE["a"])
+        # The other search runs on the same machine, and takes its own again.
+        rival = RemoteArtifacts(tmp_path / "node", _actor(other))
+        assert "x" in rival
+        assert torch.equal(rival.load("x")[0]["a"], STATE["a"] + 1)
+        assert worker.manifest("x")["val_accuracy"] == 0.75, "what it says goes with what it loaded"
+        assert torch.equal(rival.load("x")[0]["a"], STATE["a"] + 1)
+
+
 def test_a_worker_knows_what_is_kept_without_reading_it_and_hears_what_was_not(remote, monkeypatch) -> None:
     """Saving does not wait; who has to be sure that it is there settles it."""
 

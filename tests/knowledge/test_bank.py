@@ -226,6 +226,28 @@ def test_two_values_under_one_name_are_refused(source, viewed, foreseen: bool) -
         ask(banked, viewed, [one] if foreseen else [one, other], 0, batch(0))
 
 
+@pytest.mark.parametrize("in_files", [False, True], ids=["in memory", "in files"])
+def test_a_setting_that_changes_what_a_name_keeps_is_refused(
+    source, viewed, in_files, tmp_path, monkeypatch
+) -> None:
+    """A loss of one's own with another setting would be given what the first one kept, in any later trial."""
+    monkeypatch.setattr(KNOWLEDGE, "is_ours", lambda kind: False)
+    folder = tmp_path if in_files else None
+    one, same, other = (losses(["logits"], source)[0] for _ in range(3))
+    other.summarise = lambda teacher: {"logits": 2 * teacher.logits.detach()}
+    banked = bank(source, viewed, folder=folder)
+    ask(banked, viewed, [one], 0, batch(0))
+    if in_files:
+        banked = bank(source, viewed, folder=folder)
+    ask(banked, viewed, [same], 0, batch(0))
+    with pytest.raises(
+        InputError,
+        match=r"'logits': summarise keeps other values under the name 'logits' than are remembered",
+    ):
+        ask(banked, viewed, [other], 0, batch(0))
+    ask(banked, viewed, [same], 1, batch(0))
+
+
 def test_a_loss_that_is_gone_is_forgotten(source, viewed) -> None:
     """A study makes thousands; what they keep stays, they do not."""
     banked = bank(source, viewed)

@@ -63,6 +63,32 @@ def test_a_flat_design_has_a_short_name_and_a_plain_value_for_everything():
     assert all("/" not in name and len(name) < 100 for name in flat)
 
 
+def test_options_of_a_scheme_are_named_as_other_options_are():
+    """By their place one column would hold one option of one design and another option of the next."""
+    options = (("depth", 2), ("share", 0.5))
+    flat = flat_design(replace(CONFIG, distillation=DistillationSpec(scheme_options=options)))
+    names = {name for name in flat if "scheme_options" in name}
+    assert names == {"distillation.scheme_options.depth", "distillation.scheme_options.share"}
+    assert flat["distillation.scheme_options.share"] == 0.5
+
+
+def test_a_trial_of_a_ledger_that_is_gone_is_another_run_of_tensorboard(tmp_path):
+    """Its number begins anew, and two trainings in one folder would be one zigzag of a curve."""
+    pytest.importorskip("tensorboardX")
+    teacher = Job("abc", "artifact", None, 0, 1, label="teacher")
+    for accuracy in (0.25, 0.5):
+        (logger,) = build_loggers(["tensorboard"], folder=tmp_path, study="s")
+        for job in (Job("0", "trial", CONFIG, 7, 1), teacher):
+            logger.asked(job)
+            logger.epoch(job, 1, {"val_accuracy": accuracy})
+            logger.told(job, TrialResult("complete", 7))
+        logger.closed()
+    folders = sorted((tmp_path / "tensorboard").iterdir())
+    assert [folder.name for folder in folders] == ["teacher-abc", "trial-0", "trial-0.2"]
+    for folder, accuracy in zip(folders[1:], (0.25, 0.5), strict=True):
+        assert scalars(event_file(folder))["val_accuracy"] == {1: accuracy}
+
+
 def test_designs_that_differ_differ_when_flat():
     designs = [
         design(),

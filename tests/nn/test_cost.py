@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer
 
 from naskd.nn.cost import count_macs, network_cost, on_meta
+from naskd.nn.tracing import operators_of
 from naskd.spec.design import Cost
 
 
@@ -25,6 +26,47 @@ def test_convolutions_and_products_are_counted_and_nothing_else():
         n_params=weights,
         size_bytes=4 * (weights + 16) + 8,
     )
+
+
+class _Scored(nn.Module):
+    """What is left of 3 channels of 16 numbers by products that torch's own counter does not know."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.vector = nn.Parameter(torch.rand(16))
+        self.matrices = nn.Parameter(torch.rand(3, 16, 7))
+        self.bilinear = nn.Bilinear(16, 16, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = images.flatten(2)
+        if self.how == "addbmm":
+            x = x.transpose(0, 1)
+            return torch.addbmm(x.new_zeros(x.shape[1], 7), x, self.matrices)
+        return {
+            "tokens": lambda: x @ self.vector,
+            "features": lambda: F.linear(x[:, 0], self.vector)[:, None],
+            "added": lambda: torch.addmv(self.matrices[0, :3, 0], x[0], self.vector)[None],
+            "dot": lambda: torch.dot(x[0, 0], self.vector)[None, None],
+            "bilinear": lambda: self.bilinear(x[:, 0], x[:, 1]),
+        }[self.how]()
+
+
+@pytest.mark.parametrize(
+    ("how", "macs"),
+    [
+        ("tokens", 3 * 16),
+        ("features", 16),
+        ("added", 3 * 16),
+        ("dot", 16),
+        ("addbmm", 3 * 16 * 7),
+        ("bilinear", 5 * 16 * 16),
+    ],
+)
+def test_products_with_vectors_are_counted_too(how, macs):
+    network = _Scored(how)
+    assert network_cost(network, 3, 4).macs == macs
+    assert sum(operator.macs for operator in operators_of(network, 3, 4).operators) == macs
 
 
 def test_images_need_not_be_square():

@@ -74,8 +74,8 @@ def test_a_student_of_the_search_is_told_apart_from_one_that_was_tested() -> Non
         "70 images without labels",
         "64x96 pixels, colour",
         "it sees the modality paired",
-        "the teacher 'wide': resnet50 of torchvision, 95.00% on the validation images; trained elsewhere, on other "
-        "images; licence: not stated",
+        "the teacher 'wide': resnet50 of torchvision, 95.00% on the validation images; elsewhere it was trained on "
+        "other images; licence: not stated",
         "The licence of a teacher is not stated",
         "taught by: labels only, labels with weight 0.5",
         "training: epochs 4, optimizer sgd",

@@ -79,9 +79,16 @@ def test_an_unknown_block_of_a_teacher_is_an_error_of_check(file: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["image_folder", "digits"])
-def test_warnings_follow_what_each_teacher_saw(saw: str, words: list[str], kind: str, file: Path) -> None:
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_warnings_follow_what_each_teacher_saw(
+    saw: str, words: list[str], kind: str, fine_tune: bool, file: Path
+) -> None:
+    """Also of one that is fine-tuned here: its weights have seen it before. Of these, what nobody says is not said."""
     spec = parse_study(file)
-    second = TeacherSpec(name="second", builder="mine.py:build", checkpoint="mine.pt", saw=saw)
+    second = TeacherSpec(
+        name="second", builder="mine.py:build", checkpoint="mine.pt", saw=saw, fine_tune=fine_tune
+    )
+    words = [] if fine_tune and saw == "unknown" else words
     data = spec.data if kind == "digits" else dataclasses.replace(spec.data, kind=kind, root="images")
     spec = dataclasses.replace(spec, teachers=(second,), data=data)
     said = Run(file.parent, spec)._warnings(

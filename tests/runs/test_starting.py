@@ -14,6 +14,7 @@ from naskd.runs import opening
 from naskd.spec.errors import InputError, NaskdError, RunError
 from naskd.spec.storages import JOURNAL_FILE
 from naskd.trials import steps
+from naskd.trials.jobs import training_key
 
 USERS = """\
 import optuna
@@ -223,6 +224,22 @@ def test_states_of_trainings_of_a_ledger_that_was_removed_are_not_gone_on_with(t
     naskd.search(folder / "tiny.toml", out=tiny_run_copy, trials=1)
     assert not left.exists()
     assert teachers.exists()
+
+
+def test_what_ended_a_process_before_the_code_was_mended_fails_no_trial_of_a_run_that_begins_anew(
+    study: Path,
+) -> None:
+    """Its note names the training, which is the same after the mending: the design has not changed."""
+    out = study.parent / "runs" / "img"
+    (record,) = naskd.search(study, out=out, trials=1).trials()
+    key = training_key(record["config_id"], int(record["seed"]))
+    for file in ("journal.log", "study.json", ".record"):
+        (out / file).unlink(missing_ok=True)
+    note = out / "faults" / f"{key}.log"
+    note.parent.mkdir()
+    note.write_text("Fatal Python error: Segmentation fault\n")
+    (trial,) = naskd.search(study, out=out, trials=1).trials()
+    assert (trial["state"], trial["reason"]) == ("COMPLETE", "")
 
 
 def test_a_storage_that_others_use_is_not_begun_anew_under_a_living_trial(study: Path) -> None:

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from naskd.networks.student import design_operators
+from naskd.nn.tracing import operators_of
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
 from naskd.spec.latency import NETWORK, HeldOutStudent, LatencyProfile, read_profile, work_of
@@ -108,6 +110,28 @@ def test_depthwise_convolutions_do_not_mix_channels() -> None:
     ((kind, amounts),) = work(operator, 16).items()
     assert kind == "depthwise 3x3, stride 1, odd channels"
     assert amounts["inner macs"] + amounts["border macs"] == 16 * 10 * 10
+
+
+@pytest.mark.parametrize(("groups", "kind"), [(8, "channels of 4"), (16, "odd channels")])
+def test_a_convolution_of_groups_is_a_kind_of_its_own_with_the_macs_of_its_groups(groups, kind) -> None:
+    layer = nn.Conv2d(32, 64, 3, padding=1, groups=groups)
+    (operator,) = operators_of(layer, 32, 4).operators
+    ((found, amounts),) = work(operator, 16).items()
+    assert found == f"grouped convolution 3x3, stride 1, {kind}"
+    assert amounts["inner macs"] + amounts["border macs"] == 64 * (32 // groups) * 10 * 10
+    assert amounts["read"] == 32 * 16
+    assert amounts["written"] == 64 * 16
+    (pointwise,) = operators_of(nn.Conv2d(32, 64, 1, groups=groups), 32, 4).operators
+    assert next(iter(work(pointwise, 16))) == f"grouped pointwise 1x1, stride 1, {kind}"
+
+
+def test_a_dilated_convolution_is_a_kind_of_its_own_with_the_places_where_it_lies_on_the_map() -> None:
+    (operator,) = operators_of(nn.Conv2d(4, 8, 3, padding=2, dilation=2), 4, 8).operators
+    ((found, amounts),) = work(operator, 1).items()
+    assert found == "convolution 3x3, stride 1, dilation 2, channels of 4"
+    places = 2 * 2 + 4 * 3 + 2 * 2
+    assert amounts["inner macs"] + amounts["border macs"] == 8 * 4 * places * places
+    assert amounts["inner macs"] == 8 * 4 * places * 4 * 3
 
 
 def test_work_of_a_network_is_the_sum_over_its_operators() -> None:

@@ -166,8 +166,12 @@ def test_the_bank_is_summed_over_trials(study):
         if job.kind == "trial":
             asked, forward, sizes = next(counts)
             result = replace(result, asked_images=asked, forward_images=forward, bank_bytes=sizes)
+            lost = 70 if job.job_id == "1" else 0
+            result = replace(result, spent_macs=result.spent_macs + lost, lost_macs=lost)
         other.tell(job, result)
     found = run_record(other.optuna_study, other.spec.objectives)
+    assert [t["lost_macs"] for t in found["trials"]] == [0, 70, 0, 0]
+    assert found["train_macs"] == other.train_macs == sum(t["spent_macs"] for t in found["trials"])
     assert found["bank"] == {
         "asked_images": 300,
         "forward_images": 220,

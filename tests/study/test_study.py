@@ -39,6 +39,7 @@ from naskd.study import study as study_module
 from naskd.study.leases import owner_id
 from naskd.study.ledger import booked_artifacts
 from naskd.study.observer import SnapshotObserver
+from naskd.study.record import run_record
 from naskd.study.shared_networks import MAX_BLOCKED
 from naskd.study.snapshot import Snapshot
 from naskd.study.stalls import PATIENCE
@@ -489,11 +490,11 @@ def test_an_assistant_that_cannot_be_made_turns_away_the_designs_that_want_it():
             if job.kind == "artifact" and job.job_id != "teacher-id":
                 self.log.append(f"artifact {job.job_id}")
                 assert len(self.log) < 50, "what cannot be made is asked for again and again"
-                return TrialResult("failed", 0, reason="loss is not finite")
+                return TrialResult("failed", 0, reason="loss is not finite", spent_macs=7)
             return super().work(job)
 
-    world = Broken()
-    study = make_study(make_spec(6), world=world)
+    world, storage = Broken(), InMemoryStorage()
+    study = make_study(make_spec(6), storage, world=world)
     drive(study)
     complete = [t for t in study.optuna_study.trials if t.state is TrialState.COMPLETE]
     assert len(complete) == 6
@@ -502,6 +503,11 @@ def test_an_assistant_that_cannot_be_made_turns_away_the_designs_that_want_it():
     assert 1 <= len(failed) == len(set(failed)) <= len(ASSISTANTS), "each is tried once"
     assert "the assistant could not be made: loss is not finite" in reasons(study)
     assert set(states(study)) == {"COMPLETE", "PRUNED"}
+    spent = 6 * TRIAL_MACS + 7 * len(failed)
+    again = make_study(make_spec(6), storage, world=world)
+    assert study.train_macs == again.train_macs == spent, "what was tried in vain was trained all the same"
+    record = run_record(study.optuna_study, study.spec.objectives)
+    assert (record["train_macs"], record["assistants"]) == (spent, [])
 
 
 # --- resume ----------------------------------------------------------------------------------------------------

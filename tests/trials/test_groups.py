@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,21 @@ def test_a_trial_of_peers_is_a_job_for_each_and_one_result(opened) -> None:
     assert (found.asked_images, found.forward_images, found.bank_bytes) == (6, 4, {"b": 5})
     assert found.sha256 == "x"
     assert found.curve[1] == {"epoch": 2, "loss": 1.0, "peer1.loss": 1.0}
+
+
+def test_what_peers_lost_before_they_waited_is_booked_with_the_rest(opened) -> None:
+    groups, source, _ = opened(group(0))
+    first = asked(groups)
+    waits = replace(waiting(first, done=1, after=1), spent_macs=17, lost_macs=7)
+    groups.tell(first, waits)
+    second = asked(groups)
+    groups.report(second, 1, {})
+    again = asked(groups)
+    assert again.job_id == first.job_id
+    groups.tell(again, complete(again, spent_macs=23, lost_macs=3))
+    groups.tell(second, complete(second, spent_macs=20))
+    found = source.results["0"]
+    assert (found.spent_macs, found.lost_macs) == (50, 10)
 
 
 def test_whatever_is_no_trial_of_peers_passes_through(opened) -> None:

@@ -31,7 +31,7 @@ from naskd.schemes import SCHEMES
 from naskd.schemes.offline import OfflineScheme
 from naskd.schemes.scheme import CollapsedError, Phase
 from naskd.spec.datasets import DataSpec
-from naskd.spec.design import DistillationSpec, KnowledgeTerm, TrialConfig
+from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.option import OptionValue
 from naskd.spec.study import ExecutionSpec
 from naskd.spec.teachers import TeacherSpec
@@ -39,6 +39,7 @@ from naskd.store.artifacts import ArtifactStore
 from naskd.store.checkpoints import CheckpointStore
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.making import artifact_steps
 from naskd.trials.outcome import checkpoint_key
 from naskd.trials.run import TrialRun, start_run, teacher_run
 from naskd.trials.steps import run_job, trial_steps
@@ -311,6 +312,21 @@ def test_a_trial_that_stops_says_what_it_had(context) -> None:
     assert not progress.last
     for name in ("status", "reason", "metrics", "curve", "train_macs", "spent_macs", "teacher_agreement"):
         assert getattr(progress.result, name) == getattr(stopped, name), name
+
+
+def test_an_assistant_that_is_made_says_what_it_has_spent_by_then(context) -> None:
+    """So that what a worker had done of it is in the books when the worker dies."""
+    assistant = AssistantSpec(TEACHER, replace(TRAINING, epochs=2))
+    aided = replace(PLAIN, distillation=DistillationSpec((KnowledgeTerm("logits"),), assistants=(assistant,)))
+    recipe = context.prerequisites.of(aided).made[-1]
+    job = Job(recipe.artifact_id, "artifact", aided, recipe.seed, 0, recipe.requires)
+    steps = artifact_steps(job, context)
+    said = [next(steps).result, steps.send(Decision.CONTINUE).result]
+    with pytest.raises(StopIteration) as end:
+        steps.send(Decision.CONTINUE)
+    spent = [so_far.spent_macs for so_far in said]
+    assert [so_far.status for so_far in said] == ["stopped"] * 2
+    assert 0 < spent[0] < spent[1] == end.value.value.spent_macs
 
 
 def test_advancing_in_steps_is_advancing(context) -> None:

@@ -223,6 +223,19 @@ def test_few_and_many_share_what_is_remembered(folder, data) -> None:
     assert other.forward_images == N, "the labelled images' are found, those of other images are not"
 
 
+def test_studies_that_show_few_and_many_views_share_no_block_of_which_they_show_others(folder, data) -> None:
+    """The row of unlabelled images ends within a block, which begins it again with their next views."""
+    said = {}
+    for order in ((2, 5), (5, 2)):
+        for views in order:
+            there = start(opened(folder, data, cache=f"views {order[0]} first", views=views), config(3))
+            for _, asked in lessons(there, epoch=0) + lessons(there, epoch=1):
+                said.setdefault((order, views), []).append(asked[0])
+    for views in (2, 5):
+        for one, other in zip(said[(2, 5), views], said[(5, 2), views], strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_joined_columns_are_gathered_as_one_by_one() -> None:
     """On a GPU they are joined; here they stay where they are."""
     maps = [torch.randn(N, 3, 4, 4) for _ in range(3)]

@@ -87,6 +87,9 @@ def start_remote_store(artifacts: Path, checkpoints: str, students: Path | None 
 class RemoteArtifacts(ArtifactStore):
     """A machine's copies of what the remote store holds.
 
+    Other searches leave theirs in the same folder, and one recipe may have given them other weights, on another device
+    say. So a copy counts only where it is what this search's store holds, or where that holds none.
+
     Args:
         root: Folder on this machine.
         remote_store: Actor handle.
@@ -95,6 +98,8 @@ class RemoteArtifacts(ArtifactStore):
     def __init__(self, root: Path, remote_store: Any) -> None:
         super().__init__(root)
         self.remote_store = remote_store
+        self._hashes: dict[str, str] = {}
+        """Of what the remote store holds, as far as it was asked."""
 
     def __contains__(self, artifact_id: object) -> bool:
         return super().__contains__(artifact_id) or (
@@ -103,18 +108,41 @@ class RemoteArtifacts(ArtifactStore):
 
     def manifest(self, artifact_id: str) -> dict[str, Any]:
         """See :class:`~naskd.store.artifacts.ArtifactStore`; fetched when it is not here yet."""
-        if not super().__contains__(artifact_id):
+        if not self._holds(artifact_id):
             self._fetch(artifact_id)
         return super().manifest(artifact_id)
+
+    def load(self, artifact_id: str) -> "tuple[dict[str, Tensor], dict[str, Any]]":
+        """See :class:`~naskd.store.artifacts.ArtifactStore`; fetched when another search's is here."""
+        if super()._holds(artifact_id) and not self._is_ours(artifact_id):
+            self._fetch(artifact_id)
+        return super().load(artifact_id)
+
+    def _holds(self, artifact_id: str) -> bool:
+        """See :class:`~naskd.store.artifacts.ArtifactStore`; of another search it is not what is wanted."""
+        with suppress(DamagedError):
+            return super()._holds(artifact_id) and self._is_ours(artifact_id)
+        return False
+
+    def _is_ours(self, artifact_id: str) -> bool:
+        """Whether the copy on this machine, which is whole, is what the remote store holds, if it holds one."""
+        if artifact_id not in self._hashes:
+            found = ray.get(self.remote_store.artifact_hash.remote(artifact_id))
+            if found is None:
+                return True
+            self._hashes[artifact_id] = found
+        return bool(self._read_manifest(artifact_id)["sha256"] == self._hashes[artifact_id])
 
     def _fetch(self, artifact_id: str) -> bool:
         """Copy from the remote store, once for all workers of the machine; whether the remote store has it."""
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / f"{artifact_id}.fetch.lock"):
-            if not super().__contains__(artifact_id):
+            if not self._holds(artifact_id):
                 packed = ray.get(self.remote_store.artifact.remote(artifact_id))
                 if packed is None:
                     return False
+                if super()._holds(artifact_id):
+                    self.remove(artifact_id)  # another search's
                 self.unpack(artifact_id, packed)
         return True
 
@@ -137,6 +165,7 @@ class RemoteArtifacts(ArtifactStore):
         kept = ray.get(self.remote_store.artifact_hash.remote(artifact_id))
         if kept is None:
             kept = ray.get(self.remote_store.keep_artifact.remote(artifact_id, (manifest, model)))
+        self._hashes[artifact_id] = kept
         if kept != manifest["sha256"]:
             self.remove(artifact_id)
             self._fetch(artifact_id)
