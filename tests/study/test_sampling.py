@@ -171,6 +171,21 @@ def test_a_temperature_counts_only_where_a_loss_has_one():
     assert not (rows[1] == rows[2]).all()
 
 
+def test_options_are_named_and_not_numbered():
+    """Which of them are written differs between designs: the first one is another one."""
+
+    def of(*options):
+        return described(8, DistillationSpec((KnowledgeTerm("hint", options=options),), scheme_options=options))
+
+    one, both = of(("ratio", 4.0)), of(("depth", 3.0), ("ratio", 4.0))
+    for place in ("term hint.options", "distillation.scheme_options"):
+        assert one[f"{place}.ratio"] == both[f"{place}.ratio"] == math.log(4.0)
+        assert both[f"{place}.depth"] == math.log(3.0)
+        assert f"{place}.depth" not in one
+        assert {name for name in both if name.startswith(f"{place}.0")} == set()
+    assert of(("ratio", 1.0)) != of(), "log(1) is 0, as is what is not there"
+
+
 def test_a_design_with_what_nobody_has_shown_has_a_row():
     rows = Features([described(8), described(16)]).rows([described(8, HINT)])
     assert np.isfinite(rows).all()

@@ -55,10 +55,20 @@ def _flat(name: str, content: Any) -> Iterator[tuple[str, float | str]]:
         case Mapping():
             for key, value in content.items():
                 yield from _flat(f"{name}.{key}", value)
+        case Sequence() if content and all(_is_option(one) for one in content):
+            # By name: their places differ between designs. Left out, one has its default, which is no number here.
+            for option, value in content:
+                yield f"{name}.{option} given", 1.0
+                yield from _flat(f"{name}.{option}", value)
         case Sequence():
             yield f"{name} n", float(len(content))
             for number, value in enumerate(content):
                 yield from _flat(f"{name}.{number}", value)
+
+
+def _is_option(content: Any) -> bool:
+    """Whether it is a pair of a name and its value, as options are written."""
+    return not isinstance(content, str) and isinstance(content, Sequence) and len(content) == 2
 
 
 Vocabulary = Mapping[str, set[float | str | None]]
