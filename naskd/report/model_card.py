@@ -41,7 +41,7 @@ def model_card(facts: Facts) -> str:
     parts = [
         _header(facts),
         f"# {facts['name']}",
-        f"A network that sorts images into {facts['data']['n_classes']} classes, found and distilled by naskd: trial "
+        f"A network that sorts images into {facts['data']['n_classes']} classes, found by naskd: trial "
         f"{facts['number']} of the study `{facts['study']}`.",
         "```\npip install onnxruntime numpy pillow\npython predict.py IMAGE...\n```",
         "`predict.py` resizes and scales images as they were for the training. The labels and what it does are inside "

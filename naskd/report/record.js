@@ -174,7 +174,7 @@ function head() {
       h(
         "div",
         { class: "soft" },
-        `Students, distilled: accuracy against ${moreIsBetter(data.cost) ? words(data.cost) : "cost"}`,
+        `Students: accuracy against ${moreIsBetter(data.cost) ? words(data.cost) : "cost"}`,
         objectives ? ` · searched for ${objectives}` : "",
       ),
       h("div", { class: "tiles" }, tiles),
