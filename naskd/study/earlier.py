@@ -26,14 +26,14 @@ class EarlierDesign:
         config: The design, as :meth:`~naskd.spec.design.TrialConfig.to_dict` gives it.
         parameters: That led to it there.
         status: ``complete`` or ``stopped``.
-        curve: ``val_accuracy`` after each epoch.
+        curve: ``val_accuracy`` after each epoch; None where another network was evaluated than the one that leaves.
         metrics: As of its end.
     """
 
     config: Mapping[str, Any]
     parameters: Mapping[str, Any]
     status: str
-    curve: Sequence[float]
+    curve: Sequence[float | None]
     metrics: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The sampler that knows costs, on a made-up world whose best designs are known."""
 
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -16,6 +17,7 @@ from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.tables import spec_problems
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.ledger import CONTINUES
+from naskd.study.sampling.ehvi import EhviSampler
 from naskd.study.stopping import NeverStop
 from naskd.study.study import Study
 from naskd.tables import Recorded
@@ -224,8 +226,6 @@ def test_what_costs_more_than_the_search_is_not_made_for_the_best_designs_at_its
 
 
 def test_without_a_study_it_draws_at_random():
-    from naskd.study.sampling.ehvi import EhviSampler
-
     study = optuna.create_study(sampler=EhviSampler(0), directions=["maximize", "minimize"])
     study.optimize(
         lambda trial: (trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)), n_trials=12
@@ -233,7 +233,9 @@ def test_without_a_study_it_draws_at_random():
     assert len({trial.params["x"] for trial in study.trials}) == 12
 
 
-@pytest.mark.parametrize(("sampler", "stopping"), [("ehvi", "none"), ("random", "front")])
+@pytest.mark.parametrize(
+    ("sampler", "stopping"), [("ehvi", "none"), ("random", "front"), ("random", "mo_asha")]
+)
 def test_objectives_that_only_training_tells_are_refused(sampler, stopping):
     spec = StudySpec(
         name="made-up", space="space.py:joint", data=DataSpec("digits"), budget=BudgetSpec(trials=5),
@@ -241,6 +243,24 @@ def test_objectives_that_only_training_tells_are_refused(sampler, stopping):
         objectives=("val_accuracy", "macs", "train_macs"),
     )  # fmt: skip
     assert any("train_macs" in problem for problem in spec_problems(spec))
+
+
+def test_a_running_trial_of_which_nothing_is_forecast_counts_as_what_it_promises(monkeypatch):
+    """In its last epoch no finished curve says how it goes on; else others are proposed that promise the same."""
+    front, there = EhviSampler._front, []
+
+    def seen(self, view, observed, begun):
+        there.append({trial.number for trial, *_ in observed} | {trial.number for trial in begun})
+        return front(self, view, observed, begun)
+
+    monkeypatch.setattr(EhviSampler, "_front", seen)
+    study = search("ehvi", BudgetSpec(trials=14))
+    study.spec = replace(study.spec, budget=BudgetSpec(trials=20))
+    job = study.ask()
+    for epoch, point in enumerate(recorded(job.config).curve, start=1):
+        study.report(job, epoch, {"epoch": epoch, **point})
+    study.ask()
+    assert int(job.job_id) in there[-1]
 
 
 class Halves(NeverStop):

@@ -143,7 +143,8 @@ class EhviSampler(BaseSampler):
         )
         if complete < self._startup and not self._surrogate.is_trusted:
             return self._spread_out([*seen, *running], view)
-        front, accuracies, costs = self._front(view, observed, [t for t in running if not t.curve])
+        heard = {trial.number for trial, _, _ in observed}
+        front, accuracies, costs = self._front(view, observed, [t for t in running if t.number not in heard])
         self._enrich(view, front)
         paused = self._paused(finished, view)
         candidates = [*self._pool.values(), *(candidate for candidate, _ in paused)]
@@ -211,7 +212,7 @@ class EhviSampler(BaseSampler):
         Args:
             view: Of the study.
             observed: What the model has learned from.
-            begun: Trials that run and have shown nothing yet: what they promise counts as if it were there.
+            begun: Trials that run and of which nothing is known yet: what they promise counts as if it were there.
         """
         there = [number for number, (trial, _, _) in enumerate(observed) if trial.status != "stopped"]
         trials = [observed[number][0] for number in there]
