@@ -21,6 +21,7 @@ from naskd.study.sampling.ehvi import EhviSampler
 from naskd.study.stopping import NeverStop
 from naskd.study.study import Study
 from naskd.tables import Recorded
+from naskd.trials.facts import TrainingMacs
 from naskd.trials.jobs import Decision, TrialResult
 
 EPOCHS = 6
@@ -261,6 +262,48 @@ def test_a_running_trial_of_which_nothing_is_forecast_counts_as_what_it_promises
         study.report(job, epoch, {"epoch": epoch, **point})
     study.ask()
     assert int(job.job_id) in there[-1]
+
+
+def test_what_is_left_of_a_paused_training_has_its_share_of_the_price():
+    """A teacher that answers from memory is in a trial's ``train_macs``, five times what its student takes, and not in
+    the price: half of the epochs leave half of that."""
+    asked = []
+
+    class Priced(ReplayFacts):
+        def training_macs(self, design):
+            own = super().training_macs(design).own
+            return TrainingMacs(own, {}, 6 * own)
+
+    class Notes(EhviSampler):
+        def _prices(self, candidates, paid, begun, view):
+            own, shared = super()._prices(candidates, paid, begun, view)
+            rows = zip(candidates, own, paid, strict=True)
+            asked.extend((c.price.training.own, mine) for c, mine, done in rows if done)
+            return own, shared
+
+    class Heard(Recorded):
+        def macs_until(self, epoch):
+            return 6 * super().macs_until(epoch)
+
+    def heard(design):
+        return Heard(**vars(recorded(design)))
+
+    spec = StudySpec(
+        name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS, budget=BudgetSpec(trials=30),
+        sampler=SamplerSpec("ehvi"), teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
+    )  # fmt: skip
+    clock, facts = FakeClock(), Priced(cost, heard, resolution=16, n_val=1000)
+    study = Study(
+        spec, joint, InMemoryStorage(), facts, identity={}, reference_point=REFERENCE, stopping=Halves(), clock=clock
+    )  # fmt: skip
+    sampler = Notes(0)
+    sampler.attach(study._asking._view)
+    study.optuna_study.sampler = study._asking._sampler = sampler
+    study._asking._sampler_from = None
+    ReplayExecutor(heard, clock).run(study)
+    assert asked
+    for own, left in asked:
+        assert left == pytest.approx(own / 2)
 
 
 class Halves(NeverStop):

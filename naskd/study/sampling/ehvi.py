@@ -155,7 +155,9 @@ class EhviSampler(BaseSampler):
         reference, worst = self._reference(view)
         offered = self._costs([candidate.price.known for candidate in candidates], view)
         volume = expected_volume(mean, spread, offered, costs, accuracies, reference, worst)
-        paid = np.array([*(0 for _ in self._pool), *(trial.train_macs for _, trial in paused)])
+        paid = np.array(
+            [*(0.0 for _ in self._pool), *(_paid(candidate, trial) for candidate, trial in paused)]
+        )
         own, shared = self._prices(candidates, paid, (*seen, *running), view)
         # In logarithms: where nothing is promised, what promises least badly.
         power = THRIFT * (1.0 - view.fraction())
@@ -271,14 +273,14 @@ class EhviSampler(BaseSampler):
 
         Args:
             candidates: ``N`` of them.
-            paid: Of the training of each, ``(N,)``.
+            paid: Share of the training of each, in [0, 1), ``(N,)``.
             begun: Trials that have had made what they need.
             view: Of the study.
         """
         made = {name for trial in begun for name in view.prices.of(trial.config).training.shared}
         sharers = {name: max(1.0, SHARERS * share) for name, share in self._needing.items()}
         prices = [candidate.price.training for candidate in candidates]
-        own = np.array([price.own for price in prices]) - paid
+        own = np.array([price.own for price in prices]) * (1.0 - paid)
         shared = [
             sum(macs / sharers.get(name, 1.0) for name, macs in price.shared.items() if name not in made)
             for price in prices
@@ -306,3 +308,12 @@ class EhviSampler(BaseSampler):
             known = self._view.prices.of(trial.config).known
             self._rows[name] = self._features.rows([describe(trial.config, known)])[0]
         return self._rows[name]
+
+
+def _paid(candidate: Candidate, trial: TrialView) -> float:
+    """Share of a training that its paused trial has done, an epoch at least being left.
+
+    Both sides count teachers as if nothing were remembered: what is left of the price has hardly any of that.
+    """
+    done = trial.train_macs / max(candidate.price.training.whole, 1.0)
+    return min(done, 1.0 - 1.0 / candidate.config.training.epochs)
