@@ -277,12 +277,15 @@ class Run:
                 With one that is none of the study's it need not be on the front.
 
         Raises:
-            InputError: Nothing qualifies; the message says what comes nearest.
+            InputError: Nothing qualifies; the message says what comes nearest. Or something has two limits.
         """
         if limits is not None and not isinstance(limits, Mapping):
             raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
-        given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
+        alone = {"macs": max_macs, "val_accuracy": min_accuracy}
+        if twice := [name for name, bound in alone.items() if bound is not None and name in (limits or {})]:
+            raise InputError(f"two limits on {' and on '.join(twice)}; give one of each")
+        given = {**alone, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
         objectives, trials = [described(o) for o in record["objectives"]], record["trials"]
         if needs_all(objectives, wanted):
