@@ -108,7 +108,8 @@ def read_earlier(path: Path, name: str) -> EarlierRun:
     designs = [design for trial in told if (design := _design(trial, objectives)) is not None]
     if not designs:
         raise InputError(f"{path} has no finished training: there is nothing to learn from")
-    return EarlierRun(name, digest([record["study"], run.identity()])[:12], tuple(designs))
+    n_val = int((record["images"] or {}).get("val") or 0)
+    return EarlierRun(name, digest([record["study"], run.identity()])[:12], tuple(designs), n_val)
 
 
 def _design(trial: Mapping[str, Any], objectives: Sequence[str]) -> EarlierDesign | None:

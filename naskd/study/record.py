@@ -52,7 +52,7 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
 
 
 def with_curves(study: optuna.Study) -> optuna.Study:
-    """A copy of a study in memory, whose trials have their students' validation accuracies by epoch as intermediate values.
+    """A copy of a study in memory, whose trials have validation accuracies by epoch as intermediate values.
 
     Epochs that tell of another network, which trains before the student, have none.
     """

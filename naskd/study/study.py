@@ -127,6 +127,7 @@ class Study:
                 self._is_taken,
                 lambda: self._standing.fraction(self._elapsed()),
                 [source.trainings for source in warm.sources if source.trainings],
+                [source.n_val for source in warm.sources if source.trainings],
             ),
         )
         self._drivers.open()

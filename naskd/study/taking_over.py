@@ -110,6 +110,7 @@ class _Look:
             self._spread(here, most),
             len(run.designs),
             count_kinds(reasons),
+            run.n_val,
         )
 
     def _view(self, number: int, design: EarlierDesign) -> TrialView:

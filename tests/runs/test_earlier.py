@@ -119,6 +119,11 @@ def test_ehvi_learns_from_all_and_none_is_its_own(folder):
     assert poor["train_macs"] == sum(trial["spent_macs"] for trial in poor["trials"])
 
 
+def test_how_many_images_an_earlier_run_was_judged_on_is_read(tiny_run):
+    images = naskd.open_run(tiny_run).to_dict()["images"]
+    assert read_earlier(tiny_run, "").n_val == images["val"] > 0
+
+
 def test_epochs_of_another_network_stay_what_they_are(folder):
     """Of a scheme that trains a wider network first, only what its student has shown is learned from."""
     wider = SPACE.replace('{"val_accuracy": accuracy / 2}', '{"val_accuracy": 0.9, "other_network": 1.0}')

@@ -176,10 +176,10 @@ class EhviSampler(BaseSampler):
     def _hear(self, view: SearchView) -> None:
         """Learn from earlier runs, too, where there are any."""
         told = []
-        for trainings in view.earlier:
-            curves = Extrapolation()
+        for trainings, n_val in zip(view.earlier, view.earlier_n_val, strict=True):
+            curves, images = Extrapolation(), n_val or view.n_val
             curves.learn(trainings)
-            known = [(t, seen) for t in trainings if (seen := observation(t, view.n_val, curves)) is not None]
+            known = [(t, seen) for t in trainings if (seen := observation(t, images, curves)) is not None]
             if len(known) > 1:
                 values, noises = np.array([seen for _, seen in known]).T
                 rows = np.stack([self._row(trial) for trial, _ in known])
