@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import os
 import statistics
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,10 @@ class Trainer:
         from naskd.spec.datasets import DataSpec
         from naskd.spec.design import TrainingSpec
         from naskd.spec.modalities import ModalitySpec
+        from table_parts.splits import unpacked
 
-        unpack(args)
+        # Folders of class folders; no image is in both.
+        unpacked(args.images, args.out, {"train": args.train + args.val, "test": args.test})
         spec = DataSpec(
             "image_folder",
             root="train",
@@ -134,29 +135,6 @@ class Trainer:
         from naskd.training.evaluation import accuracy, predict
 
         return accuracy(predict(network, test.images, self.settings[TEACHER].compute), test.labels)
-
-
-def unpack(args: argparse.Namespace) -> None:
-    """Folders ``train`` and ``test`` of class folders; no image is in both."""
-    import numpy as np
-
-    from table_parts.splits import even_order
-
-    parts = {"train": args.train + args.val, "test": args.test}
-    with zipfile.ZipFile(args.images) as file:
-        names = sorted(name for name in file.namelist() if name.lower().endswith((".jpg", ".png")))
-        classes = sorted({name.split("/")[-2] for name in names})
-        labels = np.asarray([classes.index(name.split("/")[-2]) for name in names])
-        order = even_order(labels, len(classes))
-        if sum(parts.values()) > len(order):
-            raise SystemExit(f"{sum(parts.values()):,} images are asked for; there are {len(order):,}")
-        for part, n in parts.items():
-            chosen, order = order[:n], order[n:]
-            for place in chosen:
-                target = args.out / part / classes[labels[place]] / Path(names[place]).name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():
-                    target.write_bytes(file.read(names[place]))
 
 
 def report(found: Row) -> list[str]:

@@ -30,11 +30,13 @@ from typing import Any
 
 from harness import machine
 from harness.arguments import parser
-from harness.results import Results, say
+from harness.results import Results, say, settings_of
 from harness.spread import difference, header, sd
 
 ARTIFACTS = "artifacts"
 """Where a run's teachers are, beside it."""
+NOT_OF_A_STUDY = ("seeds", "arms")
+"""Arguments that say which studies there are, and not what one is."""
 ARMS = ("joint", "undistilled", "random", "sequential")
 ROOT = (
     Path(__file__).resolve().parents[1]
@@ -104,7 +106,12 @@ def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
     from naskd.spec.study import BudgetSpec, SamplerSpec
 
     result_file = out / f"{arm}-{seed}.json"
+    settings = settings_of(args, but=NOT_OF_A_STUDY)
     if result_file.exists():
+        if json.loads(result_file.read_text()).get("arguments") != settings:
+            raise SystemExit(
+                f"{result_file} is of other settings, or does not say its own; give another --out"
+            )
         return
     spec = parse_study(Path(args.study), args.set)
     spec = dataclasses.replace(
@@ -127,7 +134,8 @@ def run_arm(arm: str, seed: int, args: argparse.Namespace, out: Path) -> None:
         runs = search_sequentially(spec, space, out)
     else:
         runs = [search(spec, out)]
-    result = {"arm": arm, "seed": seed, "search_seconds": time.perf_counter() - started}
+    result = {"arm": arm, "seed": seed, "arguments": settings}
+    result["search_seconds"] = time.perf_counter() - started
     result.update(judge(runs, args.retrain_seeds, reference(args)))
     result_file.write_text(json.dumps(result, indent=1))
     for run in runs:

@@ -169,7 +169,7 @@ def take_undistilled(
     """Rows of students without a teacher, which are the same whoever teaches the others."""
     theirs = json.loads((args.undistilled / "recording.json").read_text())["arguments"]
     ours = json.loads(json.dumps(vars(settings(args)), default=str))
-    alike = ("student_images", "val_images", "test_images", "device")
+    alike = ("name", "student_images", "val_images", "test_images", "device")
     if any(theirs[name] != ours[name] for name in alike):
         raise SystemExit(f"--undistilled {args.undistilled}: recorded on other images or another device")
     taken = [

@@ -81,7 +81,13 @@ def record(args: argparse.Namespace, rows: Path) -> None:
     if rows.exists():
         done = {tuple(json.loads(line)["which"]) for line in rows.read_text().splitlines() if line.strip()}
     trainer = Trainer(args)
-    card.found["networks"] = trainer.prepare()
+    networks = trainer.prepare()
+    if card.found.get("networks", networks) != networks:
+        raise SystemExit(
+            f"{args.out}: the draws that are there had other teachers, {card.found['networks']}; there are {networks} "
+            "now: restore them, or give another --out"
+        )
+    card.found["networks"] = networks
     card.save()
     tasks = [which for which in all_tasks(args) if which not in done]
     say(f"{len(done)} trainings are there, {len(tasks)} to come; teachers: {card.found['networks']}")

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import os
 import statistics
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,9 +188,7 @@ class Trainer:
 
 def unpack(args: argparse.Namespace) -> None:
     """Folders ``labelled``, ``test`` and ``teacher`` of class folders, and ``pool`` of none; no image is in two."""
-    import numpy as np
-
-    from table_parts.splits import even_order
+    from table_parts.splits import unpacked
 
     parts = {
         "labelled": args.labelled + args.val,
@@ -199,22 +196,7 @@ def unpack(args: argparse.Namespace) -> None:
         "teacher": round(args.teacher_images / 0.9),
         "pool": args.unlabelled,
     }
-    with zipfile.ZipFile(args.images) as file:
-        names = sorted(name for name in file.namelist() if name.lower().endswith((".jpg", ".png")))
-        classes = sorted({name.split("/")[-2] for name in names})
-        labels = np.asarray([classes.index(name.split("/")[-2]) for name in names])
-        order = even_order(labels, len(classes))
-        if sum(parts.values()) > len(order):
-            raise SystemExit(f"{sum(parts.values()):,} images are asked for; there are {len(order):,}")
-        for part, n in parts.items():
-            chosen, order = order[:n], order[n:]
-            for place in chosen:
-                name = names[place]
-                folder = args.out / part / (classes[labels[place]] if part != "pool" else "")
-                folder.mkdir(parents=True, exist_ok=True)
-                target = folder / f"{classes[labels[place]]}-{Path(name).name}"
-                if not target.exists():
-                    target.write_bytes(file.read(name))
+    unpacked(args.images, args.out, parts, flat=("pool",), prefixed=True)
 
 
 def report(rows: Sequence[Row], args: argparse.Namespace) -> list[str]:

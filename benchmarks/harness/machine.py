@@ -1,5 +1,6 @@
 """Which machine, with which versions, ran which command."""
 
+import hashlib
 import os
 import platform
 import shlex
@@ -7,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 
 def facts(packages: Sequence[str] = ("torch",)) -> dict[str, Any]:
-    """Command, date, hardware and versions.
+    """Command, date, hardware, versions and code.
 
     Args:
         packages: Whose versions are named beside Python's.
@@ -24,7 +26,17 @@ def facts(packages: Sequence[str] = ("torch",)) -> dict[str, Any]:
         "device_name": processor(),
         "platform": platform.platform(),
         "versions": ", ".join(versions),
+        "code": code(),
     }
+
+
+def code() -> str:
+    """Twelve hexadecimal digits of naskd and of the benchmarks as they are."""
+    root = Path(__file__).resolve().parents[2]
+    found = hashlib.sha256()
+    for file in sorted(file for folder in ("naskd", "benchmarks") for file in (root / folder).rglob("*.py")):
+        found.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def processor() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.results import Row, say, settings_of
+from harness.results import Row, check_inputs, inputs_of, say, settings_of
 from naskd.spec.userfile import import_file
 
 BOOTSTRAP = 2000
@@ -47,7 +47,7 @@ class _Kept:
         rows: By repetition.
 
     Raises:
-        SystemExit: The file is of other settings.
+        SystemExit: The file is of other settings, or of another table.
     """
 
     def __init__(self, part: str, args: argparse.Namespace) -> None:
@@ -56,11 +56,14 @@ class _Kept:
         self._path = None if file is None else file.with_name(f"{file.name}.{part}.jsonl")
         if self._path is None:
             return
-        settings = settings_of(args, but=("repetitions",))
+        settings = settings_of(args, but=("repetitions",)), inputs_of(args)
         if args.resume and self._path.is_file():
             first, *lines = self._path.read_text().splitlines()
-            if json.loads(first) != settings:
+            before = json.loads(first)
+            given, inputs = before if isinstance(before, list) else (before, None)
+            if given != settings[0]:
                 raise SystemExit(f"--resume: {self._path} has repetitions of other settings")
+            check_inputs(inputs, settings[1], self._path)
             for line in lines:
                 with contextlib.suppress(json.JSONDecodeError):  # the last one may have been cut off
                     rows = json.loads(line)

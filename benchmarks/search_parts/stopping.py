@@ -69,7 +69,7 @@ def complete(found: Searched) -> set[str]:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Medians with the middle 80 % of the repetitions."""
+    """Means with the middle 80 % of the repetitions."""
     lines = header(
         "rule", "times less train_macs", "hypervolume lost, %", "front wrongly stopped, %", "stopped, %"
     )

@@ -117,10 +117,12 @@ def best(
 
 
 def _limits(given: Iterable[str]) -> dict[str, float]:
-    limits = {}
+    limits: dict[str, float] = {}
     for text in given:
         name, _, value = text.partition("=")
         number = read_number(value)
+        if name.strip() in limits:
+            raise InputError(f"--limit {text}: two limits on {name.strip()}; give one of each")
         if number is None:
             raise InputError(
                 f"--limit {text}: wanted NAME=VALUE with a number, such as n_params=50000 or n_params=50k"

@@ -1,6 +1,7 @@
 // The table of the front, and what retraining found.
 // ---- Tables
-// Of a column: its name, whether it is numbers, a value to sort and save by, its text, whether narrow screens have it.
+// Of a column: its name, and that in a file, where accuracies are fractions; whether it is numbers, a value to sort and
+// save by, its text, whether narrow screens have it.
 function sortable(title, columns, rows, last) {
   const body = h("tbody", { class: "pickable" });
   const order = remembered(`table ${title}`, { by: null, down: false });
@@ -93,7 +94,7 @@ function sortable(title, columns, rows, last) {
     body,
     foot,
   );
-  const saved = columns.flatMap((c) => [[c.name, c.value], ...(c.more ?? [])]);
+  const saved = columns.flatMap((c) => [[c.saved ?? c.name, c.value], ...(c.more ?? [])]);
   return [tableSaver(title, saved, rows), scrolled(title, table)];
 }
 function tableSection() {
@@ -217,7 +218,7 @@ function retrainedSection() {
       text: (t) => withSd(t.test_accuracy_mean, t.sd),
       more: [["sd of test", (t) => t.sd]],
     },
-    num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH), { extra: true }),
+    num("change, points", "loss", (v) => (ok(v) ? points(v) : DASH), { extra: true, saved: "change" }),
     ...(alone
       ? [
           {
@@ -225,7 +226,7 @@ function retrainedSection() {
             text: (t) => withSd(t.alone, t.labels_alone?.test_accuracy_sd),
           },
           {
-            ...num("gain, points", "gain", plain, { down: true }),
+            ...num("gain, points", "gain", plain, { down: true, saved: "gain" }),
             text: (t) => {
               const error = t.labels_alone?.gain_standard_error;
               const said = ok(error) ? ` ± ${fixed(100 * error, formats.percent)}` : "";

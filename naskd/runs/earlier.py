@@ -17,6 +17,7 @@ from naskd.spec.objectives import ACCURACY
 from naskd.spec.study import StudySpec
 from naskd.store.files import digest, read_sealed, write_sealed
 from naskd.study.earlier import IDENTITY, EarlierDesign, EarlierRun
+from naskd.trials.jobs import OTHER_NETWORK
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def read_earlier(path: Path, name: str) -> EarlierRun:
     designs = [design for trial in told if (design := _design(trial, objectives)) is not None]
     if not designs:
         raise InputError(f"{path} has no finished training: there is nothing to learn from")
-    return EarlierRun(name, digest([record["study"], run.identity()])[:12], tuple(designs))
+    n_val = int((record["images"] or {}).get("val") or 0)
+    return EarlierRun(name, digest([record["study"], run.identity()])[:12], tuple(designs), n_val)
 
 
 def _design(trial: Mapping[str, Any], objectives: Sequence[str]) -> EarlierDesign | None:
@@ -115,8 +117,10 @@ def _design(trial: Mapping[str, Any], objectives: Sequence[str]) -> EarlierDesig
     if trial["replicate_of"] is not None:
         return None  # its design's first training has the mean over all
     status = {"COMPLETE": "complete", "PRUNED": "stopped"}.get(trial["state"])
-    curve = [point[ACCURACY] for point in trial["curve"] if ACCURACY in point]
-    if status is None or trial["config"] is None or (status == "stopped" and not curve):
+    curve = [
+        None if OTHER_NETWORK in point else point[ACCURACY] for point in trial["curve"] if ACCURACY in point
+    ]
+    if status is None or trial["config"] is None or (status == "stopped" and curve[-1:] in ([], [None])):
         return None
     metrics = {name: trial[name] for name in objectives if trial.get(name) is not None}
     metrics.setdefault(ACCURACY, trial[ACCURACY] if status == "complete" else curve[-1])

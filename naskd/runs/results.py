@@ -1,7 +1,8 @@
 """What a run directory keeps of retrainings, and whether it is what was written. Torch is not needed for it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,24 @@ def doubts(run_dir: Path) -> list[str]:
             f"{RESULTS_FILE} was written by an earlier version, without a hash: damage to it would not be noticed."
         )
     return found
+
+
+def several_ways(environments: Iterable[Mapping[str, Any]], what: str) -> list[str]:
+    """A sentence where trainings were not all made in one way, as after a resume on another machine.
+
+    Args:
+        environments: Of each training, as its result says it; one that does not tell all is left out.
+        what: They are, for people: ``Trials``.
+    """
+    ways = Counter(
+        f"naskd {there['naskd']} on {str(there['device']).partition(':')[0]} in {there['precision']}"
+        for there in environments
+        if {"naskd", "device", "precision"} <= set(there)
+    )
+    if len(ways) < 2:
+        return []
+    told = "; ".join(f"{n} with {way}" for way, n in ways.items())
+    return [f"{what} were trained in several ways, by which their accuracies may differ, too: {told}."]
 
 
 def guessed(record: Mapping[str, Any]) -> list[str]:

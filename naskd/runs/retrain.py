@@ -21,7 +21,14 @@ from naskd.nn.deployed import as_deployed
 from naskd.runs.directory import RESULTS_FILE
 from naskd.runs.labels_alone import compared, with_labels_alone
 from naskd.runs.provenance import different_parts, made_with
-from naskd.runs.results import earlier_designs, is_kept_or_told, load_results, training_seed
+from naskd.runs.results import (
+    earlier_designs,
+    is_kept_or_told,
+    load_results,
+    several_ways,
+    shown_designs,
+    training_seed,
+)
 from naskd.runs.summary import TrainedDesign, doubtful, summarised
 from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
@@ -45,6 +52,8 @@ _LOG = logging.getLogger(__name__)
 
 _MEASURES = "measures"
 """Key of a training: what its scheme has measured, by name. Earlier versions did not keep it."""
+_ENVIRONMENT = "environment"
+"""Key of a training: device, precision and the like, as a trial's. Earlier versions did not keep it."""
 _NEED_NO_MEASURES = (ACCURACY, "balanced_accuracy", "train_macs")
 """Objectives known after training that look at nothing that a scheme measures."""
 
@@ -179,7 +188,12 @@ class Retraining:
                 found = [trainings[self.key(student, replicate)] for replicate in range(seeds)]
                 row["labels_alone"] = {**compared(row, found), "epochs": self.epochs * student.times}
         record["earlier"] = earlier_designs(before, record)
-        record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance)]
+        shown = {file for row in shown_designs(record) for file in row["files"]}
+        shown |= {trainings[self.key(d, n)]["file"] for d in alone.values() for n in range(seeds)}
+        ways = several_ways(
+            (t.get(_ENVIRONMENT, {}) for t in trainings.values() if t["file"] in shown), "Retrained students"
+        )
+        record["warnings"] = [*self._notes, *doubtful(record, self.context, self.chance), *ways]
         for warning in record["warnings"]:
             _LOG.warning("%s", warning)
         self._store({**record, "trainings": trainings})
@@ -338,6 +352,7 @@ class Retraining:
             "file": str(path.relative_to(self.run_dir)),
             "sha256": file_hash(path),
             "made_with": self.made_with,
+            _ENVIRONMENT: self.context.resources.compute.environment(),
         }
 
     def _trained(self, config: TrialConfig, seed: int) -> tuple[TrialRun, dict[str, float]]:

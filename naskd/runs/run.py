@@ -6,7 +6,6 @@ Torch is imported by what trains or loads a network, so that a run is looked at 
 import numbers
 import os
 import shlex
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from naskd.runs.choose import choose, needs_all
 from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE
 from naskd.runs.moved import check_places, located
-from naskd.runs.results import doubts, guessed, load_results, of_trials
+from naskd.runs.results import doubts, guessed, load_results, of_trials, several_ways
 from naskd.spec.datasets import DATASETS
 from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
@@ -100,20 +99,6 @@ def numbered(trials: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:
     if not 0 <= number < len(trials):
         raise InputError(f"there is no trial {number}; this run has trials 0 to {len(trials) - 1}")
     return trials[int(number)]
-
-
-def _several_ways(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence where complete trials were not all trained in one way, as after a resume on another machine."""
-    ways = Counter(
-        f"naskd {there['naskd']} on {str(there['device']).partition(':')[0]} in {there['precision']}"
-        for trial in trials
-        if trial["state"] == "COMPLETE"
-        and {"naskd", "device", "precision"} <= set(there := trial["environment"])
-    )
-    if len(ways) < 2:
-        return []
-    told = "; ".join(f"{n} with {way}" for way, n in ways.items())
-    return [f"Trials were trained in several ways, by which their accuracies may differ, too: {told}."]
 
 
 class Front(list[dict[str, Any]]):
@@ -292,12 +277,15 @@ class Run:
                 With one that is none of the study's it need not be on the front.
 
         Raises:
-            InputError: Nothing qualifies; the message says what comes nearest.
+            InputError: Nothing qualifies; the message says what comes nearest. Or something has two limits.
         """
         if limits is not None and not isinstance(limits, Mapping):
             raise InputError(f"limits is {limits!r}; it must be a mapping of names to numbers")
         record = self.to_dict()
-        given = {"macs": max_macs, "val_accuracy": min_accuracy, **(limits or {})}
+        alone = {"macs": max_macs, "val_accuracy": min_accuracy}
+        if twice := [name for name, bound in alone.items() if bound is not None and name in (limits or {})]:
+            raise InputError(f"two limits on {' and on '.join(twice)}; give one of each")
+        given = {**alone, **(limits or {})}
         wanted = {name: bound for name, bound in given.items() if bound is not None}
         objectives, trials = [described(o) for o in record["objectives"]], record["trials"]
         if needs_all(objectives, wanted):
@@ -400,7 +388,8 @@ class Run:
             found.append(
                 "The test split was cut from the same images, which a foreign teacher may have seen."
             )
-        return [*guessed(record), *found, *_several_ways(record["trials"]), *doubts(self.path)]
+        complete = (trial["environment"] for trial in record["trials"] if trial["state"] == "COMPLETE")
+        return [*guessed(record), *found, *several_ways(complete, "Trials"), *doubts(self.path)]
 
     def _retrained(self, trials: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, str]:
         """What final trainings say of the run's trials; and a sentence where they say it of others."""

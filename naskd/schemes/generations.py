@@ -61,6 +61,11 @@ class Generations(StudentScheme):
         """The student that trains."""
         return self.student(self.present)
 
+    @property
+    def leaves_from(self) -> int:
+        """The epochs of all generations before the last: each begins with weights of its own."""
+        return self.starts[-1]
+
     def get_extra_state(self) -> int:
         """Which generation trains."""
         return self.present

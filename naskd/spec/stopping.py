@@ -67,6 +67,7 @@ STOPPING_RULES.register(
         paper="Schmucker, Donini, Zafar, Salinas, Archambeau: Multi-objective asynchronous successive halving. 2021, "
         "arXiv 2106.12639",
         implementation="naskd.study.rules.mo_asha:MoAshaRule",
+        needs_known_costs=True,
         pauses=True,
         options={
             "min_epochs": Option(1, "epoch of the first rung", low=1),

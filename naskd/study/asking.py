@@ -100,8 +100,7 @@ class Asking:
         given: Mapping[str, Any] | None = None
         again: Repeat | None = None
         if not self._drivers.waiting_again:
-            paused = None if self._drivers.has_waiting else self._wanted_back()
-            if paused is not None:
+            if (paused := self._wanted_back()) is not None:
                 given = self._ledger.trials()[paused].params
             again = self._repeats.next() if given is None else None
             if given is None and again is None and self._stall.is_on:

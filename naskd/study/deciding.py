@@ -9,7 +9,7 @@ from naskd.spec.errors import USERS, InputError, one_line
 from naskd.spec.places import at
 from naskd.study.curves import Curves
 from naskd.study.stopping import Promoting, StoppingRule
-from naskd.trials.jobs import Decision, Job, TrialResult
+from naskd.trials.jobs import OTHER_NETWORK, Decision, Job, TrialResult
 
 
 class Deciding:
@@ -76,6 +76,8 @@ class Deciding:
             return Decision.STOP  # another driver runs it again: its result would be dropped
         if job.replicate:
             return Decision.CONTINUE  # it is trained again for the value at its end
+        if OTHER_NETWORK in metrics:
+            return Decision.CONTINUE  # nothing is known yet of what it would be stopped for
         try:
             decision = self._rule.decide(trial, trial.curve, self._curves)
         except USERS as error:  # a user's rule may raise anything; the answer names it

@@ -26,14 +26,14 @@ class EarlierDesign:
         config: The design, as :meth:`~naskd.spec.design.TrialConfig.to_dict` gives it.
         parameters: That led to it there.
         status: ``complete`` or ``stopped``.
-        curve: ``val_accuracy`` after each epoch.
+        curve: ``val_accuracy`` after each epoch; None where another network was evaluated than the one that leaves.
         metrics: As of its end.
     """
 
     config: Mapping[str, Any]
     parameters: Mapping[str, Any]
     status: str
-    curve: Sequence[float]
+    curve: Sequence[float | None]
     metrics: Mapping[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,11 +55,13 @@ class EarlierRun:
         name: Its directory, as the study file writes it.
         run_id: Names the run, however far it has got by now.
         designs: Those that were trained, whole or in part, in their order.
+        n_val: Images that its accuracies were measured on; 0 where that is not known.
     """
 
     name: str
     run_id: str
     designs: Sequence[EarlierDesign]
+    n_val: int = 0
 
     @property
     def content(self) -> str:
@@ -69,14 +71,13 @@ class EarlierRun:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         designs = [design.to_dict() for design in self.designs]
-        return {"name": self.name, "run_id": self.run_id, "designs": designs}
+        return {"name": self.name, "run_id": self.run_id, "designs": designs, "n_val": self.n_val}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "EarlierRun":
         """The inverse of :meth:`to_dict`."""
-        return EarlierRun(
-            str(data["name"]), str(data["run_id"]), tuple(EarlierDesign(**one) for one in data["designs"])
-        )
+        designs = tuple(EarlierDesign(**one) for one in data["designs"])
+        return EarlierRun(str(data["name"]), str(data["run_id"]), designs, int(data.get("n_val", 0)))
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Source:
         first: Parameters of designs that are tried first.
         n_designs: Trainings in all.
         left_out: How many are not used, by reason.
+        n_val: See :class:`EarlierRun`.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Source:
     first: Sequence[Mapping[str, Any]] = ()
     n_designs: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    n_val: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """In numbers, for the run record."""

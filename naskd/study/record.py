@@ -28,7 +28,7 @@ from naskd.study.ledger import (
 from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
-from naskd.trials.jobs import training_key
+from naskd.trials.jobs import own_from, training_key
 
 OptunaStudy = optuna.Study
 """For those who hand one on, and do not import optuna."""
@@ -53,13 +53,18 @@ def load_ledger(spec: StudySpec, run_dir: Path) -> optuna.Study:
 
 
 def with_curves(study: optuna.Study) -> optuna.Study:
-    """A copy of a study in memory, whose trials have validation accuracies by epoch as intermediate values."""
+    """A copy of a study in memory, whose trials have validation accuracies by epoch as intermediate values.
+
+    Epochs that tell of another network, which trains before the student, have none.
+    """
     copy = optuna.create_study(directions=study.directions, study_name=study.study_name)
     for name, value in study.user_attrs.items():
         copy.set_user_attr(name, value)
     for trial in study.get_trials():
         curve = (trial.user_attrs.get("result") or {}).get("curve", ())
-        trial.intermediate_values = {row["epoch"]: row[ACCURACY] for row in curve if ACCURACY in row}
+        trial.intermediate_values = {
+            row["epoch"]: row[ACCURACY] for row in curve[own_from(curve) :] if ACCURACY in row
+        }
         copy.add_trial(trial)
     return copy
 

@@ -106,6 +106,7 @@ class SearchView:
         taken: Whether a design is, or was, trained.
         fraction: Of the budget that is spent.
         earlier: Trainings of each of the earlier runs that the study is to learn from. They are none of the study's.
+        earlier_n_val: Images that accuracies of each were measured on; 0 where that is not known.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class SearchView:
         taken: Callable[[TrialConfig], bool],
         fraction: Callable[[], float],
         earlier: Sequence[Sequence[TrialView]] = (),
+        earlier_n_val: Sequence[int] = (),
     ) -> None:
         self.objectives: Sequence[Objective] = [OBJECTIVES[name] for name in spec.objectives]
         self.reference_point = dict(reference_point)
@@ -127,6 +129,7 @@ class SearchView:
         self.trainings = trainings
         self.fraction = fraction
         self.earlier = earlier
+        self.earlier_n_val = earlier_n_val or [0] * len(earlier)
         self.parameters_of = parameters_of
         self.n_val = facts.n_val
         self.prices = prices

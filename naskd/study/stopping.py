@@ -13,7 +13,9 @@ from naskd.spec.study import StoppingSpec
 from naskd.trials.jobs import Decision
 
 Curve = Sequence[Mapping[str, float]]
-"""One mapping for each finished epoch, in order: ``epoch`` (from 1), ``val_accuracy``, losses."""
+"""One mapping for each finished epoch, in order: ``epoch`` (from 1), ``val_accuracy``, losses.
+
+Where ``other_network`` is among them, the accuracy is of another network than the design's student."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class StoppingRule(Protocol):
 
         Called once for each finished epoch, the last one too, where stopping means nothing. A training that lost its
         worker repeats epochs since its checkpoint, with the same values. What is raised ends the search.
+
+        Some schemes train another network first, such as a wider one. Such an epoch has ``other_network`` in its row,
+        and the rule is not asked before the student is there.
 
         Args:
             trial: That has finished an epoch.

@@ -23,7 +23,7 @@ from naskd.study.drivers import Drivers
 from naskd.study.earlier import WarmStart
 from naskd.study.failing import FirstTrials
 from naskd.study.leases import owner_id
-from naskd.study.ledger import Ledger
+from naskd.study.ledger import CONTINUES, TRAINED_IN, Ledger, replicate_of
 from naskd.study.observer import Observers, StudyObserver
 from naskd.study.opening import open_study
 from naskd.study.prices import Prices
@@ -128,6 +128,7 @@ class Study:
                 self._is_taken,
                 lambda: self._standing.fraction(self._elapsed()),
                 [source.trainings for source in warm.sources if source.trainings],
+                [source.n_val for source in warm.sources if source.trainings],
             ),
         )
         self._drivers.open()
@@ -168,6 +169,25 @@ class Study:
     def hypervolume(self) -> float:
         """Of the complete trials, on accuracy and the logarithms of costs."""
         return self._standing.hypervolume
+
+    def trained(self) -> list[tuple[Job, int]]:
+        """Trainings that have ended, by number: the jobs that they were, and the epochs that each had in the end."""
+        found = []
+        for trial in self._ledger.trials():
+            attrs = trial.user_attrs
+            if "result" in attrs and "config" in attrs and TRAINED_IN not in attrs:
+                config, curve = TrialConfig.from_dict(attrs["config"]), attrs["result"]["curve"]
+                job = Job(
+                    str(trial.number),
+                    "trial",
+                    config,
+                    attrs["seed"],
+                    config.training.epochs,
+                    replicate=replicate_of(trial)[1],
+                    continues=str(attrs.get(CONTINUES, "")),
+                )
+                found.append((job, len(curve)))
+        return found
 
     def is_over(self, config_id: str, seed: int) -> bool:
         """Whether the training of a design has ended, whatever came of it."""
@@ -220,7 +240,10 @@ class Study:
         return None
 
     def _wanted_back(self) -> int | None:
-        """The paused trial with which the stopping rule wants to go on."""
+        """The paused trial with which the stopping rule wants to go on; None while designs wait, which come first."""
+        # Those that the budget has no room for wait for ever: nothing more may be asked for beside them.
+        if self._drivers.has_waiting:
+            return None
         return self._deciding.wanted_back(self._ledger.may_go_on)
 
     def _elapsed(self) -> float:
@@ -252,7 +275,7 @@ class Study:
         drivers, budget = self._drivers, self.spec.budget
         if self._networks.waiting >= MAX_BLOCKED or self._spent() is not None or self._first.stop_reason:
             return False
-        wanted_back = not drivers.has_waiting and self._wanted_back() is not None
+        wanted_back = self._wanted_back() is not None
         if self._asking.stop_reason and not (drivers.waiting_again or wanted_back):
             return False
         return budget.trials is None or drivers.begun < budget.trials or wanted_back

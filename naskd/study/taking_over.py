@@ -24,6 +24,7 @@ from naskd.study.space import Space
 from naskd.study.space_sample import SpaceSample, describe_range
 from naskd.study.stopping import TrialView
 from naskd.trials.facts import DesignFacts
+from naskd.trials.jobs import OTHER_NETWORK
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class _Look:
             self._spread(here, most),
             len(run.designs),
             count_kinds(reasons),
+            run.n_val,
         )
 
     def _view(self, number: int, design: EarlierDesign) -> TrialView:
@@ -123,7 +125,10 @@ class _Look:
         except (InputError, ValueError) as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise TurnedAwayError(first.partition(";")[0]) from None
-        curve = tuple({"epoch": n, ACCURACY: value} for n, value in enumerate(design.curve, start=1))
+        curve = tuple(
+            {"epoch": n, OTHER_NETWORK: 1.0} if value is None else {"epoch": n, ACCURACY: value}
+            for n, value in enumerate(design.curve, start=1)
+        )
         metrics = {**design.metrics, **known, ACCURACY: float(design.metrics[ACCURACY])}
         status: Any = design.status
         return TrialView(number, config, 0, status, curve, metrics)

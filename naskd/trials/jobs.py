@@ -1,11 +1,19 @@
 """What travels between a study, an executor and a trial. Plain data, picklable, torch-free."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any, Literal, Protocol
 
 from naskd.spec.design import TrialConfig
+
+OTHER_NETWORK = "other_network"
+"""In the row of an epoch after which another network was evaluated than the one that leaves in the end: 1."""
+
+
+def own_from(curve: Sequence[Mapping[str, float]]) -> int:
+    """Epochs of a curve, from its beginning, that tell of another network than the one that leaves."""
+    return max((epoch for epoch, row in enumerate(curve, start=1) if OTHER_NETWORK in row), default=0)
 
 
 def training_key(config_id: str, seed: int) -> str:
@@ -69,7 +77,7 @@ class TrialResult:
         reason: Why it failed or was stopped, one line; empty when complete.
         metrics: By name: ``val_accuracy`` (fraction in [0, 1]), ``macs``, ``n_params``, ``size_bytes``, ...
         curve: One mapping for each finished epoch: ``epoch``, ``val_accuracy``, ``loss``, one entry a loss term or
-            measure.
+            measure; :data:`OTHER_NETWORK` where another network was evaluated than the one that leaves.
         train_macs: Multiply-accumulates of training and evaluation, counted as if no teacher output were
             remembered, so that it compares designs; from its first epoch, whoever did it.
         spent_macs: What was really executed for it: with a bank, most trials never run their teacher. Of a trial that

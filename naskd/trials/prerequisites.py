@@ -9,12 +9,13 @@ from pydantic import TypeAdapter
 
 from naskd.data.views import count_views
 from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
 from naskd.spec.code_identity import code_id, foreign_code
-from naskd.spec.design import SCRATCH, AssistantSpec, TrialConfig, content_id
+from naskd.spec.design import SCRATCH, ArchitectureSpec, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
-from naskd.spec.registry import nearest
+from naskd.spec.registry import code_of, nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.sizes import sides
 from naskd.spec.study import StudySpec
@@ -26,6 +27,9 @@ from naskd.trials.resources import Resources
 
 _TEACHER = TypeAdapter(TeacherSpec)
 _ASSISTANT = TypeAdapter(AssistantSpec)
+
+_Implementation = str | Callable[..., Any]
+"""As a card names it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class PrerequisiteRecipes:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._teachers: dict[str, _Known] = {}
-        self._code: dict[tuple[str, ...], list[str]] = {}
+        self._code: dict[tuple[_Implementation, ...], list[str]] = {}
 
     def of(self, config: TrialConfig) -> Supervision:
         """What a design needs.
@@ -171,11 +175,19 @@ class PrerequisiteRecipes:
         described = _ASSISTANT.dump_python(assistant.spec, mode="json", exclude_defaults=True)
         # Who else is above follows from its parent, whose id says who that one's parent is.
         identity = [described, parent.artifact_id, *self._bound(assistant.spec), *self._modality()]
-        artifact_id, store = self._artifact_id("assistant", identity), self._resources.store
-        if code := self._code_of(assistant.spec):
-            named = self._artifact_id("assistant", [*identity, {"code": code}])
-            # Earlier versions did not name the code of losses: what they have made is not made again.
-            artifact_id = artifact_id if artifact_id in store and named not in store else named
+        losses = [
+            KNOWLEDGE[kind].implementation for kind in dict.fromkeys(t.kind for t in assistant.spec.terms)
+        ]
+        # Earlier versions did not name the code of blocks, or none at all: what they have made is not made again.
+        names = [
+            self._artifact_id("assistant", [*identity, {"code": code}] if code else identity)
+            for code in (
+                self._foreign([*losses, *_code_of_network(assistant.spec.architecture)]),
+                self._foreign(losses),
+                (),
+            )
+        ]
+        artifact_id = next((name for name in names if name in self._resources.store), names[0])
         return ArtifactRecipe(
             artifact_id=artifact_id,
             assistant=assistant.spec,
@@ -185,12 +197,12 @@ class PrerequisiteRecipes:
             teacher=parent.teacher,
         )
 
-    def _code_of(self, assistant: AssistantSpec) -> list[str]:
-        """Of the losses that teach it and are not naskd's; empty where there are none, or they have no file."""
-        kinds = tuple(dict.fromkeys(term.kind for term in assistant.terms))
-        if kinds not in self._code:
-            self._code[kinds] = foreign_code([KNOWLEDGE[kind].implementation for kind in kinds]) or []
-        return self._code[kinds]
+    def _foreign(self, implementations: Iterable[_Implementation]) -> list[str]:
+        """What of these is not naskd's, by its content; empty where nothing is, or something has no file."""
+        key = tuple(dict.fromkeys(implementations))
+        if key not in self._code:
+            self._code[key] = foreign_code(key) or []
+        return self._code[key]
 
     def _bound(self, assistant: AssistantSpec) -> list[dict[str, int]]:
         """How many views an assistant is shown; nothing where it is shown as many as without a bound.
@@ -240,11 +252,16 @@ class PrerequisiteRecipes:
             if teacher.holds_state and teacher.state is None and has_average_beside(path):
                 file["state"] = "average"  # earlier versions took the other weights of such a file
         identity = self._identity(teacher, file, code_id)
+        if teacher.architecture is not None and (
+            code := self._foreign(_code_of_network(teacher.architecture))
+        ):
+            identity["code"] = code
         # What it is checked against and what is said of it is not what it is.
         for key in ("sha256", "saw"):
             identity.pop(key, None)
         artifact_id = self._artifact_id("teacher", identity)
-        # Earlier versions named code by its bytes: a teacher that is kept under such a name is not made again.
+        # Earlier versions named code by its bytes, and not that of blocks: a teacher that is kept under such a name is
+        # not made again.
         before = self._identity(teacher, file, file_content_id)
         kept = self._artifact_id("teacher", before)
         if kept != artifact_id and kept in self._resources.store and artifact_id not in self._resources.store:
@@ -277,6 +294,15 @@ class PrerequisiteRecipes:
         if teacher.source is not None and teacher.source not in OWN_KEYS:
             identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation], content)
         return identity
+
+
+def _code_of_network(architecture: ArchitectureSpec) -> list[_Implementation]:
+    """What a network is made by: its initialisation and its passes follow from more than its description."""
+    cards = [
+        FAMILIES[architecture.family],
+        *(BLOCKS[name] for name in sorted({stage.block for stage in architecture.stages})),
+    ]
+    return [code for card in cards for code in code_of(card)]
 
 
 def _pinned(path: Path, given: str, sha256: str | None) -> str:

@@ -29,6 +29,7 @@ from naskd.training.evaluation import accuracy, named, predict, predict_logits
 from naskd.training.feeding import AnyImages
 from naskd.training.loop import TrainingLoop
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import OTHER_NETWORK
 from naskd.trials.measures import Measured, Trained, objective_value
 from naskd.trials.prerequisites import ArtifactRecipe
 from naskd.trials.siblings import Siblings
@@ -185,7 +186,8 @@ class TrialRun:
                 self.siblings.evaluate(data.val, self.context.resources.compute)
                 reached["val_accuracy"] = accuracy(self._predictions, data.val.labels)
             self._book(n_images, len(data.val) if self._leaves else 0, before)
-            self.curve.append({"epoch": self.loop.epoch, **reached, **metrics, **measures})
+            other = {OTHER_NETWORK: 1.0} if self.loop.epoch <= self.scheme.leaves_from else {}
+            self.curve.append({"epoch": self.loop.epoch, **reached, **metrics, **measures, **other})
         return self.curve[-1]
 
     def _book(self, n_trained: int, n_evaluated: int, before: tuple[int, int, int]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,6 +90,59 @@ def test_a_file_of_results_is_taken_up_under_the_same_settings_only(tmp_path: Pa
         Results(path, args, {}, resume=True)
     with pytest.raises(SystemExit, match="--resume needs"):
         Results(None, args, {}, resume=True)
+
+
+def test_a_file_of_results_is_of_the_files_that_its_arguments_name(tmp_path: Path, capsys) -> None:
+    """A table that has grown meanwhile is another one; so is an archive of other images under the same name."""
+    from harness.results import Results
+
+    table, images, kept = tmp_path / "table", tmp_path / "images.zip", tmp_path / "kept.json"
+    table.mkdir()
+    (table / "card.json").write_text("{}")
+    (table / "trainings.parquet").write_bytes(b"rows")
+    images.write_bytes(b"pictures")
+    args = argparse.Namespace(
+        table=table, images=images, runs=tmp_path, json=kept, resume=True, module=[images]
+    )
+    Results(kept, args, {"code": "a"}).save()
+    assert "resumed_with" not in Results(kept, args, {"code": "a"}, resume=True).found
+    for file, argument in (
+        (table / "trainings.parquet", r"\['table'\]"),
+        (images, r"\['images', 'module'\]"),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(before + b" and more")
+        with pytest.raises(SystemExit, match=f"other files: {argument}"):
+            Results(kept, args, {"code": "a"}, resume=True)
+        file.write_bytes(before)
+    assert not capsys.readouterr().err
+    found = Results(kept, args, {"code": "b"}, resume=True)
+    assert "measured with other code" in capsys.readouterr().err
+    found.save()
+    again = Results(kept, args, {"code": "b"}, resume=True)
+    assert (again.found["code"], again.found["resumed_with"]) == ("a", ["b"])
+    assert not capsys.readouterr().err, "that is known"
+    old = json.loads(kept.read_text())
+    del old["inputs"]
+    kept.write_text(json.dumps(old))
+    Results(kept, args, {"code": "b"}, resume=True)
+    assert "does not say of which files" in capsys.readouterr().err
+
+
+def test_studies_of_other_settings_are_none_of_a_comparison(tmp_path: Path, monkeypatch) -> None:
+    import joint
+
+    given = ["joint.py", "--out", str(tmp_path), "--task", "random:0"]
+    monkeypatch.setattr(joint, "search", lambda spec, out: SimpleNamespace(path=tmp_path / "run"))
+    monkeypatch.setattr(joint, "judge", lambda runs, seeds, reference: {"trials": seeds})
+    for more, trials in (([], 3), (["--seeds", "9", "--arms", "random"], 3)):
+        monkeypatch.setattr(sys, "argv", [*given, *more])
+        joint.main()
+        assert json.loads((tmp_path / "random-0.json").read_text())["trials"] == trials
+    for more in (["--budget", "1e12"], ["--set", "epochs=3"]):
+        monkeypatch.setattr(sys, "argv", [*given, *more])
+        with pytest.raises(SystemExit, match="of other settings"):
+            joint.main()
 
 
 def test_a_part_that_fails_loses_no_other_and_a_resumed_one_is_not_measured_again(

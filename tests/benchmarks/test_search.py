@@ -85,6 +85,47 @@ def test_the_levels_are_different_designs_and_each_is_a_grid() -> None:
     assert n_ways() >= 10
 
 
+def test_images_that_are_kept_decoded_are_those_of_their_archive(archive: Path, tmp_path: Path) -> None:
+    from table_parts import splits
+
+    kept = tmp_path / "images.npz"
+    images, labels, _ = splits.read(archive, kept)
+    content = archive.read_bytes()
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("train/a/more.png", file.read("train/a/000.png"))
+    assert len(splits.read(archive, kept)[1]) == len(labels) + 1
+    archive.write_bytes(content)
+    np.savez(
+        kept, images=images[:3], labels=labels[:3], classes=np.asarray(["a"])
+    )  # as earlier versions kept them
+    assert len(splits.read(archive, kept)[1]) == len(labels)
+    archive.unlink()
+    assert np.array_equal(splits.read(archive, kept)[0], images), "of what is decoded the archive may be gone"
+
+
+@pytest.mark.parametrize("prefixed", [False, True])
+def test_images_that_were_unpacked_for_other_sizes_are_not_taken(
+    archive: Path, tmp_path: Path, prefixed: bool
+) -> None:
+    """One of them may be a test image now, and a training image of before."""
+    from table_parts import splits
+
+    out, names = tmp_path / "out", []
+    for _ in range(2):
+        splits.unpacked(archive, out, {"train": 16, "test": 8}, flat=("test",), prefixed=True)
+        files = {
+            part: sorted(p for p in (out / part).rglob("*") if p.is_file()) for part in ("train", "test")
+        }
+        names.append([file.read_bytes() for some in files.values() for file in some])
+        assert [len(some) for some in files.values()] == [16, 8]
+        files["train"][0].write_bytes(b"cut off")
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 24
+    assert {file.parent.name for file in files["train"]} == set("abcd")
+    with pytest.raises(SystemExit, match="other images"):
+        splits.unpacked(archive, out, {"train": 12, "test": 8}, flat=("test",), prefixed=prefixed)
+
+
 def test_a_recording_goes_on_where_it_stopped_and_becomes_a_table(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,6 +502,17 @@ def test_repetitions_are_kept_as_they_come_and_taken_up(made_up: Path, tmp_path:
     rows = repeating.measured("squares", one, given)
     assert asked == [0, 1, 2, 2, 3]
     assert [row["square"] for row in rows] == [0, 1, 4, 9]
+    given.table = tmp_path / "table"
+    shutil.copytree(made_up, given.table)
+    given.json = tmp_path / "copied.json"
+    given.resume = False
+    repeating.measured("squares", one, given)
+    given.resume = True
+    assert len(repeating.measured("squares", one, given)) == 4
+    with (given.table / "trainings.parquet").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(SystemExit, match=r"other files: \['table'\]"):
+        repeating.measured("squares", one, given)
     given.arms = {}
     with pytest.raises(SystemExit, match="other settings"):
         repeating.measured("squares", one, given)

@@ -447,6 +447,16 @@ def test_a_table_is_saved_for_a_spreadsheet_that_computes_none_of_it(reader, bro
     assert {int(row["trial"]) for row in rows} == set(front)
     assert all(float(row["validation"]) == front[int(row["trial"])]["val_accuracy"] for row in rows)
     assert all(row["student (width×depth)"] for row in rows)
+    text = saved(browser, "#after-retraining .tools button").read_text(encoding="utf-8-sig")
+    tested = {design["number"]: design for design in source["retrained"]["designs"]}
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {int(row["trial"]) for row in rows} == set(tested)
+    for row in rows:
+        design = tested[int(row["trial"])]
+        change = design["test_accuracy_mean"] - design["val_accuracy_search"]
+        assert float(row["change"]) == pytest.approx(change), "a fraction, as all accuracies of a file"
+        gain = (design.get("labels_alone") or {}).get("gain")
+        assert row["gain"] == ("" if gain is None else str(gain))
     text = saved(browser, "#what-did-not-finish .tools button").read_text(encoding="utf-8-sig")
     reasons = [row["reason of the first"] for row in csv.DictReader(text.splitlines())]
     assert '\'=HYPERLINK("http://evil","x"), or more' in reasons

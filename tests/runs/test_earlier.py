@@ -119,6 +119,20 @@ def test_ehvi_learns_from_all_and_none_is_its_own(folder):
     assert poor["train_macs"] == sum(trial["spent_macs"] for trial in poor["trials"])
 
 
+def test_how_many_images_an_earlier_run_was_judged_on_is_read(tiny_run):
+    images = naskd.open_run(tiny_run).to_dict()["images"]
+    assert read_earlier(tiny_run, "").n_val == images["val"] > 0
+
+
+def test_epochs_of_another_network_stay_what_they_are(folder):
+    """Of a scheme that trains a wider network first, only what its student has shown is learned from."""
+    wider = SPACE.replace('{"val_accuracy": accuracy / 2}', '{"val_accuracy": 0.9, "other_network": 1.0}')
+    search(folder, "wider", code=wider)
+    assert {design.curve[0] for design in read_earlier(folder / "wider", "").designs} == {None}
+    run = search(folder, "narrower", sampler="ehvi", trials=5, warm='warm_start = ["../wider"]')
+    assert run.to_dict()["warm_start"][0]["learned"] == 12
+
+
 def test_designs_that_this_space_cannot_express_are_counted_with_the_reason(folder, caplog):
     narrow = SPACE.replace("WIDEST, BLOCKS, WORTH = 64", "WIDEST, BLOCKS, WORTH = 32")
     with caplog.at_level("INFO", logger="naskd.study.taking_over"):

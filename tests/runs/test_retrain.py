@@ -33,6 +33,7 @@ from naskd.spec.seeds import trial_seed
 from naskd.spec.study import ExecutionSpec
 from naskd.store.artifacts import ArtifactStore
 from naskd.store.files import file_hash, write_sealed
+from naskd.training.compute import Compute
 from naskd.trials.context import StudyContext
 from naskd.trials.run import TrialRun, start_run
 
@@ -505,3 +506,27 @@ def test_no_accuracy_is_certain(right: int, wrong: int) -> None:
     assert error == pytest.approx(math.sqrt((20 / 22) * (2 / 22) / 22))
     assert 1 - error <= 17 / 18, "one image off is within it"
     assert standard_error(0.9, 10**6) == pytest.approx(math.sqrt(0.9 * 0.1 / 10**6), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "said"),
+    [
+        (
+            {"device": "cuda:0", "precision": "bfloat16"},
+            "2 with naskd {0} on cuda in bfloat16; 1 with naskd {0} on cpu",
+        ),
+        ({"host": "another", "device_name": "another"}, ""),
+    ],
+)
+def test_a_mean_over_several_devices_says_so(context, tmp_path, monkeypatch, elsewhere, said) -> None:
+    """A retraining may go on on another machine: its seeds are then of both."""
+    here = Compute.environment
+    monkeypatch.setattr(Compute, "environment", lambda compute: {**here(compute), **elsewhere})
+    Retraining(context, tmp_path, 1).run([PLAIN], seeds=1)
+    # What the last retraining leaves out stays shown beside it.
+    Retraining(context, tmp_path, 1).run([TAUGHT], seeds=1)
+    monkeypatch.undo()
+    Retraining(context, tmp_path, 1).run([PLAIN], seeds=2)
+    found = [w for w in doubts(tmp_path) if "several ways" in w]
+    assert len(found) == bool(said)
+    assert all(said.format(here(context.resources.compute)["naskd"]) in warning for warning in found)

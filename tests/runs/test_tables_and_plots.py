@@ -8,12 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
+import optuna
 import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from naskd.report.plots import draw_curves, draw_importance
 from naskd.runs.run import Run, open_run
+from naskd.study.record import with_curves
 
 
 @pytest.fixture
@@ -62,6 +64,16 @@ def test_the_study_is_a_copy_with_the_accuracies_of_each_epoch(run: Run) -> None
     assert {trial.number for trial in study.best_trials} >= {trial["number"] for trial in run.front()}
     study.set_user_attr("mine", 1)
     assert "mine" not in run.study.user_attrs
+
+
+def test_the_study_has_no_accuracies_of_another_network() -> None:
+    """Such as of a wider one, which a scheme trains before the student."""
+    curve = [{"epoch": 1, "val_accuracy": 0.9, "other_network": 1.0}, {"epoch": 2, "val_accuracy": 0.4}]
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    attrs = {"result": {"curve": curve}}
+    study.add_trial(optuna.trial.create_trial(values=[0.4, 10.0], user_attrs=attrs))
+    (trial,) = with_curves(study).trials
+    assert trial.intermediate_values == {2: 0.4}
 
 
 def test_a_front_is_a_list_of_its_trials(run: Run) -> None:

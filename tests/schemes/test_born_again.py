@@ -15,7 +15,9 @@ from naskd.schemes.scheme import Batch
 from naskd.spec.design import KnowledgeTerm, TrialConfig
 from naskd.study.admission import problems
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Decision, Job
 from naskd.trials.run import TrialRun, start_run
+from naskd.trials.steps import run_job
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +79,29 @@ def test_with_one_generation_it_is_plain_training(context) -> None:
     assert run.train_macs == plain.train_macs
 
 
+@pytest.mark.parametrize(
+    ("config", "earlier"),
+    [
+        (born_again(epochs=6, generations=3), 4),
+        (by_scheme("tf_kd_self", training={"epochs": 4}, share=0.25), 1),
+        (born_again(epochs=1), 0),
+    ],
+)
+def test_the_best_epoch_is_one_of_the_last_generation(config, earlier, context) -> None:
+    """It leaves; those before it have weights of their own."""
+    epochs = config.training.epochs
+    result = run_job(Job("0", "trial", config, 2, epochs), context, lambda *_: Decision.CONTINUE)
+    assert result.status == "complete", result.error
+    assert ["other_network" in point for point in result.curve] == [e < earlier for e in range(epochs)]
+    last = [point["val_accuracy"] for point in result.curve[earlier:]]
+    assert result.metrics["best_val_accuracy"] == max(last)
+
+
 def test_the_first_generation_is_trained_as_the_design_says(context) -> None:
     """As in a training of so many epochs."""
     run, scheme = start(context, born_again(KnowledgeTerm("logits"), epochs=4))
     plain = start_run(design(KnowledgeTerm("logits"), epochs=2), context, seed=2)[0]
-    assert run.advance(2) == plain.advance(2)
+    assert run.advance(2) == {**plain.advance(2), "other_network": 1.0}
     assert scheme.deployed is scheme.student(0).deployed
 
 

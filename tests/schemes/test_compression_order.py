@@ -138,6 +138,7 @@ def test_the_best_epoch_is_one_of_the_network_that_leaves(context) -> None:
     assert [part.epochs for part in late.parts] == [3, 2, 1]
     assert late.leaves_from == 3, "hearing a teacher makes no other network"
     assert start(context, ordered(epochs=6))[1].leaves_from == 0
+    assert ["other_network" in point for point in result.curve] == [True] * 5 + [False]
 
 
 def test_labels_alone_come_before_the_teacher(context) -> None:

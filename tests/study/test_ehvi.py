@@ -1,6 +1,7 @@
 """The sampler that knows costs, on a made-up world whose best designs are known."""
 
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -16,9 +17,11 @@ from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.tables import spec_problems
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.ledger import CONTINUES
+from naskd.study.sampling.ehvi import EhviSampler
 from naskd.study.stopping import NeverStop
 from naskd.study.study import Study
 from naskd.tables import Recorded
+from naskd.trials.facts import TrainingMacs
 from naskd.trials.jobs import Decision, TrialResult
 
 EPOCHS = 6
@@ -238,8 +241,6 @@ def test_students_are_taught_from_the_first_trials_however_dear_the_first_pass_o
 
 
 def test_without_a_study_it_draws_at_random():
-    from naskd.study.sampling.ehvi import EhviSampler
-
     study = optuna.create_study(sampler=EhviSampler(0), directions=["maximize", "minimize"])
     study.optimize(
         lambda trial: (trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)), n_trials=12
@@ -247,7 +248,9 @@ def test_without_a_study_it_draws_at_random():
     assert len({trial.params["x"] for trial in study.trials}) == 12
 
 
-@pytest.mark.parametrize(("sampler", "stopping"), [("ehvi", "none"), ("random", "front")])
+@pytest.mark.parametrize(
+    ("sampler", "stopping"), [("ehvi", "none"), ("random", "front"), ("random", "mo_asha")]
+)
 def test_objectives_that_only_training_tells_are_refused(sampler, stopping):
     spec = StudySpec(
         name="made-up", space="space.py:joint", data=DataSpec("digits"), budget=BudgetSpec(trials=5),
@@ -255,6 +258,66 @@ def test_objectives_that_only_training_tells_are_refused(sampler, stopping):
         objectives=("val_accuracy", "macs", "train_macs"),
     )  # fmt: skip
     assert any("train_macs" in problem for problem in spec_problems(spec))
+
+
+def test_a_running_trial_of_which_nothing_is_forecast_counts_as_what_it_promises(monkeypatch):
+    """In its last epoch no finished curve says how it goes on; else others are proposed that promise the same."""
+    front, there = EhviSampler._front, []
+
+    def seen(self, view, observed, begun):
+        there.append({trial.number for trial, *_ in observed} | {trial.number for trial in begun})
+        return front(self, view, observed, begun)
+
+    monkeypatch.setattr(EhviSampler, "_front", seen)
+    study = search("ehvi", BudgetSpec(trials=14))
+    study.spec = replace(study.spec, budget=BudgetSpec(trials=20))
+    job = study.ask()
+    for epoch, point in enumerate(recorded(job.config).curve, start=1):
+        study.report(job, epoch, {"epoch": epoch, **point})
+    study.ask()
+    assert int(job.job_id) in there[-1]
+
+
+def test_what_is_left_of_a_paused_training_has_its_share_of_the_price():
+    """A teacher that answers from memory is in a trial's ``train_macs``, five times what its student takes, and not in
+    the price: half of the epochs leave half of that."""
+    asked = []
+
+    class Priced(ReplayFacts):
+        def training_macs(self, design):
+            own = super().training_macs(design).own
+            return TrainingMacs(own, {}, 6 * own)
+
+    class Notes(EhviSampler):
+        def _prices(self, candidates, paid, begun, view):
+            own, shared = super()._prices(candidates, paid, begun, view)
+            rows = zip(candidates, own, paid, strict=True)
+            asked.extend((c.price.training.own, mine) for c, mine, done in rows if done)
+            return own, shared
+
+    class Heard(Recorded):
+        def macs_until(self, epoch):
+            return 6 * super().macs_until(epoch)
+
+    def heard(design):
+        return Heard(**vars(recorded(design)))
+
+    spec = StudySpec(
+        name="made-up", space="space.py:joint", data=DataSpec("digits"), epochs=EPOCHS, budget=BudgetSpec(trials=30),
+        sampler=SamplerSpec("ehvi"), teacher=TeacherSpec(architecture=ArchitectureSpec((StageSpec("basic", 1, 8),))),
+    )  # fmt: skip
+    clock, facts = FakeClock(), Priced(cost, heard, resolution=16, n_val=1000)
+    study = Study(
+        spec, joint, InMemoryStorage(), facts, identity={}, reference_point=REFERENCE, stopping=Halves(), clock=clock
+    )  # fmt: skip
+    sampler = Notes(0)
+    sampler.attach(study._asking._view)
+    study.optuna_study.sampler = study._asking._sampler = sampler
+    study._asking._sampler_from = None
+    ReplayExecutor(heard, clock).run(study)
+    assert asked
+    for own, left in asked:
+        assert left == pytest.approx(own / 2)
 
 
 class Halves(NeverStop):

@@ -104,6 +104,23 @@ def test_a_paused_trial_goes_on_when_its_rule_wants_it_back(storage):
     assert second.params == first.params
 
 
+def test_a_search_ends_though_designs_wait_that_its_budget_has_no_room_for(storage):
+    """They would come before whom the rule wants back, so that nothing is begun; with a larger budget all are."""
+    first = tuple({"width": width, "depth": 1} for width in (1, 2, 3))
+    ledger, spec, rule = storage(), spec_of(2, warm_start=first), Pauses(0, wanted=(0,))
+    study = make_study(spec, ledger, PausingWorld(), space=plain, stopping=rule)
+    run_all(study)
+    assert (study.finished, study.end_reason) == (True, "all 2 trials done")
+    assert states(study) == ["PRUNED", "COMPLETE", "WAITING"]
+    study.release()
+    larger = replace(spec, budget=BudgetSpec(trials=3))
+    study = make_study(larger, ledger, PausingWorld(), space=plain, stopping=rule)
+    run_all(study)
+    assert study.finished
+    assert states(study) == ["PRUNED", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert trials_of(study)[3].user_attrs[CONTINUES] == 0
+
+
 def test_what_goes_on_does_not_count_in_the_budget_of_trials(storage):
     study = make_study(
         spec_of(), storage(), PausingWorld(), space=plain, stopping=Pauses(0, 1, wanted=(0, 1))

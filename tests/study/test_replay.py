@@ -195,3 +195,37 @@ def test_a_further_seed_of_a_design_is_looked_up_and_one_that_is_not_there_is_sa
         assert trial["val_accuracy"] == pytest.approx(trial["own"]["val_accuracy"] - 0.0005)
     with pytest.raises(RunError, match=r"budget.front_seeds: trial \d+ wants training 2 of design"):
         replayed(spec, 2)
+
+
+class PausesTheFirst(NeverStop):
+    """And has it go on in a later session."""
+
+    def __init__(self, promotes: bool) -> None:
+        self.promotes = promotes
+
+    def decide(self, trial, curve, ledger):
+        return Decision.PAUSE if trial.number == 0 and len(curve) == 1 else Decision.CONTINUE
+
+    def promote(self, ledger):
+        return 0 if self.promotes and any(trial.paused for trial in ledger.finished) else None
+
+
+def test_what_an_earlier_session_has_paid_is_not_paid_again():
+    """A bank is filled once, and a training that was paused goes on from where it was."""
+
+    def taught(config):
+        return replace(table(config), shared=({"views of epoch 1": 500}, {"views of epoch 2": 70}))
+
+    storage, spent = InMemoryStorage(), []
+    for trials, promotes in ((3, False), (3, True), (4, False)):
+        spec = make_spec(trials, teacher=None, warm_start=GIVEN)
+        study, _, _ = replayed(spec, table=taught, storage=storage, stopping=PausesTheFirst(promotes))
+        spent.append(study.train_macs)
+    assert spent == [2500 + 570, 3000 + 570, 4000 + 570]
+
+
+def test_fewer_epochs_than_were_recorded_are_said():
+    """Its accuracy was that after all of them, at the cost of a few."""
+    spec = make_spec(1, teacher=None, epochs=1)
+    with pytest.raises(RunError, match=r"the table has 2 epochs .* trial 0 is to have 1: .* set epochs = 2"):
+        replayed(spec)

@@ -111,6 +111,18 @@ def test_stopping_at_the_last_epoch_means_nothing():
     assert states(study)[0] == "COMPLETE"
 
 
+def test_no_rule_is_asked_before_the_student_is_there():
+    """A scheme may train a wider network first."""
+    witness = Witness(stop_at=1)
+    study = make_study(replace(SPEC, epochs=3), space=plain, stopping=witness)
+    job = study.ask()
+    assert study.report(job, 1, {"epoch": 1, "val_accuracy": 0.1, "other_network": 1.0}) is Decision.CONTINUE
+    assert not witness.trials
+    witness.stop_at = 2
+    assert study.report(job, 2, {"epoch": 2, "val_accuracy": 0.1}) is Decision.STOP
+    assert [row.get("other_network") for row in witness.trials[-1].curve] == [1.0, None]
+
+
 def test_an_artifact_is_never_stopped():
     study = make_study(space=plain, stopping=Witness(stop_at=1))
     teacher = study.ask()

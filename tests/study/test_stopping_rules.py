@@ -9,6 +9,7 @@ from test_sampling import ALONE, rising, view
 from naskd.spec.objectives import OBJECTIVES
 from naskd.study.rules.front import FrontRule
 from naskd.study.rules.mo_asha import MoAshaRule, ranked
+from naskd.study.sampling.extrapolation import Extrapolation
 from naskd.testing.stopping import MadeUpLedger
 from naskd.trials.jobs import Decision
 
@@ -158,3 +159,40 @@ def test_front_does_not_pause_again_who_has_been_had_to_go_on():
     trials = [replace(running([start]), continued=True) for start in np.linspace(best - 0.9, best, 90)]
     found = {decide(FrontRule(), trial, finished) for trial in trials}
     assert found == {Decision.STOP, Decision.CONTINUE}
+
+
+def of_another(trial, epochs):
+    """The same trial, whose first epochs tell of another network than its student."""
+    rows = [{**row, "other_network": 1.0} if row["epoch"] <= epochs else row for row in trial.curve]
+    return replace(trial, curve=tuple(rows))
+
+
+def test_front_waits_for_the_student():
+    """What is small later is not judged by what is wide now; nor right after, by the step between both."""
+    finished = rising(30, 0.1, ALONE, noise=0.01)
+    assert decide(FrontRule(), of_another(running([0.1]), 1), finished) is Decision.CONTINUE
+    assert decide(FrontRule(), of_another(running([0.9, 0.1]), 1), finished) is Decision.CONTINUE
+    assert decide(FrontRule(), running([0.09, 0.1]), finished) is Decision.STOP
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_how_other_networks_go_on_says_nothing_of_students(epoch):
+    plain = rising(30, 0.1, ALONE, noise=0.01)
+    wide = [of_another(view(200 + n, [0.9, 0.5, 0.1 + 0.01 * n]), epoch) for n in range(20)]
+    one, other, few = Extrapolation(), Extrapolation(), Extrapolation()
+    one.learn(plain)
+    other.learn([*plain, *wide])
+    few.learn(wide)
+    trial = running([0.3, 0.4][:epoch])
+    expected, found = one.forecast(trial, trial.curve), other.forecast(trial, trial.curve)
+    assert (found.mean, found.spread) == pytest.approx((expected.mean, expected.spread), rel=1e-6)
+    assert few.forecast(trial, trial.curve) is None
+
+
+def test_mo_asha_ranks_students_alone():
+    """Eight wide networks that are good at the first rung are no rivals of a student, nor judged themselves."""
+    others = [of_another(view(n, [0.9], ALONE, "running"), 1) for n in range(8)]
+    students = [view(10 + n, [0.1], ALONE, "running") for n in range(2)]
+    assert decide(MoAshaRule(1, 3), running([0.2]), [], [*others, *students]) is Decision.CONTINUE
+    students = [view(10 + n, [0.5], ALONE, "running") for n in range(8)]
+    assert decide(MoAshaRule(1, 3), of_another(running([0.1]), 1), [], students) is Decision.CONTINUE

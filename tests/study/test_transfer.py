@@ -1,11 +1,16 @@
 """What earlier runs tell: lines, correlations, and a model that a useless one does not lead astray."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from test_sampling import view
 
 from naskd.spec.samplers import SAMPLERS, SamplerCard
 from naskd.study.earlier import EarlierDesign, EarlierRun, Source, WarmStart
-from naskd.study.sampling.features import unlike, vocabulary
+from naskd.study.sampling.ehvi import EhviSampler
+from naskd.study.sampling.features import Features, describe, unlike, vocabulary
+from naskd.study.sampling.observations import LEAST_NOISE
 from naskd.study.sampling.surrogate import Surrogate
 from naskd.study.sampling.transfer import Line, Told, Transfer, between, correlation, line_between, log_odds
 from naskd.study.taking_over import _evenly
@@ -121,11 +126,28 @@ def test_what_no_design_of_the_space_tells_of():
     assert unlike({"block": "a"}, known) == ["width"]
 
 
+def test_an_earlier_run_is_as_sure_as_its_own_validation_images_make_it():
+    """Where they are not known, as those of this study; these are many, and their luck is the least there is."""
+    trainings = [view(n, [0.3, 0.5 + n / 100], width=8 + n) for n in range(4)]
+    prices = SimpleNamespace(of=lambda config: SimpleNamespace(known={"macs": 1e6}))
+    study = SimpleNamespace(earlier=[trainings] * 2, earlier_n_val=[50, 0], n_val=10**5, prices=prices)
+    sampler = EhviSampler(0)
+    sampler._features = Features([describe(t.config, {"macs": 1e6}) for t in trainings])
+    sampler.attach(study)
+    sampler._hear(study)
+    few, unknown = sampler._surrogate._told
+    accuracies = np.array([t.metrics["val_accuracy"] for t in trainings])
+    assert few.noise == pytest.approx(accuracies * (1 - accuracies) / 50)
+    assert unknown.noise == pytest.approx(np.full(4, LEAST_NOISE))
+
+
 def test_an_earlier_run_comes_back_from_json_and_is_named_by_its_content():
     design = EarlierDesign({"a": 1}, {"width": 3}, "complete", [0.1, 0.2], {"val_accuracy": 0.2})
-    run = EarlierRun("runs/a", "id", (design,))
+    run = EarlierRun("runs/a", "id", (design,), 200)
     again = EarlierRun.from_dict(run.to_dict())
-    assert again.content == run.content
+    assert (again.content, again.n_val) == (run.content, 200)
+    before = {key: value for key, value in run.to_dict().items() if key != "n_val"}
+    assert EarlierRun.from_dict(before).n_val == 0, "kept by an earlier version"
     assert EarlierRun("elsewhere", "id", (design,)).content == run.content
     assert EarlierRun("runs/a", "id", (design, design)).content != run.content
 

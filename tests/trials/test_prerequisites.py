@@ -10,6 +10,7 @@ from small_studies import STUDENT, TEACHER, TRAINING, design, make, open_context
 from torch import nn
 
 from naskd.knowledge import KNOWLEDGE
+from naskd.networks import BLOCKS
 from naskd.networks.teachers import Bare, TeacherInputs
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.prerequisites import Prerequisites
@@ -21,8 +22,10 @@ from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSourceCard, TeacherSpec
 from naskd.store.artifacts import ArtifactStore
 from naskd.study.admission import problems, settle
+from naskd.trials import prerequisites as module
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job
+from naskd.trials.prerequisites import PrerequisiteRecipes
 from naskd.trials.run import start_run
 from naskd.trials.steps import run_job
 
@@ -128,6 +131,69 @@ def test_an_assistant_is_another_one_when_the_code_of_its_loss_is(tmp_path, monk
         assert len(ids) == 1
     finally:
         del KNOWLEDGE._cards["mine"]
+
+
+BLOCK = """
+from torch import nn
+
+from naskd.networks.blocks.basic import Basic
+
+
+class Mine(Basic):
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std={})
+"""
+
+
+def test_a_network_is_another_one_when_the_code_of_its_blocks_is(tmp_path, monkeypatch) -> None:
+    """Its layers are called and shaped as before: a stored one would be read without a word."""
+    file = tmp_path / "naskd_test_own_block.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    card = dataclasses.replace(BLOCKS["basic"], name="mine", implementation="naskd_test_own_block:Mine")
+    BLOCKS.register(card)
+    try:
+        own = dataclasses.replace(
+            STUDENT, stages=tuple(dataclasses.replace(stage, block="mine") for stage in STUDENT.stages)
+        )
+        chain = (dataclasses.replace(ASSISTANT, architecture=own),)
+        given = taught(KnowledgeTerm("logits"), teachers=("small",), assistants=chain)
+        teacher = study(teacher=TeacherSpec(architecture=own, training=ONE_EPOCH))
+        found = []
+        for spread in (0.1, 0.2, 0.1):
+            file.write_text(BLOCK.format(spread))
+            ours = open_context(teacher, ArtifactStore(tmp_path / "artifacts"))
+            found.append(
+                (
+                    two_teachers(tmp_path).prerequisites.of(given).heard[0].artifact_id,
+                    ours.prerequisites.teacher().artifact_id,
+                )
+            )
+        assert found[0] == found[2]
+        assert not set(found[0]) & set(found[1])
+    finally:
+        del BLOCKS._cards["mine"]
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_what_earlier_versions_have_made_of_own_code_is_not_made_again(tmp_path, monkeypatch, kept) -> None:
+    """They named the code of losses alone, or none: a run of theirs goes on with its assistant."""
+    named = PrerequisiteRecipes._artifact_id
+    asked: list[str] = []
+    monkeypatch.setattr(
+        PrerequisiteRecipes, "_artifact_id", lambda *given: asked.append(named(*given)) or asked[-1]
+    )
+    monkeypatch.setattr(module, "foreign_code", lambda given, *_: [str(len(given))] if given else None)
+    terms = (KnowledgeTerm("logits"),)
+    chain = (dataclasses.replace(ASSISTANT, terms=terms),)
+    given = taught(*terms, teachers=("small",), assistants=chain)
+    first = two_teachers(tmp_path).prerequisites.of(given).heard[0].artifact_id
+    names = asked[asked.index(first) :][:3]
+    assert len(set(names)) == 3
+    monkeypatch.setattr(ArtifactStore, "__contains__", lambda store, name: name == names[kept])
+    assert two_teachers(tmp_path).prerequisites.of(given).heard[0].artifact_id == names[kept]
 
 
 def test_a_teacher_that_the_study_does_not_have_is_told_with_those_it_has(tmp_path) -> None:

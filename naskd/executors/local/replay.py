@@ -4,9 +4,9 @@ For studies of samplers and stopping rules: what a thousand trainings have shown
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from naskd.executors.attempts import POLL_SECONDS
 from naskd.spec.clock import FakeClock
@@ -80,6 +80,14 @@ class ReplayFacts:
         return True
 
 
+@runtime_checkable
+class Resumed(Protocol):
+    """A source that goes on with what earlier sessions have trained."""
+
+    def trained(self) -> Iterable[tuple[Job, int]]:
+        """See :meth:`naskd.study.study.Study.trained`."""
+
+
 @dataclass(order=True)
 class _Training:
     """A job at a worker, until the end of its next epoch."""
@@ -141,6 +149,8 @@ class ReplayExecutor:
         Raises:
             RunError: The table does not have a design that the study wants.
         """
+        if isinstance(source, Resumed):
+            self._take_in(source)
         running: list[_Training] = []
         while True:
             while len(running) < self._workers and (training := self._take(source)) is not None:
@@ -164,10 +174,24 @@ class ReplayExecutor:
             source.tell(job, TrialResult("complete", job.seed))
         return None
 
+    def _take_in(self, source: "Resumed") -> None:
+        """What earlier sessions have had made is paid, and so are the epochs of what they have paused."""
+        for job, epochs in source.trained():
+            recorded = self._look_up(job)
+            for epoch in range(1, epochs + 1):
+                self._account.shared_macs(recorded, epoch)
+            self._reached[job.job_id] = epochs
+
     def _look_up(self, job: Job) -> Recorded:
         assert job.config is not None
         if (recorded := found_in(self._table, job.config)) is None:
             raise RunError(f"the table has no design {job.config.config_id}, which trial {job.job_id} wants")
+        if len(recorded.curve) > job.until_epoch:
+            raise RunError(
+                f"the table has {len(recorded.curve)} epochs of design {job.config.config_id}, and trial {job.job_id} "
+                f"is to have {job.until_epoch}: what it would be after so few is not recorded; set epochs = "
+                f"{len(recorded.curve)}"
+            )
         if job.replicate > len(recorded.again):
             raise RunError(
                 f"budget.front_seeds: trial {job.job_id} wants training {job.replicate + 1} of design "
@@ -187,7 +211,7 @@ class ReplayExecutor:
             if decision is Decision.PAUSE:
                 self._reached[job.job_id] = training.epoch
             source.tell(job, training.result("stopped"))
-        elif training.epoch == min(len(curve), job.until_epoch):
+        elif training.epoch == len(curve):
             source.tell(job, training.result("complete"))
         else:
             training.at = self._clock.monotonic() + training.recorded.epoch_seconds

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from naskd.spec.objectives import ACCURACY, Objective
 from naskd.spec.pareto import non_dominated
 from naskd.study.stopping import Curve, LedgerView, TrialView, costs_of
-from naskd.trials.jobs import Decision
+from naskd.trials.jobs import Decision, own_from
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,11 @@ class MoAshaRule:
     def decide(self, trial: TrialView, curve: Curve, ledger: LedgerView) -> Decision:
         """See :class:`~naskd.study.stopping.StoppingRule`."""
         epoch, costs = len(curve), costs_of(ledger.objectives)
-        if not self._is_rung(epoch) or any(cost.name not in trial.metrics for cost in costs):
+        if (
+            not self._is_rung(epoch)
+            or own_from(curve) == epoch
+            or any(c.name not in trial.metrics for c in costs)
+        ):
             return Decision.CONTINUE
         others = [other for other in _at(epoch, ledger, costs) if other.number != trial.number]
         if trial.number in self._going_on([trial, *others], epoch, costs):
@@ -70,13 +74,13 @@ class MoAshaRule:
 
 
 def _at(epoch: int, ledger: LedgerView, costs: Sequence[Objective]) -> list[TrialView]:
-    """First trainings of designs that have reached an epoch, those that took one of their own and have known costs."""
+    """First trainings of designs whose student has reached an epoch, those that took their own and have known costs."""
     return [
         trial
         for trial in (*ledger.finished, *ledger.running)
         if not trial.replicate
         and trial.trained_in is None
-        and len(trial.curve) >= epoch
+        and own_from(trial.curve) < epoch <= len(trial.curve)
         and all(cost.name in trial.metrics for cost in costs)
     ]
 

@@ -146,7 +146,8 @@ class EhviSampler(BaseSampler):
         )
         if complete < self._startup and not self._surrogate.is_trusted:
             return self._spread_out([*seen, *running], view)
-        front, accuracies, costs = self._front(view, observed, [t for t in running if not t.curve])
+        heard = {trial.number for trial, _, _ in observed}
+        front, accuracies, costs = self._front(view, observed, [t for t in running if t.number not in heard])
         self._enrich(view, front)
         paused = self._paused(finished, view)
         candidates = [*self._pool.values(), *(candidate for candidate, _ in paused)]
@@ -157,7 +158,9 @@ class EhviSampler(BaseSampler):
         reference, worst = self._reference(view)
         offered = self._costs([candidate.price.known for candidate in candidates], view)
         volume = expected_volume(mean, spread, offered, costs, accuracies, reference, worst)
-        paid = np.array([*(0 for _ in self._pool), *(trial.train_macs for _, trial in paused)])
+        paid = np.array(
+            [*(0.0 for _ in self._pool), *(_paid(candidate, trial) for candidate, trial in paused)]
+        )
         own, shared = self._prices(candidates, paid, (*seen, *running), view)
         # In logarithms: where nothing is promised, what promises least badly.
         power = THRIFT * (1.0 - view.fraction())
@@ -176,10 +179,10 @@ class EhviSampler(BaseSampler):
     def _hear(self, view: SearchView) -> None:
         """Learn from earlier runs, too, where there are any."""
         told = []
-        for trainings in view.earlier:
-            curves = Extrapolation()
+        for trainings, n_val in zip(view.earlier, view.earlier_n_val, strict=True):
+            curves, images = Extrapolation(), n_val or view.n_val
             curves.learn(trainings)
-            known = [(t, seen) for t in trainings if (seen := observation(t, view.n_val, curves)) is not None]
+            known = [(t, seen) for t in trainings if (seen := observation(t, images, curves)) is not None]
             if len(known) > 1:
                 values, noises = np.array([seen for _, seen in known]).T
                 rows = np.stack([self._row(trial) for trial, _ in known])
@@ -214,7 +217,7 @@ class EhviSampler(BaseSampler):
         Args:
             view: Of the study.
             observed: What the model has learned from.
-            begun: Trials that run and have shown nothing yet: what they promise counts as if it were there.
+            begun: Trials that run and of which nothing is known yet: what they promise counts as if it were there.
         """
         there = [number for number, (trial, _, _) in enumerate(observed) if trial.status != "stopped"]
         trials = [observed[number][0] for number in there]
@@ -273,14 +276,14 @@ class EhviSampler(BaseSampler):
 
         Args:
             candidates: ``N`` of them.
-            paid: Of the training of each, ``(N,)``.
+            paid: Share of the training of each, in [0, 1), ``(N,)``.
             begun: Trials that have had made what they need.
             view: Of the study.
         """
         made = {name for trial in begun for name in view.prices.of(trial.config).training.shared}
         sharers = {name: max(1.0, SHARERS * share) for name, share in self._needing.items()}
         prices = [candidate.price.training for candidate in candidates]
-        own = np.array([price.own for price in prices]) - paid
+        own = np.array([price.own for price in prices]) * (1.0 - paid)
         usual = self._usual(made, view)
         shared = [
             sum(macs / sharers.get(name, 1.0) for name, macs in price.shared.items() if name not in made)
@@ -325,3 +328,12 @@ class EhviSampler(BaseSampler):
 def _unpaid(shared: Mapping[str, float], made: set[str]) -> float:
     """Multiply-accumulates of what a training needs that is made once, and that nobody has had made yet."""
     return sum(macs for name, macs in shared.items() if name not in made)
+
+
+def _paid(candidate: Candidate, trial: TrialView) -> float:
+    """Share of a training that its paused trial has done, an epoch at least being left.
+
+    Both sides count teachers as if nothing were remembered: what is left of the price has hardly any of that.
+    """
+    done = trial.train_macs / max(candidate.price.training.whole, 1.0)
+    return min(done, 1.0 - 1.0 / candidate.config.training.epochs)

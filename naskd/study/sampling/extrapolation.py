@@ -18,6 +18,7 @@ from naskd.spec.design import DistillationSpec
 from naskd.spec.objectives import ACCURACY
 from naskd.study.sampling.features import Described, Features, describe
 from naskd.study.stopping import Curve, TrialView
+from naskd.trials.jobs import own_from
 
 FEWEST = 8
 """Finished curves, below which nothing is said."""
@@ -84,7 +85,7 @@ class Extrapolation:
 
         Args:
             trial: Whose training it is.
-            curve: So far; at least one epoch.
+            curve: So far; at least one epoch. Of epochs of another network nothing is said.
         """
         which = trial.number, trial.config.config_id
         curve_then, said = self._said.get(which, (None, None))
@@ -95,6 +96,8 @@ class Extrapolation:
 
     def _forecast(self, trial: TrialView, curve: Curve) -> Forecast | None:
         epoch = len(curve)
+        if not _is_own(curve, epoch):
+            return None
         if epoch not in self._models:
             self._models[epoch] = self._fit(epoch)
         model = self._models[epoch]
@@ -114,7 +117,11 @@ class Extrapolation:
         return self._rows[name]
 
     def _fit(self, epoch: int) -> _Model | None:
-        kept = [number for number, trial in enumerate(self._complete) if len(trial.curve) > epoch]
+        kept = [
+            number
+            for number, trial in enumerate(self._complete)
+            if len(trial.curve) > epoch and _is_own(trial.curve, epoch)
+        ]
         if len(kept) < FEWEST:
             return None
         if self._features is None:
@@ -145,6 +152,12 @@ class Extrapolation:
             macs = {"macs": trial.metrics["macs"]} if "macs" in trial.metrics else {}
             self._described[name] = describe(trial.config, macs)
         return self._described[name]
+
+
+def _is_own(curve: Curve, epoch: int) -> bool:
+    """Whether accuracy and step at an epoch are the student's, and not of another network that trains before it."""
+    before = own_from(curve)
+    return not before or epoch > before + 1
 
 
 def _inputs(curve: Curve) -> NDArray[np.float64]:
