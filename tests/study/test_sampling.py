@@ -175,7 +175,9 @@ def test_options_are_named_and_not_numbered():
     """Which of them are written differs between designs: the first one is another one."""
 
     def of(*options):
-        return described(8, DistillationSpec((KnowledgeTerm("hint", options=options),), scheme_options=options))
+        return described(
+            8, DistillationSpec((KnowledgeTerm("hint", options=options),), scheme_options=options)
+        )
 
     one, both = of(("ratio", 4.0)), of(("depth", 3.0), ("ratio", 4.0))
     for place in ("term hint.options", "distillation.scheme_options"):
