@@ -65,7 +65,7 @@ class TestOptionsOfACard:
             ("sampler]\nstartup_trails = 3", "sampler.startup_trails", "did you mean 'startup_trials'?"),
             ("sampler]\noptions = []", "sampler.options", "allowed: the keys name, startup_trials, multivariate"),
             ("sampler]\nname = 'random'\npopulation_size = 3", "sampler.population_size", "'nsga2' or 'nsga3'"),
-            ("stopping]\nname = 'non'", "stopping.name", "did you mean 'none' or 'front'?"),
+            ("stopping]\nname = 'non'", "stopping.name", "did you mean 'none'?"),
             ("stopping]\nmin_epochs = 3", "stopping.min_epochs", "allowed: only with 'front' or 'mo_asha'"),
             ("execution]\naddress = 'x'", "execution.address", "only with 'ray'"),
             ("execution]\nexecutor = 'processes'\naddress = 'x'", "execution.address", "only with 'ray'"),
