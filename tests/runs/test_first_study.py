@@ -2,7 +2,6 @@
 
 import json
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.networks.student import design_cost
-from naskd.runs import estimate, first_study
+from naskd.runs import estimate, first_study, first_threads
 from naskd.runs.checking import Checked
 from naskd.runs.first_space import RandomTrial
 from naskd.runs.first_study import Wishes, write_study
@@ -53,14 +52,15 @@ def write(root: Path, counts: dict[str, int], sizes=((8, 8),), mode: str = "L", 
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """No check is made; the study files that would be are listed. What it costs is made up."""
+    """No check is made and no step timed; study files that would be are listed. What it costs is made up."""
     seen: list[Path] = []
 
-    def examine(study: Path, out: Path, threads: Sequence[int]) -> Checked:
+    def examine(study: Path, out: Path) -> Checked:
         seen.append(Path(study).absolute())
         return Checked(parse_study(study), cost=dict(COST))
 
     monkeypatch.setattr(first_study, "examine", examine)
+    monkeypatch.setattr(first_study, "step_seconds", lambda *_: {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return seen
 
@@ -101,8 +101,8 @@ def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_pat
     [
         (8, 4, 1, "Images this small gain nothing from a second one."),
         (24, 1, 1, "This machine has one."),
-        (24, 2, 2, "Trials train one after the other: each has all 2 of this machine."),
-        (24, 64, 4, "Trials train one after the other: each has of this machine's 64, as many as help."),
+        (24, 2, 1, "More were not timed, and two may be slower than one."),
+        (24, 64, 1, "More were not timed, and two may be slower than one."),
     ],
 )
 def test_the_cores_of_a_trial_have_a_reason(
@@ -116,6 +116,54 @@ def test_the_cores_of_a_trial_have_a_reason(
         f"# Processor cores of a trial, where there is no GPU. {why}\n"
         in (tmp_path / "study" / "study.toml").read_text()
     )
+
+
+@pytest.mark.parametrize(("one", "two", "threads"), [(0.24, 9.1, 1), (1.0, 0.55, 2)])
+@pytest.mark.parametrize("teacher", ["mine.pt", "timm:no_such_network"])
+def test_threads_are_timed_whatever_the_teacher(
+    tmp_path, monkeypatch, teacher: str, one: float, two: float, threads: int
+) -> None:
+    """A file whose network is still to be written, and one that cannot be had, are no reason to guess."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(first_study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(first_threads, "seconds_by_threads", lambda *_: {1: one, 2: two})
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10), ((24, 24),))
+    torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / "mine.pt")
+    init("study", "--images", images, "--teacher", teacher)
+    text = Path("study/study.toml").read_text()
+    assert tomllib.loads(text)["execution"]["threads"] == threads
+    assert f"A step of a student took {one:.2g} s with 1 and {two:.2g} s with 2, of 2 that are here." in text
+
+
+def test_a_step_is_timed_without_a_teacher(tmp_path, monkeypatch) -> None:
+    """And its images are those of the study: where they cannot be read, nothing is timed."""
+    monkeypatch.chdir(tmp_path)
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10), ((24, 24),))
+    torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / "mine.pt")
+    monkeypatch.setattr(first_study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    seen = list[dict[int, float]]()
+
+    def step_seconds(*given: object) -> dict[int, float]:
+        *others, numbers = given
+        assert numbers == (1, 2)
+        seen.append(
+            first_threads.step_seconds(*others, (1,))
+        )  # a second thread may wait long where others run
+        return seen[-1]
+
+    monkeypatch.setattr(first_study, "step_seconds", step_seconds)
+    for place, damaged in (("one", False), ("two", True)):
+        if damaged:
+            (images / "a" / "000.png").write_bytes(b"x")
+        result = init(place, "--images", images, "--teacher", "mine.pt")
+        assert result.exit_code == 0, result.output
+    first, second = seen
+    assert first[1] > 0
+    assert not second
+    text = Path("two/study.toml").read_text()
+    assert "# Processor cores of a trial, where there is no GPU. More were not timed, and two may be" in text
 
 
 @pytest.mark.parametrize(

@@ -91,19 +91,14 @@ def _asking_the_hub(*, offline: bool) -> Iterator[None]:
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    try:
-        from huggingface_hub import constants
-    except ImportError:
-        constants = None
-    was = getattr(constants, "HF_HUB_OFFLINE", None)
-    if offline and was is not None:
-        constants.HF_HUB_OFFLINE = True
-    try:
+    with contextlib.ExitStack() as restored:
+        restored.callback(logger.setLevel, level)
+        if offline:
+            from huggingface_hub import constants
+
+            restored.callback(setattr, constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
+            constants.HF_HUB_OFFLINE = True
         yield
-    finally:
-        logger.setLevel(level)
-        if was is not None:
-            constants.HF_HUB_OFFLINE = was
 
 
 def _of_channels(values: Any, channels: int) -> tuple[float, ...]:
