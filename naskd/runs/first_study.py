@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 
 from naskd.data.recognising import ImagesFound, find_images
-from naskd.report.units import count
+from naskd.report.units import count, macs
 from naskd.runs.checking import Checked, examine, threads_that_help
 from naskd.runs.first_budget import why_budget, with_budget
 from naskd.runs.first_space import BLOCKS, FirstSpace, Shape, space_for
@@ -411,8 +411,12 @@ class _Plan:
         stages = "\n".join(f"    {_call(stage)}," for stage in self.space.stages)
         return {
             "about": f"images of {width}x{height} in {len(self.images.counts)} classes",
-            "least": count(self.space.least),
-            "most": count(self.target),
+            "sizes": (
+                f"Its students have at most {macs(self.target)}, the limit in study.toml."
+                if self.wishes.target_ms is None
+                else f"Its widths are made for students of {macs(self.target)} and less."
+            ),
+            "least": macs(self.space.least),
             "why_stages": self.space.why,
             "stages": stages,
             "blocks": "\n".join(f"    {_call(block)}," for block in BLOCKS),
