@@ -235,7 +235,9 @@ def init(
     teacher: Annotated[
         str | None,
         typer.Option(
-            metavar="TEACHER", help="timm:NAME, torchvision:NAME or a file of weights.", show_default=False
+            metavar="TEACHER",
+            help="timm:NAME, torchvision:NAME, either with =FILE, or a file of weights.",
+            show_default=False,
         ),
     ] = None,
     target_macs: Annotated[

@@ -274,6 +274,12 @@ class Bare:
     classes: tuple[str, ...] | None = None
 
 
+LOCAL_FILE = (
+    "name a local file: checkpoint = 'FILE' for one that knows these classes already and is not trained, with "
+    "fine_tune = true beside it for one of other classes, in the place of"
+)
+"""What can be done where a network's weights cannot be fetched."""
+
 _TEACHER = TypeAdapter(TeacherSpec)
 _GIVEN = TypeAdapter(TeacherInputs)
 
@@ -442,8 +448,7 @@ def _fetched(name: str, weights: Any, made_for: Mapping[str, Any]) -> nn.Module:
         file = Path(get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
         raise InputError(
             f"{weights.name} of torchvision's {name} cannot be had ({one_line(error)}); without a network, fetch "
-            f"{weights.url} elsewhere and put it here as {file}, or name a local file: checkpoint = 'FILE' and "
-            "fine_tune = true in the place of weights"
+            f"{weights.url} elsewhere and put it here as {file}, or {LOCAL_FILE} weights"
         ) from error
     return network
 

@@ -7,7 +7,7 @@ shown an image, and trained for a few steps.
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +109,13 @@ class Checked:
         }
 
 
-def examine(
-    study: str | Path, settings: Sequence[str] = (), out: Path | None = None, threads: Sequence[int] = ()
-) -> Checked:
+def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = None) -> Checked:
     """Look at everything that can be known of a study before its search; no network is trained to the end.
 
     Args:
         study: Path of a study file.
         settings: ``key=value`` overrides, as ``--set`` takes them.
         out: As for :func:`~naskd.runs.opening.check`.
-        threads: Numbers of them to try, fewest first. What is timed then has as many as help; none: those of the study.
 
     Raises:
         InputError: The study file itself is wrong, so that nothing else can be looked at.
@@ -143,11 +140,7 @@ def examine(
         problems += failed
         found["built"] = built
         given = start.opened.context.resources.compute
-        if not problems and len(threads) > 1:
-            found["steps"] = _steps(start, sample, threads)
-            compute = replace(given, threads=threads_that_help(found["steps"] or {given.threads: 0.0}))
-            start.study = start.opened.given(compute=compute)
-        elif not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
+        if not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
             found["steps"] = _steps(start, sample, (1, given.threads))
         if not problems:
             found["cost"] = _cost(start, sample, built, problems)

@@ -53,10 +53,13 @@ def why_budget(cost: Mapping[str, Any]) -> str:
     before, idle = _before(cost), cost["least_seconds"] / cost["seconds"]
     each = (cost["seconds"] - before) / cost["trials"]
     untimed = "" if cost["teachers_timed"] else "; the teacher's training comes on top and was not timed"
+    of = cost["trial_seconds"]
     lines = [
-        f"About {about(cost['least_seconds'], cost['seconds'])} on this machine: {about(idle * each, each)} a trial, "
-        f"and {about(idle * before, before)} for what is made once{untimed}.",
-        "By random designs: a sampler that minds what a training takes chooses shorter ones.",
+        f"About {about(cost['least_seconds'], cost['seconds'])} on this machine: {about(idle * each, each)} a trial on "
+        f"average, and {about(idle * before, before)} for what is made once{untimed}.",
+        # As a check says it, so that both can be compared.
+        f"By random designs, whose median is {about(of['median'])} ({about(of['min'], of['max'])}): a sampler that "
+        "minds what a training takes chooses shorter ones.",
     ]
     if cost["trials"] == TRIALS[0] and cost["least_seconds"] > SECONDS:
         lines.append(

@@ -9,6 +9,7 @@ from typing import Any
 from naskd.networks.student import design_cost
 from naskd.report.units import count
 from naskd.spaces import BlockChoice, StageChoice, StemStride, Stride, suggest_architecture
+from naskd.spec.design import ArchitectureSpec
 from naskd.spec.errors import InputError
 from naskd.spec.sizes import Size, sides
 
@@ -59,6 +60,8 @@ class FirstSpace:
     stem_width: tuple[int, int]
     least: int
     why: str
+    middle: ArchitectureSpec
+    """The design of middle size among random ones within the target."""
 
 
 def space_for(shape: Shape, channels: int, n_classes: int, size: Size, target: int) -> FirstSpace:
@@ -79,7 +82,8 @@ def space_for(shape: Shape, channels: int, n_classes: int, size: Size, target: i
             for i in range(shape.n_stages)
         )
         stem = (4, max(8, top))
-        macs = sorted(macs_of_random(stages, stem, shape, channels, n_classes, size))
+        designs = random_designs(stages, stem, shape, channels, n_classes, size)
+        macs = [of for _, of in designs]
         if macs[len(macs) // 10] > target and top == TOPS[0]:
             height, width = sides(size)
             raise InputError(
@@ -94,18 +98,19 @@ def space_for(shape: Shape, channels: int, n_classes: int, size: Size, target: i
         stem,
         macs[len(macs) // 100],
         f"Of {len(macs)} random designs {within} are within the limit, and a fifth has more than half of it.",
+        designs[within // 2][0],
     )
 
 
-def macs_of_random(
+def random_designs(
     stages: Sequence[StageChoice],
     stem: tuple[int, int],
     shape: Shape,
     channels: int,
     n_classes: int,
     size: Size,
-) -> list[int]:
-    """MACs of random designs."""
+) -> list[tuple[ArchitectureSpec, int]]:
+    """Random designs with their MACs, the smallest first."""
     trial = RandomTrial(0)
     designs = (
         suggest_architecture(
@@ -119,7 +124,8 @@ def macs_of_random(
         )
         for _ in range(DRAWS)
     )
-    return [design_cost(design, channels, n_classes, size).macs for design in designs]
+    priced = ((design, design_cost(design, channels, n_classes, size).macs) for design in designs)
+    return sorted(priced, key=lambda one: one[1])
 
 
 class RandomTrial:

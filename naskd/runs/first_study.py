@@ -19,12 +19,14 @@ from typing import Any, Literal
 import torch
 
 from naskd.data.recognising import ImagesFound, find_images
-from naskd.report.units import count
+from naskd.report.units import count, macs
 from naskd.runs.checking import Checked, examine, threads_that_help
 from naskd.runs.first_budget import why_budget, with_budget
 from naskd.runs.first_space import BLOCKS, FirstSpace, Shape, space_for
 from naskd.runs.first_teacher import FirstTeacher, near, teacher_for, text
+from naskd.runs.first_threads import step_seconds
 from naskd.spec.cpus import available_cpus
+from naskd.spec.design import TrainingSpec, TrialConfig
 from naskd.spec.doing import doing
 from naskd.spec.errors import InputError
 from naskd.spec.sizes import Size, sides, size_of
@@ -55,7 +57,8 @@ class Wishes:
 
     Args:
         images: Where the images are.
-        teacher: ``timm:NAME``, ``torchvision:NAME`` or a file of weights; None for one that is trained from nothing.
+        teacher: ``timm:NAME``, ``torchvision:NAME``, either with ``=FILE`` for weights of the user's, or a file of
+            weights; None for one that is trained from nothing.
         target_macs: Multiply-accumulates of a student, at most; None for what suits the images.
         target_ms: Milliseconds that a student takes on a device, at most; None where its latency does not matter.
     """
@@ -106,13 +109,17 @@ def write_study(folder: Path, wishes: Wishes, further: Mapping[str, bytes]) -> F
     plan = _Plan.of(folder, wishes)
     content = {name: text.encode() for name, text in plan.files().items()} | dict(further)
     _write(folder, content)
-    checked = None
+    study, checked = folder / "study.toml", None
+    # Timed before the check, which then times trials as the search will run them. No teacher is asked for it.
+    if plan.most_threads > 1:
+        plan = replace(
+            plan, steps=step_seconds(study, _run(folder).parent, plan.middle, (1, plan.most_threads))
+        )
+        _rewrite(study, plan.files()["study.toml"])
     if not plan.to_do:
         # What has no profile yet cannot be checked with its latencies: the same study without them is.
         checked = with_budget(_checked(folder, plan))
-        timed = replace(plan, steps=checked.steps).files(checked.cost)["study.toml"]
-        with replacing(folder / "study.toml") as file:
-            file.write_text(timed, encoding="utf-8")
+        _rewrite(study, plan.files(checked.cost)["study.toml"])
     return FirstStudy(
         tuple(sorted(folder / name for name in content)),
         plan.images.place.notes,
@@ -142,17 +149,23 @@ def _umask() -> int:
     return now
 
 
+def _rewrite(file: Path, content: str) -> None:
+    with replacing(file) as made:
+        made.write_text(content, encoding="utf-8")
+
+
+def _run(folder: Path) -> Path:
+    """Of a search that is begun in the folder, which has the same images."""
+    return folder / RUNS / _study_name(folder)
+
+
 def _checked(folder: Path, plan: "_Plan") -> Checked:
-    threads = sorted({1, plan.most_threads}) if plan.device == "cpu" else ()
-    run = (
-        folder / RUNS / _study_name(folder)
-    )  # of a search that is begun in the folder, which has the same images
     if plan.wishes.target_ms is None:
-        return examine(folder / "study.toml", out=run, threads=threads)
+        return examine(folder / "study.toml", out=_run(folder))
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         for name, text in plan.files(latency=False).items():
             (Path(beside) / name).write_text(text, encoding="utf-8")
-        return examine(Path(beside) / "study.toml", out=run, threads=threads)
+        return examine(Path(beside) / "study.toml", out=_run(folder))
 
 
 @dataclass(frozen=True)
@@ -235,7 +248,7 @@ class _Plan:
         return max(self.images.counts.values()) > SKEWED * min(self.images.counts.values())
 
     @property
-    def augmentation(self) -> str:
+    def augmentation(self) -> Literal["translate", "flip_translate", "resized_crop"]:
         """See :class:`~naskd.spec.design.TrainingSpec`."""
         if self.images.channels == 1:
             return "translate"
@@ -319,13 +332,27 @@ class _Plan:
 
     @property
     def most_threads(self) -> int:
-        """Of a trial."""
-        return 1 if min(sides(self.size)) <= SMALL_SIDE else min(MOST_THREADS, available_cpus())
+        """Of a trial: those that are worth timing."""
+        if self.device != "cpu" or min(sides(self.size)) <= SMALL_SIDE:
+            return 1
+        return min(MOST_THREADS, available_cpus())
+
+    @property
+    def middle(self) -> TrialConfig:
+        """A student of middle size that learns from the labels alone."""
+        training = TrainingSpec(
+            batch_size=self.batch_size,
+            optimizer="adamw",
+            weight_decay=self.weight_decay,
+            augmentation=self.augmentation,
+        )
+        return TrialConfig(self.space.middle, training=training)
 
     def _threads(self) -> dict[str, Any]:
+        """One, where more were not timed to be faster: a run keeps their number, and two may be far slower than one."""
         if min(sides(self.size)) <= SMALL_SIDE:
             return {"threads": 1, "why_threads": "Images this small gain nothing from a second one."}
-        cpus, most = available_cpus(), self.most_threads
+        cpus = available_cpus()
         if cpus == 1:
             return {"threads": 1, "why_threads": "This machine has one."}
         if self.steps:
@@ -334,11 +361,7 @@ class _Plan:
                 "threads": threads_that_help(self.steps),
                 "why_threads": f"A step of a student took {took}, of {cpus} that are here.",
             }
-        of = f"all {cpus} of this machine" if most == cpus else f"of this machine's {cpus}, as many as help"
-        return {
-            "threads": most,
-            "why_threads": f"Trials train one after the other: each has {of}.",
-        }
+        return {"threads": 1, "why_threads": "More were not timed, and two may be slower than one."}
 
     def _why_limit(self) -> str:
         if self.wishes.target_macs is not None:
@@ -388,8 +411,12 @@ class _Plan:
         stages = "\n".join(f"    {_call(stage)}," for stage in self.space.stages)
         return {
             "about": f"images of {width}x{height} in {len(self.images.counts)} classes",
-            "least": count(self.space.least),
-            "most": count(self.target),
+            "sizes": (
+                f"Its students have at most {macs(self.target)}, the limit in study.toml."
+                if self.wishes.target_ms is None
+                else f"Its widths are made for students of {macs(self.target)} and less."
+            ),
+            "least": macs(self.space.least),
             "why_stages": self.space.why,
             "stages": stages,
             "blocks": "\n".join(f"    {_call(block)}," for block in BLOCKS),

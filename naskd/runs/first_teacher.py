@@ -3,8 +3,11 @@
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from naskd.data.recognising import ImagesFound
 from naskd.networks.student import design_cost
@@ -18,7 +21,10 @@ from naskd.store.checkpoint_file import read_checkpoint
 
 TEACHER_SHARE = 3
 """A teacher that is trained here has at least so many times the MACs of the largest student."""
-FORMS = "timm:NAME, torchvision:NAME, or a file of weights .pt, .pth, .ckpt, .safetensors or .onnx"
+FORMS = (
+    "timm:NAME, torchvision:NAME, or a file of weights .pt, .pth, .ckpt, .safetensors or .onnx; of a network of theirs "
+    "with weights of yours timm:NAME=FILE or torchvision:NAME=FILE"
+)
 _FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 TEACHER_PY = '''"""The teacher's network: `build` is called without arguments, and {checkpoint} goes into it."""
@@ -30,6 +36,11 @@ def build():
     # For example:
     # import torchvision
     # return torchvision.models.resnet18(num_classes={n_classes})
+    #
+    # A network of timm or of torchvision needs no function. In study.toml, write in the place of builder
+    #     source = "timm"
+    #     model = "NAME"
+    # or torchvision = "NAME", and leave checkpoint as it is. `naskd init --teacher timm:NAME=FILE` writes that.
 '''
 
 
@@ -95,60 +106,35 @@ def teacher_for(
         return _trained_here(shape, images, size, target)
     source, colon, name = wanted.partition(":")
     if colon and source in ("timm", "torchvision") and name:
-        side = max(96, min(sides(size)))
-        shown = [
-            "# It was made for larger images, which cost more; a study of its own may show what they are worth.",
-            f"resolution = {side}",
-            "# For a share of the epochs its new classifier is trained alone, then everything.",
-            "head_share = 0.3",
-        ]
+        name, equals, file = name.partition("=")
+        if equals:
+            return _named_with_file(wanted, source, name, file, folder, images, size)
+        head = _of_name(source, name)
         if source == "timm":
-            head = ["[teacher]", 'source = "timm"', f"model = {text(name)}"]
             fetched = ["# timm's weights are fetched at the first use.", "pretrained = true"]
-            return FirstTeacher((*head, *fetched, *shown))
-        weights = torchvision_weights(name)
-        head = ["[teacher]", f"torchvision = {text(name)}"]
+            return FirstTeacher((*head, *fetched, *_fine_tuned(size)))
         fetched = [
             "# Fetched at the first use; its classifier is made anew for these classes.",
-            f"weights = {text(weights)}",
+            f"weights = {text(torchvision_weights(name))}",
         ]
-        return FirstTeacher((*head, *fetched, *shown), needs_colour=True)
-    path = Path(wanted).expanduser()
-    if path.suffix.lower() not in (*_FILES, ".onnx"):
-        raise InputError(f"--teacher {wanted}: allowed: {FORMS}")
-    if not path.is_file():
-        raise InputError(f"--teacher {wanted}: there is no such file; allowed: {FORMS}")
-    file, n_classes = text(near(str(path.absolute()), folder)), len(images.counts)
-    unknown = [
-        "# Of its input on the [0, 1] scale. These are ImageNet's; give those of its own training.",
-        "mean = [0.485, 0.456, 0.406]",
-        "std = [0.229, 0.224, 0.225]",
-        "# What it was trained on: train (these training images alone), other (other images), train+val, or unknown.",
-        'saw = "unknown"',
-        "# Its outputs in their order, where that is not the order of the class folders:",
-        f"# classes = [{', '.join([*map(text, list(images.counts)[:3]), *['...'][: n_classes > 3]])}]",
-        "# The side of the images that it was trained on, where that is not theirs:",
-        "# resolution = 224",
-    ]
+        return FirstTeacher((*head, *fetched, *_fine_tuned(size)), needs_colour=True)
+    path = _weights_file(wanted, wanted, (*_FILES, ".onnx"))
+    checkpoint, n_classes = f"checkpoint = {text(near(str(path.absolute()), folder))}", len(images.counts)
     if path.suffix.lower() == ".onnx":
-        head = ["[teacher]", 'source = "onnx"', f"checkpoint = {file}"]
-        return FirstTeacher((*head, *unknown), trained=False, needs_colour=True)
+        head = ["[teacher]", 'source = "onnx"', checkpoint]
+        return FirstTeacher((*head, *_NORMALISED, *_unsaid(images)), trained=False, needs_colour=True)
     outputs = _outputs(path)
     head = [
         "[teacher]",
         "# A function without arguments in teacher.py that returns the network, whose weights are in the file.",
         'builder = "teacher.py:build"',
-        f"checkpoint = {file}",
+        checkpoint,
     ]
     tuned = outputs is not None and outputs != n_classes
     if tuned:
-        head += [
-            f"# Its last layer has {outputs} outputs, and there are {n_classes} classes: so it is fine-tuned.",
-            "fine_tune = true",
-            "head_share = 0.3",
-        ]
+        head += [_other_classes(outputs, n_classes), "fine_tune = true", "head_share = 0.3"]
     return FirstTeacher(
-        (*head, *unknown),
+        (*head, *_NORMALISED, *_unsaid(images)),
         trained=tuned,
         needs_colour=True,
         code=TEACHER_PY.format(checkpoint=path.name, n_classes=n_classes),
@@ -157,6 +143,83 @@ def teacher_for(
             f"{folder / 'study.toml'} asks for what the file does not say: mean, std, saw"
         ),
     )
+
+
+def _named_with_file(
+    wanted: str, source: str, name: str, file: str, folder: Path, images: ImagesFound, size: Size
+) -> FirstTeacher:
+    """A network of timm or torchvision with weights of the user's: fine-tuned where its classes are others."""
+    path, head = _weights_file(wanted, file, _FILES), _of_name(source, name)
+    head.append(f"checkpoint = {text(near(str(path.absolute()), folder))}")
+    outputs, n_classes = _outputs(path), len(images.counts)
+    # Of timm, normalisation and size of its own weights of that name are known.
+    unsaid = [*(_NORMALISED if source == "torchvision" else ()), *_unsaid(images)]
+    tuned = outputs is not None and outputs != n_classes
+    if tuned:
+        head += [_other_classes(outputs, n_classes), "fine_tune = true", *_fine_tuned(size)]
+        unsaid = [line for line in unsaid if "resolution" not in line and "side of the images" not in line]
+    else:
+        head += ["# It knows these classes already, and is not trained."]
+    return FirstTeacher((*head, *unsaid), trained=tuned, needs_colour=_takes_colour(path))
+
+
+def _of_name(source: str, name: str) -> list[str]:
+    """The beginning of the table of a network of timm or torchvision.
+
+    Raises:
+        InputError: torchvision has no such network.
+    """
+    if source == "timm":
+        return ["[teacher]", 'source = "timm"', f"model = {text(name)}"]
+    torchvision_weights(name)  # which says what is known
+    return ["[teacher]", f"torchvision = {text(name)}"]
+
+
+def _fine_tuned(size: Size) -> list[str]:
+    return [
+        "# It was made for larger images, which cost more; a study of its own may show what they are worth.",
+        f"resolution = {max(96, min(sides(size)))}",
+        "# For a share of the epochs its new classifier is trained alone, then everything.",
+        "head_share = 0.3",
+    ]
+
+
+def _weights_file(wanted: str, file: str, suffixes: Sequence[str]) -> Path:
+    """The file that ``--teacher`` names.
+
+    Raises:
+        InputError: It is none of weights, or not there.
+    """
+    path = Path(file).expanduser()
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"--teacher {wanted}: allowed: {FORMS}")
+    if not path.is_file():
+        raise InputError(f"--teacher {wanted}: there is no such file; allowed: {FORMS}")
+    return path
+
+
+def _other_classes(outputs: int | None, n_classes: int) -> str:
+    return f"# Its last layer has {outputs} outputs, and there are {n_classes} classes: so it is fine-tuned."
+
+
+_NORMALISED = (
+    "# Of its input on the [0, 1] scale. These are ImageNet's; give those of its own training.",
+    "mean = [0.485, 0.456, 0.406]",
+    "std = [0.229, 0.224, 0.225]",
+)
+
+
+def _unsaid(images: ImagesFound) -> list[str]:
+    """What a file of weights does not say."""
+    names = [*map(text, list(images.counts)[:3]), *["..."][: len(images.counts) > 3]]
+    return [
+        "# What it was trained on: train (these training images alone), other (other images), train+val, or unknown.",
+        'saw = "unknown"',
+        "# Its outputs in their order, where that is not the order of the class folders:",
+        f"# classes = [{', '.join(names)}]",
+        "# The side of the images that it was trained on, where that is not theirs:",
+        "# resolution = 224",
+    ]
 
 
 def _trained_here(shape: Shape, images: ImagesFound, size: Size, target: int) -> FirstTeacher:
@@ -199,15 +262,29 @@ def _outputs(path: Path) -> int | None:
     Raises:
         InputError: The file cannot be read.
     """
-    states = read_checkpoint(path).states
-    if not states:
-        raise InputError(f"--teacher {path}: the file holds no weights by name")
-    largest = max(states, key=lambda state: len(state.tensors))
-    matrices = {name: tensor for name, tensor in largest.tensors.items() if tensor.ndim == 2}
+    largest = _largest(path)
+    matrices = {name: tensor for name, tensor in largest.items() if tensor.ndim == 2}
     names = list(matrices)
     if names == sorted(names) and len(names) > 1:
         names = sorted(filter(_CLASSIFIER.search, names), key=lambda name: -name.count("."))
     return int(matrices[names[-1]].shape[0]) if names else None
+
+
+def _takes_colour(path: Path) -> bool:
+    """Whether a convolution in a file of weights reads three channels, as only the first one does."""
+    return any(tensor.ndim == 4 and tensor.shape[1] == 3 for tensor in _largest(path).values())
+
+
+def _largest(path: Path) -> Mapping[str, Tensor]:
+    """The state in a file of weights that has the most tensors.
+
+    Raises:
+        InputError: The file cannot be read, or has none.
+    """
+    states = read_checkpoint(path).states
+    if not states:
+        raise InputError(f"--teacher {path}: the file holds no weights by name")
+    return max(states, key=lambda state: len(state.tensors)).tensors
 
 
 _CLASSIFIER = re.compile(r"(^|\.)(head|heads|fc|classifier|last_linear|logits)\.([\w.]*\.)?weight$")

@@ -76,7 +76,8 @@ def parse_study(path: Path, settings: Sequence[str] = (), *, lacking: Sequence[s
         path: The TOML file.
         settings: ``table.key=value`` overrides. The value is read as TOML, else as a number as it is printed, such as
             ``1.5M``, and taken as it is typed where it is neither or the key holds text. Paths among them are relative
-            to the study file, as all paths of a study.
+            to the study file, as all paths of a study. Where one names another sampler, stopping rule, kind of data or
+            executor than the file, the file's options that only the former one reads are left out.
         lacking: Keys of files that need not be there yet, nor be named.
 
     Raises:
@@ -109,8 +110,10 @@ def study_of_tables(
     Raises:
         StudyFileError: With every problem found.
     """
+    former = tables.chosen_names(data)
     given, problems = _apply_settings(data, settings)
     problems += _import_modules(data.get("modules"), base)
+    tables.leave_out_former_options(data, former, [setting.path for setting in given])
     for setting in given:
         if tables.holds_text(setting.path):
             if not isinstance(setting.value, str):

@@ -37,9 +37,15 @@ SHOWN = 12
 """Names that a message lists, at most."""
 
 
+AS_NEAR = 0.15
+"""How much less like a name another may be than the nearest one: ``epoch`` means ``epochs``, and not ``teacher``."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A ``did you mean`` clause for `name`, or an empty string when nothing known is close."""
     close = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
+    like = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
+    close = [one for one, ratio in zip(close, like, strict=True) if ratio >= like[0] - AS_NEAR]
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 

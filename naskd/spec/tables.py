@@ -27,6 +27,7 @@ from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec, normalis
 from naskd.spec.validation import (
     Location,
     Problem,
+    as_a_number,
     did_you_mean,
     format_key,
     format_value,
@@ -70,6 +71,40 @@ def split_options(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Locatio
         common = _put(common, place, {key: value for key, value in given.items() if key in fields})
         options[place] = {key: value for key, value in given.items() if key not in fields}
     return common, options
+
+
+def chosen_names(data: Mapping[str, Any]) -> dict[Location, Any]:
+    """What each table of :data:`TABLES` names, its default where it names nothing; it need not be registered."""
+    return {place: _at(data, place).get(spec.CHOOSER, _default_name(spec)) for place, spec in TABLES.items()}
+
+
+def leave_out_former_options(
+    data: dict[str, Any], former: Mapping[Location, Any], settings: Sequence[Sequence[str]]
+) -> None:
+    """Take out of `data` what only the former method reads, where a setting names another one.
+
+    So ``--set sampler.name=random`` is enough. What is set beside it stays, and is refused where it means nothing.
+
+    Args:
+        data: All tables of the file, after the settings.
+        former: What :func:`chosen_names` said before.
+        settings: Keys that were set.
+    """
+    kept = set(map(tuple, settings))
+    for place, spec in TABLES.items():
+        table = _value_at(data, place)
+        if not isinstance(table, dict) or (*place, spec.CHOOSER) not in kept:
+            continue
+        before, now = _card(spec, {spec.CHOOSER: former[place]}), _card(spec, table)
+        if before is None or now is None:
+            continue
+        for name in set(before.options) - set(now.options) - set(_fields(spec)):
+            if (*place, name) not in kept:
+                table.pop(name, None)
+
+
+def _default_name(spec: type[Configured]) -> Any:
+    return getattr(spec, spec.CHOOSER, None)
 
 
 def _put(data: Mapping[str, Any], place: Location, table: Any) -> dict[str, Any]:
@@ -149,7 +184,7 @@ def _option_problem(
     if name in known:
         if known[name].fits(value):
             return []
-        hint = did_you_mean(str(value), known[name].choices)
+        hint = did_you_mean(str(value), known[name].choices) or as_a_number(value, known[name].type)
         return [Problem(_key(place, name), format_value(value), known[name].allowed, hint)]
     readers = [other.name for other in spec.CARDS if name in other.options]
     if not readers:

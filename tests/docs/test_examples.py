@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from naskd import config
 from naskd.runs import opening
+from naskd.runs.first_space import RandomTrial
 from naskd.spec import tables
 from naskd.spec.study import StudySpec
+from naskd.spec.userfile import load_function
 
 from .prose import PAGES, ROOT
 
@@ -68,6 +71,36 @@ def test_a_space_that_is_written_by_hand_gives_designs(
         "kernel",
         "temperature",
     ]
+
+
+def test_kinds_of_knowledge_are_chosen_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is drawn, and none; nothing that is drawn is turned away."""
+    (code,) = (found for found in blocks("docs/guides/own-space.md", r'python title="kinds\.py"'))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kinds.py").write_text(code)
+    space, trial = load_function("kinds.py:joint", tmp_path), RandomTrial(0)
+    taught = [[term.kind for term in space(trial).distillation.terms] for _ in range(60)]
+    assert sorted({tuple(kinds) for kinds in taught}) == [(), ("attention",), ("logits",), ("rkd",)]
+    (tmp_path / "study.toml").write_text(
+        'name = "kinds"\nspace = "kinds.py:joint"\ndata.kind = "digits"\nbudget.trials = 1\n'
+        'teacher.architecture = {stem_width = 4, stages = [{block = "basic", depth = 1, width = 4}]}\n'
+    )
+    assert opening.describe_space(tmp_path / "study.toml", samples=20)["turned_away"] == {}
+
+
+def shown_code() -> list[Path]:
+    """What users read and copy: pages, notebooks, what ``naskd init`` writes, and the spaces that are shipped."""
+    places = [*(ROOT / "docs").rglob("*.ipynb"), *(ROOT / "naskd" / "templates").rglob("*space.py*")]
+    return [*PAGES, *places, *(ROOT / "search_spaces").glob("*.py")]
+
+
+@pytest.mark.parametrize("place", shown_code(), ids=lambda place: place.relative_to(ROOT).as_posix())
+def test_designs_are_imported_from_one_place(place: Path) -> None:
+    """Others work too; whoever copies from two pages should not have to ask which is the right one."""
+    imports = re.findall(r"from (naskd[\w.]*) import (?:\(([^)]*)\)|([^\n]*))", place.read_text())
+    for home, several, line in imports:
+        if home != "naskd.config":
+            assert not set(re.findall(r"\w+", several or line)) & set(config.__all__), f"from {home}"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import copy
+import socket
+import time
 from pathlib import Path
 from urllib.error import URLError
 
@@ -384,9 +386,33 @@ def test_weights_that_cannot_be_fetched_are_one_error_with_the_ways_out(monkeypa
     for way_out in (
         "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth elsewhere",
         "hub/checkpoints/resnet18-f37072fd.pth",
-        "checkpoint = 'FILE' and fine_tune = true in the place of weights",
+        "checkpoint = 'FILE' for one that knows these classes already and is not trained, with fine_tune = true beside "
+        "it for one of other classes, in the place of weights",
     ):
         assert way_out in said
+
+
+def test_a_hub_that_is_not_there_is_not_asked_again_and_again(monkeypatch, caplog):
+    """Its client waits more than a minute between its tries, and prints each of them."""
+    pytest.importorskip("timm")
+    waited = []
+
+    def nobody(host, *_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    spec = TeacherSpec(source="timm", options=(("model", "resnet10t"), ("pretrained", True)))
+    with pytest.raises(InputError) as caught:
+        build(spec)
+    said = str(caught.value)
+    assert said.startswith("timm's resnet10t cannot be made (huggingface.co cannot be reached: ")
+    assert "checkpoint = 'FILE' for one that knows these classes already and is not trained" in said
+    assert "HF_HUB" not in said
+    assert not waited
+    assert not [record for record in caplog.records if record.name.startswith("huggingface_hub")]
 
 
 def test_a_teacher_of_an_earlier_version_is_read():

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from conftest import write_tiny_study
 
+from naskd.report.check_table import cost_lines
 from naskd.runs.checking import Checked
 from naskd.runs.first_budget import why_budget, with_budget
 from naskd.spec.parse import parse_study
@@ -15,6 +16,10 @@ def cost_of(each: float, *, idle: float = 1.0, **more: Any) -> dict[str, Any]:
     """Of 40 trials of so many seconds after 600 s; `idle` is the share that an idle machine takes."""
     return {
         "teacher_seconds": 500.0,
+        "trial_seconds": {"min": 0.3 * each, "max": 2.5 * each, "median": 0.7 * each},
+        "own_train_macs": 1e9,
+        "n_timed": 5,
+        "workers": 1,
         "assistant_seconds": 0.0,
         "bank_seconds": 100.0,
         "trials": 40,
@@ -45,8 +50,19 @@ def test_it_fits_an_hour_of_an_idle_machine(tmp_path: Path, each: float, idle: f
 def test_it_is_said_as_a_range_where_the_machine_was_busy() -> None:
     said = why_budget(cost_of(60.0, idle=0.5, busy="the machine was busy"))
     assert said.startswith(
-        "About 25 to 50 min on this machine: 30 to 60 s a trial, and 5 to 10 min for what is made once."
+        "About 25 to 50 min on this machine: 30 to 60 s a trial on average, and 5 to 10 min for what is made once."
     )
     assert said.endswith("As it was timed, the machine was busy.")
-    assert why_budget(cost_of(60.0)).startswith("About 50 min on this machine: 60 s a trial, and 10 min for")
+    assert why_budget(cost_of(60.0)).startswith(
+        "About 50 min on this machine: 60 s a trial on average, and 10 min for"
+    )
     assert why_budget({}).startswith("Nothing was timed yet")
+
+
+def test_the_median_of_a_check_is_named_as_such() -> None:
+    """A check says the median, and the budget is made of means: the comment has both, and says which is which."""
+    cost = cost_of(60.0)
+    [said] = [line for line in cost_lines(cost, 20) if line.startswith("a trial: ")]
+    assert said.startswith("a trial: about 42 s (18 s to 2.5 min) and ")
+    assert "60 s a trial on average" in why_budget(cost)
+    assert "whose median is 42 s (18 s to 2.5 min)" in why_budget(cost)

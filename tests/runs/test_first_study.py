@@ -1,8 +1,8 @@
 """A study that is written for images: its numbers fit them, and what cannot be had leaves nothing behind."""
 
 import json
+import re
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.networks.student import design_cost
-from naskd.runs import estimate, first_study
+from naskd.report.units import macs as macs_said
+from naskd.runs import estimate, first_study, first_threads, opening
 from naskd.runs.checking import Checked
 from naskd.runs.first_space import RandomTrial
 from naskd.runs.first_study import Wishes, write_study
@@ -53,14 +54,15 @@ def write(root: Path, counts: dict[str, int], sizes=((8, 8),), mode: str = "L", 
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """No check is made; the study files that would be are listed. What it costs is made up."""
+    """No check is made and no step timed; study files that would be are listed. What it costs is made up."""
     seen: list[Path] = []
 
-    def examine(study: Path, out: Path, threads: Sequence[int]) -> Checked:
+    def examine(study: Path, out: Path) -> Checked:
         seen.append(Path(study).absolute())
         return Checked(parse_study(study), cost=dict(COST))
 
     monkeypatch.setattr(first_study, "examine", examine)
+    monkeypatch.setattr(first_study, "step_seconds", lambda *_: {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return seen
 
@@ -101,8 +103,8 @@ def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_pat
     [
         (8, 4, 1, "Images this small gain nothing from a second one."),
         (24, 1, 1, "This machine has one."),
-        (24, 2, 2, "Trials train one after the other: each has all 2 of this machine."),
-        (24, 64, 4, "Trials train one after the other: each has of this machine's 64, as many as help."),
+        (24, 2, 1, "More were not timed, and two may be slower than one."),
+        (24, 64, 1, "More were not timed, and two may be slower than one."),
     ],
 )
 def test_the_cores_of_a_trial_have_a_reason(
@@ -116,6 +118,54 @@ def test_the_cores_of_a_trial_have_a_reason(
         f"# Processor cores of a trial, where there is no GPU. {why}\n"
         in (tmp_path / "study" / "study.toml").read_text()
     )
+
+
+@pytest.mark.parametrize(("one", "two", "threads"), [(0.24, 9.1, 1), (1.0, 0.55, 2)])
+@pytest.mark.parametrize("teacher", ["mine.pt", "timm:no_such_network"])
+def test_threads_are_timed_whatever_the_teacher(
+    tmp_path, monkeypatch, teacher: str, one: float, two: float, threads: int
+) -> None:
+    """A file whose network is still to be written, and one that cannot be had, are no reason to guess."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(first_study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(first_threads, "seconds_by_threads", lambda *_: {1: one, 2: two})
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10), ((24, 24),))
+    torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / "mine.pt")
+    init("study", "--images", images, "--teacher", teacher)
+    text = Path("study/study.toml").read_text()
+    assert tomllib.loads(text)["execution"]["threads"] == threads
+    assert f"A step of a student took {one:.2g} s with 1 and {two:.2g} s with 2, of 2 that are here." in text
+
+
+def test_a_step_is_timed_without_a_teacher(tmp_path, monkeypatch) -> None:
+    """And its images are those of the study: where they cannot be read, nothing is timed."""
+    monkeypatch.chdir(tmp_path)
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10), ((24, 24),))
+    torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / "mine.pt")
+    monkeypatch.setattr(first_study, "available_cpus", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    seen = list[dict[int, float]]()
+
+    def step_seconds(*given: object) -> dict[int, float]:
+        *others, numbers = given
+        assert numbers == (1, 2)
+        seen.append(
+            first_threads.step_seconds(*others, (1,))
+        )  # a second thread may wait long where others run
+        return seen[-1]
+
+    monkeypatch.setattr(first_study, "step_seconds", step_seconds)
+    for place, damaged in (("one", False), ("two", True)):
+        if damaged:
+            (images / "a" / "000.png").write_bytes(b"x")
+        result = init(place, "--images", images, "--teacher", "mine.pt")
+        assert result.exit_code == 0, result.output
+    first, second = seen
+    assert first[1] > 0
+    assert not second
+    text = Path("two/study.toml").read_text()
+    assert "# Processor cores of a trial, where there is no GPU. More were not timed, and two may be" in text
 
 
 @pytest.mark.parametrize(
@@ -184,13 +234,18 @@ def test_large_images_of_many_sizes_and_skewed_classes(tmp_path, unchecked) -> N
 @pytest.mark.parametrize("target", [300_000, 5_000_000])
 def test_a_target_is_the_limit_and_the_space_reaches_it(tmp_path, unchecked, target: int) -> None:
     images = write(tmp_path / "images", dict.fromkeys("abcd", 5), ((32, 32),), "RGB")
-    study, _ = written(tmp_path / "study", images, target_macs=target)
+    study, space_text = written(tmp_path / "study", images, target_macs=target)
     assert study["limits"] == {"max_macs": target}
+    assert f"at most {macs_said(target)}, the limit in study.toml." in space_text
     space = load_function("space.py:architecture_only", tmp_path / "study")
     trial = RandomTrial(1)
     macs = [design_cost(space(trial).architecture, 3, 4, 32).macs for _ in range(100)]
     assert sum(m <= target for m in macs) >= 20
     assert sum(m > target / 2 for m in macs) >= 8
+    said = re.search(r"Of random designs 99 in 100 have ([\d.]+ k?)MACs or more", space_text)
+    assert said is not None
+    least = float(said[1].rstrip(" k")) * (1000 if "k" in said[1] else 1)
+    assert sum(m < 0.995 * least for m in macs) <= 5, "a hundredth, with the luck of other draws"
 
 
 def test_a_target_that_nothing_reaches_is_refused(tmp_path, unchecked) -> None:
@@ -210,6 +265,9 @@ def test_a_latency_is_a_limit_by_a_profile_that_comes_first(tmp_path, unchecked)
     assert study["limits"] == {"max": {"latency_ms": 20}}
     assert study["latency"] == {"profile": "latency.json"}
     assert study["objectives"] == ["val_accuracy", "latency_ms"]
+    assert "the limit in study.toml" not in (tmp_path / "study" / "space.py").read_text(), (
+        "which has none of MACs"
+    )
     steps = ("cd " + str(tmp_path / "study"), "naskd profile study.toml", "naskd search study.toml")
     assert f"next: {', then '.join(steps)}" in result.stderr.splitlines()
     assert unchecked[0].parent.parent == tmp_path  # the same without the profile, which is not there yet
@@ -242,10 +300,46 @@ def test_a_file_of_weights_asks_for_what_it_does_not_say(
     assert teacher["builder"] == "teacher.py:build"
     assert teacher["saw"] == "unknown"
     assert teacher.get("fine_tune", False) is tuned
-    assert "net.pt" in (tmp_path / "study" / "teacher.py").read_text()
+    code = (tmp_path / "study" / "teacher.py").read_text()
+    assert "net.pt" in code
+    assert 'source = "timm"' in code
     assert "first: " in result.stderr
     assert "must return the network of net.pt" in result.stderr
     assert not unchecked
+
+
+@pytest.mark.parametrize("source", ["timm", "torchvision"])
+@pytest.mark.parametrize(("outputs", "tuned"), [(2, False), (5, True)])
+def test_a_network_of_theirs_with_weights_of_yours_is_written_whole(
+    tmp_path, unchecked, source: str, outputs: int, tuned: bool
+) -> None:
+    """Nothing is left to be written; what knows the classes already is not trained."""
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10), ((24, 24),), "RGB")
+    (tmp_path / "mine").mkdir()
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, outputs))
+    torch.save(network.state_dict(), tmp_path / "mine" / "net.pt")
+    wanted = f"{source}:resnet18={tmp_path / 'mine' / 'net.pt'}"
+    teacher = written(tmp_path / "study", images, teacher=wanted)[0]["teacher"]
+    assert teacher["checkpoint"] == "../mine/net.pt"
+    named = {"source": "timm", "model": "resnet18"} if source == "timm" else {"torchvision": "resnet18"}
+    assert named.items() <= teacher.items()
+    assert "builder" not in teacher
+    assert not (tmp_path / "study" / "teacher.py").exists()
+    assert teacher.get("fine_tune", False) is tuned
+    assert ("training" in teacher) is tuned
+    assert ("mean" in teacher) is (source == "torchvision")
+    assert unchecked, "it can be checked at once"
+
+
+@pytest.mark.parametrize(("read", "channels"), [(3, 3), (1, None)])
+def test_gray_images_get_three_channels_where_the_weights_read_three(
+    tmp_path, unchecked, read: int, channels: int | None
+) -> None:
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    network = torch.nn.Sequential(torch.nn.Conv2d(read, 4, 3), torch.nn.Linear(4, 2))
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    study, _ = written(tmp_path / "study", images, teacher=f"timm:resnet18={tmp_path / 'net.pt'}")
+    assert study["data"].get("channels") == channels
 
 
 @pytest.mark.parametrize(
@@ -274,6 +368,10 @@ def test_a_file_whose_names_are_sorted_does_not_end_with_its_classifier(
         (["--images", "images", "--teacher", "resnet18"], "allowed: timm:NAME, torchvision:NAME, or a file"),
         (["--images", "images", "--teacher", "torchvision:resnet81"], "resnet18"),
         (["--images", "images", "--teacher", "gone.pt"], "there is no such file"),
+        (["--images", "images", "--teacher", "timm:resnet18=gone.pt"], "there is no such file"),
+        (["--images", "images", "--teacher", "timm:resnet18="], "timm:NAME=FILE or torchvision:NAME=FILE"),
+        (["--images", "images", "--teacher", "torchvision:resnet81=damaged.pt"], "resnet18"),
+        (["--images", "images", "--teacher", "timm:resnet18=damaged.pt"], "cannot be read"),
         (["--images", "images", "--teacher", "damaged.pt"], "cannot be read"),
         (["--images", "images", "--target-macs", "many"], "is not a count"),
         (["--images", "images", "--target-latency", "soon"], "is not a length of time"),
@@ -340,7 +438,12 @@ def test_from_images_to_a_search(tmp_path, monkeypatch) -> None:
     assert "next: cd study, then naskd search study.toml" in result.stderr.splitlines()
     assert not Path("runs").exists(), "all that is kept lies where the search will look for it"
     monkeypatch.chdir("study")
-    few = ["--trials", "1", "--set", "epochs=1", "--set", "teacher.training.epochs=1"]
-    found = CliRunner().invoke(app, ["search", "study.toml", *few], prog_name="naskd")
+    [recipe] = [line for line in Path("README.md").read_text().splitlines() if "--set" in line]
+    quick = recipe.replace("--trials 5", "--trials 1").replace("epochs=4", "epochs=1")
+    assert quick != recipe
+    arguments = [*quick.split()[1:], "--set", "teacher.training.epochs=1"]
+    found = CliRunner().invoke(app, arguments, prog_name="naskd")
     assert found.exit_code == 0, found.output
     assert "Front of study" in found.stdout
+    # What the README says to run then is not refused as another study in the same run.
+    opening.check("study.toml")

@@ -111,11 +111,37 @@ class TestGoodFile:
     [
         ("max_latency_ms", "did you mean limits.max.latency_ms?"),
         ("min_peak_memory", "did you mean limits.min.peak_memory?"),
-        ("max_mac", "did you mean 'max_macs' or 'min_macs' or 'max'?"),
+        ("max_mac", "did you mean 'max_macs'?"),
     ],
 )
 def test_a_limit_that_has_no_short_form_is_led_to_its_table(folder: Path, key: str, hint: str) -> None:
     assert problems(folder, f"{GOOD}[limits]\n{key} = 5\n")[f"limits.{key}"].endswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("addition", "key", "ends"),
+    [
+        ("[limits]\nmax_macs = '4M'", "limits.max_macs", "; write it as a number: 4_000_000"),
+        ("[limits]\nmax = {macs = '2.5k'}", "limits.max.macs", "; write it as a number: 2_500"),
+        ("[sampler]\nstartup_trials = '5'", "sampler.startup_trials", "; write it as a number: 5"),
+        ("[limits]\nmax_macs = '0.5'", "limits.max_macs", "at least 1"),
+        ("[limits]\nmax_macs = 'many'", "limits.max_macs", "at least 1"),
+        ("[execution]\ndevice = '4M'", "execution.device", ""),
+    ],
+)
+def test_a_number_as_text_is_refused_with_the_way_to_write_it(
+    folder: Path, addition: str, key: str, ends: str
+) -> None:
+    found = problems(folder, f"{GOOD}{addition}\n")[key]
+    assert found.endswith(ends)
+    assert ("write it" in found) is ("write it" in ends)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("epoch", "did you mean 'epochs'?"), ("limit", "did you mean 'limits'?")]
+)
+def test_only_near_names_are_suggested(folder: Path, key: str, hint: str) -> None:
+    assert problems(folder, f"{key} = 3\n{GOOD}")[key].endswith(hint)
 
 
 class TestAllMistakesTogether:

@@ -65,7 +65,7 @@ class TestOptionsOfACard:
             ("sampler]\nstartup_trails = 3", "sampler.startup_trails", "did you mean 'startup_trials'?"),
             ("sampler]\noptions = []", "sampler.options", "allowed: the keys name, startup_trials, multivariate"),
             ("sampler]\nname = 'random'\npopulation_size = 3", "sampler.population_size", "'nsga2' or 'nsga3'"),
-            ("stopping]\nname = 'non'", "stopping.name", "did you mean 'none' or 'front'?"),
+            ("stopping]\nname = 'non'", "stopping.name", "did you mean 'none'?"),
             ("stopping]\nmin_epochs = 3", "stopping.min_epochs", "allowed: only with 'front' or 'mo_asha'"),
             ("execution]\naddress = 'x'", "execution.address", "only with 'ray'"),
             ("execution]\nexecutor = 'processes'\naddress = 'x'", "execution.address", "only with 'ray'"),
@@ -247,6 +247,33 @@ class TestInPython:
             folder, TAIL, "sampler.startup_trials=20", "execution.executor=processes", "execution.workers=2"
         )
         assert identity_difference(plain, changed.identity()) == ["sampler.startup_trials: 10 -> 20"]
+
+
+class TestAnotherMethodBySet:
+    STUDY = TAIL + "[sampler]\nname = 'ehvi'\nstartup_trials = 8\n"
+
+    @pytest.mark.parametrize("name", ["random", "nsga2", "nsga3"])
+    def test_leaves_out_the_options_of_the_one_in_the_file(self, folder: Path, name: str) -> None:
+        assert parse(folder, self.STUDY, f"sampler.name={name}").sampler == SamplerSpec(name)
+
+    def test_keeps_those_that_both_read(self, folder: Path) -> None:
+        wanted = SamplerSpec("tpe", (("startup_trials", 8),))
+        assert parse(folder, self.STUDY, "sampler.name=tpe").sampler == wanted
+
+    def test_refuses_what_is_set_beside_it_and_what_no_method_reads(self, folder: Path) -> None:
+        found = problems(folder, self.STUDY, "sampler.name=random", "sampler.startup_trials=4")
+        assert "only with" in found["sampler.startup_trials"]
+        assert "sampler.no_such" in problems(folder, self.STUDY + "no_such = 3\n", "sampler.name=random")
+        # The file's own mistake is not hidden: the method that it names does not read that option.
+        found = problems(folder, self.STUDY + "population_size = 9\n", "sampler.name=random")
+        assert "only with" in found["sampler.population_size"]
+
+    def test_holds_for_every_table_that_names_a_method(self, folder: Path) -> None:
+        study = TAIL + "[execution]\nexecutor = 'ray'\naddress = 'auto'\nworkers = 3\n"
+        study += "[stopping]\nname = 'front'\nmin_epochs = 2\n"
+        spec = parse(folder, study, "execution.executor=processes", "stopping.name=none")
+        assert spec.execution.options == (("workers", 3),)
+        assert spec.stopping == StoppingSpec("none")
 
 
 class TestOption:
