@@ -105,7 +105,13 @@ def search(
         with writing_to(run_dir), progress, data_said(progress, known=resumed), noticed(progress):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
-        say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
+        again = command_line("search", study, out=out, settings=settings)
+        if progress.snapshot.running or progress.snapshot.others:
+            say(f"what was running is run again by: {again}")
+        elif (run_dir / STUDY_FILE).is_file():
+            say(f"nothing was running; go on with: {again}")
+        else:
+            say(f"nothing had begun; begin with: {again}")
         raise
     _end_of_search(run, study, out, settings, as_json)
 
