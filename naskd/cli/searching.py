@@ -232,14 +232,14 @@ def check(
     from naskd.runs.checking import examine
 
     try:
-        with data_said(known=False):
+        with data_said(known=False) as warnings:
             found = examine(study, settings or (), out)
     except InputError as error:
         if as_json:
             print_json({"in_order": False, "problems": str(error).splitlines()})
         raise
     if as_json:
-        print_json(found.to_dict())
+        print_json({**found.to_dict(), "warnings": warnings})
     if found.problems:
         raise InputError(found.shown_problems)
     if as_json:
@@ -256,10 +256,10 @@ def check(
         )
         if value is not None
     ]
-    place = visible_line(str(study))
-    print(
-        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {epochs_of(spec.epochs)} each"
-    )
+    place, n = visible_line(str(study)), len(warnings)
+    though = f", with {n} warning{'' if n == 1 else 's'}" if n else ""
+    most = f"at most {' or '.join(limits)} of {epochs_of(spec.epochs)} each"
+    print(f"{place} is in order{though}: study {spec.name}, {most}")
 
 
 @app.command()
