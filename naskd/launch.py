@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from naskd.spec.design import first_line
 from naskd.spec.errors import InputError, left
 from naskd.spec.executors import EXECUTORS
+from naskd.spec.interrupts import heed, kept
 from naskd.spec.outputs import usable_folder
 from naskd.spec.parse import parsed_study
 from naskd.spec.registry import imported
@@ -41,6 +42,8 @@ def search(
 ) -> "Run":
     """Run a study, or go on with it where it stopped.
 
+    A Ctrl-C before the first trial raises ``KeyboardInterrupt``; while trials run the first one has them finished.
+
     Args:
         study: Path of a study file, or a parsed one; None where `tables` say what it is.
         trials: Replaces the study file's ``budget.trials``.
@@ -63,18 +66,22 @@ def search(
         InputError: The study is wrong.
         RunError: The run is another study's, is in use, or cannot go on.
     """
-    spec = _study(study, tables, settings, trials, seconds)
-    spec = with_budget(spec, trials=trials, seconds=seconds)
-    run_dir = Path(out) if out is not None else RUNS / spec.name
-    usable_folder(run_dir)
-    prepare(spec)
-    from naskd.runs.search import run_search
+    with kept():
+        spec = _study(study, tables, settings, trials, seconds)
+        spec = with_budget(spec, trials=trials, seconds=seconds)
+        run_dir = Path(out) if out is not None else RUNS / spec.name
+        usable_folder(run_dir)
+        prepare(spec)
+        from naskd.runs.search import run_search
 
-    try:
-        with exit_raises(), _shown(spec.budget.trials) if progress else nullcontext(()) as display:
-            return run_search(spec, run_dir, observe, (*display, *observers))
-    except SystemExit as error:  # a script that searches would end without a word, with exit code 0 perhaps
-        raise left(error) from error
+        heed()
+        try:
+            with exit_raises(), _shown(spec.budget.trials) if progress else nullcontext(()) as display:
+                return run_search(spec, run_dir, observe, (*display, *observers))
+        except (
+            SystemExit
+        ) as error:  # a script that searches would end without a word, with exit code 0 perhaps
+            raise left(error) from error
 
 
 def _study(

@@ -357,7 +357,10 @@ def test_ctrl_c_once_finishes_the_trial_twice_stops_at_once(
     epochs = 1 if signals == 1 else 100_000
     argv = ["search", str(study), "--trials", "10000", "--out", str(run), "--set", f"epochs={epochs}"]
     search = forker.start(argv, shown, errors=said)
-    _wait_for(run / "journal.log", '"result"' if signals == 1 else '"config_id"')
+    if signals == 1:
+        _wait_for(run / "journal.log", '"result"')
+    else:
+        _wait_for(run / "status.json", '"trial 0"')
     os.kill(search, signal.SIGINT)
     if signals == 2:
         _wait_for(said, "Ctrl-C again stops now")
@@ -372,6 +375,7 @@ def test_ctrl_c_once_finishes_the_trial_twice_stops_at_once(
         assert states == {"COMPLETE"}
     else:
         assert states == {"FAIL", "WAITING"}
+        assert "what was running is run again by" in said.read_text()
 
 
 def _wait_for(file: Path, text: str) -> None:

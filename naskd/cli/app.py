@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from naskd import __version__
 from naskd.cli.printing import print_plainly, say
 from naskd.spec.errors import InputError, NaskdError, left, raised
+from naskd.spec.interrupts import kept
 from naskd.spec.places import raised_by_user
 from naskd.spec.timeouts import exit_raises
 from naskd.store.files import out_of_space
@@ -85,7 +86,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The entry point of the ``naskd`` command."""
+    """The command line; :mod:`naskd.__main__` imports it."""
+    with kept():
+        _main()
+
+
+def _main() -> None:
     print_plainly()
     try:
         os.getcwd()

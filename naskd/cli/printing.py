@@ -98,13 +98,13 @@ _BEGINNING = ("naskd.data.survey", "naskd.study.taking_over", "naskd.runs.earlie
 
 
 @contextmanager
-def data_said(display: "Progress | None" = None, *, known: bool = True) -> Iterator[None]:
+def data_said(display: "Progress | None" = None, *, known: bool = True) -> Iterator[list[str]]:
     """Show what a search begins with, as it is logged: images by class and split, what is taken of earlier runs.
 
-    And what goes on, where that takes long.
+    And what goes on, where that takes long. Gives the warnings, which grow.
 
     Args:
-        display: Shows it; None makes one.
+        display: Shows it; None makes one, which shows all other warnings, too.
         known: The images are no news, as to a command that follows a check or a search: they are said in one line.
     """
     from naskd.report.progress import StageProgress
@@ -115,22 +115,31 @@ def data_said(display: "Progress | None" = None, *, known: bool = True) -> Itera
             if record.name == DOING.name:
                 showing.doing(record.getMessage())
                 return
-            said = getattr(record, "brief", "") if known else ""
-            warning = "warning: " if record.levelno >= logging.WARNING else ""
-            showing.print(visible(redacted(warning + (said or record.getMessage()))))
+            said = (getattr(record, "brief", "") if known else "") or record.getMessage()
+            if record.levelno >= logging.WARNING:
+                # Who says several things in one record has marked the warnings among them.
+                marked = getattr(record, "warnings", None)
+                warnings.extend([said] if marked is None else marked)
+                said = f"warning: {said}" if marked is None else said
+            showing.print(visible(redacted(said)))
 
     showing = StageProgress(make_console(stderr=True)) if display is None else display
-    handler = Handler(logging.INFO)
+    warnings: list[str] = []
+    handler, of_others = Handler(logging.INFO), Handler(logging.WARNING)
     loggers = [*map(logging.getLogger, _BEGINNING), DOING]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    everything = logging.getLogger("naskd")
+    if display is None:
+        everything.addHandler(of_others)
     try:
         with nullcontext() if display is not None else showing:
-            yield
+            yield warnings
     finally:
+        everything.removeHandler(of_others)
         for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)

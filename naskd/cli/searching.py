@@ -105,7 +105,13 @@ def search(
         with writing_to(run_dir), progress, data_said(progress, known=resumed), noticed(progress):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
-        say(f"the running trial is run again by: {command_line('search', study, out=out, settings=settings)}")
+        again = command_line("search", study, out=out, settings=settings)
+        if progress.snapshot.running or progress.snapshot.others:
+            say(f"what was running is run again by: {again}")
+        elif (run_dir / STUDY_FILE).is_file():
+            say(f"nothing was running; go on with: {again}")
+        else:
+            say(f"nothing had begun; begin with: {again}")
         raise
     _end_of_search(run, study, out, settings, as_json)
 
@@ -226,14 +232,14 @@ def check(
     from naskd.runs.checking import examine
 
     try:
-        with data_said(known=False):
+        with data_said(known=False) as warnings:
             found = examine(study, settings or (), out)
     except InputError as error:
         if as_json:
             print_json({"in_order": False, "problems": str(error).splitlines()})
         raise
     if as_json:
-        print_json(found.to_dict())
+        print_json({**found.to_dict(), "warnings": warnings})
     if found.problems:
         raise InputError(found.shown_problems)
     if as_json:
@@ -250,10 +256,10 @@ def check(
         )
         if value is not None
     ]
-    place = visible_line(str(study))
-    print(
-        f"{place} is in order: study {spec.name}, at most {' or '.join(limits)} of {epochs_of(spec.epochs)} each"
-    )
+    place, n = visible_line(str(study)), len(warnings)
+    though = f", with {n} warning{'' if n == 1 else 's'}" if n else ""
+    most = f"at most {' or '.join(limits)} of {epochs_of(spec.epochs)} each"
+    print(f"{place} is in order{though}: study {spec.name}, {most}")
 
 
 @app.command()

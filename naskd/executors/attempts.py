@@ -16,6 +16,7 @@ from typing import Protocol
 
 from naskd.executors.limits import TimeLimits, Watch
 from naskd.spec.errors import RunError
+from naskd.spec.interrupts import heed
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Decision, Job, TrialResult, TrialSource
 from naskd.trials.outcome import failed, forget
@@ -244,6 +245,7 @@ def interrupts(run: Stoppable, running: str = "the running trials") -> Iterator[
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
+        heed()  # one that was heard before has found nothing running
         yield
     finally:
         signal.signal(signal.SIGINT, before)

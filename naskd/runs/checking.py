@@ -125,7 +125,12 @@ def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = 
     found: dict[str, Any] = {
         "data": {} if survey is None else survey.to_dict(),
         "teachers": tuple(
-            {"name": t.name, "measured": t.measured, "warnings": list(t.warnings), "problems": t.problems}
+            {
+                "name": t.name,
+                "measured": t.accuracy,
+                "warnings": [w for w in (*t.warnings, t.leak) if w],
+                "problems": t.problems,
+            }
             for t in start.tried
         ),
     }

@@ -19,7 +19,7 @@ from naskd.spec.errors import DamagedError, InputError
 from naskd.spec.objectives import described
 from naskd.spec.storages import JOURNAL_FILE, dashboard_target, lost_bytes
 from naskd.spec.study import StudySpec
-from naskd.spec.teachers import called
+from naskd.spec.teachers import called, leak
 from naskd.spec.userfile import import_file
 from naskd.store.files import digest, read_sealed
 from naskd.study.kept import front_alone, keep, made_of, read_kept
@@ -375,19 +375,14 @@ class Run:
             for teacher in record["teachers"]
             for warning in teacher.get("warnings", ())
         ]
-        teachers = self.spec.teacher_specs().values()
-        unsure = [teacher for teacher in teachers if teacher.saw_elsewhere in ("unknown", "train+val")]
-        found += [
-            f"The {called(teacher.name)} may have seen the validation images "
-            f"(saw = {teacher.saw!r}): accuracies found by the search may be too high. "
-            "The test split is sealed all the same."
-            for teacher in unsure
-        ]
         data = self.spec.data
-        if unsure and data.kind in DATASETS and not data.own_test:
-            found.append(
-                "The test split was cut from the same images, which a foreign teacher may have seen."
-            )
+        # Of a kind of data that a module of the study registers, it is not known here.
+        own_test = data.kind not in DATASETS or data.own_test
+        found += [
+            f"{called(teacher.name)}: {doubt}"
+            for teacher in self.spec.teacher_specs().values()
+            if (doubt := leak(teacher, own_test))
+        ]
         complete = (trial["environment"] for trial in record["trials"] if trial["state"] == "COMPLETE")
         return [*guessed(record), *found, *several_ways(complete, "Trials"), *doubts(self.path)]
 

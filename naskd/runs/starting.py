@@ -21,6 +21,7 @@ from naskd.spec import begun
 from naskd.spec.design import TrialConfig, content_id
 from naskd.spec.doing import doing
 from naskd.spec.errors import USERS, InputError, NaskdError, one_line
+from naskd.spec.interrupts import heed
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import usable_folder
@@ -329,6 +330,7 @@ def problems(start: Start, checks: Sequence[Check] = CHECKS) -> list[str]:
     """All that is wrong, each thing once."""
     found: list[str] = []
     for check in checks:
+        heed()
         with contextlib.suppress(NotOpenedError):
             try:
                 found += check(start)

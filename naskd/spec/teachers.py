@@ -31,6 +31,28 @@ def called(name: str) -> str:
     return "teacher" if name == DEFAULT_NAME else f"teacher {name!r}"
 
 
+def leak(teacher: "TeacherSpec", own_test: bool) -> str:
+    """What is in doubt since a teacher that was trained elsewhere saw validation images, or may have; else empty.
+
+    Args:
+        teacher: Of a study.
+        own_test: Whether the test images lie apart, rather than being cut from the same images.
+    """
+    if teacher.saw_elsewhere not in ("unknown", "train+val"):
+        return ""
+    seen = "has seen" if teacher.saw == "train+val" else "may have seen"
+    test = (
+        "The test images lie apart: naskd retrain judges by them"
+        if own_test
+        else "The test images were cut from the same images: it may have seen them, too, and accuracies of naskd "
+        "retrain may be too high as well"
+    )
+    return (
+        f"it {seen} the validation images (saw = {teacher.saw!r}), so that accuracies of the search may be too high. "
+        f"{test}."
+    )
+
+
 @plain_dataclass(frozen=True)
 class TeacherSourceCard:
     """The torch-free description of a way to a teacher.

@@ -18,7 +18,7 @@ from naskd.networks.student import design_cost
 from naskd.networks.teachers import Teacher
 from naskd.nn.cost import network_cost
 from naskd.spec.errors import USERS, InputError, one_line
-from naskd.spec.teachers import TeacherSpec, called
+from naskd.spec.teachers import TeacherSpec, called, leak
 from naskd.spec.timeouts import OutOfTimeError, within
 from naskd.training.compute import Compute
 from naskd.training.evaluation import predict_logits
@@ -60,6 +60,7 @@ class TeacherTrial:
         refusals: Why it cannot be meant.
         warnings: What may be meant, and should be known.
         built: Whether there is such a network at all.
+        leak: What is in doubt since it saw validation images, or may have; see :func:`naskd.spec.teachers.leak`.
     """
 
     name: str
@@ -67,16 +68,27 @@ class TeacherTrial:
     refusals: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     built: bool = True
+    leak: str = ""
+
+    @property
+    def accuracy(self) -> str:
+        """What was measured, and whether the images of it were new to the teacher; empty where nothing was."""
+        if not (self.measured and self.leak):
+            return self.measured
+        return f"{self.measured}, on images that it {'has' if self.leak.startswith('it has') else 'may have'} seen"
+
+    @property
+    def said(self) -> list[str]:
+        """All warnings, for people, with the name. The one that says what was measured is the first."""
+        first = sorted(self.warnings, key=lambda warning: not (self.measured and self.measured in warning))
+        return [f"{called(self.name)}: {warning}" for warning in (*first, self.leak) if warning]
 
     @property
     def lines(self) -> list[str]:
         """Everything but the refusals, for people."""
-        who, said = (
-            called(self.name),
-            [w for w in self.warnings if not self.measured or self.measured not in w],
-        )
-        measured = next((w for w in self.warnings if self.measured and self.measured in w), self.measured)
-        return [f"{who}: {line}" for line in (measured, *said) if line]
+        warned = any(self.measured in warning for warning in self.warnings)
+        measured = [f"{called(self.name)}: {self.accuracy}"] if self.measured and not warned else []
+        return [*measured, *(f"warning: {warning}" for warning in self.said)]
 
     @property
     def problems(self) -> list[str]:
@@ -85,9 +97,9 @@ class TeacherTrial:
 
 
 def log_trials(trials: Sequence[TeacherTrial]) -> None:
-    """In one record, since a display shows the last one."""
+    """In one record, since a display shows the last one. Its ``warnings`` are those among its lines."""
     if lines := [line for trial in trials for line in trial.lines]:
-        _LOG.warning("\n".join(lines))
+        _LOG.warning("\n".join(lines), extra={"warnings": [said for trial in trials for said in trial.said]})
 
 
 def try_teachers(context: StudyContext) -> list[TeacherTrial]:
@@ -95,7 +107,11 @@ def try_teachers(context: StudyContext) -> list[TeacherTrial]:
 
     One that is stored was tried when it was made: what was found then is said again.
     """
-    return [_try(name, spec, context) for name, spec in context.resources.spec.teacher_specs().items()]
+    study = context.resources.spec
+    return [
+        replace(_try(name, spec, context), leak=leak(spec, study.data.own_test))
+        for name, spec in study.teacher_specs().items()
+    ]
 
 
 def _try(name: str, spec: TeacherSpec, context: StudyContext) -> TeacherTrial:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_tiny_study
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from naskd.cli import app
@@ -134,3 +136,60 @@ def test_on_a_busy_machine_it_says_when_fewer_threads_are_faster(
     monkeypatch.setattr(checking, "busy_said", lambda: "")
     took[2] = 2.0
     assert "threads: " not in check(study, "--set", "execution.threads=2").stdout, "nothing is tried"
+
+
+TEACHER = """
+[teacher]
+builder = "teacher.py:build"
+checkpoint = "teacher.pt"
+mean = [0.5]
+std = [0.5]
+saw = "{saw}"
+"""
+BUILDER = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+"""
+
+
+def taught(study: Path, saw: str) -> None:
+    """Have the study's teacher be a network that knows nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    torch.save(network.state_dict(), study.parent / "teacher.pt")
+    (study.parent / "teacher.py").write_text(BUILDER)
+    tables = re.split(r"(?m)^(?=\[)", study.read_text())
+    kept = [table for table in tables if not table.startswith("[teacher")]
+    study.write_text("\n".join(kept) + TEACHER.format(saw=saw))
+
+
+@pytest.mark.parametrize(
+    ("saw", "n", "seen"),
+    [("train+val", 2, "has seen"), ("unknown", 2, "may have seen"), ("train", 1, "")],
+)
+def test_warnings_are_called_so_and_counted(study: Path, saw: str, n: int, seen: str) -> None:
+    taught(study, saw)
+    result = check(study)
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == n
+    assert "no better than guessing" in warnings[0]
+    if seen:
+        assert warnings[1].startswith(f"warning: teacher: it {seen} the validation images (saw = '{saw}')")
+        assert "may have seen them, too" in warnings[1], "digits have no test split of their own"
+    end = "1 warning" if n == 1 else "2 warnings"
+    assert result.stdout.splitlines()[-1].startswith(f"{study} is in order, with {end}: study")
+    found = json.loads(check(study, "--json").stdout)
+    assert [f"warning: {warning}" for warning in found["warnings"]] == warnings
+    assert found["in_order"]
+    measured = found["teachers"][0]["measured"]
+    assert measured.endswith(f"on images that it {seen}" if seen else "by chance")
+
+
+def test_without_a_warning_none_is_counted(study: Path) -> None:
+    result = check(study)
+    assert "warning: " not in result.output
+    assert result.stdout.splitlines()[-1].startswith(f"{study} is in order: study")
