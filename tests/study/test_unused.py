@@ -135,7 +135,7 @@ def test_a_record_says_of_each_trial_what_it_had_no_use_for():
 
 
 def test_importances_of_costs_name_no_knowledge_and_those_of_accuracy_nothing_unused():
-    study = make_study(make_spec(60), space=taught)
+    study = make_study(make_spec(40), space=taught)
     drive(study)
     found = importance(study.optuna_study, AXES)
     assert set(found["macs"]) == {"width"}
@@ -144,7 +144,7 @@ def test_importances_of_costs_name_no_knowledge_and_those_of_accuracy_nothing_un
 
 
 def test_a_run_of_before_has_no_importances_rather_than_wrong_ones():
-    study = make_study(make_spec(60), space=taught)
+    study = make_study(make_spec(30), space=taught)
     drive(study)
     old = optuna.create_study(directions=study.optuna_study.directions)
     for trial in study.optuna_study.get_trials():
