@@ -149,4 +149,6 @@ def _others(distribution: BaseDistribution, value: Any) -> Iterator[Any]:
             between = low + distribution.step * (round((high - low) / distribution.step) // 2)
         else:
             between = sqrt(low * high) if distribution.log else (low + high) / 2
-        yield from (other for other in dict.fromkeys((*ends, between)) if low <= other <= high and other != value)
+        yield from (
+            other for other in dict.fromkeys((*ends, between)) if low <= other <= high and other != value
+        )

@@ -14,10 +14,10 @@ from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.study import importance as importance_module
 from naskd.study.importance import importance_by_cost
-from naskd.study.unused import UNUSED
 from naskd.study.opening import COPIES, note_counts
 from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
+from naskd.study.unused import UNUSED
 from naskd.trials.jobs import TrialResult
 
 TRIAL = {"number", "val_accuracy", "macs", "n_params", "config", "seed", "wall_seconds", "train_macs"}

@@ -48,7 +48,10 @@ def test_no_other_value_of_an_unused_parameter_gives_another_design(seed):
     (found,) = _unused(joint, (config, params, distributions))
     drawn = optuna.create_study(sampler=RandomSampler(seed=seed))
     for _ in range(20):
-        changed = {**params, **{name: _trial(joint, seed=drawn.ask().number)[1][name] for name in found[DESIGN]}}
+        changed = {
+            **params,
+            **{name: _trial(joint, seed=drawn.ask().number)[1][name] for name in found[DESIGN]},
+        }
         assert design_of(joint, optuna.trial.FixedTrial(changed), make_spec()) == config
 
 
