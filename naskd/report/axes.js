@@ -1,8 +1,14 @@
 // Choices as axes: numbers on a scale, words as ticks, and a place of its own for what a design does not have.
 const MOST_WORDS = 10;
 const NOT_USED = "not used";
-const hasParameters = complete.some((t) => Object.keys(t.parameters || {}).length);
-const choiceIn = (t, name) => (hasParameters ? t.parameters?.[name] : t.choices[name] && choiceOf(t, name));
+// Spaces ask for more than a design has a use for. Where trials do not say what that was, the designs themselves tell.
+const saysWhatIsUsed =
+  complete.every((t) => t.unused) && complete.some((t) => Object.keys(t.parameters || {}).length);
+const parametersOf = (t) =>
+  Object.fromEntries(Object.entries(t.parameters || {}).filter(([name]) => !t.unused.design.includes(name)));
+const chosenIn = new Map(complete.map((t) => [t, saysWhatIsUsed ? parametersOf(t) : t.choices]));
+const choiceIn = (t, name) =>
+  saysWhatIsUsed ? chosenIn.get(t)[name] : t.choices[name] && choiceOf(t, name);
 function axisOf(name, read, given = {}) {
   const values = complete.map(read).filter((v) => v !== undefined),
     distinct = [...new Set(values)];
@@ -61,9 +67,7 @@ function axisOf(name, read, given = {}) {
 // Those that differ, the ones that mattered most for accuracy first.
 function choiceAxes() {
   const shares = data.importance?.val_accuracy || {};
-  const names = [
-    ...new Set(complete.flatMap((t) => Object.keys((hasParameters ? t.parameters : t.choices) || {}))),
-  ];
+  const names = [...new Set(complete.flatMap((t) => Object.keys(chosenIn.get(t))))];
   return names
     .map((name) => ({
       ...axisOf(name, (t) => choiceIn(t, name)),

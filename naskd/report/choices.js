@@ -28,7 +28,15 @@ function shareBars(shares, most) {
 function importanceCard() {
   const importance = Object.entries(data.importance || {}).filter(([, v]) => v && Object.keys(v).length);
   if (!importance.length)
-    return card("Which choices mattered", null, empty("Importances need a few complete trials that differ."));
+    return card(
+      "Which choices mattered",
+      null,
+      empty(
+        complete.some((t) => !t.unused)
+          ? "Not known: trials of an earlier version do not say which choices their designs had a use for."
+          : `Importances need ${data.importance_needs} complete trials that differ.`,
+      ),
+    );
   const used = data.importance_trials,
     from =
       used && used < data.counts.complete
@@ -36,7 +44,7 @@ function importanceCard() {
         : "the trials there are";
   return card(
     "Which choices mattered",
-    `Share of an objective's variance over the whole space that each parameter explains. An estimate from ${from}, not a cause.`,
+    `Share of an objective's variance over the whole space that each parameter explains, where designs have a use for it. An estimate from ${from}, not a cause.`,
     h(
       "div",
       { class: "bands" },

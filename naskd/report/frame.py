@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from naskd.report import summary
-from naskd.report.record import Record, objectives, retrained, trials
+from naskd.report.record import Record, chosen, objectives, retrained, trials
 
 if TYPE_CHECKING:
     import pandas
@@ -21,7 +21,8 @@ def to_frame(record: Record) -> "pandas.DataFrame":
     ``measure_<name>`` of what a scheme says of its student; ``test_accuracy_mean`` and ``test_accuracy_sd`` where a
     design was retrained; costs of the training; ``epochs`` that it has trained; ``config_id`` and ``seed``, a whole
     number; ``student`` and ``taught_by`` in words; and ``params_<name>`` for each parameter of the space, as Optuna
-    calls them. What a trial does not have is missing.
+    calls them. What a trial does not have is missing, and so is a parameter that its design had no use for; trials of
+    earlier versions do not say which these were.
 
     Args:
         record: A run record of all trials.
@@ -50,7 +51,7 @@ def to_frame(record: Record) -> "pandas.DataFrame":
         row["epochs"] = len(trial.get("curve") or ())
         row["student"] = summary.student(config) if config else None
         row["taught_by"] = summary.taught_by(config) if config else None
-        row |= {f"params_{name}": value for name, value in (trial.get("parameters") or {}).items()}
+        row |= {f"params_{name}": value for name, value in chosen(trial).items()}
         rows.append(row)
     first = dict.fromkeys(name for row in rows for name in row if not name.startswith("params_"))
     parameters = dict.fromkeys(name for row in rows for name in row if name.startswith("params_"))

@@ -35,7 +35,7 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import writable
 from naskd.spec.visible import encodable
 from naskd.store.files import replacing
-from naskd.study.residuals import MIN_TRIALS, accuracy_residuals
+from naskd.study.residuals import IMPORTANCE_NEEDS, MIN_TRIALS, accuracy_residuals
 
 _KEPT = (
     "study",
@@ -167,6 +167,7 @@ def page_data(record: Record) -> dict[str, Any]:
     data["front"] = on_front
     data["trials"] = [_trial(trial, trial.get("number") in on_front) for trial in trials(record)]
     data["residuals"], data["min_trials"] = _residuals(record), MIN_TRIALS
+    data["importance_needs"] = IMPORTANCE_NEEDS
     data["retrained"] = None
     if designs:
         found = dict(record["retrained"])

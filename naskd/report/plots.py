@@ -153,7 +153,9 @@ def draw_importance(record: Record, axes: Any) -> None:
     if names:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
     else:
-        axes.text(0.5, 0.5, "too few trials to say", transform=axes.transAxes, ha="center", color=_DOMINATED)
+        old = any(is_design(trial) and trial.get("unused") is None for trial in trials(record))
+        said = "not known of a run of an earlier version" if old else "too few trials to say"
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", color=_DOMINATED)
 
 
 def _dress(axes: Any, record: Record) -> None:

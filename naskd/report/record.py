@@ -75,6 +75,12 @@ def front(record: Record) -> list[Trial]:
     return sorted(chosen, key=order)
 
 
+def chosen(trial: Trial) -> dict[str, Any]:
+    """The parameters of a trial; without those that its design had no use for, where that is known."""
+    unused = (trial.get("unused") or {}).get("design", ())
+    return {name: value for name, value in (trial.get("parameters") or {}).items() if name not in unused}
+
+
 def is_complete(trial: Trial) -> bool:
     """Whether the trial ended as it should; a record of the front only does not say, and holds no others."""
     return bool(trial.get("state", "COMPLETE") == "COMPLETE")

@@ -26,6 +26,7 @@ from naskd.study.shared_networks import SharedNetworks
 from naskd.study.siblings import Siblings
 from naskd.study.space import Space
 from naskd.study.stalls import RandomDesigns, Stall
+from naskd.study.unused import UNUSED, Unused
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job
 from naskd.trials.methods import seed_of
@@ -39,7 +40,7 @@ class Asking:
         space: Proposes designs.
         facts: Of designs.
         study: Whose sampler is asked; it is set here.
-        ledger, drivers, networks, siblings: Of the study.
+        ledger, drivers, networks, siblings, unused: Of the study.
         clock: Of this host.
         looked: Called after a design was turned away.
         wanted_back: Number of the paused trial with which the stopping rule wants to go on; None where there is none.
@@ -60,6 +61,7 @@ class Asking:
         drivers: Drivers,
         networks: SharedNetworks,
         siblings: Siblings,
+        unused: Unused,
         clock: Clock,
         looked: Callable[[], None],
         wanted_back: Callable[[], int | None],
@@ -75,6 +77,7 @@ class Asking:
         self._drivers = drivers
         self._networks = networks
         self._siblings = siblings
+        self._unused = unused
         self._clock = clock
         self._looked = looked
         self._wanted_back = wanted_back
@@ -174,6 +177,9 @@ class Asking:
         seed = seed_of(config, self.spec.seed, replicate)
         trial.set_user_attr("config", config.to_dict())
         trial.set_user_attr("seed", seed)
+        unused = self._unused.of(config, trial.params, trial.distributions)
+        if unused is not None:
+            trial.set_user_attr(UNUSED, unused)
         # The last of the three: from here on, others know what this trial trains.
         trial.set_user_attr("config_id", config.config_id)
         # Who has taken long may have been given up by others, who then know nothing of this design.

@@ -28,6 +28,7 @@ from naskd.study.ledger import (
 from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
+from naskd.study.unused import UNUSED
 from naskd.trials.jobs import own_from, training_key
 
 OptunaStudy = optuna.Study
@@ -178,7 +179,7 @@ def run_record(
     record["progress"] = _progress(trials, axes, reference_point)
     if with_importance:
         record["importance"] = importance(study, axes)
-        record["importance_trials"] = trials_used(len(complete))
+        record["importance_trials"] = trials_used(study)
         record["importance_by_cost"] = importance_by_cost(study, axes)
     record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})
     return record
@@ -283,6 +284,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "retry_of": attrs.get("retry_of"),
         "retried": trial.state is TrialState.FAIL and "result" not in attrs,
         "parameters": dict(trial.params),
+        "unused": attrs.get(UNUSED),
     }
 
 

@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_TRIALS = 10
+"""Complete trials, at least, of which a trend is told."""
+IMPORTANCE_NEEDS = 25
+"""Complete trials, at least, of which it is told which parameters mattered; see :mod:`naskd.study.importance`."""
 _SHARE = 0.5
 
 

@@ -16,7 +16,7 @@ STORAGE = "the run's storage"
 """What a database is called in messages; a journal has a path."""
 
 _OF_A_TRIAL = ("config", "config_id", "seed", "result")
-_WHERE_THERE = ("replicate", "trained_in")
+_WHERE_THERE = ("replicate", "trained_in", "unused")
 """Likewise, of trials that have them: seals of earlier versions know nothing of these."""
 _OF_A_STUDY = ("reference_point", "objectives")
 

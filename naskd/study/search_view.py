@@ -52,14 +52,14 @@ class Informed(Protocol):
         """Called once, before the sampler is first asked."""
 
 
-class _DrawnTrial(FixedTrial):
-    """A trial of no study: each parameter is drawn when it is first asked for.
+class DrawnTrial(FixedTrial):
+    """A trial of no study: each parameter that is not given is drawn when it is first asked for.
 
     What a study writes down of each of its trials takes longer than to draw them.
     """
 
-    def __init__(self, sampler: RandomSampler, number: int) -> None:
-        self._drawn: dict[str, Any] = {}
+    def __init__(self, sampler: RandomSampler, number: int, given: Mapping[str, Any] | None = None) -> None:
+        self._drawn: dict[str, Any] = dict(given or {})
         super().__init__(self._drawn, number)
         self._sampler = sampler
 
@@ -159,7 +159,7 @@ class SearchView:
         sampler = RandomSampler(seed=seed)
         found = []
         for number in range(n):
-            trial = _DrawnTrial(sampler, number)
+            trial = DrawnTrial(sampler, number)
             candidate = self._candidate(trial)
             for name, distribution in trial.distributions.items():
                 self._distributions.setdefault(name, distribution)

@@ -21,6 +21,7 @@ from naskd.study.admission import problems
 from naskd.study.ledger import REPLICATE, TRAINED_IN, Ledger, replicate_of, shown
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.space import Space
+from naskd.study.unused import UNUSED, Unused
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import SiblingResult, TrialResult
 from naskd.trials.methods import seed_of
@@ -38,6 +39,7 @@ class Siblings:
         facts: Of designs.
         objectives: Of the study, in its order.
         ledger: Knows what was trained.
+        unused: Of the study.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Siblings:
         facts: DesignFacts,
         objectives: Sequence[Objective],
         ledger: Ledger,
+        unused: Unused,
     ) -> None:
         self._spec = spec
         self._space = space
         self._facts = facts
         self._objectives = objectives
         self._ledger = ledger
+        self._unused = unused
         self._near: tuple[int, dict[str, FixedTrial]] = -1, {}
 
     def wanted(self, config: TrialConfig, replicate: int) -> tuple[TrialConfig, ...]:
@@ -109,6 +113,8 @@ class Siblings:
         if replicate:
             attrs[REPLICATE] = [self._trained(config, 0), replicate]
         parameters, distributions = self._parameters(trial, config)
+        if (unused := self._unused.of(config, parameters, distributions)) is not None:
+            attrs[UNUSED] = unused
         complete = result.status == "complete"
         told = create_trial(
             state=TrialState.COMPLETE if complete else TrialState.FAIL,

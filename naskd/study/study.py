@@ -33,6 +33,7 @@ from naskd.study.siblings import Siblings
 from naskd.study.snapshot import Standing
 from naskd.study.space import Space
 from naskd.study.stopping import NeverStop, StoppingRule
+from naskd.study.unused import Unused
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Decision, Job, TrialResult
 from naskd.trials.measures import value_problem
@@ -94,7 +95,8 @@ class Study:
             lambda config: design_today(config, spec.seed),
             lambda number, result: siblings.tell(number, result),
         )
-        siblings = Siblings(spec, space, facts, self._objectives, self._ledger)
+        unused = Unused(spec, space, facts, self._objectives)
+        siblings = Siblings(spec, space, facts, self._objectives, self._ledger, unused)
         self._owner = owner_id()
         self._drivers = Drivers(self._ledger, self._clock, spec.execution.retries, self._owner)
         named = spec.stopping.name
@@ -114,6 +116,7 @@ class Study:
             self._drivers,
             self._networks,
             siblings,
+            unused,
             self._clock,
             self._show,
             self._wanted_back,

@@ -111,6 +111,7 @@ def trial(number, rng, epochs=20):
         "size_bytes": 4 * (macs // 40 + 320),
         "config": config,
         "parameters": parameters(config),
+        "unused": {"design": []},
         "config_id": f"{rng.getrandbits(48):012x}",
         "seed": rng.getrandbits(62),
         "wall_seconds": 0.4 + macs / 4e5,

@@ -500,6 +500,50 @@ def test_an_axis_filters_designs_by_keyboard_and_by_dragging(reader, browser):
     assert browser.run(f"{axis}.getAttribute('aria-valuetext')") == "not used"
 
 
+def _labels_only_with_a_temperature(known):
+    """All choices were asked for; of designs without knowledge nothing had a use for the temperature."""
+    source = record(30, seed=3)
+    for t in source["trials"][:30]:
+        alone = not t["config"]["distillation"]["terms"]
+        t["parameters"] |= {"kd.temperature": t["parameters"].get("kd.temperature", 2.0 + t["number"] / 10)}
+        t["unused"] = (
+            {"design": ["kd.temperature"] if alone else [], "macs": ["kd.temperature"]} if known else None
+        )
+    alone = sum(not t["config"]["distillation"]["terms"] for t in source["trials"][:30])
+    assert 0 < alone < 30
+    return source
+
+
+def test_what_a_design_has_no_use_for_is_not_used(browser, tmp_path):
+    shares = {"importance": {"val_accuracy": {"kd.temperature": 1.0}}}
+    source = _labels_only_with_a_temperature(known=True) | shares
+    write_html(source, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    assert browser.errors == []
+    axis = "[...document.querySelectorAll('[data-axis]')].find((a) => a.dataset.axis === 'kd.temperature')"
+    assert "not used" in browser.run(f"{axis}.textContent")
+
+
+def test_of_a_run_of_before_designs_tell_what_they_are_and_nothing_is_said_to_have_mattered(
+    browser, tmp_path
+):
+    source = _labels_only_with_a_temperature(known=False) | {"importance": {}}
+    write_html(source, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    assert browser.errors == []
+    axes = browser.run("[...document.querySelectorAll('[data-axis]')].map((a) => a.dataset.axis)")
+    assert "knowledge" in axes
+    assert not {"kd.temperature", "stage1.width"} & set(axes)
+    said = browser.run("document.body.innerText")
+    assert "trials of an earlier version do not say which choices their designs had a use for" in said
+
+
+def test_a_young_run_says_how_many_trials_importances_need(browser, tmp_path):
+    write_html(record(5, seed=1) | {"importance": {}}, tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    assert "Importances need 25 complete trials that differ." in browser.run("document.body.innerText")
+
+
 def test_details_are_a_page_of_their_own_on_a_phone(reader, browser):
     reader(width=390, phone=True)
     is_open = "document.querySelector('dialog').open"

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 
-from naskd.study.search_view import _DrawnTrial
+from naskd.study.search_view import DrawnTrial
 
 
 def asked(trial: optuna.trial.BaseTrial) -> dict[str, object]:
@@ -29,7 +29,7 @@ def test_draws_what_a_study_would(seed: int) -> None:
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
     sampler = RandomSampler(seed=seed)
     for number in range(20):
-        theirs, ours = study.ask(), _DrawnTrial(sampler, number)
+        theirs, ours = study.ask(), DrawnTrial(sampler, number)
         assert asked(ours) == asked(theirs)
         assert ours.params == theirs.params
         assert ours.distributions == theirs.distributions
@@ -37,7 +37,7 @@ def test_draws_what_a_study_would(seed: int) -> None:
 
 
 def test_a_changed_range_is_refused() -> None:
-    trial = _DrawnTrial(RandomSampler(seed=0), 0)
+    trial = DrawnTrial(RandomSampler(seed=0), 0)
     trial.suggest_int("depth", 1, 9)
     with pytest.raises(ValueError, match="distribution"):
         trial.suggest_float("depth", 1, 9)
