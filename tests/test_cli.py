@@ -339,6 +339,7 @@ def test_search_goes_on_and_ends_with_front_and_report(tiny_run_copy: Path) -> N
     told = result.stderr.splitlines()
     assert told[told.index("next:") + 1].startswith("  naskd show ")
     assert "naskd retrain" in result.stderr
+    assert "optuna-dashboard" not in result.stderr, "the docs tell of it, once"
     assert re.search(
         r"teacher: \d+% of [\d.]+ k answers from the bank, [\d.]+ \w*MACs saved, bank", result.stderr
     )

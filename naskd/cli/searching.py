@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,6 @@ from naskd.cli.printing import (
 )
 from naskd.report.units import epochs_of
 from naskd.spec.errors import InputError
-from naskd.spec.packages import installed, pip_install
 from naskd.spec.visible import visible_line
 
 if TYPE_CHECKING:
@@ -169,19 +167,8 @@ def _next_steps(run: "Run", record: Mapping[str, Any], complete: Sequence[Mappin
         steps.append((best, "the most accurate one within a budget, such as this"))
     steps.append((command_line("retrain", run.path), "the front with fresh seeds, on the test split"))
     say("next:")
-    for command, why in (
-        *(steps[:1] if nothing else steps),
-        (
-            f"optuna-dashboard {shlex.quote(run.storage_url)}",
-            "the study in a browser" + _install("optuna_dashboard"),
-        ),
-    ):
+    for command, why in steps[:1] if nothing else steps:
         say(f"  {command}  # {why}")
-
-
-def _install(package: str) -> str:
-    """How a package is installed, for a command that needs it, where it is not there."""
-    return "" if installed(package) else f"; first: {pip_install([package])}"
 
 
 def last_failure(trials: Iterable[Mapping[str, Any]]) -> str:

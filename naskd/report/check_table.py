@@ -1,5 +1,6 @@
 """What a check has found of a study that is in order, in a few lines."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -38,10 +39,12 @@ def _of_space(space: Mapping[str, Any]) -> str:
         f"{n} {kind} (such as: {space['example'][kind]})" for kind, n in space["turned_away"].items()
     ]
     of = space["macs"]
+    again = space["drawn"] - space["designs"] - sum(space["turned_away"].values())
     sizes = f", {macs(of['min'])} to {macs(of['max'])}, half of them below {macs(of['median'])}" if of else ""
     return (
         f"space: {space['drawn']} random designs drawn, {space['designs']} distinct ones can be trained{sizes}; "
         f"turned away: {'; '.join(turned_away) or 'none'}"
+        + (f"; drawn a second time: {again}" if again else "")
     )
 
 
@@ -53,9 +56,15 @@ def cost_lines(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
         epochs: Of a trial.
     """
     seconds, each = cost["trial_seconds"], macs(cost["own_train_macs"])
+    # The mean, not the median: so many times that as there are trials is what the budget takes.
+    once_seconds = sum(cost[key] for key in ("teacher_seconds", "assistant_seconds", "bank_seconds"))
+    one = about((cost["seconds"] - once_seconds) / max(1, math.ceil(cost["trials"] / cost["workers"])))
+    some = about(seconds["min"], seconds["max"])
+    by_design = f" ({some} by design)" if " to " in some else ""
+    with_threads = f" with {cost['threads']} threads" if cost.get("threads", 1) > 1 else ""
     yield (
-        f"a trial: about {about(seconds['median'])} ({about(seconds['min'], seconds['max'])}) and {each} of training, "
-        f"{epochs_of(epochs)}, by {cost['n_timed']} random students timed here"
+        f"a trial: about {one}{by_design} and {each} of training, {epochs_of(epochs)}, "
+        f"by {cost['n_timed']} random students timed here{with_threads}"
     )
     once = [
         f"{about(cost[key])} {what}"
@@ -70,9 +79,15 @@ def cost_lines(cost: Mapping[str, Any], epochs: int) -> Iterator[str]:
     if not cost.get("teachers_timed", True):
         before += ", without the training of teachers, of which one step takes long here"
     at_once = f", {cost['workers']} at once" if cost["workers"] > 1 else ""
+    whole, least = about(cost["seconds"]), about(cost["least_seconds"])
+    undisturbed = (
+        f", or {least} by the fastest steps"
+        if " to " in about(cost["least_seconds"], cost["seconds"])
+        else ""
+    )
     yield (
-        f"the whole budget: {count(cost['trials'])} trials{at_once}, about "
-        f"{about(cost['least_seconds'], cost['seconds'])}{before}; {macs(cost['train_macs'])} of training"
+        f"the whole budget: {count(cost['trials'])} trials{at_once}, about {whole}{undisturbed}{before}; "
+        f"{macs(cost['train_macs'])} of training"
     )
     if cost.get("busy"):
         yield cost["busy"]

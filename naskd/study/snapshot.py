@@ -85,6 +85,7 @@ class Standing:
         apart: float,
         waiting_for: int,
         jobs: int,
+        running: float = 0.0,
     ) -> Snapshot:
         """Where the study stands.
 
@@ -96,6 +97,7 @@ class Standing:
             apart: Of these, for teachers and assistants, which are not made again.
             waiting_for: See :class:`Snapshot`.
             jobs: That run here, `job` among them.
+            running: Trials' worth of work that the running trials have done.
         """
         ledger, fraction = self._ledger, self.fraction(elapsed)
         volume, best = self._measures()
@@ -112,7 +114,7 @@ class Standing:
             train_macs=ledger.train_macs,
             fraction=fraction,
             seconds=elapsed,
-            seconds_left=self._seconds_left(elapsed, apart, fraction),
+            seconds_left=self._seconds_left(elapsed, apart, running),
             waiting_for=waiting_for,
             others=jobs - (job is not None),
             trained=job is None or job.trained,
@@ -131,17 +133,23 @@ class Standing:
 
     def fraction(self, elapsed: float) -> float:
         """Of the budget that is spent, at most 1."""
+        return self._spent(elapsed, self._ledger.trained, self._ledger.train_macs)
+
+    def _spent(self, elapsed: float, trained: float, train_macs: float) -> float:
         parts = (
-            (self._ledger.trained, self._budget.trials),
+            (trained, self._budget.trials),
             (elapsed, self._budget.seconds),
-            (self._ledger.train_macs, self._budget.train_macs),
+            (train_macs, self._budget.train_macs),
         )
         return min(1.0, max((spent / limit for spent, limit in parts if limit), default=0.0))
 
-    def _seconds_left(self, elapsed: float, apart: float, fraction: float) -> float:
-        """By the time that trials took."""
-        if fraction <= 0:
+    def _seconds_left(self, elapsed: float, apart: float, running: float) -> float:
+        """By the time that trials took. Of those that run what is done counts: else it would grow until they end."""
+        ledger = self._ledger
+        if self.fraction(elapsed) <= 0:
             return math.nan
+        each = ledger.train_macs / ledger.trained if ledger.trained else 0.0
+        fraction = self._spent(elapsed, ledger.trained + running, ledger.train_macs + running * each)
         left = (elapsed - apart) * (1 - fraction) / fraction
         limit = self._budget.seconds
         return left if limit is None else min(left, max(0.0, limit - elapsed))

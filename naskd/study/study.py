@@ -84,6 +84,7 @@ class Study:
         self._clock = clock or SystemClock()
         self._observers = Observers(observers)
         self._running: dict[str, Job] = {}
+        self._epochs: dict[str, int] = {}
         self._seeds: dict[str, int] = {}
         self._looked = 0.0
         warm = warm or WarmStart()
@@ -144,6 +145,7 @@ class Study:
             for number in sorted(self._ledger.held):
                 self._drivers.run_again(number, "interrupted: run again")
             self._running.clear()
+            self._epochs.clear()
             self._networks.forget()
         finally:
             self._observers.closed()
@@ -300,6 +302,7 @@ class Study:
         if self._clock.monotonic() - self._looked >= LOOK_SECONDS:
             self._look()
         self._observers.epoch(job, epoch, metrics)
+        self._epochs[job.job_id] = epoch
         self._show(job, epoch)
         return Decision.CONTINUE if job.kind == "artifact" else self._deciding.decide(job, epoch, metrics)
 
@@ -315,6 +318,7 @@ class Study:
         """
         if self._running.pop(job.job_id, None) is None:
             raise ValueError(f"job {job.job_id} is not running: it was told already, or never asked for")
+        self._epochs.pop(job.job_id, None)
         if job.kind == "artifact":
             self._observers.told(job, result)
             self._networks.tell(job, result)
@@ -372,7 +376,16 @@ class Study:
                 apart=self._apart_before + self._networks.seconds,
                 waiting_for=waiting_for,
                 jobs=len(self._running),
+                running=self._done_of_running(),
             )
+        )
+
+    def _done_of_running(self) -> float:
+        """Trials' worth of work that is done of the running trials that count in the budget."""
+        return sum(
+            min(1.0, self._epochs.get(name, 0) / job.until_epoch)
+            for name, job in self._running.items()
+            if job.kind == "trial" and job.until_epoch and int(name) not in self._ledger.goes_on_with
         )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from naskd.report import units
 from naskd.report.bank import bank_line
-from naskd.report.check_table import cost_lines
+from naskd.report.check_table import check_lines, cost_lines
 from naskd.report.frame import to_frame
 from naskd.report.front_csv import front_csv
 from naskd.report.front_table import front_table
@@ -358,19 +358,51 @@ def test_what_a_search_would_cost_is_said_in_words_and_no_finer_than_it_is_known
         "assistant_seconds": 0.0,
         "bank_seconds": 4.2,
         "trials": 60,
-        "seconds": 3400.0,
-        "least_seconds": 1700.0,
+        "seconds": 147.2 + 30 * 40.0,
+        "least_seconds": 600.0,
         "workers": 2,
+        "threads": 2,
         "train_macs": 1.5e12,
         "own_train_macs": 2e10,
         "busy": "",
     }
     assert list(cost_lines(cost, 20)) == [
-        "a trial: about 33 s (12 s to 1.6 min) and 20.0 GMACs of training, 20 epochs, by 5 random students timed here",
-        "the whole budget: 60 trials, 2 at once, about 28 to 57 min (2.4 min to train the teacher, 4.2 s to note what "
-        "it says of the images); 1.50 TMACs of training",
+        "a trial: about 40 s (12 s to 1.6 min by design) and 20.0 GMACs of training, 20 epochs, by 5 random students "
+        "timed here with 2 threads",
+        "the whole budget: 60 trials, 2 at once, about 22 min, or 10 min by the fastest steps (2.4 min to train the "
+        "teacher, 4.2 s to note what it says of the images); 1.50 TMACs of training",
     ]
     assert "teachers, of which" in " ".join(cost_lines({**cost, "teachers_timed": False}, 1))
+
+
+@pytest.mark.parametrize("seconds", [(1.38, 1.3, 1.45), (900.0, 492.0, 3360.0), (5.0, 5.0, 5.0)])
+def test_what_a_trial_and_a_budget_take_fit_each_other(seconds: tuple[float, float, float]) -> None:
+    mean, least, most = seconds
+    cost = {
+        "n_timed": 5,
+        "trial_seconds": {"min": least, "max": most, "median": 0.9 * mean},
+        **dict.fromkeys(("teacher_seconds", "assistant_seconds", "bank_seconds"), 0.0),
+        "trials": 10,
+        "seconds": 10 * mean,
+        "least_seconds": 10 * mean,
+        "workers": 1,
+        "train_macs": 1e12,
+        "own_train_macs": 1e11,
+    }
+    trial, budget = cost_lines(cost, 20)
+    assert f"about {units.about(mean)} " in trial
+    assert f"about {units.about(10 * mean)};" in budget
+    # Where the range is narrow it is not said: rounded, it would leave out what it is about.
+    assert ("by design" in trial) is (most > 1.3 * least)
+
+
+def test_draws_that_are_no_news_are_said() -> None:
+    space = {"drawn": 256, "designs": 215, "turned_away": {}, "example": {}, "macs": {}}
+    checked = {"space": space, "built": [], "memory": {}, "cost": {}, "epochs": 1}
+    (line,) = check_lines(checked)
+    assert line.endswith("turned away: none; drawn a second time: 41")
+    (line,) = check_lines({**checked, "space": {**space, "designs": 256}})
+    assert line.endswith("turned away: none")
 
 
 def test_a_space_is_said_in_words_with_what_its_parameters_mean():
