@@ -18,17 +18,17 @@ def step_seconds(study: Path, runs: Path, design: TrialConfig, numbers: Sequence
     """Seconds of a training step on the study's images by the number of threads.
 
     Args:
-        study: The study file; its teacher need not be there.
+        study: The study file; its teacher and its latency profile need not be there.
         runs: Folder of all runs, where decoded images are kept.
         design: A student that learns from the labels alone.
         numbers: Of threads, each at least 1.
 
     Returns:
-        Empty where the images cannot be read: a check says what is wrong with them.
+        Empty where the study or its images cannot be read: a check says what is wrong with them.
     """
-    spec = parse_study(study)
     doing("reading the images")
     try:
+        spec = parse_study(study, lacking=("latency.profile",))
         _, data = survey_and_load(spec.data, spec.base, runs / "cache")
         if data is None:
             return {}

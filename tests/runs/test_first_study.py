@@ -156,15 +156,16 @@ def test_a_step_is_timed_without_a_teacher(tmp_path, monkeypatch) -> None:
         return seen[-1]
 
     monkeypatch.setattr(first_study, "step_seconds", step_seconds)
-    for place, damaged in (("one", False), ("two", True)):
-        if damaged:
+    for place, latency in (("one", []), ("two", ["--target-latency", "20ms"]), ("damaged", [])):
+        if place == "damaged":
             (images / "a" / "000.png").write_bytes(b"x")
-        result = init(place, "--images", images, "--teacher", "mine.pt")
+        result = init(place, "--images", images, "--teacher", "mine.pt", *latency)
         assert result.exit_code == 0, result.output
-    first, second = seen
+    first, without_profile, damaged = seen
     assert first[1] > 0
-    assert not second
-    text = Path("two/study.toml").read_text()
+    assert without_profile[1] > 0
+    assert not damaged
+    text = Path("damaged/study.toml").read_text()
     assert "# Processor cores of a trial, where there is no GPU. More were not timed, and two may be" in text
 
 
