@@ -27,24 +27,19 @@ function shareBars(shares, most) {
 }
 function importanceCard() {
   const importance = Object.entries(data.importance || {}).filter(([, v]) => v && Object.keys(v).length);
-  if (!importance.length)
-    return card(
-      "Which choices mattered",
-      null,
-      empty(
-        complete.some((t) => !t.unused)
-          ? "Not known: trials of an earlier version do not say which choices their designs had a use for."
-          : `Importances need ${data.importance_needs} complete trials that differ.`,
-      ),
-    );
+  if (!importance.length) {
+    let why = `Importances need ${data.importance_needs} complete trials that differ.`;
+    if (complete.some((t) => !t.unused))
+      why = "Not known: trials do not say which choices their designs had a use for. Those of earlier versions never do.";
+    else if (!data.importance && complete.length >= data.importance_needs) why = "Not computed yet.";
+    return card("Which choices mattered", null, empty(why));
+  }
   const used = data.importance_trials,
-    from =
-      used && used < data.counts.complete
-        ? `${used} of ${data.counts.complete} complete trials`
-        : "the trials there are";
+    some = used < data.counts.complete ? `${used} of ${data.counts.complete}` : used,
+    from = used ? `${some} complete trials` : "the trials there are";
   return card(
     "Which choices mattered",
-    `Share of an objective's variance over the whole space that each parameter explains, where designs have a use for it. An estimate from ${from}, not a cause.`,
+    `Share of an objective's variance over the whole space that each parameter explains, where designs have a use for it. An estimate from ${from}, not a cause: as many others may put another choice first.`,
     h(
       "div",
       { class: "bands" },

@@ -154,7 +154,7 @@ def draw_importance(record: Record, axes: Any) -> None:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
     else:
         old = any(is_design(trial) and trial.get("unused") is None for trial in trials(record))
-        said = "not known of a run of an earlier version" if old else "too few trials to say"
+        said = "trials do not say which parameters had a use" if old else "too few trials to say"
         axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", color=_DOMINATED)
 
 
