@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from naskd.runs.estimate import (
+    STEP_SECONDS,
+    TIMING_SECONDS,
+    TooSlowError,
     busy_said,
     estimate_search,
     seconds_by_threads,
@@ -154,7 +157,8 @@ def examine(
             start.study = start.opened.given(compute=compute)
         elif not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
             found["steps"] = _steps(start, sample, (1, given.threads))
-        if not problems:
+        used = start.opened.context.resources.compute.threads
+        if not problems and found.get("steps", {}).get(used, 0.0) <= STEP_SECONDS:
             found["cost"] = _cost(start, sample, built, problems)
         images = start.opened.context.resources.data
         found["memory"] = {"images": images.n_bytes, "process": _peak_bytes()}
@@ -249,11 +253,21 @@ def _cost(
     what = f"{len(chosen)} students" + (" and the networks that teach them" if teachers else "")
     doing(f"timing a few steps of {what}")
     try:
-        found = estimate_search(context, chosen, beyond=beyond, teachers=teachers, said=problems.append)
+        found = estimate_search(
+            context,
+            chosen,
+            beyond=beyond,
+            teachers=teachers,
+            said=problems.append,
+            step_seconds=STEP_SECONDS,
+            timing_seconds=TIMING_SECONDS,
+        )
+    except TooSlowError:
+        return {}
     except NaskdError as error:
         problems.append(str(error))
         return {}
-    timed = {config.config_id for config in chosen}
+    timed = {config.config_id for config in chosen[: found["n_timed"]]}
     for student in built:
         student["timed"] = student["config_id"] in timed
     return {**found, "teachers_timed": teachers}

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.runs import checking, opening
+from naskd.training.loop import TrainingLoop
 
 
 def check(*arguments: object) -> Result:
@@ -100,6 +101,23 @@ def test_what_would_take_long_is_not_timed_and_that_is_said(
     assert "0 of them timed" in result.stdout
     assert "cost: not timed" in result.stdout
     assert "the whole budget" not in result.stdout
+
+
+def test_a_step_that_takes_long_ends_the_timing_of_a_check(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "STEP_SECONDS", 1e-9)
+    run_epoch, steps = TrainingLoop.run_epoch, list[int]()
+    monkeypatch.setattr(
+        TrainingLoop,
+        "run_epoch",
+        lambda self, max_steps: steps.append(max_steps) or run_epoch(self, max_steps=max_steps),
+    )
+    result = check(study)
+    assert result.exit_code == 0, result.output
+    assert "0 of them timed" in result.stdout
+    assert "cost: not timed, since one step takes long here" in result.stdout
+    assert steps == [1, 1], "the first is not counted"
 
 
 def test_of_many_files_that_cannot_be_read_twenty_are_named_and_all_counted(study: Path) -> None:
