@@ -51,8 +51,8 @@ PLAIN = 2.0
 TIMING_SECONDS = 30.0
 """After so long a check times no further design."""
 
-_PER_IMAGE, _IMAGES = "seconds per image of ", "images of "
-"""Names of what a job tells of a bank: what an image takes, and how many fill it."""
+_PER_IMAGE, _IMAGES, _BYTES = "seconds per image of ", "images of ", "bytes of "
+"""Names of what a job tells of a bank: what an image takes, how many fill it, and what each tensor of it takes then."""
 
 
 def estimate_search(
@@ -128,6 +128,7 @@ def estimate_search(
         "teacher_seconds": found.teacher["seconds"],
         "assistant_seconds": found.assistant["seconds"],
         "bank_seconds": found.bank,
+        "bank_bytes": found.bank_bytes,
         "trials": trials,
         "seconds": before + rounds * mean_seconds,
         "least_seconds": least_before + rounds * statistics.fmean(found.least),
@@ -166,6 +167,7 @@ class _Measured:
         teacher: ``seconds`` and ``least`` of all teachers.
         assistant: Likewise.
         bank: Seconds until all is remembered.
+        bank_bytes: That this takes on the disk.
     """
 
     n_timed: int
@@ -177,6 +179,7 @@ class _Measured:
     teacher: Mapping[str, float]
     assistant: Mapping[str, float]
     bank: float
+    bank_bytes: float
 
 
 def _measured(
@@ -222,6 +225,11 @@ def _measured(
         of(_TEACHER),
         of(_ASSISTANT),
         _bank_seconds([result.metrics for result in told]),
+        # Designs that ask one bank for the same tensor share it.
+        sum(
+            {k: n for result in told for k, n in result.metrics.items() if k.startswith(_BYTES)}.values(),
+            start=0.0,
+        ),
     )
 
 
@@ -422,6 +430,7 @@ def timing_steps(job: Job, context: StudyContext, step_seconds: float = math.inf
             if math.isfinite(source.seconds_per_image):
                 metrics[_PER_IMAGE + bank] = source.seconds_per_image
                 metrics[_IMAGES + bank] = float(source.n_images)
+            metrics |= {f"{_BYTES}{bank} {name}": float(n) for name, n in source.full_bytes.items()}
     except BaseException as failure:  # as in a trial
         if passes_on(failure):
             raise

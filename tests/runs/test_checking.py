@@ -45,6 +45,7 @@ def test_it_says_what_was_drawn_built_and_what_it_costs(study: Path) -> None:
     assert re.search(r"space: 12 random designs drawn, \d+ distinct ones can be trained", said)
     assert re.search(r"students: \d of .*MACs built and run, \d of them timed", said)
     assert "memory: images" in said
+    assert re.search(r"disk: what teachers say is kept, about [\d.]+ \w*B, at most 1\.07 GB a tensor", said)
     assert re.search(r"a trial: .* of training, 1 epoch, by \d random students", said)
     assert "the whole budget: 2 trials, about " in said
     assert said.splitlines()[-1].startswith(f"{study} is in order")
@@ -61,6 +62,8 @@ def test_as_json_it_is_all_of_it(study: Path) -> None:
     assert found["built"][-1]["macs"] == found["space"]["macs"]["max"] <= 20000
     assert found["cost"]["trials"] == 2
     assert found["memory"]["images"] > 0
+    assert 0 < found["disk"]["bank"] <= 2**30
+    assert found["disk"]["bank_tensor"] == 2**30
 
 
 def test_mistakes_are_json_too(study: Path) -> None:

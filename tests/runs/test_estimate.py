@@ -141,3 +141,16 @@ def test_one_ctrl_c_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(estimate, "_timed_laps", laps)
     with pytest.raises(KeyboardInterrupt):
         estimate.estimate_search(small_context(tmp_path, teacher=None), [design(epochs=e) for e in (1, 2)])
+
+
+def test_what_a_bank_takes_is_counted_once_however_many_designs_ask(tmp_path: Path) -> None:
+    """Logits in half precision, of each image in each of its views that a search shows."""
+    context = small_context(tmp_path)
+    taught = design(KnowledgeTerm("logits"), batch_size=8)
+    found = estimate.estimate_search(context, [taught, taught])
+    data = context.resources.data
+    column = 2 * len(data.train) * data.n_classes
+    assert found["bank_bytes"] >= column
+    assert found["bank_bytes"] % column == 0
+    assert found["bank_bytes"] / column <= context.resources.spec.epochs
+    assert estimate.estimate_search(context, [design(batch_size=8)])["bank_bytes"] == 0
