@@ -158,6 +158,18 @@ class BankedSource:
         """Of the columns that this process has met, in files or in memory."""
         return sum(column.nbytes for column in self._columns.values())
 
+    def full_bytes(self, losses: Sequence[KnowledgeLoss]) -> dict[str, int]:
+        """What the bank holds once it is full, in bytes of all columns, by the names of the tensors that are kept.
+
+        Args:
+            losses: That ask; what is foreseen is filled beside what they keep.
+        """
+        mine = [self.names_of(loss) for loss in losses]
+        kept = [name for names in mine if all(self._fits[name] for name in names) for name in names]
+        if kept:
+            kept += [name for loss in self._others for name in self.names_of(loss) if self._fits[name]]
+        return {name: self._like[name].nbytes * self.n_columns for name in kept}
+
     def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
         names = [name for loss in losses for name in self.names_of(loss)]

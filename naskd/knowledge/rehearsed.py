@@ -26,12 +26,14 @@ class RehearsedSource:
     Attributes:
         seconds_per_image: Of the network, the fastest that was seen; infinite before it was asked anything that is
             remembered.
+        full_bytes: Of the bank once it is full, by the names of its tensors; of those that were asked for so far.
     """
 
     def __init__(self, bank: BankedSource, n_images: int) -> None:
         self.bank = bank
         self.n_images = n_images
         self.seconds_per_image = math.inf
+        self.full_bytes: dict[str, int] = {}
         self._said: dict[tuple[int, bytes, str], Tensor] = {}
 
     @property
@@ -106,6 +108,7 @@ class RehearsedSource:
     ) -> list[Summary]:
         which = epoch, index.cpu().numpy().tobytes()
         names = [self.bank.names_of(loss) for loss in losses]
+        self.full_bytes |= self.bank.full_bytes(losses)
         if any((*which, name) not in self._said for mine in names for name in mine):
             for _ in range(2):  # the first time a kernel is chosen, and memory is found
                 said = self._timed(images, index, epoch, losses)

@@ -23,6 +23,12 @@ def check_lines(checked: Mapping[str, Any]) -> Iterator[str]:
         )
     if memory := checked["memory"]:
         yield f"memory: images {size(memory['images'])}, this process {size(memory['process'])} at its peak"
+    if (disk := checked.get("disk")) and disk["bank_tensor"]:
+        known = "" if disk["bank"] is None else f"about {size(disk['bank'])}, "
+        yield (
+            f"disk: what teachers say is kept, {known}at most {size(disk['bank_tensor'])} a tensor "
+            f"(execution.bank_bytes), larger maps at most {size(disk['bank_map'])} (execution.bank_disk_bytes)"
+        )
     if (steps := checked.get("steps")) and (few := checked["threads_that_help"]) < (
         many := max(map(int, steps))
     ):

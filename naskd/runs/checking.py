@@ -14,6 +14,9 @@ from typing import Any
 import torch
 
 from naskd.runs.estimate import (
+    STEP_SECONDS,
+    TIMING_SECONDS,
+    TooSlowError,
     busy_said,
     estimate_search,
     seconds_by_threads,
@@ -58,6 +61,8 @@ class Checked:
         cost: See :func:`~naskd.runs.estimate.estimate_search`, with ``teachers_timed``; empty where nothing was timed.
         steps: Seconds of a step of the student of middle size by the number of threads, where several were tried: on a
             busy machine those of the study and one.
+        disk: Bytes of what is remembered of teachers: of the whole ``bank``, estimated, or None where nothing was
+            timed; and the bounds of the study, of each ``bank_tensor`` and of each larger ``bank_map``.
         memory: Bytes of the ``images`` as they are held, and of this ``process`` at its peak.
     """
 
@@ -70,6 +75,7 @@ class Checked:
     cost: dict[str, Any] = field(default_factory=dict)
     steps: dict[int, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    disk: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def shown_problems(self) -> list[str]:
@@ -104,6 +110,7 @@ class Checked:
             "built": list(self.built),
             "cost": self.cost,
             "memory": self.memory,
+            "disk": self.disk,
             "steps": {str(threads): seconds for threads, seconds in self.steps.items()},
             "threads_that_help": threads_that_help(self.steps) if self.steps else None,
         }
@@ -147,9 +154,20 @@ def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = 
         given = start.opened.context.resources.compute
         if not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
             found["steps"] = _steps(start, sample, (1, given.threads))
-        if not problems:
+        kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
+        start.study = start.opened.given(
+            foreseen=tuple(sorted(kinds))
+        )  # as its search: they fill the bank, too
+        used = start.opened.context.resources.compute.threads
+        if not problems and found.get("steps", {}).get(used, 0.0) <= STEP_SECONDS:
             found["cost"] = _cost(start, sample, built, problems)
         images = start.opened.context.resources.data
+        execution = start.spec.execution
+        found["disk"] = {
+            "bank": round(found["cost"]["bank_bytes"]) if found.get("cost") else None,
+            "bank_tensor": execution.bank_bytes if kinds else 0,
+            "bank_map": execution.disk_bytes if kinds else 0,
+        }
         found["memory"] = {"images": images.n_bytes, "process": _peak_bytes()}
     return Checked(start.spec, _lines(problems), **found)
 
@@ -242,11 +260,21 @@ def _cost(
     what = f"{len(chosen)} students" + (" and the networks that teach them" if teachers else "")
     doing(f"timing a few steps of {what}")
     try:
-        found = estimate_search(context, chosen, beyond=beyond, teachers=teachers, said=problems.append)
+        found = estimate_search(
+            context,
+            chosen,
+            beyond=beyond,
+            teachers=teachers,
+            said=problems.append,
+            step_seconds=STEP_SECONDS,
+            timing_seconds=TIMING_SECONDS,
+        )
+    except TooSlowError:
+        return {}
     except NaskdError as error:
         problems.append(str(error))
         return {}
-    timed = {config.config_id for config in chosen}
+    timed = {config.config_id for config in chosen[: found["n_timed"]]}
     for student in built:
         student["timed"] = student["config_id"] in timed
     return {**found, "teachers_timed": teachers}

@@ -42,9 +42,17 @@ LAPS = 5
 """Times that the same steps are timed: what disturbs one or two of them does not move the median."""
 LAP_SECONDS, MOST_STEPS = 0.1, 50
 """How long these steps take, about, and how many they are at most; one where that takes longer."""
+LAPS_SECONDS = 4.0
+"""After so long no further lap is begun."""
+STEP_SECONDS = 2.0
+"""A step that takes longer ends the timing of a check: what takes as long or longer is not timed."""
+PLAIN = 2.0
+"""Times that a step with more threads takes as long, where it is plain that they do not help."""
+TIMING_SECONDS = 30.0
+"""After so long a check times no further design."""
 
-_PER_IMAGE, _IMAGES = "seconds per image of ", "images of "
-"""Names of what a job tells of a bank: what an image takes, and how many fill it."""
+_PER_IMAGE, _IMAGES, _BYTES = "seconds per image of ", "images of ", "bytes of "
+"""Names of what a job tells of a bank: what an image takes, how many fill it, and what each tensor of it takes then."""
 
 
 def estimate_search(
@@ -55,6 +63,8 @@ def estimate_search(
     apart: bool = False,
     teachers: bool = True,
     said: Callable[[str], None] = _LOG.warning,
+    step_seconds: float = math.inf,
+    timing_seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Time a few steps of some designs and scale up.
 
@@ -70,25 +80,30 @@ def estimate_search(
         apart: In a worker process, which a design may end; all that designs are made of must be in files.
         teachers: Time teachers and assistants that are to be trained, too; else their seconds are 0.
         said: Is told of each design that cannot be timed, and why.
+        step_seconds: A step that takes longer ends the timing. What is left counts as `beyond`; so `designs` are given
+            from the smallest on.
+        timing_seconds: After so long no further design is begun; likewise.
 
     Returns:
         ``trial_seconds`` (``min``, ``max`` and ``median`` over the designs), ``trial_train_macs`` likewise (as if
         nothing were remembered, as in a record), ``own_train_macs`` (what a budget counts for a trial, on average),
-        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs` ask
-        for), ``bank_seconds`` (until all that supervisors say is remembered), ``trials`` until the first limit of the
-        budget, ``seconds`` of the whole search, ``least_seconds`` (the same by the fastest of all steps: what it takes
-        on a machine that does nothing else), ``workers`` (trials at once), ``train_macs`` that are executed for its
-        trials and what they share, ``shared_train_macs`` of the latter, ``budget_seconds``, ``n_timed``, ``busy`` (that
-        the machine was busy before anything was timed, in words; empty where it was not).
+        ``teacher_seconds`` (0 when it exists or needs no training), ``assistant_seconds`` (of those that `designs`
+        ask for), ``bank_seconds`` (until all that supervisors say is remembered), ``trials`` until the first limit of
+        the budget, ``seconds`` of the whole search, ``least_seconds`` (the same by the fastest of all steps: what it
+        takes on a machine that does nothing else), ``workers`` (trials at once), ``threads`` of each, ``train_macs``
+        that are executed for its trials and what they share, ``shared_train_macs`` of the latter, ``budget_seconds``,
+        ``n_timed``, ``busy`` (that the machine was busy before anything was timed, in words; empty where it was not).
 
     Raises:
         InputError: There is no design to time.
+        TooSlowError: A step of a teacher, or of the first design, takes longer than `step_seconds`.
         RunError: None of them can be timed, or a teacher cannot.
     """
     if not designs:
         raise InputError("no design of the space was admitted: see the limits in the study file")
     busy, budget, workers = busy_said(), context.resources.spec.budget, _trials_at_once(context)
-    found = _measured(context, designs, beyond, apart=apart, teachers=teachers, said=said)
+    bound = _Bound(step_seconds, timing_seconds)
+    found = _measured(context, designs, beyond, apart=apart, teachers=teachers, said=said, bound=bound)
     before = found.teacher["seconds"] + found.assistant["seconds"] + found.bank
     least_before = found.teacher["least"] + found.assistant["least"] + found.bank
     mean_seconds, mean_macs = statistics.fmean(found.seconds), statistics.fmean(found.macs)
@@ -113,15 +128,29 @@ def estimate_search(
         "teacher_seconds": found.teacher["seconds"],
         "assistant_seconds": found.assistant["seconds"],
         "bank_seconds": found.bank,
+        "bank_bytes": found.bank_bytes,
         "trials": trials,
         "seconds": before + rounds * mean_seconds,
         "least_seconds": least_before + rounds * statistics.fmean(found.least),
         "workers": workers,
+        "threads": context.resources.spec.execution.threads,
         "budget_seconds": budget.seconds,
         "train_macs": trials * mean_macs + found.shared_macs,
         "shared_train_macs": found.shared_macs,
         "busy": busy,
     }
+
+
+class TooSlowError(RunError):
+    """A step takes too long to be timed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bound:
+    """How long timing may take; see :func:`estimate_search`."""
+
+    step_seconds: float
+    timing_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +167,7 @@ class _Measured:
         teacher: ``seconds`` and ``least`` of all teachers.
         assistant: Likewise.
         bank: Seconds until all is remembered.
+        bank_bytes: That this takes on the disk.
     """
 
     n_timed: int
@@ -149,6 +179,7 @@ class _Measured:
     teacher: Mapping[str, float]
     assistant: Mapping[str, float]
     bank: float
+    bank_bytes: float
 
 
 def _measured(
@@ -159,13 +190,17 @@ def _measured(
     apart: bool,
     teachers: bool,
     said: Callable[[str], None],
+    bound: _Bound,
 ) -> _Measured:
     """See :func:`estimate_search`."""
     trials = [Job(str(i), "trial", design, 0, 0) for i, design in enumerate(designs)]
     made = [*_teacher_jobs(context), *_assistant_jobs(context, designs)] if teachers else []
-    source = _Fixed([*made, *trials], said)
-    _time(source, context, apart=apart)
+    source = _Fixed([*made, *trials], said, bound.timing_seconds)
+    _time(source, context, apart=apart, step_seconds=bound.step_seconds)
+    beyond = [*(designs[int(job.job_id)] for job in source.left if job.kind == "trial"), *beyond]
     timed = {i: source.results[str(i)].metrics for i in range(len(designs)) if str(i) in source.results}
+    if source.left and not timed:
+        raise TooSlowError(SLOW)
     if not timed:
         raise RunError(f"no design can be timed; the last one: {source.failed}")
     counted = [(designs[i], one["macs"]) for i, one in timed.items()]
@@ -190,6 +225,11 @@ def _measured(
         of(_TEACHER),
         of(_ASSISTANT),
         _bank_seconds([result.metrics for result in told]),
+        # Designs that ask one bank for the same tensor share it.
+        sum(
+            {k: n for result in told for k, n in result.metrics.items() if k.startswith(_BYTES)}.values(),
+            start=0.0,
+        ),
     )
 
 
@@ -234,19 +274,24 @@ def seconds_by_threads(
     Args:
         context: The study's.
         design: Whose step.
-        numbers: Of threads; each is tried in turns with the others, and has its median. One round is enough where the
-            difference is plain.
+        numbers: Of threads, fewest first. Each is tried in turns with the others, and has its median. One that takes
+            more than twice as long as fewer of them is left after a step, and more of them are not tried.
     """
-    found: dict[int, list[float]] = {number: [] for number in numbers}
+    found: dict[int, list[float]] = {}
     before = torch.get_num_threads()
     try:
         for _ in range(3):
-            for number, seconds in found.items():
+            for number in sorted(numbers):
                 torch.set_num_threads(number)
                 run, _ = _run(Job("0", "trial", design, 0, 0), context)
-                seconds.append(statistics.median(_timed_laps(run)))
+                most = PLAIN * min((seconds[0] for seconds in found.values()), default=math.inf)
+                found.setdefault(number, []).append(
+                    statistics.median(_timed_laps(run, min(most, STEP_SECONDS)))
+                )
+                if found[number][0] > most:
+                    break
             first = [seconds[0] for seconds in found.values()]
-            if max(first) > 2 * min(first):
+            if max(first) > PLAIN * min(first) or max(first) > STEP_SECONDS:
                 break
     finally:
         torch.set_num_threads(before)
@@ -292,15 +337,18 @@ def _steps(context: StudyContext) -> int:
     return LAPS + 1 + (WARM_UP if context.resources.compute.cuda_graphs else 1)
 
 
-def _time(source: "_Fixed", context: StudyContext, *, apart: bool) -> None:
-    """Do the jobs of a source one after the other."""
+def _time(source: "_Fixed", context: StudyContext, *, apart: bool, step_seconds: float) -> None:
+    """Do the jobs of a source one after the other. One Ctrl-C ends it: an estimate by some of them would be wrong."""
     spec, executor = context.resources.spec, "processes" if apart else "serial"
     options = (("workers", 1),) if apart else ()
     execution = dataclasses.replace(spec.execution, executor=executor, retries=0, options=options)
     alone = dataclasses.replace(context.resources, spec=dataclasses.replace(spec, execution=execution))
     # No note of a fault is left: of what is timed, nothing goes on later.
     with TemporaryDirectory(prefix="naskd-timing-") as folder:
-        EXECUTORS.load(executor)(StudyContext.of(alone), Path(folder), timing_steps).run(source)
+        work = partial(timing_steps, step_seconds=step_seconds)
+        EXECUTORS.load(executor)(StudyContext.of(alone), Path(folder), work).run(source)
+    if not source.finished:
+        raise KeyboardInterrupt
 
 
 def _trials_at_once(context: StudyContext) -> int:
@@ -311,12 +359,18 @@ def _trials_at_once(context: StudyContext) -> int:
 
 
 class _Fixed:
-    """The jobs of an estimate, in order; see :class:`~naskd.trials.jobs.TrialSource`."""
+    """The jobs of an estimate, in order; see :class:`~naskd.trials.jobs.TrialSource`.
 
-    def __init__(self, jobs: list[Job], said: Callable[[str], None]) -> None:
+    Attributes:
+        left: Jobs that are not timed, since a step or all of them take too long.
+    """
+
+    def __init__(self, jobs: list[Job], said: Callable[[str], None], seconds: float) -> None:
         self._waiting = deque(jobs)
         self._said = said
+        self._ends = time.monotonic() + seconds
         self.results: dict[str, TrialResult] = {}
+        self.left: list[Job] = []
         self.failed = ""
 
     @property
@@ -324,7 +378,13 @@ class _Fixed:
         return not self._waiting
 
     def ask(self) -> Job | None:
+        if time.monotonic() >= self._ends:
+            self._leave()
         return self._waiting.popleft() if self._waiting else None
+
+    def _leave(self, *first: Job) -> None:
+        self.left += [*first, *self._waiting]
+        self._waiting.clear()
 
     def report(self, job: Job, epoch: int, metrics: Mapping[str, float]) -> Decision:
         return Decision.CONTINUE
@@ -332,6 +392,9 @@ class _Fixed:
     def tell(self, job: Job, result: TrialResult) -> None:
         if result.status == "complete":
             self.results[job.job_id] = result
+            return
+        if result.reason == SLOW:
+            self._leave(job)
             return
         self.failed = result.reason
         if job.job_id.startswith(_TEACHER):
@@ -341,15 +404,21 @@ class _Fixed:
         self._said(f"{what} {name} cannot be timed, and is left out: {result.reason}")
 
 
-def timing_steps(job: Job, context: StudyContext) -> Steps:
+SLOW = "one step takes long here"
+"""Why a job is not timed; see :func:`timing_steps`."""
+
+
+def timing_steps(job: Job, context: StudyContext, step_seconds: float = math.inf) -> Steps:
     """A job of an estimate: its result's metrics are ``seconds``, ``least`` and ``macs`` of the whole training.
 
     The first is by the median lap, the second by the fastest. And of each bank that it hears there is what an image
-    takes, and how many images fill it.
+    takes, and how many images fill it. Where a step takes longer than `step_seconds` it fails, and says :data:`SLOW`.
     """
     try:
         run, heard = _run(job, context)
-        laps = _timed_laps(run)
+        laps = _timed_laps(run, step_seconds)
+        if min(laps) > step_seconds:
+            return TrialResult("failed", job.seed, SLOW)
         steps = run.equivalent_steps
         macs = sum(
             run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
@@ -361,6 +430,7 @@ def timing_steps(job: Job, context: StudyContext) -> Steps:
             if math.isfinite(source.seconds_per_image):
                 metrics[_PER_IMAGE + bank] = source.seconds_per_image
                 metrics[_IMAGES + bank] = float(source.n_images)
+            metrics |= {f"{_BYTES}{bank} {name}": float(n) for name, n in source.full_bytes.items()}
     except BaseException as failure:  # as in a trial
         if passes_on(failure):
             raise
@@ -419,10 +489,14 @@ def _assistant_jobs(context: StudyContext, designs: Sequence[TrialConfig]) -> It
             yield Job(f"{_ASSISTANT}{name}", "artifact", design, 0, 0, label=name)
 
 
-def _timed_laps(run: TrialRun) -> list[float]:
+def _timed_laps(run: TrialRun, most: float = math.inf) -> list[float]:
     """Seconds of a step, timed several times over the same steps of the first epoch.
 
     The first time is not counted: there kernels are chosen, memory is found, and supervisors are asked.
+
+    Args:
+        run: The training.
+        most: Seconds; a step that takes longer is timed once.
     """
 
     def lap(steps: int) -> float:
@@ -433,8 +507,13 @@ def _timed_laps(run: TrialRun) -> list[float]:
 
     for _ in range(WARM_UP if run.context.resources.compute.cuda_graphs else 1):
         lap(1)
+    if (one := lap(1)) > most:
+        return [one]
     per_epoch = max(1, run.loop.images_per_epoch(0) // run.loop.spec.batch_size)
-    steps = min(max(1, round(LAP_SECONDS / lap(1))), MOST_STEPS, per_epoch)
+    steps = min(max(1, round(LAP_SECONDS / one)), MOST_STEPS, per_epoch)
     if steps > 1:
         lap(steps)
-    return [lap(steps) for _ in range(LAPS)]
+    ends, laps = time.perf_counter() + LAPS_SECONDS, [lap(steps)]
+    while len(laps) < LAPS and time.perf_counter() < ends:
+        laps.append(lap(steps))
+    return laps

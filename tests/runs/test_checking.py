@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from naskd.cli import app
 from naskd.runs import checking, opening
+from naskd.training.loop import TrainingLoop
 
 
 def check(*arguments: object) -> Result:
@@ -44,6 +45,7 @@ def test_it_says_what_was_drawn_built_and_what_it_costs(study: Path) -> None:
     assert re.search(r"space: 12 random designs drawn, \d+ distinct ones can be trained", said)
     assert re.search(r"students: \d of .*MACs built and run, \d of them timed", said)
     assert "memory: images" in said
+    assert re.search(r"disk: what teachers say is kept, about [\d.]+ \w*B, at most 1\.07 GB a tensor", said)
     assert re.search(r"a trial: .* of training, 1 epoch, by \d random students", said)
     assert "the whole budget: 2 trials, about " in said
     assert said.splitlines()[-1].startswith(f"{study} is in order")
@@ -60,6 +62,8 @@ def test_as_json_it_is_all_of_it(study: Path) -> None:
     assert found["built"][-1]["macs"] == found["space"]["macs"]["max"] <= 20000
     assert found["cost"]["trials"] == 2
     assert found["memory"]["images"] > 0
+    assert 0 < found["disk"]["bank"] <= 2**30
+    assert found["disk"]["bank_tensor"] == 2**30
 
 
 def test_mistakes_are_json_too(study: Path) -> None:
@@ -100,6 +104,23 @@ def test_what_would_take_long_is_not_timed_and_that_is_said(
     assert "0 of them timed" in result.stdout
     assert "cost: not timed" in result.stdout
     assert "the whole budget" not in result.stdout
+
+
+def test_a_step_that_takes_long_ends_the_timing_of_a_check(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "STEP_SECONDS", 1e-9)
+    run_epoch, steps = TrainingLoop.run_epoch, list[int]()
+    monkeypatch.setattr(
+        TrainingLoop,
+        "run_epoch",
+        lambda self, max_steps: steps.append(max_steps) or run_epoch(self, max_steps=max_steps),
+    )
+    result = check(study)
+    assert result.exit_code == 0, result.output
+    assert "0 of them timed" in result.stdout
+    assert "cost: not timed, since one step takes long here" in result.stdout
+    assert steps == [1, 1], "the first is not counted"
 
 
 def test_of_many_files_that_cannot_be_read_twenty_are_named_and_all_counted(study: Path) -> None:

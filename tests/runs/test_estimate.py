@@ -1,5 +1,7 @@
 """What a search would take: as it is done, with what is remembered counted once."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -79,3 +81,76 @@ def test_threads_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
     assert found.keys() == {1, 2}
     assert min(found.values()) > 0
     assert torch.get_num_threads() == before
+
+
+class Steps:
+    """Stands for a training whose steps take a while, by the number of threads."""
+
+    def __init__(self, takes: dict[int, float]) -> None:
+        self.takes, self.done = takes, list[int]()
+        self.loop = self
+        self.context = self.resources = self.compute = self
+        self.cuda_graphs, self.epoch = False, 0
+        self.spec, self.batch_size = self, 8
+
+    def run_epoch(self, max_steps: int) -> None:
+        for _ in range(max_steps):
+            self.done.append(torch.get_num_threads())
+            time.sleep(self.takes[torch.get_num_threads()])
+
+    def images_per_epoch(self, epoch: int) -> int:
+        return 8
+
+
+def test_a_bad_number_of_threads_is_left_after_a_step_and_more_are_not_tried(monkeypatch) -> None:
+    steps = Steps({1: 0.001, 2: 0.3, 4: 100.0})
+    monkeypatch.setattr(estimate, "_run", lambda job, context: (steps, {}))
+    found = estimate.seconds_by_threads(None, None, (4, 2, 1))
+    assert found.keys() == {1, 2}
+    assert threads_that_help(found) == 1
+    assert steps.done.count(2) == 2, "one that is not counted, and one"
+    assert steps.done[: steps.done.index(2)] == [1] * steps.done.index(2)
+
+
+def test_a_step_that_takes_long_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
+    context, seen = small_context(tmp_path, teacher=None), []
+
+    def laps(run, most):
+        seen.append(most)
+        return [0.001] if len(seen) == 1 else [9.0]
+
+    monkeypatch.setattr(estimate, "_timed_laps", laps)
+    designs = [design(epochs=epochs) for epochs in (1, 2, 5)]
+    found = estimate.estimate_search(context, designs, step_seconds=2.0, said=pytest.fail)
+    assert seen == [2.0, 2.0], "the third is not begun"
+    assert found["n_timed"] == 1
+    assert found["trial_seconds"]["max"] == pytest.approx(5 * found["trial_seconds"]["min"])
+    with pytest.raises(estimate.TooSlowError, match="one step takes long here"):
+        estimate.estimate_search(context, designs, step_seconds=2.0)
+    with pytest.raises(estimate.TooSlowError):
+        estimate.estimate_search(context, designs, timing_seconds=0.0)
+
+
+def test_one_ctrl_c_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
+    """Half of the times would be said as if they were all."""
+
+    def laps(run, most):
+        os.kill(os.getpid(), signal.SIGINT)
+        return [0.001]
+
+    monkeypatch.setattr(estimate, "_timed_laps", laps)
+    with pytest.raises(KeyboardInterrupt):
+        estimate.estimate_search(small_context(tmp_path, teacher=None), [design(epochs=e) for e in (1, 2)])
+
+
+def test_what_a_bank_takes_is_counted_once_however_many_designs_ask(tmp_path: Path) -> None:
+    """Logits in half precision, of each image in each of its views that a search shows."""
+    context = small_context(tmp_path)
+    taught = design(KnowledgeTerm("logits"), batch_size=8)
+    found = estimate.estimate_search(context, [taught, taught])
+    data = context.resources.data
+    column = 2 * len(data.train) * data.n_classes
+    assert found["bank_bytes"] >= column
+    assert found["bank_bytes"] % column == 0
+    assert found["bank_bytes"] / column <= context.resources.spec.epochs
+    assert estimate.estimate_search(context, [design(batch_size=8)])["bank_bytes"] == 0
