@@ -6,7 +6,7 @@ versions do not say which these were; nothing is told of them.
 How few trials are too few was measured (``benchmarks/importance_halves.py``): random designs of the recorded table
 ``cifar10`` were split into halves, and the shares that each half gives were compared. Those of 6 trials correlate by
 0.42, of 12 by 0.74, of 25 by 0.76 and of 50 by 0.93. The same parameter is first in 2, 2, 3 and 4 of six draws. Where
-luck alone decides, halves correlate by 0.08, 0.20 and 0.15, and the largest share is still 27 to 38 %. Below 25 trials
+luck alone decides, halves correlate by 0.20 at most, and the largest share is still 27 to 38 %. Below 25 trials
 nothing is told.
 """
 
