@@ -7,8 +7,7 @@ const saysWhatIsUsed =
 const parametersOf = (t) =>
   Object.fromEntries(Object.entries(t.parameters || {}).filter(([name]) => !t.unused.design.includes(name)));
 const chosenIn = new Map(complete.map((t) => [t, saysWhatIsUsed ? parametersOf(t) : t.choices]));
-const choiceIn = (t, name) =>
-  saysWhatIsUsed ? chosenIn.get(t)[name] : t.choices[name] && choiceOf(t, name);
+const choiceIn = (t, name) => (saysWhatIsUsed ? chosenIn.get(t)[name] : t.choices[name] && choiceOf(t, name));
 function axisOf(name, read, given = {}) {
   const values = complete.map(read).filter((v) => v !== undefined),
     distinct = [...new Set(values)];

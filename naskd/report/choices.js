@@ -30,7 +30,8 @@ function importanceCard() {
   if (!importance.length) {
     let why = `Importances need ${data.importance_needs} complete trials that differ.`;
     if (complete.some((t) => !t.unused))
-      why = "Not known: trials do not say which choices their designs had a use for. Those of earlier versions never do.";
+      why =
+        "Not known: trials do not say which choices their designs had a use for. Those of earlier versions never do.";
     else if (!data.importance && complete.length >= data.importance_needs) why = "Not computed yet.";
     return card("Which choices mattered", null, empty(why));
   }
