@@ -17,6 +17,8 @@ from naskd.spec.pareto import front_mask, front_volume, non_dominated
 
 BLOCKS = ("basic", "bottleneck", "inverted_residual", "depthwise_separable")
 KINDS = ("logits", "hint", "attention", "rkd")
+_OF_THE_TRAINING = ("kd.temperature", "optimizer.learning_rate")
+"""Parameters on which no cost of the student depends."""
 
 
 def design(rng):
@@ -191,7 +193,7 @@ def record(n=60, seed=0, *, teacher=True, third=False, retrained=False, study="d
                     for i in (1, 2, 3)
                     for field in ("width", "depth", "block")
                 }
-                | {"kd.temperature": rng.random(), "optimizer.learning_rate": rng.random()}
+                | {other: rng.random() for other in _OF_THE_TRAINING if name == "val_accuracy"}
             )
             for name in names
         }
