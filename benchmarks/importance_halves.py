@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, create_trial
 from naskd.knowledge import KNOWLEDGE
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.study import importance as importances
-from naskd.study.unused import DESIGN, UNUSED
+from naskd.study.used import DESIGN, UNUSED
 
 FEW = 3
 """Trials from which shares are computed here: what fewer than usual say is the question."""

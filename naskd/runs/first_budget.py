@@ -57,9 +57,8 @@ def why_budget(cost: Mapping[str, Any]) -> str:
     lines = [
         f"About {about(cost['least_seconds'], cost['seconds'])} on this machine: {about(idle * each, each)} a trial on "
         f"average, and {about(idle * before, before)} for what is made once{untimed}.",
-        # As a check says it, so that both can be compared.
-        f"By random designs, whose median is {about(of['median'])} ({about(of['min'], of['max'])}): a sampler that "
-        "minds what a training takes chooses shorter ones.",
+        f"By random designs, of {about(of['min'], of['max'])}: a sampler that minds what a training takes chooses "
+        "shorter ones.",
     ]
     if cost["trials"] == TRIALS[0] and cost["least_seconds"] > SECONDS:
         lines.append(

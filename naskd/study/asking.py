@@ -26,7 +26,8 @@ from naskd.study.shared_networks import SharedNetworks
 from naskd.study.siblings import Siblings
 from naskd.study.space import Space
 from naskd.study.stalls import RandomDesigns, Stall
-from naskd.study.unused import UNUSED, Unused
+from naskd.study.unused import Unused
+from naskd.study.used import UNUSED
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import Job
 from naskd.trials.methods import seed_of

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from naskd.spec.objectives import ACCURACY, Objective, cost_of
 from naskd.spec.pareto import objective_space
 from naskd.study.residuals import IMPORTANCE_NEEDS, accuracy_residuals
-from naskd.study.unused import DESIGN, UNUSED, used
+from naskd.study.used import DESIGN, UNUSED, used
 
 IMPORTANCE_TRIALS = 400
 """Complete trials that importances are computed from, at most."""

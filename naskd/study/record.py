@@ -28,7 +28,7 @@ from naskd.study.ledger import (
 from naskd.study.opening import COPIES, IMAGES, SCHEMA_VERSION, UNLABELLED, stored_study
 from naskd.study.seals import check_study, check_trial
 from naskd.study.storage import open_storage, place_of, told_as_errors
-from naskd.study.unused import UNUSED
+from naskd.study.used import UNUSED
 from naskd.trials.jobs import own_from, training_key
 
 OptunaStudy = optuna.Study

@@ -21,7 +21,8 @@ from naskd.study.admission import problems
 from naskd.study.ledger import REPLICATE, TRAINED_IN, Ledger, replicate_of, shown
 from naskd.study.proposals import TurnedAwayError, design_of, refusals
 from naskd.study.space import Space
-from naskd.study.unused import UNUSED, Unused
+from naskd.study.unused import Unused
+from naskd.study.used import UNUSED
 from naskd.trials.facts import DesignFacts
 from naskd.trials.jobs import SiblingResult, TrialResult
 from naskd.trials.methods import seed_of

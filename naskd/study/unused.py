@@ -20,23 +20,14 @@ from naskd.spec.study import StudySpec
 from naskd.study.proposals import TurnedAwayError, design_of
 from naskd.study.search_view import DrawnTrial
 from naskd.study.space import Space
+from naskd.study.used import DESIGN
 from naskd.trials.facts import DesignFacts
 from naskd.trials.measures import objective_value
 
-UNUSED = "unused"
-"""Attribute of a trial: names of parameters, see :meth:`Unused.of`."""
-DESIGN = "design"
-"""Key of those that changed nothing at all."""
 MOST_VALUES = 64
 """Of a choice, to be tried in place of the one that was made."""
 MOST_LOOKS = 8
 """Designs by which a parameter has to change a cost, before it is taken for one that does not."""
-
-
-def used(parameters: Mapping[str, Any], unused: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The parameters of a trial without those that changed nothing."""
-    idle = frozenset(unused.get(DESIGN, ()))
-    return {name: value for name, value in parameters.items() if name not in idle}
 
 
 class Unused:

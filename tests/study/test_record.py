@@ -17,7 +17,7 @@ from naskd.study.importance import importance_by_cost
 from naskd.study.opening import COPIES, note_counts
 from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
-from naskd.study.unused import UNUSED
+from naskd.study.used import UNUSED
 from naskd.trials.jobs import TrialResult
 
 TRIAL = {"number", "val_accuracy", "macs", "n_params", "config", "seed", "wall_seconds", "train_macs"}

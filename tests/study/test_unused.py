@@ -10,7 +10,8 @@ from naskd.spec.objectives import OBJECTIVES
 from naskd.study.importance import importance
 from naskd.study.proposals import design_of
 from naskd.study.record import run_record
-from naskd.study.unused import DESIGN, Unused
+from naskd.study.unused import Unused
+from naskd.study.used import DESIGN
 
 AXES = [OBJECTIVES["val_accuracy"], OBJECTIVES["macs"]]
 
