@@ -72,4 +72,5 @@ def write(folder: Path = HERE, epochs: int = 30) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # beside other work two wait for each other, and take minutes
     write()
