@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from naskd.knowledge import KNOWLEDGE
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
-from naskd.study import importance as importances
+from naskd.study.importance import importance
 from naskd.study.used import DESIGN, UNUSED
 
 FEW = 3
@@ -73,7 +73,8 @@ def shares(trials: list[FrozenTrial]) -> dict[str, float]:
     """What each parameter explains of accuracy."""
     study = optuna.create_study(direction="maximize")
     study.add_trials(trials)
-    return importances.importance(study, [OBJECTIVES[ACCURACY]], most=len(trials[0].params)).get(ACCURACY, {})
+    told = importance(study, [OBJECTIVES[ACCURACY]], most=len(trials[0].params), needs=FEW)
+    return told.get(ACCURACY, {})
 
 
 def compare(draw: Callable[[random.Random, int], list[FrozenTrial]], n: int, draws: int) -> str:
@@ -105,7 +106,6 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=6)
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    importances.IMPORTANCE_NEEDS = FEW  # type: ignore[attr-defined]
     known = recorded(given.table) if given.table else []
     for n in given.trials:
         print(

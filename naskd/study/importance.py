@@ -45,12 +45,12 @@ def _telling(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def importance(
-    study: optuna.Study, axes: Sequence[Objective], *, most: int = 12
+    study: optuna.Study, axes: Sequence[Objective], *, most: int = 12, needs: int = IMPORTANCE_NEEDS
 ) -> dict[str, dict[str, float]]:
     """Which parameters mattered for each objective: the share of its variance that each explains.
 
     fANOVA (Hutter, Hoos, Leyton-Brown, ICML 2014) over complete trials, as Optuna computes it; each
-    objective on its scale. Empty with fewer than :data:`IMPORTANCE_NEEDS` of them, where the numbers would be noise.
+    objective on its scale.
 
     A parameter that some designs have no use for is weighed among the others alone, and counts as much as the variance
     among these is of all. It is left out where these are too few, or all have one value. So is, of an objective that is
@@ -58,9 +58,18 @@ def importance(
 
     Its time grows with trials times trees. Of many trials :data:`IMPORTANCE_TRIALS` stand for all, drawn at random and
     the same ones each time, with fewer trees.
+
+    Args:
+        study: Opened for reading.
+        axes: Its objectives.
+        most: Parameters of an objective.
+        needs: Complete trials, and those that use a parameter: with fewer the numbers would be noise.
+
+    Returns:
+        By objective, shares by parameter, the largest first; empty with too few trials.
     """
     complete = _telling(study)
-    if len(complete) < IMPORTANCE_NEEDS:
+    if len(complete) < needs:
         return {}
     if len(complete) > IMPORTANCE_TRIALS:
         complete = random.Random(0).sample(complete, IMPORTANCE_TRIALS)
@@ -68,7 +77,7 @@ def importance(
     for position, axis in enumerate(axes):
         values = objective_space([[trial.values[position]] for trial in complete], [axis])[:, 0]
         weighed = _weighed(complete, axis.name if axis.known == "before" else "")
-        if shares := _shares(weighed, values, most):
+        if shares := _shares(weighed, values, most, needs):
             found[axis.name] = shares
     return found
 
@@ -115,7 +124,7 @@ def importance_by_cost(
                 "high": high,
                 "trials": len(weighed[chosen]),
                 "spread": float(residuals[chosen].std()),
-                "shares": _shares(weighed[chosen], residuals[chosen], most),
+                "shares": _shares(weighed[chosen], residuals[chosen], most, IMPORTANCE_NEEDS),
             }
         )
     return found
@@ -141,7 +150,7 @@ def _weighed(trials: Sequence[FrozenTrial], objective: str = "") -> list[FrozenT
     return found
 
 
-def _shares(trials: Sequence[FrozenTrial], values: np.ndarray, most: int) -> dict[str, float]:
+def _shares(trials: Sequence[FrozenTrial], values: np.ndarray, most: int, needs: int) -> dict[str, float]:
     """The largest shares of the variance of values, one a trial; none where nothing can be told."""
     total = float(((values - values.mean()) ** 2).sum())
     if total == 0:
@@ -149,7 +158,7 @@ def _shares(trials: Sequence[FrozenTrial], values: np.ndarray, most: int) -> dic
     groups: dict[tuple[int, ...], list[str]] = {}
     for name in dict.fromkeys(name for trial in trials for name in trial.params):
         having = tuple(n for n, trial in enumerate(trials) if name in trial.params)
-        if len(having) >= IMPORTANCE_NEEDS:
+        if len(having) >= needs:
             groups.setdefault(having, []).append(name)
     found: dict[str, float] = {}
     for having, names in groups.items():

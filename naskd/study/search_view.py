@@ -88,8 +88,8 @@ class DrawnTrial(FixedTrial):
         elif distribution.single() and isinstance(distribution, (FloatDistribution, IntDistribution)):
             self._drawn[name] = distribution.low
         else:
-            # Of its arguments this sampler reads the distribution alone.
-            self._drawn[name] = self._sampler.sample_independent(None, None, name, distribution)  # type: ignore[arg-type]
+            nobody: Any = None  # of its arguments this sampler reads the distribution alone
+            self._drawn[name] = self._sampler.sample_independent(nobody, nobody, name, distribution)
 
 
 class SearchView:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from math import sqrt
-from typing import Any
+from typing import Any, cast
 
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 
@@ -111,8 +112,8 @@ class Unused:
         """None where these parameters make no design. What they leave open, a choice between spaces, is drawn."""
         # With a value that nobody has proposed a space may be broken; a proposal of it will tell.
         with suppress(TurnedAwayError, NaskdError):
-            trial = DrawnTrial(self._sampler, 0, parameters)
-            return design_of(self._space, trial, self._spec)  # type: ignore[arg-type]
+            trial = cast(optuna.Trial, DrawnTrial(self._sampler, 0, parameters))
+            return design_of(self._space, trial, self._spec)
         return None
 
     def _costs(self, config: TrialConfig, names: Sequence[str]) -> dict[str, float]:

@@ -196,7 +196,11 @@ def test_a_model_of_timm_has_its_own_stages_and_preprocessing(timm, tmp_path):
     build_teacher_network(fetched, given(tmp_path), dict(network.state_dict()))
     assert timm.created[2:] == [True, False], "nothing is fetched where a state is loaded"
     timm.create_model = None  # raises, as without a network
-    with pytest.raises(InputError, match=r"a local file: checkpoint = 'FILE' for one that knows"):
+    ways = (
+        r"a local file: checkpoint = 'FILE' for one that knows these classes already and is not trained, "
+        r"with fine_tune = true beside it for one of other classes, in the place of pretrained"
+    )
+    with pytest.raises(InputError, match=ways):
         build_teacher_network(fetched, given(tmp_path))
     with pytest.raises(InputError) as caught:
         build_teacher_network(spec, given(tmp_path))
