@@ -27,6 +27,14 @@ try:
 except BaseException:
     pass
 """
+MADE_ANOTHER = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:  # what pydantic does while it builds a schema
+    raise RuntimeError("Error building the schema:\\n  KeyboardInterrupt: ") from None
+"""
 PLAINLY = """
 import os, signal, time
 os.kill(os.getpid(), signal.SIGINT)
@@ -34,7 +42,7 @@ time.sleep(5)
 """
 
 
-@pytest.mark.parametrize("late", [IN_A_CALLBACK, IN_A_BARE_EXCEPT, PLAINLY])
+@pytest.mark.parametrize("late", [IN_A_CALLBACK, IN_A_BARE_EXCEPT, MADE_ANOTHER, PLAINLY])
 def test_a_ctrl_c_during_the_start_ends_the_search(late: str, tmp_path: Path, forker: Forker) -> None:
     study, run, said = write_tiny_study(tmp_path), tmp_path / "run", tmp_path / "said"
     (tmp_path / "late.py").write_text(late)
@@ -49,7 +57,7 @@ def test_a_ctrl_c_during_the_start_ends_the_search(late: str, tmp_path: Path, fo
     assert not run.exists()
 
 
-@pytest.mark.parametrize("late", [IN_A_CALLBACK, IN_A_BARE_EXCEPT])
+@pytest.mark.parametrize("late", [IN_A_CALLBACK, IN_A_BARE_EXCEPT, MADE_ANOTHER])
 def test_a_script_that_searches_hears_it_too(late: str, tmp_path: Path, forker: Forker) -> None:
     write_tiny_study(tmp_path)
     (tmp_path / "late.py").write_text(late)

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from naskd import __version__
 from naskd.cli.printing import print_plainly, say
 from naskd.spec.errors import InputError, NaskdError, left, raised
-from naskd.spec.interrupts import kept
+from naskd.spec.interrupts import kept, unmasked
 from naskd.spec.places import raised_by_user
 from naskd.spec.timeouts import exit_raises
 from naskd.store.files import out_of_space
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
-            with exit_raises():
+            with unmasked(), exit_raises():
                 result = super().invoke(ctx)
             sys.stdout.flush()  # a full disk or a closed pipe is said here, not by Python at its end
             return result

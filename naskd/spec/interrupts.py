@@ -51,10 +51,25 @@ def kept() -> Iterator[None]:
     _kept, sys.unraisablehook = handler, dropped
     signal.signal(signal.SIGINT, handler)
     try:
-        yield
+        with unmasked():
+            yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _kept, sys.unraisablehook = None, told
+
+
+@contextmanager
+def unmasked() -> Iterator[None]:
+    """Inside, an exception after a Ctrl-C that :func:`kept` heard is a ``KeyboardInterrupt`` again.
+
+    A library may make its own of it, and name it in the text at best: pydantic does while it builds a schema.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _kept is not None and _kept.heard:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _again() -> None:
