@@ -77,7 +77,7 @@ def test_a_script_that_searches_hears_it_too(late: str, tmp_path: Path, forker: 
 
 def test_the_first_imports_of_the_command_are_covered(tmp_path: Path) -> None:
     """Typer stands for all that is imported before a command begins."""
-    (tmp_path / "typer.py").write_text(IN_A_CALLBACK + "import time\ntime.sleep(30)\n")
+    (tmp_path / "typer.py").write_text(IN_A_CALLBACK + "import time\ntime.sleep(300)\n")
     done = subprocess.run(
         [sys.executable, "-m", "naskd", "--version"],
         env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}", "PATH": "/usr/bin:/bin"},

@@ -74,8 +74,8 @@ def unmasked() -> Iterator[None]:
 
 def _again() -> None:
     time.sleep(AGAIN_SECONDS)
-    if _kept is not None:
-        _thread.interrupt_main()
+    if _kept is not None:  # a real signal, so that a call that waits is woken, too
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def heed() -> None:
