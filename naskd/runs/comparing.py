@@ -228,11 +228,14 @@ def _warnings(names: Sequence[str], runs: Sequence[Run], records: Sequence[Mappi
     latencies = any(axis["name"] == "latency_ms" for axis in records[0]["objectives"])
     if latencies and (sets := apart("latency_profile")):
         found.append(f"latencies were predicted by different profiles, and do not compare: {sets}")
-    assisted = [name for name, record in zip(names, records, strict=True) if record["assistants"]]
-    if assisted:
+    shared = [
+        [*record["assistants"], *(one for one in record.get("teacher_states", ()) if one["spent_macs"])]
+        for record in records
+    ]
+    if paid := [name for name, networks in zip(names, shared, strict=True) if networks]:
         found.append(
-            "the training of assistants counts in what is spent, and not in the training up to a hypervolume: "
-            f"{', '.join(assisted)}"
+            "the training of assistants, and of states of teachers anew, counts in what is spent, and not in the "
+            f"training up to a hypervolume: {', '.join(paid)}"
         )
     warm = [name for name, identity in zip(names, known, strict=True) if identity.get(EARLIER_RUNS)]
     if warm:

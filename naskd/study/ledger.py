@@ -230,7 +230,7 @@ class Ledger:
 
     @property
     def train_macs(self) -> int:
-        """Really spent on trials and assistants."""
+        """Really spent on trials, assistants, and states of teachers that were trained anew."""
         shared = sum(a["spent_macs"] for a in self.artifacts.values() if a["label"] != "teacher")
         return self._trial_macs + int(shared) + self._unmade_macs
 

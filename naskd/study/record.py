@@ -169,6 +169,7 @@ def run_record(
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
+        "teacher_states": [a for a in artifacts.values() if a["label"] not in ("teacher", "assistant")],
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": counts,
         "trials": trials,

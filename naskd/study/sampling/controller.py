@@ -53,7 +53,7 @@ BATCH = 5
 MOVING = 0.9
 """Of the average of rewards, what is kept at each update."""
 LEAST = 1e-3
-"""Of the largest: a cost on a linear scale may be 0, or less, and counts as at least this share. A power of 0 is none."""
+"""Of the largest: a cost on a linear scale may be 0, or less, and counts as this share at least: 0 has no power."""
 EXPLORED = 0.05
 """Share of values that are drawn evenly: a controller that is sure would propose one design for ever."""
 
