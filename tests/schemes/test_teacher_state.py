@@ -184,7 +184,9 @@ def test_a_search_keeps_it_while_it_trains_the_teacher(tmp_path: Path) -> None:
     assert (state["label"], state["spent_macs"]) == ("teacher after 2 of 4 epochs", 0)
 
 
-def test_of_a_teacher_that_was_there_before_it_is_a_cost_of_the_search_and_said_as_that(tmp_path: Path) -> None:
+def test_of_a_teacher_that_was_there_before_it_is_a_cost_of_the_search_and_said_as_that(
+    tmp_path: Path,
+) -> None:
     text = TINY_STUDY.replace("[teacher.training]\nepochs = 1", "[teacher.training]\nepochs = 4")
     (tmp_path / "tiny.toml").write_text(text)
     spent = {}

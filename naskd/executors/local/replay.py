@@ -71,9 +71,7 @@ class ReplayFacts:
         ]
         # What two epochs name is made before the first of them.
         spans = {name: (epoch, epoch) for name, _, epoch in reversed(needed)}
-        return TrainingMacs(
-            float(recorded.train_macs), {name: macs for name, macs, _ in needed}, spans=spans
-        )
+        return TrainingMacs(float(recorded.train_macs), {name: macs for name, macs, _ in needed}, spans=spans)
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """None: what was trained had its teacher."""
