@@ -64,7 +64,8 @@ class LoggedRun:
     """What a logger calls a run.
 
     Args:
-        name: ``trial-<number>``, with ``-sibling-<n>`` of a design that was trained in that trial, or what is made and its content id.
+        name: ``trial-<number>``, with ``-sibling-<n>`` of a design that was trained in that trial; or what is made and
+            its content id.
         kind: ``trial`` or ``artifact``.
         design: Names and values.
     """

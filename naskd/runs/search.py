@@ -107,8 +107,10 @@ def run_search(
             warm=start.warm,
             checkpoints=place,
         )
-        if (found := _checkpoints_of(spec, storage)) != place:  # another driver has created it at this moment
-            opened, _ = _with_stores(opened, run_dir, found)
+        if (
+            stored := _checkpoints_of(spec, storage)
+        ) != place:  # another driver has created it at this moment
+            opened, _ = _with_stores(opened, run_dir, stored)
         for each in keeper:
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
