@@ -9,6 +9,7 @@ from naskd.report import summary
 from naskd.runs.attainment import attainment, band, levels_of
 from naskd.runs.run import Run, open_run
 from naskd.spec.errors import InputError
+from naskd.spec.identity import METHODS
 from naskd.spec.objectives import ACCURACY, Objective, described
 from naskd.spec.pareto import front_volume
 from naskd.store.files import digest
@@ -152,8 +153,13 @@ def _arms(
 ) -> list[dict[str, Any]]:
     """Runs of the same study and budget but for its seed, together; each row is told its arm."""
     groups: dict[str, list[int]] = {}
+    # What was registered beside what a study uses tells no arms apart.
+    common = set.intersection(*(set(run.identity().get(METHODS, {})) for run in runs))
     for number, run in enumerate(runs):
         identity = {key: value for key, value in run.identity().items() if key not in ("seed", "name")}
+        methods = identity.pop(METHODS, {})
+        if identity and common:
+            identity[METHODS] = {name: methods[name] for name in sorted(common)}
         if identity:  # how long is searched is no part of it, nor how many seeds the front gets
             identity["budget"] = dataclasses.asdict(run.spec.budget)
         groups.setdefault(digest(identity) if identity else f"run {number}", []).append(number)
