@@ -14,9 +14,10 @@ from naskd.spec.code_identity import is_installed, method_id
 from naskd.spec.design import DistillationSpec, TrialConfig, content_id
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.option import OptionValue, unknown_options
+from naskd.spec.places import is_user_file
 from naskd.spec.registry import Registry, code_of, imported
 from naskd.spec.seeds import trial_seed
-from naskd.spec.userfile import is_user_file, with_siblings
+from naskd.spec.userfile import with_siblings
 
 METHODS: tuple[Registry[Any], ...] = (FAMILIES, BLOCKS, KNOWLEDGE, SCHEMES)
 """What users may add to, and designs are made of. Workers know of each what the driver knows."""
