@@ -175,13 +175,16 @@ def method_id(implementation: Callable[..., Any]) -> str:
     """
     try:
         return function_id(implementation)
-    except (InputError, SyntaxError, RecursionError):
+    except Exception:  # of a value that it reads, whose class is the user's
         compiled = "".join(_compiled(implementation))
         return _hash(f"{sys.version_info[:2]}{compiled}".encode("utf-8", "surrogatepass"))[:12]
 
 
 def _compiled(made: Any) -> Iterator[str]:
     """What a function, or each function of a class and of the user's classes above it, was compiled to."""
+    made = made.func if isinstance(made, functools.partial) else made
+    if not inspect.isclass(made) and not inspect.isroutine(made):
+        made = type(made)  # an object that can be called
     if inspect.isclass(made):
         for base in made.__mro__:
             yield base.__qualname__
@@ -198,7 +201,7 @@ def _plain(value: Any) -> str:
     """A value of Python's own as text; of others their type."""
     try:
         return "".join(value_tokens(value, ""))
-    except (InputError, SyntaxError, RecursionError):
+    except Exception:
         return type(value).__qualname__
 
 

@@ -184,6 +184,15 @@ def test_what_has_no_source_is_named_by_what_it_was_compiled_to() -> None:
     assert len(others | {name}) == len(changes) + 1
 
 
+def test_what_cannot_be_told_is_named_by_what_it_was_compiled_to_however_it_is_called() -> None:
+    """A loss may log, or hold what nobody can compare; its name is the same in another process all the same."""
+    code = LOSS.replace("weight = 0.5", "weight = object()") + "    def __call__(self):\n        return 1\n"
+    one, other = compiled(code), compiled(code.replace("return 1", "return 2"))
+    assert method_id(one) == method_id(compiled(code)) != method_id(other)
+    assert method_id(one()) == method_id(compiled(code)()) != method_id(other())
+    assert method_id(functools.partial(one.forward)) != method_id(functools.partial(one.__call__))
+
+
 def test_what_has_a_source_has_the_name_of_a_function() -> None:
     space = defined(CODE)
     assert method_id(space) == function_id(space)
