@@ -15,6 +15,8 @@ Prints a Markdown table of each front. With ``--resume`` it goes on.
 """
 
 import argparse
+import hashlib
+import inspect
 import os
 import time
 from pathlib import Path
@@ -59,7 +61,7 @@ threads = {threads}
 """
 TEACHERS = {
     "timm": f'source = "timm"\nmodel = "mobilenetv3_small_050"\nresolution = {SIDE}',
-    "torchvision": 'torchvision = "shufflenet_v2_x0_5"\ncheckpoint = "others.pt"\nfine_tune = true\nhead_share = 0.3',
+    "torchvision": 'torchvision = "shufflenet_v2_x0_5"\ncheckpoint = "{others}"\nfine_tune = true\nhead_share = 0.3',
     "vit": 'source = "timm"\nmodel = "test_vit"',
 }
 STUDIES = {
@@ -110,11 +112,15 @@ def searched(name: str, args: argparse.Namespace) -> Row:
     teacher, space = STUDIES[name]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "space.py").write_bytes((Path(__file__).parent / "found_parts" / "space.py").read_bytes())
-    if teacher == "torchvision" and not (args.out / "others.pt").is_file():
-        begin(args)
+    given = TEACHERS[teacher]
+    if teacher == "torchvision":
+        others = begun(args)
+        given = given.replace("{others}", others.name)
+        if not others.is_file():
+            begin(args, others)
     study = args.out / f"{name}.toml"
     settings = {**vars(args), "images": args.images.resolve(), "name": name, "space": space, "side": SIDE}
-    study.write_text(STUDY.format(**{**settings, "teacher": TEACHERS[teacher]}))
+    study.write_text(STUDY.format(**{**settings, "teacher": given}))
     began, cpu = time.perf_counter(), time.process_time()
     run = naskd.search(study, out=args.out / "runs" / name)
     record = run.to_dict(everything=True, with_importance=False)
@@ -137,7 +143,17 @@ def searched(name: str, args: argparse.Namespace) -> Row:
 KEPT = ("number", "state", "reason", "macs", "n_params", "val_accuracy", "wall_seconds", "config")
 
 
-def begin(args: argparse.Namespace) -> None:
+def begun(args: argparse.Namespace) -> Path:
+    """The file of weights of other classes, named by all that they follow from: others are another file."""
+    images = [
+        (str(file.relative_to(args.others)), hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in sorted(args.others.glob("*/*"))
+    ]
+    said = repr([images, args.other_images, args.other_epochs, args.threads, SIDE, inspect.getsource(begin)])
+    return Path(args.out / f"others_{hashlib.sha256(said.encode()).hexdigest()[:12]}.pt")
+
+
+def begin(args: argparse.Namespace, path: Path) -> None:
     """Weights of other classes, as somebody else might have left them."""
     import torch
     import torch.nn.functional as F
@@ -159,7 +175,9 @@ def begin(args: argparse.Namespace) -> None:
             F.cross_entropy(network((batch - 0.5) / 0.25), labels).backward()
             optimizer.step()
         say(f"{len(places):,} images of {len(images.classes)} other classes, epoch {epoch + 1}")
-    torch.save(network.state_dict(), args.out / "others.pt")
+    part = path.with_suffix(".part")
+    torch.save(network.state_dict(), part)
+    os.replace(part, path)
 
 
 def report(rows: list[Row]) -> list[str]:

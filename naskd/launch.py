@@ -42,7 +42,8 @@ def search(
 ) -> "Run":
     """Run a study, or go on with it where it stopped.
 
-    A Ctrl-C before the first trial raises ``KeyboardInterrupt``; while trials run the first one has them finished.
+    A Ctrl-C before the first training raises ``KeyboardInterrupt``. While trials, teachers or assistants are trained
+    the first one has these finished, and the second one raises.
 
     Args:
         study: Path of a study file, or a parsed one; None where `tables` say what it is.

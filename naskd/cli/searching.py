@@ -66,7 +66,8 @@ def search(
 ) -> None:
     """Run a study, or go on with one.
 
-    Ctrl-C once finishes the running trial and stops; twice stops at once. Nothing is lost either way.
+    Ctrl-C once finishes what is training, a trial or a teacher, and stops; twice stops at once. What is broken off goes
+    on from its last checkpoint, with execution.checkpoint_every, or begins again.
     """
     given = list(settings or ())
     for key, value in (("executor", executor), ("address", address), ("workers", workers)):

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -104,12 +104,18 @@ class Attempts:
         self.stop_requested = False
         self._error = error
         self._again: deque[Attempt] = deque()
+        self._begun: dict[str, Job] = {}
         self._nothing_until = 0.0
 
     @property
     def at_end(self) -> bool:
         """Whether the source will give nothing more; a running attempt may yet have to be made again."""
         return self.stop_requested or self.source.finished
+
+    @property
+    def running(self) -> list[Job]:
+        """Jobs that were taken and have not ended."""
+        return list(self._begun.values())
 
     def take(self) -> Attempt | None:
         """What is to be done next; None when there is nothing now."""
@@ -121,6 +127,7 @@ class Attempts:
         if job is None:
             self._nothing_until = time.monotonic() + POLL_SECONDS
             return None
+        self._begun[job.job_id] = job
         return Attempt(job)
 
     def begin(self, attempt: Attempt) -> None:
@@ -215,6 +222,7 @@ class Attempts:
 
     def _tell(self, attempt: Attempt, result: TrialResult) -> None:
         result = attempt.booked(result)
+        self._begun.pop(attempt.job.job_id, None)
         self.source.tell(attempt.job, result)
         forget(attempt.job, self.context, paused=attempt.paused and result.status == "stopped")
 
@@ -224,14 +232,26 @@ class Stoppable(Protocol):
 
     stop_requested: bool
 
+    @property
+    def running(self) -> Sequence[Job]:
+        """What that is now."""
+
+
+def called(jobs: Sequence[Job]) -> str:
+    """Jobs for people, such as ``the teacher and the running trials``."""
+    made = [f"the {job.label or job.kind}" for job in jobs if job.kind == "artifact"]
+    trials = len(jobs) - len(made)
+    if trials:
+        made.append("the running trial" if trials == 1 else "the running trials")
+    return " and ".join(dict.fromkeys(made)) or "what is running"
+
 
 @contextmanager
-def interrupts(run: Stoppable, running: str = "the running trials") -> Iterator[None]:
+def interrupts(run: Stoppable) -> Iterator[None]:
     """Inside, Ctrl-C once requests a stop; twice it raises ``KeyboardInterrupt``. Only the main thread hears it.
 
     Args:
         run: Who finishes what is running and takes up nothing new.
-        running: What that is, for the message.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -241,7 +261,10 @@ def interrupts(run: Stoppable, running: str = "the running trials") -> Iterator[
         if run.stop_requested:
             raise KeyboardInterrupt
         run.stop_requested = True
-        _LOG.warning("finishing %s; Ctrl-C again stops now", running)
+        _LOG.warning(
+            "finishing %s; Ctrl-C again stops now, and what is in no checkpoint is trained again",
+            called(run.running),
+        )
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:

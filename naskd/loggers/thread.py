@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, one_line
 from naskd.study.observer import StudyObserver
-from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.jobs import Job, SiblingResult, TrialResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ class LoggedRun:
     """What a logger calls a run.
 
     Args:
-        name: ``trial-<number>``, or what is made and its content id.
+        name: ``trial-<number>``, with ``-sibling-<n>`` of a design that was trained in that trial; or what is made and
+            its content id.
         kind: ``trial`` or ``artifact``.
         design: Names and values.
     """
@@ -160,6 +161,8 @@ class JobLogger(StudyObserver):
     def told(self, job: Job, result: TrialResult) -> None:
         """See :class:`~naskd.study.observer.StudyObserver`."""
         self._events.put(partial(self._end, job, result))
+        for place, sibling in enumerate(result.siblings, start=1):
+            self._events.put(partial(self._log_sibling, job, place, sibling))
 
     def closed(self) -> None:
         """Wait for what is still to be written, as long as something is written."""
@@ -219,6 +222,18 @@ class JobLogger(StudyObserver):
         self._run_of(job).end(result)
         self._close(job.job_id)
 
+    def _log_sibling(self, job: Job, place: int, sibling: SiblingResult) -> None:
+        """A design that was trained in the trial of another one, from its first epoch to its end."""
+        key, result = f"{job.job_id}-sibling-{place}", sibling.result
+        facts = {"trained_in": int(job.job_id), "seed": result.seed}
+        run = self._runs[key] = _Run(LoggedRun(f"trial-{key}", "trial", _described(facts, sibling.config)))
+        for row in result.curve:
+            values = run.take(int(row["epoch"]), row)
+            if values and not self._rests:
+                self._log_of(run).log(run.epoch, values)
+        run.end(result)
+        self._close(key)
+
     def _close(self, job_id: str) -> None:
         # What could not be closed is kept, and closed at the end of the search.
         run = self._runs[job_id]
@@ -250,12 +265,12 @@ def _logged_run(job: Job) -> LoggedRun:
     # The configuration of an artifact's job is a design that wants it, not its own.
     if job.kind == "artifact" or job.config is None:
         return LoggedRun(name, job.kind, {})
-    facts: dict[str, Scalar] = {
-        "number": int(job.job_id),
-        "seed": job.seed,
-        "config_id": job.config.config_id,
-    }
-    return LoggedRun(name, job.kind, {**facts, **flat_design(job.config)})
+    facts = {"number": int(job.job_id), "seed": job.seed}
+    return LoggedRun(name, job.kind, _described(facts, job.config))
+
+
+def _described(facts: Mapping[str, int], config: TrialConfig) -> dict[str, Scalar]:
+    return {**facts, "config_id": config.config_id, **flat_design(config)}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, int | float]:

@@ -56,6 +56,7 @@ _KNOWN = {
     "best_val_accuracy",
     "spent_macs",
     "lost_macs",
+    "lost_epochs",
     "asked_images",
     "forward_images",
     "bank_bytes",

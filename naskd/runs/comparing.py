@@ -9,6 +9,7 @@ from naskd.report import summary
 from naskd.runs.attainment import attainment, band, levels_of
 from naskd.runs.run import Run, open_run
 from naskd.spec.errors import InputError
+from naskd.spec.identity import METHODS
 from naskd.spec.objectives import ACCURACY, Objective, described
 from naskd.spec.pareto import front_volume
 from naskd.store.files import digest
@@ -152,8 +153,13 @@ def _arms(
 ) -> list[dict[str, Any]]:
     """Runs of the same study and budget but for its seed, together; each row is told its arm."""
     groups: dict[str, list[int]] = {}
+    # What was registered beside what a study uses tells no arms apart.
+    common = set.intersection(*(set(run.identity().get(METHODS, {})) for run in runs))
     for number, run in enumerate(runs):
         identity = {key: value for key, value in run.identity().items() if key not in ("seed", "name")}
+        methods = identity.pop(METHODS, {})
+        if identity and common:
+            identity[METHODS] = {name: methods[name] for name in sorted(common)}
         if identity:  # how long is searched is no part of it, nor how many seeds the front gets
             identity["budget"] = dataclasses.asdict(run.spec.budget)
         groups.setdefault(digest(identity) if identity else f"run {number}", []).append(number)
@@ -228,11 +234,14 @@ def _warnings(names: Sequence[str], runs: Sequence[Run], records: Sequence[Mappi
     latencies = any(axis["name"] == "latency_ms" for axis in records[0]["objectives"])
     if latencies and (sets := apart("latency_profile")):
         found.append(f"latencies were predicted by different profiles, and do not compare: {sets}")
-    assisted = [name for name, record in zip(names, records, strict=True) if record["assistants"]]
-    if assisted:
+    shared = [
+        [*record["assistants"], *(one for one in record.get("teacher_states", ()) if one["spent_macs"])]
+        for record in records
+    ]
+    if paid := [name for name, networks in zip(names, shared, strict=True) if networks]:
         found.append(
-            "the training of assistants counts in what is spent, and not in the training up to a hypervolume: "
-            f"{', '.join(assisted)}"
+            "the training of assistants, and of states of teachers anew, counts in what is spent, and not in the "
+            f"training up to a hypervolume: {', '.join(paid)}"
         )
     warm = [name for name, identity in zip(names, known, strict=True) if identity.get(EARLIER_RUNS)]
     if warm:

@@ -13,7 +13,7 @@ from naskd.runs.moved import CODE
 from naskd.spec.code_identity import code_id, code_ids
 from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
-from naskd.spec.identity import identity_difference
+from naskd.spec.identity import METHODS, identity_difference
 from naskd.spec.latency import read_profile
 from naskd.spec.secrets import kept
 from naskd.spec.study import StudySpec
@@ -23,6 +23,7 @@ from naskd.study.opening import TEST_HASH
 from naskd.study.record import load_ledger
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import World
+from naskd.trials.methods import loose_methods
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def identity_of(spec: StudySpec, world: World) -> dict[str, Any]:
     identity = {
         **spec.identity(),
         "files": {name: code_ids(spec.resolve(name)) for name in files},
+        **({METHODS: loose} if (loose := loose_methods(map(spec.resolve, files))) else {}),
         "data_hash": world.data_hash,
         "split_hash": world.split_hash,
         "teacher_hash": None if spec.teacher is None else teachers.get(spec.teacher.name),

@@ -2,10 +2,12 @@
 
 import logging
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+import optuna
 
 from naskd.executors import EXECUTORS
 from naskd.executors.local.serial import FAULT_FOLDER
@@ -19,6 +21,7 @@ from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
 from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
 from naskd.spec.code_identity import source_of
+from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 from naskd.spec.held import held_function
 from naskd.spec.objectives import OBJECTIVES
@@ -31,6 +34,7 @@ from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import (
+    CHECKPOINTS,
     COPIES,
     UNLABELLED,
     forget_untrained,
@@ -38,6 +42,7 @@ from naskd.study.opening import (
     note_counts,
     note_images,
     note_test_images,
+    stored_study,
 )
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
@@ -81,10 +86,11 @@ def run_search(
             _LOG.warning(
                 "nothing was trained in run %r, which begins anew with: %s", spec.name, "; ".join(difference)
             )
-        if (begun_as := known_identity(spec, storage)) is None:
+        if known_identity(spec, storage) is None:
             _forget_trainings(run_dir)  # of a ledger that was removed: they may have seen other images
         earlier.keep(start.earlier, run_dir)
-        opened, keeper = _with_stores(opened, run_dir, begun_as or start.identity)
+        place = _checkpoints_of(spec, storage)
+        opened, keeper = _with_stores(opened, run_dir, place)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
         status = StatusFile(run_dir, spec.budget.trials)
@@ -99,7 +105,12 @@ def run_search(
             stopping=build_stopping(spec.stopping),
             clock=world.clock,
             warm=start.warm,
+            checkpoints=place,
         )
+        if (
+            stored := _checkpoints_of(spec, storage)
+        ) != place:  # another driver has created it at this moment
+            opened, _ = _with_stores(opened, run_dir, stored)
         for each in keeper:
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
@@ -125,22 +136,35 @@ def run_search(
     return run
 
 
-def _with_stores(
-    opened: OpenStudy, run_dir: Path, identity: dict[str, Any]
-) -> tuple[OpenStudy, tuple[FrontKeeper, ...]]:
+def _with_stores(opened: OpenStudy, run_dir: Path, place: str) -> tuple[OpenStudy, tuple[FrontKeeper, ...]]:
     """A study whose trainings leave something in its run directory, and who keeps the students there in order.
 
     Args:
         opened: The study.
         run_dir: Of its run.
-        identity: Of the run. Of one from before, its checkpoints are where its own identity says.
+        place: See :func:`_checkpoints_of`.
     """
     if opened.parts is None:
         return opened, ()
     spec, students = opened.spec, StudentStore(run_dir.absolute() / STUDENTS)
-    checkpoints = checkpoint_store(spec, run_dir, identity)
+    checkpoints = checkpoint_store(spec, run_dir, place)
     objectives = [OBJECTIVES[name] for name in spec.objectives]
     return opened.given(checkpoints=checkpoints, students=students), (FrontKeeper(students, objectives),)
+
+
+def _checkpoints_of(spec: StudySpec, storage: optuna.storages.BaseStorage) -> str:
+    """The folder of a run's checkpoints in a place that runs share; a new one of a run that is not there.
+
+    The ledger keeps it, so that all drivers of a run know it, wherever they are, and no other run of the same study.
+    Runs of earlier versions have theirs by name and identity.
+    """
+    study = stored_study(spec, storage)
+    attrs = {} if study is None else study.user_attrs
+    if CHECKPOINTS in attrs:
+        return str(attrs[CHECKPOINTS])
+    if (identity := attrs.get("identity")) is not None:
+        return f"{spec.name}-{content_id(identity)}"
+    return f"{spec.name}-{uuid.uuid4().hex[:12]}"
 
 
 def _describe(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:

@@ -18,7 +18,7 @@ from naskd.runs import earlier
 from naskd.runs.given import objects_of
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
 from naskd.spec import begun
-from naskd.spec.design import TrialConfig, content_id
+from naskd.spec.design import TrialConfig
 from naskd.spec.doing import doing
 from naskd.spec.errors import USERS, InputError, NaskdError, one_line
 from naskd.spec.interrupts import heed
@@ -247,7 +247,7 @@ def _places(start: Start) -> Iterator[str]:
 def _checkpoints(start: Start) -> Iterable[str]:
     given = start.spec.execution.checkpoints
     if given is not None and (start.spec.execution.checkpoint_every or start.spec.stopping.pauses):
-        checkpoint_store(start.spec, start.run_dir, {}).check()
+        checkpoint_store(start.spec, start.run_dir, start.spec.name).check()
     return ()
 
 
@@ -339,10 +339,16 @@ def problems(start: Start, checks: Sequence[Check] = CHECKS) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def checkpoint_store(spec: StudySpec, run_dir: Path, identity: Any) -> CheckpointStore:
-    """In the run directory, or where the study says, apart from those of other studies."""
+def checkpoint_store(spec: StudySpec, run_dir: Path, folder: str) -> CheckpointStore:
+    """In the run directory, or where the study says, apart from those of other runs.
+
+    Args:
+        spec: The study.
+        run_dir: Of its run.
+        folder: Of the run in the place that the study says.
+    """
     given = spec.execution.checkpoints
     if given is None:
         return CheckpointStore(run_dir.absolute() / "checkpoints")
     root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
-    return CheckpointStore(f"{root.rstrip('/')}/{spec.name}-{content_id(identity)}{question}{options}")
+    return CheckpointStore(f"{root.rstrip('/')}/{folder}{question}{options}")

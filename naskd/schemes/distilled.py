@@ -168,11 +168,7 @@ class DistilledStudent(nn.Module):
 
     def logits(self, taps: Taps) -> Tensor:
         """``(B, K)``, of the network that leaves, from the student's taps."""
-        if self.objective.deployed is None:
-            return taps.logits
-        loss = self.objective.losses[self.objective.deployed]
-        assert isinstance(loss, KnowledgeLoss)
-        return loss.deployed_taps(taps).logits
+        return self.objective.as_deployed(taps).logits
 
     # --- as a phase --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ class DistillationObjective(nn.Module):
         self.balanced = [i for i, term in enumerate(spec.terms) if term.weighting == "balanced"]
         self.calibrated: set[str] = set()
         self.deployed = next((i for i, card in enumerate(cards) if card.deployed), None)
+        self._shown: WeakKeyDictionary[Taps, tuple[tuple[bool, bool], Taps]] = WeakKeyDictionary()
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights))
 
@@ -218,7 +220,7 @@ class DistillationObjective(nn.Module):
         self, student: Taps, summaries: Sequence[Summary], lesson: Lesson
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss of the main stage and its detached, unweighted terms by name."""
-        student = self._as_deployed(student)
+        student = self.as_deployed(student)
         chosen = self.of_stage["main"]
         losses = self._losses()
         outputs = {i: losses[i].term_of(student, summaries[i], lesson) for i in chosen}
@@ -251,7 +253,7 @@ class DistillationObjective(nn.Module):
         }
         taught: dict[int, Tensor] = {}
         if student is not None:
-            student = self._as_deployed(student)
+            student = self.as_deployed(student)
             taught = {
                 i: losses[i].term_of(student, summaries[i], lesson).term
                 for i in self.of_stage["initial"]
@@ -262,9 +264,16 @@ class DistillationObjective(nn.Module):
         names = {i: f"{self.names[i]}.initial" for i in own} | {i: self.names[i] for i in taught}
         return sum(parts[1:], parts[0]), {names[i]: term.detach() for i, term in (own | taught).items()}
 
-    def _as_deployed(self, student: Taps) -> Taps:
+    def as_deployed(self, student: Taps) -> Taps:
         """With the logits of the network that leaves: a student without a classifier of its own has none that count."""
-        return student if self.deployed is None else self._losses()[self.deployed].deployed_taps(student)
+        if self.deployed is None:
+            return student
+        # A scheme that wants the logits, too, runs what stays behind the student once a step, as its cost says.
+        state = torch.is_grad_enabled(), self.training
+        found = self._shown.get(student)
+        if found is None or found[0] != state:
+            found = self._shown[student] = state, self._losses()[self.deployed].deployed_taps(student)
+        return found[1]
 
     def _calibrate(
         self,

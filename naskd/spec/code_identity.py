@@ -87,7 +87,7 @@ def foreign_code(
     """
     found = set()
     for each in implementations:
-        module = (each if isinstance(each, str) else each.__module__).partition(":")[0]
+        module = _module_of(each)
         if module.partition(".")[0] == "naskd":
             continue
         try:
@@ -165,6 +165,61 @@ def function_id(function: Callable[..., Any]) -> str:
     return _hash("".join(value_tokens(function, function_name(function))).encode("utf-8", "surrogatepass"))[
         :12
     ]
+
+
+def method_id(implementation: Callable[..., Any]) -> str:
+    """Twelve hexadecimal digits of what a class or function of the user's does, also where its source is not known.
+
+    Then what Python has compiled counts, which is another thing in another version of Python; and what it refers to
+    counts by its name.
+    """
+    try:
+        return function_id(implementation)
+    except Exception:  # of a value that it reads, whose class is the user's
+        compiled = "".join(_compiled(implementation))
+        return _hash(f"{sys.version_info[:2]}{compiled}".encode("utf-8", "surrogatepass"))[:12]
+
+
+def _compiled(made: Any) -> Iterator[str]:
+    """What a function, or each function of a class and of the user's classes above it, was compiled to."""
+    made = made.func if isinstance(made, functools.partial) else made
+    if not inspect.isclass(made) and not inspect.isroutine(made):
+        made = type(made)  # an object that can be called
+    if inspect.isclass(made):
+        for base in made.__mro__:
+            yield base.__qualname__
+            for key, member in {} if _installed(base.__module__) else sorted(vars(base).items()):
+                function = getattr(member, "__func__", getattr(member, "fget", member))
+                yield f"{key}="
+                yield from _compiled(function) if inspect.isfunction(function) else (_plain(member),)
+    elif isinstance(function := inspect.unwrap(made), FunctionType):
+        yield f"{_plain(function.__defaults__)}{_plain(function.__kwdefaults__)}"
+        yield from _instructions(function.__code__)
+
+
+def _plain(value: Any) -> str:
+    """A value of Python's own as text; of others their type."""
+    try:
+        return "".join(value_tokens(value, ""))
+    except Exception:
+        return type(value).__qualname__
+
+
+def _instructions(code: CodeType) -> Iterator[str]:
+    yield f"{code.co_code.hex()}{code.co_names}{code.co_varnames}{code.co_freevars}"
+    for constant in code.co_consts:
+        yield from _instructions(constant) if isinstance(constant, CodeType) else (_plain(constant),)
+
+
+def is_installed(implementation: str | Callable[..., Any]) -> bool:
+    """Whether what a card is implemented by is Python's own, naskd's or a package's, and none of the user's."""
+    return _installed(_module_of(implementation))
+
+
+def _module_of(implementation: str | Callable[..., Any]) -> str:
+    if isinstance(implementation, str):
+        return implementation.partition(":")[0]
+    return str(getattr(implementation, "__module__", None) or type(implementation).__module__)
 
 
 def function_name(function: Callable[..., Any]) -> str:

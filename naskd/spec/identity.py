@@ -11,6 +11,9 @@ from naskd.spec.registry import Registry
 from naskd.spec.samplers import SAMPLERS
 from naskd.spec.stopping import STOPPING_RULES
 
+METHODS = "methods"
+"""Key of an identity: methods of the user's that no file of the study defines, by what they do."""
+
 _MEANING = {
     "data_hash": "images for training or validation are not those of before",
     "split_hash": "the split is another: images came or went, its settings changed, or an earlier version of naskd "
@@ -21,6 +24,7 @@ _MEANING = {
     "teacher_hashes": "the teacher is another: its file, its code or its settings",
     "latency_profile": "latencies are predicted by another profile",
     "earlier_runs": "the runs that it learns from are others, or were read at another time",
+    METHODS: "what this method does has changed, or a value that it reads; it is in no file of the study",
     "files": "what the code does has changed; comments and layout do not count",
 }
 """What a difference of hashes means, by the beginning of its key."""
@@ -38,6 +42,11 @@ def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
     if None not in files:
         for side, left in zip((before, after), _different_files(*files), strict=True):
             side.update({"files": left} if left else {})
+    methods = before.pop(METHODS, {}), after.pop(METHODS, {})
+    # One that only one of them knows is of no use to the other.
+    changed = {name for name, what in methods[0].items() if methods[1].get(name, what) != what}
+    for side, known in zip((before, after), methods, strict=True):
+        side.update({METHODS: {name: known[name] for name in sorted(changed)}} if changed else {})
     one, other = _flat(_with_defaults(before)), _flat(_with_defaults(after))
     return [
         _explained(f"{key}: {one.get(key, '(absent)')} -> {other.get(key, '(absent)')}")

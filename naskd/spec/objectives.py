@@ -17,12 +17,12 @@ ACCURACY = "val_accuracy"
 """The objective that every study has."""
 
 _TAKEN = """
-number state reason config config_id seed wall_seconds spent_macs lost_macs asked_images forward_images bank_bytes
-teacher_agreement curve environment error retry_of retried parameters on_front best_val_accuracy replicates failed_again
-replicate_of continues continued_by own replicate_mean replicate_sd student taught_by choices n file files epoch loss
-ce val_accuracy_search val_accuracy_mean trained_in siblings
-measures expected expected_accuracy expected_sd test_accuracy test_accuracy_mean test_accuracy_sd test_accuracies
-test_balanced_accuracy test_balanced_accuracy_mean test_seeds test_epochs epochs objectives other_network unused
+number state reason config config_id seed wall_seconds spent_macs lost_macs lost_epochs asked_images forward_images
+bank_bytes teacher_agreement curve environment error retry_of retried parameters on_front best_val_accuracy replicates
+failed_again replicate_of continues continued_by own replicate_mean replicate_sd student taught_by choices n file
+files epoch loss ce val_accuracy_search val_accuracy_mean trained_in siblings measures expected expected_accuracy
+expected_sd test_accuracy test_accuracy_mean test_accuracy_sd test_accuracies test_balanced_accuracy
+test_balanced_accuracy_mean test_seeds test_epochs epochs objectives other_network unused
 """
 RESERVED = frozenset(_TAKEN.split())
 """Names that a trial's or a retrained design's entry in the record has for something else."""

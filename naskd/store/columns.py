@@ -48,7 +48,8 @@ def at_rest(column: Tensor) -> Tensor:
     reaches 2^-14 somewhere: then no value is off by more than 2^-11 of the sample's largest. The losses ask for no
     more. Those that divide by a length (attention, cosines, singular vectors) divide by a whole sample's, which is why
     small samples are looked for and small values are not; the others subtract, average, or compare values of one
-    sample with each other. A loss of which that is not true returns float64 from ``summarise``.
+    sample with each other. A loss of which that is not true returns float64 from ``summarise``. ``nst`` divides by each
+    channel's length: of a channel that stays below 2^-14 it hears fewer digits, and below 2^-25 a dead one.
 
     Args:
         column: ``(N, ...)``, on the CPU.

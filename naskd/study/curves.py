@@ -39,6 +39,7 @@ class Curves:
         self._drivers = drivers
         self._known = known
         self._own: dict[int, tuple[Job, Epochs]] = {}
+        self._heard: set[int] = set()
         self._finished: dict[int, TrialView | None] = {}
 
     def begin(self, job: Job) -> None:
@@ -54,6 +55,10 @@ class Curves:
         """
         number = int(job.job_id)
         _, epochs = self._own.setdefault(number, (job, {}))
+        if number not in self._heard:
+            self._heard.add(number)
+            if epoch in epochs and not job.continues:  # a paused trial has told what it had taken
+                self._ledger.write_repeats(number, epoch - 1)
         if epoch not in epochs:  # what is repeated after a lost worker has the same values
             epochs[epoch] = {"epoch": epoch, **metrics}
             self._ledger.write_epoch(number, epoch, metrics)

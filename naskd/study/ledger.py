@@ -28,6 +28,9 @@ REPLICATE = "replicate"
 """Attribute of a trial that trains a design once more: number of the first, and how many come before."""
 TRAINED_IN = "trained_in"
 """Attribute of a trial that was never begun: number of the one whose training gives its design, too."""
+REPEATS_FROM = "repeats_from"
+"""Attribute of a trial that runs a broken off one again: the epoch that it had as it began, after which others follow
+that had been done already."""
 CONTINUES = "continues"
 """Attribute of a trial that goes on with the training of a paused one: number of that."""
 
@@ -230,7 +233,7 @@ class Ledger:
 
     @property
     def train_macs(self) -> int:
-        """Really spent on trials and assistants."""
+        """Really spent on trials, assistants, and states of teachers that were trained anew."""
         shared = sum(a["spent_macs"] for a in self.artifacts.values() if a["label"] != "teacher")
         return self._trial_macs + int(shared) + self._unmade_macs
 
@@ -338,6 +341,11 @@ class Ledger:
         """
         with unsynced(optuna_private.storage_of(self._study)):
             self.write(number, f"{_EPOCH}{epoch}", dict(metrics))
+
+    def write_repeats(self, number: int, epoch: int) -> None:
+        """Note from which epoch on a trial repeats what a broken off one had done; as :meth:`write_epoch`."""
+        with unsynced(optuna_private.storage_of(self._study)):
+            self.write(number, REPEATS_FROM, epoch)
 
     def write_result(self, number: int, result: TrialResult) -> None:
         """Write all that is known of a training, before its trial is closed.

@@ -29,6 +29,9 @@ TEST_HASH = "test_hash"
 UNLABELLED, COPIES = "unlabelled", "copies"
 """Likewise: how many unlabelled images there are, and how many were left out."""
 
+CHECKPOINTS = "checkpoints"
+"""Likewise: names the folder of the run's checkpoints where a study keeps them in a place of its own."""
+
 IMAGES = "images"
 """Likewise: their kind, how many there are in each part, and of how many classes."""
 
@@ -40,6 +43,7 @@ def open_study(
     reference_point: Mapping[str, float] | None,
     clock: Clock,
     warm: WarmStart,
+    checkpoints: str = "",
 ) -> optuna.Study:
     """Create the study that a storage does not hold, or load the one that it holds.
 
@@ -50,6 +54,7 @@ def open_study(
         reference_point: Of the hypervolume, one value an objective; None where the study must be there.
         clock: While another driver creates the study, it is waited for.
         warm: Designs of earlier runs to try first, after those that the study file gives.
+        checkpoints: Of a study that is created, see :data:`CHECKPOINTS`.
 
     Raises:
         InputError: The storage holds a study of another identity, or an objective is unknown.
@@ -76,6 +81,8 @@ def open_study(
         study.set_user_attr("reference_point", dict(reference_point))
         # So that whoever looks later need not know a user's own objectives.
         study.set_user_attr("objectives", [objective.describe() for objective in objectives])
+        if checkpoints:
+            study.set_user_attr(CHECKPOINTS, checkpoints)
         if warm.sources:
             study.set_user_attr(TAKEN, [source.to_dict() for source in warm.sources])
         study.set_user_attr(SEAL, study_seal(study.user_attrs))

@@ -18,10 +18,12 @@ from naskd.study.importance import importance, importance_by_cost, trials_used
 from naskd.study.kept import front_alone
 from naskd.study.ledger import (
     CONTINUES,
+    REPEATS_FROM,
     TRAINED_IN,
     booked_artifacts,
     mean_values,
     replicate_of,
+    reported_epochs,
     told_twice,
     unmade_macs,
 )
@@ -131,6 +133,8 @@ def run_record(
             paused["reason"] += f"; trial {trial['number']} goes on with it"
         if trial["replicate_of"] is not None and trial["state"] == "FAIL" and not trial["retried"]:
             trials[trial["replicate_of"]]["failed_again"].append(trial["number"])
+    for number, lost in _lost_epochs(stored).items():
+        trials[number]["lost_epochs"] = lost
     complete = [t for t in trials if t["state"] == "COMPLETE"]
     designs = _designs(complete, objectives)
     points = [tuple(t[name] for name in objectives) for t in designs]
@@ -161,6 +165,7 @@ def run_record(
         "hypervolume": front_volume(points, axes, reference_point),
         "train_macs": train_macs,
         "train_macs_with_teachers": train_macs + sum(t.get("spent_macs", 0) for t in teachers),
+        "lost_epochs": sum(t["lost_epochs"] for t in trials),
         "bank": _bank(trials),
         "warm_start": list(study.user_attrs.get(TAKEN, ())),
         "images": images,
@@ -169,6 +174,7 @@ def run_record(
         "modality": (study.user_attrs.get("identity") or {}).get("data", {}).get("modality"),
         "teacher": max(teachers, key=lambda teacher: teacher["val_accuracy"], default=None),
         "teachers": teachers,
+        "teacher_states": [a for a in artifacts.values() if a["label"] not in ("teacher", "assistant")],
         "assistants": [a for a in artifacts.values() if a["label"] == "assistant"],
         "counts": counts,
         "trials": trials,
@@ -264,6 +270,7 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "train_macs": result.get("train_macs", 0),
         "spent_macs": result.get("spent_macs", 0),
         "lost_macs": result.get("lost_macs", 0),
+        "lost_epochs": 0,
         "asked_images": result.get("asked_images", 0),
         "forward_images": result.get("forward_images", 0),
         "bank_bytes": dict(result.get("bank_bytes", {})),
@@ -286,6 +293,24 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], place: str) -> dict[st
         "parameters": dict(trial.params),
         "unused": attrs.get(UNUSED),
     }
+
+
+def _lost_epochs(stored: Sequence[FrozenTrial]) -> dict[int, int]:
+    """Epochs of trials that ended without a result, and that the one that was begun in their place has trained again.
+
+    What they took is in no result. An epoch that was broken off, or that nobody has trained again, is not known.
+    """
+    found: dict[int, int] = {}
+    for trial in stored:
+        attrs = trial.user_attrs
+        if REPEATS_FROM in attrs and "retry_of" in attrs:
+            before = stored[attrs["retry_of"]]
+            done = max(reported_epochs(before.user_attrs), default=0)
+            while not done:  # it had come no further than those that it had run again
+                before = stored[before.user_attrs["retry_of"]]
+                done = max(reported_epochs(before.user_attrs), default=0)
+            found[attrs["retry_of"]] = done - attrs[REPEATS_FROM]
+    return found
 
 
 def _bank(trials: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:

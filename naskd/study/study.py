@@ -59,6 +59,7 @@ class Study:
         stopping: Decides after each epoch of a trial whether it goes on; None: all do.
         clock: None: this machine's.
         warm: What is taken of earlier runs.
+        checkpoints: Of a run that begins: names the folder of its checkpoints in a place that runs share.
 
     Raises:
         InputError: The storage holds a study of another identity.
@@ -78,6 +79,7 @@ class Study:
         stopping: StoppingRule | None = None,
         clock: Clock | None = None,
         warm: WarmStart | None = None,
+        checkpoints: str = "",
     ) -> None:
         self.spec = spec
         self.facts = facts
@@ -88,7 +90,7 @@ class Study:
         self._seeds: dict[str, int] = {}
         self._looked = 0.0
         warm = warm or WarmStart()
-        self._study = open_study(spec, storage, identity, reference_point, self._clock, warm)
+        self._study = open_study(spec, storage, identity, reference_point, self._clock, warm, checkpoints)
         self._objectives = [OBJECTIVES[name] for name in spec.objectives]
         self._ledger = Ledger(
             self._study,

@@ -236,6 +236,7 @@ class Designs:
         own = epochs * ((passes * macs + beside) * n_images + float(macs) * len(data.val))
         whole = own
         shared: dict[str, float] = {}
+        spans: dict[str, tuple[int, int]] = {}
         needed = self._prerequisites.of(config)
         # Whoever trains a teacher up to a state has passed through the earlier ones.
         if states := [r for r in needed.made if r.epoch and not self.has_artifact(r.artifact_id)]:
@@ -256,16 +257,19 @@ class Designs:
             if remembered:
                 augmentation = config.training.augmentation
                 n_views = self._images.n_views(augmentation)
-                shared[f"{recipe.artifact_id} {augmentation}"] = one_pass * min(epochs, n_views)
+                name = f"{recipe.artifact_id} {augmentation}"
+                shared[name] = one_pass * min(epochs, n_views)
+                spans[name] = 1, min(epochs, n_views)
                 for more in range(unlabelled):
                     # The k-th block of a training is the same for all, so that few are a part of many.
                     left = self._images.blocks.n_blocks(n_views) - more * epochs
                     if left > 0:
                         name = f"{recipe.artifact_id} {augmentation} unlabelled {more + 1}"
                         shared[name] = one_pass * min(epochs, left)
+                        spans[name] = 1, min(epochs, left)
             else:
                 own += asked
-        return TrainingMacs(own, shared, whole)
+        return TrainingMacs(own, shared, whole, spans)
 
     def _passes_of(self, config: TrialConfig) -> tuple[float, float, float]:
         """What a training image costs in each epoch: forward passes of the student, and MACs beside them.

@@ -20,16 +20,29 @@ class TrainingMacs:
             remembers.
         shared: What is made once for all trainings that need it, by a name of its own: an assistant, what a teacher
             says of the training images. It costs nothing where another training has had it made.
+        spans: Of what in `shared` is made along the training, by name: its first and last epoch, from 1, in which it
+            is made in equal parts. All else is there before the first epoch.
         whole: As its ``train_macs`` will say, as if nothing that teachers say were remembered; 0 for `own`.
     """
 
     own: float
     shared: Mapping[str, float] = field(default_factory=dict)
     whole: float = 0.0
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.whole == 0:
             object.__setattr__(self, "whole", self.own)
+
+    def made_after(self, epochs: int) -> dict[str, float]:
+        """What of `shared` a training has made after so many epochs: multiply-accumulates by name."""
+        return {name: macs * self._made_share(name, epochs) for name, macs in self.shared.items()}
+
+    def _made_share(self, name: str, epochs: int) -> float:
+        if name not in self.spans:
+            return 1.0
+        first, last = self.spans[name]
+        return min(1.0, max(0.0, (epochs - first + 1) / (last - first + 1)))
 
 
 class DesignFacts(Protocol):

@@ -1,6 +1,6 @@
 """What must exist before a design can be trained: the shared networks that its scheme names, and how they are made."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
-from naskd.spec.code_identity import code_id, foreign_code
+from naskd.spec.code_identity import code_id, foreign_code, is_installed, method_id
 from naskd.spec.design import SCRATCH, ArchitectureSpec, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
-from naskd.spec.registry import code_of, nearest
+from naskd.spec.registry import code_of, imported, nearest
 from naskd.spec.seeds import derive_seed
 from naskd.spec.sizes import sides
 from naskd.spec.study import StudySpec
@@ -116,6 +116,7 @@ class PrerequisiteRecipes:
         self._resources = resources
         self._teachers: dict[str, _Known] = {}
         self._code: dict[tuple[_Implementation, ...], list[str]] = {}
+        self._files: dict[tuple[_Implementation, ...], bool] = {}
 
     def of(self, config: TrialConfig) -> Supervision:
         """What a design needs.
@@ -179,13 +180,13 @@ class PrerequisiteRecipes:
             KNOWLEDGE[kind].implementation for kind in dict.fromkeys(t.kind for t in assistant.spec.terms)
         ]
         # Earlier versions did not name the code of blocks, or none at all: what they have made is not made again.
+        all_code = (*losses, *_code_of_network(assistant.spec.architecture))
+        found = [self._foreign(all_code)]
+        if self._in_files(all_code):  # of what is in no file, those versions did not know anything
+            found += [self._foreign(losses), []]
         names = [
             self._artifact_id("assistant", [*identity, {"code": code}] if code else identity)
-            for code in (
-                self._foreign([*losses, *_code_of_network(assistant.spec.architecture)]),
-                self._foreign(losses),
-                (),
-            )
+            for code in found
         ]
         artifact_id = next((name for name in names if name in self._resources.store), names[0])
         return ArtifactRecipe(
@@ -198,11 +199,16 @@ class PrerequisiteRecipes:
         )
 
     def _foreign(self, implementations: Iterable[_Implementation]) -> list[str]:
-        """What of these is not naskd's, by its content; empty where nothing is, or something has no file."""
+        """What of these is not naskd's, by its content: of their files, or where something has none, of each."""
         key = tuple(dict.fromkeys(implementations))
         if key not in self._code:
-            self._code[key] = foreign_code(key) or []
+            self._code[key] = _contents(key, code_id)
         return self._code[key]
+
+    def _in_files(self, implementations: tuple[_Implementation, ...]) -> bool:
+        if implementations not in self._files:
+            self._files[implementations] = foreign_code(implementations) is not None
+        return self._files[implementations]
 
     def _bound(self, assistant: AssistantSpec) -> list[dict[str, int]]:
         """How many views an assistant is shown; nothing where it is shown as many as without a bound.
@@ -292,8 +298,15 @@ class PrerequisiteRecipes:
         if teacher.card.finds:  # they say where the file is, whose content is there
             identity.pop("options", None)
         if teacher.source is not None and teacher.source not in OWN_KEYS:
-            identity["code"] = foreign_code([TEACHER_SOURCES[teacher.source].implementation], content)
+            identity["code"] = _contents([TEACHER_SOURCES[teacher.source].implementation], content)
         return identity
+
+
+def _contents(implementations: Sequence[_Implementation], content: Callable[[Path], str]) -> list[str]:
+    """What of these is not naskd's, by the content of its files; where something has no file, by what each does."""
+    if (files := foreign_code(implementations, content)) is not None:
+        return files
+    return sorted(method_id(imported(each)) for each in implementations if not is_installed(each))
 
 
 def _code_of_network(architecture: ArchitectureSpec) -> list[_Implementation]:

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_studies import design, small_context
+from small_studies import TEACHER, TRAINING, design, open_context, small_context, study
 
 from naskd.executors import EXECUTORS
+from naskd.executors.attempts import called
+from naskd.spec.teachers import TeacherSpec
+from naskd.store.artifacts import ArtifactStore
 from naskd.testing import ExecutorSuite
 from naskd.testing.executors import trial
 from naskd.testing.fixed_source import FixedSource
@@ -79,6 +82,29 @@ def test_serial_ctrl_c_once_finishes_the_running_job_and_asks_for_no_other(seria
     assert len(source.results["0"].curve) == 3
     assert source.asked == ["0"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_serial_ctrl_c_says_what_it_finishes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A teacher may take hours: who reads that a trial is finished would wait for something else."""
+    teacher = TeacherSpec(architecture=TEACHER, training=TRAINING)
+    context = open_context(study(teacher=teacher), ArtifactStore(tmp_path / "artifacts"))
+    (recipe,) = context.prerequisites.teachers()
+    job = Job(recipe.artifact_id, "artifact", None, recipe.seed, 3, (), recipe.label)
+    source = Interrupting([job], (1,))
+    EXECUTORS.load("serial")(context, tmp_path).run(source)
+    assert "finishing the teacher; Ctrl-C again stops now" in caplog.text
+    assert source.results[job.job_id].status == "complete"
+
+
+def test_what_a_ctrl_c_finishes_has_a_name_for_people() -> None:
+    teacher, assistant = (Job(name, "artifact", None, 0, 3, (), name) for name in ("teacher", "assistant"))
+    one, other = trial(0, design()), trial(1, design())
+    assert called([]) == "what is running"
+    assert (called([one]), called([one, other])) == ("the running trial", "the running trials")
+    assert called([teacher, one]) == "the teacher and the running trial"
+    assert (
+        called([one, teacher, assistant, assistant]) == "the teacher and the assistant and the running trial"
+    )
 
 
 def test_serial_ctrl_c_twice_stops_at_once_with_nothing_told(serial):

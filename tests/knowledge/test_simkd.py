@@ -2,6 +2,7 @@ import dataclasses
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,3 +154,28 @@ def test_a_student_of_another_grid_is_pooled(context) -> None:
         assert found.cost == context.designs.design_cost(config)
         found.advance(1)
     assert dataclasses.asdict(found.scheme.deployed.projector.shape)["grid"] == (2, 2)
+
+
+@pytest.mark.parametrize("scheme", ["self_kd", "adversarial", "cs_kd"])
+def test_the_projector_runs_as_often_as_the_books_say_whatever_else_wants_the_logits(
+    context, scheme: str
+) -> None:
+    """Twice a step: for the logits of the network that leaves, and for the loss."""
+    config = design(SIMKD)
+    config = replace(config, distillation=replace(config.distillation, scheme=scheme))
+    found, _ = start_run(config, context, seed=1)
+    student, projector = found.scheme.taught.network, found.scheme.taught.deployed.projector
+    calls = {"projector": 0, "student": 0}
+
+    def count(name: str) -> Any:
+        def hook(module: torch.nn.Module, *_: object) -> None:
+            calls[name] += module.training
+
+        return hook
+
+    projector.register_forward_hook(count("projector"))
+    next(m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)).register_forward_hook(
+        count("student")
+    )
+    found.advance(1)
+    assert calls["projector"] == 2 * calls["student"] > 0

@@ -29,7 +29,7 @@ from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, Tr
 from naskd.spec.errors import InputError
 from naskd.spec.loggers import LOGGERS, LoggerCard
 from naskd.study.observer import StudyObserver
-from naskd.trials.jobs import Job, TrialResult
+from naskd.trials.jobs import Job, SiblingResult, TrialResult
 
 NAMES = ("tensorboard", "mlflow", "wandb")
 INSTALLED = [name for name in NAMES if importlib.util.find_spec(LOGGERS[name].package) is not None]
@@ -244,6 +244,26 @@ def test_a_job_that_is_taken_up_again_goes_on_in_its_run():
         ("trial-1", 2, {"val_accuracy": 0.2}),
         ("trial-1", 3, {"val_accuracy": 0.3}),
         ("trial-1", "complete", "", {"val_accuracy": 0.3, "macs": 5, "train_macs": 0}),
+    ]
+
+
+def test_each_design_that_a_training_gives_has_a_run():
+    """As if it had been trained by itself, with the number of the trial that it was trained in."""
+    other = design(KnowledgeTerm("hint"))
+    curve = tuple({"epoch": e, "val_accuracy": e / 10} for e in (1, 2))
+    sibling = SiblingResult(other, TrialResult("complete", 7, "", {"macs": 3}, curve, train_macs=9))
+    notebook = Notebook()
+    logger = JobLogger("note", lambda: notebook)
+    logger.asked(trial())
+    logger.told(trial(), replace(ended("complete", macs=5), siblings=(sibling,)))
+    logger.closed()
+    assert [run.name for run in notebook.runs] == ["trial-1", "trial-1-sibling-1"]
+    own = {"trained_in": 1, "seed": 7, "config_id": other.config_id, **flat_design(other)}
+    assert (notebook.runs[1].kind, notebook.runs[1].design) == ("trial", own)
+    assert notebook.notes[1:] == [
+        ("trial-1-sibling-1", 1, {"val_accuracy": 0.1}),
+        ("trial-1-sibling-1", 2, {"val_accuracy": 0.2}),
+        ("trial-1-sibling-1", "complete", "", {"val_accuracy": 0.2, "macs": 3, "train_macs": 9}),
     ]
 
 

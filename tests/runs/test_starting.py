@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 import naskd
 from naskd.cli import app
-from naskd.runs import opening
+from naskd.runs import opening, search
+from naskd.runs.search import forget_ended
 from naskd.spec.errors import InputError, NaskdError, RunError
 from naskd.spec.storages import JOURNAL_FILE
+from naskd.spec.study import StudySpec
+from naskd.store.checkpoints import CheckpointStore
 from naskd.trials import steps
 from naskd.trials.jobs import training_key
 
@@ -277,3 +280,28 @@ def test_a_broken_image_does_not_hide_a_broken_teacher(study: Path) -> None:
     assert str(image) in said
     assert "teacher: checkpoint" in said
     assert "is empty" in said
+
+
+def test_runs_of_one_study_keep_their_checkpoints_apart_where_they_share_a_place(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that begins forgets what no trial of its own needs: paused trials of another one are none of its own."""
+    found: list[Path] = []
+
+    def paused(spec: StudySpec, run_dir: Path, *rest: object) -> CheckpointStore:
+        store: CheckpointStore = made(spec, run_dir, *rest)
+        if run_dir.name == "one":
+            store.save("abc-1.0", 1, b"of a paused trial")
+            found.append(Path(store.root))
+        return store
+
+    made = search.checkpoint_store
+    monkeypatch.setattr(search, "checkpoint_store", paused)
+    monkeypatch.setattr(search, "forget_ended", lambda *_: None)
+    settings, runs = [f"execution.checkpoints={study.parent / 'shared'}"], study.parent / "runs"
+    naskd.search(study, out=runs / "one", settings=settings)
+    naskd.search(study, out=runs / "one", settings=settings, trials=2)
+    assert found[0] == found[1], "it goes on from its own"
+    monkeypatch.setattr(search, "forget_ended", forget_ended)
+    naskd.search(study, out=runs / "two", settings=settings)
+    assert CheckpointStore(found[0]).load("abc-1.0") == b"of a paused trial"

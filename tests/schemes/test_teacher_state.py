@@ -12,6 +12,7 @@ from small_studies import STUDENT, TEACHER, TRAINING, design, given, make, open_
 import naskd
 from naskd.report import summary
 from naskd.runs import opening
+from naskd.runs.comparing import compare
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.teachers import TeacherSpec
 from naskd.store.artifacts import ArtifactStore
@@ -179,6 +180,28 @@ def test_a_search_keeps_it_while_it_trains_the_teacher(tmp_path: Path) -> None:
     manifests = {path.parent.name for path in (tmp_path / "runs" / "artifacts").glob("*/manifest.json")}
     assert len(manifests) == 2
     assert record["train_macs"] == sum(t["spent_macs"] for t in trials), "the state cost nothing"
+    (state,) = record["teacher_states"]
+    assert (state["label"], state["spent_macs"]) == ("teacher after 2 of 4 epochs", 0)
+
+
+def test_of_a_teacher_that_was_there_before_it_is_a_cost_of_the_search_and_said_as_that(
+    tmp_path: Path,
+) -> None:
+    text = TINY_STUDY.replace("[teacher.training]\nepochs = 1", "[teacher.training]\nepochs = 4")
+    (tmp_path / "tiny.toml").write_text(text)
+    spent = {}
+    for name, space in (("plain", TINY_SPACE), ("by_state", SPACE)):
+        (tmp_path / "space.py").write_text(space)
+        record = naskd.search(tmp_path / "tiny.toml", out=tmp_path / "runs" / name).to_dict(True)
+        spent[name] = record["train_macs"] - sum(t["spent_macs"] for t in record["trials"])
+    assert spent["plain"] == 0
+    (state,) = record["teacher_states"]
+    assert state["label"] == "teacher after 2 of 4 epochs"
+    assert state["spent_macs"] == spent["by_state"] > 0
+    assert 2 * state["spent_macs"] == record["teacher"]["spent_macs"], "half of its teacher's training"
+    assert record["assistants"] == []
+    said = compare([tmp_path / "runs" / "plain", tmp_path / "runs" / "by_state"])["warnings"]
+    assert any("states of teachers" in warning and "by_state" in warning for warning in said), said
 
 
 def test_a_teacher_that_was_brought_along_teaches_itself_and_that_is_said(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from naskd.spec.code_identity import function_id
+from naskd.spec.code_identity import function_id, method_id
 from naskd.spec.errors import InputError
 
 CODE = '''\
@@ -142,3 +142,57 @@ def test_what_nobody_can_tell_is_refused() -> None:
         function_id(names["space"])
     with pytest.raises(InputError, match="define it with def"):
         function_id([lambda trial: 1, lambda trial: 2][0])
+
+
+def compiled(code: str) -> Any:
+    """A class as a prompt of Python defines it: nobody knows its lines."""
+    names: dict[str, Any] = {"__name__": "a_prompt"}
+    exec(compile(code, "<stdin>", "exec"), names)
+    return names["Loss"]
+
+
+LOSS = """\
+def twice(x):
+    return 2 * x
+
+
+class Base:
+    def part(self, x):
+        return x + 1
+
+
+class Loss(Base):
+    weight = 0.5
+
+    def forward(self, x, scale=3):
+        names = {"a", "b", "c", "d"}
+        return [self.part(twice(one)) * scale for one in x if one in {"e", "f", "g"}]
+"""
+
+
+def test_what_has_no_source_is_named_by_what_it_was_compiled_to() -> None:
+    name = method_id(compiled(LOSS))
+    assert name == method_id(compiled("\n\n" + LOSS)), "where it stands does not count"
+    changes = (
+        ("0.5", "0.25"),
+        ("scale=3", "scale=4"),
+        ("* scale", "+ scale"),
+        ("x + 1", "x + 2"),
+        ('"g"', '"h"'),
+    )
+    others = {method_id(compiled(LOSS.replace(*change))) for change in changes}
+    assert len(others | {name}) == len(changes) + 1
+
+
+def test_what_cannot_be_told_is_named_by_what_it_was_compiled_to_however_it_is_called() -> None:
+    """A loss may log, or hold what nobody can compare; its name is the same in another process all the same."""
+    code = LOSS.replace("weight = 0.5", "weight = object()") + "    def __call__(self):\n        return 1\n"
+    one, other = compiled(code), compiled(code.replace("return 1", "return 2"))
+    assert method_id(one) == method_id(compiled(code)) != method_id(other)
+    assert method_id(one()) == method_id(compiled(code)()) != method_id(other())
+    assert method_id(functools.partial(one.forward)) != method_id(functools.partial(one.__call__))
+
+
+def test_what_has_a_source_has_the_name_of_a_function() -> None:
+    space = defined(CODE)
+    assert method_id(space) == function_id(space)

@@ -27,7 +27,7 @@ from naskd.trials.measures import Measured
 from naskd.trials.prerequisites import ArtifactRecipe
 
 IDENTITY = {"epochs": 2, "files": {"space.py": "abc"}, "teacher_hash": "t1", "data_hash": "d1"}
-REFERENCE = {"val_accuracy": 0.1, "macs": 1e6, "n_params": 1e4}
+REFERENCE = {"val_accuracy": 0.1, "macs": 1e6, "n_params": 1e4, "forgetting": 1.0}
 TEACHER_MACS, ASSISTANT_MACS, TRIAL_MACS = 5000, 700, 10
 
 

@@ -140,3 +140,26 @@ def test_what_a_design_should_cost_at_most_is_the_reference_point_of_a_study() -
     sampler = study.optuna_study.sampler
     assert isinstance(sampler, ControllerSampler)
     assert sampler._most(study.optuna_study, 1) == study.reference_point["macs"]
+
+
+@pytest.mark.parametrize("name", ["akd", "n2n"])
+def test_a_cost_of_nothing_is_worth_as_much_as_a_small_one(name: str) -> None:
+    """Who learns nothing forgets nothing: its reward is none for that alone, and one below 0 has a reward, too."""
+    spec = make_spec(3, sampler=SamplerSpec(name), objectives=("val_accuracy", "forgetting"))
+    study = make_study(spec)
+    study.ask()
+    sampler = study.optuna_study.sampler
+    assert isinstance(sampler, ControllerSampler)
+    rewards = []
+    for forgotten in (-0.5, 0.0, 0.001, 0.01, 0.5):
+        values = (0.5, forgotten)
+        ended = optuna.trial.create_trial(state=optuna.trial.TrialState.COMPLETE, values=values)
+        rewards.append(sampler._rewarded(study.optuna_study, ended))
+    assert rewards == sorted(rewards, reverse=True)
+    assert rewards[0] == rewards[2] < 1.2 * rewards[3], "as the smallest that counts"
+    assert rewards[0] < 2 * rewards[-1]
+
+
+def test_accuracies_alone_are_rewards() -> None:
+    """A study may have two of them and no cost."""
+    assert compression(0.4, [], []) == product(0.4, []) == 0.4

@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 from optuna.storages import InMemoryStorage
@@ -17,8 +19,10 @@ from naskd.spec.study import BudgetSpec, SamplerSpec, StoppingSpec, StudySpec
 from naskd.spec.tables import spec_problems
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.ledger import CONTINUES
+from naskd.study.prices import Price
 from naskd.study.sampling.ehvi import EhviSampler
-from naskd.study.stopping import NeverStop
+from naskd.study.search_view import Candidate
+from naskd.study.stopping import NeverStop, TrialView
 from naskd.study.study import Study
 from naskd.tables import Recorded
 from naskd.trials.facts import TrainingMacs
@@ -229,6 +233,26 @@ def test_what_costs_more_than_the_search_is_not_made_for_the_best_designs_at_its
     assert not any(proposed(is_hinted, price, 20, 10, trials))
     assert sum(proposed(is_hinted, 1, 20, 10, trials)) > 5
     assert any(proposed(is_taught, price, 10, 10, trials)), "three quarters of the designs share it"
+
+
+def test_who_was_stopped_early_has_filled_a_part_of_the_bank():
+    """The rest is still to be paid, by whoever needs it; what is there before the first epoch is not."""
+    chosen = {"block": "basic", "width": 8, "depth": 1, "kind": "hint", "temperature": 4.0}
+    config = joint(optuna.trial.FixedTrial(chosen))
+    price = Price({}, TrainingMacs(10.0, {"bank": 800.0, "assistant": 50.0}, spans={"bank": (1, 4)}))
+    view = SimpleNamespace(prices=SimpleNamespace(of=lambda config: price), most_macs=math.inf)
+
+    def left(*begun):
+        _, shared = EhviSampler(0)._prices([Candidate({}, config, price)], np.zeros(1), begun, view)
+        return shared[0]
+
+    def trial(status, epochs):
+        return TrialView(0, config, 0, status, ({"val_accuracy": 0.5},) * epochs)
+
+    assert left() == 850
+    assert [left(trial("stopped", epochs)) for epochs in (1, 2, 4, 6)] == [600, 400, 0, 0]
+    assert left(trial("complete", 8)) == left(trial("running", 0)) == 0
+    assert left(trial("stopped", 2), trial("stopped", 1)) == 400, "the same views"
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -349,3 +349,25 @@ def test_a_study_of_before_is_described_by_what_is_registered(study):
             study_objectives(study.optuna_study, ("val_accuracy", "enery"))
     finally:
         attributes |= {"objectives": kept, "seal": seal}
+
+
+def test_epochs_that_a_killed_search_had_done_and_that_were_done_again_are_counted():
+    """What they took is in no result: nobody was left to say it. Who goes on begins after a checkpoint."""
+    storage = InMemoryStorage()
+    first = make_study(make_spec(2, epochs=6, teacher=None), storage, space=plain)
+    job = first.ask()
+    for epoch in range(1, 6):
+        first.report(job, epoch, {"epoch": epoch, "val_accuracy": 0.1})
+    assert run_record(first.optuna_study, first.spec.objectives)["lost_epochs"] == 0, (
+        "it may be taken up from the last"
+    )
+    first.release()
+    second = make_study(make_spec(2, epochs=6, teacher=None), storage, space=plain)
+    job = second.ask()
+    for epoch in (4, 5, 6):  # from the state after the third
+        second.report(job, epoch, {"epoch": epoch, "val_accuracy": 0.1})
+    second.tell(job, second.facts.work(job))
+    drive(second)
+    record = run_record(second.optuna_study, second.spec.objectives)
+    assert [trial["lost_epochs"] for trial in record["trials"]] == [2, 0, 0]
+    assert record["lost_epochs"] == 2

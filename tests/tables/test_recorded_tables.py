@@ -187,6 +187,7 @@ def test_a_price_says_what_is_shared(folder):
     macs = facts.training_macs(design(4, "assistant"))
     assert macs.shared["assistant"] == 10**5
     assert sum(macs.shared.values()) == 10**5 + 2 * 100 * 500
+    assert sum(macs.made_after(1).values()) == 10**5 + 100 * 500, "the views of one epoch"
     assert facts.training_macs(design(4, "none")).shared == {}
 
 

@@ -366,6 +366,9 @@ def test_of_few_views_a_teacher_is_run_once_each_and_that_is_what_its_price_says
     teacher = context.sources.online(context.prerequisites.teacher()).macs
     config = design(KnowledgeTerm("logits"))
     run = start(context, config)
+    run.advance(1)
+    first = context.designs.training_macs(config).made_after(1)
+    assert list(first.values()) == [run.forward_images * teacher] == [N * teacher]
     run.advance(EPOCHS)
     assert run.forward_images == 2 * N
     assert list(run.bank_bytes().values()) == [2 * N * 10 * 2], "it does not grow with the epochs"

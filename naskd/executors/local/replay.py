@@ -64,8 +64,14 @@ class ReplayFacts:
         recorded = found_in(self._table, config)
         if recorded is None:
             return TrainingMacs(0.0)
-        shared = {name: float(macs) for epoch in recorded.shared for name, macs in epoch.items()}
-        return TrainingMacs(float(recorded.train_macs), shared)
+        needed = [
+            (name, float(macs), epoch)
+            for epoch, shared in enumerate(recorded.shared, start=1)
+            for name, macs in shared.items()
+        ]
+        # What two epochs name is made before the first of them.
+        spans = {name: (epoch, epoch) for name, _, epoch in reversed(needed)}
+        return TrainingMacs(float(recorded.train_macs), {name: macs for name, macs, _ in needed}, spans=spans)
 
     def recipes(self, config: TrialConfig) -> list[ArtifactRecipe]:
         """None: what was trained had its teacher."""

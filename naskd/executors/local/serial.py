@@ -24,8 +24,8 @@ FAULT_FOLDER = "faults"
 class SerialExecutor:
     """Runs trials and artifacts in the order in which the source gives them.
 
-    Ctrl-C once finishes and records the running trial, then returns; twice raises ``KeyboardInterrupt`` at
-    once, and the running trial is found again by the next resume.
+    Ctrl-C once finishes and records the running job, then returns; twice raises ``KeyboardInterrupt`` at
+    once, and a running trial is found again by the next resume.
 
     A job that ends this process by a native fault, or is stuck in code that cannot be interrupted, ends the search; the
     next one finds a note of it in the run directory and books it as failed.
@@ -42,6 +42,8 @@ class SerialExecutor:
         self.work = work
         self.limits = TimeLimits(context.resources.spec)
         self.stop_requested = False
+        self.running: list[Job] = []
+        """The job that is done now, if there is one."""
         self._paused = False
 
     def run(self, source: TrialSource) -> None:
@@ -51,14 +53,16 @@ class SerialExecutor:
             WorkerError: A job has made the device unusable for this process.
         """
         self.context.resources.compute.apply_threads()
-        with interrupts(self, "the running trial"), _short_collections():
+        with interrupts(self), _short_collections():
             while not self.stop_requested:
                 if (job := source.ask()) is None:
                     if source.finished:
                         break
                     time.sleep(POLL_SECONDS)
                     continue
+                self.running = [job]
                 result = self._do(job, source)
+                self.running = []
                 source.tell(job, result)
                 forget(job, self.context, paused=self._paused and result.status == "stopped")
                 if result.device_lost:

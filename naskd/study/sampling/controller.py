@@ -52,6 +52,8 @@ BATCH = 5
 """Trainings between two updates: N2N's rollouts."""
 MOVING = 0.9
 """Of the average of rewards, what is kept at each update."""
+LEAST = 1e-3
+"""Of the largest: a cost on a linear scale may be 0, or less, and counts as this share at least: 0 has no power."""
 EXPLORED = 0.05
 """Share of values that are drawn evenly: a controller that is sure would propose one design for ever."""
 
@@ -71,13 +73,15 @@ def product(accuracy: float, costs: Sequence[float], exponent: float = -0.07) ->
 
 
 def compression(accuracy: float, costs: Sequence[float], largest: Sequence[float]) -> float:
-    """``C (2 - C) A`` with ``C = 1 - cost / largest``; the mean over several costs.
+    """``C (2 - C) A`` with ``C = 1 - cost / largest``; the mean over several costs, ``A`` where there are none.
 
     Args:
         accuracy: In [0, 1].
         costs: At least 0.
         largest: Costs of the network that is compressed, above 0; what costs more has no reward.
     """
+    if not costs:
+        return accuracy
     saved = [max(0.0, 1.0 - cost / most) for cost, most in zip(costs, largest, strict=True)]
     return accuracy * sum(share * (2.0 - share) for share in saved) / len(saved)
 
@@ -335,13 +339,21 @@ class ControllerSampler(BaseSampler):
             if direction == StudyDirection.MAXIMIZE:
                 gained *= trial.values[number]
             else:
-                costs.append(max(trial.values[number], 1e-12))
                 first = self._largest if not largest else None
                 largest.append(first or self._most(study, number))
+                least = 0.0 if self._is_log(number) else LEAST * largest[-1]
+                costs.append(max(trial.values[number], least))
         return self._reward(gained, costs, largest)
 
+    def _is_log(self, number: int) -> bool:
+        """Whether a cost is above 0 for sure."""
+        return self._view is not None and self._view.objectives[number].scale == "log"
+
     def _most(self, study: optuna.Study, number: int) -> float:
+        given = 0.0
         if self._view is not None:
-            return float(self._view.reference_point[self._view.objectives[number].name])
+            given = float(self._view.reference_point[self._view.objectives[number].name])
+        if given > 0:
+            return given
         seen = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return max(*(float(trial.values[number]) for trial in seen), 1e-12)

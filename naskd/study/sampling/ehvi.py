@@ -277,29 +277,36 @@ class EhviSampler(BaseSampler):
         Args:
             candidates: ``N`` of them.
             paid: Share of the training of each, in [0, 1), ``(N,)``.
-            begun: Trials that have had made what they need.
+            begun: Trials that have had made what they need; what runs still has it made.
             view: Of the study.
         """
-        made = {name for trial in begun for name in view.prices.of(trial.config).training.shared}
+        made: dict[str, float] = {}
+        for trial in begun:
+            training = view.prices.of(trial.config).training
+            there = training.shared if trial.status == "running" else training.made_after(len(trial.curve))
+            for name, macs in there.items():
+                made[name] = max(macs, made.get(name, 0.0))
         sharers = {name: max(1.0, SHARERS * share) for name, share in self._needing.items()}
         prices = [candidate.price.training for candidate in candidates]
         own = np.array([price.own for price in prices]) * (1.0 - paid)
         usual = self._usual(made, view)
+        unpaid = [_unpaid(price.shared, made) for price in prices]
         shared = [
-            sum(macs / sharers.get(name, 1.0) for name, macs in price.shared.items() if name not in made)
-            if _unpaid(price.shared, made) > usual
+            sum(macs / sharers.get(name, 1.0) for name, macs in needed.items())
+            if sum(needed.values()) > usual
             else 0.0
-            for price in prices
+            for needed in unpaid
         ]
         return np.maximum(own, 1.0), np.array(shared, dtype=np.float64)
 
-    def _usual(self, made: set[str], view: SearchView) -> float:
+    def _usual(self, made: Mapping[str, float], view: SearchView) -> float:
         """Multiply-accumulates of what is made once that half of the random designs need, and the budget holds twice.
 
         The first pass of a large teacher is as dear as hundreds of small students. Were it the price of whoever is
         taught first, a search would begin with students that nobody teaches, and a short one would know no others.
         """
-        usual = float(np.median([_unpaid(shared, made) for shared in self._drawn])) if self._drawn else 0.0
+        unpaid = [sum(_unpaid(shared, made).values()) for shared in self._drawn]
+        usual = float(np.median(unpaid)) if unpaid else 0.0
         return usual if 2 * usual <= view.most_macs else 0.0
 
     def _describe(self, candidate: Candidate) -> Described:
@@ -325,9 +332,9 @@ class EhviSampler(BaseSampler):
         return self._rows[name]
 
 
-def _unpaid(shared: Mapping[str, float], made: set[str]) -> float:
-    """Multiply-accumulates of what a training needs that is made once, and that nobody has had made yet."""
-    return sum(macs for name, macs in shared.items() if name not in made)
+def _unpaid(shared: Mapping[str, float], made: Mapping[str, float]) -> dict[str, float]:
+    """Multiply-accumulates of what a training needs that is made once, as far as nobody has had it made yet."""
+    return {name: max(0.0, macs - made.get(name, 0.0)) for name, macs in shared.items()}
 
 
 def _paid(candidate: Candidate, trial: TrialView) -> float:
