@@ -411,21 +411,25 @@ SLOW = "one step takes long here"
 def timing_steps(job: Job, context: StudyContext, step_seconds: float = math.inf) -> Steps:
     """A job of an estimate: its result's metrics are ``seconds``, ``least`` and ``macs`` of the whole training.
 
-    The first is by the median lap, the second by the fastest. And of each bank that it hears there is what an image
+    The first is by the median lap of each phase, the second by the fastest. And of each bank that it hears there is what an image
     takes, and how many images fill it. Where a step takes longer than `step_seconds` it fails, and says :data:`SLOW`.
     """
     try:
         run, heard = _run(job, context)
-        laps = _timed_laps(run, step_seconds)
-        if min(laps) > step_seconds:
+        laps = _laps_by_phase(run, step_seconds)
+        if any(min(found) > step_seconds for found in laps.values()):
             return TrialResult("failed", job.seed, SLOW)
-        steps = run.equivalent_steps
+        steps = run.steps_by_phase()
         macs = sum(
             run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
             + len(context.resources.data.val) * run.cost.unmerged_macs
             for epoch in range(run.total_epochs)
         )
-        metrics = {"seconds": statistics.median(laps) * steps, "least": min(laps) * steps, "macs": macs}
+        metrics = {
+            "seconds": sum(statistics.median(laps[name]) * n for name, n in steps.items()),
+            "least": sum(min(laps[name]) * n for name, n in steps.items()),
+            "macs": macs,
+        }
         for bank, source in heard.items():
             if math.isfinite(source.seconds_per_image):
                 metrics[_PER_IMAGE + bank] = source.seconds_per_image
@@ -489,27 +493,48 @@ def _assistant_jobs(context: StudyContext, designs: Sequence[TrialConfig]) -> It
             yield Job(f"{_ASSISTANT}{name}", "artifact", design, 0, 0, label=name)
 
 
-def _timed_laps(run: TrialRun, most: float = math.inf) -> list[float]:
-    """Seconds of a step, timed several times over the same steps of the first epoch.
+def _laps_by_phase(run: TrialRun, most: float) -> dict[str, list[float]]:
+    """Seconds of a step in each phase by its name, in order; phases whose steps do the same are timed once.
+
+    It ends with the first phase whose step takes longer than `most` seconds.
+    """
+    kinds: dict[tuple[object, ...], list[float]] = {}
+    found: dict[str, list[float]] = {}
+    for epoch in range(run.total_epochs):
+        name = run.loop.phase_of(epoch).name
+        if name in found:
+            continue
+        kind = run.kind_of_step(epoch)
+        if kind not in kinds:
+            kinds[kind] = _timed_laps(run, most, epoch)
+        found[name] = kinds[kind]
+        if min(found[name]) > most:
+            break
+    return found
+
+
+def _timed_laps(run: TrialRun, most: float = math.inf, epoch: int = 0) -> list[float]:
+    """Seconds of a step, timed several times over the same steps of an epoch.
 
     The first time is not counted: there kernels are chosen, memory is found, and supervisors are asked.
 
     Args:
         run: The training.
         most: Seconds; a step that takes longer is timed once.
+        epoch: From 0; the first of its phase.
     """
 
     def lap(steps: int) -> float:
+        run.loop.epoch = epoch
         started = time.perf_counter()
         run.loop.run_epoch(max_steps=steps)
-        run.loop.epoch = 0  # there may be only one
         return (time.perf_counter() - started) / steps
 
     for _ in range(WARM_UP if run.context.resources.compute.cuda_graphs else 1):
         lap(1)
     if (one := lap(1)) > most:
         return [one]
-    per_epoch = max(1, run.loop.images_per_epoch(0) // run.loop.spec.batch_size)
+    per_epoch = max(1, run.loop.images_per_epoch(epoch) // run.loop.spec.batch_size)
     steps = min(max(1, round(LAP_SECONDS / one)), MOST_STEPS, per_epoch)
     if steps > 1:
         lap(steps)
