@@ -411,8 +411,9 @@ SLOW = "one step takes long here"
 def timing_steps(job: Job, context: StudyContext, step_seconds: float = math.inf) -> Steps:
     """A job of an estimate: its result's metrics are ``seconds``, ``least`` and ``macs`` of the whole training.
 
-    The first is by the median lap of each phase, the second by the fastest. And of each bank that it hears there is what an image
-    takes, and how many images fill it. Where a step takes longer than `step_seconds` it fails, and says :data:`SLOW`.
+    The first is by the median lap of each phase, the second by the fastest. And of each bank that it hears there is
+    what an image takes, and how many images fill it. Where a step takes longer than `step_seconds` it fails, and says
+    :data:`SLOW`.
     """
     try:
         run, heard = _run(job, context)

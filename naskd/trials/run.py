@@ -150,9 +150,9 @@ class TrialRun:
         return 3 * self._step_macs[phase][0] + self._untrained_macs[phase]
 
     def steps_by_phase(self) -> dict[str, float]:
-        """Steps of the whole training in each phase, by its name; an evaluation is the part of a step that its MACs are.
+        """Steps of the whole training in each phase, by its name.
 
-        Of a step whose teachers answer from memory, as most do.
+        An evaluation is the part of a step that its MACs are, of a step whose teachers answer from memory, as most do.
         """
         found: dict[str, float] = {}
         for epoch in range(self.total_epochs):
