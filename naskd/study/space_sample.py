@@ -55,6 +55,11 @@ class SpaceSample:
         return [(design.config, design.cost) for design in self.measured]
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of knowledge in the designs, sorted: a bank remembers them all in one pass."""
+        return tuple(sorted({t.kind for one in self.measured for t in one.config.distillation.terms}))
+
+    @property
     def log10_size(self) -> float:
         """Decimal logarithm of the number of parameter combinations; a float range counts as 100 values."""
         return sum(math.log10(max(1, _n_values(d))) for d in self.parameters.values())

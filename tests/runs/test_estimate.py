@@ -1,5 +1,6 @@
 """What a search would take: as it is done, with what is remembered counted once."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from naskd.runs import estimate, opening
 from naskd.runs.checking import threads_that_help
 from naskd.schemes import generations
 from naskd.spec.design import KnowledgeTerm
+from naskd.trials.context import StudyContext
 
 SLOW = 0.5
 
@@ -192,3 +194,23 @@ def test_what_a_bank_takes_is_counted_once_however_many_designs_ask(tmp_path: Pa
     assert found["bank_bytes"] % column == 0
     assert found["bank_bytes"] / column <= context.resources.spec.epochs
     assert estimate.estimate_search(context, [design(batch_size=8)])["bank_bytes"] == 0
+
+
+def test_a_bank_that_only_other_designs_fill_counts_too(tmp_path: Path) -> None:
+    """The timed one hears nobody, or other views: what a check says of the disk is of all that a search may try."""
+    resources = dataclasses.replace(small_context(tmp_path).resources, foreseen=("logits",))
+    context = StudyContext.of(resources)
+    taught = design(KnowledgeTerm("logits"), batch_size=8)
+    plain = design(KnowledgeTerm("logits"), batch_size=8, augmentation="none")
+    full = {
+        name: estimate.estimate_search(context, [one])
+        for name, one in (("as it is", taught), ("plain", plain))
+    }
+    sizes = {name: found["bank_bytes"] for name, found in full.items()}
+    assert min(sizes.values()) >= 2 * len(resources.data.train) * resources.data.n_classes
+    nobody = estimate.estimate_search(context, [design(batch_size=8)], sample=[taught, plain, taught])
+    assert nobody["bank_bytes"] == sum(sizes.values())
+    one = estimate.estimate_search(context, [taught], sample=[taught, plain])
+    assert one["bank_bytes"] == sum(sizes.values())
+    assert one["bank_seconds"] > full["as it is"]["bank_seconds"] / 2
+    assert one["seconds"] > one["bank_seconds"] > 0
