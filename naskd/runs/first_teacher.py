@@ -16,6 +16,7 @@ from naskd.report.units import count
 from naskd.runs.first_space import TOPS, Shape
 from naskd.spec.design import ArchitectureSpec, StageSpec
 from naskd.spec.errors import InputError
+from naskd.spec.registry import nearest
 from naskd.spec.sizes import Size, sides
 from naskd.store.checkpoint_file import read_checkpoint
 
@@ -109,7 +110,7 @@ def teacher_for(
         name, equals, file = name.partition("=")
         if equals:
             return _named_with_file(wanted, source, name, file, folder, images, size)
-        head = _of_name(source, name)
+        head = _of_name(source, name, its_weights=True)
         if source == "timm":
             fetched = ["# timm's weights are fetched at the first use.", "pretrained = true"]
             return FirstTeacher((*head, *fetched, *_fine_tuned(size)))
@@ -163,16 +164,50 @@ def _named_with_file(
     return FirstTeacher((*head, *unsaid), trained=tuned, needs_colour=_takes_colour(path))
 
 
-def _of_name(source: str, name: str) -> list[str]:
+def _of_name(source: str, name: str, *, its_weights: bool = False) -> list[str]:
     """The beginning of the table of a network of timm or torchvision.
 
+    Args:
+        source: Which of the two.
+        name: Of the network there.
+        its_weights: Whether weights of the source are wanted.
+
     Raises:
-        InputError: torchvision has no such network.
+        InputError: The source has no such network, or none of its weights.
     """
     if source == "timm":
+        _check_timm(name, its_weights=its_weights)
         return ["[teacher]", 'source = "timm"', f"model = {text(name)}"]
     torchvision_weights(name)  # which says what is known
     return ["[teacher]", f"torchvision = {text(name)}"]
+
+
+def _check_timm(name: str, *, its_weights: bool) -> None:
+    """See that timm has a network; where timm is not installed, the check of the study says so.
+
+    Raises:
+        InputError: It has none of that name, or no weights for it.
+    """
+    try:
+        import timm
+    except ImportError:
+        return
+    if not timm.is_model(name):
+        raise InputError(
+            f"--teacher timm:{name}: timm {timm.__version__} has no model {name!r}{nearest(name, timm.list_models())}"
+        )
+    try:
+        known = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # no such tag behind the dot; a model without any has none to be wrong
+        known = None
+    tags = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+    if known is None and "." in name:
+        raise InputError(f"--teacher timm:{name}: timm has no such weights{nearest(name, tags)}")
+    if its_weights and not (known and known.has_weights):
+        raise InputError(
+            f"--teacher timm:{name}: timm has no weights of this model{nearest(name, tags)}; give some of yours, as in "
+            f"timm:{name}=FILE, or another model"
+        )
 
 
 def _fine_tuned(size: Size) -> list[str]:

@@ -121,17 +121,18 @@ def test_the_cores_of_a_trial_have_a_reason(
 
 
 @pytest.mark.parametrize(("one", "two", "threads"), [(0.24, 9.1, 1), (1.0, 0.55, 2)])
-@pytest.mark.parametrize("teacher", ["mine.pt", "timm:no_such_network"])
+@pytest.mark.parametrize("teacher", ["mine.pt", "mine.onnx"])
 def test_threads_are_timed_whatever_the_teacher(
     tmp_path, monkeypatch, teacher: str, one: float, two: float, threads: int
 ) -> None:
-    """A file whose network is still to be written, and one that cannot be had, are no reason to guess."""
+    """A file whose network is still to be written, and one that cannot be read, are no reason to guess."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(first_study, "available_cpus", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(first_threads, "seconds_by_threads", lambda *_: {1: one, 2: two})
     images = write(tmp_path / "images", dict.fromkeys("ab", 10), ((24, 24),))
     torch.save(torch.nn.Linear(4, 2).state_dict(), tmp_path / "mine.pt")
+    (tmp_path / "mine.onnx").write_bytes(b"x")
     init("study", "--images", images, "--teacher", teacher)
     text = Path("study/study.toml").read_text()
     assert tomllib.loads(text)["execution"]["threads"] == threads
@@ -368,6 +369,13 @@ def test_a_file_whose_names_are_sorted_does_not_end_with_its_classifier(
         (["--images", "nowhere"], "there is nothing at"),
         (["--images", "images", "--teacher", "resnet18"], "allowed: timm:NAME, torchvision:NAME, or a file"),
         (["--images", "images", "--teacher", "torchvision:resnet81"], "resnet18"),
+        (
+            ["--images", "images", "--teacher", "timm:resnet81"],
+            "no model 'resnet81'; did you mean 'resnet18'",
+        ),
+        (["--images", "images", "--teacher", "timm:resnet18.a1_in2k"], "did you mean 'resnet18.a1_in1k'"),
+        (["--images", "images", "--teacher", "timm:botnet50ts_256"], "as in timm:botnet50ts_256=FILE"),
+        (["--images", "images", "--teacher", "timm:resnet81=mine.pt"], "no model 'resnet81'"),
         (["--images", "images", "--teacher", "gone.pt"], "there is no such file"),
         (["--images", "images", "--teacher", "timm:resnet18=gone.pt"], "there is no such file"),
         (["--images", "images", "--teacher", "timm:resnet18="], "timm:NAME=FILE or torchvision:NAME=FILE"),
@@ -390,6 +398,7 @@ def test_what_cannot_be_had_is_one_error_and_leaves_nothing(
     write(Path("few"), {"a": 10, "b": 2})
     write(Path("one"), {"a": 10})
     Path("damaged.pt").write_bytes(b"x")
+    torch.save(torch.nn.Linear(4, 2).state_dict(), "mine.pt")
     before = sorted(path.name for path in tmp_path.iterdir())
     result = init("study", *arguments)
     assert result.exit_code == 2, result.output
