@@ -155,7 +155,7 @@ def test_a_shipped_study_runs(study: Path, settings_of, tmp_path: Path):
         assert trial["state"] == "PRUNED" or len(trial["curve"]) == 1, "one epoch of one step"
     assert record["teacher"]["macs"] > max(t["macs"] or 0 for t in record["trials"])
     # After one step a teacher and its students may guess.
-    guessing = ("no better than guessing", "No student is better than guessing")
+    guessing = ("no better than guessing", "No student is surely better than guessing")
     assert all(any(said in warning for said in guessing) for warning in record["warnings"])
     assert run.front()
 

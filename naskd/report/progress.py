@@ -18,7 +18,7 @@ from rich.text import Text
 
 from naskd.report import summary
 from naskd.report.record import Record, Trial, costs, is_complete
-from naskd.report.units import duration, finite, measure, percent, volume
+from naskd.report.units import duration, finite, measure, percent, training_name, volume
 from naskd.spec.secrets import redacted
 from naskd.spec.visible import visible
 from naskd.study.observer import StudyObserver
@@ -280,13 +280,16 @@ def training_line(
 
 def finished_line(trial: Trial, record: Record) -> str:
     """A trial that has ended, in a line: ``trial 16: 93.06%, 12.3 kMACs, basic 16×2 ← logits T4``."""
-    number, config = trial.get("number"), trial.get("config")
+    name, config = training_name(trial.get("number", ""), trial.get("continues")), trial.get("config")
     design = f"{summary.student(config)} ← {summary.taught_by(config)}" if config else ""
     if is_complete(trial):
         shown = [f"{measure(trial.get(axis.name), axis.unit)} {axis.title}" for axis in costs(record)]
-        return f"trial {number}: {percent(trial.get('val_accuracy'))}, {', '.join(shown)}, {design}"
+        return f"{name}: {percent(trial.get('val_accuracy'))}, {', '.join(shown)}, {design}"
+    reason = trial.get("reason") or "no reason recorded"
+    if reason.startswith("paused by "):
+        return f"{name}: {reason}"
     state = "failed" if trial.get("state") == "FAIL" else "stopped" if trial.get("curve") else "turned away"
-    return f"trial {number}: {state}: {trial.get('reason') or 'no reason recorded'}"
+    return f"{name}: {state}: {reason}"
 
 
 def _doing(snapshot: Snapshot) -> str:

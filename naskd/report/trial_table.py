@@ -19,7 +19,7 @@ from naskd.report.record import (
     trial_by_number,
 )
 from naskd.report.units import count, duration, finite, flops, macs, measure, percent, percent_with_sd, size
-from naskd.spec.chance import may_guess
+from naskd.spec.chance import guessed_at_most, may_guess
 from naskd.spec.design import FLOAT_BITS
 
 # What is left of a row when all of its values are missing.
@@ -121,8 +121,12 @@ def trial_table(record: Record, number: int) -> Group:
 def _numbers(record: Record, trial: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     own = trial.get("own") or trial
     accuracy = finite(own.get("val_accuracy"))
-    guessed = accuracy is not None and may_guess(accuracy, record.get("images"))
-    yield "validation accuracy", percent(accuracy) + (", no better than guessing" if guessed else "")
+    images, note = record.get("images") or {}, ""
+    if accuracy is not None and may_guess(accuracy, images):
+        n, classes = int(images["val"]), int(images["classes"])
+        most = percent(guessed_at_most(n, classes) / n)
+        note = f", not surely better than guessing: {percent(1 / classes)}, and up to {most} by accident"
+    yield "validation accuracy", percent(accuracy) + note
     replicates = trial.get("replicates") or {}
     if (replicates.get("n") or 0) > 1:
         mean = percent_with_sd(replicates.get("mean"), replicates.get("sd"))

@@ -194,3 +194,8 @@ def axis_label(title: str, unit: str) -> str:
     if unit == "MACs":
         return f"{title} (FLOPs = 2 × MACs)"
     return title if unit in ("", "fraction", title) else f"{title} in {unit}"
+
+
+def training_name(number: int | str, continues: int | str | None) -> str:
+    """A trial by its number, and the paused one with which it goes on, where there is one."""
+    return f"trial {number}" if continues is None else f"trial {number}, which goes on with trial {continues}"

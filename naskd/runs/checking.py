@@ -154,10 +154,7 @@ def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = 
         given = start.opened.context.resources.compute
         if not problems and given.threads > 1 and given.device.type == "cpu" and busy_said():
             found["steps"] = _steps(start, sample, (1, given.threads))
-        kinds = {term.kind for design, _ in sample.designs for term in design.distillation.terms}
-        start.study = start.opened.given(
-            foreseen=tuple(sorted(kinds))
-        )  # as its search: they fill the bank, too
+        start.study = start.opened.given(foreseen=sample.kinds)  # as its search: they fill the bank, too
         used = start.opened.context.resources.compute.threads
         if not problems and found.get("steps", {}).get(used, 0.0) <= STEP_SECONDS:
             found["cost"] = _cost(start, sample, built, problems)
@@ -165,8 +162,8 @@ def examine(study: str | Path, settings: Sequence[str] = (), out: Path | None = 
         execution = start.spec.execution
         found["disk"] = {
             "bank": round(found["cost"]["bank_bytes"]) if found.get("cost") else None,
-            "bank_tensor": execution.bank_bytes if kinds else 0,
-            "bank_map": execution.disk_bytes if kinds else 0,
+            "bank_tensor": execution.bank_bytes if sample.kinds else 0,
+            "bank_map": execution.disk_bytes if sample.kinds else 0,
         }
         found["memory"] = {"images": images.n_bytes, "process": _peak_bytes()}
     return Checked(start.spec, _lines(problems), **found)
@@ -264,6 +261,7 @@ def _cost(
             context,
             chosen,
             beyond=beyond,
+            sample=[design for design, _ in sample.designs],
             teachers=teachers,
             said=problems.append,
             step_seconds=STEP_SECONDS,

@@ -18,6 +18,7 @@ import torch
 from naskd.executors import EXECUTORS
 from naskd.executors.local.processes import devices_of
 from naskd.knowledge.rehearsed import RehearsedSource
+from naskd.runs.bank_estimate import bank_bytes, bank_of, bank_seconds, foreseen_banks, told_of_bank
 from naskd.spec.cpus import available_cpus
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, RunError, one_line
@@ -51,15 +52,13 @@ PLAIN = 2.0
 TIMING_SECONDS = 30.0
 """After so long a check times no further design."""
 
-_PER_IMAGE, _IMAGES, _BYTES = "seconds per image of ", "images of ", "bytes of "
-"""Names of what a job tells of a bank: what an image takes, how many fill it, and what each tensor of it takes then."""
-
 
 def estimate_search(
     context: StudyContext,
     designs: Sequence[TrialConfig],
     *,
     beyond: Sequence[TrialConfig] = (),
+    sample: Sequence[TrialConfig] = (),
     apart: bool = False,
     teachers: bool = True,
     said: Callable[[str], None] = _LOG.warning,
@@ -77,6 +76,7 @@ def estimate_search(
         designs: A random sample of the space.
         beyond: More of that sample, too large to be timed here: each takes as much longer than the largest of `designs`
             as it has more multiply-accumulates.
+        sample: All of that sample: what supervisors say in any of them is to be remembered.
         apart: In a worker process, which a design may end; all that designs are made of must be in files.
         teachers: Time teachers and assistants that are to be trained, too; else their seconds are 0.
         said: Is told of each design that cannot be timed, and why.
@@ -103,7 +103,9 @@ def estimate_search(
         raise InputError("no design of the space was admitted: see the limits in the study file")
     busy, budget, workers = busy_said(), context.resources.spec.budget, _trials_at_once(context)
     bound = _Bound(step_seconds, timing_seconds)
-    found = _measured(context, designs, beyond, apart=apart, teachers=teachers, said=said, bound=bound)
+    found = _measured(
+        context, designs, beyond, sample, apart=apart, teachers=teachers, said=said, bound=bound
+    )
     before = found.teacher["seconds"] + found.assistant["seconds"] + found.bank
     least_before = found.teacher["least"] + found.assistant["least"] + found.bank
     mean_seconds, mean_macs = statistics.fmean(found.seconds), statistics.fmean(found.macs)
@@ -186,6 +188,7 @@ def _measured(
     context: StudyContext,
     designs: Sequence[TrialConfig],
     beyond: Sequence[TrialConfig],
+    sample: Sequence[TrialConfig],
     *,
     apart: bool,
     teachers: bool,
@@ -209,7 +212,8 @@ def _measured(
         *(context.designs.training_macs(one) for one in beyond),
     ]
     macs = [one.own for one in taken]
-    told = list(source.results.values())
+    told: list[Mapping[str, float]] = [result.metrics for result in source.results.values()]
+    told += foreseen_banks(context, [*designs, *beyond, *sample], told)
 
     def of(kind: str) -> dict[str, float]:
         made = [result.metrics for name, result in source.results.items() if name.startswith(kind)]
@@ -224,12 +228,8 @@ def _measured(
         sum({name: n for one in taken for name, n in one.shared.items()}.values(), start=0.0),
         of(_TEACHER),
         of(_ASSISTANT),
-        _bank_seconds([result.metrics for result in told]),
-        # Designs that ask one bank for the same tensor share it.
-        sum(
-            {k: n for result in told for k, n in result.metrics.items() if k.startswith(_BYTES)}.values(),
-            start=0.0,
-        ),
+        bank_seconds(told),
+        bank_bytes(told),
     )
 
 
@@ -250,20 +250,6 @@ def _scaled(timed: Sequence[float], macs: Sequence[float]) -> list[float]:
     """What all designs take: of those beyond the timed ones what the largest timed one does, by their `macs`."""
     largest = max(range(len(timed)), key=lambda i: macs[i])
     return [*timed, *(timed[largest] * more / macs[largest] for more in macs[len(timed) :])]
-
-
-def _bank_seconds(told: Sequence[Mapping[str, float]]) -> float:
-    """Until all is remembered that supervisors say, each counted once however many designs ask it."""
-    fastest, most = dict[str, float](), dict[str, float]()
-    for metrics in told:
-        for name, value in metrics.items():
-            if name.startswith(_PER_IMAGE):
-                bank = name.removeprefix(_PER_IMAGE)
-                fastest[bank] = min(value, fastest.get(bank, math.inf))
-            elif name.startswith(_IMAGES):
-                bank = name.removeprefix(_IMAGES)
-                most[bank] = max(value, most.get(bank, 0.0))
-    return sum((seconds * most[bank] for bank, seconds in fastest.items()), start=0.0)
 
 
 def seconds_by_threads(
@@ -411,26 +397,28 @@ SLOW = "one step takes long here"
 def timing_steps(job: Job, context: StudyContext, step_seconds: float = math.inf) -> Steps:
     """A job of an estimate: its result's metrics are ``seconds``, ``least`` and ``macs`` of the whole training.
 
-    The first is by the median lap, the second by the fastest. And of each bank that it hears there is what an image
-    takes, and how many images fill it. Where a step takes longer than `step_seconds` it fails, and says :data:`SLOW`.
+    The first is by the median lap of each phase, the second by the fastest. And of each bank that it hears there is
+    what an image takes, and how many images fill it. Where a step takes longer than `step_seconds` it fails, and says
+    :data:`SLOW`.
     """
     try:
         run, heard = _run(job, context)
-        laps = _timed_laps(run, step_seconds)
-        if min(laps) > step_seconds:
+        laps = _laps_by_phase(run, step_seconds)
+        if any(min(found) > step_seconds for found in laps.values()):
             return TrialResult("failed", job.seed, SLOW)
-        steps = run.equivalent_steps
+        steps = run.steps_by_phase()
         macs = sum(
             run.macs_per_image(epoch) * run.loop.images_per_epoch(epoch)
             + len(context.resources.data.val) * run.cost.unmerged_macs
             for epoch in range(run.total_epochs)
         )
-        metrics = {"seconds": statistics.median(laps) * steps, "least": min(laps) * steps, "macs": macs}
+        metrics = {
+            "seconds": sum(statistics.median(laps[name]) * n for name, n in steps.items()),
+            "least": sum(min(laps[name]) * n for name, n in steps.items()),
+            "macs": macs,
+        }
         for bank, source in heard.items():
-            if math.isfinite(source.seconds_per_image):
-                metrics[_PER_IMAGE + bank] = source.seconds_per_image
-                metrics[_IMAGES + bank] = float(source.n_images)
-            metrics |= {f"{_BYTES}{bank} {name}": float(n) for name, n in source.full_bytes.items()}
+            metrics |= told_of_bank(bank, source)
     except BaseException as failure:  # as in a trial
         if passes_on(failure):
             raise
@@ -448,7 +436,7 @@ def _run(job: Job, context: StudyContext) -> tuple[TrialRun, dict[str, Rehearsed
         design = job.config
         augmentation, unlabelled = design.training.augmentation, design.distillation.unlabelled
         sources = [context.sources.rehearsed(r, design.training, unlabelled) for r in needed.heard]
-        names = [f"{recipe.artifact_id} {augmentation}" for recipe in needed.heard]
+        names = [bank_of(recipe, augmentation) for recipe in needed.heard]
         run = TrialRun(
             design.distillation,
             design.training,
@@ -465,7 +453,7 @@ def _run(job: Job, context: StudyContext) -> tuple[TrialRun, dict[str, Rehearsed
     assert assistant is not None
     above = [made[one] for one in made[job.label].requires]
     sources = [context.sources.rehearsed(recipe, assistant.training) for recipe in above]
-    names = [f"{recipe.artifact_id} {assistant.training.augmentation}" for recipe in above]
+    names = [bank_of(recipe, assistant.training.augmentation) for recipe in above]
     return assistant_run(assistant, 0, tuple(sources), context), dict(zip(names, sources, strict=True))
 
 
@@ -489,27 +477,48 @@ def _assistant_jobs(context: StudyContext, designs: Sequence[TrialConfig]) -> It
             yield Job(f"{_ASSISTANT}{name}", "artifact", design, 0, 0, label=name)
 
 
-def _timed_laps(run: TrialRun, most: float = math.inf) -> list[float]:
-    """Seconds of a step, timed several times over the same steps of the first epoch.
+def _laps_by_phase(run: TrialRun, most: float) -> dict[str, list[float]]:
+    """Seconds of a step in each phase by its name, in order; phases whose steps do the same are timed once.
+
+    It ends with the first phase whose step takes longer than `most` seconds.
+    """
+    kinds: dict[tuple[object, ...], list[float]] = {}
+    found: dict[str, list[float]] = {}
+    for epoch in range(run.total_epochs):
+        name = run.loop.phase_of(epoch).name
+        if name in found:
+            continue
+        kind = run.kind_of_step(epoch)
+        if kind not in kinds:
+            kinds[kind] = _timed_laps(run, most, epoch)
+        found[name] = kinds[kind]
+        if min(found[name]) > most:
+            break
+    return found
+
+
+def _timed_laps(run: TrialRun, most: float = math.inf, epoch: int = 0) -> list[float]:
+    """Seconds of a step, timed several times over the same steps of an epoch.
 
     The first time is not counted: there kernels are chosen, memory is found, and supervisors are asked.
 
     Args:
         run: The training.
         most: Seconds; a step that takes longer is timed once.
+        epoch: From 0; the first of its phase.
     """
 
     def lap(steps: int) -> float:
+        run.loop.epoch = epoch
         started = time.perf_counter()
         run.loop.run_epoch(max_steps=steps)
-        run.loop.epoch = 0  # there may be only one
         return (time.perf_counter() - started) / steps
 
     for _ in range(WARM_UP if run.context.resources.compute.cuda_graphs else 1):
         lap(1)
     if (one := lap(1)) > most:
         return [one]
-    per_epoch = max(1, run.loop.images_per_epoch(0) // run.loop.spec.batch_size)
+    per_epoch = max(1, run.loop.images_per_epoch(epoch) // run.loop.spec.batch_size)
     steps = min(max(1, round(LAP_SECONDS / one)), MOST_STEPS, per_epoch)
     if steps > 1:
         lap(steps)

@@ -54,12 +54,21 @@ def why_budget(cost: Mapping[str, Any]) -> str:
     each = (cost["seconds"] - before) / cost["trials"]
     untimed = "" if cost["teachers_timed"] else "; the teacher's training comes on top and was not timed"
     of = cost["trial_seconds"]
+    whole = about(cost["least_seconds"], cost["seconds"])
     lines = [
-        f"About {about(cost['least_seconds'], cost['seconds'])} on this machine: {about(idle * each, each)} a trial on "
-        f"average, and {about(idle * before, before)} for what is made once{untimed}.",
-        f"By random designs, of {about(of['min'], of['max'])}: a sampler that minds what a training takes chooses "
-        "shorter ones.",
+        f"About {whole} on this machine: {about(idle * each, each)} a trial on average, and "
+        f"{about(idle * before, before)} for what is made once{untimed}."
     ]
+    usual = ""
+    if " to " in whole:
+        lines.append(
+            "Of two times the first is for a machine that does nothing else, the second as it was timed."
+        )
+        usual = ", as it was timed"
+    lines.append(
+        f"From design to design a trial takes {about(of['min'], of['max'])}{usual}: a sampler that minds what a "
+        "training takes chooses shorter ones."
+    )
     if cost["trials"] == TRIALS[0] and cost["least_seconds"] > SECONDS:
         lines.append(
             "More than an hour, and fewer trials say little: a lower max_macs, resolution or epochs makes it less."

@@ -15,7 +15,8 @@ from naskd.networks.teachers import torchvision_weights
 from naskd.report.units import count
 from naskd.runs.first_space import TOPS, Shape
 from naskd.spec.design import ArchitectureSpec, StageSpec
-from naskd.spec.errors import InputError
+from naskd.spec.errors import InputError, one_line
+from naskd.spec.registry import nearest
 from naskd.spec.sizes import Size, sides
 from naskd.store.checkpoint_file import read_checkpoint
 
@@ -109,7 +110,7 @@ def teacher_for(
         name, equals, file = name.partition("=")
         if equals:
             return _named_with_file(wanted, source, name, file, folder, images, size)
-        head = _of_name(source, name)
+        head = _of_name(source, name, its_weights=True)
         if source == "timm":
             fetched = ["# timm's weights are fetched at the first use.", "pretrained = true"]
             return FirstTeacher((*head, *fetched, *_fine_tuned(size)))
@@ -121,8 +122,9 @@ def teacher_for(
     path = _weights_file(wanted, wanted, (*_FILES, ".onnx"))
     checkpoint, n_classes = f"checkpoint = {text(near(str(path.absolute()), folder))}", len(images.counts)
     if path.suffix.lower() == ".onnx":
-        head = ["[teacher]", 'source = "onnx"', checkpoint]
-        return FirstTeacher((*head, *_NORMALISED, *_unsaid(images)), trained=False, needs_colour=True)
+        head, colour = ["[teacher]", 'source = "onnx"', checkpoint], _onnx_channels(path) != 1
+        normalised = _normalised(gray=not colour)
+        return FirstTeacher((*head, *normalised, *_unsaid(images)), trained=False, needs_colour=colour)
     outputs = _outputs(path)
     head = [
         "[teacher]",
@@ -133,10 +135,11 @@ def teacher_for(
     tuned = outputs is not None and outputs != n_classes
     if tuned:
         head += [_other_classes(outputs, n_classes), "fine_tune = true", "head_share = 0.3"]
+    colour = _takes_colour(path)
     return FirstTeacher(
-        (*head, *_NORMALISED, *_unsaid(images)),
+        (*head, *_normalised(gray=images.channels == 1 and not colour), *_unsaid(images)),
         trained=tuned,
-        needs_colour=True,
+        needs_colour=colour,
         code=TEACHER_PY.format(checkpoint=path.name, n_classes=n_classes),
         to_do=(
             f"{folder / 'teacher.py'} must return the network of {path.name}, and [teacher] in "
@@ -153,26 +156,62 @@ def _named_with_file(
     head.append(f"checkpoint = {text(near(str(path.absolute()), folder))}")
     outputs, n_classes = _outputs(path), len(images.counts)
     # Of timm, normalisation and size of its own weights of that name are known.
-    unsaid = [*(_NORMALISED if source == "torchvision" else ()), *_unsaid(images)]
+    colour = _takes_colour(path)
+    normalised = _normalised(gray=images.channels == 1 and not colour) if source == "torchvision" else ()
+    unsaid = [*normalised, *_unsaid(images)]
     tuned = outputs is not None and outputs != n_classes
     if tuned:
         head += [_other_classes(outputs, n_classes), "fine_tune = true", *_fine_tuned(size)]
         unsaid = [line for line in unsaid if "resolution" not in line and "side of the images" not in line]
     else:
         head += ["# It knows these classes already, and is not trained."]
-    return FirstTeacher((*head, *unsaid), trained=tuned, needs_colour=_takes_colour(path))
+    return FirstTeacher((*head, *unsaid), trained=tuned, needs_colour=colour)
 
 
-def _of_name(source: str, name: str) -> list[str]:
+def _of_name(source: str, name: str, *, its_weights: bool = False) -> list[str]:
     """The beginning of the table of a network of timm or torchvision.
 
+    Args:
+        source: Which of the two.
+        name: Of the network there.
+        its_weights: Whether weights of the source are wanted.
+
     Raises:
-        InputError: torchvision has no such network.
+        InputError: The source has no such network, or none of its weights.
     """
     if source == "timm":
+        _check_timm(name, its_weights=its_weights)
         return ["[teacher]", 'source = "timm"', f"model = {text(name)}"]
     torchvision_weights(name)  # which says what is known
     return ["[teacher]", f"torchvision = {text(name)}"]
+
+
+def _check_timm(name: str, *, its_weights: bool) -> None:
+    """See that timm has a network; where timm is not installed, the check of the study says so.
+
+    Raises:
+        InputError: It has none of that name, or no weights for it.
+    """
+    try:
+        import timm
+    except ImportError:
+        return
+    if not timm.is_model(name):
+        raise InputError(
+            f"--teacher timm:{name}: timm {timm.__version__} has no model {name!r}{nearest(name, timm.list_models())}"
+        )
+    try:
+        known = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:  # no such tag behind the dot; a model without any has none to be wrong
+        known = None
+    tags = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+    if known is None and "." in name:
+        raise InputError(f"--teacher timm:{name}: timm has no such weights{nearest(name, tags)}")
+    if its_weights and not (known and known.has_weights):
+        raise InputError(
+            f"--teacher timm:{name}: timm has no weights of this model{nearest(name, tags)}; give some of yours, as in "
+            f"timm:{name}=FILE, or another model"
+        )
 
 
 def _fine_tuned(size: Size) -> list[str]:
@@ -202,11 +241,14 @@ def _other_classes(outputs: int | None, n_classes: int) -> str:
     return f"# Its last layer has {outputs} outputs, and there are {n_classes} classes: so it is fine-tuned."
 
 
-_NORMALISED = (
-    "# Of its input on the [0, 1] scale. These are ImageNet's; give those of its own training.",
-    "mean = [0.485, 0.456, 0.406]",
-    "std = [0.229, 0.224, 0.225]",
-)
+def _normalised(*, gray: bool) -> list[str]:
+    """What a network's input is normalised with, to be replaced: ImageNet's, or the mean of its channels."""
+    mean, std = ("[0.449]", "[0.226]") if gray else ("[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]")
+    return [
+        "# Of its input on the [0, 1] scale. These are ImageNet's; give those of its own training.",
+        f"mean = {mean}",
+        f"std = {std}",
+    ]
 
 
 def _unsaid(images: ImagesFound) -> list[str]:
@@ -273,6 +315,25 @@ def _outputs(path: Path) -> int | None:
 def _takes_colour(path: Path) -> bool:
     """Whether a convolution in a file of weights reads three channels, as only the first one does."""
     return any(tensor.ndim == 4 and tensor.shape[1] == 3 for tensor in _largest(path).values())
+
+
+def _onnx_channels(path: Path) -> int:
+    """Channels of the images that an ONNX file takes; 0 where it takes any, or where nothing here reads such files.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        import onnx
+    except ImportError:  # the check of the study says what it needs
+        return 0
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:  # protobuf raises errors of its own
+        raise InputError(f"--teacher {path}: the file cannot be read: {one_line(error)}") from error
+    given = {tensor.name for tensor in graph.initializer}
+    shapes = [each.type.tensor_type.shape.dim for each in graph.input if each.name not in given]
+    return int(shapes[0][1].dim_value) if shapes and len(shapes[0]) == 4 else 0
 
 
 def _largest(path: Path) -> Mapping[str, Tensor]:

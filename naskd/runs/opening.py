@@ -221,8 +221,10 @@ def dry_run(
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))
     opened = opened.given(spec=spec)
     sample = opened.sample()
+    opened = opened.given(foreseen=sample.kinds)  # as its search
     # A worker process knows nothing of the script that runs.
     apart = not (methods_of_the_script(sample, spec.objectives) or objects_of(spec))
-    chosen = [config for config, _ in sample.designs[:designs]]
+    drawn = [config for config, _ in sample.designs]
+    chosen = drawn[:designs]
     doing(f"timing a few steps of {len(chosen)} students and of the networks that teach them")
-    return {"study": spec.name, **estimate_search(opened.context, chosen, apart=apart)}
+    return {"study": spec.name, **estimate_search(opened.context, chosen, sample=drawn, apart=apart)}

@@ -175,7 +175,7 @@ def _without_latency(spec: StudySpec) -> StudySpec:
 
 
 def _drawn(opened: OpenStudy, n: int) -> list[tuple[ArchitectureSpec, int, set[str]]]:
-    """Distinct students of the space, each with its MACs and the kinds of its operators, whatever the block."""
+    """Distinct students of the space, each with its MACs and what its operators do by kind, whatever the block."""
     data = opened.context.resources.data
     shape = data.in_channels, data.n_classes, data.resolution
     found = {}
@@ -183,7 +183,13 @@ def _drawn(opened: OpenStudy, n: int) -> list[tuple[ArchitectureSpec, int, set[s
         student = design.config.architecture
         if student not in found:
             graph = design_operators(student, *shape)
-            kinds = {f"{block} {kind}" for block in BLOCKS for kind in work_of(graph, block)}
+            kinds = {
+                f"{block} {kind}: {what}"
+                for block in BLOCKS
+                for kind, amounts in work_of(graph, block).items()
+                for what, amount in amounts.items()
+                if amount
+            }
             found[student] = student, design_cost(student, *shape).macs, kinds
     return list(found.values())
 
@@ -455,11 +461,21 @@ Work = Mapping[str, Mapping[str, float]]
 def fit(works: Sequence[Work], latencies: Sequence[float]) -> dict[str, dict[str, float]]:
     """Milliseconds by kind of operator and by what it does, none negative: least squares of relative errors.
 
+    What no student does is left out: it is not known, and it is not nothing.
+
     Args:
         works: Of students; see :func:`~naskd.spec.latency.work_of`.
         latencies: In ms.
     """
-    columns = sorted({(kind, what) for work in works for kind, amounts in work.items() for what in amounts})
+    columns = sorted(
+        {
+            (kind, what)
+            for work in works
+            for kind, amounts in work.items()
+            for what, amount in amounts.items()
+            if amount
+        }
+    )
     amounts = np.array([[work.get(kind, {}).get(what, 0.0) for kind, what in columns] for work in works])
     scale = np.maximum(amounts.max(0), 1e-12)
     relative = amounts / scale / np.array(latencies)[:, None]

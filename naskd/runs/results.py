@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.runs.directory import RESULTS_FILE
-from naskd.spec.chance import may_guess
+from naskd.spec.chance import guessed_at_most, may_guess
 from naskd.spec.errors import DamagedError
 from naskd.spec.seeds import derive_seed
 from naskd.store.files import file_hash, is_sealed, read_sealed
@@ -224,7 +224,7 @@ def several_ways(environments: Iterable[Mapping[str, Any]], what: str) -> list[s
 
 
 def guessed(record: Mapping[str, Any]) -> list[str]:
-    """That no student has learned anything, in words; nothing where one has.
+    """That no student has surely learned anything, in words; nothing where one has.
 
     Args:
         record: Of a run, with all its trials.
@@ -233,8 +233,11 @@ def guessed(record: Mapping[str, Any]) -> list[str]:
     images = record.get("images")
     if not complete or not images or not may_guess(best := max(complete), images, len(complete)):
         return []
+    n, classes, tries = int(images["val"]), int(images["classes"]), len(complete)
+    who = f"the best of {tries} that guess" if tries > 1 else "one that guesses"
     return [
-        f"No student is better than guessing: the best names {best:.1%} of {images['val']} validation images rightly, "
-        f"and guessing among {images['classes']} classes {1 / images['classes']:.1%}. None is worth taking: see "
-        "whether images and labels belong together, then raise epochs or learning rates."
+        f"No student is surely better than guessing: the best names {best:.1%} of {n} validation images rightly. "
+        f"Guessing among {classes} classes names {1 / classes:.1%}, and by accident {who} may name "
+        f"{guessed_at_most(n, classes, tries) / n:.1%}. None is worth taking: see whether images and labels belong "
+        "together, then raise epochs or learning rates."
     ]

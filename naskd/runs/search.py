@@ -74,10 +74,9 @@ def run_search(
     start = Start(spec, run_dir, opened)
     if found := problems(start):
         raise InputError(found)
-    kinds = {term.kind for design, _ in start.sample.designs for term in design.distillation.terms}
     if opened.parts is not None:
         states = foreseen_states([design for design, _ in start.sample.designs], spec)
-        opened = opened.given(foreseen=tuple(sorted(kinds)), foreseen_states=states)
+        opened = opened.given(foreseen=start.sample.kinds, foreseen_states=states)
     begun = _Begun()
     with _gone_unless(begun, run_dir), locked(run_dir):
         _warn_of_loss(run_dir)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from naskd.report.units import training_name
 from naskd.spec.objectives import ACCURACY
 from naskd.store.files import beside
 from naskd.study.observer import StudyObserver
@@ -25,7 +26,7 @@ class RunningJob:
     """A training that goes on.
 
     Args:
-        what: Such as ``trial 17``, ``teacher`` or ``assistant``.
+        what: Such as ``trial 17``, ``teacher`` or ``assistant``; see :func:`~naskd.report.units.training_name`.
         config: Its design, as ``TrialConfig.to_dict`` writes it; None for a teacher or an assistant.
         epoch: That it has done.
         epochs: In all; 0 where that is not known.
@@ -80,7 +81,7 @@ class StatusFile(StudyObserver):
     def asked(self, job: Job) -> None:
         """See :class:`StudyObserver`."""
         is_trial = job.kind == "trial"
-        what = f"trial {job.job_id}" if is_trial else job.label
+        what = training_name(job.job_id, job.continues or None) if is_trial else job.label
         config = job.config.to_dict() if is_trial and job.config is not None else None
         self._running[job.job_id] = RunningJob(what, config, 0, job.until_epoch, None)
         self._changed = True

@@ -25,8 +25,26 @@ def at_least(k: int, n: int, p: float) -> float:
     return min(1.0, math.fsum(math.exp(term) for term in terms))
 
 
+def guessed_at_most(n: int, classes: int, tries: int = 1) -> int:
+    """How many images may be right by guessing, each class as often: more have a probability of 5 % at most.
+
+    Args:
+        n: Images, at least 1.
+        classes: At least 2.
+        tries: Networks that guess, of which the best counts; at least 1.
+    """
+    low, high = 0, n
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tries * at_least(middle, n, 1 / classes) > POSSIBLE:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def may_guess(accuracy: float, images: Mapping[str, Any] | None, tries: int = 1) -> bool:
-    """Whether so many validation images may be right by guessing, each class as often.
+    """Whether so many validation images may be right by guessing; see :func:`guessed_at_most`.
 
     Args:
         accuracy: A fraction in [0, 1].
@@ -36,4 +54,4 @@ def may_guess(accuracy: float, images: Mapping[str, Any] | None, tries: int = 1)
     n, classes = (int((images or {}).get(key) or 0) for key in ("val", "classes"))
     if not n or classes < 2 or not math.isfinite(accuracy):
         return False
-    return tries * at_least(round(accuracy * n), n, 1 / classes) > POSSIBLE
+    return round(accuracy * n) <= guessed_at_most(n, classes, tries)

@@ -33,6 +33,13 @@ _ALIGNED = 4
 NETWORK = "network"
 """The row of a profile that every network pays once."""
 
+_DOING = {
+    "inner macs": "with places inside the map's left and right border",
+    "border macs": "with places at the map's left and right border",
+    "left over": "with channels that are no multiple of {block}",
+}
+"""What an operator of a kind may do or not, in words."""
+
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -71,7 +78,7 @@ class LatencyProfile:
         noise: How far two halves of the rounds are apart for a student, as a share of its latency; 90 % of the
             students are nearer.
         block: Channels are computed in groups of so many: a last group that is not full takes as long as a full one.
-        milliseconds: By kind of operator, and by what it does: ms of one of it.
+        milliseconds: By kind of operator, and by what it does: ms of one of it. What no student did is not there.
         held_out: Students that it was not fitted to, with their latencies.
         format: Of the file.
     """
@@ -104,7 +111,7 @@ class LatencyProfile:
             n_classes: Of its classifier.
 
         Raises:
-            InputError: They are not, or no student of the profile had such an operator.
+            InputError: They are not, or no student of the profile had such an operator, or one that does what it does.
         """
         given, own = (
             (in_channels, resolution, n_classes),
@@ -117,11 +124,12 @@ class LatencyProfile:
         work = work_of(graph, self.block)
         if unknown := sorted(set(work) - set(self.milliseconds)):
             raise InputError(f"no student of the profile had an operator like this: {unknown[0]}")
-        return sum(
-            self.milliseconds[kind].get(what, 0.0) * amount
-            for kind, amounts in work.items()
-            for what, amount in amounts.items()
-        )
+        done = [(kind, what, n) for kind, amounts in work.items() for what, n in amounts.items() if n]
+        for kind, what, _ in done:
+            if what not in self.milliseconds[kind]:
+                doing = _DOING.get(what, "which does this: {what}").format(what=what, block=self.block)
+                raise InputError(f"no student of the profile had an operator like this: {kind}, {doing}")
+        return sum(self.milliseconds[kind][what] * amount for kind, what, amount in done)
 
     @property
     def errors(self) -> list[float]:

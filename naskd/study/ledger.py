@@ -238,6 +238,11 @@ class Ledger:
         return self._trial_macs + int(shared) + self._unmade_macs
 
     @property
+    def trial_macs(self) -> int:
+        """The same without what trials share."""
+        return self._trial_macs
+
+    @property
     def trained(self) -> int:
         """Finished trainings, whatever came of them."""
         return self.complete + self.stopped + self.failed

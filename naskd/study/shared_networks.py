@@ -37,8 +37,6 @@ class SharedNetworks:
         self._making: dict[str, ArtifactRecipe] = {}
         self._unmade: dict[str, str] = {}
         self._waiting: deque[Job] = deque()
-        self.seconds = 0.0
-        """That making them has taken in this session."""
 
     @property
     def waiting(self) -> int:
@@ -108,7 +106,6 @@ class SharedNetworks:
             RunError: A teacher could not be made, or was made again and is not the one that it was; or a disk is full.
         """
         recipe = self._making.pop(job.job_id)
-        self.seconds += result.wall_seconds
         if result.status != "complete":
             reason = f"the {described(recipe)} could not be made: {result.reason}"
             if result.disk_full:

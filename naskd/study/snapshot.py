@@ -94,7 +94,7 @@ class Standing:
             label: What that is, for people.
             epoch: That it has done.
             elapsed: Seconds of search.
-            apart: Of these, for teachers and assistants, which are not made again.
+            apart: Of these, for teachers and assistants, which are not made again; for those that are being made, too.
             waiting_for: See :class:`Snapshot`.
             jobs: That run here, `job` among them.
             running: Trials' worth of work that the running trials have done.
@@ -133,23 +133,23 @@ class Standing:
 
     def fraction(self, elapsed: float) -> float:
         """Of the budget that is spent, at most 1."""
-        return self._spent(elapsed, self._ledger.trained, self._ledger.train_macs)
-
-    def _spent(self, elapsed: float, trained: float, train_macs: float) -> float:
+        budget, ledger = self._budget, self._ledger
         parts = (
-            (trained, self._budget.trials),
-            (elapsed, self._budget.seconds),
-            (train_macs, self._budget.train_macs),
+            (ledger.trained, budget.trials),
+            (elapsed, budget.seconds),
+            (ledger.train_macs, budget.train_macs),
         )
         return min(1.0, max((spent / limit for spent, limit in parts if limit), default=0.0))
 
     def _seconds_left(self, elapsed: float, apart: float, running: float) -> float:
         """By the time that trials took. Of those that run what is done counts: else it would grow until they end."""
-        ledger = self._ledger
-        if self.fraction(elapsed) <= 0:
-            return math.nan
-        each = ledger.train_macs / ledger.trained if ledger.trained else 0.0
-        fraction = self._spent(elapsed, ledger.trained + running, ledger.train_macs + running * each)
-        left = (elapsed - apart) * (1 - fraction) / fraction
-        limit = self._budget.seconds
-        return left if limit is None else min(left, max(0.0, limit - elapsed))
+        ledger, budget = self._ledger, self._budget
+        found = [budget.seconds - elapsed] if budget.seconds else []
+        if ledger.trained:
+            done = ledger.trained + running
+            each = (elapsed - apart) / done
+            if budget.trials:
+                found.append((budget.trials - done) * each)
+            if budget.train_macs and (macs := ledger.trial_macs / ledger.trained):
+                found.append(((budget.train_macs - ledger.train_macs) / macs - running) * each)
+        return max(0.0, min(found)) if found else math.nan

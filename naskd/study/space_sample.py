@@ -55,6 +55,11 @@ class SpaceSample:
         return [(design.config, design.cost) for design in self.measured]
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of knowledge in the designs, sorted: a bank remembers them all in one pass."""
+        return tuple(sorted({t.kind for one in self.measured for t in one.config.distillation.terms}))
+
+    @property
     def log10_size(self) -> float:
         """Decimal logarithm of the number of parameter combinations; a float range counts as 100 values."""
         return sum(math.log10(max(1, _n_values(d))) for d in self.parameters.values())
@@ -221,10 +226,14 @@ def check_warm_start(space: Space, spec: StudySpec, parameters: dict[str, BaseDi
     found = []
     for position, given in spec.first_designs.items():
         where = f"warm_start[{position}]"
+        if unknown := [name for name in given if name not in parameters]:
+            many = "parameter" if len(unknown) == 1 else "parameters"
+            found.append(
+                f"{where}: unknown {many} {', '.join(map(repr, unknown))}; known: {', '.join(sorted(parameters))}; "
+                f"a design of another space than {spec.space} is to be changed or taken out"
+            )
         for name, value in given.items():
-            if name not in parameters:
-                found.append(f"{where}: unknown parameter {name!r}; known: {', '.join(sorted(parameters))}")
-            elif not _in_range(parameters[name], value):
+            if name in parameters and not _in_range(parameters[name], value):
                 found.append(f"{where}: {name} = {value!r} is outside {describe_range(parameters[name])}")
         if not found:
             study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

@@ -16,6 +16,7 @@ from naskd.spec.interrupts import unbroken
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import StudySpec
 from naskd.study.admission import design_today
+from naskd.study.apart import TimeApart
 from naskd.study.asking import Asking
 from naskd.study.curves import Curves
 from naskd.study.deciding import Deciding
@@ -138,7 +139,8 @@ class Study:
             ),
         )
         self._drivers.open()
-        self._seconds_before, self._apart_before = self._ledger.elapsed()
+        self._seconds_before, apart_before = self._ledger.elapsed()
+        self._apart = TimeApart(self._clock, apart_before)
         self._started = self._clock.monotonic()
 
     def release(self) -> None:
@@ -269,6 +271,7 @@ class Study:
             if not self._running and not self.finished:
                 self._show(waiting_for=self._drivers.running_elsewhere)
             return None
+        self._apart.until_now(self._running.values())
         self._running[job.job_id] = job
         if job.kind == "trial":
             self._deciding.begin(job)
@@ -318,6 +321,7 @@ class Study:
             ValueError: The job is not running.
             RunError: It was the teacher, and failed; or a disk is full, and the trial is to be run again.
         """
+        self._apart.until_now(self._running.values())
         if self._running.pop(job.job_id, None) is None:
             raise ValueError(f"job {job.job_id} is not running: it was told already, or never asked for")
         self._epochs.pop(job.job_id, None)
@@ -375,7 +379,7 @@ class Study:
                 label,
                 epoch,
                 elapsed=self._elapsed(),
-                apart=self._apart_before + self._networks.seconds,
+                apart=self._apart.until_now(self._running.values()),
                 waiting_for=waiting_for,
                 jobs=len(self._running),
                 running=self._done_of_running(),

@@ -134,7 +134,7 @@ class TrainingLoop:
                 rows.append(self._step(phase, batch, asked, len(rows)))
                 del batch, asked  # before others are asked for
         self.epoch += 1
-        if self.epoch == self.total_epochs:
+        if self.epoch == self.total_epochs and max_steps is None:
             self._replay = None  # it holds the device's memory, and this loop
         means = _means(rows)
         if not all(map(math.isfinite, means.values())):

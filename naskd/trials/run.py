@@ -149,17 +149,34 @@ class TrialRun:
         # The backward pass of what is trained costs two forward passes.
         return 3 * self._step_macs[phase][0] + self._untrained_macs[phase]
 
-    @property
-    def equivalent_steps(self) -> float:
-        """Steps of the whole training; an evaluation counts as the part of a step that its MACs are.
+    def steps_by_phase(self) -> dict[str, float]:
+        """Steps of the whole training in each phase, by its name.
 
-        Of a step whose teachers answer from memory, as most do.
+        An evaluation is the part of a step that its MACs are, of a step whose teachers answer from memory, as most do.
         """
-        spec, total = self.loop.spec, 0.0
+        found: dict[str, float] = {}
         for epoch in range(self.total_epochs):
             evaluation = len(self.data.val) * self.cost.unmerged_macs / self._own_macs(epoch)
-            total += (self.loop.images_per_epoch(epoch) + evaluation) / spec.batch_size
-        return total
+            images = self.loop.images_per_epoch(epoch) + evaluation
+            name = self.loop.phase_of(epoch).name
+            found[name] = found.get(name, 0.0) + images / self.loop.spec.batch_size
+        return found
+
+    def kind_of_step(self, epoch: int) -> tuple[object, ...]:
+        """What a step of an epoch (from 0) does, in short: of phases where it is equal, a step takes as long."""
+        phase = self.loop.phase_of(epoch)
+        step: Any = phase.step
+        while isinstance(step, partial):
+            step = step.func
+        images = min(self.loop.images_per_epoch(epoch), self.loop.spec.batch_size)
+        return (
+            getattr(step, "__func__", step),
+            self._step_macs[phase.name],
+            self._untrained_macs[phase.name],
+            len(phase.trained),
+            phase.repeats,
+            images,
+        )
 
     def advance(self, until_epoch: int) -> dict[str, float]:
         """Train up to the end of epoch `until_epoch` (from 1) and evaluate after each epoch.

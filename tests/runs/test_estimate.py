@@ -1,5 +1,6 @@
 """What a search would take: as it is done, with what is remembered counted once."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_tiny_study
-from small_studies import design, small_context
+from small_studies import by_scheme, design, small_context
 
 import naskd
 from naskd.knowledge.source import OnlineSource
 from naskd.runs import estimate, opening
 from naskd.runs.checking import threads_that_help
+from naskd.schemes import generations
 from naskd.spec.design import KnowledgeTerm
+from naskd.trials.context import StudyContext
 
 SLOW = 0.5
 
@@ -67,6 +70,43 @@ def test_what_is_too_large_to_be_timed_is_scaled(tmp_path: Path) -> None:
     assert both["trial_seconds"]["max"] == pytest.approx(5 * both["trial_seconds"]["min"])
 
 
+def test_each_phase_is_timed_and_counts_by_its_epochs(tmp_path: Path, monkeypatch) -> None:
+    """From the second generation on, each step waits for what the one before says."""
+    ask, wait = generations.earlier_logits, 0.3
+    monkeypatch.setattr(estimate, "LAPS", 1)
+    monkeypatch.setattr(generations, "earlier_logits", lambda *a: time.sleep(wait) or ask(*a))
+    context = small_context(tmp_path, teacher=None)
+    born = by_scheme("born_again", training={"epochs": 4, "batch_size": 8}, generations=4)
+    steps = 3 * len(context.resources.data.train) / 8
+    found = estimate.estimate_search(context, [born])
+    assert found["least_seconds"] / found["trials"] > wait * steps
+
+
+def test_phases_that_do_the_same_are_timed_once(tmp_path: Path, monkeypatch) -> None:
+    seen = []
+
+    def laps(run, most, epoch):
+        seen.append(epoch)
+        return [2.0 if epoch else 1.0]
+
+    monkeypatch.setattr(estimate, "_timed_laps", laps)
+    context = small_context(tmp_path, teacher=None)
+    born = by_scheme("born_again", training={"epochs": 8}, generations=4)
+    found = estimate.estimate_search(context, [born])
+    assert seen == [0, 2], "later generations do as the second one does"
+    run, _ = estimate._run(estimate.Job("0", "trial", born, 0, 0), context)
+    first, *others = run.steps_by_phase().values()
+    assert found["trial_seconds"]["median"] == pytest.approx(first + 2 * sum(others))
+
+
+def test_a_later_phase_whose_step_takes_long_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(estimate, "_timed_laps", lambda run, most, epoch: [9.0 if epoch else 0.001])
+    context = small_context(tmp_path, teacher=None)
+    born = by_scheme("born_again", training={"epochs": 4})
+    with pytest.raises(estimate.TooSlowError):
+        estimate.estimate_search(context, [born], step_seconds=2.0)
+
+
 @pytest.mark.parametrize(
     ("steps", "wanted"),
     [({1: 0.1, 2: 2.0}, 1), ({1: 0.1, 2: 0.06}, 2), ({1: 0.1, 2: 0.095}, 1), ({1: 0.1, 4: 0.03}, 4)],
@@ -115,7 +155,7 @@ def test_a_bad_number_of_threads_is_left_after_a_step_and_more_are_not_tried(mon
 def test_a_step_that_takes_long_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
     context, seen = small_context(tmp_path, teacher=None), []
 
-    def laps(run, most):
+    def laps(run, most, epoch):
         seen.append(most)
         return [0.001] if len(seen) == 1 else [9.0]
 
@@ -134,7 +174,7 @@ def test_a_step_that_takes_long_ends_the_timing(tmp_path: Path, monkeypatch) -> 
 def test_one_ctrl_c_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
     """Half of the times would be said as if they were all."""
 
-    def laps(run, most):
+    def laps(run, most, epoch):
         os.kill(os.getpid(), signal.SIGINT)
         return [0.001]
 
@@ -154,3 +194,23 @@ def test_what_a_bank_takes_is_counted_once_however_many_designs_ask(tmp_path: Pa
     assert found["bank_bytes"] % column == 0
     assert found["bank_bytes"] / column <= context.resources.spec.epochs
     assert estimate.estimate_search(context, [design(batch_size=8)])["bank_bytes"] == 0
+
+
+def test_a_bank_that_only_other_designs_fill_counts_too(tmp_path: Path) -> None:
+    """The timed one hears nobody, or other views: what a check says of the disk is of all that a search may try."""
+    resources = dataclasses.replace(small_context(tmp_path).resources, foreseen=("logits",))
+    context = StudyContext.of(resources)
+    taught = design(KnowledgeTerm("logits"), batch_size=8)
+    plain = design(KnowledgeTerm("logits"), batch_size=8, augmentation="none")
+    full = {
+        name: estimate.estimate_search(context, [one])
+        for name, one in (("as it is", taught), ("plain", plain))
+    }
+    sizes = {name: found["bank_bytes"] for name, found in full.items()}
+    assert min(sizes.values()) >= 2 * len(resources.data.train) * resources.data.n_classes
+    nobody = estimate.estimate_search(context, [design(batch_size=8)], sample=[taught, plain, taught])
+    assert nobody["bank_bytes"] == sum(sizes.values())
+    one = estimate.estimate_search(context, [taught], sample=[taught, plain])
+    assert one["bank_bytes"] == sum(sizes.values())
+    assert one["bank_seconds"] > full["as it is"]["bank_seconds"] / 2
+    assert one["seconds"] > one["bank_seconds"] > 0

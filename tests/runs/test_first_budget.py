@@ -52,10 +52,19 @@ def test_it_is_said_as_a_range_where_the_machine_was_busy() -> None:
     assert said.startswith(
         "About 25 to 50 min on this machine: 30 to 60 s a trial on average, and 5 to 10 min for what is made once."
     )
+    lines = said.split("\n# ")
+    assert (
+        lines[1]
+        == "Of two times the first is for a machine that does nothing else, the second as it was timed."
+    )
+    assert lines[2].startswith(
+        "From design to design a trial takes 18 s to 2.5 min, as it was timed: a sampler"
+    )
     assert said.endswith("As it was timed, the machine was busy.")
     assert why_budget(cost_of(60.0)).startswith(
         "About 50 min on this machine: 60 s a trial on average, and 10 min for"
     )
+    assert "Of two times" not in why_budget(cost_of(60.0))
     assert why_budget({}).startswith("Nothing was timed yet")
 
 
@@ -65,4 +74,4 @@ def test_a_comment_says_of_a_trial_what_a_check_says() -> None:
     [said] = [line for line in cost_lines(cost, 20) if line.startswith("a trial: ")]
     assert said.startswith("a trial: about 60 s (18 s to 2.5 min by design) and ")
     assert "60 s a trial on average" in why_budget(cost)
-    assert "By random designs, of 18 s to 2.5 min: " in why_budget(cost).replace("\n# ", " ")
+    assert "From design to design a trial takes 18 s to 2.5 min: " in why_budget(cost).replace("\n# ", " ")

@@ -121,11 +121,11 @@ def test_the_cores_of_a_trial_have_a_reason(
 
 
 @pytest.mark.parametrize(("one", "two", "threads"), [(0.24, 9.1, 1), (1.0, 0.55, 2)])
-@pytest.mark.parametrize("teacher", ["mine.pt", "timm:no_such_network"])
+@pytest.mark.parametrize("teacher", ["mine.pt", "timm:resnet18=mine.pt"])
 def test_threads_are_timed_whatever_the_teacher(
     tmp_path, monkeypatch, teacher: str, one: float, two: float, threads: int
 ) -> None:
-    """A file whose network is still to be written, and one that cannot be had, are no reason to guess."""
+    """A file whose network is still to be written, and one that does not fit its network, are no reason to guess."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(first_study, "available_cpus", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -341,6 +341,28 @@ def test_gray_images_get_three_channels_where_the_weights_read_three(
     torch.save(network.state_dict(), tmp_path / "net.pt")
     study, _ = written(tmp_path / "study", images, teacher=f"timm:resnet18={tmp_path / 'net.pt'}")
     assert study["data"].get("channels") == channels
+    init(tmp_path / "plain", "--images", images, "--teacher", tmp_path / "net.pt")
+    plain = tomllib.loads((tmp_path / "plain" / "study.toml").read_text())
+    assert plain["data"].get("channels") == channels
+    assert len(plain["teacher"]["mean"]) == len(plain["teacher"]["std"]) == read
+
+
+@pytest.mark.parametrize(("takes", "channels"), [(3, 3), (1, None)])
+def test_gray_images_stay_gray_for_an_onnx_file_that_takes_gray(
+    tmp_path, unchecked, takes: int, channels: int | None
+) -> None:
+    """It had been given three channels whatever it takes, so that no search could begin."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", takes, 8, 8])
+    gives = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph([], "net", [given], [gives])
+    onnx.save(helper.make_model(graph), str(tmp_path / "net.onnx"))
+    images = write(tmp_path / "images", dict.fromkeys("ab", 10))
+    study, _ = written(tmp_path / "study", images, teacher=str(tmp_path / "net.onnx"))
+    assert study["data"].get("channels") == channels
+    assert len(study["teacher"]["mean"]) == len(study["teacher"]["std"]) == takes
 
 
 @pytest.mark.parametrize(
@@ -368,12 +390,20 @@ def test_a_file_whose_names_are_sorted_does_not_end_with_its_classifier(
         (["--images", "nowhere"], "there is nothing at"),
         (["--images", "images", "--teacher", "resnet18"], "allowed: timm:NAME, torchvision:NAME, or a file"),
         (["--images", "images", "--teacher", "torchvision:resnet81"], "resnet18"),
+        (
+            ["--images", "images", "--teacher", "timm:resnet81"],
+            "no model 'resnet81'; did you mean 'resnet18'",
+        ),
+        (["--images", "images", "--teacher", "timm:resnet18.a1_in2k"], "did you mean 'resnet18.a1_in1k'"),
+        (["--images", "images", "--teacher", "timm:botnet50ts_256"], "as in timm:botnet50ts_256=FILE"),
+        (["--images", "images", "--teacher", "timm:resnet81=mine.pt"], "no model 'resnet81'"),
         (["--images", "images", "--teacher", "gone.pt"], "there is no such file"),
         (["--images", "images", "--teacher", "timm:resnet18=gone.pt"], "there is no such file"),
         (["--images", "images", "--teacher", "timm:resnet18="], "timm:NAME=FILE or torchvision:NAME=FILE"),
         (["--images", "images", "--teacher", "torchvision:resnet81=damaged.pt"], "resnet18"),
         (["--images", "images", "--teacher", "timm:resnet18=damaged.pt"], "cannot be read"),
         (["--images", "images", "--teacher", "damaged.pt"], "cannot be read"),
+        (["--images", "images", "--teacher", "damaged.onnx"], "cannot be read"),
         (["--images", "images", "--target-macs", "many"], "is not a count"),
         (["--images", "images", "--target-latency", "soon"], "is not a length of time"),
         (["--images", "images", "--target-macs", "1M", "--target-latency", "1ms"], "give one of"),
@@ -390,6 +420,8 @@ def test_what_cannot_be_had_is_one_error_and_leaves_nothing(
     write(Path("few"), {"a": 10, "b": 2})
     write(Path("one"), {"a": 10})
     Path("damaged.pt").write_bytes(b"x")
+    Path("damaged.onnx").write_bytes(b"no graph")
+    torch.save(torch.nn.Linear(4, 2).state_dict(), "mine.pt")
     before = sorted(path.name for path in tmp_path.iterdir())
     result = init("study", *arguments)
     assert result.exit_code == 2, result.output

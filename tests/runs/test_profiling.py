@@ -245,6 +245,12 @@ def test_times_are_explained_by_what_takes_them_and_nothing_is_negative() -> Non
     assert cross_validated(plain, took) > 2 * cross_validated(works, took), "the block is found by the error"
 
 
+def test_what_no_student_does_is_not_known() -> None:
+    """It was fitted as 0 ms, so that a design that does it was predicted to be free of it."""
+    works = [{"add": {"runs": 1.0, "read": float(n), "left over": 0.0}} for n in range(1, 30)]
+    assert fit(works, [0.1 + 0.01 * n for n in range(1, 30)])["add"].keys() == {"runs", "read"}
+
+
 # --- devices -----------------------------------------------------------------------------------------------------
 
 NETWORK = build_student(

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 import naskd
 from naskd.cli import app, looking
 from naskd.report.progress import finished_line, training_line
+from naskd.report.units import training_name
 from naskd.runs.listing import in_use
 from naskd.runs.run import open_run
-from naskd.runs.status import STATUS_FILE, WRITE_SECONDS, Status, StatusFile, read_status
+from naskd.runs.status import STATUS_FILE, WRITE_SECONDS, RunningJob, Status, StatusFile, read_status
 from naskd.study.snapshot import Snapshot
 from naskd.trials.jobs import Job, TrialResult
 
@@ -131,6 +132,36 @@ def test_a_design_that_waits_has_not_ended(tiny_run: Path, monkeypatch, capsys) 
     assert finished_line(now["trials"][1], now) in told.splitlines()
 
 
+@pytest.mark.parametrize("ends", ["complete", "paused again"])
+def test_a_paused_trial_that_goes_on_has_its_line_when_it_ends(
+    tiny_run: Path, monkeypatch, capsys, ends: str
+) -> None:
+    """It counts in the place of the paused one, so that as many as before have ended, and its line was not written."""
+    run = open_run(tiny_run)
+    now = run.to_dict(everything=True, with_importance=False)
+    first, second, *_ = now["trials"]
+    pause = {"state": "PRUNED", "reason": "paused by rule 'front' after epoch 1"}
+    other = {**second, "continues": first["number"], **(pause if ends == "paused again" else {})}
+    begun = {**now, "trials": [{**first, **pause}, {**other, "state": "RUNNING"}]}
+    over = {**now, "trials": [{**first, **pause}, other]}
+    job = RunningJob(
+        f"trial {second['number']}, which goes on with trial {first['number']}", None, 0, 2, None
+    )
+    counts = {"complete": int(ends == "complete"), "stopped": int(ends != "complete")}
+    seen = [
+        Status(Snapshot(stopped=1), (job,), 2, 1, 0.0),
+        Status(Snapshot(**counts), (), 2, 1, 0.0),
+    ]
+    records = [begun, over, over]
+    monkeypatch.setattr(looking, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("naskd.runs.listing.in_use", lambda path: bool(seen))
+    monkeypatch.setattr("naskd.runs.status.read_status", lambda path: seen.pop(0))
+    monkeypatch.setattr(run, "to_dict", lambda **_: records.pop(0))
+    assert looking._watched(run)
+    assert finished_line(other, over) in capsys.readouterr().err.splitlines()
+    assert not records, "it was read when the trial ended, too, and not at the end of the search alone"
+
+
 def test_a_run_in_which_nothing_goes_on_is_shown(tiny_run: Path) -> None:
     result = CliRunner().invoke(app, ["watch", str(tiny_run)])
     assert result.exit_code == 0
@@ -147,6 +178,11 @@ def test_lines_of_trainings_and_of_trials_that_ended(tiny_run: Path) -> None:
     assert line.startswith("trial 0: epoch 1 of 2, 50.00%, ")
     assert " ← " in line
     assert finished_line(trial, record).startswith(f"trial 0: {100 * trial['val_accuracy']:.2f}%, ")
+    assert training_name("7", "4") == "trial 7, which goes on with trial 4"
+    later = finished_line({**trial, "continues": 4}, record)
+    assert later.startswith(f"trial 0, which goes on with trial 4: {100 * trial['val_accuracy']:.2f}%, ")
+    paused = {"number": 4, "state": "PRUNED", "reason": "paused by rule 'front' after epoch 2", "curve": [{}]}
+    assert finished_line(paused, record) == "trial 4: paused by rule 'front' after epoch 2"
     failed = {"number": 3, "state": "FAIL", "reason": "non-finite loss"}
     assert finished_line(failed, record) == "trial 3: failed: non-finite loss"
     away = {"number": 4, "state": "PRUNED", "reason": "too large", "curve": []}

@@ -29,7 +29,7 @@ PROFILE = LatencyProfile(
     rounds=3,
     noise=0.01,
     block=1,
-    milliseconds={NETWORK: {"runs": 0.5}, "add": {"runs": 0.25, "read": 0.001}},
+    milliseconds={NETWORK: {"runs": 0.5}, "add": {"runs": 0.25, "read": 0.001, "written": 0.0}},
     held_out=(HeldOutStudent(1000, 2.0, 2.1), HeldOutStudent(2000, 4.0, 3.0)),
 )
 ADD = Operator("add", (0, 1), (2,), (1, 4, 8, 8), (1, 4, 8, 8))
@@ -159,6 +159,19 @@ def test_other_images_than_the_profiles_are_refused(images: tuple[int, int, int]
 def test_an_operator_that_was_never_timed_is_refused() -> None:
     with pytest.raises(InputError, match="no student of the profile had an operator like this: gelu"):
         PROFILE.predict(graph(ADD, dataclasses.replace(ADD, kind="gelu")), 3, 8, 5)
+
+
+def test_what_an_operator_did_in_no_student_is_refused_by_what_it_is() -> None:
+    full, other = conv((32, 32)), conv((32, 40))
+    kind = "convolution 3x3, stride 1, channels of 4"
+    known = {what: 0.001 for what, amount in work(full, 32)[kind].items() if amount}
+    profile = dataclasses.replace(PROFILE, block=32, milliseconds={NETWORK: {"runs": 0.5}, kind: known})
+    assert profile.predict(graph(full), 3, 8, 5) > 0.5
+    with pytest.raises(InputError, match=f"like this: {kind}, with channels that are no multiple of 32$"):
+        profile.predict(graph(other), 3, 8, 5)
+    written = dataclasses.replace(profile, milliseconds={NETWORK: {"runs": 0.5}, kind: {"runs": 0.1}})
+    with pytest.raises(InputError, match=f"{kind}, which does this: read"):
+        written.predict(graph(full), 3, 8, 5)
 
 
 def test_errors_are_shares_of_the_measured_latency() -> None:

@@ -86,6 +86,10 @@ def test_a_broken_space_is_told(space, message):
         ({"width": 3}, None),
         ({"width": 64, "rate": 0.005, "kd.use": False}, None),
         ({"widht": 3}, "warm_start[0]: unknown parameter 'widht'; known: depth"),
+        (
+            {"stages": 2, "block": "basic"},
+            "warm_start[0]: unknown parameters 'stages', 'block'; known: depth",
+        ),
         ({"width": 65}, "warm_start[0]: width = 65 is outside"),
         ({"width": "wide"}, "warm_start[0]: width = 'wide' is outside"),
         ({"kd.assistant": "c"}, "warm_start[0]: kd.assistant = 'c' is outside"),

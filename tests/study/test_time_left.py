@@ -4,13 +4,15 @@ import math
 from dataclasses import replace
 
 import pytest
-from fake_world import TRIAL_MACS, FakeWorld, make_spec, make_study, plain
+from fake_world import ASSISTANT_MACS, TRIAL_MACS, FakeWorld, assisted, make_spec, make_study, plain
 from optuna.storages import InMemoryStorage
 
 from naskd.spec.clock import FakeClock
 from naskd.spec.study import BudgetSpec
+from naskd.study.apart import TimeApart
 from naskd.study.observer import SnapshotObserver
 from naskd.study.snapshot import Snapshot
+from naskd.trials.jobs import Job
 
 EPOCH = 3.0
 
@@ -69,3 +71,69 @@ def test_two_at_once_count_both() -> None:
     for job in jobs:
         study.report(job, 1, {"val_accuracy": 0.5})
     assert seen[-1].seconds_left == pytest.approx(before - EPOCH)
+
+
+def taught_later(trial):
+    """The first three designs are taught by nobody; then an assistant is wanted."""
+    return plain(trial) if trial.number < 3 else assisted(trial)
+
+
+MACS = 8 * TRIAL_MACS + ASSISTANT_MACS
+"""Of eight trials and the assistant that some of them share."""
+
+
+@pytest.mark.parametrize(
+    "budget", [BudgetSpec(trials=8), BudgetSpec(train_macs=MACS), BudgetSpec(seconds=500.0)]
+)
+def test_it_is_as_of_trials_while_an_assistant_trains(budget: BudgetSpec) -> None:
+    """It had grown with every epoch of the assistant, since its time counted as that of trials until it was made."""
+    clock, seen, world = FakeClock(), list[Snapshot](), FakeWorld()
+    study = make_study(
+        make_spec(budget=budget),
+        InMemoryStorage(),
+        world,
+        space=taught_later,
+        clock=clock,
+        observers=[SnapshotObserver(seen.append)],
+    )
+    assistants = trials = 0
+    while trials < 8:
+        job = study.ask()
+        assert job is not None
+        if job.label == "assistant":
+            assistants += 1
+            left = (8 - trials) * 2 * EPOCH
+            if budget.train_macs:  # what the assistant takes of the budget is known when it is made
+                left += ASSISTANT_MACS / TRIAL_MACS * 2 * EPOCH
+            for _ in range(10):
+                clock.sleep(EPOCH)
+                study.report(job, 1, {"val_accuracy": 0.5})
+                if budget.seconds is None:
+                    assert seen[-1].seconds_left == pytest.approx(left)
+        else:
+            clock.sleep(2 * EPOCH)
+        study.tell(job, world.work(job))
+        trials += job.kind == "trial"
+        if budget.seconds is not None:
+            assert seen[-1].seconds_left == pytest.approx(budget.seconds - clock.monotonic())
+        elif trials:
+            assert seen[-1].seconds_left == pytest.approx((8 - trials) * 2 * EPOCH) or not assistants
+        else:
+            assert math.isnan(seen[-1].seconds_left)
+    assert assistants == 1
+    study.release()
+
+
+def test_time_is_shared_by_those_that_run_at_once() -> None:
+    clock = FakeClock()
+    apart = TimeApart(clock, 1.0)
+    artifact = Job("a", "artifact", None, 0, 0)
+    trial = Job("0", "trial", None, 0, 0)
+    for running, wanted in (
+        ([], 1.0),
+        ([artifact], 9.0),
+        ([trial], 9.0),
+        ([artifact, trial, trial, trial], 11.0),
+    ):
+        clock.sleep(8.0)
+        assert apart.until_now(running) == pytest.approx(wanted)

@@ -540,7 +540,8 @@ def test_a_result_says_what_the_run_measured(context) -> None:
 def test_steps_of_the_whole_training_are_known_before_it(context) -> None:
     run = start(context, PLAIN)
     # An evaluation of an image costs a third of training on it.
-    assert run.equivalent_steps == pytest.approx(EPOCHS * (N + N_VAL / 3) / 32)
+    (steps,) = run.steps_by_phase().values()
+    assert steps == pytest.approx(EPOCHS * (N + N_VAL / 3) / 32)
 
 
 def test_a_stopping_rule_stops(context) -> None:
