@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from naskd.spec.design import STRICT, PositiveInt
+from naskd.spec.design import STRICT, Large, PositiveInt
 from naskd.spec.errors import InputError
 from naskd.spec.held import CONTENT
 from naskd.spec.image_folders import layout_problem
@@ -118,8 +118,8 @@ class DataSpec(Configured):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: Annotated[int, Field(ge=0)] = 0
-    max_train: Annotated[int, Field(ge=2)] | None = None
-    max_bytes: PositiveInt = 4 * 2**30
+    max_train: Annotated[int, Large, Field(ge=2)] | None = None
+    max_bytes: Annotated[int, Large, Field(ge=1)] = 4 * 2**30
     views: PositiveInt | Literal["all"] | None = None
     unlabelled: str | None = None
     modality: ModalitySpec | None = None

@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from naskd.spec.errors import InputError
@@ -23,6 +23,14 @@ STRICT = ConfigDict(extra="forbid", validate_default=True, defer_build=True)
 def _plain_zero(value: float) -> float:
     return value + 0.0  # -0.0 is 0.0, and has another name in JSON
 
+
+def _whole(value: Any) -> Any:
+    """1e6 is the natural way to write a million; TOML reads it as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Large = BeforeValidator(_whole)
+"""Of a whole number that is often a large one: it may be written as 2e6."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_plain_zero)]

@@ -5,12 +5,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from naskd.spec import compat
 from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES, DataSpec
-from naskd.spec.design import STRICT, Positive, PositiveInt, TrainingSpec, first_line
+from naskd.spec.design import STRICT, Large, Positive, PositiveInt, TrainingSpec, first_line
 from naskd.spec.errors import InputError
 from naskd.spec.executors import EXECUTORS
 from naskd.spec.held import PATTERN, is_held
@@ -32,11 +32,6 @@ MOST_EPOCHS = 10**6
 
 BANK_DISK_BYTES = 2**34
 """For each tensor of maps, where a study does not say: all stages of a ResNet-20's on 50,000 images of CIFAR fit."""
-
-
-def _whole(value: Any) -> Any:
-    """1e6 is the natural way to write a million; TOML reads it as a float."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_objectives(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,10 +62,10 @@ def _check_checkpoints(place: str) -> str:
 
 Finite = Annotated[float, Field(allow_inf_nan=False, description="a finite number")]
 
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+Count = Annotated[int, Large, Field(ge=1)]
 """A positive whole number that may be written as 2e6."""
 
-Bytes = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Bytes = Annotated[int, Large, Field(ge=0)]
 """A number of bytes that may be written as 2e9."""
 
 Name = Annotated[
@@ -304,7 +299,7 @@ class ExecutionSpec(Configured):
     threads: Annotated[int, Field(ge=1, le=2**12)] = 1
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: Literal["auto", True, False] = "auto"
-    device_data_bytes: Annotated[int, Field(ge=0)] | None = None
+    device_data_bytes: Bytes | None = None
     cuda_graphs: bool = True
     bank_bytes: Bytes = 2**30
     bank_disk_bytes: Bytes | None = None
@@ -355,7 +350,8 @@ class StudyTable:
         objectives: Names of two or three, ``val_accuracy`` among them; see :mod:`naskd.spec.objectives`.
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
         storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
-        sampler, stopping, limits, latency, execution, retrain: See their types. Without `latency` none is predicted.
+        sampler, stopping, limits, execution, retrain: See their types.
+        latency: What the objective and limit ``latency_ms`` are predicted by; without it there is none.
         warm_start: What to begin with. A table is a design to run first: values by parameter name; what is left out is
             sampled. A text is the directory of an earlier run, relative to the study file, to learn from.
     """

@@ -230,7 +230,8 @@ class TeacherSpec(Configured):
         torchvision: Name of a classification model of torchvision.
         weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by
             one of the study's classes and the network is fine-tuned on the training split as `training` says.
-        checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
+        checkpoint: File of weights of a network of `builder`, `torchvision` or timm that knows the study's classes
+            already, or with `fine_tune` others; of the source ``onnx`` the network itself.
         state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one
             they are found by the network's names; where several fit, an average over the training (EMA) is taken.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
