@@ -72,8 +72,8 @@ def search(
 ) -> None:
     """Run a study, or go on with one.
 
-    Ctrl-C once finishes the running trials and stops; twice stops at once, and the next search runs those again. What has
-    ended is kept either way.
+    Ctrl-C once finishes the running trials and stops; twice stops at once, and the next search runs those again. What
+    has ended is kept either way.
     """
     given = list(settings or ())
     for key, value in (("executor", executor), ("address", address), ("workers", workers)):
