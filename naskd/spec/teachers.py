@@ -241,8 +241,8 @@ class TeacherSpec(Configured):
             :mod:`naskd.schemes.head_first`. For networks that begin with weights from elsewhere.
         training: For what naskd trains.
         seed: Of that training, apart from the study's so that several studies share a teacher.
-        mean, std: Of the foreign network's input, per channel, on the [0, 1] scale. Default: as weights of torchvision or
-            timm, or a folder of transformers, say; of a torchvision network without `weights` those of the training
+        mean, std: Of the foreign network's input, per channel, on the [0, 1] scale. Default: as weights of torchvision
+            or timm, or a folder of transformers, say; of a torchvision network without `weights` those of the training
             images; of any other images stay in [0, 1].
         resolution: What the foreign network expects; images are resized to it. Default: as such weights say, or an
             ``onnx`` file; else images keep their size.
