@@ -378,7 +378,8 @@ def command_line() -> str:
         "",
         "What you give wrongly ends with one line or a list, and exit code 2.",
         "A run that cannot go on ends with exit code 1, and so does a search with less than was asked of it. "
-        "A second Ctrl-C ends with 130, and so does one before anything runs. All that went well ends with 0.",
+        "A second Ctrl-C of a search ends with 130, and so does one before anything runs, or of another command. "
+        "All that went well ends with 0.",
         "",
     ]
     for name, command in group.commands.items():  # type: ignore[attr-defined]  # Typer's type is any command

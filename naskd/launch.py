@@ -64,8 +64,8 @@ def search(
         The run, with its report written.
 
     Raises:
-        InputError: The study is wrong.
-        RunError: The run is another study's, is in use, or cannot go on.
+        InputError: The study is wrong, or the run is another study's.
+        RunError: The run is in use, or cannot go on.
     """
     with kept():
         spec = _study(study, tables, settings, trials, seconds)

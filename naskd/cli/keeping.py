@@ -100,7 +100,7 @@ def runs(
     """List runs: how far each is, and what it found.
 
     In use: a process of this machine works on it. Done: its trials or training MACs are spent. Unfinished: not so,
-    or its budget is in seconds. Empty: nothing was trained yet.
+    or its budget is in seconds. Empty: nothing was trained yet. Unreadable: why is said below.
     """
     from naskd.runs.listing import list_runs
 

@@ -53,11 +53,17 @@ def search(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(metavar="ADDR", help="Of a Ray cluster; default: this machine.", show_default=False),
+        typer.Option(
+            metavar="ADDR",
+            help="Of a Ray cluster; default: RAY_ADDRESS, else this machine.",
+            show_default=False,
+        ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Trials at once; default: what the machine holds.", show_default=False),
+        typer.Option(
+            min=1, help="Trials at once, not of serial; default: what there is room for.", show_default=False
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the search would cost; start nothing.")
@@ -67,7 +73,7 @@ def search(
     """Run a study, or go on with one.
 
     Ctrl-C once finishes what is training, a trial or a teacher, and stops; twice stops at once. What is broken off goes
-    on from its last checkpoint, with execution.checkpoint_every, or begins again.
+    on from its last checkpoint, with execution.checkpoint_every, or begins again. What has ended is kept either way.
     """
     given = list(settings or ())
     for key, value in (("executor", executor), ("address", address), ("workers", workers)):

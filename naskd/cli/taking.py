@@ -48,8 +48,8 @@ def retrain(
 ) -> None:
     """Train designs for good and test them.
 
-    With fresh seeds, for the final schedule, on the test split that nothing else opens. A retraining that was
-    interrupted goes on where it stopped.
+    With fresh seeds, for the final schedule, on the test split, by which no search judges. A retraining that was
+    interrupted goes on with the next training.
     """
     from naskd.report.progress import CountProgress
     from naskd.report.record import other_costs

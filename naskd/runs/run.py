@@ -474,8 +474,8 @@ class Run:
             ``path``, ``max_difference``, ``agreement``, ``n_images``, ``size_bytes``; ``images``: ``test``,
             ``validation``, or ``made-up`` where the study's are gone; ``accuracy`` of the written file and
             ``original_accuracy`` on them; with `int8` also ``n_calibration`` and ``float_size_bytes``; `origin`:
-            ``retrained``, ``search`` or ``trained``; and ``training``: its ``epochs``, ``test_accuracy``, ``replicate``
-            (from 1) and ``seed``.
+            ``retrained``, ``search`` or ``trained``; and ``training``: its ``epochs`` and ``test_accuracy``, None of a
+            student of the search; of another one also ``replicate`` (from 1) and ``seed``.
 
         Raises:
             ExportError: The exported model differs, loses more than `max_loss`, or a package is missing.

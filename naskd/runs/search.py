@@ -2,12 +2,9 @@
 
 import logging
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import optuna
 
 from naskd.executors import EXECUTORS
 from naskd.executors.local.serial import FAULT_FOLDER
@@ -21,7 +18,6 @@ from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
 from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
 from naskd.spec.code_identity import source_of
-from naskd.spec.design import content_id
 from naskd.spec.errors import InputError
 from naskd.spec.held import held_function
 from naskd.spec.objectives import OBJECTIVES
@@ -34,15 +30,14 @@ from naskd.store.students import StudentStore
 from naskd.study.leases import renewing
 from naskd.study.observer import SnapshotObserver, StudyObserver
 from naskd.study.opening import (
-    CHECKPOINTS,
     COPIES,
     UNLABELLED,
+    checkpoints_of,
     forget_untrained,
     known_identity,
     note_counts,
     note_images,
     note_test_images,
-    stored_study,
 )
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
@@ -88,7 +83,7 @@ def run_search(
         if known_identity(spec, storage) is None:
             _forget_trainings(run_dir)  # of a ledger that was removed: they may have seen other images
         earlier.keep(start.earlier, run_dir)
-        place = _checkpoints_of(spec, storage)
+        place = checkpoints_of(spec, storage)
         opened, keeper = _with_stores(opened, run_dir, place)
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
@@ -107,7 +102,7 @@ def run_search(
             checkpoints=place,
         )
         if (
-            stored := _checkpoints_of(spec, storage)
+            stored := checkpoints_of(spec, storage)
         ) != place:  # another driver has created it at this moment
             opened, _ = _with_stores(opened, run_dir, stored)
         for each in keeper:
@@ -141,7 +136,7 @@ def _with_stores(opened: OpenStudy, run_dir: Path, place: str) -> tuple[OpenStud
     Args:
         opened: The study.
         run_dir: Of its run.
-        place: See :func:`_checkpoints_of`.
+        place: See :func:`checkpoints_of`.
     """
     if opened.parts is None:
         return opened, ()
@@ -149,21 +144,6 @@ def _with_stores(opened: OpenStudy, run_dir: Path, place: str) -> tuple[OpenStud
     checkpoints = checkpoint_store(spec, run_dir, place)
     objectives = [OBJECTIVES[name] for name in spec.objectives]
     return opened.given(checkpoints=checkpoints, students=students), (FrontKeeper(students, objectives),)
-
-
-def _checkpoints_of(spec: StudySpec, storage: optuna.storages.BaseStorage) -> str:
-    """The folder of a run's checkpoints in a place that runs share; a new one of a run that is not there.
-
-    The ledger keeps it, so that all drivers of a run know it, wherever they are, and no other run of the same study.
-    Runs of earlier versions have theirs by name and identity.
-    """
-    study = stored_study(spec, storage)
-    attrs = {} if study is None else study.user_attrs
-    if CHECKPOINTS in attrs:
-        return str(attrs[CHECKPOINTS])
-    if (identity := attrs.get("identity")) is not None:
-        return f"{spec.name}-{content_id(identity)}"
-    return f"{spec.name}-{uuid.uuid4().hex[:12]}"
 
 
 def _describe(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:

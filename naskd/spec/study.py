@@ -350,7 +350,8 @@ class StudyTable:
         objectives: Names of two or three, ``val_accuracy`` among them; see :mod:`naskd.spec.objectives`.
         reference_point: Of the hypervolume, by objective; derived when the study is created where not given.
         storage: ``journal`` or ``sqlite`` inside the run directory, or an Optuna storage URL.
-        sampler, stopping, limits, latency, execution, retrain: See their types. Without `latency` none is predicted.
+        sampler, stopping, limits, execution, retrain: See their types.
+        latency: What the objective and limit ``latency_ms`` are predicted by; without it there is none.
         warm_start: What to begin with. A table is a design to run first: values by parameter name; what is left out is
             sampled. A text is the directory of an earlier run, relative to the study file, to learn from.
     """

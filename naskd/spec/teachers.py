@@ -230,7 +230,8 @@ class TeacherSpec(Configured):
         torchvision: Name of a classification model of torchvision.
         weights: ``torchvision`` only: a weights name such as ``IMAGENET1K_V1``; the head is then replaced by
             one of the study's classes and the network is fine-tuned on the training split as `training` says.
-        checkpoint: State dict of a `builder` or `torchvision` network that already knows the study's classes.
+        checkpoint: File of weights of a network of `builder`, `torchvision` or timm that knows the study's classes
+            already, or with `fine_tune` others; of the source ``onnx`` the network itself.
         state: Where in `checkpoint` the weights lie, such as ``state_dict_ema``; ``.`` is its top level. Without one
             they are found by the network's names; where several fit, an average over the training (EMA) is taken.
         sha256: Expected hash of `checkpoint`; without one, the hash found at the first use is pinned in the run.
@@ -240,8 +241,11 @@ class TeacherSpec(Configured):
             :mod:`naskd.schemes.head_first`. For networks that begin with weights from elsewhere.
         training: For what naskd trains.
         seed: Of that training, apart from the study's so that several studies share a teacher.
-        mean, std: Of the foreign network's input, per channel, on the [0, 1] scale.
-        resolution: What the foreign network expects; images are resized to it.
+        mean, std: Of the foreign network's input, per channel, on the [0, 1] scale. Default: as weights of torchvision
+            or timm, or a folder of transformers, say; of a torchvision network without `weights` those of the training
+            images; of any other images stay in [0, 1].
+        resolution: What the foreign network expects; images are resized to it. Default: as such weights say, or an
+            ``onnx`` file; else images keep their size.
         classes: The foreign network's class names in the order of its outputs; reordered to the data's.
         taps: Names of modules whose outputs are the stages; empty: found at each change of resolution.
         min_accuracy: On the validation images, a fraction: a teacher with a `checkpoint` that has less is refused.

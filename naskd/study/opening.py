@@ -1,5 +1,6 @@
 """Creating a study in its storage, and opening it again: only as what it was."""
 
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.trial import TrialState
 
 from naskd.spec.clock import Clock
+from naskd.spec.design import content_id
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.identity import identity_difference
 from naskd.spec.objectives import OBJECTIVES
@@ -103,6 +105,21 @@ def known_identity(spec: StudySpec, storage: optuna.storages.BaseStorage) -> dic
     study = stored_study(spec, storage)
     found = None if study is None else study.user_attrs.get("identity")
     return None if found is None else dict(found)
+
+
+def checkpoints_of(spec: StudySpec, storage: optuna.storages.BaseStorage) -> str:
+    """The folder of a run's checkpoints in a place that runs share; a new one of a run that is not there.
+
+    The ledger keeps it, so that all drivers of a run know it, wherever they are, and no other run of the same study.
+    Runs of earlier versions have theirs by name and identity.
+    """
+    study = stored_study(spec, storage)
+    attrs = {} if study is None else study.user_attrs
+    if CHECKPOINTS in attrs:
+        return str(attrs[CHECKPOINTS])
+    if (identity := attrs.get("identity")) is not None:
+        return f"{spec.name}-{content_id(identity)}"
+    return f"{spec.name}-{uuid.uuid4().hex[:12]}"
 
 
 def refusal(name: str, difference: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from naskd import config
 from naskd.runs import opening
 from naskd.runs.first_space import RandomTrial
 from naskd.spec import tables
+from naskd.spec.parse import parse_study
 from naskd.spec.study import StudySpec
 from naskd.spec.userfile import load_function
 
@@ -112,6 +113,15 @@ def test_tables_of_a_study_file_are_valid(page: str) -> None:
         common, options = tables.split_options(data)
         assert not tables.check_options(data, options)
         StudySpec.from_dict(tables.as_spec(common, options))
+
+
+@pytest.mark.parametrize("file", ["studies/digits.toml", "naskd/templates/study.toml"])
+def test_objectives_that_a_comment_offers_are_taken(file: str) -> None:
+    """By the sampler of the same file, too: of what is known after training alone `ehvi` wants nothing."""
+    offered = re.findall(r"^objectives = .*# also: (.*)$", (ROOT / file).read_text(), re.MULTILINE)
+    for name in ", ".join(offered).split(", "):
+        study = parse_study(ROOT / file, [f'objectives=["val_accuracy", "{name}"]'])
+        assert tables.spec_problems(study) == []
 
 
 def test_parts_of_ones_own_work() -> None:

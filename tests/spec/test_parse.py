@@ -79,6 +79,25 @@ class TestGoodFile:
         assert spec.limits.max_macs == 4_000_000
         assert isinstance(spec.limits.max_macs, int)
 
+    @pytest.mark.parametrize(
+        ("table", "key"),
+        [
+            ("data", "max_train"),
+            ("data", "max_bytes"),
+            ("budget", "trials"),
+            ("budget", "train_macs"),
+            ("execution", "device_data_bytes"),
+            ("execution", "bank_bytes"),
+            ("execution", "bank_disk_bytes"),
+            ("execution", "bank_device_bytes"),
+        ],
+    )
+    def test_numbers_of_images_trials_and_bytes_may_be_written_so_too(
+        self, folder: Path, table: str, key: str
+    ) -> None:
+        found = getattr(getattr(parse(folder, GOOD, f"{table}.{key}=2e9"), table), key)
+        assert (type(found), found) == (int, 2 * 10**9)
+
     def test_whole_number_stands_for_a_real_one(self, folder: Path) -> None:
         spec = parse(
             folder, GOOD + "[teacher]\ntorchvision = 'resnet18'\nmean = [0, 1, 0]\nstd = [1, 1, 1]\n"
