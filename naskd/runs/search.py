@@ -101,9 +101,7 @@ def run_search(
             warm=start.warm,
             checkpoints=place,
         )
-        if (
-            stored := checkpoints_of(spec, storage)
-        ) != place:  # another driver has created it at this moment
+        if (stored := checkpoints_of(spec, storage)) != place:  # another driver has created it at this moment
             opened, _ = _with_stores(opened, run_dir, stored)
         for each in keeper:
             each.begin(complete_trainings(source.optuna_study))
