@@ -25,13 +25,26 @@ def channels_of(network: nn.Module, plan: ChannelPlan) -> list[int]:
         plan: Of it.
     """
     sizes = [group.size for group in plan.groups]
-    state = dict(stored_tensors(network))
-    for name, axes in plan.axes.items():
-        if name in state:
-            for axis, size in zip(axes, state[name].shape, strict=True):
-                if axis is not None and len(axis.parts) == 1:
-                    number, repeat = axis.parts[0]
-                    sizes[number] = size // repeat
+    known = {number for number, group in enumerate(plan.groups) if group.held}
+    lengths = [
+        (axis.parts, size)
+        for name, tensor in stored_tensors(network)
+        if name in plan.axes
+        for axis, size in zip(plan.axes[name], tensor.shape, strict=True)
+        if axis is not None
+    ]
+    # A group may stand beside others wherever it stands, as where blocks divide the same sum at different channels.
+    found = True
+    while found:
+        found = False
+        for parts, size in lengths:
+            unknown = {group for group, _ in parts} - known
+            if len(unknown) == 1:
+                (number,) = unknown
+                rest = sum(sizes[group] * repeat for group, repeat in parts if group != number)
+                sizes[number] = (size - rest) // sum(repeat for group, repeat in parts if group == number)
+                known.add(number)
+                found = True
     return sizes
 
 

@@ -107,6 +107,22 @@ class Grouped(nn.Module):
         return logits
 
 
+class Divided(nn.Module):
+    """A sum of two maps of two parts each, which meet at different channels: 6, 3 and 7 belong together."""
+
+    def __init__(self, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.one = nn.ModuleList(nn.Conv2d(in_channels, n, 3, 2, 1) for n in (6, 10))
+        self.other = nn.ModuleList(nn.Conv2d(in_channels, n, 3, 2, 1) for n in (9, 7))
+        self.fc = nn.Linear(16, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        one, other = (torch.cat([part(x) for part in parts], 1) for parts in (self.one, self.other))
+        logits: Tensor = self.fc((one + other).relu().mean((2, 3)))
+        return logits
+
+
 class AsksForValues(Plain):
     """What it does depends on what an image shows."""
 

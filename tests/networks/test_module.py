@@ -10,7 +10,7 @@ import optuna
 import pytest
 import torch
 from conftest import TINY_STUDY
-from own_networks import AsksForValues, Dense, FixedNumbers, Grouped, OwnResidual, Plain
+from own_networks import AsksForValues, Dense, Divided, FixedNumbers, Grouped, OwnResidual, Plain
 from torch import Tensor, nn
 
 import naskd
@@ -34,6 +34,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "own_residual": OwnResidual,
     "own_dense": Dense,
     "own_grouped": Grouped,
+    "own_divided": Divided,
 }
 
 
@@ -311,6 +312,22 @@ class TestStarts:
         student = build(design("own_residual", first__0__conv1__width=4))
         student.take_weights(teacher)
         torch.testing.assert_close(student.eval()(images()), teacher.eval()(images()))
+
+    def test_channels_of_which_no_layer_makes_these_alone_can_be_left_out(self) -> None:
+        (middle,) = (group.option for group in card_of("own_divided").groups if group.channels == 3)
+        teacher = build(design("own_divided"))
+        with torch.no_grad():
+            for name, first in (("one.1", 0), ("other.0", 6)):
+                for parameter in teacher.network.get_submodule(name).parameters():
+                    parameter[first : first + 2] = 0
+        student = build(design("own_divided", **{middle: 1}))
+        student.take_weights(teacher)
+        layers = (*student.network.one, *student.network.other)
+        assert [layer.out_channels for layer in layers] == [6, 8, 7, 7]
+        torch.testing.assert_close(student.eval()(images()), teacher.eval()(images()))
+        same = build(student.spec)
+        same.take_weights(student)
+        assert torch.equal(same.eval()(images()), student(images()))
 
     def test_of_groups_each_keeps_its_strongest(self) -> None:
         teacher = build(design("own_grouped"))
