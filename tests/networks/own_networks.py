@@ -107,19 +107,30 @@ class Grouped(nn.Module):
         return logits
 
 
+class Parts(nn.Module):
+    """Two convolutions whose maps stand one after the other."""
+
+    def __init__(self, c: int, *outs: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(c, out, 3, padding=1) for out in outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A map."""
+        return torch.cat([part(x) for part in self.parts], 1).relu()
+
+
 class Divided(nn.Module):
-    """A sum of two maps of two parts each, which meet at different channels: 6, 3 and 7 belong together."""
+    """Blocks of a run whose parts meet at different channels: 6, 3 and 7 belong together."""
 
     def __init__(self, in_channels: int, n_classes: int) -> None:
         super().__init__()
-        self.one = nn.ModuleList(nn.Conv2d(in_channels, n, 3, 2, 1) for n in (6, 10))
-        self.other = nn.ModuleList(nn.Conv2d(in_channels, n, 3, 2, 1) for n in (9, 7))
+        self.stem = nn.Conv2d(in_channels, 8, 3, 2, 1)
+        self.blocks = nn.Sequential(Parts(8, 6, 10), Parts(16, 9, 7), Parts(16, 6, 10))
         self.fc = nn.Linear(16, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        one, other = (torch.cat([part(x) for part in parts], 1) for parts in (self.one, self.other))
-        logits: Tensor = self.fc((one + other).relu().mean((2, 3)))
+        logits: Tensor = self.fc(self.blocks(self.stem(x)).mean((2, 3)))
         return logits
 
 

@@ -100,6 +100,11 @@ class TestAsFamilies(FamilySuite):
         "own_grouped": [
             ArchitectureSpec(family="own_grouped", options=(("groups.width", 8), ("stem.width", 8)))
         ],
+        "own_divided": [
+            ArchitectureSpec(
+                family="own_divided", options=(("blocks.0.depth", 1), ("blocks.0.parts.1.width", 1))
+            )
+        ],
     }
 
     @classmethod
@@ -313,17 +318,18 @@ class TestStarts:
         student.take_weights(teacher)
         torch.testing.assert_close(student.eval()(images()), teacher.eval()(images()))
 
-    def test_channels_of_which_no_layer_makes_these_alone_can_be_left_out(self) -> None:
+    @pytest.mark.parametrize("depth", [1, 2, 3])
+    def test_channels_that_no_layer_makes_alone_can_be_left_out(self, depth: int) -> None:
         (middle,) = (group.option for group in card_of("own_divided").groups if group.channels == 3)
-        teacher = build(design("own_divided"))
+        teacher = build(design("own_divided", blocks__0__depth=depth))
+        blocks = teacher.network.get_submodule("blocks")
         with torch.no_grad():
-            for name, first in (("one.1", 0), ("other.0", 6)):
-                for parameter in teacher.network.get_submodule(name).parameters():
+            for number in range(depth):
+                place, first = (0, 6) if number == 1 else (1, 0)
+                for parameter in blocks.get_submodule(f"{number}.parts.{place}").parameters():
                     parameter[first : first + 2] = 0
-        student = build(design("own_divided", **{middle: 1}))
+        student = build(design("own_divided", blocks__0__depth=depth, **{middle: 1}))
         student.take_weights(teacher)
-        layers = (*student.network.one, *student.network.other)
-        assert [layer.out_channels for layer in layers] == [6, 8, 7, 7]
         torch.testing.assert_close(student.eval()(images()), teacher.eval()(images()))
         same = build(student.spec)
         same.take_weights(student)
