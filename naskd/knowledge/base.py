@@ -124,8 +124,12 @@ class Lesson:
         if not self.partly_labelled:
             return self.label_loss(logits)
         made_up = torch.arange(len(self.labels), device=self.labels.device) % logits.shape[1]
-        labels = torch.where((self.labels >= 0).any(), self.labels, made_up)
-        return replace(self, labels=labels).label_loss(logits)
+        some = (self.labels >= 0).any()
+        labels, mixed = torch.where(some, self.labels, made_up), self.mixed
+        if mixed is not None:
+            # A partner is the image before, see :mod:`naskd.data.mixing`.
+            mixed = replace(mixed, labels=torch.where(some, mixed.labels, made_up.roll(1, 0)))
+        return replace(self, labels=labels, mixed=mixed).label_loss(logits)
 
     def even_loss(self, logits: Tensor) -> Tensor:
         """As :meth:`label_loss`, with labels that call all classes equally likely: for who smooths labels.

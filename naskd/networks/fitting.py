@@ -88,28 +88,35 @@ def fit_checkpoint(
     ]
     found = [candidate for state in states for candidate in _candidates(state, own)]
     if wanted is not None:
-        return _wanted(file, found, wanted.rstrip("."), own, network)
+        found = _under(file, found, wanted.rstrip("."), own, network)
     if not found:
         raise InputError(_misfit(file, _nearest(states, own), own, network))
+    chosen, notes = _choice(file, found)
+    if wanted is None:
+        notes += tuple(_passed_over(file, chosen, found))
+    return FittedState(_as_own(chosen.tensors, own), notes)
+
+
+def _choice(file: CheckpointFile, found: Sequence[_Candidate]) -> tuple[_Candidate, tuple[str, ...]]:
+    """The one that is meant of one or more that fit, and what should be said of that."""
     distinct = [
         c for i, c in enumerate(found) if not any(_equal(c.tensors, other.tensors) for other in found[:i])
     ]
+    if len(distinct) == 1:
+        return distinct[0], ()
     averages = [candidate for candidate in distinct if is_average(candidate.place)]
     places = ", ".join(candidate.shown for candidate in distinct)
-    if len(distinct) > 1 and len(averages) != 1:
+    if len(averages) != 1:
         raise InputError(
             f"checkpoint {file.path} holds several different states that fit: {places}; "
             f"say which is meant, such as state = {distinct[0].shown}"
         )
-    chosen = averages[0] if len(distinct) > 1 else distinct[0]
-    notes = []
-    if len(distinct) > 1:
-        other = next(candidate for candidate in distinct if candidate is not chosen)
-        notes.append(
-            f"{file.path.name} holds {places}; {chosen.shown} is taken, the average over the training (EMA); "
-            f"state = {other.shown} takes the other"
-        )
-    return FittedState(_as_own(chosen.tensors, own), (*notes, *_passed_over(file, chosen, found)))
+    other = next(candidate for candidate in distinct if candidate is not averages[0])
+    note = (
+        f"{file.path.name} holds {places}; {averages[0].shown} is taken, the average over the training (EMA); "
+        f"state = {other.shown} takes the other"
+    )
+    return averages[0], (note,)
 
 
 def _left_out(state: SavedState, without: frozenset[str]) -> SavedState:
@@ -119,13 +126,14 @@ def _left_out(state: SavedState, without: frozenset[str]) -> SavedState:
     return replace(state, tensors=kept)
 
 
-def _wanted(
+def _under(
     file: CheckpointFile, found: Sequence[_Candidate], wanted: str, own: State, network: nn.Module
-) -> FittedState:
-    chosen = [candidate for candidate in found if candidate.place == wanted]
+) -> list[_Candidate]:
+    """Those that fit at the place that is wanted, or where none does, further in."""
+    chosen = [candidate for candidate in found if candidate.place == wanted][:1]
     chosen = chosen or [c for c in found if c.place.startswith(f"{wanted}.")]
     if chosen:
-        return FittedState(_as_own(chosen[0].tensors, own))
+        return chosen
     named = [state for state in file.states if state.place == wanted]
     if named:
         raise InputError(_misfit(file, named[0], own, network))

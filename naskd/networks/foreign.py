@@ -1,5 +1,6 @@
 """A classifier that was not made by naskd, shown as a tapped network."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from naskd.networks.tap_points import TapPoints, Watch, find_tap_points, first_o
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import Tap, Taps
 from naskd.spec.errors import InputError
+
+_MOST_TOKENS_BEFORE = 8
+"""Of an image's own tokens; known networks have up to 5."""
 
 
 class Preprocessing(nn.Module):
@@ -205,8 +209,15 @@ def tapped(network: nn.Module, points: TapPoints, call: Callable[[], Tensor]) ->
 
 
 def tap_of(tensor: Tensor, layout: str, position: float) -> Tap:
-    """A stage: a map, or tokens without the class token, which has no place on the grid."""
+    """A stage: a map, or tokens without those before the image's, which have no place on the grid.
+
+    These are a class token, one of a distillation (DeiT) and registers (DINOv2); a square of tokens follows them.
+    """
     if layout == "map":
         return Tap(tensor, "map", position)
-    side = int((tensor.shape[1] - 1) ** 0.5)
-    return Tap(tensor[:, 1:] if side * side == tensor.shape[1] - 1 else tensor, "tokens", position)
+    n = tensor.shape[1]
+    side = math.isqrt(n)
+    before = n - side * side
+    # More than one only where the tokens are no rectangle as they are.
+    belong = before == 1 or (n % side != 0 and before <= _MOST_TOKENS_BEFORE)
+    return Tap(tensor[:, before:] if belong else tensor, "tokens", position)

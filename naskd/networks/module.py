@@ -28,7 +28,7 @@ from naskd.networks.tap_points import Call as TapCall
 from naskd.networks.tap_points import TapPoints, find_tap_points, first_output
 from naskd.nn.channels import Call, ChannelPlan, Trace, trace_channels
 from naskd.nn.cost import network_cost, on_meta
-from naskd.nn.shrinking import channels_of, cost_of, cut, importance, length, shrink, strongest_channels
+from naskd.nn.shrinking import cost_of, cut, importance, length, shrink, sizes_of, strongest_channels
 from naskd.nn.taps import Taps, TapShape, TapShapes
 from naskd.reducing import BlockRun, ChannelGroup, without_unused
 from naskd.spec.design import ArchitectureSpec, Cost
@@ -272,7 +272,7 @@ class ModuleStudent(Student):
         channels = _CHANNELS if _takes(card.build, "in_channels") else card.channels
         plan, chosen, _ = _choice(card, spec, channels, n_classes, height)
         whole = _of_card(card, channels, n_classes, height).shapes
-        sizes = [chosen.get(number, group.size) for number, group in enumerate(plan.groups)]
+        sizes = sizes_of(plan, chosen)
 
         def smaller(name: str, whole: int) -> int:
             axis = plan.shown[name]
@@ -346,8 +346,9 @@ class ModuleStudent(Student):
             raise InputError(f"the student has {sizes[0]}, its teacher {sizes[1]}: it cannot start from it")
         card = FAMILIES[self.spec.family]
         assert isinstance(card, ModuleCard)
-        plan = _of_card(card, self.mean.numel(), self.n_classes, card.side).plan
-        mine, theirs = channels_of(self.network, plan), channels_of(other.network, plan)
+        images = self.mean.numel(), self.n_classes, card.side
+        plan, chosen, _ = _choice(card, self.spec, *images)
+        mine, theirs = sizes_of(plan, chosen), sizes_of(plan, _choice(card, other.spec, *images)[1])
         kept = [
             strongest_channels(norms, n, plan.groups[group].multiple)
             if n < len(norms)

@@ -17,22 +17,16 @@ Kept = Sequence[Tensor]
 """For each group of channels of a plan the positions that are kept, ascending."""
 
 
-def channels_of(network: nn.Module, plan: ChannelPlan) -> list[int]:
-    """How many channels of each group a network has, whose groups are those of a plan or fewer channels of each.
+def sizes_of(plan: ChannelPlan, chosen: Mapping[int, int]) -> list[int]:
+    """Channels of each group of a plan in a smaller network.
+
+    They are not read off its tensors: a group may stand beside others in all of them.
 
     Args:
-        network: Built as the one of the plan was, perhaps smaller.
-        plan: Of it.
+        plan: Of the whole network.
+        chosen: For groups that become smaller, by their position: how many channels are left.
     """
-    sizes = [group.size for group in plan.groups]
-    state = dict(stored_tensors(network))
-    for name, axes in plan.axes.items():
-        if name in state:
-            for axis, size in zip(axes, state[name].shape, strict=True):
-                if axis is not None and len(axis.parts) == 1:
-                    number, repeat = axis.parts[0]
-                    sizes[number] = size // repeat
-    return sizes
+    return [chosen.get(number, group.size) for number, group in enumerate(plan.groups)]
 
 
 @torch.no_grad()
@@ -139,7 +133,7 @@ def shrink(network: nn.Module, plan: ChannelPlan, chosen: Mapping[int, int]) -> 
         plan: Of it.
         chosen: For groups that become smaller, by their position: how many channels are left.
     """
-    sizes = channels_of(network, plan)
+    sizes = sizes_of(plan, {})
     kept = [
         first_channels(group, chosen[group], plan, sizes)
         if group in chosen
@@ -176,12 +170,12 @@ def cost_of(plan: ChannelPlan, chosen: Mapping[int, int], left_out: Sequence[str
         chosen: For groups that become smaller, by their position: how many channels are left.
         left_out: Modules that an identity stands for.
     """
-    sizes = [chosen.get(number, group.size) for number, group in enumerate(plan.groups)]
+    sizes = sizes_of(plan, chosen)
 
     def gone(name: str) -> bool:
         return any(within(name, block) for block in left_out)
 
-    whole = [group.size for group in plan.groups]
+    whole = sizes_of(plan, {})
     macs = n_params = size_bytes = 0
     for product in plan.products:
         if not gone(product.layer):

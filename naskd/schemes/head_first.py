@@ -33,20 +33,20 @@ class HeadFirstScheme(StudentScheme):
 
     def __init__(self, inputs: SchemeInputs) -> None:
         super().__init__(inputs)
-        self.taught = DistilledStudent(inputs)
+        if inputs.epochs < 2:
+            raise InputError(
+                f"scheme 'head_first' needs a training of at least 2 epochs, got {inputs.epochs}"
+            )
+        share = float(inputs.option("share"))
+        self.head_epochs = min(inputs.epochs - 1, max(1, round(share * inputs.epochs)))
+        self.taught = DistilledStudent(replace(inputs, epochs=inputs.epochs - self.head_epochs))
         objective = self.taught.objective
         if self.taught.initial_epochs or objective.deployed is not None:
             raise InputError(
                 "scheme 'head_first' trains the network's own classifier first, and a term has an initial stage or "
                 "replaces it"
             )
-        if inputs.epochs < 2:
-            raise InputError(
-                f"scheme 'head_first' needs a training of at least 2 epochs, got {inputs.epochs}"
-            )
         self._find_head()
-        share = float(inputs.option("share"))
-        self.head_epochs = min(inputs.epochs - 1, max(1, round(share * inputs.epochs)))
 
     def _find_head(self) -> torch.nn.Linear:
         head = linear_head(as_deployed(self.taught.network))
@@ -59,18 +59,22 @@ class HeadFirstScheme(StudentScheme):
 
     def phases(self) -> tuple[Phase, ...]:
         """The classifier, then everything."""
-        whole = self.taught.phase("main")
+        whole = self.taught.phase("main", step=self._joined)
         first = Phase(
             name=HEAD,
             epochs=self.head_epochs,
             trained={"student": (self._find_head(),)},
-            step=self._step,
+            step=self._alone,
             min_batch=whole.min_batch,
-            repeats=recordable(self._step, (self,)),
+            repeats=recordable(self._alone, (self,)),
         )
-        return first, replace(whole, epochs=self.inputs.epochs - self.head_epochs)
+        return first, whole
 
-    def _step(self, batch: Batch, asked: Asked) -> Iterator[Update]:
+    def _joined(self, batch: Batch, asked: Asked) -> Iterator[Update]:
+        batch = replace(batch, epoch=batch.epoch - self.head_epochs)  # progress is that of the terms
+        yield Update("student", *self.taught.learn(batch, asked))
+
+    def _alone(self, batch: Batch, asked: Asked) -> Iterator[Update]:
         with torch.no_grad():
             taps = self.taught.taps(batch.images)
         loss = self.taught.lesson(batch).label_loss(self._find_head()(taps.pooled).float())

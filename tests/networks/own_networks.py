@@ -107,6 +107,33 @@ class Grouped(nn.Module):
         return logits
 
 
+class Parts(nn.Module):
+    """Two convolutions whose maps stand one after the other."""
+
+    def __init__(self, c: int, *outs: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(c, out, 3, padding=1) for out in outs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A map."""
+        return torch.cat([part(x) for part in self.parts], 1).relu()
+
+
+class Divided(nn.Module):
+    """Blocks of a run whose parts meet at different channels: 6, 3 and 7 belong together."""
+
+    def __init__(self, in_channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, 8, 3, 2, 1)
+        self.blocks = nn.Sequential(Parts(8, 6, 10), Parts(16, 9, 7), Parts(16, 6, 10))
+        self.fc = nn.Linear(16, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.fc(self.blocks(self.stem(x)).mean((2, 3)))
+        return logits
+
+
 class AsksForValues(Plain):
     """What it does depends on what an image shows."""
 

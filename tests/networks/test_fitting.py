@@ -111,6 +111,22 @@ def test_of_several_states_that_fit_none_is_guessed(tmp_path: Path) -> None:
         fit(content, tmp_path, wanted="tutor")
 
 
+def test_of_several_states_within_the_wanted_one_none_is_guessed(tmp_path: Path) -> None:
+    content = {"run": {"first": BAD, "second": GOOD}, "other": BAD}
+    with pytest.raises(ValueError, match=r"several different states that fit: 'run.first', 'run.second'; "):
+        fit(content, tmp_path, wanted="run")
+    assert is_good(fit(content, tmp_path, wanted="run.second").tensors)
+
+
+def test_of_weights_and_their_average_within_the_wanted_one_the_average_is_taken_and_said(
+    tmp_path: Path,
+) -> None:
+    found = fit({"run": {"net": BAD, "ema": GOOD}, "other": BAD}, tmp_path, wanted="run")
+    assert is_good(found.tensors)
+    (note,) = found.notes
+    assert "'run.ema' is taken" in note
+
+
 def test_an_average_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (note,) = fit({"state_dict": GOOD, "ema": {"shadow": [torch.zeros(3)]}, "ema_decay": 0.9}, tmp_path).notes
     assert "also holds 'ema', which does not fit the network" in note

@@ -10,7 +10,7 @@ import optuna
 import pytest
 import torch
 from conftest import TINY_STUDY
-from own_networks import AsksForValues, Dense, FixedNumbers, Grouped, OwnResidual, Plain
+from own_networks import AsksForValues, Dense, Divided, FixedNumbers, Grouped, OwnResidual, Plain
 from torch import Tensor, nn
 
 import naskd
@@ -34,6 +34,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "own_residual": OwnResidual,
     "own_dense": Dense,
     "own_grouped": Grouped,
+    "own_divided": Divided,
 }
 
 
@@ -98,6 +99,11 @@ class TestAsFamilies(FamilySuite):
         ],
         "own_grouped": [
             ArchitectureSpec(family="own_grouped", options=(("groups.width", 8), ("stem.width", 8)))
+        ],
+        "own_divided": [
+            ArchitectureSpec(
+                family="own_divided", options=(("blocks.0.depth", 1), ("blocks.0.parts.1.width", 1))
+            )
         ],
     }
 
@@ -311,6 +317,23 @@ class TestStarts:
         student = build(design("own_residual", first__0__conv1__width=4))
         student.take_weights(teacher)
         torch.testing.assert_close(student.eval()(images()), teacher.eval()(images()))
+
+    @pytest.mark.parametrize("depth", [1, 2, 3])
+    def test_channels_that_no_layer_makes_alone_can_be_left_out(self, depth: int) -> None:
+        (middle,) = (group.option for group in card_of("own_divided").groups if group.channels == 3)
+        teacher = build(design("own_divided", blocks__0__depth=depth))
+        blocks = teacher.network.get_submodule("blocks")
+        with torch.no_grad():
+            for number in range(depth):
+                place, first = (0, 6) if number == 1 else (1, 0)
+                for parameter in blocks.get_submodule(f"{number}.parts.{place}").parameters():
+                    parameter[first : first + 2] = 0
+        student = build(design("own_divided", blocks__0__depth=depth, **{middle: 1}))
+        student.take_weights(teacher)
+        torch.testing.assert_close(student.eval()(images()), teacher.eval()(images()))
+        same = build(student.spec)
+        same.take_weights(student)
+        assert torch.equal(same.eval()(images()), student(images()))
 
     def test_of_groups_each_keeps_its_strongest(self) -> None:
         teacher = build(design("own_grouped"))

@@ -8,8 +8,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from naskd.networks.foreign import ForeignNetwork, Preprocessing
+from naskd.networks.foreign import ForeignNetwork, Preprocessing, tap_of
 from naskd.networks.tap_points import find_tap_points
+from naskd.nn.taps import as_map
 
 
 def foreign(network, side=32, channels=3, **settings):
@@ -93,6 +94,20 @@ def test_a_transformer_shows_evenly_spaced_blocks_without_its_class_token():
     whole = {}
     network.network.encoder.layers[-1].register_forward_hook(lambda *a: whole.update(out=a[-1]))
     assert torch.equal(network.taps(torch.zeros(2, 3, 32, 32)).stages[-1].tensor, whole["out"][:, 1:])
+
+
+@pytest.mark.parametrize("side", [4, 7, 14, 16])
+@pytest.mark.parametrize("before", [0, 1, 2, 5])
+def test_tokens_before_those_of_the_image_have_no_place(before: int, side: int) -> None:
+    """A class token, with that of a distillation, with four registers."""
+    image = torch.rand(2, 3, side, side)
+    tokens = torch.cat([torch.rand(2, before, 3), image.flatten(2).transpose(1, 2)], dim=1)
+    assert torch.equal(as_map(tap_of(tokens, "tokens", 1.0)), image)
+
+
+def test_tokens_of_a_rectangle_stay() -> None:
+    tap = tap_of(torch.rand(2, 20, 3), "tokens", 1.0)
+    assert tap.shape.grid == (4, 5)
 
 
 @pytest.mark.parametrize(("layers", "n_stages"), [(2, 2), (3, 3), (12, 4)])

@@ -1,6 +1,7 @@
 """Students of a second modality: what each network sees, what teaches without labels, and who is turned away."""
 
 import copy
+import math
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from naskd.data.images import ImageSet, SearchData
 from naskd.data.load import load_search_data
 from naskd.executors.packing import pack, unpack
-from naskd.knowledge.base import Lesson
+from naskd.knowledge.base import Lesson, Mixed
 from naskd.networks.probe import probe_image
 from naskd.networks.student import Student
 from naskd.nn.cost import network_cost
@@ -299,6 +300,18 @@ def test_made_up_classes_are_for_batches_without_any_label() -> None:
     assert torch.equal(lesson(nobody).reference_loss(logits), made_up)
     assert torch.equal(lesson(some).reference_loss(logits), lesson(some).label_loss(logits))
     assert lesson(nobody).label_loss(logits) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_made_up_classes_of_mixed_images_add_up_to_whole_labels(share: float) -> None:
+    """Logits that say nothing are log K from any label, whatever the shares of two labels are."""
+    nobody = torch.full((6,), UNLABELLED)
+    some = torch.tensor([2, UNLABELLED, 0, UNLABELLED, 1, 3])
+    for labels in (nobody, some):
+        mixed = Mixed(labels.roll(1, 0), torch.tensor(share, dtype=torch.float64))
+        lesson = Lesson(labels, torch.arange(6), mixed=mixed, partly_labelled=True)
+        found = lesson.reference_loss(torch.zeros(6, 4, dtype=torch.float64))
+        torch.testing.assert_close(float(found), math.log(4))
 
 
 def test_a_design_of_a_study_without_labels_weighs_them_by_nothing() -> None:
