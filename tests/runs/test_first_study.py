@@ -353,12 +353,11 @@ def test_gray_images_stay_gray_for_an_onnx_file_that_takes_gray(
 ) -> None:
     """It had been given three channels whatever it takes, so that no search could begin."""
     import onnx
-    from onnx import TensorProto, helper
+    import onnx.parser
 
-    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", takes, 8, 8])
-    gives = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
-    graph = helper.make_graph([], "net", [given], [gives])
-    onnx.save(helper.make_model(graph), str(tmp_path / "net.onnx"))
+    net = f"net (float[batch,{takes},8,8] images) => (float[batch,2] logits) {{}}"
+    graph = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {net}')
+    onnx.save(graph, str(tmp_path / "net.onnx"))
     images = write(tmp_path / "images", dict.fromkeys("ab", 10))
     study, _ = written(tmp_path / "study", images, teacher=str(tmp_path / "net.onnx"))
     assert study["data"].get("channels") == channels
