@@ -14,17 +14,16 @@ from typing import Any
 import torch
 
 from naskd.runs.estimate import (
-    STEP_SECONDS,
     TIMING_SECONDS,
     TooSlowError,
     busy_said,
     estimate_search,
-    seconds_by_threads,
     teachers_timing_macs,
     timing_macs,
 )
 from naskd.runs.opening import begin
 from naskd.runs.starting import NotOpenedError, Start
+from naskd.runs.timing import STEP_SECONDS, seconds_by_threads
 from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.doing import doing
 from naskd.spec.errors import USERS, NaskdError, one_line

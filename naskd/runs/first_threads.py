@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from naskd.data.survey import survey_and_load
-from naskd.runs.estimate import seconds_by_threads
+from naskd.runs.timing import seconds_by_threads
 from naskd.spec.design import TrialConfig
 from naskd.spec.doing import doing
 from naskd.spec.errors import NaskdError

@@ -18,9 +18,9 @@ from naskd.data.modalities import edges
 from naskd.data.sealed import load_test_splits
 from naskd.networks.student import Student
 from naskd.runs.comparing import _warnings
-from naskd.runs.estimate import timing_steps
 from naskd.runs.opening import open_study
 from naskd.runs.taking import _judges
+from naskd.runs.timing import timing_steps
 from naskd.spec.errors import InputError
 from naskd.spec.parse import StudyFileError, parse_study
 from naskd.trials.jobs import Job

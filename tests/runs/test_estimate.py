@@ -13,11 +13,12 @@ from small_studies import by_scheme, design, small_context
 
 import naskd
 from naskd.knowledge.source import OnlineSource
-from naskd.runs import estimate, opening
+from naskd.runs import estimate, opening, timing
 from naskd.runs.checking import threads_that_help
 from naskd.schemes import generations
 from naskd.spec.design import KnowledgeTerm
 from naskd.trials.context import StudyContext
+from naskd.trials.jobs import Job
 
 SLOW = 0.5
 
@@ -73,7 +74,7 @@ def test_what_is_too_large_to_be_timed_is_scaled(tmp_path: Path) -> None:
 def test_each_phase_is_timed_and_counts_by_its_epochs(tmp_path: Path, monkeypatch) -> None:
     """From the second generation on, each step waits for what the one before says."""
     ask, wait = generations.earlier_logits, 0.3
-    monkeypatch.setattr(estimate, "LAPS", 1)
+    monkeypatch.setattr(timing, "LAPS", 1)
     monkeypatch.setattr(generations, "earlier_logits", lambda *a: time.sleep(wait) or ask(*a))
     context = small_context(tmp_path, teacher=None)
     born = by_scheme("born_again", training={"epochs": 4, "batch_size": 8}, generations=4)
@@ -89,18 +90,18 @@ def test_phases_that_do_the_same_are_timed_once(tmp_path: Path, monkeypatch) -> 
         seen.append(epoch)
         return [2.0 if epoch else 1.0]
 
-    monkeypatch.setattr(estimate, "_timed_laps", laps)
+    monkeypatch.setattr(timing, "_timed_laps", laps)
     context = small_context(tmp_path, teacher=None)
     born = by_scheme("born_again", training={"epochs": 8}, generations=4)
     found = estimate.estimate_search(context, [born])
     assert seen == [0, 2], "later generations do as the second one does"
-    run, _ = estimate._run(estimate.Job("0", "trial", born, 0, 0), context)
+    run, _ = timing._run(Job("0", "trial", born, 0, 0), context)
     first, *others = run.steps_by_phase().values()
     assert found["trial_seconds"]["median"] == pytest.approx(first + 2 * sum(others))
 
 
 def test_a_later_phase_whose_step_takes_long_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(estimate, "_timed_laps", lambda run, most, epoch: [9.0 if epoch else 0.001])
+    monkeypatch.setattr(timing, "_timed_laps", lambda run, most, epoch: [9.0 if epoch else 0.001])
     context = small_context(tmp_path, teacher=None)
     born = by_scheme("born_again", training={"epochs": 4})
     with pytest.raises(estimate.TooSlowError):
@@ -117,7 +118,7 @@ def test_threads_that_wait_for_each_other_do_not_help(steps: dict[int, float], w
 
 def test_threads_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    found = estimate.seconds_by_threads(small_context(tmp_path, teacher=None), design(), (1, 2))
+    found = timing.seconds_by_threads(small_context(tmp_path, teacher=None), design(), (1, 2))
     assert found.keys() == {1, 2}
     assert min(found.values()) > 0
     assert torch.get_num_threads() == before
@@ -144,8 +145,8 @@ class Steps:
 
 def test_a_bad_number_of_threads_is_left_after_a_step_and_more_are_not_tried(monkeypatch) -> None:
     steps = Steps({1: 0.001, 2: 0.3, 4: 100.0})
-    monkeypatch.setattr(estimate, "_run", lambda job, context: (steps, {}))
-    found = estimate.seconds_by_threads(None, None, (4, 2, 1))
+    monkeypatch.setattr(timing, "_run", lambda job, context: (steps, {}))
+    found = timing.seconds_by_threads(None, None, (4, 2, 1))
     assert found.keys() == {1, 2}
     assert threads_that_help(found) == 1
     assert steps.done.count(2) == 2, "one that is not counted, and one"
@@ -159,7 +160,7 @@ def test_a_step_that_takes_long_ends_the_timing(tmp_path: Path, monkeypatch) -> 
         seen.append(most)
         return [0.001] if len(seen) == 1 else [9.0]
 
-    monkeypatch.setattr(estimate, "_timed_laps", laps)
+    monkeypatch.setattr(timing, "_timed_laps", laps)
     designs = [design(epochs=epochs) for epochs in (1, 2, 5)]
     found = estimate.estimate_search(context, designs, step_seconds=2.0, said=pytest.fail)
     assert seen == [2.0, 2.0], "the third is not begun"
@@ -178,7 +179,7 @@ def test_one_ctrl_c_ends_the_timing(tmp_path: Path, monkeypatch) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         return [0.001]
 
-    monkeypatch.setattr(estimate, "_timed_laps", laps)
+    monkeypatch.setattr(timing, "_timed_laps", laps)
     with pytest.raises(KeyboardInterrupt):
         estimate.estimate_search(small_context(tmp_path, teacher=None), [design(epochs=e) for e in (1, 2)])
 

@@ -19,6 +19,7 @@ from naskd.runs import estimate, first_study, first_threads, opening
 from naskd.runs.checking import Checked
 from naskd.runs.first_space import RandomTrial
 from naskd.runs.first_study import Wishes, write_study
+from naskd.runs.profiling import write_onnx
 from naskd.spec.errors import InputError
 from naskd.spec.parse import parse_study
 from naskd.spec.userfile import load_function
@@ -352,12 +353,8 @@ def test_gray_images_stay_gray_for_an_onnx_file_that_takes_gray(
     tmp_path, unchecked, takes: int, channels: int | None
 ) -> None:
     """It had been given three channels whatever it takes, so that no search could begin."""
-    import onnx
-    import onnx.parser
-
-    net = f"net (float[batch,{takes},8,8] images) => (float[batch,2] logits) {{}}"
-    graph = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {net}')
-    onnx.save(graph, str(tmp_path / "net.onnx"))
+    network = torch.nn.Sequential(torch.nn.Conv2d(takes, 4, 8), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    write_onnx(network.eval(), tmp_path / "net.onnx", (takes, 8, 8))
     images = write(tmp_path / "images", dict.fromkeys("ab", 10))
     study, _ = written(tmp_path / "study", images, teacher=str(tmp_path / "net.onnx"))
     assert study["data"].get("channels") == channels

@@ -17,7 +17,7 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.knowledge.bank import BankedSource
 from naskd.knowledge.source import OnlineSource
 from naskd.networks import teachers
-from naskd.runs import estimate
+from naskd.runs import estimate, timing
 from naskd.spec.design import KnowledgeTerm
 from naskd.spec.errors import InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
@@ -186,8 +186,8 @@ def test_a_loss_that_cannot_be_built_for_all_pairs_is_not_foreseen(tmp_path: Pat
 
 def test_a_design_that_cannot_be_timed_is_left_out_and_named(tmp_path: Path, monkeypatch, caplog):
     context = small_context(tmp_path, teacher=None)
-    bad, good, run = design(batch_size=32), design(batch_size=16), estimate._run
-    monkeypatch.setattr(estimate, "_run", lambda job, c: _leave() if job.config is bad else run(job, c))
+    bad, good, run = design(batch_size=32), design(batch_size=16), timing._run
+    monkeypatch.setattr(timing, "_run", lambda job, c: _leave() if job.config is bad else run(job, c))
     found = estimate.estimate_search(context, [bad, good])
     assert found["n_timed"] == 1
     assert f"design {bad.config_id} cannot be timed, and is left out: SystemExit: 0" in caplog.text
