@@ -199,7 +199,8 @@ def _watched(run: "Run") -> bool:
     from naskd.runs.status import read_status
 
     told: set[int] | None = None
-    counts, heard = -1, time.monotonic()
+    seen: tuple[int, ...] = ()
+    running, heard = set[str](), time.monotonic()
     with WatchProgress(make_console(stderr=True)) as progress:
 
         def tell_ended() -> set[int]:
@@ -215,9 +216,11 @@ def _watched(run: "Run") -> bool:
                 snapshot, heard = status.snapshot, time.monotonic()
                 jobs = [training_line(**vars(job)) for job in status.running]
                 progress.show(snapshot, status.trials, jobs)
-                ended = snapshot.complete + snapshot.stopped + snapshot.failed
-                if ended != counts:
-                    counts, told = ended, tell_ended()
+                before, running = running, {job.what for job in status.running}
+                counts = snapshot.complete, snapshot.stopped, snapshot.failed
+                # One that goes on with a paused one counts in its place, so that numbers alone may stay as they are.
+                if counts != seen or before - running:
+                    seen, told = counts, tell_ended()
             time.sleep(_LOOK_SECONDS)
         if told is not None:
             tell_ended()
