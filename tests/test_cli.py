@@ -161,6 +161,8 @@ def test_set_overrides_and_is_checked(tmp_path: Path) -> None:
         (("search", "x.toml", "--seconds", "nan"), "seconds above 0"),
         (("best", "x", "--max-macs", "many"), "many is not a count"),
         (("best", "x", "--max-macs", "0.5"), "0.5 is not a count"),
+        (("best", "x", "--max-macs", "5MB"), "5MB is not a count"),
+        (("best", "x", "--limit", "latency_ms=5kB"), "wanted NAME=VALUE with a number"),
         (("best", "x", "--min-accuracy", "97"), "such as 0.97"),
         (("front", "x", "--json", "--csv"), "--json and --csv"),
         (("retrain", "x", "--seeds", "0"), "--seeds"),

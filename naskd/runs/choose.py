@@ -38,7 +38,10 @@ def choose(
     """
     if not front:
         raise InputError("the run has no complete trial yet")
-    bounds = [(_objective(name, front, objectives), _number(name, bound)) for name, bound in limits.items()]
+    bounds = [
+        (objective := _objective(name, front, objectives), _number(objective, bound))
+        for name, bound in limits.items()
+    ]
     cost, accuracy = cost_of(objectives), next(o for o in objectives if o.name == ACCURACY)
 
     def excess(trial: Trial) -> float:
@@ -73,11 +76,12 @@ def _objective(name: str, front: Sequence[Trial], objectives: Sequence[Objective
     return known[name]
 
 
-def _number(name: str, bound: Any) -> float:
-    number = read_number(bound)
+def _number(objective: Objective, bound: Any) -> float:
+    name, number = objective.name, read_number(bound, objective.unit)
     if number is None:
+        of = f" ({objective.unit})" if objective.unit else ""
         raise InputError(
-            f"the limit on {name} is {bound!r}; it must be a finite number, such as 50000, 1e6 or '100k'"
+            f"the limit on {name} is {bound!r}; it must be a finite number{of}, such as 50000, 1e6 or '100k'"
         )
     if name == ACCURACY and not 0 <= number <= 1:
         hint = f"; did you mean {number / 100:g}?" if 1 < number <= 100 else ""

@@ -17,7 +17,7 @@ from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES
 from naskd.spec.errors import InputError
 from naskd.spec.held import is_held
 from naskd.spec.latency import read_profile
-from naskd.spec.numbers import read_number
+from naskd.spec.numbers import read_number, unit_of
 from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
@@ -118,8 +118,10 @@ def study_of_tables(
         if tables.holds_text(setting.path):
             if not isinstance(setting.value, str):
                 setting.put(data, setting.text)
-        elif setting.value == setting.text and (number := read_number(setting.text)) is not None:
-            setting.put(data, int(number) if number.is_integer() else number)  # as it is printed: 1.5M
+        elif setting.value == setting.text:
+            number = read_number(setting.text, unit_of(setting.path[-1]))  # as it is printed: 1.5M
+            if number is not None:
+                setting.put(data, int(number) if number.is_integer() else number)
     common, options = tables.split_options(data)
     names = tables.name_problems(data)
     wrong_names = {problem.key for problem in names}

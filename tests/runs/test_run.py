@@ -320,6 +320,7 @@ def test_the_best_one_to_take(monkeypatch):
         ),
         ({"limits": {"mac": 9}}, "no limit on 'mac'; trials have val_accuracy, macs; did you mean 'macs'?"),
         ({"max_macs": "many"}, "the limit on macs is 'many'; it must be a finite number"),
+        ({"max_macs": "5 GB"}, "the limit on macs is '5 GB'; it must be a finite number (MACs)"),
         ({"max_macs": 500, "limits": {"macs": 5000}}, "two limits on macs; give one of each"),
     ],
 )
