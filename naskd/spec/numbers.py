@@ -31,7 +31,7 @@ _OF_NAMES = {
 
 
 def unit_of(name: str) -> str | None:
-    """What a key of a study file, or an objective, is counted in, such as ``MACs`` or ``ms``; None where nobody knows."""
+    """What a key of a study file, or an objective, is counted in, such as ``MACs``; None where nobody knows."""
     return next((unit for ending, unit in _OF_NAMES.items() if name.endswith(ending)), None)
 
 
