@@ -332,6 +332,24 @@ class TestSingleMistakes:
                 "trained already",
             ),
             (
+                "torchvision = 'resnet18'\ncheckpoint = 'space.py'\nhead_share = 0.3",
+                "teacher.head_share",
+                "trained already",
+            ),
+            ("source = 'run'\nrun = 'runs/x'\ntraining = {epochs = 3}", "teacher.training", "stays as it is"),
+            ("source = 'run'\nrun = 'runs/x'\nfine_tune = true", "teacher.fine_tune", "stays as it is"),
+            (
+                "source = 'transformers'\nmodel = 'folder'\ntraining = {epochs = 3}",
+                "teacher.training",
+                "fine_tune = true",
+            ),
+            ("torchvision = 'resnet18'\nmin_accuracy = 0.9", "teacher.min_accuracy", "naskd trains this one"),
+            (
+                "torchvision = 'resnet18'\ncheckpoint = 'space.py'\nfine_tune = true\nmin_accuracy = 0.9",
+                "teacher.min_accuracy",
+                "naskd trains this one",
+            ),
+            (
                 "resolution = 32\narchitecture = {stages = [{block = 'basic', depth = 1, width = 8}]}",
                 "teacher.resolution",
                 "builder or torchvision",
