@@ -261,7 +261,7 @@ def _pattern(root: Path, names: Sequence[str]) -> str:
     pattern = f"{glob.escape(str(root))}/{glob.escape(first[:same])}*{suffix}"
     if others := {Path(file).name for file in glob.glob(pattern)} ^ set(names):
         raise InputError(
-            f"no one pattern means {', '.join(map(repr, names[:6]))} in {str(root)!r} and nothing else: it would differ "
+            f"no one pattern means {', '.join(map(repr, names[:6]))} in {str(root)!r} and no others: it would differ "
             f"in {', '.join(map(repr, sorted(others)[:6]))}; name the files of one part alike, such as train-0{suffix}"
         )
     return pattern
