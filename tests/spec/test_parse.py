@@ -296,6 +296,21 @@ class TestSingleMistakes:
             ("kind = 'cifar10'\nroot = 'cifar'", "data.root", "download = true"),
             ("kind = 'image_folder'\nroot = 'images'", "data.root", "an existing folder; there is no /"),
             ("kind = 'image_folder'\nroot = '.'", "data.root", "two or more classes"),
+            (
+                "kind = 'csv'\nroot = 'space.py'\ntest_value = 'x'",
+                "data.test_value",
+                "only with split_column",
+            ),
+            (
+                "kind = 'npz'\nroot = 'space.py'\ntest_labels = 'y'",
+                "data.test_labels",
+                "only with test_images",
+            ),
+            (
+                "kind = 'npz'\nroot = 'space.py'\ntest_root = 'space.py'\ntest_images = 'x'",
+                "data.test_images",
+                "nothing where test_root holds",
+            ),
         ],
     )
     def test_data(self, folder: Path, data: str, key: str, says: str) -> None:
