@@ -235,7 +235,7 @@ def check(
         print(visible_line(line))
     spec = found.spec
     limits = [
-        f"{value:g} {name}"
+        f"{value:.15g} {name}"
         for name, value in (
             ("trials", spec.budget.trials),
             ("seconds", spec.budget.seconds),

@@ -330,6 +330,15 @@ def test_where_nothing_qualifies_the_nearest_is_named(monkeypatch, bounds, says)
         run.best(**bounds)
 
 
+def test_what_comes_nearest_is_a_limit_that_it_keeps(monkeypatch):
+    run = _with_front(monkeypatch, [(1_234_574, 0.9777777777777777)])
+    with pytest.raises(
+        InputError, match=r"macs <= 1234573; .* with val_accuracy 0\.9777777777777777, macs 1234574"
+    ):
+        run.best(max_macs=1_234_573)
+    assert run.best(max_macs="1234574", min_accuracy="0.9777777777777777")["number"] == 0
+
+
 def test_with_a_limit_on_what_is_no_objective_the_best_may_lie_off_the_front(monkeypatch):
     run = api.Run(Path("nowhere"), None)
     objectives = [OBJECTIVES[name].describe() for name in ("val_accuracy", "n_params")]
