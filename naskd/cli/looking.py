@@ -12,7 +12,7 @@ from naskd.cli.app import app
 from naskd.cli.options import AsJson, RunDir, Trial, parse_count, parse_fraction
 from naskd.cli.printing import make_console, print_json, print_result, say, shown, writing_to
 from naskd.spec.errors import InputError
-from naskd.spec.numbers import read_number
+from naskd.spec.numbers import read_number, unit_of
 from naskd.spec.outputs import writable
 
 if TYPE_CHECKING:
@@ -111,8 +111,9 @@ def best(
     """Show the trial to take."""
     from naskd.runs.run import open_run
 
+    limits = _limits(limit or ())
     opened = open_run(run)
-    found = opened.best(max_macs=max_macs, min_accuracy=min_accuracy, limits=_limits(limit or ()))
+    found = opened.best(max_macs=max_macs, min_accuracy=min_accuracy, limits=limits)
     _show_trial(opened, found["number"], as_json)
 
 
@@ -120,7 +121,7 @@ def _limits(given: Iterable[str]) -> dict[str, float]:
     limits: dict[str, float] = {}
     for text in given:
         name, _, value = text.partition("=")
-        number = read_number(value)
+        number = read_number(value, unit_of(name.strip()))
         if name.strip() in limits:
             raise InputError(f"--limit {text}: two limits on {name.strip()}; give one of each")
         if number is None:

@@ -17,8 +17,8 @@ def check_seconds(value: float | None) -> float | None:
 
 
 def parse_count(value: str) -> int:
-    """A whole number that may be written as 1e6 or 100k."""
-    number = read_number(value)
+    """A whole number of multiply-accumulates that may be written as 1e6 or 100k."""
+    number = read_number(value, "MACs")
     if number is None or not (number >= 1 and number.is_integer()):
         raise typer.BadParameter(
             f"{value} is not a count; give a whole number from 1 on, such as 50000, 1e6 or 100k."
@@ -28,7 +28,7 @@ def parse_count(value: str) -> int:
 
 def parse_fraction(value: str) -> float:
     """A number from 0 to 1 that may be written as 97.5%."""
-    number = read_number(value)
+    number = read_number(value, "fraction")
     if number is None or not 0 <= number <= 1:
         hint = f", such as {number / 100:g}" if number is not None and 1 < number <= 100 else ""
         raise typer.BadParameter(f"{value} is not a fraction; give one from 0 to 1{hint}.")
@@ -38,11 +38,11 @@ def parse_fraction(value: str) -> float:
 def parse_milliseconds(value: str) -> float:
     """A length of time in milliseconds, such as 20ms, 0.5s or 20."""
     text = value.strip().lower()
-    scale = 1.0 if text.endswith("ms") else 1000.0 if text.endswith("s") else 1.0
-    number = read_number(text.removesuffix("ms").removesuffix("s"))
+    in_seconds = text.endswith("s") and not text.endswith("ms")
+    number = read_number(text.removesuffix("s"), "seconds") if in_seconds else read_number(text, "ms")
     if number is None or not 0 < number < math.inf:
         raise typer.BadParameter(f"{value} is not a length of time; give one above 0, such as 20ms or 0.5s.")
-    return scale * number
+    return 1000 * number if in_seconds else number
 
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)]

@@ -106,11 +106,13 @@ def search(
     resumed = (run_dir / STUDY_FILE).is_file()
     console = make_console(stderr=True)
     progress = SearchProgress(console, trials if trials is not None else spec.budget.trials)
+    limits = [("--trials", trials), ("--seconds", seconds)]
+    words = [word for option, value in limits if value is not None for word in (option, value)]
+    again = command_line("search", study, *words, out=out, settings=given)
     try:
         with writing_to(run_dir), progress, data_said(progress, known=resumed), noticed(progress):
             run = launch.search(spec, trials=trials, seconds=seconds, out=run_dir, observers=[progress])
     except KeyboardInterrupt:
-        again = command_line("search", study, out=out, settings=settings)
         if progress.snapshot.running or progress.snapshot.others:
             say(f"what was running is run again by: {again}")
         elif (run_dir / STUDY_FILE).is_file():
@@ -118,12 +120,10 @@ def search(
         else:
             say(f"nothing had begun; begin with: {again}")
         raise
-    _end_of_search(run, study, out, settings, as_json)
+    _end_of_search(run, again, as_json)
 
 
-def _end_of_search(
-    run: "Run", study: Path, out: Path | None, settings: list[str] | None, as_json: bool
-) -> None:
+def _end_of_search(run: "Run", again: str, as_json: bool) -> None:
     from naskd.report.bank import bank_line
     from naskd.report.front_table import front_table
 
@@ -137,7 +137,7 @@ def _end_of_search(
     if run.stop_reason:
         say(f"ended: {run.stop_reason}" + (f"; {failed} of {trained} trials failed" if failed else ""))
     else:
-        say(f"stopped; go on with: {command_line('search', study, out=out, settings=settings)}")
+        say(f"stopped; go on with: {again}")
     if line := bank_line(record):
         say(f"teacher: {line}")
     if line := refusals_line(record["trials"]):
@@ -242,7 +242,7 @@ def check(
         print(visible_line(line))
     spec = found.spec
     limits = [
-        f"{value:g} {name}"
+        f"{value:.15g} {name}"
         for name, value in (
             ("trials", spec.budget.trials),
             ("seconds", spec.budget.seconds),

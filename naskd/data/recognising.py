@@ -5,7 +5,9 @@ image file is decoded, and test images that lie apart are not opened.
 """
 
 import csv
+import glob
 import json
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -255,7 +257,14 @@ def _pattern(root: Path, names: Sequence[str]) -> str:
     same = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
     )
-    return str(root / f"{first[:same]}*{Path(first).suffix}")
+    suffix = Path(first).suffix
+    pattern = f"{glob.escape(str(root))}/{glob.escape(first[:same])}*{suffix}"
+    if others := {Path(file).name for file in glob.glob(pattern)} ^ set(names):
+        raise InputError(
+            f"no one pattern means {', '.join(map(repr, names[:6]))} in {str(root)!r} and no others: it would differ "
+            f"in {', '.join(map(repr, sorted(others)[:6]))}; name the files of one part alike, such as train-0{suffix}"
+        )
+    return pattern
 
 
 def _npz(path: Path) -> Place:
@@ -289,23 +298,55 @@ def _npz(path: Path) -> Place:
     for key, of in (("labels", names["images"]), ("test_labels", names["test_images"])):
         if of is None:
             continue
-        alike = [
-            n
-            for n, (shape, _) in shapes.items()
-            if n not in images and shape in ((shapes[of][0][0],), (shapes[of][0][0], 1))
-        ]
-        split = split_name(of)
-        same = [n for n in alike if (found := split_name(n)) and split and found.training == split.training]
+        long = shapes[of][0][0]
+        alike = {
+            n: kind
+            for n, (shape, kind) in shapes.items()
+            if n not in images and shape in ((long,), (long, 1))
+        }
         if not alike:
             raise InputError(
-                f"{str(path)!r} has no array of {shapes[of][0][0]} labels for the images {of!r}; it has "
+                f"{str(path)!r} has no array of {long} labels for the images {of!r}; it has "
                 f"{', '.join(map(repr, shapes))}"
             )
-        options.append((key, (same or alike)[0]))
+        options.append((key, _labels_among(alike, of, key, path)))
         options.append(("images" if key == "labels" else "test_images", of))
     usual = {"images": "images", "labels": "labels", "test_labels": "test_labels"}
     given = tuple(sorted((key, value) for key, value in options if usual.get(key) != value))
     return Place("npz", str(path), None, given)
+
+
+def _labels_among(alike: Mapping[str, str], images: str, usual: str, path: Path) -> str:
+    """Which of some arrays holds the labels of images: there may be others with a number for each image.
+
+    Args:
+        alike: Names of arrays of one number for each image, with their types.
+        images: Name of the array of images.
+        usual: What their labels are called where nobody says.
+        path: Of the file.
+
+    Raises:
+        InputError: Nothing tells.
+    """
+
+    def training(name: str) -> bool:
+        split = split_name(name)
+        return split is None or split.training
+
+    found = [name for name in alike if training(name) == training(images)] or list(alike)
+    found = [name for name in found if alike[name][0] in "iuUS"] or found
+    if usual in found or len(found) == 1:
+        return usual if usual in found else found[0]
+    words = {name: set(re.split(r"[\W\d_]+", name.lower())) for name in found}
+    called = [
+        name for name in found if not words[name].isdisjoint((*_LABELS, *(f"{word}s" for word in _LABELS)))
+    ]
+    if len(called) != 1:
+        raise InputError(
+            f"{str(path)!r} has several arrays that may be the labels of {images!r}: "
+            f"{', '.join(map(repr, called or found))}; call one of them {usual!r}"
+        )
+    return called[0]
 
 
 def _columns(table: Path) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

@@ -38,7 +38,10 @@ def choose(
     """
     if not front:
         raise InputError("the run has no complete trial yet")
-    bounds = [(_objective(name, front, objectives), _number(name, bound)) for name, bound in limits.items()]
+    bounds = [
+        (objective := _objective(name, front, objectives), _number(objective, bound))
+        for name, bound in limits.items()
+    ]
     cost, accuracy = cost_of(objectives), next(o for o in objectives if o.name == ACCURACY)
 
     def excess(trial: Trial) -> float:
@@ -46,11 +49,14 @@ def choose(
 
     found = [trial for trial in front if excess(trial) == 0]
     if not found:
-        wanted = " and ".join(f"{o.name} {'>=' if o.maximise else '<='} {bound:g}" for o, bound in bounds)
-        ends = " and ".join(f"{o.name} {_best(front, o):g}" for o, _ in bounds)
+        wanted = " and ".join(
+            f"{o.name} {'>=' if o.maximise else '<='} {_exactly(bound)}" for o, bound in bounds
+        )
+        ends = " and ".join(f"{o.name} {_exactly(_best(front, o))}" for o, _ in bounds)
         near = min(front, key=excess)
         shown = ", ".join(
-            f"{o.name} {near[o.name]:g}" for o in dict.fromkeys([*objectives, *(o for o, _ in bounds)])
+            f"{o.name} {_exactly(near[o.name])}"
+            for o in dict.fromkeys([*objectives, *(o for o, _ in bounds)])
         )
         where, what = (
             ("", "trials reach") if needs_all(objectives, limits) else (" on the front", "the front reaches")
@@ -73,16 +79,22 @@ def _objective(name: str, front: Sequence[Trial], objectives: Sequence[Objective
     return known[name]
 
 
-def _number(name: str, bound: Any) -> float:
-    number = read_number(bound)
+def _number(objective: Objective, bound: Any) -> float:
+    name, number = objective.name, read_number(bound, objective.unit)
     if number is None:
+        of = f" ({objective.unit})" if objective.unit else ""
         raise InputError(
-            f"the limit on {name} is {bound!r}; it must be a finite number, such as 50000, 1e6 or '100k'"
+            f"the limit on {name} is {bound!r}; it must be a finite number{of}, such as 50000, 1e6 or '100k'"
         )
     if name == ACCURACY and not 0 <= number <= 1:
         hint = f"; did you mean {number / 100:g}?" if 1 < number <= 100 else ""
         raise InputError(f"the limit on {name} is {bound!r}; it must be a fraction from 0 to 1{hint}")
     return number
+
+
+def _exactly(value: float) -> str:
+    """A number that is the same when it is given as a limit."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _best(front: Sequence[Trial], objective: Objective) -> float:

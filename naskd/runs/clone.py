@@ -82,7 +82,8 @@ def _study_file(spec: StudySpec) -> tuple[dict[str, Any], Comments]:
     """What the study file of a run says, as far as it is found by its name, and its comments."""
     for path in sorted(spec.base.glob("*.toml")):
         try:
-            text = path.read_text(encoding="utf-8")
+            # Editors of Windows write a mark before it.
+            text = path.read_text(encoding="utf-8-sig")
             written = tomllib.loads(text)
         except (OSError, ValueError):
             continue

@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from naskd.runs.directory import STUDY_FILE
 from naskd.spec.code_identity import code_ids, same_code
+from naskd.spec.design import first_line
 from naskd.spec.errors import InputError
 from naskd.spec.paths import is_there
 from naskd.spec.study import StudySpec
@@ -253,7 +256,7 @@ def _with_places(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
     """The study with files where settings say that they are.
 
     Raises:
-        InputError: A setting is about a table that the study does not have.
+        InputError: A setting is about a table that the study does not have, or about what its kind of data does not.
     """
     files = {key: value for key, value in given.items() if key not in ("base", "data.download")}
     known = [teacher.name for teacher in spec.teachers]
@@ -266,11 +269,14 @@ def _with_places(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
             )
         if table in there and there[table] is None:
             raise InputError(f"--set {key}: the study has no [{table}]")
-    found = _with_files(spec, files)
-    if "data.download" in given:
-        found = dataclasses.replace(
-            found, data=dataclasses.replace(found.data, download=given["data.download"])
-        )
+    try:
+        found = _with_files(spec, files)
+        if "data.download" in given:
+            data = dataclasses.replace(found.data, download=given["data.download"])
+            found = dataclasses.replace(found, data=data)
+    except ValidationError as error:
+        says = first_line(error).removeprefix("the whole: Value error, ")
+        raise InputError(f"--set {' and '.join(given)}: {says}") from None
     return found
 
 

@@ -12,17 +12,22 @@ import dis
 import functools
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from naskd.spec.errors import InputError
 from naskd.spec.userfile import file_content_id, with_siblings
+
+_SITES = {"site-packages", "dist-packages"}
+"""Folders that packages are installed into."""
 
 _LEFT_OUT = {"ctx", "type_comment", "type_ignores", "kind"}
 """Fields of nodes that change nothing, or that are not there in every version of Python."""
@@ -275,6 +280,8 @@ def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> I
         yield from value_tokens((value.func, value.args, value.keywords), name, seen)
     elif isinstance(value, Enum):
         yield f"{type(value).__qualname__}.{value.name};"
+        if not _installed(type(value).__module__):
+            yield from value_tokens(value.value, name, seen)
     elif callable(value) and hasattr(value, "__qualname__"):
         yield from _code_tokens(value, name, seen)
     elif _is_array(value):
@@ -282,7 +289,7 @@ def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> I
         yield f"{array.dtype}{array.shape}{_hash(array.tobytes())};"
     elif dataclasses.is_dataclass(value) or not _installed(type(value).__module__):
         yield from value_tokens(type(value), name, seen)
-        yield from value_tokens(vars(value), name, seen)
+        yield from value_tokens(_attributes(value), name, seen)
     elif type(value).__module__ in ("typing", "types"):
         yield f"{value!r};"
     else:
@@ -290,6 +297,19 @@ def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> I
             f"the content of {name}, a {type(value).__module__}.{type(value).__qualname__}, cannot be told, so that "
             "nobody could tell it from another one: make it from plain values where it is used"
         )
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, also where its class has slots for it."""
+    in_slots: dict[str, Any] = {}
+    for kind in type(value).__mro__:
+        own = vars(kind).get("__slots__", ())
+        for name in [own] if isinstance(own, str) else own:
+            private = name.startswith("__") and not name.endswith("__")
+            known = f"_{kind.__name__.lstrip('_')}{name}" if private else name
+            if known not in ("__dict__", "__weakref__") and hasattr(value, known):
+                in_slots[known] = getattr(value, known)
+    return {**in_slots, **getattr(value, "__dict__", {})}
 
 
 def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
@@ -364,6 +384,66 @@ def _referred(function: FunctionType, name: str, seen: frozenset[int]) -> Iterat
     for each, value in sorted(values.items()):
         yield f"{each}="
         yield from value_tokens(value, each if each.isidentifier() and each[:2] != "__" else name, seen)
+    modules = {value.__name__ for value in values.values() if isinstance(value, ModuleType)}
+    yield from _module_tokens({*_imported_names(code, there), *_submodules(code, modules)})
+
+
+def _imported_names(code: CodeType, there: Mapping[str, Any]) -> Iterator[str]:
+    """Modules that code imports when it is called, with the packages that they are in, and what may be one of them."""
+    level: object = 0
+    module = ""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            module = instruction.argval
+            if isinstance(level, int) and level > 0:
+                with contextlib.suppress(ImportError):  # said when it is called
+                    module = importlib.util.resolve_name("." * level + module, there.get("__package__"))
+            parts = module.split(".")
+            yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+        elif instruction.opname == "IMPORT_FROM":
+            yield f"{module}.{instruction.argval}"
+        elif isinstance(instruction.argval, int) and instruction.opname.startswith("LOAD_"):
+            level = instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imported_names(constant, there)
+
+
+def _submodules(code: CodeType, modules: Iterable[str]) -> Iterator[str]:
+    """Modules of packages that code may reach by a name of the package, as ``package.module.function`` does."""
+    used = set(_names_in(code))
+    for package in modules:
+        for name in list(sys.modules):
+            if name.startswith(f"{package}.") and used.issuperset(name[len(package) + 1 :].split(".")):
+                yield name
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+def _module_tokens(names: Iterable[str]) -> Iterator[str]:
+    """The user's files among modules by what they do; others are named by the code that imports them."""
+    for name in sorted(set(names)):
+        module = sys.modules.get(name)
+        file = _file_of(name) if module is None else getattr(module, "__file__", None)
+        if file is not None and not _installed(name) and _SITES.isdisjoint(Path(file).parts):
+            yield f"{name}=module:{code_id(Path(file))};"
+
+
+def _file_of(name: str) -> str | None:
+    """Where a module would be imported from; None where there is none. Nothing is executed."""
+    spec, places = None, None
+    parts = name.split(".")
+    for n in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:n]), places)
+        if spec is None or (n < len(parts) and spec.submodule_search_locations is None):
+            return None
+        places = spec.submodule_search_locations
+    return None if spec is None else spec.origin
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
@@ -386,4 +466,4 @@ def _installed(module: str) -> bool:
     if top in sys.stdlib_module_names or top in ("naskd", "builtins"):
         return top != "__main__"
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+    return file is not None and not _SITES.isdisjoint(Path(file).parts)

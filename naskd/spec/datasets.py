@@ -248,14 +248,25 @@ def _check_files(suffixes: tuple[str, ...]) -> Callable[[Mapping[str, Any], Path
     return check
 
 
+def _unheard(given: Mapping[str, Any], key: str, needed: str) -> list[Problem]:
+    """An option that means nothing without another one."""
+    if given.get(key) is None or given.get(needed) is not None:
+        return []
+    return [Problem(key, format_value(given[key]), f"only with {needed}, which is not given")]
+
+
 def _check_npz(given: Mapping[str, Any], base: Path) -> list[Problem]:
+    unheard = _unheard(given, "test_labels", "test_images")
+    if given.get("test_root") and given.get("test_images"):
+        allowed = "nothing where test_root holds the test images, under the names images and labels"
+        unheard.append(Problem("test_images", format_value(given["test_images"]), allowed))
     # A folder holds arrays as files of their own, whose names are options.
     given = {k: v for k, v in given.items() if not isinstance(v, str) or not os.path.isdir(absolute(v, base))}
-    return _check_files(ARRAYS)(given, base)
+    return _check_files(ARRAYS)(given, base) + unheard
 
 
 def _check_csv(given: Mapping[str, Any], base: Path) -> list[Problem]:
-    found = _check_files(TABLES)(given, base)
+    found = _check_files(TABLES)(given, base) + _unheard(given, "test_value", "split_column")
     if given.get("test_root") and given.get("split_column"):
         allowed = "nothing where split_column says which rows are test images"
         found.append(Problem("test_root", format_value(given["test_root"]), allowed))

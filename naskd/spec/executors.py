@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from naskd.spec.option import Option
-from naskd.spec.paths import missing_file
+from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import Registry
 from naskd.spec.validation import Problem, format_value
 
@@ -90,7 +90,7 @@ def _check_replay(given: Mapping[str, Any], base: Path) -> list[Problem]:
     table = str(given.get("table") or "")
     if ":" in table:
         return missing_file("table", table.rpartition(":")[0], base)
-    if table and not (base / table).is_dir():
+    if table and not absolute(table, base).is_dir():
         return [
             Problem("table", format_value(table), "a folder that is there, or 'path/to/file.py:function'")
         ]

@@ -17,14 +17,14 @@ from naskd.spec.datasets import NOBODY_SPEAKS, NOBODY_TEACHES
 from naskd.spec.errors import InputError
 from naskd.spec.held import is_held
 from naskd.spec.latency import read_profile
-from naskd.spec.numbers import read_number
+from naskd.spec.numbers import read_number, unit_of
 from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
 from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
 from naskd.spec.storages import storage_problems
 from naskd.spec.study import RUNS, TAKEN, StudySpec, StudyTable, study_type
-from naskd.spec.teachers import DEFAULT_NAME, normalisation_problems
+from naskd.spec.teachers import DEFAULT_NAME, TEACHER_SOURCES, normalisation_problems
 from naskd.spec.toml import Setting, read_file, read_setting
 from naskd.spec.userfile import defined_functions, defined_spaces, import_file, may_define, split_reference
 from naskd.spec.validation import Problem, allowed_at, format_key, format_value, schema_problems
@@ -118,8 +118,10 @@ def study_of_tables(
         if tables.holds_text(setting.path):
             if not isinstance(setting.value, str):
                 setting.put(data, setting.text)
-        elif setting.value == setting.text and (number := read_number(setting.text)) is not None:
-            setting.put(data, int(number) if number.is_integer() else number)  # as it is printed: 1.5M
+        elif setting.value == setting.text:
+            number = read_number(setting.text, unit_of(setting.path[-1]))  # as it is printed: 1.5M
+            if number is not None:
+                setting.put(data, int(number) if number.is_integer() else number)
     common, options = tables.split_options(data)
     names = tables.name_problems(data)
     wrong_names = {problem.key for problem in names}
@@ -242,11 +244,7 @@ def _teacher_problems(place: str, teacher: Mapping[str, Any], data: Mapping[str,
             if key in teacher:
                 allowed = "only for a teacher from builder or torchvision"
                 problems.append(Problem(f"{place}.{key}", format_value(teacher[key]), allowed))
-    if "training" in teacher and "checkpoint" in teacher and not teacher.get("fine_tune", False):
-        allowed = (
-            "only for a teacher without checkpoint, or with fine_tune = true; this one is trained already"
-        )
-        problems.append(Problem(f"{place}.training", format_value(teacher["training"]), allowed))
+    problems += _training_problems(place, teacher)
     channels = {len(teacher[key]) for key in ("mean", "std") if teacher.get(key)}
     if channels - {1, 3} or channels - {data.get("channels", min(channels, default=0))}:
         got = " and ".join(
@@ -254,6 +252,30 @@ def _teacher_problems(place: str, teacher: Mapping[str, Any], data: Mapping[str,
         )
         problems.append(Problem(place, got, "one mean and one std for each channel of the images, 1 or 3"))
     return problems + normalisation_problems(place, teacher)
+
+
+def _training_problems(place: str, teacher: Mapping[str, Any]) -> list[Problem]:
+    """Settings of a training that a teacher has not, or of a network that comes trained and does not."""
+    name = teacher.get("source")
+    card = next((card for card in TEACHER_SOURCES if card.name == name), None)
+    as_it_is, tuned = card is not None and card.comes_trained, bool(teacher.get("fine_tune", False))
+    brought = "checkpoint" in teacher or (card is not None and bool(card.finds))
+    found = []
+    if as_it_is or (brought and not tuned):
+        allowed = (
+            "only for a teacher without checkpoint, or with fine_tune = true; this one is trained already"
+        )
+        if as_it_is:
+            allowed = (
+                f"nothing with source = {format_value(name)}: such a teacher is trained, and stays as it is"
+            )
+        keys = [key for key in ("training", "head_share") if teacher.get(key)]
+        keys += ["fine_tune"] if as_it_is and tuned else []
+        found += [Problem(f"{place}.{key}", format_value(teacher[key]), allowed) for key in keys]
+    elif teacher.get("min_accuracy") and (name is None or card is not None):
+        allowed = "only for a teacher that comes trained; naskd trains this one, however good it gets"
+        found.append(Problem(f"{place}.min_accuracy", format_value(teacher["min_accuracy"]), allowed))
+    return found
 
 
 def _file_problems(data: Mapping[str, Any], base: Path) -> list[Problem]:

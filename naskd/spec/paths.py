@@ -48,8 +48,11 @@ def files_of(path: str | Path, base: Path, suffixes: tuple[str, ...]) -> list[Pa
         return [place / n for n in names if n.lower().endswith(suffixes) and not n.startswith(".")]
     if os.path.exists(place):
         return [place]
+    # The study's folder is no part of the pattern: its name may have brackets.
+    pattern = os.path.normpath(os.path.expanduser(path))
     try:
-        return [Path(found) for found in sorted(glob.glob(str(place))) if os.path.isfile(found)]
+        found = (absolute(name, base) for name in glob.glob(pattern, root_dir=base))
+        return sorted(file for file in found if os.path.isfile(file))
     except (OSError, ValueError):
         return []
 

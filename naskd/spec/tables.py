@@ -184,7 +184,7 @@ def _option_problem(
     if name in known:
         if known[name].fits(value):
             return []
-        hint = did_you_mean(str(value), known[name].choices) or as_a_number(value, known[name].type)
+        hint = did_you_mean(str(value), known[name].choices) or as_a_number(value, known[name].type, name)
         return [Problem(_key(place, name), format_value(value), known[name].allowed, hint)]
     readers = [other.name for other in spec.CARDS if name in other.options]
     if not readers:

@@ -51,7 +51,8 @@ def read_file(path: Path) -> dict[str, Any] | Problem:
 
 def read_toml(text: str) -> dict[str, Any] | Problem:
     """Parsed TOML, or the line that is not TOML."""
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.split("\n")  # as TOML ends them: Python would also at characters that may stand in a text
+    for number, line in enumerate(lines, 1):
         # Asked before parsing, whose time grows with the square of the levels.
         if line.partition("=")[0].count(".") > MOST_LEVELS and not line.lstrip().startswith("#"):
             return _too_deep(f"line {number}")
@@ -60,8 +61,7 @@ def read_toml(text: str) -> dict[str, Any] | Problem:
     except tomllib.TOMLDecodeError as error:
         what = str(error)
         place = re.search(r" \(at line (\d+), column \d+\)$", what)
-        lines = text.splitlines() or [""]
-        number = int(place[1]) if place else len(lines)
+        number = int(place[1]) if place else len(lines) - (len(lines) > 1 and not lines[-1])
         got = lines[min(number, len(lines)) - 1].strip()
         got = got if len(got) <= 100 else got[:96] + " ..."
         reason = what[: place.start()] if place else what.removesuffix(" (at end of document)")

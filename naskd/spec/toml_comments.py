@@ -46,7 +46,8 @@ def read_comments(text: str) -> Comments:
     above: list[str] = []
     table: Place = ()
     seen: dict[Place, int] = {}
-    lines = iter(text.splitlines())
+    # Where TOML ends lines: Python would also at characters that may stand in a text.
+    lines = iter(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
     for line in lines:
         bare = line.strip()
         if not bare:

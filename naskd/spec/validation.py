@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from naskd.spec.numbers import read_number
+from naskd.spec.numbers import read_number, unit_of
 from naskd.spec.option import Configured, either, in_range
 from naskd.spec.registry import nearest
 from naskd.spec.secrets import redacted
@@ -244,21 +244,22 @@ def _problem(cls: type[Any], data: Mapping[str, Any], path: Location, error: Any
         return unknown_key(cls, path, value, known_keys(_annotation(cls, path[:-1])))
     kind = _unwrap(annotation)[0]
     choices = [str(c) for c in get_args(kind)] if get_origin(kind) is Literal else []
-    hint = did_you_mean(str(value), choices) or as_a_number(value, kind)
+    hint = did_you_mean(str(value), choices) or as_a_number(value, kind, key)
     return Problem(key, got, describe(annotation), hint)
 
 
-def as_a_number(value: object, kind: object) -> str:
+def as_a_number(value: object, kind: object, key: str) -> str:
     """How a number that is given as text, such as ``"4M"``, is written in a study file.
 
     Args:
         value: What was given.
         kind: Of what is wanted.
+        key: Under which it stands, whose name says in what it is counted.
 
     Returns:
         Empty where no number is wanted, or the text is none that would do.
     """
-    number = read_number(value) if isinstance(value, str) and kind in (int, float) else None
+    number = read_number(value, unit_of(key)) if isinstance(value, str) and kind in (int, float) else None
     if number is None or (kind is int and not number.is_integer()):
         return ""
     return (

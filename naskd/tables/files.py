@@ -17,6 +17,7 @@ from naskd.spec.design import Cost, TrialConfig
 from naskd.spec.errors import InputError
 from naskd.spec.packages import lacks
 from naskd.spec.seeds import derive_seed
+from naskd.store.files import replacing
 from naskd.tables.recorded import Recorded, RecordedTable
 
 CARD, TRAININGS, POINTS = "card.json", "trainings.parquet", "points.parquet"
@@ -186,20 +187,23 @@ def _check_packages() -> None:
 def write_table(
     folder: Path, card: Mapping[str, Any], points: Iterable[Mapping[str, Any]], rows: Iterable[Training]
 ) -> None:
-    """Write a table; files that are there are replaced.
+    """Write a table; files that are there are replaced when all are whole.
 
     Args:
         folder: Made where it is not there.
         card: See :class:`TrainingTable`.
         points: Likewise.
         rows: Of all trainings.
+
+    Raises:
+        OSError: It cannot be written, as on a full disk; a table that was there stays.
     """
     _check_packages()
     import pyarrow
     from pyarrow import parquet
 
     folder.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.Table.from_pylist([dict(point) for point in points]), folder / POINTS)
+    plain = [dict(point) for point in points]
     flat = [
         {
             "config_id": row.config.config_id,
@@ -216,8 +220,15 @@ def write_table(
         }
         for row in sorted(rows, key=lambda row: (row.config.config_id, row.replicate))
     ]
-    parquet.write_table(pyarrow.Table.from_pylist(flat), folder / TRAININGS, compression="zstd")
-    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    # Together: the points of one table and the trainings of another would be a third.
+    with (
+        replacing(folder / CARD) as text,
+        replacing(folder / POINTS) as grid,
+        replacing(folder / TRAININGS) as rest,
+    ):
+        parquet.write_table(pyarrow.Table.from_pylist(plain), grid)
+        parquet.write_table(pyarrow.Table.from_pylist(flat), rest, compression="zstd")
+        text.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def read_table(folder: Path | str) -> TrainingTable:

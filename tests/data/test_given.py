@@ -120,6 +120,23 @@ def test_test_images_with_classes_of_their_own_are_numbered_by_these() -> None:
     assert hold_images(Pictures(), Some(), classes=("cat", "dog")) != table
 
 
+def test_a_data_set_that_changes_late_is_found_out() -> None:
+    """As one of random mirrors may begin with some that are alike."""
+
+    class Late:
+        reads = 0
+
+        def __len__(self) -> int:
+            return 40
+
+        def __getitem__(self, position: int) -> tuple[Any, int]:
+            self.reads += position > 5
+            return GRAY[0] ^ np.uint8(self.reads % 251), position % 2
+
+    with pytest.raises(InputError, match="is another image each time"):
+        hold_images(Late())
+
+
 def test_what_differs_has_another_name() -> None:
     other = GRAY.copy()
     other[3, 2, 1] ^= 1

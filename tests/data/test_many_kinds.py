@@ -277,6 +277,8 @@ def test_splits_of_a_saved_data_set_are_named(tmp_path, images):
     for options, said in (
         ((("split", "trein"),), "no split 'trein'; it has train, extra, test; did you mean 'train'?"),
         ((("split", "train+test"), ("test_split", "test")), "share test"),
+        ((("split", "train + test"), ("test_split", "test")), "share test"),
+        ((("split", "train+train"),), "named twice"),
     ):
         assert said in problem(tmp_path, kind="huggingface", root="saved", options=options)
     assert "no folder that Dataset.save_to_disk wrote" in problem(tmp_path, kind="huggingface", root="images")

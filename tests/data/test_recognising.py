@@ -10,6 +10,7 @@ from PIL import Image
 from naskd.data import recognising
 from naskd.data.recognising import find_images
 from naskd.spec.errors import InputError
+from naskd.spec.paths import files_of
 
 from .files import write_csv, write_images, write_parquet, write_shards
 
@@ -100,6 +101,56 @@ def test_arrays_under_other_names(tmp_path: Path) -> None:
     }
     assert found.counts == dict.fromkeys("0123", 5)
     assert found.sizes == {(14, 14): 20}
+
+
+@pytest.mark.parametrize(
+    ("labels", "others", "chosen"),
+    [
+        ("labels", ["ids", "group"], "labels"),
+        ("y", ["subject"], "y"),
+        ("class_ids", ["ids"], "class_ids"),
+        ("answers", [], "answers"),
+        ("targets", ["weights"], "targets"),
+        ("labels", ["test_labels"], "labels"),
+    ],
+)
+def test_labels_are_those_that_are_called_so_wherever_they_stand(
+    tmp_path: Path, labels: str, others: list[str], chosen: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 14, 14), np.uint8)
+    numbers = {name: np.arange(12) % (2 + n) for n, name in enumerate([*others, labels])}
+    np.savez(tmp_path / "a.npz", images=images, **numbers)
+    found = find_images(tmp_path / "a.npz")
+    assert dict(found.place.options).get("labels", "labels") == chosen
+    assert len(found.counts) == 2 + len(others)
+
+
+def test_labels_of_two_kinds_are_asked_for(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 14, 14), np.uint8)
+    halves, thirds = np.arange(12) % 2, np.arange(12) % 3
+    np.savez(tmp_path / "a.npz", images=images, coarse_labels=halves, fine_labels=thirds)
+    with pytest.raises(
+        InputError, match="may be the labels of 'images': 'coarse_labels', 'fine_labels'; call one"
+    ):
+        find_images(tmp_path / "a.npz")
+
+
+def test_a_pattern_means_the_files_of_a_part_and_no_others(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", CLASSES)
+    place = tmp_path / "own [1]"
+    for name in ("cats_train", "dogs_train"):
+        write_parquet(tmp_path / "images", place / f"{name}.parquet")
+    found = find_images(place)
+    assert sum(found.counts.values()) == 20
+    # As a study beside the files says it.
+    assert [file.name for file in files_of("*_train.parquet", place, (".parquet",))] == [
+        "cats_train.parquet",
+        "dogs_train.parquet",
+    ]
+    assert files_of("../*/cats*.parquet", place, ()) == [place / "cats_train.parquet"]
+    write_parquet(tmp_path / "images", place / "more.parquet")
+    with pytest.raises(InputError, match=r"it would differ in 'more\.parquet'"):
+        find_images(place)
 
 
 def test_shards_and_parquet_files_of_splits(tmp_path: Path) -> None:

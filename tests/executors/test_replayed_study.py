@@ -7,6 +7,8 @@ import pytest
 import naskd
 from naskd.runs.opening import check
 from naskd.spec.errors import InputError
+from naskd.spec.executors import EXECUTORS
+from naskd.spec.registry import imported
 
 SPACE = """
 from naskd.config import ArchitectureSpec, StageSpec, TrialConfig
@@ -111,3 +113,11 @@ def test_another_table_is_another_run(study: Path) -> None:
     table.write_text(table.read_text().replace("60.0", "61.0"))
     with pytest.raises(InputError, match="data_hash"):
         naskd.search(study, out=out, trials=6)
+
+
+def test_a_table_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tables").mkdir()
+    problems = imported(EXECUTORS["replay"].check)
+    assert problems({"table": "~/tables"}, tmp_path / "studies") == []
+    assert problems({"table": "~/other"}, tmp_path / "studies") != []

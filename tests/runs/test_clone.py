@@ -50,6 +50,8 @@ def test_a_clone_keeps_what_the_file_says_and_why(tiny_run_copy: Path, tmp_path:
     assert "#:schema" not in elsewhere
     file.write_text(file.read_text().replace("max_failed = 5", "max_failed = 9"))
     assert "max_failed" not in clone_study(tiny_run_copy)[0].read_text(), "the run's own counts"
+    file.write_text("\ufeff" + file.read_text(), encoding="utf-8")
+    assert "When it ends" in clone_study(tiny_run_copy)[0].read_text(), "as editors of Windows write it"
     file.write_text("name = ")
     assert "When it ends" not in clone_study(tiny_run_copy)[0].read_text()
 

@@ -109,6 +109,8 @@ def test_absolute_paths_into_the_project_follow_it(tmp_path: Path) -> None:
         ("latency.profile=x.json", "--set latency.profile: the study has no [latency]"),
         ("data.modality.root=x", "--set data.modality.root: the study has no [data.modality]"),
         ("teachers.big.checkpoint=x.pt", "the study has no such teacher; known: none"),
+        ("data.download=true", "--set data.download: download is for kind = 'cifar10' or 'torchvision' only"),
+        ("data.download=perhaps", "--set data.download: download: Input should be a valid boolean"),
         ("nothing", "allowed: key=value"),
     ],
 )

@@ -320,6 +320,7 @@ def test_the_best_one_to_take(monkeypatch):
         ),
         ({"limits": {"mac": 9}}, "no limit on 'mac'; trials have val_accuracy, macs; did you mean 'macs'?"),
         ({"max_macs": "many"}, "the limit on macs is 'many'; it must be a finite number"),
+        ({"max_macs": "5 GB"}, "the limit on macs is '5 GB'; it must be a finite number (MACs)"),
         ({"max_macs": 500, "limits": {"macs": 5000}}, "two limits on macs; give one of each"),
     ],
 )
@@ -327,6 +328,15 @@ def test_where_nothing_qualifies_the_nearest_is_named(monkeypatch, bounds, says)
     run = _with_front(monkeypatch, [(10, 0.5), (100, 0.8), (1000, 0.9)])
     with pytest.raises(InputError, match=re.escape(says)):
         run.best(**bounds)
+
+
+def test_what_comes_nearest_is_a_limit_that_it_keeps(monkeypatch):
+    run = _with_front(monkeypatch, [(1_234_574, 0.9777777777777777)])
+    with pytest.raises(
+        InputError, match=r"macs <= 1234573; .* with val_accuracy 0\.9777777777777777, macs 1234574"
+    ):
+        run.best(max_macs=1_234_573)
+    assert run.best(max_macs="1234574", min_accuracy="0.9777777777777777")["number"] == 0
 
 
 def test_with_a_limit_on_what_is_no_objective_the_best_may_lie_off_the_front(monkeypatch):

@@ -1,9 +1,12 @@
 """What names a function that was given in Python: what it does, with all that it refers to."""
 
 import functools
+import importlib
 import linecache
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +199,74 @@ def test_what_cannot_be_told_is_named_by_what_it_was_compiled_to_however_it_is_c
 def test_what_has_a_source_has_the_name_of_a_function() -> None:
     space = defined(CODE)
     assert method_id(space) == function_id(space)
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("from {p}_one import WIDTH", "{p}_one.py"),
+        ("import {p}_one", "{p}_one.py"),
+        ("import {p}_all.part", "{p}_all/part.py"),
+        ("from {p}_all import part", "{p}_all/part.py"),
+        ("from {p}_all.part import WIDTH", "{p}_all/__init__.py"),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_file_that_is_imported_counts_wherever_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, file: str, inside: bool
+) -> None:
+    """In the function, where it is imported when that is called; and a module of a package of which it is a part."""
+    prefix = f"own{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{prefix}_all").mkdir()
+    for name in (f"{prefix}_one.py", f"{prefix}_all/__init__.py", f"{prefix}_all/part.py"):
+        (tmp_path / name).write_text("WIDTH = 4\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    line = line.format(p=prefix)
+    used = line.rpartition(" ")[2]
+    if inside:
+        code = f"def space(trial):\n    {line}\n    return {used}\n"
+    else:
+        code = f"{line}\ndef space(trial):\n    return {used}\n"
+    space = defined(code)
+    before = function_id(space)
+    assert before == function_id(space)
+    importlib.invalidate_caches()
+    (tmp_path / file.format(p=prefix)).write_text("WIDTH = 5\n")
+    values = used == "WIDTH" and not inside  # a value that was imported is what it was
+    assert (function_id(space) == before) == values
+    for name in [name for name in sys.modules if name.startswith(prefix)]:
+        del sys.modules[name]
+
+
+def test_modules_of_packages_are_named_by_the_code_that_imports_them() -> None:
+    plain = "def space(trial):\n    import math\n    return math.pi\n"
+    assert function_id(defined(plain)) == function_id(defined(plain))
+    assert function_id(defined(plain)) != function_id(defined(plain.replace("math", "cmath")))
+
+
+SLOTS = """\
+from dataclasses import dataclass
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    low: int
+    __high: int = 8
+
+RANGE = Range(4)
+
+def space(trial):
+    return RANGE.low
+"""
+
+
+def test_what_an_object_with_slots_holds_counts() -> None:
+    assert function_id(defined(SLOTS)) == function_id(defined(SLOTS))
+    assert function_id(defined(SLOTS.replace("Range(4)", "Range(5)"))) != function_id(defined(SLOTS))
+    assert function_id(defined(SLOTS.replace("Range(4)", "Range(4, 9)"))) != function_id(defined(SLOTS))
+
+
+def test_the_value_of_a_name_of_an_enumeration_counts() -> None:
+    code = "from enum import Enum\nclass Size(Enum):\n    SMALL = 4\nSIZE = Size.SMALL\n"
+    code += "def space(t):\n    return SIZE.value\n"
+    assert function_id(defined(code)) == function_id(defined(code))
+    assert function_id(defined(code.replace("= 4", "= 5"))) != function_id(defined(code))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from naskd.report import units
-from naskd.spec.numbers import read_number
+from naskd.spec.numbers import read_number, unit_of
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,22 @@ def test_a_number(given: object, number: float) -> None:
 )  # fmt: skip
 def test_no_number(given: object) -> None:
     assert read_number(given) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("trial_seconds", ["90", "1.5k"], ["500ms", "5MB", "7 MACs", "50%"]),
+        ("latency_ms", ["0.35 ms", "2"], ["5MB", "1 GMACs", "50%"]),
+        ("train_macs", ["3.2 TMACs", "3.2T"], ["3.2 TB", "7ms"]),
+        ("bank_bytes", ["16 GiB", "42.6 kB", "2e9"], ["16 GMACs", "16ms"]),
+        ("max_params", ["50k"], ["50 kB"]),
+        ("val_fraction", ["20%", "0.2"], ["0.2ms"]),
+        ("temperature", ["4", "4ms"], []),
+    ],
+)
+def test_a_number_has_the_unit_of_what_is_asked_for(name: str, right: list[str], wrong: list[str]) -> None:
+    assert [text for text in right + wrong if read_number(text, unit_of(name)) is not None] == right
 
 
 def test_what_a_table_prints_is_read() -> None:

@@ -315,6 +315,21 @@ class TestSingleMistakes:
             ("kind = 'cifar10'\nroot = 'cifar'", "data.root", "download = true"),
             ("kind = 'image_folder'\nroot = 'images'", "data.root", "an existing folder; there is no /"),
             ("kind = 'image_folder'\nroot = '.'", "data.root", "two or more classes"),
+            (
+                "kind = 'csv'\nroot = 'space.py'\ntest_value = 'x'",
+                "data.test_value",
+                "only with split_column",
+            ),
+            (
+                "kind = 'npz'\nroot = 'space.py'\ntest_labels = 'y'",
+                "data.test_labels",
+                "only with test_images",
+            ),
+            (
+                "kind = 'npz'\nroot = 'space.py'\ntest_root = 'space.py'\ntest_images = 'x'",
+                "data.test_images",
+                "nothing where test_root holds",
+            ),
         ],
     )
     def test_data(self, folder: Path, data: str, key: str, says: str) -> None:
@@ -349,6 +364,24 @@ class TestSingleMistakes:
                 "torchvision = 'resnet18'\ncheckpoint = 'space.py'\ntraining = {epochs = 3}",
                 "teacher.training",
                 "trained already",
+            ),
+            (
+                "torchvision = 'resnet18'\ncheckpoint = 'space.py'\nhead_share = 0.3",
+                "teacher.head_share",
+                "trained already",
+            ),
+            ("source = 'run'\nrun = 'runs/x'\ntraining = {epochs = 3}", "teacher.training", "stays as it is"),
+            ("source = 'run'\nrun = 'runs/x'\nfine_tune = true", "teacher.fine_tune", "stays as it is"),
+            (
+                "source = 'transformers'\nmodel = 'folder'\ntraining = {epochs = 3}",
+                "teacher.training",
+                "fine_tune = true",
+            ),
+            ("torchvision = 'resnet18'\nmin_accuracy = 0.9", "teacher.min_accuracy", "naskd trains this one"),
+            (
+                "torchvision = 'resnet18'\ncheckpoint = 'space.py'\nfine_tune = true\nmin_accuracy = 0.9",
+                "teacher.min_accuracy",
+                "naskd trains this one",
             ),
             (
                 "resolution = 32\narchitecture = {stages = [{block = 'basic', depth = 1, width = 8}]}",

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import tomllib
 from contextlib import suppress
 from datetime import date
@@ -195,6 +196,15 @@ def test_a_setting_is_read_as_it_is_printed(
 ) -> None:
     (folder / "study.toml").write_bytes(HEAD + TAIL)
     assert getattr(getattr(parse_study(folder / "study.toml", [setting]), table), key) == value
+
+
+@pytest.mark.parametrize(
+    "setting", ["budget.seconds=500ms", "execution.trial_seconds=5 MB", "budget.train_macs=7ms"]
+)
+def test_a_setting_with_the_unit_of_something_else_is_refused(setting: str, folder: Path) -> None:
+    (folder / "study.toml").write_bytes(HEAD + TAIL)
+    with pytest.raises(InputError, match=re.escape(f'{setting.partition("=")[0]}: got "')):
+        parse_study(folder / "study.toml", [setting])
 
 
 def test_a_text_that_looks_like_a_number_stays_one(folder: Path) -> None:

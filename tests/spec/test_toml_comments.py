@@ -2,8 +2,9 @@
 
 import tomllib
 
-from naskd.spec.toml import write_toml
+from naskd.spec.toml import read_toml, write_toml
 from naskd.spec.toml_comments import Comment, read_comments
+from naskd.spec.validation import Problem
 
 TEXT = """\
 # Of the whole,
@@ -52,3 +53,19 @@ def test_each_is_at_its_key_and_comes_back_there() -> None:
     ):
         assert line in again
     assert read_comments("") == read_comments("# alone")
+
+
+def test_lines_end_where_toml_ends_them() -> None:
+    r"""Also with the ends of Windows; U+2028 and U+0085 end lines for Python, and may stand in texts and comments."""
+    text = '# a\u2028b\nname = "c\u0085d"  # said\u2028\n[data]\nkind = "digits"\n'
+    for given in (text, text.replace("\n", "\r\n"), text.removesuffix("\n")):
+        found = read_comments(given)
+        assert found.at[("name",)] == Comment(("# a\u2028b",), "# said")
+        assert ("data", "kind") in found.at
+
+
+def test_the_line_of_a_mistake_is_that_of_toml() -> None:
+    for text in ('name = "a\u2028b"\nwrong', 'name = "a\u2028b"\nwrong\n', 'name = "a\u2028b"\r\nwrong\r\n'):
+        problem = read_toml(text)
+        assert isinstance(problem, Problem)
+        assert (problem.key, problem.got) == ("line 2", "'wrong'")

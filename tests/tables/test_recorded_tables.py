@@ -5,6 +5,7 @@ import json
 
 import pytest
 from optuna.storages import InMemoryStorage
+from pyarrow import parquet
 
 from naskd.executors.local.replay import ReplayExecutor, ReplayFacts
 from naskd.networks.student import design_cost
@@ -24,6 +25,7 @@ from naskd.spec.study import BudgetSpec, SamplerSpec, StudySpec
 from naskd.spec.teachers import TeacherSpec
 from naskd.study.study import Study
 from naskd.tables import Training, read_table, write_table
+from naskd.tables.files import TABLE_FILES
 from naskd.trials.methods import canonical
 
 WIDTHS, KINDS = (4, 8), ("none", "logits", "assistant")
@@ -91,6 +93,22 @@ def test_what_is_written_is_read(folder):
     assert list(found.points) == points()
     expected = sorted(rows(), key=lambda row: (row.config.config_id, row.replicate))
     assert [row for _, mine in sorted(found.trainings.items()) for row in mine] == expected
+
+
+def test_what_cannot_be_written_leaves_the_table_that_was_there(folder, monkeypatch):
+    def full(table, place, **how):
+        if how:  # the trainings, after the points
+            place.write_bytes(b"PAR1")
+            raise OSError(28, "No space left on device")
+        write(table, place, **how)
+
+    write, before = parquet.write_table, read_table(folder)
+    monkeypatch.setattr(parquet, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_table(folder, {**CARD, "epochs": 9}, points()[:2], list(rows())[:2])
+    after = read_table(folder)
+    assert (after.card, after.points, after.trainings) == (before.card, before.points, before.trainings)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(TABLE_FILES)
 
 
 def test_a_point_leads_to_its_design(folder):

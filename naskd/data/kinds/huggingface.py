@@ -46,12 +46,21 @@ class HuggingFace(DataReader):
                 raise InputError(
                     f"{str(place)!r} is one data set without splits, so data.test_split names nothing"
                 )
+            if split != spec.card.options["split"].default:
+                raise InputError(
+                    f"{str(place)!r} is one data set without splits, so data.split names nothing"
+                )
             return _table(place, None, spec, "root")
-        if shared := set(split.split("+")) & set((test or "").split("+")):
+        if shared := set(_names(split)) & set(_names(test or "")):
             raise InputError(
                 f"data.split and data.test_split share {', '.join(sorted(shared))}: name other splits"
             )
         return _table(place, split, spec, "root")
+
+
+def _names(splits: str) -> list[str]:
+    """Of splits that are joined by ``+``."""
+    return [name.strip() for name in splits.split("+")]
 
 
 def _splits(place: Path) -> list[str] | None:
@@ -72,11 +81,13 @@ def _table(place: Path, split: str | None, spec: DataSpec, key: str) -> ImageTab
     places = [place]
     if split is not None:
         known = _splits(place) or []
-        names = [name.strip() for name in split.split("+")]
+        names = _names(split)
         if unknown := [name for name in names if name not in known]:
             raise InputError(
                 f"{str(place)!r} has no split {unknown[0]!r}; it has {', '.join(known)}{nearest(unknown[0], known)}"
             )
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"data.{key}: the split {', '.join(twice)} is named twice in {split!r}")
         places = [place / name for name in names]
     files, features = list[_ArrowRows](), list[Features]()
     for one in places:
