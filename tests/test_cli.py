@@ -625,6 +625,41 @@ def test_json_is_all_that_goes_to_standard_output(
     assert all(wanted <= row.keys() for row in rows)
 
 
+def documented_keys(command: str) -> set[str]:
+    """Keys in the table of the reference page whose heading names a command."""
+    page = (Path(__file__).parents[1] / "docs/reference/json.md").read_text()
+    section = next(part for part in page.split("\n## ")[1:] if f"`{command}" in part.partition("\n")[0])
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {key for row in rows for key in re.findall("`([a-z0-9_]+)`", row)}
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "place"),
+    [
+        ("naskd check STUDY", ("check", "STUDY"), None),
+        ("naskd search STUDY --dry-run", ("search", "STUDY", "--dry-run"), None),
+        ("naskd space STUDY", ("space", "STUDY", "--samples", 20), None),
+        ("naskd rm RUN", ("rm", "RUN"), 0),
+        ("naskd cache", ("cache", "--runs", "RUNS"), None),
+    ],
+)
+def test_the_page_on_json_has_all_keys_and_no_others(
+    command: str,
+    words: tuple[Any, ...],
+    place: int | None,
+    tiny_run_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tiny_run_copy.parents[1])
+    places = {
+        "RUN": tiny_run_copy,
+        "RUNS": tiny_run_copy.parent,
+        "STUDY": tiny_run_copy.parents[1] / "tiny.toml",
+    }
+    found = json.loads(call(*(places.get(word, word) for word in words), "--json").stdout)
+    assert (found if place is None else found[place]).keys() == documented_keys(command)
+
+
 @pytest.mark.parametrize("registry", registries().values(), ids=list(registries()))
 def test_every_card_is_json(registry: Any) -> None:
     for card in registry:
