@@ -49,6 +49,7 @@ SKEWED = 3
 """Times that the largest class may be the smallest before classes are weighed."""
 UNTIMED_TRIALS = 40
 SMALL_SIDE, MOST_THREADS = 16, 4
+_SEALED = "Sealed test images: no search reads them, only naskd retrain and naskd export."
 
 
 @dataclass(frozen=True)
@@ -373,7 +374,11 @@ class _Plan:
         place, channels = self.images.place, self.images.channels
         lines = [f"kind = {text(place.kind)}", f"root = {text(near(place.root, self.folder))}"]
         if place.test_root is not None:
-            lines += ["# Sealed: only naskd retrain reads them."]
+            lines += [f"# {_SEALED}"]
+            if (name := Path(place.test_root).name).lower().startswith("val"):
+                lines += [
+                    f"# The folder {name!r} is taken for them: those that a search judges on are cut off below."
+                ]
             lines += [f"test_root = {text(near(place.test_root, self.folder))}"]
         lines += [f"{key} = {text(value)}" for key, value in place.options]
         if self.side is not None:
@@ -383,9 +388,7 @@ class _Plan:
         if channels == 1 and self.teacher.needs_colour:
             lines += ["# The images are gray, and the teacher takes colour.", "channels = 3"]
         if self.test_fraction:
-            lines += [
-                f"# Sealed: only naskd retrain reads them. {_error_of(self.n_images * self.test_fraction)}"
-            ]
+            lines += [f"# {_SEALED} {_error_of(self.n_images * self.test_fraction)}"]
             lines += [f"test_fraction = {self.test_fraction:g}"]
         lines += [f"# Of the training images; the search judges on them. {_error_of(self.n_val)}"]
         lines += [f"val_fraction = {self.val_fraction:g}"]

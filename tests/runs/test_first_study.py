@@ -80,6 +80,20 @@ def written(folder: Path, images: Path, **wishes) -> tuple[dict, str]:
     return tomllib.loads((folder / "study.toml").read_text()), space
 
 
+@pytest.mark.parametrize(("called", "said"), [("val", True), ("test", False)])
+def test_a_folder_for_validation_that_becomes_the_test_images_is_said(
+    tmp_path, unchecked, called: str, said: bool
+) -> None:
+    for part in ("train", called):
+        write(tmp_path / "images" / part, dict.fromkeys("ab", 20))
+    study, _ = written(tmp_path / "study", tmp_path / "images")
+    text = (tmp_path / "study" / "study.toml").read_text()
+    assert study["data"]["test_root"] == f"../images/{called}"
+    assert study["data"]["val_fraction"] > 0
+    assert (f"The folder {called!r} is taken for them" in text) == said
+    assert "Sealed test images: no search reads them" in text
+
+
 def test_small_square_images_are_kept_and_the_budget_is_what_an_hour_has(tmp_path, unchecked) -> None:
     images = write(tmp_path / "images", dict.fromkeys("abc", 20))
     study, space = written(tmp_path / "my study", images)
