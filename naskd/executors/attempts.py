@@ -243,7 +243,8 @@ def called(jobs: Sequence[Job]) -> str:
     trials = len(jobs) - len(made)
     if trials:
         made.append("the running trial" if trials == 1 else "the running trials")
-    return " and ".join(dict.fromkeys(made)) or "what is running"
+    # None is known while the next trial is proposed, which is then trained.
+    return " and ".join(dict.fromkeys(made)) or "the running trial"
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def test_serial_ctrl_c_says_what_it_finishes(tmp_path: Path, caplog: pytest.LogC
 def test_what_a_ctrl_c_finishes_has_a_name_for_people() -> None:
     teacher, assistant = (Job(name, "artifact", None, 0, 3, (), name) for name in ("teacher", "assistant"))
     one, other = trial(0, design()), trial(1, design())
-    assert called([]) == "what is running"
+    assert called([]) == "the running trial"
     assert (called([one]), called([one, other])) == ("the running trial", "the running trials")
     assert called([teacher, one]) == "the teacher and the running trial"
     assert (
