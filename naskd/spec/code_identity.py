@@ -206,7 +206,7 @@ def _plain(value: Any) -> str:
     """A value of Python's own as text; of others their type."""
     try:
         return "".join(value_tokens(value, ""))
-    except Exception:
+    except Exception:  # as above: comparing or writing it is code of the user's
         return type(value).__qualname__
 
 

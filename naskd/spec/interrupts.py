@@ -66,7 +66,7 @@ def unmasked() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # a library's own, of any class
         if _kept is not None and _kept.heard:
             raise KeyboardInterrupt from error
         raise
@@ -74,8 +74,9 @@ def unmasked() -> Iterator[None]:
 
 def _again() -> None:
     time.sleep(AGAIN_SECONDS)
-    if _kept is not None:  # a real signal, so that a call that waits is woken, too
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    main = threading.main_thread().ident
+    if _kept is not None and main is not None:  # a real signal, so that a call that waits is woken, too
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def heed() -> None:

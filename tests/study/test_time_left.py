@@ -12,22 +12,23 @@ from naskd.spec.study import BudgetSpec
 from naskd.study.apart import TimeApart
 from naskd.study.observer import SnapshotObserver
 from naskd.study.snapshot import Snapshot
+from naskd.study.study import Study
 from naskd.trials.jobs import Job
 
 EPOCH = 3.0
 
 
+def followed(spec, space) -> tuple[Study, FakeWorld, FakeClock, list[Snapshot]]:
+    """A study of a fake world, and all that its snapshots have shown."""
+    clock, seen, world = FakeClock(), list[Snapshot](), FakeWorld()
+    observers = [SnapshotObserver(seen.append)]
+    study = make_study(spec, InMemoryStorage(), world, space=space, clock=clock, observers=observers)
+    return study, world, clock, seen
+
+
 @pytest.mark.parametrize("budget", [BudgetSpec(trials=5), BudgetSpec(train_macs=5 * TRIAL_MACS)])
 def test_what_is_done_of_the_running_trial_counts(budget: BudgetSpec) -> None:
-    clock, seen, world = FakeClock(), list[Snapshot](), FakeWorld()
-    study = make_study(
-        make_spec(budget=budget),
-        InMemoryStorage(),
-        world,
-        space=plain,
-        clock=clock,
-        observers=[SnapshotObserver(seen.append)],
-    )
+    study, world, clock, seen = followed(make_spec(budget=budget), plain)
     trials = 0
     while (job := study.ask()) is not None:
         epochs = max(1, job.until_epoch)
@@ -48,15 +49,7 @@ def test_what_is_done_of_the_running_trial_counts(budget: BudgetSpec) -> None:
 
 
 def test_two_at_once_count_both() -> None:
-    clock, seen, world = FakeClock(), list[Snapshot](), FakeWorld()
-    study = make_study(
-        make_spec(10),
-        InMemoryStorage(),
-        world,
-        space=plain,
-        clock=clock,
-        observers=[SnapshotObserver(seen.append)],
-    )
+    study, world, clock, seen = followed(make_spec(10), plain)
     while (job := study.ask()).kind == "artifact":
         study.tell(job, replace(world.work(job), wall_seconds=0.0))
     jobs = [job, study.ask()]
@@ -87,15 +80,7 @@ MACS = 8 * TRIAL_MACS + ASSISTANT_MACS
 )
 def test_it_is_as_of_trials_while_an_assistant_trains(budget: BudgetSpec) -> None:
     """It had grown with every epoch of the assistant, since its time counted as that of trials until it was made."""
-    clock, seen, world = FakeClock(), list[Snapshot](), FakeWorld()
-    study = make_study(
-        make_spec(budget=budget),
-        InMemoryStorage(),
-        world,
-        space=taught_later,
-        clock=clock,
-        observers=[SnapshotObserver(seen.append)],
-    )
+    study, world, clock, seen = followed(make_spec(budget=budget), taught_later)
     assistants = trials = 0
     while trials < 8:
         job = study.ask()
