@@ -10,6 +10,7 @@ tables. ``--resume`` goes on.
 """
 
 import argparse
+import gc
 import logging
 import statistics
 import tempfile
@@ -80,6 +81,7 @@ SPACES = (
 def main() -> None:
     args = arguments().parse_args()
     torch.set_num_threads(args.threads)
+    gc.set_threshold(100_000, 20, 50)  # a graph on its way to a file is very many objects, all of them in use
     logging.disable(logging.WARNING)
     results = Results(args.json, args, machine.facts(("torch", "onnxruntime")), resume=args.resume)
     sizes: dict[str, Row] = results.found.setdefault("spaces", {})
