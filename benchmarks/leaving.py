@@ -23,8 +23,8 @@ from harness.arguments import parser
 from harness.results import Results, Row, say
 
 ALONE = Path(__file__).parent / "leaving_parts" / "openvino_alone.py"
-FORMATS = {"openvino": ".xml", "pt2": ".pt2", "executorch": ".pte"}
-"""Beside those of a folder, with their suffixes."""
+FORMATS = {"openvino": ".xml", "pt2": ".pt2", "executorch": ".pte", "litert": ".tflite"}
+"""Beside those of a folder, with their suffixes. The last wants an environment of its own: docs/guides/deploying.md."""
 CHUNK = 500
 """Files that one call of a script is given."""
 
@@ -95,7 +95,11 @@ def arguments() -> argparse.ArgumentParser:
     given.add_argument("--per-class", type=int, default=150, help="images of CIFAR-10 of each class")
     given.add_argument("--mosaics", type=int, default=60, help="mosaics of each class")
     given.add_argument(
-        "--formats", nargs="+", default=list(FORMATS), choices=list(FORMATS), help="beside those of a folder"
+        "--formats",
+        nargs="+",
+        default=list(FORMATS)[:-1],
+        choices=list(FORMATS),
+        help="beside those of a folder",
     )
     given.add_argument("--epochs", type=int, default=12)
     given.add_argument("--seeds", type=int, default=2)
@@ -244,6 +248,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         ("`.xml`, OpenVINO alone", ("openvino", "accuracy_openvino_alone")),
         ("`.pt2`", ("pt2", "accuracy_here")),
         ("`.pte`", ("executorch", "accuracy_here")),
+        ("`.tflite`", ("litert", "accuracy_here")),
         ("int8 `.onnx`, ONNX Runtime alone", ("int8", "accuracy_onnxruntime_alone")),
         ("the same, OpenVINO alone", ("int8", "accuracy_openvino_alone")),
     )

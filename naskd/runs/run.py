@@ -42,7 +42,8 @@ def load(path: str | Path) -> "nn.Module":
     student that an early version of naskd saved, that is None.
 
     Args:
-        path: Of a ``.safetensors``, ``.onnx``, ``.pt2``, ``.xml`` or ``.pte`` file, or of a registered format's.
+        path: Of a ``.safetensors``, ``.onnx``, ``.pt2``, ``.xml``, ``.pte`` or ``.tflite`` file, or of a registered
+            format's.
 
     Raises:
         InputError: naskd has not written it, or it is damaged.

@@ -27,6 +27,7 @@ from naskd.runs.retrain import Design, Retraining, opened_test
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import InputError, NaskdError
+from naskd.spec.doing import doing
 from naskd.spec.exports import EXPORTS
 from naskd.spec.outputs import usable_folder
 from naskd.spec.userfile import import_file
@@ -132,6 +133,7 @@ def export_trial(run: "Run", number: int, wanted: Wanted) -> dict[str, Any]:
     with locked(run.path):
         source, origin, training = _student(run, design)
     judges = _judges(run, source, origin, training)
+    doing("writing the student")
     settings: dict[str, Any] = {"calibration": _calibration(run, judges, wanted), "max_loss": wanted.max_loss}
     if wanted.folder is None:
         made = export_student(source, target, judges.images, name, judges.labels, **settings)

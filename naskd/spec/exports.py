@@ -25,6 +25,7 @@ class ExportCard:
         rounded: Whether students of integers, whose layers round as they were trained to, can leave in it.
         packages: What it needs beyond naskd's own dependencies, as it is imported. Before a dot it is what
             ``pip install`` knows: of a package without a file of its own, a module is named.
+        install: How they come here, where installing them as they are would change what naskd needs.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ExportCard:
     calibrates: bool = False
     rounded: bool = True
     packages: tuple[str, ...] = ()
+    install: str = ""
 
 
 EXPORTS: Registry[ExportCard] = Registry("export format", "export")
@@ -91,5 +93,17 @@ EXPORTS.register(
         suffix=".pte",
         rounded=False,
         packages=("executorch.runtime",),
+    )
+)
+EXPORTS.register(
+    ExportCard(
+        name="litert",
+        title="LiteRT (TensorFlow Lite) flatbuffer for phones and small devices, one image a call",
+        paper="",
+        implementation="naskd.runs.formats.litert:LiteRtFormat",
+        suffix=".tflite",
+        rounded=False,
+        packages=("litert_torch", "ai_edge_litert.interpreter"),
+        install="it wants an environment of its own, see docs/guides/deploying.md",
     )
 )

@@ -33,13 +33,14 @@ def pip_install(packages: Sequence[str]) -> str:
     return f"pip install {' '.join(INSTALLED_AS.get(name, name) for name in packages)}"
 
 
-def lacks(what: str, modules: Iterable[str]) -> str:
+def lacks(what: str, modules: Iterable[str], install: str = "") -> str:
     """That something needs what is not installed, and how to install that; empty where all is there.
 
     Args:
         what: The beginning of the sentence.
         modules: As they are imported.
+        install: How, where ``pip install`` here is not the way.
     """
     if not (names := missing(modules)):
         return ""
-    return f"{what} needs {' and '.join(names)}, not installed here: {pip_install(names)}"
+    return f"{what} needs {' and '.join(names)}, not installed here: {install or pip_install(names)}"

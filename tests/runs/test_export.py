@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 import naskd
 from naskd.networks import BLOCKS
@@ -13,6 +14,7 @@ from naskd.networks.student import build_student
 from naskd.networks.student_file import load_student, save_student, student_metadata
 from naskd.runs import export
 from naskd.runs.export import ExportError, export_student
+from naskd.runs.formats import litert
 from naskd.runs.formats.base import ExportedNetwork, Interface
 from naskd.runs.formats.safetensors import SafetensorsFormat
 from naskd.spec.design import ArchitectureSpec, StageSpec
@@ -83,6 +85,27 @@ def test_an_export_is_compared_with_the_original_on_every_image(format, tmp_path
         for n in (1, 9):
             torch.testing.assert_close(network(images(n) / 255), load_student(source)(images(n) / 255))
     assert not network.training
+
+
+@pytest.mark.parametrize("resolution", [4, 16])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_resolution_of_its_own_leaves_with_the_student(format, resolution: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = ArchitectureSpec((StageSpec("basic", 1, 6),), stem_width=4, resolution=resolution)
+    source = tmp_path / "source.safetensors"
+    save_student(source, build_student(spec, 1, 3, (0.3,), (0.2,)), CLASSES, (1, 9, 9))
+    found = export_student(source, tmp_path / f"x{EXPORTS[format].suffix}", images())
+    assert found["max_difference"] <= export.TOLERANCE
+
+
+@pytest.mark.parametrize("before", [(9, 9), (8, 20), (96, 64), (5, 7)])
+@pytest.mark.parametrize("after", [(4, 4), (16, 16), (33, 10), (9, 9)])
+def test_resizing_as_a_product_of_matrices_is_resizing(
+    before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    given = torch.rand(2, 3, *before, generator=torch.Generator().manual_seed(0))
+    expected = functional.interpolate(given, after, mode="bilinear", antialias=True)
+    torch.testing.assert_close(litert._resized(given, after, False), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_safetensors_carry_everything(tmp_path: Path) -> None:
