@@ -26,8 +26,8 @@ from naskd.runs.results import FinalStudent, is_of, load_results, shown_designs,
 from naskd.runs.retrain import Design, Retraining, opened_test
 from naskd.runs.students import STUDENTS
 from naskd.spec.design import TrialConfig
-from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.doing import doing
+from naskd.spec.errors import InputError, NaskdError
 from naskd.spec.exports import EXPORTS
 from naskd.spec.outputs import usable_folder
 from naskd.spec.userfile import import_file
