@@ -182,7 +182,7 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are right by themselves and mean nothing together; `data` holds right values only."""
     problems = []
     objectives = data.get("objectives", StudySpec.objectives)
-    problems += objective_problems(objectives)
+    problems += objective_problems(objectives) + tables.unpriced_problems(objectives, data)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
     problems += limit_problems(data.get("limits") or {})
     for needed, objective in needed_keys(objectives, data.get("limits") or {}).items():

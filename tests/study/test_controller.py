@@ -192,7 +192,8 @@ def test_the_better_has_no_smaller_reward_also_below_0(
     """The product of two values below 0 is large, and a cost makes one of them better by its power alone."""
     sampler = made(0)
     names = ("one", "two", "macs")
-    worst, *_, best = values = list(zip(*(BETTER[direction] for direction in directions), strict=True))
+    values = list(zip(*(BETTER[direction] for direction in directions), strict=True))
+    worst = values[0]
     if informed:
         axes = [
             Objective(n, n, d, "", "linear", "after", "x:y") for n, d in zip(names, directions, strict=False)
