@@ -43,9 +43,9 @@ def code_ids(path: Path) -> list[str]:
     """
     path = path.resolve()
     try:
-        return [file_content_id(path), code_id(path), _named(path, lambda file: _hash(_read(file)))]
+        return [file_content_id(path), code_id(path), _named(path, lambda file: content_hash(_read(file)))]
     except InputError:  # not valid Python: nothing but its bytes is known
-        return [_hash(_read(path))[:12]]
+        return [content_hash(_read(path))[:12]]
 
 
 def same_code(one: object, other: object) -> bool:
@@ -75,7 +75,7 @@ def _named(path: Path, content: Callable[[Path], str]) -> str:
         ("" if file == path else file.relative_to(path.parent).as_posix(), content(file))
         for file in with_siblings(path)
     )
-    return _hash(repr(parts).encode("utf-8", "surrogateescape"))[:12]
+    return content_hash(repr(parts).encode("utf-8", "surrogateescape"))[:12]
 
 
 def foreign_code(
@@ -106,11 +106,11 @@ def foreign_code(
 def _meaning(path: Path) -> str:
     content = _read(path)
     if path.suffix != ".py":
-        return _hash(content)
+        return content_hash(content)
     try:
-        return _hash("".join(_tokens(ast.parse(content))).encode("utf-8", "surrogatepass"))
+        return content_hash("".join(_tokens(ast.parse(content))).encode("utf-8", "surrogatepass"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _hash(content)
+        return content_hash(content)
 
 
 def _tokens(value: Any) -> Iterator[str]:
@@ -151,7 +151,8 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _hash(content: bytes) -> str:
+def content_hash(content: bytes) -> str:
+    """Of bytes, as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -167,58 +168,14 @@ def function_id(function: Callable[..., Any]) -> str:
     Raises:
         InputError: Its source is not known, or it refers to a value of which nobody can tell the content.
     """
-    return _hash("".join(value_tokens(function, function_name(function))).encode("utf-8", "surrogatepass"))[
-        :12
-    ]
-
-
-def method_id(implementation: Callable[..., Any]) -> str:
-    """Twelve hexadecimal digits of what a class or function of the user's does, also where its source is not known.
-
-    Then what Python has compiled counts, which is another thing in another version of Python; and what it refers to
-    counts by its name.
-    """
-    try:
-        return function_id(implementation)
-    except Exception:  # of a value that it reads, whose class is the user's
-        compiled = "".join(_compiled(implementation))
-        return _hash(f"{sys.version_info[:2]}{compiled}".encode("utf-8", "surrogatepass"))[:12]
-
-
-def _compiled(made: Any) -> Iterator[str]:
-    """What a function, or each function of a class and of the user's classes above it, was compiled to."""
-    made = made.func if isinstance(made, functools.partial) else made
-    if not inspect.isclass(made) and not inspect.isroutine(made):
-        made = type(made)  # an object that can be called
-    if inspect.isclass(made):
-        for base in made.__mro__:
-            yield base.__qualname__
-            for key, member in {} if _installed(base.__module__) else sorted(vars(base).items()):
-                function = getattr(member, "__func__", getattr(member, "fget", member))
-                yield f"{key}="
-                yield from _compiled(function) if inspect.isfunction(function) else (_plain(member),)
-    elif isinstance(function := inspect.unwrap(made), FunctionType):
-        yield f"{_plain(function.__defaults__)}{_plain(function.__kwdefaults__)}"
-        yield from _instructions(function.__code__)
-
-
-def _plain(value: Any) -> str:
-    """A value of Python's own as text; of others their type."""
-    try:
-        return "".join(value_tokens(value, ""))
-    except Exception:  # as above: comparing or writing it is code of the user's
-        return type(value).__qualname__
-
-
-def _instructions(code: CodeType) -> Iterator[str]:
-    yield f"{code.co_code.hex()}{code.co_names}{code.co_varnames}{code.co_freevars}"
-    for constant in code.co_consts:
-        yield from _instructions(constant) if isinstance(constant, CodeType) else (_plain(constant),)
+    return content_hash(
+        "".join(value_tokens(function, function_name(function))).encode("utf-8", "surrogatepass")
+    )[:12]
 
 
 def is_installed(implementation: str | Callable[..., Any]) -> bool:
     """Whether what a card is implemented by is Python's own, naskd's or a package's, and none of the user's."""
-    return _installed(_module_of(implementation))
+    return installed_module(_module_of(implementation))
 
 
 def _module_of(implementation: str | Callable[..., Any]) -> str:
@@ -275,21 +232,21 @@ def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> I
         yield "}"
     elif isinstance(value, ModuleType):
         file = getattr(value, "__file__", None)
-        yield f"module:{value.__name__ if _installed(value.__name__) or not file else code_id(Path(file))};"
+        yield f"module:{value.__name__ if installed_module(value.__name__) or not file else code_id(Path(file))};"
     elif isinstance(value, functools.partial):
         yield from value_tokens((value.func, value.args, value.keywords), name, seen)
     elif isinstance(value, Enum):
         yield f"{type(value).__qualname__}.{value.name};"
-        if not _installed(type(value).__module__):
+        if not installed_module(type(value).__module__):
             yield from value_tokens(value.value, name, seen)
     elif callable(value) and hasattr(value, "__qualname__"):
         yield from _code_tokens(value, name, seen)
     elif _is_array(value):
         array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
-        yield f"{array.dtype}{array.shape}{_hash(array.tobytes())};"
-    elif dataclasses.is_dataclass(value) or not _installed(type(value).__module__):
+        yield f"{array.dtype}{array.shape}{content_hash(array.tobytes())};"
+    elif dataclasses.is_dataclass(value) or not installed_module(type(value).__module__):
         yield from value_tokens(type(value), name, seen)
-        yield from value_tokens(_attributes(value), name, seen)
+        yield from value_tokens(attributes_of(value), name, seen)
     elif type(value).__module__ in ("typing", "types"):
         yield f"{value!r};"
     else:
@@ -299,7 +256,7 @@ def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> I
         )
 
 
-def _attributes(value: Any) -> dict[str, Any]:
+def attributes_of(value: Any) -> dict[str, Any]:
     """What an object holds, also where its class has slots for it."""
     in_slots: dict[str, Any] = {}
     for kind in type(value).__mro__:
@@ -314,12 +271,13 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
     """A function or class: of a package its name; of the user what it does, with all that it refers to."""
-    wrappers, code = _wrappers(code), inspect.unwrap(code)
+    wrappers, code = wrappers_of(code), inspect.unwrap(code)
     for wrapper in (each for each in wrappers if id(each) not in seen):
-        yield f"wrapped={''.join(_tokens(ast.parse(_source_of_wrapper(wrapper))))}"
+        lines = _lines_of(wrapper, f"what decorates {function_name(wrapper)!r}")
+        yield f"wrapped={''.join(_tokens(ast.parse(lines)))}"
         yield from _referred(wrapper, name, seen | {id(code), *map(id, wrappers)})
     module = getattr(code, "__module__", None)  # None of what C has
-    if module is None or _installed(module) or id(code) in seen:
+    if module is None or installed_module(module) or id(code) in seen:
         yield f"{module}.{code.__qualname__};"
     elif inspect.ismethod(code):
         yield from value_tokens((code.__self__, code.__func__), name, seen)
@@ -332,27 +290,29 @@ def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
     else:
         yield "".join(_tokens(ast.parse(source_of(code))))
         yield from _referred(code, name, seen | {id(code)})
+        if held := {key: value for key, value in vars(code).items() if key != "__wrapped__"}:
+            yield f"holds={''.join(value_tokens(held, name, seen | {id(code)}))}"
 
 
-def _wrappers(function: Any) -> list[FunctionType]:
+def wrappers_of(function: Any) -> list[FunctionType]:
     """The user's functions around a function, as decorators put them there with ``functools.wraps``."""
     found = []
     while (inner := getattr(function, "__wrapped__", None)) is not None:
         # A wrapper is called after the module of what it wraps; its globals are its own.
-        if inspect.isfunction(function) and not _installed(str(function.__globals__.get("__name__"))):
+        if inspect.isfunction(function) and not installed_module(str(function.__globals__.get("__name__"))):
             found.append(function)
         function = inner
     return found
 
 
-def _source_of_wrapper(wrapper: FunctionType) -> str:
+def _lines_of(function: FunctionType, what: str) -> str:
     try:
-        source = textwrap.dedent(inspect.getsource(wrapper.__code__))
+        source = textwrap.dedent(inspect.getsource(function.__code__))
         ast.parse(source)
     except (OSError, TypeError, SyntaxError):
         raise InputError(
-            f"the source of what decorates {function_name(wrapper)!r} is not known, so that nobody could tell it from "
-            "another one: define it with def in a file or in a notebook"
+            f"the source of {what} is not known, so that nobody could tell it from another one: define it with def "
+            "in a file or in a notebook"
         ) from None
     return source
 
@@ -361,22 +321,64 @@ def _class_tokens(made: type, name: str, seen: frozenset[int]) -> Iterator[str]:
     """By its members: a notebook knows the source of functions alone."""
     yield f"{made.__qualname__}{list(vars(made).get('__annotations__', ()))}"
     yield from value_tokens(made.__bases__, name, seen)
-    for key, member in vars(made).items():
-        function = getattr(member, "__func__", getattr(member, "fget", member))
-        if inspect.isfunction(function):
-            if (
-                inspect.unwrap(function).__code__.co_filename != "<string>"
-            ):  # made by a decorator of the class, from what it has
-                yield f"{key}="
-                yield from value_tokens(function, name, seen)
-        elif not (key.startswith("__") and key.endswith("__")) and not inspect.isdatadescriptor(member):
+    if not installed_module(type(made).__module__):  # a metaclass of the user's
+        yield from value_tokens(type(made), name, seen)
+    for key, part in members_of(made):
+        if not inspect.isfunction(part):
             yield f"{key}="
-            yield from value_tokens(member, key, seen)
+            yield from value_tokens(part, key, seen)
+        elif (
+            key.endswith(MADE_BY) and part.__name__ == "<lambda>"
+        ):  # its lines may hold others: all of them count
+            what = f"what makes the default of {key.removesuffix(MADE_BY)!r} of {made.__qualname__}"
+            yield f"{key}={''.join(_tokens(ast.parse(_lines_of(part, what))))}"
+            yield from _referred(part, name, seen)
+        elif inspect.unwrap(part).__code__.co_filename != "<string>":
+            # Others were made by a decorator of the class, from what it has.
+            yield f"{key}="
+            yield from value_tokens(part, name, seen)
+
+
+MADE_BY = " made by"
+"""What comes after the name of a field of which each object gets a default of its own."""
+
+
+def members_of(made: type) -> Iterator[tuple[str, Any]]:
+    """What a class has itself, by name: functions, also those in descriptors, and values; not what Python adds."""
+    for key, member in vars(made).items():
+        special = key == "_abc_impl" or (key.startswith("__") and key.endswith("__"))
+        parts = _parts_of(member)
+        if parts is not None:
+            yield from ((f"{key}{suffix}", part) for suffix, part in parts.items() if part is not None)
+        elif inspect.isfunction(member) or not (
+            special or inspect.ismemberdescriptor(member) or inspect.isgetsetdescriptor(member)
+        ):
+            yield key, member
+    # A default that is made for each object is kept here alone.
+    for each in vars(made).get("__dataclass_fields__", {}).values():
+        if each.default_factory is not dataclasses.MISSING:
+            yield f"{each.name}{MADE_BY}", each.default_factory
+
+
+def _parts_of(member: Any) -> dict[str, Any] | None:
+    """What a descriptor of Python's own calls, by what comes after its name; None of all else."""
+    match member:
+        case staticmethod() | classmethod():
+            return {"": member.__func__}
+        case property():
+            return {"": member.fget, " set by": member.fset, " deleted by": member.fdel}
+        case functools.cached_property():
+            return {"": member.func}
+        case functools.partialmethod():
+            return {"": functools.partial(member.func, *member.args, **member.keywords)}
+        case functools.singledispatchmethod():
+            return {"": member.func, " by type": dict(member.dispatcher.registry)}
+    return None
 
 
 def _referred(function: FunctionType, name: str, seen: frozenset[int]) -> Iterator[str]:
     code, there = function.__code__, function.__globals__
-    values = {n: there[n] for n in set(_global_names(code)) if n in there}
+    values = {n: there[n] for n in set(global_names(code)) if n in there}
     for cell_name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # not bound yet
             values[cell_name] = cell.cell_contents
@@ -430,7 +432,7 @@ def _module_tokens(names: Iterable[str]) -> Iterator[str]:
     for name in sorted(set(names)):
         module = sys.modules.get(name)
         file = _file_of(name) if module is None else getattr(module, "__file__", None)
-        if file is not None and not _installed(name) and _SITES.isdisjoint(Path(file).parts):
+        if file is not None and not installed_module(name) and _SITES.isdisjoint(Path(file).parts):
             yield f"{name}=module:{code_id(Path(file))};"
 
 
@@ -446,13 +448,14 @@ def _file_of(name: str) -> str | None:
     return None if spec is None else spec.origin
 
 
-def _global_names(code: CodeType) -> Iterator[str]:
+def global_names(code: CodeType) -> Iterator[str]:
+    """Names outside of it that code reads, and what is defined in it."""
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             yield instruction.argval
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _global_names(constant)
+            yield from global_names(constant)
 
 
 def _is_array(value: Any) -> bool:
@@ -460,7 +463,7 @@ def _is_array(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(value, "dtype")
 
 
-def _installed(module: str) -> bool:
+def installed_module(module: str) -> bool:
     """Whether a module is Python's own, naskd's or a package's, and none of the user's."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("naskd", "builtins"):

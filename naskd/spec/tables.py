@@ -20,8 +20,8 @@ from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.packages import missing, pip_install
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import imported
-from naskd.spec.samplers import SAMPLERS, SamplerCard
-from naskd.spec.stopping import STOPPING_RULES, StoppingCard
+from naskd.spec.samplers import SamplerCard
+from naskd.spec.stopping import StoppingCard
 from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
 from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec, normalisation_problems
 from naskd.spec.validation import (
@@ -288,7 +288,8 @@ def unpriced_problems(objectives: Sequence[str], tables: Mapping[str, Any]) -> l
         card: SamplerCard | StoppingCard | None = _card(spec, _at(tables, (table,)))
         if late and card is not None and card.needs_known_costs:
             others = either(repr(other.name) for other in spec.CARDS if not other.needs_known_costs)
-            allowed = f"{others}: this one needs objectives that are known before training, and {', '.join(late)} is not"
+            needs = "needs objectives that are known before training"
+            allowed = f"{others}: this one {needs}, and {', '.join(late)} is not"
             found.append(Problem(f"{table}.name", format_value(card.name), allowed))
     return found
 

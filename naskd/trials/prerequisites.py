@@ -12,7 +12,8 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
-from naskd.spec.code_identity import code_id, foreign_code, is_installed, method_id
+from naskd.spec.code_identity import code_id, foreign_code, is_installed
+from naskd.spec.compiled_identity import method_id
 from naskd.spec.design import SCRATCH, ArchitectureSpec, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import code_of, imported, nearest
