@@ -271,7 +271,10 @@ def _training_problems(place: str, teacher: Mapping[str, Any]) -> list[Problem]:
             )
         keys = [key for key in ("training", "head_share") if teacher.get(key)]
         keys += ["fine_tune"] if as_it_is and tuned else []
-        found += [Problem(f"{place}.{key}", format_value(teacher[key]), allowed) for key in keys]
+        # Earlier versions took some of them, and named the teacher by them.
+        hint = "it would change nothing: take it out. A run that began with it is not gone on with; a new one learns "
+        hint += "from it, with its folder in warm_start"
+        found += [Problem(f"{place}.{key}", format_value(teacher[key]), allowed, hint) for key in keys]
     elif teacher.get("min_accuracy") and (name is None or card is not None):
         allowed = "only for a teacher that comes trained; naskd trains this one, however good it gets"
         found.append(Problem(f"{place}.min_accuracy", format_value(teacher["min_accuracy"]), allowed))
