@@ -18,7 +18,13 @@ from naskd.spec.errors import InputError
 from naskd.spec.held import is_held
 from naskd.spec.latency import read_profile
 from naskd.spec.numbers import read_number, unit_of
-from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
+from naskd.spec.objectives import (
+    OBJECTIVES,
+    limit_problems,
+    needed_keys,
+    objective_problems,
+    reference_problems,
+)
 from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
@@ -119,7 +125,10 @@ def study_of_tables(
             if not isinstance(setting.value, str):
                 setting.put(data, setting.text)
         elif setting.value == setting.text:
-            number = read_number(setting.text, unit_of(setting.path[-1]))  # as it is printed: 1.5M
+            key = setting.path[-1]
+            # Of an objective of the user's the card says it: below [limits] and reference_point keys are objectives.
+            unit = OBJECTIVES[key].unit if key in OBJECTIVES else unit_of(key)
+            number = read_number(setting.text, unit)  # as it is printed: 1.5M
             if number is not None:
                 setting.put(data, int(number) if number.is_integer() else number)
     common, options = tables.split_options(data)
