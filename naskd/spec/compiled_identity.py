@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
-from naskd.spec.code_identity import (
+from naskd.spec.code_identity import content_hash, installed_module
+from naskd.spec.object_identity import (
     attributes_of,
-    content_hash,
     function_id,
     global_names,
-    installed_module,
     members_of,
     value_tokens,
     wrappers_of,

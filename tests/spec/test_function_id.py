@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from naskd.spec.code_identity import function_id
 from naskd.spec.compiled_identity import method_id
 from naskd.spec.errors import InputError
+from naskd.spec.object_identity import function_id
 
 CODE = '''\
 import math
@@ -389,6 +389,22 @@ def test_what_an_object_with_slots_holds_counts() -> None:
     assert function_id(defined(SLOTS)) == function_id(defined(SLOTS))
     assert function_id(defined(SLOTS.replace("Range(4)", "Range(5)"))) != function_id(defined(SLOTS))
     assert function_id(defined(SLOTS.replace("Range(4)", "Range(4, 9)"))) != function_id(defined(SLOTS))
+
+
+def test_what_python_adds_to_a_class_is_no_reason_to_refuse_it() -> None:
+    """Fields of named tuples, what abstract classes and protocols keep, and named values of flags."""
+    code = "import enum\nfrom abc import ABC, abstractmethod\n"
+    code += "from typing import Generic, NamedTuple, Protocol, TypeVar\n"
+    code += "T = TypeVar('T')\nclass A(NamedTuple):\n    one: int = 4\nclass B(ABC):\n    @abstractmethod\n"
+    code += "    def part(self): return 5\nclass C(Protocol):\n    def part(self): return 6\nclass D(Generic[T]):\n"
+    code += (
+        "    def part(self): return 7\nclass E(enum.Flag):\n    X = 8\nclass F(Exception):\n    kept = 9\n"
+    )
+    code += "def space(t):\n    return A(), B, C, D, E.X, F\n"
+    name = function_id(defined(code))
+    assert name == function_id(defined(code))
+    same = [number for number in "456789" if function_id(defined(code.replace(number, "3"))) == name]
+    assert same == []
 
 
 def test_the_value_of_a_name_of_an_enumeration_counts() -> None:
