@@ -124,6 +124,7 @@ def test_the_space_of_larger_images_has_students_of_several_sizes(settings_of, t
     monkeypatch.chdir(tmp_path)
     study = STUDIES[0].parent / "images_96.toml"
     found = opening.describe_space(study, settings_of(study), samples=40)
+    assert found["space"].endswith("search_spaces/images_96.py:joint"), "the one that is made for such images"
     assert found["distinct_designs"] >= 15
     assert found["macs"]["max"] > 10 * found["macs"]["min"]
 

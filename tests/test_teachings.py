@@ -1,6 +1,8 @@
 """Presets of ways of being taught, and how a space searches one."""
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -175,3 +177,9 @@ class TestMistakes:
     def test_what_cannot_be_meant_is_refused(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(InputError, match=message):
             dataclasses.replace(TEACHINGS["same-images-1"], **changes)
+
+
+def test_the_guide_lists_every_parameter_of_a_teaching() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "guides" / "knowledge.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(kd\.[^`]+)` \|", guide, re.MULTILINE)
+    assert set(listed) == set(re.findall(r"``(kd\.[^`]+)``", suggest_teaching.__doc__ or ""))

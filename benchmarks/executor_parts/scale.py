@@ -223,8 +223,10 @@ class Charged:
         self.began = time.perf_counter()
 
     def ask(self) -> Job:
-        if self.running:
-            return self.running.popleft()
+        # Of one epoch, its last, which is all that the table has of a trial.
+        return dataclasses.replace(self.running.popleft() if self.running else self._next(), until_epoch=1)
+
+    def _next(self) -> Job:
         job = self._charge("ask_ms", self.source.ask)
         assert job is not None
         count = len(self.costs["ask_ms"])

@@ -117,18 +117,19 @@ def best(
     _show_trial(opened, found["number"], as_json)
 
 
-def _limits(given: Iterable[str]) -> dict[str, float]:
-    limits: dict[str, float] = {}
+def _limits(given: Iterable[str]) -> dict[str, str]:
+    limits: dict[str, str] = {}
     for text in given:
         name, _, value = text.partition("=")
-        number = read_number(value, unit_of(name.strip()))
+        # A name may not say in what it is counted; its objective does, when the run is there.
+        number = read_number(value, unit_of(name.strip()) or None)
         if name.strip() in limits:
             raise InputError(f"--limit {text}: two limits on {name.strip()}; give one of each")
         if number is None:
             raise InputError(
                 f"--limit {text}: wanted NAME=VALUE with a number, such as n_params=50000 or n_params=50k"
             )
-        limits[name.strip()] = number
+        limits[name.strip()] = value
     return limits
 
 

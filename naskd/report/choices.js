@@ -1,6 +1,6 @@
 // Which choices mattered.
 // ---- What mattered
-function shareBars(shares, most) {
+function shareBars(shares, most, floor) {
   const rows = Object.entries(shares)
       .filter((p) => ok(p[1]))
       .sort((a, b) => b[1] - a[1]),
@@ -13,7 +13,7 @@ function shareBars(shares, most) {
       "div",
       { class: "imp" },
       top.map(([k, v]) => {
-        const bar = h("div", { class: "fill" });
+        const bar = h("div", { class: v > (floor || 0) ? "fill" : "fill luck" });
         bar.style.width = Math.max(0, (100 * v) / largest).toFixed(1) + "%";
         return [
           h("div", { class: "name" }, k),
@@ -23,6 +23,13 @@ function shareBars(shares, most) {
       }),
     ),
     rest >= 0.005 ? h("div", { class: "note" }, `all others together ${percent(rest, 0)}`) : null,
+    ok(floor)
+      ? h(
+          "div",
+          { class: "note" },
+          `Luck gives a choice that does not matter up to ${percent(floor, 0)}, in 19 of 20 cases: what has no more, in gray, means nothing.`,
+        )
+      : null,
   ];
 }
 function importanceCard() {
@@ -45,7 +52,7 @@ function importanceCard() {
       "div",
       { class: "bands" },
       importance.map(([name, shares]) =>
-        h("div", {}, h("h3", {}, `for ${words(name)}`), shareBars(shares, 10)),
+        h("div", {}, h("h3", {}, `for ${words(name)}`), shareBars(shares, 10, data.importance_floor?.[name])),
       ),
     ),
   );
@@ -65,7 +72,7 @@ function importanceByCostCard() {
           "div",
           {},
           h("h3", {}, `${inUnit(band.low, unit)} to ${inUnit(band.high, unit)}`),
-          shareBars(band.shares, 6),
+          shareBars(band.shares, 6, band.floor),
           h(
             "div",
             { class: "note" },

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from naskd.report.units import DASH, macs, measure, percent, volume
-from naskd.spec.objectives import ACCURACY
+from naskd.spec.objectives import cost_of, described
 
 PLACES = 6
 """Costs at which attained accuracies are shown, at most."""
@@ -56,7 +56,8 @@ def compare_table(comparison: Mapping[str, Any]) -> Group:
 def _arms(comparison: Mapping[str, Any]) -> list[Table | Text]:
     """What arms of several runs attain, a column each; nothing where every run is alone."""
     arms = [arm for arm in comparison["arms"] if len(arm["runs"]) > 1]
-    cost = next(axis for axis in comparison["objectives"] if axis["name"] != ACCURACY)
+    name = cost_of([described(axis) for axis in comparison["objectives"]]).name
+    cost = next(axis for axis in comparison["objectives"] if axis["name"] == name)
     if not arms:
         return []
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)

@@ -56,6 +56,7 @@ _KEPT = (
     "modality",
     "progress",
     "importance",
+    "importance_floor",
     "importance_trials",
     "importance_by_cost",
     "teacher",

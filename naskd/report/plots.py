@@ -127,6 +127,8 @@ def draw_curves(record: Record, axes: Any) -> None:
 def draw_importance(record: Record, axes: Any) -> None:
     """Which parameters mattered for each objective: the share of its variance that each explains.
 
+    A dotted line says up to where a share is luck.
+
     Args:
         record: A run record with its importances.
         axes: Of matplotlib.
@@ -146,6 +148,10 @@ def draw_importance(record: Record, axes: Any) -> None:
         heights = np.arange(len(names)) + 0.8 * ((len(shares) - 1) / 2 - number) / len(shares)
         axes.barh(heights, [each.get(name, 0.0) for name in names], height=0.8 / len(shares),
                   color=_COLORS[number % len(_COLORS)], label=objective.title)  # fmt: skip
+        floor = (record.get("importance_floor") or {}).get(objective.name)
+        if floor is not None:
+            axes.axvline(floor, color=_COLORS[number % len(_COLORS)], linestyle=":",
+                         label=f"{objective.title}: luck gives up to this")  # fmt: skip
     axes.set_yticks(range(len(names)), names)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("share of the variance over complete trials")

@@ -9,7 +9,7 @@ from naskd.report import summary
 from naskd.runs.attainment import attainment, band, levels_of
 from naskd.runs.run import Run, open_run
 from naskd.spec.errors import InputError
-from naskd.spec.identity import METHODS
+from naskd.spec.identity import METHODS, by_content
 from naskd.spec.objectives import ACCURACY, Objective, described
 from naskd.spec.pareto import front_volume
 from naskd.store.files import digest
@@ -156,7 +156,8 @@ def _arms(
     # What was registered beside what a study uses tells no arms apart.
     common = set.intersection(*(set(run.identity().get(METHODS, {})) for run in runs))
     for number, run in enumerate(runs):
-        identity = {key: value for key, value in run.identity().items() if key not in ("seed", "name")}
+        known = by_content(run.identity())
+        identity = {key: value for key, value in known.items() if key not in ("seed", "name")}
         methods = identity.pop(METHODS, {})
         if identity and common:
             identity[METHODS] = {name: methods[name] for name in sorted(common)}

@@ -32,7 +32,7 @@ DATABASE_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 """A search of another machine is taken to go on for so long after its last word."""
 
-_IMPORTANCE = ("importance", "importance_trials", "importance_by_cost")
+_IMPORTANCE = ("importance", "importance_floor", "importance_trials", "importance_by_cost")
 
 
 @dataclass(frozen=True)

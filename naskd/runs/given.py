@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from naskd.spec.code_identity import function_id, function_name
 from naskd.spec.errors import InputError
 from naskd.spec.held import hold, is_held
+from naskd.spec.object_identity import function_id, function_name
 from naskd.spec.parse import study_of_tables
 from naskd.spec.study import StudySpec
 from naskd.spec.tables import as_tables

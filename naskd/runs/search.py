@@ -17,9 +17,9 @@ from naskd.runs.run import Run
 from naskd.runs.starting import Start, as_begun, checkpoint_store, problems
 from naskd.runs.status import StatusFile
 from naskd.runs.students import STUDENTS, FrontKeeper
-from naskd.spec.code_identity import source_of
 from naskd.spec.errors import InputError
 from naskd.spec.held import held_function
+from naskd.spec.object_identity import source_of
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.secrets import kept
 from naskd.spec.storages import JOURNAL_FILE, SQLITE_FILE, journal_bytes, lost_bytes

@@ -1,4 +1,4 @@
-"""What names the user's code by what it does: changes that change nothing (layout, comments, docstrings) do not count.
+"""What names the user's files of code by what they do: layout, comments and docstrings do not count.
 
 A file has three names. One is of its syntax tree, and one of its bytes, which stays the same whatever Python reads the
 file: two files are the same code where either is equal. The third is what earlier versions of naskd wrote. It does not
@@ -6,27 +6,19 @@ tell which of the imported files is which, so it counts only where nothing else 
 """
 
 import ast
-import contextlib
-import dataclasses
-import dis
-import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from enum import Enum
-from importlib.machinery import PathFinder
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from naskd.spec.errors import InputError
 from naskd.spec.userfile import file_content_id, with_siblings
 
-_SITES = {"site-packages", "dist-packages"}
+SITES = {"site-packages", "dist-packages"}
 """Folders that packages are installed into."""
 
 _LEFT_OUT = {"ctx", "type_comment", "type_ignores", "kind"}
@@ -43,9 +35,9 @@ def code_ids(path: Path) -> list[str]:
     """
     path = path.resolve()
     try:
-        return [file_content_id(path), code_id(path), _named(path, lambda file: _hash(_read(file)))]
+        return [file_content_id(path), code_id(path), _named(path, lambda file: content_hash(_read(file)))]
     except InputError:  # not valid Python: nothing but its bytes is known
-        return [_hash(_read(path))[:12]]
+        return [content_hash(_read(path))[:12]]
 
 
 def same_code(one: object, other: object) -> bool:
@@ -75,7 +67,7 @@ def _named(path: Path, content: Callable[[Path], str]) -> str:
         ("" if file == path else file.relative_to(path.parent).as_posix(), content(file))
         for file in with_siblings(path)
     )
-    return _hash(repr(parts).encode("utf-8", "surrogateescape"))[:12]
+    return content_hash(repr(parts).encode("utf-8", "surrogateescape"))[:12]
 
 
 def foreign_code(
@@ -106,14 +98,14 @@ def foreign_code(
 def _meaning(path: Path) -> str:
     content = _read(path)
     if path.suffix != ".py":
-        return _hash(content)
+        return content_hash(content)
     try:
-        return _hash("".join(_tokens(ast.parse(content))).encode("utf-8", "surrogatepass"))
+        return content_hash("".join(syntax_tokens(ast.parse(content))).encode("utf-8", "surrogatepass"))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _hash(content)
+        return content_hash(content)
 
 
-def _tokens(value: Any) -> Iterator[str]:
+def syntax_tokens(value: Any) -> Iterator[str]:
     """A syntax tree as text that is the same for equal trees, whatever version of Python has read them."""
     if isinstance(value, ast.AST):
         yield f"({type(value).__name__}"
@@ -123,12 +115,12 @@ def _tokens(value: Any) -> Iterator[str]:
             absent = child is None and not isinstance(value, ast.Constant | ast.MatchSingleton)
             if name not in _LEFT_OUT and not absent and child != []:
                 yield f" {name}="
-                yield from _tokens(child)
+                yield from syntax_tokens(child)
         yield ")"
     elif isinstance(value, list):
         yield "["
         for child in value:
-            yield from _tokens(child)
+            yield from syntax_tokens(child)
         yield "]"
     else:
         yield f"{type(value).__name__}:{value!r};"
@@ -151,74 +143,14 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _hash(content: bytes) -> str:
+def content_hash(content: bytes) -> str:
+    """Of bytes, as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
-
-
-# --- objects -------------------------------------------------------------------------------------------------------
-
-
-def function_id(function: Callable[..., Any]) -> str:
-    """Twelve hexadecimal digits of what a function of the user's does, wherever it was defined.
-
-    Its source counts, and so does all that it refers to: other functions and classes of the user's, and values. What
-    comes from installed packages counts by its name.
-
-    Raises:
-        InputError: Its source is not known, or it refers to a value of which nobody can tell the content.
-    """
-    return _hash("".join(value_tokens(function, function_name(function))).encode("utf-8", "surrogatepass"))[
-        :12
-    ]
-
-
-def method_id(implementation: Callable[..., Any]) -> str:
-    """Twelve hexadecimal digits of what a class or function of the user's does, also where its source is not known.
-
-    Then what Python has compiled counts, which is another thing in another version of Python; and what it refers to
-    counts by its name.
-    """
-    try:
-        return function_id(implementation)
-    except Exception:  # of a value that it reads, whose class is the user's
-        compiled = "".join(_compiled(implementation))
-        return _hash(f"{sys.version_info[:2]}{compiled}".encode("utf-8", "surrogatepass"))[:12]
-
-
-def _compiled(made: Any) -> Iterator[str]:
-    """What a function, or each function of a class and of the user's classes above it, was compiled to."""
-    made = made.func if isinstance(made, functools.partial) else made
-    if not inspect.isclass(made) and not inspect.isroutine(made):
-        made = type(made)  # an object that can be called
-    if inspect.isclass(made):
-        for base in made.__mro__:
-            yield base.__qualname__
-            for key, member in {} if _installed(base.__module__) else sorted(vars(base).items()):
-                function = getattr(member, "__func__", getattr(member, "fget", member))
-                yield f"{key}="
-                yield from _compiled(function) if inspect.isfunction(function) else (_plain(member),)
-    elif isinstance(function := inspect.unwrap(made), FunctionType):
-        yield f"{_plain(function.__defaults__)}{_plain(function.__kwdefaults__)}"
-        yield from _instructions(function.__code__)
-
-
-def _plain(value: Any) -> str:
-    """A value of Python's own as text; of others their type."""
-    try:
-        return "".join(value_tokens(value, ""))
-    except Exception:  # as above: comparing or writing it is code of the user's
-        return type(value).__qualname__
-
-
-def _instructions(code: CodeType) -> Iterator[str]:
-    yield f"{code.co_code.hex()}{code.co_names}{code.co_varnames}{code.co_freevars}"
-    for constant in code.co_consts:
-        yield from _instructions(constant) if isinstance(constant, CodeType) else (_plain(constant),)
 
 
 def is_installed(implementation: str | Callable[..., Any]) -> bool:
     """Whether what a card is implemented by is Python's own, naskd's or a package's, and none of the user's."""
-    return _installed(_module_of(implementation))
+    return installed_module(_module_of(implementation))
 
 
 def _module_of(implementation: str | Callable[..., Any]) -> str:
@@ -227,243 +159,10 @@ def _module_of(implementation: str | Callable[..., Any]) -> str:
     return str(getattr(implementation, "__module__", None) or type(implementation).__module__)
 
 
-def function_name(function: Callable[..., Any]) -> str:
-    """What to call it."""
-    return str(getattr(function, "__name__", type(function).__name__))
-
-
-def source_of(function: Callable[..., Any]) -> str:
-    """The source of a function or class, as it stands in its file or notebook.
-
-    Raises:
-        InputError: It is not known.
-    """
-    try:
-        return textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
-    except (OSError, TypeError):
-        raise InputError(
-            f"the source of {function_name(function)!r} is not known, so that nobody could tell it from another one: "
-            "define it with def in a file or in a notebook"
-        ) from None
-
-
-def value_tokens(value: Any, name: str, seen: frozenset[int] = frozenset()) -> Iterator[str]:
-    """A value as text that is the same for equal values in every process.
-
-    Args:
-        value: Of any kind; functions and classes of the user's by what they do.
-        name: What it is called, for the message.
-        seen: Functions and classes that it is a part of.
-
-    Raises:
-        InputError: Nobody can tell its content.
-    """
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | range | Path):
-        yield f"{type(value).__name__}:{value!r};"
-    elif isinstance(value, list | tuple):
-        yield f"{type(value).__name__}["
-        for part in value:
-            yield from value_tokens(part, name, seen)
-        yield "]"
-    elif isinstance(value, set | frozenset):
-        yield f"set{sorted(''.join(value_tokens(part, name, seen)) for part in value)}"
-    elif isinstance(value, Mapping):
-        yield "{"
-        for key, part in value.items():
-            yield from value_tokens(key, name, seen)
-            yield from value_tokens(part, name, seen)
-        yield "}"
-    elif isinstance(value, ModuleType):
-        file = getattr(value, "__file__", None)
-        yield f"module:{value.__name__ if _installed(value.__name__) or not file else code_id(Path(file))};"
-    elif isinstance(value, functools.partial):
-        yield from value_tokens((value.func, value.args, value.keywords), name, seen)
-    elif isinstance(value, Enum):
-        yield f"{type(value).__qualname__}.{value.name};"
-        if not _installed(type(value).__module__):
-            yield from value_tokens(value.value, name, seen)
-    elif callable(value) and hasattr(value, "__qualname__"):
-        yield from _code_tokens(value, name, seen)
-    elif _is_array(value):
-        array = value.detach().cpu().numpy() if hasattr(value, "detach") else value
-        yield f"{array.dtype}{array.shape}{_hash(array.tobytes())};"
-    elif dataclasses.is_dataclass(value) or not _installed(type(value).__module__):
-        yield from value_tokens(type(value), name, seen)
-        yield from value_tokens(_attributes(value), name, seen)
-    elif type(value).__module__ in ("typing", "types"):
-        yield f"{value!r};"
-    else:
-        raise InputError(
-            f"the content of {name}, a {type(value).__module__}.{type(value).__qualname__}, cannot be told, so that "
-            "nobody could tell it from another one: make it from plain values where it is used"
-        )
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    """What an object holds, also where its class has slots for it."""
-    in_slots: dict[str, Any] = {}
-    for kind in type(value).__mro__:
-        own = vars(kind).get("__slots__", ())
-        for name in [own] if isinstance(own, str) else own:
-            private = name.startswith("__") and not name.endswith("__")
-            known = f"_{kind.__name__.lstrip('_')}{name}" if private else name
-            if known not in ("__dict__", "__weakref__") and hasattr(value, known):
-                in_slots[known] = getattr(value, known)
-    return {**in_slots, **getattr(value, "__dict__", {})}
-
-
-def _code_tokens(code: Any, name: str, seen: frozenset[int]) -> Iterator[str]:
-    """A function or class: of a package its name; of the user what it does, with all that it refers to."""
-    wrappers, code = _wrappers(code), inspect.unwrap(code)
-    for wrapper in (each for each in wrappers if id(each) not in seen):
-        yield f"wrapped={''.join(_tokens(ast.parse(_source_of_wrapper(wrapper))))}"
-        yield from _referred(wrapper, name, seen | {id(code), *map(id, wrappers)})
-    module = getattr(code, "__module__", None)  # None of what C has
-    if module is None or _installed(module) or id(code) in seen:
-        yield f"{module}.{code.__qualname__};"
-    elif inspect.ismethod(code):
-        yield from value_tokens((code.__self__, code.__func__), name, seen)
-    elif inspect.isclass(code):
-        yield from _class_tokens(code, name, seen | {id(code)})
-    elif code.__name__ == "<lambda>":  # its lines may hold others, and nobody knows which it is
-        raise InputError(
-            f"{name!r} is a lambda, whose source cannot be told from others': define it with def"
-        )
-    else:
-        yield "".join(_tokens(ast.parse(source_of(code))))
-        yield from _referred(code, name, seen | {id(code)})
-
-
-def _wrappers(function: Any) -> list[FunctionType]:
-    """The user's functions around a function, as decorators put them there with ``functools.wraps``."""
-    found = []
-    while (inner := getattr(function, "__wrapped__", None)) is not None:
-        # A wrapper is called after the module of what it wraps; its globals are its own.
-        if inspect.isfunction(function) and not _installed(str(function.__globals__.get("__name__"))):
-            found.append(function)
-        function = inner
-    return found
-
-
-def _source_of_wrapper(wrapper: FunctionType) -> str:
-    try:
-        source = textwrap.dedent(inspect.getsource(wrapper.__code__))
-        ast.parse(source)
-    except (OSError, TypeError, SyntaxError):
-        raise InputError(
-            f"the source of what decorates {function_name(wrapper)!r} is not known, so that nobody could tell it from "
-            "another one: define it with def in a file or in a notebook"
-        ) from None
-    return source
-
-
-def _class_tokens(made: type, name: str, seen: frozenset[int]) -> Iterator[str]:
-    """By its members: a notebook knows the source of functions alone."""
-    yield f"{made.__qualname__}{list(vars(made).get('__annotations__', ()))}"
-    yield from value_tokens(made.__bases__, name, seen)
-    for key, member in vars(made).items():
-        function = getattr(member, "__func__", getattr(member, "fget", member))
-        if inspect.isfunction(function):
-            if (
-                inspect.unwrap(function).__code__.co_filename != "<string>"
-            ):  # made by a decorator of the class, from what it has
-                yield f"{key}="
-                yield from value_tokens(function, name, seen)
-        elif not (key.startswith("__") and key.endswith("__")) and not inspect.isdatadescriptor(member):
-            yield f"{key}="
-            yield from value_tokens(member, key, seen)
-
-
-def _referred(function: FunctionType, name: str, seen: frozenset[int]) -> Iterator[str]:
-    code, there = function.__code__, function.__globals__
-    values = {n: there[n] for n in set(_global_names(code)) if n in there}
-    for cell_name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # not bound yet
-            values[cell_name] = cell.cell_contents
-    values |= {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
-    for each, value in sorted(values.items()):
-        yield f"{each}="
-        yield from value_tokens(value, each if each.isidentifier() and each[:2] != "__" else name, seen)
-    modules = {value.__name__ for value in values.values() if isinstance(value, ModuleType)}
-    yield from _module_tokens({*_imported_names(code, there), *_submodules(code, modules)})
-
-
-def _imported_names(code: CodeType, there: Mapping[str, Any]) -> Iterator[str]:
-    """Modules that code imports when it is called, with the packages that they are in, and what may be one of them."""
-    level: object = 0
-    module = ""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "IMPORT_NAME":
-            module = instruction.argval
-            if isinstance(level, int) and level > 0:
-                with contextlib.suppress(ImportError):  # said when it is called
-                    module = importlib.util.resolve_name("." * level + module, there.get("__package__"))
-            parts = module.split(".")
-            yield from (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-        elif instruction.opname == "IMPORT_FROM":
-            yield f"{module}.{instruction.argval}"
-        elif isinstance(instruction.argval, int) and instruction.opname.startswith("LOAD_"):
-            level = instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _imported_names(constant, there)
-
-
-def _submodules(code: CodeType, modules: Iterable[str]) -> Iterator[str]:
-    """Modules of packages that code may reach by a name of the package, as ``package.module.function`` does."""
-    used = set(_names_in(code))
-    for package in modules:
-        for name in list(sys.modules):
-            if name.startswith(f"{package}.") and used.issuperset(name[len(package) + 1 :].split(".")):
-                yield name
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
-
-
-def _module_tokens(names: Iterable[str]) -> Iterator[str]:
-    """The user's files among modules by what they do; others are named by the code that imports them."""
-    for name in sorted(set(names)):
-        module = sys.modules.get(name)
-        file = _file_of(name) if module is None else getattr(module, "__file__", None)
-        if file is not None and not _installed(name) and _SITES.isdisjoint(Path(file).parts):
-            yield f"{name}=module:{code_id(Path(file))};"
-
-
-def _file_of(name: str) -> str | None:
-    """Where a module would be imported from; None where there is none. Nothing is executed."""
-    spec, places = None, None
-    parts = name.split(".")
-    for n in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:n]), places)
-        if spec is None or (n < len(parts) and spec.submodule_search_locations is None):
-            return None
-        places = spec.submodule_search_locations
-    return None if spec is None else spec.origin
-
-
-def _global_names(code: CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _global_names(constant)
-
-
-def _is_array(value: Any) -> bool:
-    """Of numpy or torch, which are not imported for that."""
-    return type(value).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(value, "dtype")
-
-
-def _installed(module: str) -> bool:
+def installed_module(module: str) -> bool:
     """Whether a module is Python's own, naskd's or a package's, and none of the user's."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("naskd", "builtins"):
         return top != "__main__"
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and not _SITES.isdisjoint(Path(file).parts)
+    return file is not None and not SITES.isdisjoint(Path(file).parts)

@@ -30,6 +30,37 @@ _MEANING = {
 """What a difference of hashes means, by the beginning of its key."""
 
 
+_SETTINGS = ("kind", "resolution", "channels", "val_fraction", "test_fraction", "max_train")
+"""Of images and their split. What comes of them has hashes, and does not always come of all of them."""
+
+
+def by_content(identity: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An identity without the settings of what its hashes name: of images and their split, and of teachers.
+
+    Args:
+        identity: Of a run.
+        other: Where given, of another one: settings stay that explain why their hashes differ.
+    """
+    beside = identity if other is None else other
+
+    def named(*hashes: str) -> bool:
+        return all(identity.get(key) and beside.get(key) == identity[key] for key in hashes)
+
+    found = dict(identity)
+    if named("data_hash", "split_hash") and isinstance(found.get("data"), Mapping):
+        found["data"] = {key: value for key, value in found["data"].items() if key not in _SETTINGS}
+    if named("teacher_hash") and found.get("teacher"):
+        found["teacher"] = _called(found["teacher"])
+    if named("teacher_hashes") and found.get("teachers"):
+        found["teachers"] = list(map(_called, found["teachers"]))
+    return found
+
+
+def _called(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a teacher the name, by which designs mean it."""
+    return {key: value for key, value in teacher.items() if key == "name"}
+
+
 def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """A line for each difference of two identities, such as ``epochs: 20 -> 30``; empty when equal.
 
@@ -37,7 +68,8 @@ def identity_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[
         old: Of a run, as this version or an earlier one wrote it.
         new: Of a study of this version.
     """
-    before, after = compat.identity(old), dict(new)
+    known, now = compat.identity(old), dict(new)
+    before, after = by_content(known, now), by_content(now, known)
     files = before.pop("files", None), after.pop("files", None)
     if None not in files:
         for side, left in zip((before, after), _different_files(*files), strict=True):

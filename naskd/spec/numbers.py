@@ -27,12 +27,12 @@ _OF_NAMES = {
     "accuracy": "fraction",
     "fraction": "fraction",
 }
-"""What a key or an objective is counted in, by how its name ends."""
+"""What a key is counted in, by how its name ends."""
 
 
-def unit_of(name: str) -> str | None:
-    """What a key of a study file, or an objective, is counted in, such as ``MACs``; None where nobody knows."""
-    return next((unit for ending, unit in _OF_NAMES.items() if name.endswith(ending)), None)
+def unit_of(name: str) -> str:
+    """What a key of a study file is counted in, such as ``MACs``; "" of a bare number, with which no unit is right."""
+    return next((unit for ending, unit in _OF_NAMES.items() if name.endswith(ending)), "")
 
 
 def real_number(given: object) -> float | None:

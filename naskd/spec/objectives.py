@@ -252,8 +252,12 @@ def described(data: Mapping[str, Any]) -> Objective:
 
 
 def cost_of(objectives: Sequence[Objective]) -> Objective:
-    """The objective that reports set against accuracy: ``macs`` where it is one, else the first beside accuracy."""
-    costs = [objective for objective in objectives if objective.name != ACCURACY]
+    """The objective that reports set against accuracy, and by which designs are the cheapest.
+
+    It is ``macs`` where that is one, else the first that is minimised; without such a one the first beside accuracy.
+    """
+    others = [objective for objective in objectives if objective.name != ACCURACY]
+    costs = [objective for objective in others if not objective.maximise] or others
     return next((objective for objective in costs if objective.name == "macs"), costs[0])
 
 

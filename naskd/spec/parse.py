@@ -18,7 +18,13 @@ from naskd.spec.errors import InputError
 from naskd.spec.held import is_held
 from naskd.spec.latency import read_profile
 from naskd.spec.numbers import read_number, unit_of
-from naskd.spec.objectives import limit_problems, needed_keys, objective_problems, reference_problems
+from naskd.spec.objectives import (
+    OBJECTIVES,
+    limit_problems,
+    needed_keys,
+    objective_problems,
+    reference_problems,
+)
 from naskd.spec.outputs import usable_folder
 from naskd.spec.paths import absolute, missing_file
 from naskd.spec.registry import nearest
@@ -119,7 +125,10 @@ def study_of_tables(
             if not isinstance(setting.value, str):
                 setting.put(data, setting.text)
         elif setting.value == setting.text:
-            number = read_number(setting.text, unit_of(setting.path[-1]))  # as it is printed: 1.5M
+            key = setting.path[-1]
+            # Of an objective of the user's the card says it: below [limits] and reference_point keys are objectives.
+            unit = OBJECTIVES[key].unit if key in OBJECTIVES else unit_of(key)
+            number = read_number(setting.text, unit)  # as it is printed: 1.5M
             if number is not None:
                 setting.put(data, int(number) if number.is_integer() else number)
     common, options = tables.split_options(data)
@@ -182,7 +191,7 @@ def _combination_problems(data: Mapping[str, Any]) -> list[Problem]:
     """Settings that are right by themselves and mean nothing together; `data` holds right values only."""
     problems = []
     objectives = data.get("objectives", StudySpec.objectives)
-    problems += objective_problems(objectives)
+    problems += objective_problems(objectives) + tables.unpriced_problems(objectives, data)
     problems += reference_problems(data.get("reference_point") or {}, objectives)
     problems += limit_problems(data.get("limits") or {})
     for needed, objective in needed_keys(objectives, data.get("limits") or {}).items():
@@ -271,7 +280,10 @@ def _training_problems(place: str, teacher: Mapping[str, Any]) -> list[Problem]:
             )
         keys = [key for key in ("training", "head_share") if teacher.get(key)]
         keys += ["fine_tune"] if as_it_is and tuned else []
-        found += [Problem(f"{place}.{key}", format_value(teacher[key]), allowed) for key in keys]
+        # Earlier versions took some of them, and named the teacher by them.
+        hint = "it would change nothing: take it out. A run that began with it is not gone on with; a new one learns "
+        hint += "from it, with its folder in warm_start"
+        found += [Problem(f"{place}.{key}", format_value(teacher[key]), allowed, hint) for key in keys]
     elif teacher.get("min_accuracy") and (name is None or card is not None):
         allowed = "only for a teacher that comes trained; naskd trains this one, however good it gets"
         found.append(Problem(f"{place}.min_accuracy", format_value(teacher["min_accuracy"]), allowed))

@@ -20,8 +20,8 @@ from naskd.spec.option import Configured, Option, either, option_problems
 from naskd.spec.packages import missing, pip_install
 from naskd.spec.paths import absolute, elsewhere
 from naskd.spec.registry import imported
-from naskd.spec.samplers import SAMPLERS, SamplerCard
-from naskd.spec.stopping import STOPPING_RULES, StoppingCard
+from naskd.spec.samplers import SamplerCard
+from naskd.spec.stopping import StoppingCard
 from naskd.spec.study import ExecutionSpec, SamplerSpec, StoppingSpec, StudySpec, StudyTable
 from naskd.spec.teachers import OWN_KEYS, TEACHER_SOURCES, TeacherSpec, normalisation_problems
 from naskd.spec.validation import (
@@ -268,26 +268,30 @@ def spec_problems(spec: StudySpec) -> list[str]:
     named = {**tables, "teachers": [fields for _, fields in teachers]}
     found += map(str, name_problems(named))
     found = found or [str(problem) for problem in check_together(tables, spec.base)]
-    return found or _unpriced(spec)
+    return found + [str(problem) for problem in unpriced_problems(spec.objectives, tables)]
 
 
-def _unpriced(spec: StudySpec) -> list[str]:
-    """Objectives that a sampler or a stopping rule must know before training, and does not."""
+def unpriced_problems(objectives: Sequence[str], tables: Mapping[str, Any]) -> list[Problem]:
+    """A sampler, or a stopping rule, that must know costs before training, where an objective is known after it.
+
+    Args:
+        objectives: Of the study; those that are not registered are passed over.
+        tables: Those that name a sampler and a stopping rule, as far as they are right.
+    """
     late = [
         name
-        for name in spec.objectives
+        for name in objectives
         if name in OBJECTIVES and name != ACCURACY and OBJECTIVES[name].known != "before"
     ]
-    cards: list[tuple[str, SamplerCard | StoppingCard]] = [
-        ("sampler", SAMPLERS[spec.sampler.name]),
-        ("stopping", STOPPING_RULES[spec.stopping.name]),
-    ]
-    return [
-        f"{table}.name = {card.name!r} needs objectives that are known before training; {', '.join(late)} is known "
-        "after it: choose another"
-        for table, card in cards
-        if late and card.needs_known_costs
-    ]
+    found = []
+    for table, spec in (("sampler", SamplerSpec), ("stopping", StoppingSpec)):
+        card: SamplerCard | StoppingCard | None = _card(spec, _at(tables, (table,)))
+        if late and card is not None and card.needs_known_costs:
+            others = either(repr(other.name) for other in spec.CARDS if not other.needs_known_costs)
+            needs = "needs objectives that are known before training"
+            allowed = f"{others}: this one {needs}, and {', '.join(late)} is not"
+            found.append(Problem(f"{table}.name", format_value(card.name), allowed))
+    return found
 
 
 def with_options(data: Mapping[str, Any], options: Given, wrong: Sequence[Problem]) -> dict[str, Any]:

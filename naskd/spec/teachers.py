@@ -319,13 +319,18 @@ class TeacherSpec(Configured):
         """Under which its source is registered."""
         return self.source or next(key for key in OWN_KEYS if getattr(self, key) is not None)
 
+    @property
+    def network(self) -> "TeacherSpec":
+        """What it is: without what it is called, checked against, and said to be, and what it has no use for."""
+        bare = replace(self, name=DEFAULT_NAME, sha256=None, saw="unknown", min_accuracy=None, license=None)
+        if self.trained_here:
+            return bare
+        # Of one that comes trained neither a seed nor a recipe changes anything.
+        return replace(bare, training=TrainingSpec(), seed=0, head_share=0.0, fine_tune=False)
+
     def is_trained_as(self, other: "TeacherSpec") -> bool:
-        """Whether both are one network: equal but for what they are called, checked against, and said to be."""
-
-        def network(of: "TeacherSpec") -> "TeacherSpec":
-            return replace(of, name=DEFAULT_NAME, sha256=None, saw="unknown", min_accuracy=None, license=None)
-
-        return network(self) == network(other)
+        """Whether both are one network."""
+        return self.network == other.network
 
     @property
     def trained_here(self) -> bool:

@@ -222,9 +222,8 @@ def _twice_one_teacher(taught: DistillationSpec, spec: StudySpec) -> list[str]:
                 who = (
                     f"{other!r} twice" if name == other else f"{other!r} and {name!r}, which are one network"
                 )
-                return [
-                    f"knowledge {kinds[0]!r} hears several teachers, and the design names {who}; give one another seed"
-                ]
+                what = "give one another seed" if known[name].trained_here else "name another one"
+                return [f"knowledge {kinds[0]!r} hears several teachers, and the design names {who}; {what}"]
     return []
 
 

@@ -33,7 +33,7 @@ def expected_accuracies(
     Returns:
         Empty below :data:`FEWEST` trainings, above :data:`MOST`, and where all accuracies or all designs are alike.
     """
-    seen = [one for one in trainings if all(one.metrics.get(name) for name in costs)]
+    seen = [one for one in trainings if all(one.metrics.get(name) is not None for name in costs)]
     if not FEWEST <= len(seen) <= MOST:
         return {}
     import numpy as np

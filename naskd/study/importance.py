@@ -7,12 +7,12 @@ How few trials are too few was measured (``benchmarks/importance_halves.py``): r
 ``cifar10`` were split into halves, and the shares that each half gives were compared. Those of 6 trials correlate by
 0.42, of 12 by 0.74, of 25 by 0.76 and of 50 by 0.93. The same parameter is first in 2, 2, 3 and 4 of six draws. Where
 luck alone decides, halves correlate by 0.20 at most, and the largest share is still 27 to 38 %. Below 25 trials
-nothing is told.
+nothing is told. Above, :func:`importance_floor` says what luck gives to a parameter that does not matter.
 """
 
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,10 @@ IMPORTANCE_TRIALS = 400
 """Complete trials that importances are computed from, at most."""
 FEWEST_TREES, MOST_TREES = 16, 64
 """Of the forests that explain an objective: many for few trials."""
+
+COPIES = 20
+"""Shuffled copies of parameters, at least, of which the one that explains most says what luck explains: of as many that
+do not matter one has more."""
 
 BANDS = 3
 """Of cost. Each needs as many trials as all the space does."""
@@ -68,11 +72,9 @@ def importance(
     Returns:
         By objective, shares by parameter, the largest first; empty with too few trials.
     """
-    complete = _telling(study)
+    complete = _stands_for(_telling(study))
     if len(complete) < needs:
         return {}
-    if len(complete) > IMPORTANCE_TRIALS:
-        complete = random.Random(0).sample(complete, IMPORTANCE_TRIALS)
     found: dict[str, dict[str, float]] = {}
     for position, axis in enumerate(axes):
         values = objective_space([[trial.values[position]] for trial in complete], [axis])[:, 0]
@@ -80,6 +82,39 @@ def importance(
         if shares := _shares(weighed, values, most, needs):
             found[axis.name] = shares
     return found
+
+
+def importance_floor(
+    study: optuna.Study, axes: Sequence[Objective], *, needs: int = IMPORTANCE_NEEDS
+) -> dict[str, float]:
+    """The share that luck gives to a parameter that does not matter, in 19 of 20 cases: what has no more means nothing.
+
+    Each parameter gets a copy with its values shuffled among the trials, which explains nothing but by luck (Boruta:
+    Kursa & Rudnicki, "Feature selection with the Boruta package", Journal of Statistical Software 36, 2010).
+
+    Args:
+        study: Opened for reading.
+        axes: Its objectives. Those that are known before training are no matter of luck, and have no floor.
+        needs: See :func:`importance`.
+
+    Returns:
+        By objective, the share of the luckiest copy, on the scale of :func:`importance`, at most 1; empty with too few
+        trials.
+    """
+    complete = _stands_for(_telling(study))
+    if len(complete) < needs:
+        return {}
+    weighed, found = _weighed(complete), {}
+    for position, axis in enumerate(axes):
+        values = objective_space([[trial.values[position]] for trial in complete], [axis])[:, 0]
+        if axis.known != "before" and (floor := _floor(weighed, values, needs)) is not None:
+            found[axis.name] = floor
+    return found
+
+
+def _stands_for(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Of many trials some, drawn at random and the same ones each time."""
+    return random.Random(0).sample(trials, IMPORTANCE_TRIALS) if len(trials) > IMPORTANCE_TRIALS else trials
 
 
 def importance_by_cost(
@@ -97,8 +132,8 @@ def importance_by_cost(
 
     Returns:
         Cheapest first: ``low`` and ``high`` cost, ``trials``, ``spread`` (standard deviation of what is explained, a
-        fraction) and ``shares`` by parameter. Empty with fewer than :data:`IMPORTANCE_NEEDS` complete trials
-        a band.
+        fraction), ``shares`` by parameter and their ``floor`` (see :func:`importance_floor`; None without shares).
+        Empty with fewer than :data:`IMPORTANCE_NEEDS` complete trials a band.
     """
     cost, names = cost_of(axes), [axis.name for axis in axes]
     at, accuracy = names.index(cost.name), names.index(ACCURACY)
@@ -125,6 +160,7 @@ def importance_by_cost(
                 "trials": len(weighed[chosen]),
                 "spread": float(residuals[chosen].std()),
                 "shares": _shares(weighed[chosen], residuals[chosen], most, IMPORTANCE_NEEDS),
+                "floor": _floor(weighed[chosen], residuals[chosen], IMPORTANCE_NEEDS),
             }
         )
     return found
@@ -152,27 +188,63 @@ def _weighed(trials: Sequence[FrozenTrial], objective: str = "") -> list[FrozenT
 
 def _shares(trials: Sequence[FrozenTrial], values: np.ndarray, most: int, needs: int) -> dict[str, float]:
     """The largest shares of the variance of values, one a trial; none where nothing can be told."""
-    total = float(((values - values.mean()) ** 2).sum())
-    if total == 0:
-        return {}
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name in dict.fromkeys(name for trial in trials for name in trial.params):
-        having = tuple(n for n, trial in enumerate(trials) if name in trial.params)
-        if len(having) >= needs:
-            groups.setdefault(having, []).append(name)
     found: dict[str, float] = {}
-    for having, names in groups.items():
-        own = values[list(having)]
-        weight = float(((own - own.mean()) ** 2).sum()) / total
-        if weight > 0:
-            shares = _explained([trials[n] for n in having], own)
-            found |= {name: weight * shares[name] for name in names if name in shares}
+    for having, own, names, weight in _groups(trials, values, needs):
+        shares = _explained(having, own)
+        found |= {name: weight * shares[name] for name in names if name in shares}
     whole = sum(found.values())
     ordered = sorted(found.items(), key=lambda item: -item[1])
     return {name: share / whole for name, share in ordered[:most]} if whole > 0 else {}
 
 
-def _explained(trials: Sequence[FrozenTrial], values: np.ndarray) -> dict[str, float]:
+def _floor(trials: Sequence[FrozenTrial], values: np.ndarray, needs: int) -> float | None:
+    """The largest share of a shuffled copy of a parameter, beside all parameters; None where nothing can be told."""
+    luck, whole, largest = random.Random(0), 0.0, 0.0
+    groups = list(_groups(trials, values, needs))
+    rounds = -(-COPIES // max(1, sum(len(names) for _, _, names, _ in groups)))
+    for having, own, names, weight in groups:
+        for _ in range(rounds):
+            orders = {name: luck.sample(range(len(having)), len(having)) for name in names}
+            copied = [
+                create_trial(
+                    value=0.0,
+                    params=trial.params
+                    | {_copy(name): having[orders[name][n]].params[name] for name in names},
+                    distributions=trial.distributions
+                    | {_copy(name): having[orders[name][n]].distributions[name] for name in names},
+                )
+                for n, trial in enumerate(having)
+            ]
+            shares = _explained(copied, own, FEWEST_TREES)
+            whole += weight * sum(shares.get(name, 0.0) for name in names) / rounds
+            largest = max(largest, weight * max(shares.get(_copy(name), 0.0) for name in names))
+    return min(1.0, largest / whole) if whole > 0 else None
+
+
+def _copy(name: str) -> str:
+    return f"{name}, shuffled"
+
+
+def _groups(
+    trials: Sequence[FrozenTrial], values: np.ndarray, needs: int
+) -> Iterator[tuple[list[FrozenTrial], np.ndarray, list[str], float]]:
+    """Parameters that the same trials have: these, their values, the names, and their part of the variance of all."""
+    total = float(((values - values.mean()) ** 2).sum())
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in dict.fromkeys(name for trial in trials for name in trial.params):
+        having = tuple(n for n, trial in enumerate(trials) if name in trial.params)
+        if len(having) >= needs:
+            groups.setdefault(having, []).append(name)
+    for having, names in groups.items():
+        own = values[list(having)]
+        variance = float(((own - own.mean()) ** 2).sum())
+        if variance > 0:
+            yield [trials[n] for n in having], own, names, variance / total
+
+
+def _explained(
+    trials: Sequence[FrozenTrial], values: np.ndarray, n_trees: int | None = None
+) -> dict[str, float]:
     """Of the parameters that all these trials have, and that differ, the share that each explains alone."""
     names = [
         name
@@ -184,7 +256,7 @@ def _explained(trials: Sequence[FrozenTrial], values: np.ndarray) -> dict[str, f
         params: Mapping[str, Any] = {name: trial.params[name] for name in names}
         ranges = {name: trial.distributions[name] for name in names}
         alone.add_trial(create_trial(value=float(value), params=dict(params), distributions=ranges))
-    n_trees = max(FEWEST_TREES, min(MOST_TREES, MOST_TREES * 100 // len(trials)))
+    n_trees = n_trees or max(FEWEST_TREES, min(MOST_TREES, MOST_TREES * 100 // len(trials)))
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=n_trees, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,7 +22,7 @@ from naskd.store.files import file_hash, seal_of, unseal_bytes, write_whole
 KEPT_RECORD = ".record"
 """Name of the file in a run directory."""
 
-WEIGHED = ("importance", "importance_trials", "importance_by_cost")
+WEIGHED = ("importance", "importance_floor", "importance_trials", "importance_by_cost")
 """What of a record says which choices mattered."""
 
 EXTRAS = ("times", "progress", *WEIGHED, "environment")

@@ -127,7 +127,8 @@ def refusal(name: str, difference: Sequence[str]) -> str:
     lines = "\n  ".join(difference)
     return (
         f"run {name!r} was started differently and cannot be resumed:\n  {lines}\n"
-        "undo the change, or start a new run with another name or --out"
+        "undo the change, or start a new run with another name or --out; with this one's folder in its warm_start it "
+        "learns from what was trained here"
     )
 
 

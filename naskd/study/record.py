@@ -14,7 +14,7 @@ from naskd.spec.pareto import front_mask, front_volume
 from naskd.spec.study import StudySpec
 from naskd.study.earlier import TAKEN
 from naskd.study.expected import expect
-from naskd.study.importance import importance, importance_by_cost, trials_used
+from naskd.study.importance import importance, importance_by_cost, importance_floor, trials_used
 from naskd.study.kept import front_alone
 from naskd.study.ledger import (
     CONTINUES,
@@ -185,6 +185,7 @@ def run_record(
     record["progress"] = _progress(trials, axes, reference_point)
     if with_importance:
         record["importance"] = importance(study, axes)
+        record["importance_floor"] = importance_floor(study, axes)
         record["importance_trials"] = trials_used(study)
         record["importance_by_cost"] = importance_by_cost(study, axes)
     record["environment"] = next((t["environment"] for t in reversed(complete) if t["environment"]), {})

@@ -10,7 +10,8 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import SCHEMES
 from naskd.spec import canonical as by_cards
-from naskd.spec.code_identity import is_installed, method_id
+from naskd.spec.code_identity import is_installed
+from naskd.spec.compiled_identity import method_id
 from naskd.spec.design import DistillationSpec, TrialConfig, content_id
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.option import OptionValue, unknown_options

@@ -12,7 +12,8 @@ from naskd.knowledge import KNOWLEDGE
 from naskd.networks import BLOCKS, FAMILIES
 from naskd.schemes import NO_TEACHER, SCHEMES
 from naskd.schemes.prerequisites import Assistant, StudyTeacher, Supervisor
-from naskd.spec.code_identity import code_id, foreign_code, is_installed, method_id
+from naskd.spec.code_identity import code_id, foreign_code, is_installed
+from naskd.spec.compiled_identity import method_id
 from naskd.spec.design import SCRATCH, ArchitectureSpec, AssistantSpec, TrialConfig, content_id
 from naskd.spec.errors import InputError, UnknownNameError
 from naskd.spec.registry import code_of, imported, nearest
@@ -257,21 +258,18 @@ class PrerequisiteRecipes:
             file["checkpoint"] = _pinned(path, teacher.checkpoint, teacher.sha256)
             if teacher.holds_state and teacher.state is None and has_average_beside(path):
                 file["state"] = "average"  # earlier versions took the other weights of such a file
-        identity = self._identity(teacher, file, code_id)
-        if teacher.architecture is not None and (
-            code := self._foreign(_code_of_network(teacher.architecture))
-        ):
-            identity["code"] = code
-        # What it is checked against and what is said of it is not what it is.
-        for key in ("sha256", "saw"):
-            identity.pop(key, None)
+        code = [] if teacher.architecture is None else self._foreign(_code_of_network(teacher.architecture))
+        own = {"code": code} if code else {}
+        identity = {**self._identity(teacher.network, file, code_id), **own}
+        # Earlier versions named a teacher that comes trained by a seed and a recipe, too, before by the bytes of its
+        # code, and not by that of blocks. What is kept under such a name is not made again.
+        whole = self._identity(teacher, file, code_id)
+        said = {key: value for key, value in whole.items() if key not in ("sha256", "saw")}
+        before = [{**said, **own}, self._identity(teacher, file, file_content_id)]
+        store = self._resources.store
+        if self._artifact_id("teacher", identity) not in store:
+            identity = next((one for one in before if self._artifact_id("teacher", one) in store), identity)
         artifact_id = self._artifact_id("teacher", identity)
-        # Earlier versions named code by its bytes, and not that of blocks: a teacher that is kept under such a name is
-        # not made again.
-        before = self._identity(teacher, file, file_content_id)
-        kept = self._artifact_id("teacher", before)
-        if kept != artifact_id and kept in self._resources.store and artifact_id not in self._resources.store:
-            identity, artifact_id = before, kept
         recipe = ArtifactRecipe(
             artifact_id=artifact_id,
             assistant=None,

@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from naskd.report.compare_table import _arms
 from naskd.runs.attainment import LEVELS, attainment, band, levels_of, needed
+from naskd.spec.objectives import OBJECTIVES
 
 
 def test_three_runs_by_hand():
@@ -73,3 +75,14 @@ def test_curves_are_compared_as_far_as_each_has_got():
 @pytest.mark.parametrize("runs", [1, 2, 3, 7])
 def test_levels_ask_for_one_half_and_all(runs):
     assert [needed(level, runs) for level in LEVELS] == [1, (runs + 1) // 2, runs]
+
+
+def test_arms_are_compared_at_the_cost_by_which_all_reports_go() -> None:
+    """MACs where they are an objective, in whatever order a study names them."""
+    levels = {"any": 0.9, "median": 0.8, "all": 0.7}
+    attained = {name: {"cost": [1e6], **{k: [v] for k, v in levels.items()}} for name in ("macs", "n_params")}
+    arms = [{"name": "a", "runs": ["one", "two"], "hypervolume": levels, "attainment": attained}]
+    for names in (("val_accuracy", "n_params", "macs"), ("val_accuracy", "macs", "n_params")):
+        axes = [OBJECTIVES[name].describe() for name in names]
+        _, _, table, _ = _arms({"objectives": axes, "arms": arms})
+        assert list(table.columns[0].cells)[1] == "accuracy with at most 1.00 M MACs"

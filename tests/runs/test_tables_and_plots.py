@@ -142,6 +142,10 @@ def test_importances_are_bars_of_each_objective() -> None:
     draw_importance({"study": "x", "trials": [], "importance": shares}, axes)
     assert [text.get_text() for text in axes.get_yticklabels()] == ["depth", "width"]
     assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[0.25, 0.75], [0.0, 1.0]]
+    assert not list(axes.lines)
+    floors = {"importance_floor": {"val_accuracy": 0.3}}
+    draw_importance({"study": "x", "trials": [], "importance": shares, **floors}, axes)
+    assert [line.get_xdata()[0] for line in axes.lines] == [0.3], "up to here a share is luck"
 
 
 @pytest.mark.parametrize("draw", [draw_curves, draw_importance])

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from naskd.spec.code_identity import function_id, method_id
+from naskd.spec.compiled_identity import method_id
 from naskd.spec.errors import InputError
+from naskd.spec.object_identity import function_id
 
 CODE = '''\
 import math
@@ -196,6 +197,131 @@ def test_what_cannot_be_told_is_named_by_what_it_was_compiled_to_however_it_is_c
     assert method_id(functools.partial(one.forward)) != method_id(functools.partial(one.__call__))
 
 
+MEMBERS = """\
+import functools
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+
+class Owned:
+    def __init__(self, at_most):
+        self.at_most = at_most
+
+    def __get__(self, one, kind=None):
+        return 1
+
+    def __set__(self, one, value):
+        one.kept = min(value, self.at_most)
+
+
+class Meta(type):
+    def made(cls):
+        return 21
+
+
+class Part(ABC):
+    bound = Owned(40)
+
+    @property
+    def width(self):
+        return self.kept + 10
+
+    @width.setter
+    def width(self, value):
+        self.kept = value + 11
+
+    @width.deleter
+    def width(self):
+        self.kept = 12
+
+    @functools.cached_property
+    def size(self):
+        return 13
+
+    @functools.lru_cache
+    def many(self):
+        return 14
+
+    def scaled(self, by):
+        return by
+
+    twofold = functools.partialmethod(scaled, 15)
+
+    @functools.singledispatchmethod
+    def told(self, value):
+        return 16
+
+    @told.register
+    def _(self, value: int):
+        return 17
+
+    @abstractmethod
+    def none(self):
+        ...
+
+
+def more():
+    return [18]
+
+
+@dataclass
+class Made(metaclass=Meta):
+    a: list = field(default_factory=more)
+    b: list = field(default_factory=lambda: [19])
+
+
+class Loss:
+    part, made = Part, Made
+
+    def forward(self, x):
+        return Loss.forward.kept + x
+
+
+Loss.forward.kept = 20
+{log}
+
+def space(trial):
+    return Loss(){used}
+"""
+LOGS = {"log": "import logging\nLOG = logging.getLogger('x')", "used": ", LOG"}
+NUMBERS = [str(number) for number in [*range(10, 22), 40]]
+
+
+@pytest.mark.parametrize("how", ["source", "prompt", "logs"])
+def test_all_that_a_class_does_counts_wherever_it_stands(how: str) -> None:
+    """In setters, descriptors, what makes defaults, and what functions hold; with and without lines that are known."""
+
+    def named(code: str) -> str:
+        if how == "prompt":
+            names: dict[str, Any] = {"__name__": "a_prompt"}
+            exec(compile(code.format(log="", used=""), "<stdin>", "exec"), names)
+            return method_id(names["space"])
+        if how == "logs":  # a value that nobody can tell
+            return method_id(defined(code.format(**LOGS)))
+        return function_id(defined(code.format(log="", used="")))
+
+    before = named(MEMBERS)
+    assert named(MEMBERS) == before
+    same = [number for number in NUMBERS if named(MEMBERS.replace(number, "99")) == before]
+    assert same == []
+    assert all(MEMBERS.count(number) == 1 for number in NUMBERS)
+
+
+def test_a_method_that_nobody_can_tell_is_named_with_what_it_is_given_and_refers_to() -> None:
+    code = "def twice(x):\n    return 2 * x\nKEPT = object()\nclass Held:\n    def __init__(self, one):\n"
+    code += (
+        "        self.one = one\nHELD = Held(3)\nclass Loss:\n    kept = KEPT\n    def __init__(self, by):\n"
+    )
+    code += "        self.by = by\n    def forward(self, x):\n        return twice(x) + HELD.one\n"
+    name = method_id(compiled(code))
+    assert name == method_id(compiled(code))
+    assert name != method_id(compiled(code.replace("2 * x", "3 * x")))
+    assert name != method_id(compiled(code.replace("Held(3)", "Held(4)")))
+    one = compiled(code)
+    assert method_id(functools.partial(one, 1)) != method_id(functools.partial(one, 2))
+    assert method_id(one(1).forward) == method_id(one(1).forward) != method_id(one(2).forward)
+
+
 def test_what_has_a_source_has_the_name_of_a_function() -> None:
     space = defined(CODE)
     assert method_id(space) == function_id(space)
@@ -263,6 +389,22 @@ def test_what_an_object_with_slots_holds_counts() -> None:
     assert function_id(defined(SLOTS)) == function_id(defined(SLOTS))
     assert function_id(defined(SLOTS.replace("Range(4)", "Range(5)"))) != function_id(defined(SLOTS))
     assert function_id(defined(SLOTS.replace("Range(4)", "Range(4, 9)"))) != function_id(defined(SLOTS))
+
+
+def test_what_python_adds_to_a_class_is_no_reason_to_refuse_it() -> None:
+    """Fields of named tuples, what abstract classes and protocols keep, and named values of flags."""
+    code = "import enum\nfrom abc import ABC, abstractmethod\n"
+    code += "from typing import Generic, NamedTuple, Protocol, TypeVar\n"
+    code += "T = TypeVar('T')\nclass A(NamedTuple):\n    one: int = 4\nclass B(ABC):\n    @abstractmethod\n"
+    code += "    def part(self): return 5\nclass C(Protocol):\n    def part(self): return 6\nclass D(Generic[T]):\n"
+    code += (
+        "    def part(self): return 7\nclass E(enum.Flag):\n    X = 8\nclass F(Exception):\n    kept = 9\n"
+    )
+    code += "def space(t):\n    return A(), B, C, D, E.X, F\n"
+    name = function_id(defined(code))
+    assert name == function_id(defined(code))
+    same = [number for number in "456789" if function_id(defined(code.replace(number, "3"))) == name]
+    assert same == []
 
 
 def test_the_value_of_a_name_of_an_enumeration_counts() -> None:

@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from naskd.cli.looking import _limits
 from naskd.report import units
+from naskd.runs.choose import choose
+from naskd.spec.errors import InputError
 from naskd.spec.numbers import read_number, unit_of
+from naskd.spec.objectives import OBJECTIVES, Objective
 
 
 @pytest.mark.parametrize(
@@ -41,11 +45,23 @@ def test_no_number(given: object) -> None:
         ("bank_bytes", ["16 GiB", "42.6 kB", "2e9"], ["16 GMACs", "16ms"]),
         ("max_params", ["50k"], ["50 kB"]),
         ("val_fraction", ["20%", "0.2"], ["0.2ms"]),
-        ("temperature", ["4", "4ms"], []),
+        ("temperature", ["4"], ["4ms", "4%"]),
+        ("trials", ["2k", "2e3"], ["500MB", "500ms", "2 kMACs"]),
     ],
 )
 def test_a_number_has_the_unit_of_what_is_asked_for(name: str, right: list[str], wrong: list[str]) -> None:
     assert [text for text in right + wrong if read_number(text, unit_of(name)) is not None] == right
+
+
+def test_a_limit_has_the_unit_of_its_objective_whatever_that_is_called() -> None:
+    """`naskd best --limit delay=5ms`, where a delay is counted in seconds, had been five of them."""
+    delay = Objective("delay", "delay", "minimize", "seconds", "linear", "after", "nobody:asks")
+    axes, front = [OBJECTIVES["val_accuracy"], delay], [{"number": 0, "val_accuracy": 0.9, "delay": 2.0}]
+    assert choose(front, axes, _limits(["delay=5"]))["number"] == 0
+    with pytest.raises(
+        InputError, match=r"the limit on delay is '5ms'; it must be a finite number \(seconds\)"
+    ):
+        choose(front, axes, _limits(["delay=5ms"]))
 
 
 def test_what_a_table_prints_is_read() -> None:

@@ -74,6 +74,8 @@ def test_reports_set_macs_against_accuracy_where_they_can():
     accuracy, macs = OBJECTIVES["val_accuracy"], OBJECTIVES["macs"]
     assert cost_of([accuracy, ENERGY, macs]) is macs
     assert cost_of([ENERGY, accuracy, SHARPNESS]) is ENERGY
+    assert cost_of([accuracy, SHARPNESS, ENERGY]) is ENERGY, "what is maximised is no cost"
+    assert cost_of([SHARPNESS, accuracy]) is SHARPNESS
 
 
 def test_names_are_checked_with_the_nearest():

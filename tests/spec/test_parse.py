@@ -501,6 +501,38 @@ class TestIdentity:
             identity_difference(parse(folder, GOOD).identity(), parse(folder, GOOD, setting).identity()) == []
         )
 
+    @pytest.mark.parametrize(
+        ("setting", "hashes"),
+        [
+            ("data.test_fraction=0.3", ("data_hash", "split_hash")),
+            ("data.max_train=100_000", ("data_hash", "split_hash")),
+            ("data.resolution=8", ("data_hash", "split_hash")),
+            ("teacher.seed=3", ("teacher_hash",)),
+        ],
+    )
+    def test_is_not_changed_by_a_key_that_nothing_came_of(
+        self, folder: Path, setting: str, hashes: tuple[str, ...]
+    ) -> None:
+        """What images, their split and teachers are is named by hashes; where these are the same, so is all."""
+        taught = GOOD + "[teacher]\ntorchvision = 'resnet18'\n"
+        one, other = parse(folder, taught).identity(), parse(folder, taught, setting).identity()
+        assert identity_difference(one, other) != []
+        known = {"data_hash": "d", "split_hash": "s", "teacher_hash": "t"}
+        assert identity_difference({**one, **known}, {**other, **known}) == []
+        for key in hashes:
+            lines = identity_difference({**one, **known}, {**other, **known, key: "another"})
+            assert [line.partition(":")[0] for line in lines] == [setting.partition("=")[0], key]
+
+    def test_holds_the_name_by_which_designs_mean_a_teacher(self, folder: Path) -> None:
+        teachers = "[[teachers]]\ntorchvision = 'resnet18'\nname = 'a'\n"
+        known = {"data_hash": "d", "split_hash": "s", "teacher_hashes": {"a": "t"}}
+        one = parse(folder, GOOD + teachers).identity() | known
+        seed = parse(folder, GOOD + teachers + "seed = 3\n").identity() | known
+        assert identity_difference(one, seed) == []
+        renamed = parse(folder, GOOD + teachers.replace("'a'", "'b'")).identity()
+        lines = identity_difference(one, renamed | known | {"teacher_hashes": {"b": "t"}})
+        assert any(line.startswith("teachers.0.name") for line in lines)
+
     def test_keys_that_came_later_are_not_missed_in_older_runs(self, folder: Path) -> None:
         """What a study of version 0.1.0's first weeks wrote into its books; new keys that mean the same add nothing."""
         taught = GOOD + "[teacher]\ntorchvision = 'resnet18'\n"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,8 +219,6 @@ class TestInPython:
         }  # fmt: skip
 
     def test_a_study_from_no_file_is_checked_by_the_cards_too(self, folder: Path) -> None:
-        from dataclasses import replace
-
         spec = parse(folder, TAIL)
         assert spec_problems(spec) == []
         wrong = replace(
@@ -238,6 +237,20 @@ class TestInPython:
         ):
             assert part in found
         assert "an existing folder" in spec_problems(replace(spec, data=wrong.data))[0]
+
+    def test_who_must_know_costs_before_training_is_told_by_the_file_alone(self, folder: Path) -> None:
+        """With all other mistakes, and of a study from no file likewise."""
+        late = "objectives = ['val_accuracy', 'macs', 'train_macs']\n" + TAIL
+        chosen = "[sampler]\nname = 'ehvi'\n[stopping]\nname = 'mo_asha'\n"
+        found = problems(folder, "epochs = 0\n" + late + chosen)
+        assert set(found) == {"epochs", "sampler.name", "stopping.name"}
+        assert found["sampler.name"].startswith(
+            "sampler.name: got \"ehvi\"; allowed: 'tpe', 'nsga2', 'nsga3', 'gp', 'random', 'akd' or 'n2n': this one "
+            "needs objectives that are known before training, and train_macs is not"
+        )
+        assert "allowed: 'none': this one" in found["stopping.name"]
+        spec = replace(parse(folder, late), sampler=SamplerSpec("ehvi"), stopping=StoppingSpec("mo_asha"))
+        assert spec_problems(spec) == [found["sampler.name"], found["stopping.name"]]
 
     def test_the_identity_has_options_beside_the_name(self, folder: Path) -> None:
         plain = parse(folder, TAIL).identity()

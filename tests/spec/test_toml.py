@@ -199,7 +199,16 @@ def test_a_setting_is_read_as_it_is_printed(
 
 
 @pytest.mark.parametrize(
-    "setting", ["budget.seconds=500ms", "execution.trial_seconds=5 MB", "budget.train_macs=7ms"]
+    "setting",
+    [
+        "budget.seconds=500ms",
+        "execution.trial_seconds=5 MB",
+        "budget.train_macs=7ms",
+        "budget.trials=500MB",
+        "seed=4ms",
+        "teacher.training.batch_size=64 MACs",
+        "limits.max.peak_memory=5ms",
+    ],
 )
 def test_a_setting_with_the_unit_of_something_else_is_refused(setting: str, folder: Path) -> None:
     (folder / "study.toml").write_bytes(HEAD + TAIL)

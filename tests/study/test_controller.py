@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.spec.study import SamplerSpec
 from naskd.study.samplers import akd, build_sampler, n2n
 from naskd.study.sampling.controller import BATCH, PARTS, Choices, ControllerSampler, compression, product
@@ -139,7 +141,7 @@ def test_what_a_design_should_cost_at_most_is_the_reference_point_of_a_study() -
     drive(study)
     sampler = study.optuna_study.sampler
     assert isinstance(sampler, ControllerSampler)
-    assert sampler._most(study.optuna_study, 1) == study.reference_point["macs"]
+    assert sampler._most(study.optuna_study, 1, sampler._reference(1)) == study.reference_point["macs"]
 
 
 @pytest.mark.parametrize("name", ["akd", "n2n"])
@@ -163,3 +165,63 @@ def test_a_cost_of_nothing_is_worth_as_much_as_a_small_one(name: str) -> None:
 def test_accuracies_alone_are_rewards() -> None:
     """A study may have two of them and no cost."""
     assert compression(0.4, [], []) == product(0.4, []) == 0.4
+
+
+BETTER = {"maximize": (-4.0, -2.0, -1.0, 0.0, 3.0), "minimize": (3.0, 0.0, -1.0, -2.0, -4.0)}
+"""Values of an objective that may be below 0, worst first."""
+
+
+def rewards(sampler: Any, study: optuna.Study, all_values: list[tuple[float, ...]]) -> list[float]:
+    """Of trials with these values, which the study then has."""
+    ended = [
+        optuna.trial.create_trial(state=optuna.trial.TrialState.COMPLETE, values=values)
+        for values in all_values
+    ]
+    study.add_trials(ended)
+    return [sampler._rewarded(study, trial) for trial in ended]
+
+
+@pytest.mark.parametrize("made", [akd, n2n])
+@pytest.mark.parametrize(
+    "directions", [("maximize", "maximize"), ("maximize", "minimize"), ("minimize", "minimize")]
+)
+@pytest.mark.parametrize("informed", [True, False])
+def test_the_better_has_no_smaller_reward_also_below_0(
+    made: Any, directions: tuple[Any, Any], informed: bool
+) -> None:
+    """The product of two values below 0 is large, and a cost makes one of them better by its power alone."""
+    sampler = made(0)
+    names = ("one", "two", "macs")
+    values = list(zip(*(BETTER[direction] for direction in directions), strict=True))
+    worst = values[0]
+    if informed:
+        axes = [
+            Objective(n, n, d, "", "linear", "after", "x:y") for n, d in zip(names, directions, strict=False)
+        ]
+        reference = dict(zip(names, (*worst, 1e6), strict=True))
+        sampler.attach(SimpleNamespace(objectives=[*axes, OBJECTIVES["macs"]], reference_point=reference))
+    study = optuna.create_study(directions=[*directions, "minimize"])
+    rewards(sampler, study, [(*worst, 1e6)])
+    found = rewards(sampler, study, [(*pair, 1e4) for pair in values])
+    assert found == sorted(found)
+    assert found[0] < found[-1], "something was told"
+    for pair in values:
+        dear, cheap = rewards(sampler, study, [(*pair, macs) for macs in (1e5, 1e3)])
+        assert cheap >= dear
+
+
+def test_what_is_to_be_small_and_lies_below_0_is_rewarded_too() -> None:
+    """Counted from the reference point; a cost of less than nothing has no power."""
+    sampler: Any = n2n(0)
+    axes = [
+        OBJECTIVES["val_accuracy"],
+        Objective("energy", "energy", "minimize", "", "linear", "after", "x:y"),
+    ]
+    sampler.attach(SimpleNamespace(objectives=axes, reference_point={"val_accuracy": 0.1, "energy": -1.0}))
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    assert rewards(sampler, study, [(0.5, energy) for energy in (0.0, -1.0, -2.0, -5.0)]) == [
+        0.0,
+        0.0,
+        0.5,
+        2.0,
+    ]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
@@ -55,6 +56,12 @@ def _front(seen: Sequence[TrialView]) -> list[TrialView]:
             best = _accuracy(one)
             found.append(one)
     return found
+
+
+def test_a_cost_of_0_is_a_cost() -> None:
+    """Of an objective of the user's, such as how many blocks are of a kind."""
+    seen = [replace(one, metrics={**one.metrics, "kinds": float(one.number % 2)}) for one in _seen(40)]
+    assert set(expected_accuracies(seen, ["macs", "kinds"], N_VAL)) == {one.number for one in seen}
 
 
 def test_it_is_nearer_to_the_truth_and_a_front_is_less_too_good() -> None:

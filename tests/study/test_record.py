@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from optuna.storages import InMemoryStorage
 from naskd.spec.errors import InputError
 from naskd.spec.objectives import OBJECTIVES, Objective
 from naskd.study import importance as importance_module
-from naskd.study.importance import importance_by_cost
+from naskd.study.importance import importance_by_cost, importance_floor
 from naskd.study.opening import COPIES, note_counts
 from naskd.study.record import importance, load_ledger, run_record, study_objectives
 from naskd.study.storage import open_storage
@@ -261,6 +262,45 @@ def _study_of_bands(n):
             )
         )
     return found, [OBJECTIVES["val_accuracy"], OBJECTIVES["macs"]]
+
+
+def _explained_by(effect, seed, n=30):
+    """Accuracies of eight parameters, by one of which they differ by `effect`, and by luck by 1 (sd)."""
+    rng = random.Random(seed)
+    axes = {f"p{i}": optuna.distributions.FloatDistribution(0, 1) for i in range(7)}
+    axes["kind"] = optuna.distributions.CategoricalDistribution(("a", "b"))
+    found = optuna.create_study(directions=["maximize", "minimize"])
+    for _ in range(n):
+        params = {name: rng.random() for name in axes if name != "kind"} | {"kind": rng.choice("ab")}
+        values = [effect * params["p3"] + rng.gauss(0, 1), 1e6]
+        given = {"params": params, "distributions": axes, "values": values}
+        found.add_trial(optuna.trial.create_trial(**given, user_attrs={UNUSED: {"design": []}}))
+    return found, [OBJECTIVES["val_accuracy"], OBJECTIVES["macs"]]
+
+
+def test_what_luck_explains_is_told_beside_what_parameters_explain():
+    """Eight shares add up to one whatever they mean: the largest of luck alone is no small number."""
+    for effect in (0, 20):
+        above = Counter()
+        for seed in range(3):
+            study, axes = _explained_by(effect, seed)
+            shares, floors = importance(study, axes)["val_accuracy"], importance_floor(study, axes)
+            assert set(floors) == {"val_accuracy"}, "a cost is computed, and luck has no part in it"
+            assert max(shares.values()) > 0.2
+            above.update(name for name, share in shares.items() if share > floors["val_accuracy"])
+        by_luck = above.total() - (above["p3"] if effect else 0)
+        assert by_luck <= 3, "of 21 or 24 shares one in twenty, more or less"
+    assert above["p3"] == 3
+    assert importance_floor(_explained_by(1, 0, n=24)[0], axes) == {}
+
+
+def test_what_luck_explains_is_told_of_each_band():
+    bands = importance_by_cost(*_study_of_bands(150))
+    above = [{name for name, share in band["shares"].items() if share > band["floor"]} for band in bands]
+    assert "cheap" in above[0]
+    assert "dear" in above[2]
+    assert "dear" not in above[0]
+    assert "cheap" not in above[2]
 
 
 def test_what_matters_at_which_cost_is_found_apart_from_size():

@@ -224,8 +224,22 @@ def test_what_an_earlier_session_has_paid_is_not_paid_again():
     assert spent == [2500 + 570, 3000 + 570, 4000 + 570]
 
 
-def test_fewer_epochs_than_were_recorded_are_said():
-    """Its accuracy was that after all of them, at the cost of a few."""
-    spec = make_spec(1, teacher=None, epochs=1)
-    with pytest.raises(RunError, match=r"the table has 2 epochs .* trial 0 is to have 1: .* set epochs = 2"):
+@pytest.mark.parametrize(("epochs", "what"), [(1, "few"), (3, "many")])
+def test_other_epochs_than_were_recorded_are_said(epochs, what):
+    """Of fewer its accuracy was that after all of them at the cost of a few, of more that of a part."""
+    spec = make_spec(1, teacher=None, epochs=epochs)
+    said = (
+        f"the table has 2 epochs .* trial 0 is to have {epochs}: .* so {what} is not recorded; set epochs = 2"
+    )
+    with pytest.raises(RunError, match=said):
         replayed(spec)
+
+
+def test_a_further_training_has_as_many_epochs_as_the_first():
+    def repeated(config):
+        first = table(config)
+        return replace(first, again=(replace(first, curve=first.curve[:1]),))
+
+    budget = BudgetSpec(trials=4, front_seeds=2)
+    with pytest.raises(RunError, match=r"the table has 1 epoch of .* is to have 2"):
+        replayed(make_spec(4, teacher=None, budget=budget), table=repeated)

@@ -14,6 +14,7 @@ from naskd.networks import BLOCKS
 from naskd.networks.teachers import Bare, TeacherInputs
 from naskd.schemes import SCHEMES, SchemeCard
 from naskd.schemes.prerequisites import Prerequisites
+from naskd.spec.code_identity import code_id
 from naskd.spec.datasets import DataSpec
 from naskd.spec.design import AssistantSpec, DistillationSpec, KnowledgeTerm, TrialConfig
 from naskd.spec.errors import InputError, UnknownNameError
@@ -21,6 +22,7 @@ from naskd.spec.option import Option
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TEACHER_SOURCES, TeacherSourceCard, TeacherSpec
 from naskd.store.artifacts import ArtifactStore
+from naskd.store.files import file_hash
 from naskd.study.admission import problems, settle
 from naskd.trials import prerequisites as module
 from naskd.trials.context import StudyContext
@@ -194,6 +196,43 @@ def test_what_earlier_versions_have_made_of_own_code_is_not_made_again(tmp_path,
     assert len(set(names)) == 3
     monkeypatch.setattr(ArtifactStore, "__contains__", lambda store, name: name == names[kept])
     assert two_teachers(tmp_path).prerequisites.of(given).heard[0].artifact_id == names[kept]
+
+
+def test_what_a_teacher_that_comes_trained_has_no_use_for_is_no_part_of_it(tmp_path, monkeypatch) -> None:
+    """Neither a seed nor a recipe: an edit of them makes no second network of it, and no second opinion."""
+    (tmp_path / "own.py").write_text("def make(): ...\n")
+    (tmp_path / "own.pt").write_bytes(b"weights")
+    brought = TeacherSpec(builder=f"{tmp_path}/own.py:make", checkpoint=f"{tmp_path}/own.pt", name="a")
+    others = (
+        dataclasses.replace(brought, name="b", seed=3),
+        dataclasses.replace(brought, name="c", training=ONE_EPOCH, saw="other"),
+        dataclasses.replace(brought, name="d", fine_tune=True),
+        dataclasses.replace(brought, name="e", fine_tune=True, seed=3),
+    )
+    spec = study(teacher=None, teachers=(brought, *others))
+
+    def ids() -> list[str]:
+        known = open_context(spec, ArtifactStore(tmp_path / "artifacts")).prerequisites
+        return [known.teacher(name).artifact_id for name in "abcde"]
+
+    found = ids()
+    assert found[0] == found[1] == found[2]
+    assert len({found[0], *found[3:]}) == 3
+    both = tuple(KnowledgeTerm(kind) for kind in ("ensemble", "logits"))
+    context = open_context(spec, ArtifactStore(tmp_path / "artifacts"))
+    assert why_not(taught(*both, teachers=("a", "b")), spec, context) == [
+        "knowledge 'ensemble' hears several teachers, and the design names 'a' and 'b', which are one network; name "
+        "another one"
+    ]
+    assert why_not(taught(*both, teachers=("d", "e")), spec, context) == []
+    # A run of before named it by its seed, and goes on with it where it is kept.
+    of_before = context.prerequisites._identity(
+        others[0], {"checkpoint": file_hash(tmp_path / "own.pt")}, code_id
+    )
+    kept = context.prerequisites._artifact_id("teacher", of_before)
+    monkeypatch.setattr(ArtifactStore, "__contains__", lambda store, name: name == kept)
+    assert kept not in found
+    assert ids() == [found[0], kept, *found[2:]]
 
 
 def test_a_teacher_that_the_study_does_not_have_is_told_with_those_it_has(tmp_path) -> None:

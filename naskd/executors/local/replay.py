@@ -153,7 +153,7 @@ class ReplayExecutor:
         """See :class:`~naskd.executors.Executor`.
 
         Raises:
-            RunError: The table does not have a design that the study wants.
+            RunError: The table does not have a design that the study wants, or has it with other epochs.
         """
         if isinstance(source, Resumed):
             self._take_in(source)
@@ -192,18 +192,19 @@ class ReplayExecutor:
         assert job.config is not None
         if (recorded := found_in(self._table, job.config)) is None:
             raise RunError(f"the table has no design {job.config.config_id}, which trial {job.job_id} wants")
-        if len(recorded.curve) > job.until_epoch:
-            raise RunError(
-                f"the table has {len(recorded.curve)} epochs of design {job.config.config_id}, and trial {job.job_id} "
-                f"is to have {job.until_epoch}: what it would be after so few is not recorded; set epochs = "
-                f"{len(recorded.curve)}"
-            )
         if job.replicate > len(recorded.again):
             raise RunError(
                 f"budget.front_seeds: trial {job.job_id} wants training {job.replicate + 1} of design "
                 f"{job.config.config_id}; the table has {1 + len(recorded.again)}"
             )
-        return recorded.again[job.replicate - 1] if job.replicate else recorded
+        recorded = recorded.again[job.replicate - 1] if job.replicate else recorded
+        if (epochs := len(recorded.curve)) != job.until_epoch:
+            what, ending = "few" if epochs > job.until_epoch else "many", "" if epochs == 1 else "s"
+            raise RunError(
+                f"the table has {epochs} epoch{ending} of design {job.config.config_id}, and trial {job.job_id} is to "
+                f"have {job.until_epoch}: what it would be after so {what} is not recorded; set epochs = {epochs}"
+            )
+        return recorded
 
     def _next_epoch(self, source: TrialSource, running: list[_Training]) -> None:
         """Go on to the end of the epoch that ends first."""

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from naskd.networks.teachers import TeacherInputs
-from naskd.spec.code_identity import value_tokens
 from naskd.spec.errors import InputError
 from naskd.spec.held import held, hold
+from naskd.spec.object_identity import value_tokens
 from naskd.spec.teachers import TeacherSpec
 
 HELD = "teacher"

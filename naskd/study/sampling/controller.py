@@ -15,6 +15,9 @@ Two rewards, in which accuracy ``A`` and costs are those of a design:
   policy gradient reinforcement learning", ICLR 2018, arXiv 1709.06030): ``C (2 - C) A / A_teacher`` with
   ``C = 1 - cost / cost_teacher``.
 
+What is to be large and may be below 0 counts from the study's reference point where that is below 0; so does what is to
+be small and has such a reference point. What is worse than that is worth nothing. Several of them are multiplied.
+
 Differs: AKD's authors train their controller by PPO with thousands of designs. REINFORCE is N2N's, and a study has
 hundreds: so the learning rate, 0.02 with Adam, is larger, and was chosen on made-up rewards. N2N removes whole layers
 of the teacher in one episode and shrinks those that are left in the next. Here the space says what may be removed or
@@ -336,24 +339,39 @@ class ControllerSampler(BaseSampler):
         costs: list[float] = []
         largest: list[float] = []
         for number, direction in enumerate(study.directions):
+            value, reference = trial.values[number], self._reference(number)
             if direction == StudyDirection.MAXIMIZE:
-                gained *= trial.values[number]
+                # Factors below 0 would reward the worse: two of them make a large product.
+                gained *= max(0.0, value - self._least(study, number, reference))
+            elif reference < 0:
+                gained *= max(0.0, reference - value)
             else:
                 first = self._largest if not largest else None
-                largest.append(first or self._most(study, number))
+                largest.append(first or self._most(study, number, reference))
                 least = 0.0 if self._is_log(number) else LEAST * largest[-1]
-                costs.append(max(trial.values[number], least))
+                costs.append(max(value, least))
         return self._reward(gained, costs, largest)
 
     def _is_log(self, number: int) -> bool:
         """Whether a cost is above 0 for sure."""
         return self._view is not None and self._view.objectives[number].scale == "log"
 
-    def _most(self, study: optuna.Study, number: int) -> float:
-        given = 0.0
+    def _reference(self, number: int) -> float:
+        """Of the study's reference point; 0 without one."""
+        if self._view is None:
+            return 0.0
+        return float(self._view.reference_point[self._view.objectives[number].name])
+
+    def _least(self, study: optuna.Study, number: int, reference: float) -> float:
+        """From where a gain counts, at most 0: without a reference point from the least that was seen."""
         if self._view is not None:
-            given = float(self._view.reference_point[self._view.objectives[number].name])
-        if given > 0:
-            return given
-        seen = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return max(*(float(trial.values[number]) for trial in seen), 1e-12)
+            return min(0.0, reference)
+        return min(0.0, *self._seen(study, number))
+
+    def _most(self, study: optuna.Study, number: int, reference: float) -> float:
+        return reference if reference > 0 else max(*self._seen(study, number), 1e-12)
+
+    def _seen(self, study: optuna.Study, number: int) -> list[float]:
+        return [
+            float(t.values[number]) for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        ]
