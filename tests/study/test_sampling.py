@@ -1,6 +1,7 @@
 """What is learned of a study while it searches: each part against an independent calculation."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -186,6 +187,23 @@ def test_options_are_named_and_not_numbered():
         assert f"{place}.depth" not in one
         assert {name for name in both if name.startswith(f"{place}.0")} == set()
     assert of(("ratio", 1.0)) != of(), "log(1) is 0, as is what is not there"
+
+
+def test_a_weight_of_0_is_below_all_others_and_beside_the_least():
+    def shared(share):
+        return described(8, replace(LOGITS, ce_weight=share))
+
+    shares = [number / 10 for number in range(11)]
+    x = Features([shared(share) for share in shares]).rows([shared(share) for share in shares])[:, 0]
+    assert list(x) == sorted(x)
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1])
+
+
+def test_0_and_another_number_are_two_that_differ():
+    both = [described(8, replace(LOGITS, ce_weight=weight)) for weight in (0.0, 1.0)]
+    assert Features(both).rows(both).ravel() == pytest.approx([-1, 1])
+    unheard = Features([described(8), described(16)]).rows([described(8, replace(LOGITS, ce_weight=0.0))])
+    assert np.isfinite(unheard).all()
 
 
 def test_a_design_with_what_nobody_has_shown_has_a_row():

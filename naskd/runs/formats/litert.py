@@ -16,7 +16,9 @@ class LiteRtFormat:
 
     def write(self, student: nn.Module, source: Path, target: Path, interface: Interface) -> None:
         """See :class:`~naskd.runs.formats.base.ExportFormat`."""
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # the converter's own remarks, which are no Python logs
+        os.environ.setdefault(
+            "TF_CPP_MIN_LOG_LEVEL", "2"
+        )  # the converter's own remarks, which are no Python logs
         with without_advice():
             import litert_torch
             from ai_edge_litert import schema_py_generated as schema

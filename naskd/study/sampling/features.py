@@ -4,7 +4,7 @@ The settled design is flattened, not its parameters: a temperature without a los
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ Described = Mapping[str, float | str]
 
 
 def describe(config: TrialConfig, costs: Mapping[str, float]) -> dict[str, float | str]:
-    """Numbers and words of a design by name; costs are logarithms.
+    """Numbers and words of a design by name; numbers are logarithms, that of 0 is minus infinity.
 
     Args:
         config: A settled design.
@@ -51,7 +51,7 @@ def _flat(name: str, content: Any) -> Iterator[tuple[str, float | str]]:
             yield name, str(content)
         case int() | float():
             # Widths, rates and weights are meant as ratios.
-            yield name, math.log(content) if content > 0 else -1.0
+            yield name, math.log(content) if content > 0 else -math.inf
         case Mapping():
             for key, value in content.items():
                 yield from _flat(f"{name}.{key}", value)
@@ -100,6 +100,8 @@ class Features:
     """Turns described designs into rows; learns which columns there are from those it is shown first.
 
     Numbers are scaled to unit variance over these, words become one column a word, and what does not vary is left out.
+    The logarithm of 0 becomes the next step below the least of the others: as far from it as that is from the second,
+    and no less than a half is from a whole. So a share of 0 is beside one of 0.1, and not among larger ones.
 
     Args:
         shown: Designs of the space, many.
@@ -118,6 +120,7 @@ class Features:
                 self._columns += [(name, word) for word in words[: len(words) if len(values) > 2 else 1]]
             if any(isinstance(value, float) for value in values) and len(values) > 1:
                 self._columns.append((name, None))
+        self._floors = {name: _below({one[name] for one in shown if name in one}) for name in names}
         raw = self._raw(shown)
         self._centre, self._scale = raw.mean(0), raw.std(0)
         self._scale[self._scale < 1e-12] = 1.0
@@ -136,11 +139,22 @@ class Features:
             value = one.get(name)
             if word is not None:
                 return float(value == word)
+            if value == -math.inf:
+                return self._floors[name]
             return value if isinstance(value, float) else 0.0
 
         return np.array([[number(one, *column) for column in self._columns] for one in designs]).reshape(
             len(designs), len(self._columns)
         )
+
+
+def _below(values: Set[float | str]) -> float:
+    """Where the logarithm of 0 lies beside those of what else there is."""
+    found = sorted(value for value in values if isinstance(value, float) and math.isfinite(value))
+    if len(found) < 2:
+        return found[0] - 1.0 if found else -1.0  # scaled, it is as far from it as any other
+    least, second = found[:2]
+    return least - max(second - least, math.log(2))
 
 
 def _distinct(scaled: NDArray[np.float64]) -> list[int]:
