@@ -25,6 +25,8 @@ from harness.results import Results, Row, say
 ALONE = Path(__file__).parent / "leaving_parts" / "openvino_alone.py"
 FORMATS = {"openvino": ".xml", "pt2": ".pt2", "executorch": ".pte", "litert": ".tflite"}
 """Beside those of a folder, with their suffixes. The last wants an environment of its own: docs/guides/deploying.md."""
+RUNTIMES = {"openvino": "openvino", "executorch": "executorch", "litert": "ai-edge-litert"}
+"""Packages whose versions count, by format."""
 CHUNK = 500
 """Files that one call of a script is given."""
 
@@ -72,9 +74,8 @@ epochs = 10
 
 def main() -> None:
     args = arguments().parse_args()
-    results = Results(
-        args.json, args, machine.facts(("torch", "onnxruntime", "openvino")), resume=args.resume
-    )
+    runtimes = sorted({RUNTIMES[form] for form in args.formats if form in RUNTIMES})
+    results = Results(args.json, args, machine.facts(("torch", "onnxruntime", *runtimes)), resume=args.resume)
     rows: list[Row] = results.found.setdefault("rows", [])
     for name in args.studies:
         if name not in {row["study"] for row in rows}:
