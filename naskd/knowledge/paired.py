@@ -39,6 +39,10 @@ class PairedLoss(KnowledgeLoss):
         if term.pairs == "learned" and len(teacher.stages) > 1:
             self.scores = nn.Parameter(association_start(student, teacher))
 
+    def no_weight_decay(self) -> set[str]:
+        """The scores: decay would draw every student stage to all teacher stages alike."""
+        return {"scores"}
+
     def pair_adapter(self, student: TapShape, teacher: TapShape) -> nn.Module:
         """What is trained for a pair; nothing, unless a subclass says otherwise."""
         return nn.Identity()

@@ -79,10 +79,11 @@ def foreseen_banks(
         for name in metrics
         if name.startswith(_BYTES)
     }
+    # A bank is heard most by a design with the most unlabelled images.
+    most_first = sorted(designs, key=lambda design: -design.distillation.unlabelled)
     heard = {
         bank_of(recipe, design.training.augmentation): (recipe, design)
-        # The design that hears most of a bank.
-        for design in sorted(reversed(designs), key=lambda design: design.distillation.unlabelled)
+        for design in reversed(most_first)
         if design.distillation.terms and design.training.mixing == "none"
         for recipe in context.prerequisites.of(design).heard
     }
