@@ -12,6 +12,14 @@ from naskd.nn.taps import Tap, Taps, TapShape, TapShapes, as_map
 from naskd.spec.design import KnowledgeTerm
 
 
+class Scores(nn.ParameterList):
+    """Trained scores, apart from the loss that they are of, for an optimizer that does not train all of it."""
+
+    def no_weight_decay(self) -> set[str]:
+        """All of them."""
+        return {name for name, _ in self.named_parameters()}
+
+
 class PairedLoss(KnowledgeLoss):
     """A sum over pairs of stages; a subclass says what a pair costs.
 

@@ -132,12 +132,13 @@ def test_what_no_layer_multiplies_by_is_not_decayed() -> None:
     }
 
 
-def test_scores_of_pairs_are_not_drawn_to_all_stages_alike() -> None:
+@pytest.mark.parametrize("kind", ["attention", "factor"])
+def test_scores_of_pairs_are_not_drawn_to_all_stages_alike(kind) -> None:
     shapes = TapShapes(5, tuple(TapShape(4, (8 >> i, 8 >> i), "map", (i + 1) / 3) for i in range(3)), (), 4)
     shapes = replace(shapes, pre_activations=shapes.stages)
-    loss = KNOWLEDGE.load("attention")(KnowledgeTerm("attention", pairs="learned"), shapes, shapes)
+    loss = KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="learned"), shapes, shapes)
     before = loss.scores.detach().clone()
-    optimizer = build_optimizer(SPEC, [loss])
+    optimizer = build_optimizer(SPEC, loss.main_modules())
     loss.scores.grad = torch.zeros_like(loss.scores)
     optimizer.step()
     assert before.std() > 0
