@@ -213,7 +213,7 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
         for index, event in enumerate(chosen)
     )
     if not names:
-        _say_what_is_missing(chosen)
+        _say_what_is_missing(chosen, events)
     linear = [e for e in events if isinstance(e.module, nn.Linear) and e.output.shape == output.shape]
     head = linear[-1] if linear else None
     is_last = head is not None and (
@@ -319,8 +319,17 @@ def _grid_of(event: _Event, events: Sequence[_Event]) -> Call | None:
     return min(fitting)[2] if fitting else None
 
 
-def _say_what_is_missing(chosen: Sequence[_Event]) -> None:
-    """Warn where a map is followed by one of less than half its sides."""
+def _say_what_is_missing(chosen: Sequence[_Event], events: Sequence[_Event]) -> None:
+    """Warn where a map is followed by one of less than half its sides, or blocks like those shown have other tokens."""
+    shown = {e.output.shape[1] for e in chosen if e.output.ndim == 3}
+    kinds = {type(e.module) for e in chosen if e.output.ndim == 3}
+    others = {e.output.shape[1] for e in events if type(e.module) in kinds and _is_tokens(e.output)}
+    if beside := sorted(n for n in others if all(abs(n - m) > MOST_TOKENS_BEFORE for m in shown)):
+        _LOG.warning(
+            "stages found in the network have %s tokens, and blocks of %s are passed over; name all stages in taps",
+            ", ".join(map(str, sorted(shown))),
+            ", ".join(map(str, beside)),
+        )
     for before, after in pairwise(chosen):
         if before.side is not None and after.side is not None and before.side > 2 * after.side + 1:
             _LOG.warning(

@@ -420,3 +420,32 @@ def test_swin_of_timm_is_shown_with_its_channels_first() -> None:
         (24, (8, 8)),
         (48, (4, 4)),
     ]
+
+
+class Pyramid(nn.Module):
+    """Blocks of tokens, of which a layer between two groups leaves a quarter."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return x + self.mlp(x)
+
+    def __init__(self, apart):
+        super().__init__()
+        self.embed, self.apart, self.fc = nn.Conv2d(3, 6, 4, 4), apart, nn.Linear(6, 5)
+        self.one = nn.Sequential(self.Block(), self.Block())
+        self.two = nn.Sequential(self.Block(), self.Block(), self.Block())
+
+    def forward(self, x):
+        x = self.one(self.embed(x).flatten(2).transpose(1, 2))
+        return self.fc(self.two(x[:, :: self.apart]).mean(1))
+
+
+def test_blocks_of_other_tokens_that_are_passed_over_are_said(caplog) -> None:
+    assert names(foreign(Pyramid(1))) == ["two.0", "two.1", "two.2"]
+    assert not caplog.text
+    assert names(foreign(Pyramid(4))) == ["two.0", "two.1", "two.2"]
+    assert "have 16 tokens, and blocks of 64 are passed over; name all stages in taps" in caplog.text
