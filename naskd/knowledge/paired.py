@@ -12,6 +12,14 @@ from naskd.nn.taps import Tap, Taps, TapShape, TapShapes, as_map
 from naskd.spec.design import KnowledgeTerm
 
 
+class Scores(nn.ParameterList):
+    """Trained scores, apart from the loss that they are of, for an optimizer that does not train all of it."""
+
+    def no_weight_decay(self) -> set[str]:
+        """All of them."""
+        return {name for name, _ in self.named_parameters()}
+
+
 class PairedLoss(KnowledgeLoss):
     """A sum over pairs of stages; a subclass says what a pair costs.
 
@@ -38,6 +46,10 @@ class PairedLoss(KnowledgeLoss):
         self.scores: nn.Parameter | None = None
         if term.pairs == "learned" and len(teacher.stages) > 1:
             self.scores = nn.Parameter(association_start(student, teacher))
+
+    def no_weight_decay(self) -> set[str]:
+        """The scores: decay would draw every student stage to all teacher stages alike."""
+        return {"scores"}
 
     def pair_adapter(self, student: TapShape, teacher: TapShape) -> nn.Module:
         """What is trained for a pair; nothing, unless a subclass says otherwise."""

@@ -21,16 +21,19 @@ class RehearsedSource:
 
     Args:
         bank: Made as a search makes it. It is never filled: what it would remember is asked of it.
-        n_images: That the search will run the network on to fill the bank.
+        n_images: That the search will run the network on to fill the banks.
+        blocks: Of unlabelled images, likewise; None without any.
 
     Attributes:
         seconds_per_image: Of the network, the fastest that was seen; infinite before it was asked anything that is
             remembered.
-        full_bytes: Of the bank once it is full, by the names of its tensors; of those that were asked for so far.
+        full_bytes: Of the banks once they are full, by the names of their tensors, those of unlabelled images after
+            ``unlabelled/``; of those that were asked for so far.
     """
 
-    def __init__(self, bank: BankedSource, n_images: int) -> None:
+    def __init__(self, bank: BankedSource, n_images: int, blocks: BankedSource | None = None) -> None:
         self.bank = bank
+        self.banks = {"": bank} if blocks is None else {"": bank, "unlabelled/": blocks}
         self.n_images = n_images
         self.seconds_per_image = math.inf
         self.full_bytes: dict[str, int] = {}
@@ -83,7 +86,12 @@ class RehearsedSource:
 
     def remembers(self, losses: Sequence[KnowledgeLoss]) -> bool:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
-        return self.bank.remembers(losses)
+        return all(bank.remembers(losses) for bank in self.banks.values())
+
+    def foresee(self, losses: Sequence[KnowledgeLoss]) -> None:
+        """Count what losses that may be asked would have the banks keep."""
+        for prefix, bank in self.banks.items():
+            self.full_bytes |= {prefix + name: n for name, n in bank.full_bytes(losses).items()}
 
     def taps(self, images: Tensor) -> Taps:
         """See :class:`~naskd.knowledge.source.KnowledgeSource`."""
@@ -97,7 +105,7 @@ class RehearsedSource:
             return self.bank.summaries(images, None, epoch, losses)
         if self.bank.own_images:
             images = self.bank.images(index, epoch)
-        kept = [loss for loss in losses if self.bank.remembers([loss])]
+        kept = [loss for loss in losses if self.remembers([loss])]
         online = [loss for loss in losses if loss not in kept]
         said = iter(self.bank.source.summaries(images, index, epoch, online) if online else ())
         remembered = iter(self._remembered(images, index, epoch, kept) if kept else ())
@@ -108,7 +116,7 @@ class RehearsedSource:
     ) -> list[Summary]:
         which = epoch, index.cpu().numpy().tobytes()
         names = [self.bank.names_of(loss) for loss in losses]
-        self.full_bytes |= self.bank.full_bytes(losses)
+        self.foresee(losses)
         if any((*which, name) not in self._said for mine in names for name in mine):
             for _ in range(2):  # the first time a kernel is chosen, and memory is found
                 said = self._timed(images, index, epoch, losses)

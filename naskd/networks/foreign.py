@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from naskd.networks.tap_points import TapPoints, Watch, find_tap_points, first_output
+from naskd.networks.tap_points import (
+    MOST_TOKENS_BEFORE,
+    TapPoint,
+    TapPoints,
+    Watch,
+    find_tap_points,
+    first_output,
+)
 from naskd.nn.layout import spatial_mean
 from naskd.nn.taps import Tap, Taps
 from naskd.spec.errors import InputError
-
-_MOST_TOKENS_BEFORE = 8
-"""Of an image's own tokens; known networks have up to 5."""
 
 
 class Preprocessing(nn.Module):
@@ -68,7 +72,7 @@ class ForeignNetwork(nn.Module):
 
     Stages come from :func:`~naskd.networks.tap_points.find_tap_points`. Where a stage ends in an activation
     module, its input is the pre-activation; elsewhere the two are the same. A class token is left out of
-    the taps of a transformer, since it has no place on the grid: ``N = n^2 + 1`` tokens become ``n^2``.
+    the taps of a transformer, since it has no place on the grid: ``N = H W + 1`` tokens become ``H W``.
     Features before the classifier (``pooled``) are the input of the last ``nn.Linear``, or the mean of the
     last stage without one.
 
@@ -85,7 +89,7 @@ class ForeignNetwork(nn.Module):
 
     Raises:
         InputError: The network fails on such images, has another number of outputs than `class_order`, or
-            cannot be tapped.
+            cannot be tapped; or the images that it is given are no squares, and its tokens do not say their grid.
     """
 
     order: Tensor | None
@@ -107,7 +111,9 @@ class ForeignNetwork(nn.Module):
         parameter = next(network.parameters(), None)
         device = parameter.device if parameter is not None else torch.device("cpu")
         images = torch.zeros(2, *image_shape, device=device)
-        self.points = find_tap_points(network, preprocessing.to(device)(images), taps)
+        given = preprocessing.to(device)(images)
+        self.points = find_tap_points(network, given, taps)
+        refuse_unknown_grids(given, [(p.layout, p.grid) for p in self.points.stages])
         order = None
         if class_order is not None:
             if sorted(class_order) != list(range(self.points.n_classes)):
@@ -187,7 +193,8 @@ def tapped(network: nn.Module, points: TapPoints, call: Callable[[], Tensor]) ->
     """
     activations = [p.activation for p in points.stages if p.activation is not None]
     heads = [points.head] if points.head is not None else []
-    watch = Watch(network, [p.call for p in points.stages], activations + heads)
+    grids = [p.grid for p in points.stages if p.grid is not None]
+    watch = Watch(network, [p.call for p in points.stages] + grids, activations + heads)
     with watch.running():
         logits = call()
     if watch.missing():
@@ -198,8 +205,9 @@ def tapped(network: nn.Module, points: TapPoints, call: Callable[[], Tensor]) ->
     for point in points.stages:
         stage = watch.outputs[point.call]
         pre_activation = watch.inputs[point.activation] if point.activation is not None else stage
-        stages.append(tap_of(stage, point.layout, point.position))
-        before.append(tap_of(pre_activation, point.layout, point.position))
+        grid = None if point.grid is None else grid_of(watch.outputs[point.grid])
+        stages.append(_tap_at(point, stage, grid))
+        before.append(_tap_at(point, pre_activation, grid))
     if points.head is not None:
         pooled = watch.inputs[points.head]
     else:
@@ -208,16 +216,58 @@ def tapped(network: nn.Module, points: TapPoints, call: Callable[[], Tensor]) ->
     return Taps(logits, tuple(stages), tuple(before), pooled)
 
 
-def tap_of(tensor: Tensor, layout: str, position: float) -> Tap:
+def refuse_unknown_grids(images: Tensor, stages: Sequence[tuple[str, object]]) -> None:
+    """Turn away tokens of images that are no squares where nothing says on which grid they lie.
+
+    Args:
+        images: ``(B, C, H, W)``, as the network is given them.
+        stages: Layout of each, and what says its grid; None for nothing.
+
+    Raises:
+        InputError: There are such.
+    """
+    height, width = images.shape[2:]
+    if height != width and ("tokens", None) in stages:
+        raise InputError(
+            f"where tokens lie on images of {width}x{height} pixels is not known: no convolution says their grid; give "
+            "the network a resolution, to which it has images resized, or name taps that are maps (B, C, H, W)"
+        )
+
+
+def _tap_at(point: TapPoint, tensor: Tensor, grid: tuple[int, int] | None) -> Tap:
+    first = tensor.permute(0, 3, 1, 2) if point.channels_last else tensor
+    return tap_of(first, point.layout, point.position, grid)
+
+
+def grid_of(made: Tensor) -> tuple[int, int]:
+    """Height and width of a map ``(B, C, H, W)``."""
+    return made.shape[2], made.shape[3]
+
+
+def tap_of(tensor: Tensor, layout: str, position: float, grid: tuple[int, int] | None = None) -> Tap:
     """A stage: a map, or tokens without those before the image's, which have no place on the grid.
 
-    These are a class token, one of a distillation (DeiT) and registers (DINOv2); a square of tokens follows them.
+    These are a class token, one of a distillation (DeiT) and registers (DINOv2).
+
+    Args:
+        tensor: ``(B, C, H, W)`` or ``(B, N, D)``.
+        layout: ``map`` or ``tokens``.
+        position: Relative depth in (0, 1].
+        grid: Of the image's tokens; None where it is not known, and taken for a square.
+
+    Raises:
+        InputError: Tokens are fewer than the grid has places, or may be a square or something else.
     """
     if layout == "map":
         return Tap(tensor, "map", position)
     n = tensor.shape[1]
     side = math.isqrt(n)
-    before = n - side * side
-    # More than one only where the tokens are no rectangle as they are.
-    belong = before == 1 or (n % side != 0 and before <= _MOST_TOKENS_BEFORE)
-    return Tap(tensor[:, before:] if belong else tensor, "tokens", position)
+    before = n - (side * side if grid is None else math.prod(grid))
+    # Without a grid: more than one only where the tokens are no rectangle as they are.
+    square = before <= 1 or (n % side != 0 and before <= MOST_TOKENS_BEFORE)
+    if before < 0 or (grid is None and not square):
+        raise InputError(
+            f"where {n} tokens lie on the image is not known: no convolution says their grid, and they are no "
+            f"square after up to {MOST_TOKENS_BEFORE} others; name taps that are maps (B, C, H, W)"
+        )
+    return Tap(tensor[:, before:], "tokens", position, grid)

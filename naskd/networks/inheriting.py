@@ -3,7 +3,8 @@
 Li, Kadav, Durdanovic, Samet, Graf: Pruning filters for efficient ConvNets. ICLR 2017, arXiv 1608.08710: filters of the
 largest L1 norms are kept, with the input channels of the next layer that belong to them.
 Differs: channels that residual sums tie together are ranked by the sum of the norms of all filters that make them; the
-paper lets the shortcut decide. Of several blocks in a stage the first ones are kept.
+paper lets the shortcut decide. Of several blocks in a stage the first ones are kept. Where a student's shortcut is the
+identity and the teacher's a projection, the projection is dropped: the student passes its channels on as they are.
 """
 
 from collections.abc import Iterable
@@ -141,6 +142,9 @@ def take_sequence(layers: nn.Module, others: nn.Module, inputs: Tensor, outputs:
 @torch.no_grad()
 def take_shortcut(shortcut: nn.Module, other: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
     """Of a residual block: a projection where the other passes on its input becomes one that passes it on.
+
+    An identity stays one, whatever the other is: of the other's projection nothing is left, and the block begins as
+    another function than a slice of the other's.
 
     Args:
         shortcut: Identity or convolution and BatchNorm, changed in place.

@@ -545,6 +545,7 @@ def _shown(trace: Trace, points: TapPoints) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for number, point in enumerate(points.stages):
         axis = 1 if point.layout == "map" else 2
+        axis = 3 if point.channels_last else axis
         made = calls[point.call].made
         found[f"stage {number}"] = (made, axis)
         found[f"before {number}"] = (

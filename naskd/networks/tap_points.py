@@ -1,5 +1,7 @@
 """Where to tap a network that knows nothing of taps: found by watching one forward pass."""
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,10 @@ _ACTIVATIONS = (
 )
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _MAX_TOKEN_STAGES = 4
+MOST_TOKENS_BEFORE = 8
+"""Of an image's own tokens; known networks have up to 5."""
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,16 @@ class TapPoint:
             pre-activation; None where the stage ends in anything else.
         layout: Of the output.
         position: Relative depth in (0, 1].
+        channels_last: Whether a map is ``(B, H, W, C)``.
+        grid: Of tokens, the call of a convolution whose map has their grid; None where none was found.
     """
 
     call: Call
     activation: Call | None
     layout: Layout
     position: float
+    channels_last: bool = False
+    grid: Call | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,13 @@ class _Event:
     order: int
     call: Call
     module: nn.Module
-    input_side: int | None
+    input: Tensor | None
     output: Tensor
+
+    @property
+    def input_side(self) -> int | None:
+        """Of a square map that the module was given."""
+        return None if self.input is None else _side(self.input)
 
     @property
     def name(self) -> str:
@@ -157,7 +172,8 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
     gates of squeeze-excitation and the insides of a block that changes the resolution are passed over.
     Where the resolution never changes and there are tokens (a transformer), up to four evenly spaced blocks
     of the longest run of equal modules. The ``i``-th of ``n`` stages has position ``(i + 1) / n``. Maps are
-    ``(B, C, H, W)``; a network that keeps its channels last in the shape (Swin) needs named taps that do not.
+    ``(B, C, H, W)``, or ``(B, H, W, C)`` where linear layers work on them (Swin). Tokens lie on the grid of the
+    convolution that made them. Where a resolution seems to be missing, a warning says so.
 
     Args:
         network: Its mode is left as it was.
@@ -166,7 +182,8 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
 
     Raises:
         InputError: The network fails on `inputs`, its output is not ``(2, K)``, a name is unknown or its
-            output is neither a map nor tokens, or no stage was found.
+            output is neither a map nor tokens, no stage was found, or nothing tells which axis of a map has its
+            channels.
     """
     events, output = _watch_all(network, inputs)
     if output.ndim != 2 or output.shape[0] != inputs.shape[0]:
@@ -190,9 +207,13 @@ def find_tap_points(network: nn.Module, inputs: Tensor, names: Sequence[str] = (
             activation=_activation_of(event, events),
             layout="map" if event.output.ndim == 4 else "tokens",
             position=(index + 1) / len(chosen),
+            channels_last=_channels_last(event, events),
+            grid=_grid_of(event, events),
         )
         for index, event in enumerate(chosen)
     )
+    if not names:
+        _say_what_is_missing(chosen, events)
     linear = [e for e in events if isinstance(e.module, nn.Linear) and e.output.shape == output.shape]
     head = linear[-1] if linear else None
     is_last = head is not None and (
@@ -220,8 +241,8 @@ def _watch_all(network: nn.Module, inputs: Tensor) -> tuple[list[_Event], Tensor
             if isinstance(output, Tensor):
                 # Tensors are kept until the end: whether one module's output is another's is a question of
                 # identity.
-                side = _side(args[0]) if args and isinstance(args[0], Tensor) else None
-                events.append(_Event(len(events), (name, counts[name]), module, side, output))
+                given = args[0] if args and isinstance(args[0], Tensor) else None
+                events.append(_Event(len(events), (name, counts[name]), module, given, output))
             counts[name] += 1
 
         return hook
@@ -248,8 +269,74 @@ def _watch_all(network: nn.Module, inputs: Tensor) -> tuple[list[_Event], Tensor
 
 
 def _side(tensor: Tensor) -> int | None:
-    square = tensor.ndim == 4 and tensor.shape[2] == tensor.shape[3]
-    return tensor.shape[2] if square else None
+    if tensor.ndim != 4:
+        return None
+    _, first, second, third = tensor.shape
+    return second if second in (first, third) else None
+
+
+def _channels_last(event: _Event, events: Sequence[_Event]) -> bool:
+    """Whether a map has its channels last: on square images two axes of a map are equal, and these are its space.
+
+    Raises:
+        InputError: All three are equal, linear layers work on such maps, and neither they nor a convolution reads one.
+    """
+    if event.output.ndim != 4:
+        return False
+    _, first, second, third = event.output.shape
+    alike = [e for e in events if e.output.shape == event.output.shape]
+    if first != second or not any(_on_last_axis(e.module) for e in alike):
+        return False
+    if second != third:
+        return True
+    # What a block hands on is read by a norm or a linear layer, on the last axis, or by a convolution.
+    blocks = {id(e.output) for e in alike if next(e.module.children(), None) is not None}
+    for other in events:
+        if id(other.input) in blocks and (isinstance(other.module, nn.Conv2d) or _on_last_axis(other.module)):
+            return not isinstance(other.module, nn.Conv2d)
+    raise InputError(
+        f"maps of {event.name!r} are {tuple(event.output.shape)} for a batch of {len(event.output)}: which axis has "
+        "the channels cannot be told; give another resolution, or name other taps"
+    )
+
+
+def _on_last_axis(module: nn.Module) -> bool:
+    """A subclass called LayerNorm2d, which several packages have, normalises the second axis."""
+    norm = isinstance(module, nn.LayerNorm) and not type(module).__name__.endswith("2d")
+    return norm or isinstance(module, nn.Linear)
+
+
+def _grid_of(event: _Event, events: Sequence[_Event]) -> Call | None:
+    """Of tokens, the convolution before them whose places are as many, but for the tokens before the image's."""
+    if event.output.ndim != 3:
+        return None
+    convolutions = [
+        (event.output.shape[1] - math.prod(e.output.shape[2:]), e.order, e.call)
+        for e in events[: event.order]
+        if isinstance(e.module, nn.Conv2d) and e.output.ndim == 4 and len(e.output) == len(event.output)
+    ]
+    fitting = [found for found in convolutions if 0 <= found[0] <= MOST_TOKENS_BEFORE]
+    return min(fitting)[2] if fitting else None
+
+
+def _say_what_is_missing(chosen: Sequence[_Event], events: Sequence[_Event]) -> None:
+    """Warn where a map is followed by one of less than half its sides, or blocks like those shown have other tokens."""
+    shown = {e.output.shape[1] for e in chosen if e.output.ndim == 3}
+    kinds = {type(e.module) for e in chosen if e.output.ndim == 3}
+    others = {e.output.shape[1] for e in events if type(e.module) in kinds and _is_tokens(e.output)}
+    if beside := sorted(n for n in others if all(abs(n - m) > MOST_TOKENS_BEFORE for m in shown)):
+        _LOG.warning(
+            "stages found in the network have %s tokens, and blocks of %s are passed over; name all stages in taps",
+            ", ".join(map(str, sorted(shown))),
+            ", ".join(map(str, beside)),
+        )
+    for before, after in pairwise(chosen):
+        if before.side is not None and after.side is not None and before.side > 2 * after.side + 1:
+            _LOG.warning(
+                "stages found in the network go from maps of %dx%d (%s) to %dx%d (%s), with none between; where it has "
+                "some, as tokens, name all stages in taps",
+                before.side, before.side, before.name, after.side, after.side, after.name,
+            )  # fmt: skip
 
 
 def _map_stages(events: Sequence[_Event], inputs: Tensor) -> list[_Event]:
@@ -261,6 +348,7 @@ def _map_stages(events: Sequence[_Event], inputs: Tensor) -> list[_Event]:
         and e.side is not None
         and e.output.shape[0] == inputs.shape[0]
         and not isinstance(e.module, _GLOBAL_POOLS)
+        and (e.output.shape[2] == e.output.shape[3] or _channels_last(e, events))
     ]
     # A map of side 1 is a stage only from where the network strides down to it; before, it is a gate, or
     # pooled.
@@ -274,13 +362,19 @@ def _map_stages(events: Sequence[_Event], inputs: Tensor) -> list[_Event]:
     step = dict(pairwise(sides))
     last: dict[int, _Event] = {}
     for event in maps:
+        # Attention (B, heads, N, N) may have as many tokens as an earlier map has columns.
+        weighs = isinstance(event.module, nn.Softmax | nn.Dropout | nn.Identity)
+        if weighs and last and event.side is not None and event.side > min(last):
+            continue
         if event.side in sides and not _inside_reducing_block(event, events, step):
             last[event.side] = event
     return sorted(last.values(), key=lambda e: e.order)
 
 
 def _strides_to_one(event: _Event) -> bool:
-    strides = isinstance(event.module, nn.Conv2d | nn.MaxPool2d)
+    # Patches are merged by linear layers where channels are last.
+    merges = event.output.shape[3] > 1 and any(isinstance(m, nn.Linear) for m in event.module.children())
+    strides = isinstance(event.module, nn.Conv2d | nn.MaxPool2d) or merges
     return strides and event.side == 1 and event.input_side is not None and event.input_side > 1
 
 

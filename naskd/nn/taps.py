@@ -3,6 +3,7 @@
 Shape letters: ``B`` batch, ``K`` classes, ``C`` channels, ``H, W`` space, ``N`` tokens, ``D`` features.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from naskd.spec.errors import InputError
 from naskd.spec.sizes import Size, sides
 
 Layout = Literal["map", "tokens"]
@@ -25,21 +27,34 @@ class Tap:
         tensor: ``(B, C, H, W)`` for a map, ``(B, N, D)`` for tokens.
         layout: Which of the two.
         position: Relative depth of the tap in its network, in (0, 1].
+        grid: ``(H, W)`` on which tokens lie row by row, ``H W = N``; None stands for a square, and for a map.
     """
 
     tensor: Tensor
     layout: Layout
     position: float
+    grid: tuple[int, int] | None = None
 
     @property
     def shape(self) -> "TapShape":
-        """The shape without the batch."""
+        """The shape without the batch.
+
+        Raises:
+            InputError: Tokens do not fill their grid, or are no square and have none.
+        """
         if self.layout == "map":
             _, channels, height, width = self.tensor.shape
             return TapShape(channels, (height, width), self.layout, self.position)
         _, tokens, channels = self.tensor.shape
-        side = int(tokens**0.5)
-        grid = (side, tokens // side) if side * (tokens // side) == tokens else (1, tokens)
+        side = math.isqrt(tokens)
+        grid = self.grid or (side, side)
+        if math.prod(grid) != tokens:
+            wanted = (
+                "one of their number"
+                if self.grid
+                else "a square number, or their grid: Tap(..., grid=(H, W))"
+            )
+            raise InputError(f"{tokens} tokens do not lie on a grid of {grid[0]}x{grid[1]}; wanted: {wanted}")
         return TapShape(channels, grid, self.layout, self.position)
 
 
@@ -120,11 +135,21 @@ def tap_shapes(network: nn.Module, in_channels: int, resolution: Size) -> TapSha
     """Shapes of a network's taps at a size of images, found with one evaluation pass of two zeros.
 
     The mode of each of the network's modules, and their statistics, are left as they were.
+
+    Raises:
+        InputError: The images are no squares, and tokens do not say their grid.
     """
     assert isinstance(network, TappedNetwork)
-    images = torch.zeros(2, in_channels, *sides(resolution), device=device_of(network))
+    height, width = sides(resolution)
+    images = torch.zeros(2, in_channels, height, width, device=device_of(network))
     with evaluation_mode(network), torch.no_grad():
-        return network.taps(images).shapes
+        taps = network.taps(images)
+    if height != width and any(tap.layout == "tokens" and tap.grid is None for tap in taps.stages):
+        raise InputError(
+            f"on images of {width}x{height} pixels, tokens of a {type(network).__name__} lie on no square: their taps "
+            "must say the grid, Tap(..., grid=(H, W))"
+        )
+    return taps.shapes
 
 
 def device_of(network: nn.Module) -> torch.device:
@@ -154,7 +179,8 @@ def taps_like(shapes: TapShapes, batch_size: int, device: str) -> Taps:
     def tap(shape: TapShape) -> Tap:
         height, width = shape.grid
         size = (shape.channels, height, width) if shape.layout == "map" else (height * width, shape.channels)
-        return Tap(torch.zeros(batch_size, *size, device=device), shape.layout, shape.position)
+        grid = None if shape.layout == "map" else shape.grid
+        return Tap(torch.zeros(batch_size, *size, device=device), shape.layout, shape.position, grid)
 
     return Taps(
         logits=torch.zeros(batch_size, shapes.n_classes, device=device),

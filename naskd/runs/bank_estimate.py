@@ -23,8 +23,8 @@ def told_of_bank(bank: str, source: RehearsedSource) -> dict[str, float]:
     """What a job that was timed tells of a bank that it heard, among its metrics."""
     found = {f"{_BYTES}{bank} {name}": float(n) for name, n in source.full_bytes.items()}
     if math.isfinite(source.seconds_per_image):
-        found |= {_PER_IMAGE + bank: source.seconds_per_image, _IMAGES + bank: float(source.n_images)}
-    return found
+        found[_PER_IMAGE + bank] = source.seconds_per_image
+    return found | {_IMAGES + bank: float(source.n_images)}
 
 
 def bank_seconds(told: Sequence[Mapping[str, float]]) -> float:
@@ -42,15 +42,22 @@ def bank_seconds(told: Sequence[Mapping[str, float]]) -> float:
 
 
 def bank_bytes(told: Sequence[Mapping[str, float]]) -> float:
-    """Of all banks once they are full: designs that ask one bank for the same tensor share it."""
-    tensors = {name: n for metrics in told for name, n in metrics.items() if name.startswith(_BYTES)}
+    """Of all banks once they are full: designs that ask one bank for the same tensor share it.
+
+    Those with more unlabelled images ask for more of its columns.
+    """
+    tensors = dict[str, float]()
+    for metrics in told:
+        for name, n in metrics.items():
+            if name.startswith(_BYTES):
+                tensors[name] = max(n, tensors.get(name, 0.0))
     return sum(tensors.values(), start=0.0)
 
 
 def foreseen_banks(
     context: StudyContext, designs: Sequence[TrialConfig], told: Sequence[Mapping[str, float]]
 ) -> list[dict[str, float]]:
-    """The same of banks that no timed design has heard, and that others hear.
+    """The same of banks, and of unlabelled images in them, that no timed design has heard, and that others hear.
 
     What is foreseen is remembered of each. An image takes as long as by the fastest network that was timed, by MACs;
     without one, nothing is said of seconds.
@@ -72,9 +79,11 @@ def foreseen_banks(
         for name in metrics
         if name.startswith(_BYTES)
     }
+    # A bank is heard most by a design with the most unlabelled images.
+    most_first = sorted(designs, key=lambda design: -design.distillation.unlabelled)
     heard = {
         bank_of(recipe, design.training.augmentation): (recipe, design)
-        for design in reversed(designs)
+        for design in reversed(most_first)
         if design.distillation.terms and design.training.mixing == "none"
         for recipe in context.prerequisites.of(design).heard
     }
@@ -85,13 +94,14 @@ def foreseen_banks(
     ]
     found = []
     for bank, (recipe, design) in heard.items():
-        if bank in known or bank in timed:
+        heard_before = bank in known or bank in timed
+        if heard_before and not design.distillation.unlabelled:
             continue
         source = context.sources.rehearsed(recipe, design.training, design.distillation.unlabelled)
         for loss in source.bank.foreseen:
             with contextlib.suppress(*USERS):  # whoever is taught by such a loss is told so
-                source.full_bytes |= source.bank.full_bytes([loss])
-        if rates and source.full_bytes:
+                source.foresee([loss])
+        if rates and source.full_bytes and not heard_before:
             source.seconds_per_image = min(rates) * source.macs
         found.append(told_of_bank(bank, source))
     return found

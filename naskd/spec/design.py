@@ -6,6 +6,7 @@ never travels further than the line that wrote it.
 
 import hashlib
 import json
+import math
 from dataclasses import field, replace
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal
@@ -227,7 +228,8 @@ class TrainingSpec:
         batch_size: At least 2, since a batch of one has no batch statistics.
         optimizer: ``adamw`` (Loshchilov & Hutter, 2019, arXiv 1711.05101) or ``sgd`` with Nesterov momentum.
         learning_rate: Peak of the schedule.
-        weight_decay: Decoupled for ``adamw``, L2 for ``sgd``; biases and normalisation are never decayed.
+        weight_decay: Decoupled for ``adamw``, L2 for ``sgd``; never of biases, normalisation, scales, tokens,
+            embeddings and positions.
         momentum: Of ``sgd``; ``adamw`` uses it as its first beta.
         schedule: ``one_cycle`` (linear warm-up, then cosine to zero; Smith & Topin, 2018, arXiv 1708.07120) or
             ``cosine`` (no warm-up; Loshchilov & Hutter, 2017, arXiv 1608.03983).
@@ -266,8 +268,12 @@ class TrainingSpec:
     def canonical(self) -> "TrainingSpec":
         """The same training written in one way."""
         found = self if self.mixing != "none" else replace(self, mixing_alpha=TrainingSpec.mixing_alpha)
-        if isinstance(found.class_weights, tuple) and len(set(found.class_weights)) == 1:
-            found = replace(found, class_weights="none")
+        if isinstance(found.class_weights, tuple):
+            least = min(found.class_weights)
+            # Digits beyond these are rounding: 0.3 / 0.1 is not quite 3.
+            proportions = tuple(float(f"{weight / least:.12g}") for weight in found.class_weights)
+            if math.isfinite(max(proportions)):
+                found = replace(found, class_weights="none" if set(proportions) == {1.0} else proportions)
         return found
 
 

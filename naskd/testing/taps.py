@@ -72,13 +72,18 @@ def random_taps(
     return Taps(
         logits=leaf(2 * normal(batch, of.n_classes)),
         stages=tuple(
-            Tap(leaf(x.relu()), s.layout, s.position) for x, s in zip(stages, of.stages, strict=True)
+            Tap(leaf(x.relu()), s.layout, s.position, _grid(s))
+            for x, s in zip(stages, of.stages, strict=True)
         ),
         pre_activations=tuple(
-            Tap(leaf(x), s.layout, s.position) for x, s in zip(stages, of.stages, strict=True)
+            Tap(leaf(x), s.layout, s.position, _grid(s)) for x, s in zip(stages, of.stages, strict=True)
         ),
         pooled=leaf(normal(batch, of.n_features).relu()),
     )
+
+
+def _grid(shape: TapShape) -> tuple[int, int] | None:
+    return shape.grid if shape.layout == "tokens" else None
 
 
 def given(teacher: TapShapes, n_samples: int = N_SAMPLES, *, norms: bool = True) -> LossInputs:

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
@@ -10,6 +11,11 @@ from torch import Tensor, nn
 from naskd.nn.torch_private import fused_adamw, fused_sgd, unwrapped
 from naskd.spec.design import TrainingSpec
 
+_MULTIPLYING = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.RNNBase)
+"""Layers whose weights are never vectors, even where they have one input or one output."""
+_ADDED_BY_PLACE = re.compile(r"pos_emb|position_emb|position_bias")
+"""In names of parameters of transformers in timm, torchvision and transformers."""
+
 WARMUP_FRACTION = 0.3
 """Of ``one_cycle``: the share of steps in which the rate rises (Smith & Topin, 2018; torch's default)."""
 
@@ -17,7 +23,7 @@ WARMUP_FRACTION = 0.3
 def build_optimizer(
     spec: TrainingSpec, modules: Sequence[nn.Module], *, recordable: bool = False
 ) -> torch.optim.Optimizer:
-    """An optimizer over all parameters of `modules`; vectors (biases, normalisation) are not decayed.
+    """An optimizer over all parameters of `modules`; of these :func:`undecayed` are not decayed.
 
     Args:
         spec: Which, and its settings.
@@ -25,9 +31,10 @@ def build_optimizer(
         recordable: Its steps can be recorded on a GPU: the learning rate is a tensor there.
     """
     parameters = list(dict.fromkeys(p for module in modules for p in module.parameters() if p.requires_grad))
+    spared = frozenset(id(p) for module in modules for p in undecayed(module))
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if id(p) not in spared], "weight_decay": spec.weight_decay},
+        {"params": [p for p in parameters if id(p) in spared], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     # One fused kernel a step instead of several a parameter: a third of a small student's step on a CPU.
@@ -42,6 +49,27 @@ def build_optimizer(
         return adamw(groups, lr=rate, betas=betas, fused=fused, capturable=recordable)
     sgd = PreparedSGD if on_cpu else torch.optim.SGD
     return sgd(groups, lr=rate, momentum=spec.momentum, nesterov=spec.momentum > 0, fused=fused)
+
+
+def undecayed(network: nn.Module) -> list[nn.Parameter]:
+    """Parameters that weight decay leaves alone: all that no layer multiplies what it is given by.
+
+    Vectors (biases, normalisation, scales, tokens) in whatever shape, embeddings, and what is added by place, as in
+    timm. That these are near 0 makes a network no simpler. A module may name more of its parameters in
+    ``no_weight_decay()``, as models of timm do.
+    """
+    found: dict[int, nn.Parameter] = {}
+    for module in network.modules():
+        named = getattr(module, "no_weight_decay", None)
+        chosen = frozenset(named()) if callable(named) else frozenset[str]()
+        multiplies = isinstance(module, _MULTIPLYING)
+        for name, parameter in module.named_parameters():
+            own = "." not in name
+            vector = parameter.ndim <= 1 or (not multiplies and sum(n > 1 for n in parameter.shape) <= 1)
+            placed = isinstance(module, nn.Embedding | nn.EmbeddingBag) or _ADDED_BY_PLACE.search(name)
+            if name in chosen or (own and (vector or placed)):
+                found[id(parameter)] = parameter
+    return list(found.values())
 
 
 class _Prepared(torch.optim.Optimizer):

@@ -75,23 +75,27 @@ class KnowledgeSources:
             unlabelled: Images without labels for each labelled one.
         """
         resources, shown = self._resources, self._shown_to(recipe, training.augmentation)
-        n_views = shown.views.n_views
-        bank = self._bank(
-            self.stand_in(recipe),
-            recipe,
-            lambda index, epoch: shown.batch(index, epoch)[0],
-            n_views,
-            resources.spec.epochs,
-            None if resources.cache is None else resources.cache / BANKS / "rehearsed",
-            remembers=training.mixing == "none",
-        )
+        n_views, remembers = shown.views.n_views, training.mixing == "none"
+
+        def images(index: Tensor, epoch: int) -> Tensor:
+            return shown.batch(index, epoch)[0]
+
+        folder = None if resources.cache is None else resources.cache / BANKS / "rehearsed"
+        network, epochs = self.stand_in(recipe), resources.spec.epochs
+        bank = self._bank(network, recipe, images, n_views, epochs, folder, remembers=remembers)
+        blocks = None
         columns = bank.n_columns
         if recipe.artifact_id in resources.store:
-            folder = self._bank_folder(recipe, shown)
-            columns -= 0 if folder is None else min(columns, len(ColumnFolder(folder).columns()))
+            filled = self._bank_folder(recipe, shown)
+            columns -= 0 if filled is None else min(columns, len(ColumnFolder(filled).columns()))
         if unlabelled:
-            columns += min(self._images.blocks.n_blocks(n_views), resources.spec.epochs * unlabelled)
-        return RehearsedSource(bank, columns * len(resources.data.train))
+            n_blocks = self._images.blocks.n_blocks(n_views)
+            # It is never filled, so that nobody asks it for images.
+            blocks = self._bank(
+                network, recipe, images, n_blocks, epochs * unlabelled, folder, remembers=remembers
+            )
+            columns += blocks.n_columns
+        return RehearsedSource(bank, columns * len(resources.data.train), blocks)
 
     def online(self, recipe: ArtifactRecipe) -> OnlineSource:
         """The stored network of a recipe, run at every question.

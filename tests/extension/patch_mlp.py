@@ -71,9 +71,11 @@ class PatchMlp(Student):
 
     def taps(self, images: Tensor) -> Taps:
         """The tokens after each layer."""
-        tokens, stages = self.patches(self.normalised(images)).flatten(2).transpose(1, 2), []
+        patches = self.patches(self.normalised(images))
+        grid = patches.shape[2], patches.shape[3]
+        tokens, stages = patches.flatten(2).transpose(1, 2), []
         for number, layer in enumerate(self.layers, start=1):
             tokens = layer(tokens)
-            stages.append(Tap(tokens, "tokens", number / len(self.layers)))
+            stages.append(Tap(tokens, "tokens", number / len(self.layers), grid))
         pooled = tokens.mean(dim=1)
         return Taps(self.head(pooled), tuple(stages), tuple(stages), pooled)

@@ -130,7 +130,7 @@ def test_equals_the_best_of_all_assignments_that_do_not_cross(student: TapShapes
 
 def test_tokens_become_a_map_row_by_row() -> None:
     tokens = torch.arange(2 * 6 * 3.0).reshape(2, 6, 3)
-    found = as_map(Tap(tokens, "tokens", 1.0))
+    found = as_map(Tap(tokens, "tokens", 1.0, (2, 3)))
     assert found.shape == (2, 3, 2, 3)
     for row, column, channel in itertools.product(range(2), range(3), range(3)):
         assert found[1, channel, row, column] == tokens[1, 3 * row + column, channel]

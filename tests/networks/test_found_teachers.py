@@ -500,3 +500,34 @@ checkpoint = "net.pt"
     assert tuned.teacher.trained_here
     with pytest.raises(StudyFileError, match=r"teacher\.training: .*fine_tune = true"):
         parse_study(tmp_path / "study.toml", ["teacher.training.epochs=5"])
+
+
+class OnnxTokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x):
+        rows = x[:, :, ::2, ::2].permute(0, 2, 3, 1).repeat(1, 1, 1, 4) * 1.5
+        return self.fc((rows.flatten(1, 2) + 0.5).mean(1))
+
+
+def test_maps_and_tokens_of_an_onnx_file_without_a_known_place_are_turned_away(tmp_path):
+    for name, height, width in (("square.onnx", 16, 16), ("oblong.onnx", 16, 64)):
+        images = torch.zeros(1, 3, height, width)
+        torch.onnx.export(OnnxTokens().eval(), (images,), tmp_path / name, dynamo=False)
+    graph = onnx_tensors(tmp_path / "square.onnx")
+    square = TeacherSpec(source="onnx", checkpoint="square.onnx", taps=(graph["Mul"],))
+    with pytest.raises(InputError, match="its channels seem to be last"):
+        build_teacher_network(square, given(tmp_path))
+    tokens = build_teacher_network(replace(square, taps=(graph["Add"],)), given(tmp_path))
+    assert tokens.taps(torch.rand(2, 3, 16, 16)).shapes.stages[0].grid == (8, 8)
+    oblong = TeacherSpec(source="onnx", checkpoint="oblong.onnx", taps=(graph["Add"],))
+    with pytest.raises(InputError, match="where tokens lie on images of 64x16 pixels is not known"):
+        build_teacher_network(oblong, replace(given(tmp_path), resolution=(16, 64)))
+
+
+def onnx_tensors(path):
+    import onnx
+
+    return {node.op_type: node.output[0] for node in onnx.load(str(path)).graph.node}

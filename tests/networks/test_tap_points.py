@@ -105,9 +105,136 @@ def test_tokens_before_those_of_the_image_have_no_place(before: int, side: int) 
     assert torch.equal(as_map(tap_of(tokens, "tokens", 1.0)), image)
 
 
-def test_tokens_of_a_rectangle_stay() -> None:
-    tap = tap_of(torch.rand(2, 20, 3), "tokens", 1.0)
-    assert tap.shape.grid == (4, 5)
+def test_tokens_of_a_rectangle_lie_where_they_are_said_to() -> None:
+    image = torch.rand(2, 3, 4, 5)
+    tokens = image.flatten(2).transpose(1, 2)
+    assert torch.equal(as_map(tap_of(tokens, "tokens", 1.0, (4, 5))), image)
+    # 4 rows of 5, or a square of 16 after 4 registers
+    with pytest.raises(ValueError, match="where 20 tokens lie on the image is not known"):
+        tap_of(tokens, "tokens", 1.0)
+
+
+class Patches(nn.Module):
+    """A transformer of oblong patches that hands on, as its only block, what its patches are."""
+
+    def __init__(self, patch, before, *, convolution=True):
+        super().__init__()
+        self.patch, self.before = patch, before
+        self.embed = nn.Conv2d(3, 3, patch, patch) if convolution else nn.Identity()
+        self.blocks = nn.Sequential(nn.Sequential(nn.Identity()), nn.Sequential(nn.Identity()))
+        self.fc = nn.Linear(3, 5)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = F.avg_pool2d(x, self.patch) if isinstance(self.embed, nn.Identity) else x
+        self.map = x
+        tokens = torch.cat([x.new_full((len(x), self.before, 3), 9.0), x.flatten(2).transpose(1, 2)], 1)
+        return self.fc(self.blocks(tokens).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "before"),
+    [
+        ((16, 64), (8, 8), 0),  # 16 tokens, 2 rows of 8 and no square
+        ((16, 64), (8, 8), 1),
+        ((32, 32), (4, 16), 0),  # 16 tokens of a square image, 8 rows of 2
+        ((32, 32), (16, 16), 5),  # 9 tokens: 4 after 5 registers, and no square of 9
+        ((32, 32), (8, 8), 4),  # 20 tokens: 16 after 4 registers, and no 4 rows of 5
+    ],
+)
+def test_tokens_lie_on_the_grid_of_the_convolution_that_made_them(size, patch, before) -> None:
+    network = Patches(patch, before)
+    images = torch.rand(2, 3, *size)
+    taps = ForeignNetwork(network, Preprocessing(), (3, *size)).eval().taps(images)
+    assert {tap.layout for tap in taps.stages} == {"tokens"}
+    for tap in taps.stages:
+        assert torch.equal(as_map(tap), network.map)
+
+
+def test_tokens_of_an_oblong_image_whose_grid_nothing_says_are_turned_away() -> None:
+    network = Patches((8, 8), 0, convolution=False)
+    with pytest.raises(ValueError, match="64x16 pixels is not known"):
+        ForeignNetwork(network, Preprocessing(), (3, 16, 64))
+    taps = foreign(network).taps(torch.rand(2, 3, 32, 32))
+    assert taps.shapes.stages[-1].grid == (4, 4)
+
+
+class Windows(nn.Module):
+    """Maps with their channels last, as in Swin: a block that LayerNorm reads, patches that are merged."""
+
+    class Block(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.norm, self.mlp = nn.LayerNorm(width), nn.Linear(width, width)
+
+        def forward(self, x):
+            return x + self.mlp(self.norm(x))
+
+    class Merging(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.reduction = nn.Linear(4 * width, 2 * width)
+
+        def forward(self, x):
+            return self.reduction(torch.cat([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], 3))
+
+    def __init__(self, width, stages=3):
+        super().__init__()
+        self.patch = nn.Conv2d(3, width, 4, 4)
+        self.layers = nn.ModuleList()
+        for i in range(stages):
+            if i:
+                self.layers.append(self.Merging(width * 2 ** (i - 1)))
+            self.layers.append(nn.Sequential(*(self.Block(width * 2**i) for _ in range(2))))
+        self.fc = nn.Linear(width * 2 ** (stages - 1), 5)
+
+    def forward(self, x):
+        x, self.seen = self.patch(x).permute(0, 2, 3, 1), []
+        for layer in self.layers:
+            x = layer(x)
+            self.seen += [x.permute(0, 3, 1, 2)] if isinstance(layer, nn.Sequential) else []
+        return self.fc(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("width", "named"),
+    [(6, False), (6, True), (8, False), (8, True)],  # with 8, the first map is 8x8 of 8 channels
+)
+def test_maps_with_their_channels_last_are_stages_with_their_channels_first(width, named) -> None:
+    network = Windows(width)
+    taps = foreign(network, taps=("layers.0", "layers.2", "layers.4") if named else ())
+    found = taps.taps(torch.rand(2, 3, 32, 32))
+    assert [tap.shape.grid for tap in found.stages] == [(8, 8), (4, 4), (2, 2)]
+    for tap, seen in zip(found.stages, network.seen, strict=True):
+        assert torch.equal(tap.tensor, seen)
+
+
+def test_maps_of_as_many_channels_as_columns_stay_where_convolutions_read_them() -> None:
+    """ConvNeXt has linear layers on such maps too, inside its blocks."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.mlp = nn.Conv2d(8, 8, 3, padding=1), nn.LayerNorm(8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return x + self.mlp(self.norm(self.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+    blocks = nn.Sequential(Block(), Block())
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 4, 4), blocks, nn.Conv2d(8, 6, 2, 2), nn.Flatten(), nn.Linear(96, 5)
+    )
+    seen = {}
+    blocks.register_forward_hook(lambda *a: seen.update(out=a[-1]))
+    assert torch.equal(foreign(network).taps(torch.rand(2, 3, 32, 32)).stages[0].tensor, seen["out"])
+
+
+def test_a_resolution_without_a_stage_is_said(caplog) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 8, 8), nn.Flatten(), nn.Linear(64, 5)
+    )
+    foreign(network)
+    assert "from maps of 32x32 (1) to 4x4 (2), with none between" in caplog.text
 
 
 @pytest.mark.parametrize(("layers", "n_stages"), [(2, 2), (3, 3), (12, 4)])
@@ -268,3 +395,57 @@ def test_without_a_linear_layer_the_features_are_the_mean_of_the_last_stage():
     assert network.head is None
     assert [tuple(t.tensor.shape[1:]) for t in taps.stages] == [(4, 8, 8), (5, 4, 4)]
     torch.testing.assert_close(taps.pooled, taps.stages[-1].tensor.mean((2, 3)))
+
+
+def test_all_stages_of_swin_are_shown_with_their_channels_first() -> None:
+    network = torchvision.models.SwinTransformer(
+        [4, 4], 12, [1, 1, 1, 1], [1, 1, 2, 2], [4, 4], stochastic_depth_prob=0.0, num_classes=5
+    )
+    stages = foreign(network, 64).taps(torch.rand(2, 3, 64, 64)).shapes.stages
+    assert [(s.channels, s.grid) for s in stages] == [
+        (12, (16, 16)),
+        (24, (8, 8)),
+        (48, (4, 4)),
+        (96, (2, 2)),
+    ]
+
+
+def test_swin_of_timm_is_shown_with_its_channels_first() -> None:
+    timm = pytest.importorskip("timm")
+    sizes = {"img_size": 64, "window_size": 4, "embed_dim": 12, "depths": (1, 1, 1), "num_heads": (1, 2, 2)}
+    network = timm.models.SwinTransformer(**sizes, num_classes=5)
+    stages = foreign(network, 64, taps=("layers.0", "layers.1", "layers.2")).taps(torch.rand(2, 3, 64, 64))
+    assert [(s.channels, s.grid) for s in stages.shapes.stages] == [
+        (12, (16, 16)),
+        (24, (8, 8)),
+        (48, (4, 4)),
+    ]
+
+
+class Pyramid(nn.Module):
+    """Blocks of tokens, of which a layer between two groups leaves a quarter."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return x + self.mlp(x)
+
+    def __init__(self, apart):
+        super().__init__()
+        self.embed, self.apart, self.fc = nn.Conv2d(3, 6, 4, 4), apart, nn.Linear(6, 5)
+        self.one = nn.Sequential(self.Block(), self.Block())
+        self.two = nn.Sequential(self.Block(), self.Block(), self.Block())
+
+    def forward(self, x):
+        x = self.one(self.embed(x).flatten(2).transpose(1, 2))
+        return self.fc(self.two(x[:, :: self.apart]).mean(1))
+
+
+def test_blocks_of_other_tokens_that_are_passed_over_are_said(caplog) -> None:
+    assert names(foreign(Pyramid(1))) == ["two.0", "two.1", "two.2"]
+    assert not caplog.text
+    assert names(foreign(Pyramid(4))) == ["two.0", "two.1", "two.2"]
+    assert "have 16 tokens, and blocks of 64 are passed over; name all stages in taps" in caplog.text

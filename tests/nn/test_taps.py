@@ -8,6 +8,7 @@ from naskd.nn.taps import (
     Taps,
     TapShape,
     TapShapes,
+    as_map,
     evaluation_mode,
     tap_shapes,
     taps_like,
@@ -39,12 +40,41 @@ SHAPES = TapShapes(
 )
 
 
-@pytest.mark.parametrize(
-    ("size", "grid"),
-    [((2, 16, 7), (4, 4)), ((2, 12, 7), (3, 4)), ((2, 17, 7), (1, 17)), ((2, 1, 7), (1, 1))],
-)
-def test_tokens_lie_on_the_squarest_grid_that_holds_them_all(size, grid) -> None:
-    assert Tap(torch.zeros(size), "tokens", 0.5).shape == TapShape(7, grid, "tokens", 0.5)
+@pytest.mark.parametrize(("n", "side"), [(16, 4), (1, 1), (196, 14)])
+def test_a_square_of_tokens_needs_no_grid(n, side) -> None:
+    assert Tap(torch.zeros(2, n, 7), "tokens", 0.5).shape == TapShape(7, (side, side), "tokens", 0.5)
+
+
+@pytest.mark.parametrize("grid", [(2, 8), (8, 2), (1, 16)])
+def test_tokens_lie_on_the_grid_that_is_said(grid) -> None:
+    image = torch.rand(2, 7, *grid)
+    tap = Tap(image.flatten(2).transpose(1, 2), "tokens", 0.5, grid)
+    assert tap.shape == TapShape(7, grid, "tokens", 0.5)
+    assert torch.equal(as_map(tap), image)
+
+
+@pytest.mark.parametrize(("n", "grid"), [(12, None), (17, None), (16, (3, 5))])
+def test_tokens_that_lie_on_no_known_grid_are_refused(n, grid) -> None:
+    with pytest.raises(ValueError, match=f"{n} tokens do not lie on a grid"):
+        Tap(torch.zeros(2, n, 7), "tokens", 0.5, grid).shape  # noqa: B018
+
+
+def test_tokens_of_an_oblong_image_must_say_their_grid() -> None:
+    class Tokens(Net):
+        grid: tuple[int, int] | None = None
+
+        def taps(self, images: Tensor) -> Taps:
+            shown = super().taps(images)
+            tokens = shown.stages[0].tensor.flatten(2).transpose(1, 2)
+            tap = Tap(tokens, "tokens", 1.0, self.grid)
+            return Taps(shown.logits, (tap,), (tap,), shown.pooled)
+
+    network = Tokens()
+    assert tap_shapes(network, 3, 8).stages[0].grid == (4, 4)
+    with pytest.raises(ValueError, match=r"16x4 pixels.*must say the grid"):
+        tap_shapes(network, 3, (4, 16))
+    network.grid = (2, 8)
+    assert tap_shapes(network, 3, (4, 16)).stages[0].grid == (2, 8)
 
 
 def test_a_map_has_its_own_grid() -> None:

@@ -112,6 +112,22 @@ def test_check_says_how_many_there_are(study: Path) -> None:
     assert "100 unlabelled images" in result.stderr
 
 
+def test_a_check_counts_what_is_remembered_of_unlabelled_images(study: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.py"
+    chosen = 'trial.suggest_categorical("unlabelled", (0, 1, 3))'
+    assert chosen in SPACE
+    space.write_text(SPACE.replace(chosen, "3"))
+    said = json.loads(call("check", study, "--set", "budget.trials=1", "--json").stdout)
+    run = naskd.search(study, settings=["budget.trials=1"], out=tmp_path / "run")
+    (trial,) = run.to_dict(everything=True)["trials"]
+    banks = trial["bank_bytes"]
+    assert len(banks) == 2, "one of labelled images, one of others"
+    assert set(banks.values()) == {2 * 60 * 10 * 2, 6 * 60 * 10 * 2}, (
+        "logits in half precision, 2 and 6 columns"
+    )
+    assert said["cost"]["bank_bytes"] == sum(banks.values())
+
+
 def test_what_is_wrong_is_said_before_anything_trains(study: Path, tmp_path: Path) -> None:
     (tmp_path / "pool" / "any1" / "broken.jpg").write_bytes(b"no image")
     result = call("search", study, "--out", tmp_path / "run")

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
-from naskd.spec.design import TrainingSpec
+from naskd.knowledge import KNOWLEDGE
+from naskd.nn.taps import TapShape, TapShapes
+from naskd.spec.design import KnowledgeTerm, TrainingSpec
 from naskd.training.optimizers import build_optimizer, learning_rate, set_rate
 
 SPEC = TrainingSpec(learning_rate=0.2, weight_decay=0.1, momentum=0.8)
@@ -93,6 +95,54 @@ def test_biases_norms_and_scalars_are_not_decayed(name) -> None:
         "norm.bias": 0,
         "scale": 0,
     }
+
+
+class Tokens(nn.Module):
+    """Names as in timm (``cls_token``, ``pos_embed``), torchvision and transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.ones(1, 1, 6))
+        self.pos_embed = nn.Parameter(torch.ones(1, 5, 6))
+        self.pos_embedding = nn.Parameter(torch.ones(1, 5, 6))
+        self.relative_position_bias_table = nn.Parameter(torch.ones(9, 2))
+        self.position_embeddings = nn.Parameter(torch.ones(1, 5, 6))
+        self.layer_scale = nn.Parameter(torch.ones(6, 1, 1))
+        self.words = nn.Embedding(4, 6)
+        self.own = nn.Parameter(torch.ones(2, 3))
+        self.mixed = nn.Parameter(torch.ones(2, 3))
+        self.attention = nn.MultiheadAttention(6, 1, add_bias_kv=True)
+        self.gate = nn.Conv2d(6, 1, 1)
+        self.widen = nn.Linear(1, 6, bias=False)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"own"}
+
+
+def test_what_no_layer_multiplies_by_is_not_decayed() -> None:
+    net = nn.Sequential(Tokens())
+    optimizer = build_optimizer(SPEC, [net])
+    decay = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name[2:] for name, p in net.named_parameters() if decay[p]} == {
+        "mixed",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "gate.weight",
+        "widen.weight",
+    }
+
+
+@pytest.mark.parametrize("kind", ["attention", "factor"])
+def test_scores_of_pairs_are_not_drawn_to_all_stages_alike(kind) -> None:
+    shapes = TapShapes(5, tuple(TapShape(4, (8 >> i, 8 >> i), "map", (i + 1) / 3) for i in range(3)), (), 4)
+    shapes = replace(shapes, pre_activations=shapes.stages)
+    loss = KNOWLEDGE.load(kind)(KnowledgeTerm(kind, pairs="learned"), shapes, shapes)
+    before = loss.scores.detach().clone()
+    optimizer = build_optimizer(SPEC, loss.main_modules())
+    loss.scores.grad = torch.zeros_like(loss.scores)
+    optimizer.step()
+    assert before.std() > 0
+    assert torch.equal(loss.scores, before)
 
 
 def test_adamw_decays_apart_from_the_gradient() -> None:

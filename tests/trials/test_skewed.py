@@ -76,6 +76,10 @@ def test_designs_of_before_keep_their_name_and_form():
     for config in (weighted, given):
         assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     assert TrainingSpec(class_weights=(2.0, 2.0)).canonical() == TrainingSpec()
+    for alike in ((2.0, 6.0), (0.1, 0.3), (1 / 3, 1.0)):
+        assert TrainingSpec(class_weights=alike).canonical() == given.training, "only proportions count"
+    far = TrainingSpec(class_weights=(1e-300, 1e300))
+    assert far.canonical() == far
     for wrong in ("balance", (1.0,), (1.0, -1.0)):
         with pytest.raises(ValueError, match="class_weights"):
             TrainingSpec(class_weights=wrong)

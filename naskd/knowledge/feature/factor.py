@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from naskd.knowledge.adapters import pool_to_smaller
 from naskd.knowledge.base import NOTHING_MORE, Lesson, LossInputs, Summary
-from naskd.knowledge.paired import PairedLoss
+from naskd.knowledge.paired import PairedLoss, Scores
 from naskd.knowledge.precision import mean_square, unit, widened
 from naskd.nn.taps import Tap, TapShape, TapShapes, as_map
 from naskd.spec.design import KnowledgeTerm
@@ -122,5 +122,5 @@ class FactorLoss(PairedLoss):
 
     def main_modules(self) -> Sequence[nn.Module]:
         """The translators, and the scores of learned pairs."""
-        scores = [] if self.scores is None else [nn.ParameterList([self.scores])]
+        scores = [] if self.scores is None else [Scores([self.scores])]
         return [self.adapters, *scores]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from naskd.networks.foreign import Preprocessing, tap_of
+from naskd.networks.foreign import Preprocessing, refuse_unknown_grids, tap_of
 from naskd.networks.teachers import TeacherInputs, class_order, origin_of
 from naskd.nn.cost import OutsideTorch
 from naskd.nn.layout import spatial_mean
@@ -252,7 +252,7 @@ def opened_graph(content: bytes, shape: Shape, logits: str, taps: Sequence[str])
         taps: Names of tensors; empty: found.
 
     Raises:
-        InputError: It cannot be run, or has no such tensors.
+        InputError: It cannot be run, has no such tensors, or where the places of these are is not known.
     """
     import onnx
     import onnx.inliner
@@ -268,7 +268,15 @@ def opened_graph(content: bytes, shape: Shape, logits: str, taps: Sequence[str])
     if branching := sorted({node.op_type for node in graph.node} & set(_BRANCHING)):
         _LOG.warning("the ONNX graph has %s: what these compute is not in its MACs", ", ".join(branching))
     chosen = _logits(own, shapes, logits)
-    stages = _named(taps, shapes) if taps else _found(graph, arrays, chosen)
+    stages = _named(taps, shapes) if taps else _found(graph, arrays, chosen, shape)
+    layouts = [("map" if len(shapes[name]) == 4 else "tokens", None) for name in stages]
+    refuse_unknown_grids(torch.empty(1, *shape, device="meta"), layouts)
+    for stage in stages:
+        if _channels_last(shapes[stage], shape):
+            raise InputError(
+                f"{stage} is {shapes[stage]} on an image of {shape}: its channels seem to be last; name taps that are "
+                "maps (B, C, H, W), such as what a Transpose hands on"
+            )
     pooled = _pooled(graph, chosen, shapes)
     outputs = (chosen, *stages, *([pooled] if pooled else []))
     del graph.output[:]
@@ -369,13 +377,20 @@ def _named(taps: Sequence[str], shapes: Mapping[str, Shape]) -> list[str]:
     return list(taps)
 
 
-def _found(graph: Any, arrays: Mapping[str, Any], logits: str) -> list[str]:
+def _channels_last(found: Shape, image: Shape) -> bool:
+    """Whether a map of a square image is no square, but would be one with its channels last."""
+    return len(found) == 4 and image[1] == image[2] and found[1] == found[2] != found[3]
+
+
+def _found(graph: Any, arrays: Mapping[str, Any], logits: str, shape: Shape) -> list[str]:
     """The last map of each size, as sizes get smaller; where there are none, evenly spaced sums of tokens."""
     floats = {k: a.shape for k, a in arrays.items() if a.dtype.kind == "f" and k != logits}
     last: dict[Shape, str] = {}
     for node in graph.node:
         for out in node.output:
             size = floats.get(out, ())[2:]
+            if len(size) == 2 and _channels_last(floats[out], shape):
+                continue
             if len(size) != 2 or max(size) < 2 or node.op_type in ("Pad", "Transpose", "Reshape", "Shape"):
                 continue
             smallest = min((h * w for h, w in last), default=2**62)
