@@ -324,6 +324,7 @@ def loaded(base: Path, spec: TeacherSpec = SPEC) -> nn.Module:
     "said",
     [
         {"do_normalize": False, "do_rescale": False},
+        {"do_normalize": False, "do_resize": False, "size": {"height": 8, "width": 8}},
         {"do_normalize": False, "do_flip_channel_order": True},
         {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "do_flip_channel_order": True},
         {"image_mean": [127.5, 120.0, 110.0], "image_std": [50.0, 60.0, 70.0], "do_rescale": False},

@@ -127,7 +127,8 @@ def _preprocessing(folder: Path) -> _Preprocessing:
         return _Preprocessing()
     try:
         said = json.loads(path.read_bytes())
-        size = said["crop_size"] if said.get("do_center_crop") and "crop_size" in said else said.get("size")
+        resized = said.get("size") if said.get("do_resize") is not False else None
+        size = said["crop_size"] if said.get("do_center_crop") and "crop_size" in said else resized
         if isinstance(size, dict):
             size = size.get("height") or size.get("shortest_edge")
         mean, std = _normalisation(said)
