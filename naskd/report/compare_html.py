@@ -6,7 +6,7 @@ from typing import Any
 
 from naskd.report.html import assembled, plain
 from naskd.report.units import FORMATS, axis_label
-from naskd.spec.objectives import ACCURACY, described
+from naskd.spec.objectives import ACCURACY, cost_of, described
 from naskd.spec.outputs import writable
 from naskd.store.files import replacing
 
@@ -36,7 +36,10 @@ def page_data(comparison: Mapping[str, Any]) -> dict[str, Any]:
     axes = [described(axis) for axis in comparison["objectives"]]
     data: dict[str, Any] = dict(comparison)
     data["formats"] = FORMATS
-    data["costs"] = [axis.name for axis in axes if axis.name != ACCURACY]
+    others = [axis.name for axis in axes if axis.name != ACCURACY]
+    data["costs"] = sorted(
+        others, key=lambda name: name != cost_of(axes).name
+    )  # the page opens with the first
     data["measures"] = {
         axis.name: {**axis.describe(), "label": axis_label(axis.title, axis.unit)} for axis in axes
     }

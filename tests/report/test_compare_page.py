@@ -6,8 +6,8 @@ import re
 import pytest
 from browser import CHROMIUM, Browser
 
-from naskd.report.compare_html import page, write_html
-from naskd.spec.objectives import OBJECTIVES
+from naskd.report.compare_html import page, page_data, write_html
+from naskd.spec.objectives import OBJECTIVES, cost_of
 
 HOSTILE = "<script>document.title='owned'</script>"
 
@@ -78,6 +78,16 @@ def test_its_data_are_those_of_the_comparison():
     assert data["runs"][1]["front"] == comparison()["runs"][1]["front"]
     assert data["arms"][0]["attainment"] == comparison()["arms"][0]["attainment"]
     assert data["measures"]["macs"]["scale"] == "log"
+
+
+@pytest.mark.parametrize(
+    "names", [("val_accuracy", "balanced_accuracy", "n_params"), ("val_accuracy", "n_params", "macs")]
+)
+def test_it_opens_with_the_cost_that_reports_go_by(names):
+    axes = [OBJECTIVES[name] for name in names]
+    data = page_data({**comparison(), "objectives": [axis.describe() for axis in axes]})
+    assert data["costs"][0] == cost_of(axes).name == names[2]
+    assert sorted(data["costs"]) == sorted(names[1:])
 
 
 @pytest.fixture(scope="module")
