@@ -243,6 +243,13 @@ def test_the_budget_of_seconds_ends_a_search(tmp_path: Path):
         run.best()
 
 
+def test_a_search_that_goes_on_tells_its_executor_what_it_has_taken(study_of: Path, tiny_run_copy: Path):
+    """Who hangs when ``budget.seconds`` are over is ended then, and not so much later."""
+    took = max(v for k, v in api.open_run(tiny_run_copy).study.user_attrs.items() if k.startswith("elapsed:"))
+    run = naskd.search(study_of, out=tiny_run_copy, settings=["budget.seconds=1000"])
+    assert run.context.resources.searched == took > 0
+
+
 def test_first_designs_that_cannot_be_are_told_before_anything_starts(tmp_path: Path):
     study = write_tiny_study(tmp_path)
     study.write_text(study.read_text() + "\n[[warm_start]]\nwidth = 65\n\n[[warm_start]]\nwidht = 4\n")
