@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naskd.runs.choose import choose, needs_all
-from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE
+from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE, checkpoint_root
 from naskd.runs.moved import check_places, located
 from naskd.runs.results import doubts, guessed, load_results, of_trials, several_ways
 from naskd.spec.datasets import DATASETS
@@ -209,6 +209,19 @@ class Run:
     def storage_url(self) -> str:
         """What ``optuna-dashboard`` takes."""
         return dashboard_target(self.spec.storage, self.path)
+
+    @property
+    def checkpoints_elsewhere(self) -> str:
+        """Folder or URL of the run's checkpoints where that is outside of its directory; empty where none can be there.
+
+        Raises:
+            InputError: Its search has not begun.
+        """
+        if self.spec.execution.checkpoints is None:
+            return ""
+        attrs = self._ledger().user_attrs
+        root = checkpoint_root(self.spec, self.path, str(attrs.get("checkpoints", f"{self.spec.name}-*")))
+        return root if "://" in root or os.path.isdir(root) else ""
 
     def to_dict(self, everything: bool = False, *, with_importance: bool = True) -> dict[str, Any]:
         """The run record (docs/reference/record.md): the front's trials, or with `everything` all trials and extras.

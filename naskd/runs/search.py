@@ -120,6 +120,8 @@ def run_search(
         try:
             with renewing(source.renew):
                 work(jobs)
+            if opened.parts is not None:  # what another driver's trials have left that this one has given up
+                forget_ended(source, opened.parts.resources.checkpoints)
         finally:
             source.release()
             _describe_study(spec, run_dir, ledger_identity)

@@ -211,6 +211,7 @@ def test_a_bank_that_only_other_designs_fill_counts_too(tmp_path: Path) -> None:
     assert min(sizes.values()) >= 2 * len(resources.data.train) * resources.data.n_classes
     nobody = estimate.estimate_search(context, [design(batch_size=8)], sample=[taught, plain, taught])
     assert nobody["bank_bytes"] == sum(sizes.values())
+    assert nobody["seconds"] > nobody["bank_seconds"] > 0, "by the speed of the students that were timed"
     one = estimate.estimate_search(context, [taught], sample=[taught, plain])
     assert one["bank_bytes"] == sum(sizes.values())
     assert one["bank_seconds"] > full["as it is"]["bank_seconds"] / 2

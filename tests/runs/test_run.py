@@ -10,17 +10,22 @@ import pytest
 from conftest import TINY_SPACE, TINY_STUDY, write_tiny_study
 from filelock import FileLock
 from forks import Forker
+from typer.testing import CliRunner
 
 import naskd
 from naskd import launch
+from naskd.cli import app
 from naskd.runs import opening
 from naskd.runs import run as api
 from naskd.spec import datasets
 from naskd.spec.errors import DamagedError, InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
+from naskd.store.checkpoints import CheckpointStore
 from naskd.store.files import SEAL, write_sealed
 from naskd.study import record
 from naskd.study.kept import KEPT_RECORD
+from naskd.study.observer import StudyObserver
+from naskd.trials.jobs import Job, TrialResult, training_key
 
 
 @pytest.fixture
@@ -447,6 +452,34 @@ def test_a_dry_run_says_what_a_search_would_cost_and_starts_nothing(tmp_path: Pa
     assert found["train_macs"] >= 2 * found["trial_train_macs"]["min"]
     assert not [name for name in _files(tmp_path) if "manifest" in name or "journal" in name]
     assert opening.dry_run(study, designs=2, trials=50)["trials"] == 50
+
+
+def test_a_dry_run_looks_beside_the_run_directory_that_is_given(
+    study_of: Path, tiny_run_copy: Path, tmp_path: Path, monkeypatch
+):
+    """Its teacher is there, and need not be trained; nothing is written where no run will be."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = CliRunner().invoke(
+        app, ["search", str(study_of), "--dry-run", "--json", "--out", str(tiny_run_copy.parent / "next")]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["teacher_seconds"] == 0
+    assert not list(Path().iterdir())
+
+
+def test_no_checkpoint_of_a_training_that_is_over_is_left(study_of: Path, tiny_run_copy: Path):
+    """Such as of a trial that another driver has begun, and that was given up here for good."""
+    store = CheckpointStore(tiny_run_copy / "checkpoints")
+
+    class Late(StudyObserver):
+        def told(self, job: Job, result: TrialResult) -> None:
+            first = api.open_run(tiny_run_copy).trial(0)
+            store.save(training_key(first["config_id"], int(first["seed"])), 1, b"state")
+            store.save("other-1", 1, b"of a training that is not over")
+
+    naskd.search(study_of, trials=3, out=tiny_run_copy, observers=[Late()])
+    assert store.kept() == ["other-1"]
 
 
 def test_a_dry_run_of_another_budget_says_how_many_trials_it_allows(tmp_path: Path, monkeypatch):
