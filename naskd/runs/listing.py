@@ -115,8 +115,8 @@ def in_use(run_dir: Path) -> bool:
 def remove_run(run_dir: Path) -> None:
     """Remove a run directory: ledger, students, retrained students, page, and its copy of the study's code.
 
-    Teachers, assistants and banks are shared with other runs and stay; ``naskd cache`` removes those. So do a ledger and
-    checkpoints outside of the directory: other drivers of the search, or a copy of the run, may need them.
+    Teachers, assistants and banks are shared with other runs and stay; ``naskd cache`` removes those. A ledger and
+    checkpoints outside of the directory stay, too: other drivers of the search, or a copy of the run, may need them.
 
     Raises:
         InputError: It is no run directory, or a process uses it.
