@@ -427,7 +427,7 @@ class Run:
         """Train designs for the final schedule with fresh seeds, and read the test split.
 
         Args:
-            trials: Numbers; None: the front.
+            trials: Numbers, each once; None: the front.
             seeds: Trainings of each design; None: the study file's ``retrain.seeds``.
             epochs: None: the study file's ``retrain.epochs``.
             observe: Called with trainings done, in all, and what comes next.
@@ -444,12 +444,14 @@ class Run:
         """
         from naskd.runs.taking import retrain_trials
 
-        chosen = self.front() if trials is None else [self.trial(number) for number in trials]
+        # One that is named twice is one row, as of the front.
+        chosen = self.front() if trials is None else [self.trial(number) for number in dict.fromkeys(trials)]
         seeds = self.spec.retrain.seeds if seeds is None else seeds
         epochs = self.spec.retrain_epochs if epochs is None else epochs
-        if isinstance(epochs, bool) or not isinstance(epochs, numbers.Integral) or epochs < 1:
-            raise InputError(f"epochs is {epochs!r}; it must be a whole number, at least 1")
-        found = retrain_trials(self, chosen, seeds, int(epochs), observe, labels_alone)
+        for name, value in (("seeds", seeds), ("epochs", epochs)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        found = retrain_trials(self, chosen, int(seeds), int(epochs), observe, labels_alone)
         self.write_html()
         return found
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import naskd
 from naskd import launch
 from naskd.cli import app
-from naskd.runs import opening
+from naskd.runs import opening, taking
 from naskd.runs import run as api
 from naskd.spec import datasets
 from naskd.spec.errors import DamagedError, InputError, RunError
@@ -246,6 +246,20 @@ def test_the_budget_of_seconds_ends_a_search(tmp_path: Path):
     assert run.to_dict()["teacher"]["val_accuracy"] > 0, "the teacher was made"
     with pytest.raises(ValueError, match="no complete trial yet"):
         run.best()
+
+
+def test_what_is_retrained_is_named_once_and_how_often_is_a_number(tiny_run_copy: Path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        taking, "retrain_trials", lambda run, chosen, *rest: seen.append((chosen, *rest)) or {}
+    )
+    run = api.open_run(tiny_run_copy)
+    run.retrain([1, 0, 1], seeds=2)
+    ((chosen, seeds, *_),) = seen
+    assert ([trial["number"] for trial in chosen], seeds) == ([1, 0], 2)
+    for bad in (0, 2.5, True, "3"):
+        with pytest.raises(InputError, match=r"seeds is .*; it must be a whole number, at least 1"):
+            run.retrain([1], seeds=bad)
 
 
 def test_a_search_that_goes_on_tells_its_executor_what_it_has_taken(study_of: Path, tiny_run_copy: Path):
