@@ -147,5 +147,7 @@ def rm(
     for row in going:
         if row["ledger"] is not None:
             say(f"the ledger of {row['path']} stays where it is: {row['ledger']}")
+        if row["checkpoints"] is not None:
+            say(f"checkpoints of {row['path']} stay where they are: {row['checkpoints']}")
     if not yes:
         say("nothing is removed yet; add --yes")

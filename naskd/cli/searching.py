@@ -87,7 +87,7 @@ def search(
         from naskd.runs import opening
 
         with data_said():
-            found = opening.dry_run(spec, trials=trials, seconds=seconds)
+            found = opening.dry_run(spec, out=out, trials=trials, seconds=seconds)
         if as_json:
             print_json(found)
         else:

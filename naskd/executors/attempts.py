@@ -100,7 +100,7 @@ class Attempts:
     ) -> None:
         self.source = source
         self.context = context
-        self.limits = TimeLimits(context.resources.spec)
+        self.limits = TimeLimits(context.resources.spec, before=context.resources.searched)
         self.stop_requested = False
         self._error = error
         self._again: deque[Attempt] = deque()

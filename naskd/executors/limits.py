@@ -1,5 +1,6 @@
 """How long a job may take, for all executors."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,14 +40,27 @@ class TimeLimits:
     Args:
         spec: The study.
         clock: Seconds since any moment.
+        before: Seconds that earlier sessions of the search took: so much less of its budget is left.
     """
 
-    def __init__(self, spec: StudySpec, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, spec: StudySpec, clock: Callable[[], float] = time.monotonic, before: float = 0.0
+    ) -> None:
         self._execution = spec.execution
         self._budget = spec.budget.seconds
         self._clock = clock
-        self._opened = clock()
+        self._budget_ends = math.inf if self._budget is None else clock() + self._budget - before
         self._longest = 0.0
+
+    @property
+    def budget_left(self) -> float:
+        """Seconds until ``budget.seconds`` are over, below 0 where they are; infinite where the study sets none."""
+        return self._budget_ends - self._clock()
+
+    @budget_left.setter
+    def budget_left(self, seconds: float) -> None:
+        # A worker on another machine begins later than its search, whose clock it does not see.
+        self._budget_ends = self._clock() + seconds
 
     def begin(self, job: Job) -> Watch:
         """A job is taken up by who is ready to work."""
@@ -77,7 +91,7 @@ class TimeLimits:
             ends.append((watch.began + limits.trial_seconds, reason))
         if self._budget is not None:
             most = min(self._budget, PATIENCE * self._longest) if self._longest else self._budget
-            end = max(self._opened + self._budget, watch.sign + max(LEAST_PATIENCE, most))
+            end = max(self._budget_ends, watch.sign + max(LEAST_PATIENCE, most))
             silent = max(now, end) - watch.sign
             reason = f"budget.seconds = {self._budget:g} are over, and no epoch ended for {silent:.0f} s"
             ends.append((end, reason))

@@ -59,13 +59,13 @@ def foreseen_banks(
 ) -> list[dict[str, float]]:
     """The same of banks, and of unlabelled images in them, that no timed design has heard, and that others hear.
 
-    What is foreseen is remembered of each. An image takes as long as by the fastest network that was timed, by MACs;
-    without one, nothing is said of seconds.
+    What is foreseen is remembered of each. An image takes as long as by the fastest network that was timed, by MACs:
+    the fastest that was asked, or where none was, the fastest that was trained.
 
     Args:
         context: The study's.
         designs: That a search may try, the timed ones among them.
-        told: What the timed ones tell.
+        told: What the timed ones tell, ``least`` seconds of each and its ``macs`` among it.
     """
     timed = {
         name.removeprefix(_PER_IMAGE): value
@@ -91,7 +91,7 @@ def foreseen_banks(
         timed[bank] / max(1, context.sources.stand_in(recipe).macs)
         for bank, (recipe, _) in heard.items()
         if bank in timed
-    ]
+    ] or [metrics["least"] / metrics["macs"] for metrics in told if metrics.get("macs")]
     found = []
     for bank, (recipe, design) in heard.items():
         heard_before = bank in known or bank in timed

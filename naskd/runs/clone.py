@@ -20,6 +20,7 @@ from naskd.spec.tables import TABLES, as_tables
 from naskd.spec.teachers import TeacherSpec
 from naskd.spec.toml import write_toml
 from naskd.spec.toml_comments import Comments, read_comments
+from naskd.spec.visible import visible_line
 
 _PATHS = ("space", "modules", "warm_start")
 """Keys at the top whose texts are paths."""
@@ -71,7 +72,7 @@ def clone_study(
         line for line in comments.head if line.startswith("#:") and folder.resolve() == spec.base.resolve()
     ]
     said = [line for line in comments.head if not line.startswith("#:")]
-    changes = [f"# with {setting}" for setting in settings]
+    changes = [f"# with {visible_line(setting)}" for setting in settings]
     head = [*schema, f"# The study of the run {spec.name}", *changes, *(["", *said] if said else []), ""]
     folder.mkdir(parents=True, exist_ok=True)
     target.write_text("\n".join(head) + "\n" + write_toml(more, comments), encoding="utf-8")

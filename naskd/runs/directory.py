@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from naskd.spec.errors import RunError
+from naskd.spec.study import StudySpec
 from naskd.store.files import sweep
 
 STUDY_FILE = "study.json"
@@ -17,6 +18,21 @@ LEDGER_BYTES = "ledger_bytes"
 
 LEDGER_IDENTITY = "ledger_identity"
 """Beside the study in its file: the hash of what its ledger says that the run depends on."""
+
+
+def checkpoint_root(spec: StudySpec, run_dir: Path, folder: str) -> str:
+    """Folder or URL of a run's checkpoints: in its directory, or where its study says, apart from those of other runs.
+
+    Args:
+        spec: The study.
+        run_dir: Of its run.
+        folder: Of the run in the place that the study says.
+    """
+    given = spec.execution.checkpoints
+    if given is None:
+        return str(run_dir.absolute() / "checkpoints")
+    root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
+    return f"{root.rstrip('/')}/{folder}{question}{options}"
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from naskd.executors import EXECUTORS
 from naskd.executors.local.processes import devices_of
 from naskd.runs.bank_estimate import bank_bytes, bank_seconds, foreseen_banks
@@ -20,6 +22,8 @@ from naskd.runs.timing import LAPS, SLOW, WARM_UP, timing_steps
 from naskd.spec.cpus import available_cpus
 from naskd.spec.design import TrialConfig
 from naskd.spec.errors import USERS, InputError, RunError, one_line
+from naskd.spec.study import ExecutionSpec
+from naskd.training.compute import Compute
 from naskd.trials.context import StudyContext
 from naskd.trials.facts import TrainingMacs
 from naskd.trials.jobs import Decision, Job, TrialResult
@@ -292,7 +296,32 @@ def _trials_at_once(context: StudyContext) -> int:
     execution = context.resources.spec.execution
     if execution.executor == "processes":
         return sum(len(device.slots) for device in devices_of(execution, context.resources.compute))
+    if execution.executor == "ray":
+        return _held_by_ray(execution, context.resources.compute)
     return int(execution.settings().get("workers") or 1)
+
+
+def _held_by_ray(execution: ExecutionSpec, compute: Compute) -> int:
+    """Trials at once on a cluster of this machine, which a search would start; of another one it is not known here."""
+    settings = execution.settings("ray")
+    workers, address = settings["workers"], settings["address"] or os.environ.get("RAY_ADDRESS")
+    if address not in (None, "local"):
+        if workers is None:
+            _LOG.warning(
+                "how many trials the Ray cluster at %s holds at once is not known before a search connects to it: "
+                "what is said of time is of one after the other; execution.workers says how many",
+                address,
+            )
+        return int(workers or 1)
+    gpus = torch.cuda.device_count() if compute.device.type == "cuda" else 0
+    asked = settings["gpus_per_trial"]
+    there = {"cpus": available_cpus(), "gpus": gpus}
+    needs = {
+        "cpus": settings["cpus_per_trial"] or execution.threads,
+        "gpus": min(1, gpus) if asked is None else asked,
+    }
+    held = min(math.floor(there[name] / need + 1e-9) for name, need in needs.items() if need)
+    return max(1, min(held, workers or held))
 
 
 class _Fixed:

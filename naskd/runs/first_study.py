@@ -7,8 +7,6 @@ a beginning, not an optimum.
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
@@ -31,7 +29,7 @@ from naskd.spec.doing import doing
 from naskd.spec.errors import InputError
 from naskd.spec.sizes import Size, sides, size_of
 from naskd.spec.study import RUNS, TAKEN
-from naskd.store.files import replacing
+from naskd.store.files import folder_beside, replacing
 
 KEPT_SIDE = 64
 """Square images up to this side are kept as they are."""
@@ -132,22 +130,10 @@ def write_study(folder: Path, wishes: Wishes, further: Mapping[str, bytes]) -> F
 
 def _write(folder: Path, content: Mapping[str, bytes]) -> None:
     """All files, or none."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with folder_beside(folder) as made:
         for name, data in content.items():
             (made / name).write_bytes(data)
-        made.chmod(0o777 & ~_umask())
         os.replace(made, folder)  # an empty folder is replaced
-    except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
-
-
-def _umask() -> int:
-    now = os.umask(0)
-    os.umask(now)
-    return now
 
 
 def _rewrite(file: Path, content: str) -> None:
@@ -163,10 +149,10 @@ def _run(folder: Path) -> Path:
 def _checked(folder: Path, plan: "_Plan") -> Checked:
     if plan.wishes.target_ms is None:
         return examine(folder / "study.toml", out=_run(folder))
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+    with folder_beside(folder) as made:
         for name, text in plan.files(latency=False).items():
-            (Path(beside) / name).write_text(text, encoding="utf-8")
-        return examine(Path(beside) / "study.toml", out=_run(folder))
+            (made / name).write_text(text, encoding="utf-8")
+        return examine(made / "study.toml", out=_run(folder))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Runs as things: which there are in a folder, how far each is, and removing one."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from naskd.spec.errors import InputError, NaskdError, one_line
 from naskd.spec.objectives import ACCURACY
 from naskd.spec.secrets import redacted
 from naskd.spec.storages import OWN
+from naskd.store.files import beside, is_partial
 from naskd.study.kept import KEPT_RECORD
 
 STATES = ("in use", "done", "unfinished", "empty", "unreadable")
@@ -32,7 +32,7 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
         ``asked``: of ``budget.trials``, None where that is not set; ``best``: the highest validation accuracy of a
         design, None without; ``front``: designs on it; ``retrained``: whether there are test accuracies; ``changed``:
         seconds since the epoch; ``size_bytes``: of the directory; ``ledger``: URL of a database that is no part of the
-        directory, else None; ``problem``: why it cannot be read, else empty.
+        directory, else None; ``checkpoints``: likewise of checkpoints; ``problem``: why it cannot be read, else empty.
 
     Raises:
         InputError: There is no such folder.
@@ -42,7 +42,8 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
             f"there is no folder {folder}; naskd search makes runs/<name>, and --out says another place"
         )
     own = [folder] if (folder / STUDY_FILE).is_file() else sorted(folder.iterdir())
-    found = [_row(path) for path in own if (path / STUDY_FILE).is_file()]
+    # What a killed removal has left is none: naskd cache removes it.
+    found = [_row(path) for path in own if (path / STUDY_FILE).is_file() and not is_partial(path)]
     return sorted(found, key=lambda row: (-row["changed"], row["path"]))
 
 
@@ -62,6 +63,7 @@ def _row(path: Path) -> dict[str, Any]:
         "changed": max((stat.st_mtime for stat in stats), default=path.stat().st_mtime),
         "size_bytes": sum(stat.st_size for stat in stats),
         "ledger": None,
+        "checkpoints": None,
         "problem": "",
     }
     try:
@@ -82,6 +84,7 @@ def _progress(run: Run) -> dict[str, Any]:
         record = run.to_dict()
     except InputError:  # its search has not begun
         return known
+    known["checkpoints"] = redacted(run.checkpoints_elsewhere) or None
     counts: Mapping[str, int] = record["counts"]
     known["trials"] = counts["trained"]
     known["front"] = len(record["trials"])
@@ -112,7 +115,8 @@ def in_use(run_dir: Path) -> bool:
 def remove_run(run_dir: Path) -> None:
     """Remove a run directory: ledger, students, retrained students, page, and its copy of the study's code.
 
-    Teachers, assistants and banks are shared with other runs and stay; ``naskd cache`` removes those.
+    Teachers, assistants and banks are shared with other runs and stay; ``naskd cache`` removes those. A ledger and
+    checkpoints outside of the directory stay, too: other drivers of the search, or a copy of the run, may need them.
 
     Raises:
         InputError: It is no run directory, or a process uses it.
@@ -128,7 +132,7 @@ def remove_run(run_dir: Path) -> None:
     try:
         # In one step out of the way: nothing that is half removed is taken for a run.
         real = run_dir.resolve()
-        away = real.parent / f".{real.name}.{os.getpid()}.removed"
+        away = beside(real)
         real.rename(away)
     finally:
         lock.release()

@@ -212,10 +212,29 @@ def describe_space(study: str | Path, settings: Sequence[str] = (), samples: int
 
 
 def dry_run(
-    study: str | Path | StudySpec, settings: Sequence[str] = (), designs: int = 8, **budget: Any
+    study: str | Path | StudySpec,
+    settings: Sequence[str] = (),
+    designs: int = 8,
+    *,
+    out: Path | None = None,
+    **budget: Any,
 ) -> dict[str, Any]:
-    """What a search would cost, from a few timed steps; nothing is written but decoded images."""
-    opened = open_study(study, settings)
+    """What a search would cost, from a few timed steps; nothing is written but decoded images.
+
+    Args:
+        study: Path of a study file, or a parsed one.
+        settings: ``key=value`` overrides, as ``--set`` takes them.
+        designs: That are timed, at least 1.
+        out: As for :func:`check`: teachers and assistants that are there beside it are not made again.
+        budget: Replaces keys of the study's budget; None keeps its own.
+
+    Raises:
+        InputError: See :func:`open_study`; or no design of the space can be trained.
+        RunError: Nothing can be timed.
+    """
+    spec = parsed_study(study, settings)
+    run_dir = out or RUNS / spec.name
+    opened = open_study(as_begun(spec, run_dir), runs=run_dir.parent)
     spec = opened.spec
     given = {k: v for k, v in budget.items() if v is not None}
     spec = dataclasses.replace(spec, budget=dataclasses.replace(spec.budget, **given))

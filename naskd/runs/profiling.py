@@ -38,7 +38,7 @@ from naskd.spec.errors import InputError, RunError
 from naskd.spec.latency import HeldOutStudent, LatencyProfile, work_of
 from naskd.spec.objectives import ACCURACY, OBJECTIVES
 from naskd.spec.option import OptionValue
-from naskd.spec.outputs import writable
+from naskd.spec.outputs import usable_folder, writable
 from naskd.spec.packages import lacks
 from naskd.spec.parse import parse_study
 from naskd.spec.sizes import sides
@@ -54,6 +54,9 @@ DRAWN_FOR_EACH = 4
 LEAST_OF_A_KIND = 3
 """Students of the fit that have an operator of each kind, where so many were drawn."""
 LEAST_STUDENTS = 20
+
+_TRUTHS = {"true": True, "false": False}
+"""As TOML writes them; any text that is not empty would count as true."""
 
 Observe = Callable[[int, int, str], None]
 """Is told what is done, of how much, and what comes next."""
@@ -153,6 +156,9 @@ def _target(spec: StudySpec, out: Path | None) -> Path:
     target = out if out is not None else spec.resolve(spec.latency.profile)  # type: ignore[union-attr]  # looked at above
     if target.suffix != ".json":
         raise InputError(f"a profile is a .json file, got {target.name!r}")
+    usable_folder(target.parent)  # before minutes of timing
+    if target.parent.is_dir():
+        writable(target)
     return target
 
 
@@ -302,8 +308,8 @@ def read_options(device: str, given: Sequence[str]) -> dict[str, OptionValue]:
             raise InputError(f"--option {text}: wanted NAME=VALUE, such as threads=2")
         kind = known[name].type if name in known else str
         try:
-            found[name] = kind(value)
-        except ValueError:
+            found[name] = _TRUTHS[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
             found[name] = value  # said with the others, with what is allowed
     return found
 

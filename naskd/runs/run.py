@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naskd.runs.choose import choose, needs_all
-from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE
+from naskd.runs.directory import LEDGER_BYTES, LEDGER_IDENTITY, RESULTS_FILE, STUDY_FILE, checkpoint_root
 from naskd.runs.moved import check_places, located
 from naskd.runs.results import doubts, guessed, load_results, of_trials, several_ways
 from naskd.spec.datasets import DATASETS
@@ -210,6 +210,19 @@ class Run:
     def storage_url(self) -> str:
         """What ``optuna-dashboard`` takes."""
         return dashboard_target(self.spec.storage, self.path)
+
+    @property
+    def checkpoints_elsewhere(self) -> str:
+        """Folder or URL of the run's checkpoints where that is outside of its directory; empty where none can be there.
+
+        Raises:
+            InputError: Its search has not begun.
+        """
+        if self.spec.execution.checkpoints is None:
+            return ""
+        attrs = self._ledger().user_attrs
+        root = checkpoint_root(self.spec, self.path, str(attrs.get("checkpoints", f"{self.spec.name}-*")))
+        return root if "://" in root or os.path.isdir(root) else ""
 
     def to_dict(self, everything: bool = False, *, with_importance: bool = True) -> dict[str, Any]:
         """The run record (docs/reference/record.md): the front's trials, or with `everything` all trials and extras.
@@ -415,7 +428,7 @@ class Run:
         """Train designs for the final schedule with fresh seeds, and read the test split.
 
         Args:
-            trials: Numbers; None: the front.
+            trials: Numbers, each once; None: the front.
             seeds: Trainings of each design; None: the study file's ``retrain.seeds``.
             epochs: None: the study file's ``retrain.epochs``.
             observe: Called with trainings done, in all, and what comes next.
@@ -432,12 +445,14 @@ class Run:
         """
         from naskd.runs.taking import retrain_trials
 
-        chosen = self.front() if trials is None else [self.trial(number) for number in trials]
+        # One that is named twice is one row, as of the front.
+        chosen = self.front() if trials is None else [self.trial(number) for number in dict.fromkeys(trials)]
         seeds = self.spec.retrain.seeds if seeds is None else seeds
         epochs = self.spec.retrain_epochs if epochs is None else epochs
-        if isinstance(epochs, bool) or not isinstance(epochs, numbers.Integral) or epochs < 1:
-            raise InputError(f"epochs is {epochs!r}; it must be a whole number, at least 1")
-        found = retrain_trials(self, chosen, seeds, int(epochs), observe, labels_alone)
+        for name, value in (("seeds", seeds), ("epochs", epochs)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        found = retrain_trials(self, chosen, int(seeds), int(epochs), observe, labels_alone)
         self.write_html()
         return found
 

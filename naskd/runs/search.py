@@ -38,6 +38,7 @@ from naskd.study.opening import (
     note_counts,
     note_images,
     note_test_images,
+    searched_before,
 )
 from naskd.study.record import complete_trainings
 from naskd.study.snapshot import Snapshot
@@ -84,7 +85,7 @@ def run_search(
             _forget_trainings(run_dir)  # of a ledger that was removed: they may have seen other images
         earlier.keep(start.earlier, run_dir)
         place = checkpoints_of(spec, storage)
-        opened, keeper = _with_stores(opened, run_dir, place)
+        opened, keeper = _with_stores(opened, run_dir, place, searched_before(spec, storage))
         world = opened.world
         loggers = build_loggers(spec.execution.callbacks, folder=run_dir, study=spec.name)
         status = StatusFile(run_dir, spec.budget.trials)
@@ -102,7 +103,7 @@ def run_search(
             checkpoints=place,
         )
         if (stored := checkpoints_of(spec, storage)) != place:  # another driver has created it at this moment
-            opened, _ = _with_stores(opened, run_dir, stored)
+            opened, _ = _with_stores(opened, run_dir, stored, searched_before(spec, storage))
         for each in keeper:
             each.begin(complete_trainings(source.optuna_study))
         if opened.parts is not None:
@@ -119,6 +120,8 @@ def run_search(
         try:
             with renewing(source.renew):
                 work(jobs)
+            if opened.parts is not None:  # what another driver's trials have left that this one has given up
+                forget_ended(source, opened.parts.resources.checkpoints)
         finally:
             source.release()
             _describe_study(spec, run_dir, ledger_identity)
@@ -128,20 +131,24 @@ def run_search(
     return run
 
 
-def _with_stores(opened: OpenStudy, run_dir: Path, place: str) -> tuple[OpenStudy, tuple[FrontKeeper, ...]]:
+def _with_stores(
+    opened: OpenStudy, run_dir: Path, place: str, searched: float
+) -> tuple[OpenStudy, tuple[FrontKeeper, ...]]:
     """A study whose trainings leave something in its run directory, and who keeps the students there in order.
 
     Args:
         opened: The study.
         run_dir: Of its run.
         place: See :func:`checkpoints_of`.
+        searched: See :func:`searched_before`.
     """
     if opened.parts is None:
         return opened, ()
     spec, students = opened.spec, StudentStore(run_dir.absolute() / STUDENTS)
     checkpoints = checkpoint_store(spec, run_dir, place)
     objectives = [OBJECTIVES[name] for name in spec.objectives]
-    return opened.given(checkpoints=checkpoints, students=students), (FrontKeeper(students, objectives),)
+    opened = opened.given(checkpoints=checkpoints, students=students, searched=searched)
+    return opened, (FrontKeeper(students, objectives),)
 
 
 def _describe(spec: StudySpec, run_dir: Path, ledger_identity: str) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 from naskd.executors import EXECUTORS
 from naskd.loggers import check_loggers
 from naskd.runs import earlier
+from naskd.runs.directory import checkpoint_root
 from naskd.runs.given import objects_of
 from naskd.runs.provenance import different_test_images, different_weights, identity_of
+from naskd.schemes import SCHEMES
 from naskd.spec import begun
 from naskd.spec.design import TrialConfig
 from naskd.spec.doing import doing
@@ -26,6 +28,7 @@ from naskd.spec.loggers import LOGGERS
 from naskd.spec.objectives import OBJECTIVES
 from naskd.spec.outputs import usable_folder
 from naskd.spec.registry import imported
+from naskd.spec.secrets import redacted
 from naskd.spec.study import StudySpec
 from naskd.spec.teachers import TEACHER_SOURCES, called
 from naskd.store.checkpoint_file import read_checkpoint
@@ -245,10 +248,25 @@ def _places(start: Start) -> Iterator[str]:
 
 
 def _checkpoints(start: Start) -> Iterable[str]:
-    given = start.spec.execution.checkpoints
-    if given is not None and (start.spec.execution.checkpoint_every or start.spec.stopping.pauses):
-        checkpoint_store(start.spec, start.run_dir, start.spec.name).check()
+    """A place that is named is tried where something will be kept there, and said to stay empty where nothing will."""
+    spec = start.spec
+    if (given := spec.execution.checkpoints) is None:
+        return ()
+    if spec.execution.checkpoint_every or spec.stopping.pauses or _some_train_apart(start.sample):
+        checkpoint_store(spec, start.run_dir, spec.name).check()
+    else:
+        _LOG.warning(
+            "execution.checkpoints = %r, but nothing is kept there: execution.checkpoint_every is 0, so that a trial "
+            "that is broken off begins again; set it to a number of epochs",
+            redacted(given),
+        )
     return ()
+
+
+def _some_train_apart(sample: SpaceSample) -> bool:
+    """Whether peers of some design are trainings of their own, which tell each other their weights in checkpoints."""
+    taught = [design.distillation for design, _ in sample.designs]
+    return any(SCHEMES[one.scheme].trainings(one) > 1 for one in taught)
 
 
 def _storage(start: Start) -> Iterable[str]:
@@ -340,15 +358,5 @@ def problems(start: Start, checks: Sequence[Check] = CHECKS) -> list[str]:
 
 
 def checkpoint_store(spec: StudySpec, run_dir: Path, folder: str) -> CheckpointStore:
-    """In the run directory, or where the study says, apart from those of other runs.
-
-    Args:
-        spec: The study.
-        run_dir: Of its run.
-        folder: Of the run in the place that the study says.
-    """
-    given = spec.execution.checkpoints
-    if given is None:
-        return CheckpointStore(run_dir.absolute() / "checkpoints")
-    root, question, options = (given if "://" in given else str(spec.resolve(given))).partition("?")
-    return CheckpointStore(f"{root.rstrip('/')}/{folder}{question}{options}")
+    """At :func:`~naskd.runs.directory.checkpoint_root`."""
+    return CheckpointStore(checkpoint_root(spec, run_dir, folder))

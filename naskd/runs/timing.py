@@ -1,5 +1,6 @@
 """Seconds of the steps of a training, and of the whole of it: a few steps of each phase are timed."""
 
+import contextlib
 import math
 import statistics
 import time
@@ -10,6 +11,7 @@ import torch
 
 from naskd.knowledge.rehearsed import RehearsedSource
 from naskd.runs.bank_estimate import bank_of, told_of_bank
+from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import TrialConfig
 from naskd.training.cuda_graph import TIMED
 from naskd.trials.context import StudyContext
@@ -139,6 +141,8 @@ def _laps_by_phase(run: TrialRun, most: float) -> dict[str, list[float]]:
         name = run.loop.phase_of(epoch).name
         if name in found:
             continue
+        if found:
+            _end_phase(run, epoch - 1)
         kind = run.kind_of_step(epoch)
         if kind not in kinds:
             kinds[kind] = _timed_laps(run, most, epoch)
@@ -146,6 +150,20 @@ def _laps_by_phase(run: TrialRun, most: float) -> dict[str, list[float]]:
         if min(found[name]) > most:
             break
     return found
+
+
+def _end_phase(run: TrialRun, epoch: int) -> None:
+    """Have a phase whose last epoch this is (from 0) leave what a later one may need: a step, and what comes after.
+
+    What it has learned in a few steps is no reason to end here.
+    """
+    after = run.loop.phase_of(epoch).after_epoch
+    if after is None:
+        return
+    run.loop.epoch = epoch
+    means = run.loop.run_epoch(max_steps=1)
+    with contextlib.suppress(TrainingOverError):
+        after(means)
 
 
 def _timed_laps(run: TrialRun, most: float = math.inf, epoch: int = 0) -> list[float]:

@@ -36,7 +36,9 @@ _FOREIGN_SECONDS = 86400.0
 """A file of another host's process that nobody has touched for so long is a leftover."""
 
 _LONGEST_NAME = 160
-"""Characters of the target's name that the name beside it keeps: file systems take 255 in all."""
+"""Bytes of the target's name that the name beside it keeps: file systems take 255 in all."""
+_WITHIN_A_CHARACTER = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 with which no character begins."""
 
 
 # --- writing ---------------------------------------------------------------------------------------------------
@@ -138,8 +140,15 @@ def out_of_space(error: BaseException) -> bool:
 
 def beside(path: Path) -> Path:
     """A name beside `path` that no other call gives, with its suffix, and with this process in it."""
-    count = next(_counts())
-    return path.with_name(f".partial-{writer_id()}-{count}-{path.name[-_LONGEST_NAME:]}")
+    count, name = next(_counts()), os.fsencode(path.name)
+    if len(name) > _LONGEST_NAME:
+        name = name[-_LONGEST_NAME:].lstrip(_WITHIN_A_CHARACTER)
+    return path.with_name(f".partial-{writer_id()}-{count}-{os.fsdecode(name)}")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a path is named as by :func:`beside`."""
+    return path.name.startswith(".partial-")
 
 
 def process_folder() -> Path:
@@ -172,7 +181,7 @@ def leftovers(*folders: Path) -> list[Path]:
     found = [path for path in _temporary() if _is_left(path, _TEMPORARY)]
     for folder in folders:
         for parent, names, files in os.walk(folder):
-            partial = [Path(parent, name) for name in (*names, *files) if name.startswith(".partial-")]
+            partial = [path for name in (*names, *files) if is_partial(path := Path(parent, name))]
             found += [path for path in partial if _is_left(path, _PARTIAL)]
             names[:] = [name for name in names if not name.startswith(".partial-")]
     return sorted(found)

@@ -12,11 +12,14 @@ class TimeApart:
     Args:
         clock: By which time passes.
         seconds: Of earlier sessions.
+
+    Attributes:
+        seconds: For teachers and assistants, as of the last :meth:`until_now`.
     """
 
     def __init__(self, clock: Clock, seconds: float = 0.0) -> None:
         self._clock = clock
-        self._seconds = seconds
+        self.seconds = seconds
         self._noted = clock.monotonic()
 
     def until_now(self, running: Collection[Job]) -> float:
@@ -28,6 +31,6 @@ class TimeApart:
         now = self._clock.monotonic()
         if running:
             shared = sum(job.kind == "artifact" for job in running) / len(running)
-            self._seconds += (now - self._noted) * shared
+            self.seconds += (now - self._noted) * shared
         self._noted = now
-        return self._seconds
+        return self.seconds

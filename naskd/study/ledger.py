@@ -1,5 +1,6 @@
 """The ledger of a study: its trials in the storage, what has been trained, and what that cost."""
 
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ _UNMADE = "unmade:"
 _EPOCH = "epoch:"
 _HEARTBEAT = "heartbeat:"
 _ELAPSED = "elapsed:"
+_APART = "apart:"
 REPLICATE = "replicate"
 """Attribute of a trial that trains a design once more: number of the first, and how many come before."""
 TRAINED_IN = "trained_in"
@@ -50,6 +52,14 @@ def unmade_macs(user_attrs: Mapping[str, Any], place: str = STORAGE) -> int:
     return sum(int(entry["spent_macs"]) for entry in tries)
 
 
+def said_elapsed(user_attrs: Mapping[str, Any]) -> float | None:
+    """Seconds that a search has taken, by a study's attributes; None where no driver has said so.
+
+    Of drivers at one time each counts from what those before had said, so that the most is that of all.
+    """
+    return max((float(value) for key, value in user_attrs.items() if key.startswith(_ELAPSED)), default=None)
+
+
 def replicate_of(trial: FrozenTrial | optuna.Trial) -> tuple[int, int]:
     """The first trial of the design that a trial trains, and how many of its trainings come before: itself and 0."""
     first, replicate = trial.user_attrs.get(REPLICATE, (trial.number, 0))
@@ -72,6 +82,19 @@ def told_twice(trials: Sequence[FrozenTrial]) -> dict[int, int]:
         if TRAINED_IN in attrs and design in first:
             found[trial.number] = first[design]
         first.setdefault(design, trial.number)
+    return found
+
+
+def _seconds_of_any(trials: Sequence[FrozenTrial]) -> float:
+    """Seconds in which any trial ran that has a result: those at which several ran count once."""
+    found, until = 0.0, -math.inf
+    for begun, ended in sorted(
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
+        for trial in trials
+        if "result" in trial.user_attrs and trial.datetime_start and trial.datetime_complete
+    ):
+        found += max(0.0, ended - max(begun, until))
+        until = max(until, ended)
     return found
 
 
@@ -115,7 +138,6 @@ class Ledger:
         paused: Trials that were paused, and with which no other has gone on to its end.
         turned_away: Reasons by number.
         artifacts: See :func:`booked_artifacts`.
-        wall_seconds: Of all finished trainings.
     """
 
     def __init__(
@@ -143,7 +165,6 @@ class Ledger:
         self.paused: set[int] = set()
         self.turned_away: dict[int, str] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
-        self.wall_seconds = 0.0
         self._trial_macs = 0
         self._unmade_macs = 0
         self._trained: dict[Design, int] = {}
@@ -206,14 +227,17 @@ class Ledger:
     def elapsed(self) -> tuple[float, float]:
         """Seconds that the search has taken, as far as its drivers have said so; of these for teachers and assistants.
 
-        Of drivers at one time each counts from what those before had said, so that the most is that of all. Earlier
-        versions did not say it: then it is what its trainings took, one after the other.
+        Earlier versions did not say the first: then it is the time in which any of its trials ran. Nor did they say the
+        second: then it is what their trainings took, which is too much where others ran beside them.
         """
-        said = [float(value) for key, value in self._study.user_attrs.items() if key.startswith(_ELAPSED)]
-        if not said:
-            return self.wall_seconds, 0.0
+        attrs = self._study.user_attrs
+        said = said_elapsed(attrs)
+        if said is None:
+            return _seconds_of_any(self.trials()), 0.0
+        if apart := [float(value) for key, value in attrs.items() if key.startswith(_APART)]:
+            return said, min(said, max(apart))
         networks = sum(float(one.get("wall_seconds", 0.0)) for one in self.artifacts.values())
-        return max(said), min(max(said), networks)
+        return said, min(said, networks)
 
     @property
     def booked(self) -> Sequence[int]:
@@ -302,7 +326,6 @@ class Ledger:
                 self._add_values(first, number, result)
             return
         self._trial_macs += result.spent_macs
-        self.wall_seconds += result.wall_seconds
         if (before := attrs.get(CONTINUES)) is not None:
             self._continued.add(before)
             self.paused.discard(before)
@@ -333,9 +356,16 @@ class Ledger:
         """Say that a driver lives."""
         self._study.set_user_attr(_HEARTBEAT + owner, count)
 
-    def write_elapsed(self, owner: str, seconds: float) -> None:
-        """Say how long the search has taken by now, as a driver knows it. What a power cut takes of it comes again."""
+    def write_elapsed(self, owner: str, seconds: float, apart: float) -> None:
+        """Say how long the search has taken by now, as a driver knows it. What a power cut takes of it comes again.
+
+        Args:
+            owner: The driver.
+            seconds: Of the search.
+            apart: Of these, for teachers and assistants.
+        """
         with unsynced(optuna_private.storage_of(self._study)):
+            self._study.set_user_attr(_APART + owner, apart)
             self._study.set_user_attr(_ELAPSED + owner, seconds)
 
     def write_epoch(self, number: int, epoch: int, metrics: Mapping[str, float]) -> None:

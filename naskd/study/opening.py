@@ -19,6 +19,7 @@ from naskd.spec.study import StudySpec
 from naskd.store.files import SEAL
 from naskd.study.drivers import CLAIM_SECONDS
 from naskd.study.earlier import TAKEN, WarmStart
+from naskd.study.ledger import said_elapsed
 from naskd.study.seals import check_study, study_seal
 from naskd.study.storage import place_of
 
@@ -120,6 +121,12 @@ def checkpoints_of(spec: StudySpec, storage: optuna.storages.BaseStorage) -> str
     if (identity := attrs.get("identity")) is not None:
         return f"{spec.name}-{content_id(identity)}"
     return f"{spec.name}-{uuid.uuid4().hex[:12]}"
+
+
+def searched_before(spec: StudySpec, storage: optuna.storages.BaseStorage) -> float:
+    """Seconds that earlier sessions of a search took, as its drivers have said; 0 where none has."""
+    study = stored_study(spec, storage)
+    return 0.0 if study is None else (said_elapsed(study.user_attrs) or 0.0)
 
 
 def refusal(name: str, difference: Sequence[str]) -> str:

@@ -157,7 +157,7 @@ class Study:
     def renew(self) -> None:
         """Tell other drivers that this one lives, and how long the search takes. May be called by another thread."""
         if self._ledger.ours:
-            self._ledger.write_elapsed(self._owner, self._elapsed())
+            self._ledger.write_elapsed(self._owner, self._elapsed(), self._apart.seconds)
         self._drivers.heartbeats.renew()
 
     @property
@@ -349,7 +349,7 @@ class Study:
                 return replace(result, status="failed", reason=duplicate, siblings=())
         result = _checked(result, self._objectives)
         try:
-            ledger.write_elapsed(self._owner, self._elapsed())
+            ledger.write_elapsed(self._owner, self._elapsed(), self._apart.seconds)
             ledger.write_result(number, result)
             closed = ledger.close(number, result)
         except UpdateFinishedTrialError:

@@ -45,6 +45,7 @@ class Resources:
             teacher passes through them. One that is not named is trained again when it first comes.
         code: Hashes of the code that decides what networks say; None where some of it has no file, as in a notebook.
         students: Where finished trials leave their students; None where they leave none.
+        searched: Seconds that earlier sessions of the search took, which count in ``budget.seconds``, too.
         test_hash: Names the content of the test images, of which nothing else is known here; empty where nobody looked.
     """
 
@@ -59,6 +60,7 @@ class Resources:
     students: Students | None = None
     test_hash: str = ""
     foreseen_states: tuple[tuple[str, int], ...] = ()
+    searched: float = 0.0
 
     @property
     def input_shape(self) -> tuple[int, Size]:

@@ -11,9 +11,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_studies import design, small_context, study
+from small_studies import design, given, small_context, study
 
 from naskd.executors import faults
+from naskd.executors.attempts import Attempts
 from naskd.executors.faults import FaultFile
 from naskd.executors.limits import LEAST_PATIENCE, PATIENCE, TimeLimits
 from naskd.executors.local.serial import SerialExecutor
@@ -66,6 +67,32 @@ def test_when_the_budget_is_over_who_ends_epochs_is_waited_for_and_who_hangs_is_
     assert limits.overdue(hanging) == "budget.seconds = 1000 are over, and no epoch ended for 1020 s"
     clock.sleep(999)
     assert limits.overdue(slow) == "", "its epochs are that long"
+
+
+def test_of_a_search_that_goes_on_less_is_left():
+    """Of 1,000 s 900 had gone: who hangs is ended when the last 100 are over, and not 900 s later."""
+    clock = FakeClock()
+    spec = study(budget=BudgetSpec(trials=2, seconds=1000))
+    limits = TimeLimits(spec, clock.monotonic, before=900)
+    working, hanging = limits.begin(_job()), limits.begin(_job(1))
+    clock.sleep(5)
+    limits.epoch(working)
+    assert limits.budget_left == 95
+    assert limits.left(hanging)[0] == 95
+    late = TimeLimits(spec, clock.monotonic)
+    late.budget_left = limits.budget_left  # as a worker of a cluster is told
+    watch = late.begin(_job(2))
+    clock.sleep(5)
+    late.epoch(watch)
+    assert late.left(watch)[0] == limits.left(hanging)[0] == 90
+    assert _limits()[0].budget_left == float("inf")
+
+
+def test_executors_know_what_earlier_sessions_took(tmp_path: Path):
+    context = given(small_context(tmp_path, teacher=None, budget=BudgetSpec(seconds=1000)), searched=900.0)
+    source = FixedSource([])
+    for limits in (SerialExecutor(context, tmp_path).limits, Attempts(source, context).limits):
+        assert 0 < limits.budget_left <= 100
 
 
 def test_a_short_budget_is_patient_for_a_while():
@@ -310,7 +337,7 @@ def test_who_is_stuck_leaves_a_note_and_a_message(tmp_path: Path, monkeypatch, c
 
 
 def test_a_worker_that_does_not_start_or_does_not_end_is_killed(tmp_path: Path):
-    from naskd.executors.attempts import Attempt, Attempts
+    from naskd.executors.attempts import Attempt
     from naskd.executors.local.processes import Device, Pool, Slot
 
     class Hanging:

@@ -1,15 +1,19 @@
 """What the Ray executor makes of errors, without a cluster; tests/ray/ has the real ones."""
 
+from contextlib import ExitStack
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 from ray.exceptions import ActorDiedError
 from small_studies import STUDENT, study
 
+from naskd.executors.limits import TimeLimits
 from naskd.executors.ray.connect import ClusterError
 from naskd.executors.ray.dispatch import Dispatch
+from naskd.executors.ray.tune import StudyTrainable
 from naskd.spec.design import TrialConfig
-from naskd.spec.study import ExecutionSpec
+from naskd.spec.study import BudgetSpec, ExecutionSpec
 from naskd.trials.jobs import Job, TrialResult
 
 
@@ -79,3 +83,20 @@ def test_whoever_meets_a_worker_that_has_lost_its_device_pays_no_attempt(lost: b
     assert len(source.told) == (1 if lost else 2)
     if lost:
         assert dispatch.suggest("third")["attempt"] == 1
+
+
+def test_a_worker_hears_how_much_of_the_budget_is_left(tmp_path: Path):
+    """It was started after the search, and of earlier sessions it knows nothing."""
+    context = Mock()
+    context.resources.spec = study(budget=BudgetSpec(seconds=1000))
+    context.resources.searched = 900.0
+    resources = Mock(slots=lambda: 1, of=lambda attempt: {"CPU": 1.0}, shares_device=False)
+    asked = Dispatch(OneJob(), context, resources).suggest("first")
+    assert 0 < asked["budget_left"] <= 100
+    worker = StudyTrainable.__new__(StudyTrainable)
+    worker._limits, worker._noting = TimeLimits(context.resources.spec), ExitStack()
+    worker._faults, worker._work, worker._context = tmp_path, Mock(), context
+    worker._device_lost = False
+    assert worker.reset_config(asked)
+    assert 0 < worker._limits.budget_left <= 100
+    worker._noting.close()

@@ -27,6 +27,8 @@ def test_a_clone_is_the_runs_study_with_what_was_set(tiny_run_copy: Path) -> Non
     assert now.identity() == {**before.identity(), "name": "tiny-2", "epochs": 3, "seed": 5}
     assert made.read_text().startswith("# The study of the run tiny\n# with epochs=3\n# with seed=5\n")
     assert clone_study(tiny_run_copy)[0].name == "tiny-3.toml"
+    lines, _ = clone_study(tiny_run_copy, settings=["teacher.license=one\ntwo"])
+    assert parse_study(lines).teacher.license == "one\ntwo"
 
 
 def test_a_clone_keeps_what_the_file_says_and_why(tiny_run_copy: Path, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_tiny_study
-from small_studies import by_scheme, design, small_context
+from small_studies import by_scheme, design, execution, given, small_context
 
 import naskd
 from naskd.knowledge.source import OnlineSource
 from naskd.runs import estimate, opening, timing
 from naskd.runs.checking import threads_that_help
-from naskd.schemes import generations
+from naskd.schemes import generations, head_first
+from naskd.schemes.scheme import TrainingOverError
 from naskd.spec.design import KnowledgeTerm
 from naskd.trials.context import StudyContext
 from naskd.trials.jobs import Job
@@ -83,6 +84,29 @@ def test_each_phase_is_timed_and_counts_by_its_epochs(tmp_path: Path, monkeypatc
     assert found["least_seconds"] / found["trials"] > wait * steps
 
 
+def test_a_phase_that_needs_what_the_one_before_leaves_is_timed(tmp_path: Path, monkeypatch) -> None:
+    """No epoch is done to its end here; what it has learned so far is no reason to end, either."""
+    phases = head_first.HeadFirstScheme.phases
+
+    def needing(scheme):
+        def leave(means):
+            scheme.left = 1.0
+            raise TrainingOverError("it has learned nothing")
+
+        def step(batch, asked):
+            assert scheme.left == 1.0
+            return whole.step(batch, asked)
+
+        first, whole = phases(scheme)
+        return dataclasses.replace(first, after_epoch=leave), dataclasses.replace(whole, step=step)
+
+    monkeypatch.setattr(head_first.HeadFirstScheme, "phases", needing)
+    monkeypatch.setattr(timing, "LAPS", 1)
+    context = small_context(tmp_path, teacher=None)
+    found = estimate.estimate_search(context, [by_scheme("head_first")], said=pytest.fail)
+    assert found["n_timed"] == 1
+
+
 def test_phases_that_do_the_same_are_timed_once(tmp_path: Path, monkeypatch) -> None:
     seen = []
 
@@ -122,6 +146,33 @@ def test_threads_are_tried_and_left_as_they_were(tmp_path: Path) -> None:
     assert found.keys() == {1, 2}
     assert min(found.values()) > 0
     assert torch.get_num_threads() == before
+
+
+def test_trials_at_once_are_those_that_a_cluster_of_this_machine_holds(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """One after the other a search of eight workers would seem to take eight times as long as it does."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(estimate, "available_cpus", lambda: 8)
+    context = small_context(tmp_path, teacher=None)
+
+    def at_once(**options) -> int:
+        return estimate._trials_at_once(
+            given(
+                context,
+                spec=dataclasses.replace(context.resources.spec, execution=execution("ray", **options)),
+            )
+        )
+
+    assert at_once() == 8
+    assert at_once(threads=3) == 2
+    assert at_once(cpus_per_trial=0.5) == 16
+    assert at_once(workers=5) == 5
+    assert at_once(workers=50) == 8
+    assert not caplog.records
+    assert at_once(address="10.0.0.1:6379", workers=50) == 50
+    assert at_once(address="10.0.0.1:6379") == 1
+    assert "is not known before a search connects" in caplog.text
 
 
 class Steps:
@@ -211,6 +262,7 @@ def test_a_bank_that_only_other_designs_fill_counts_too(tmp_path: Path) -> None:
     assert min(sizes.values()) >= 2 * len(resources.data.train) * resources.data.n_classes
     nobody = estimate.estimate_search(context, [design(batch_size=8)], sample=[taught, plain, taught])
     assert nobody["bank_bytes"] == sum(sizes.values())
+    assert nobody["seconds"] > nobody["bank_seconds"] > 0, "by the speed of the students that were timed"
     one = estimate.estimate_search(context, [taught], sample=[taught, plain])
     assert one["bank_bytes"] == sum(sizes.values())
     assert one["bank_seconds"] > full["as it is"]["bank_seconds"] / 2

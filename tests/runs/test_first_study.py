@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -496,3 +497,17 @@ def test_from_images_to_a_search(tmp_path, monkeypatch) -> None:
     assert "Front of study" in found.stdout
     # What the README says to run then is not refused as another study in the same run.
     opening.check("study.toml")
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ä" * 127])
+def test_a_folder_of_a_long_name_is_written_whole(tmp_path: Path, name: str) -> None:
+    first_study._write(tmp_path / name, {"a": b"1", "b": b"2"})
+    assert {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} == {"a": b"1", "b": b"2"}
+    assert [folder.name for folder in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now

@@ -65,6 +65,36 @@ def test_removing_asks_first_and_leaves_the_teachers(tiny_run_copy: Path) -> Non
     assert sorted((tiny_run_copy.parent / "artifacts").iterdir()) == artifacts != []
 
 
+def test_checkpoints_elsewhere_stay_and_are_named(tiny_run_copy: Path, tmp_path: Path) -> None:
+    """A copy of the run has the same: to remove one must not take what the other goes on from."""
+    study = read_sealed(tiny_run_copy / "study.json")
+    execution = {**study["execution"], "checkpoints": str(tmp_path / "far")}
+    write_sealed(tiny_run_copy / "study.json", {**study, "execution": execution})
+    assert list_runs(tiny_run_copy)[0]["checkpoints"] is None, "there are none"
+    place = tmp_path / "far" / open_run(tiny_run_copy).study.user_attrs["checkpoints"]
+    place.mkdir(parents=True)
+    result = CliRunner().invoke(app, ["rm", str(tiny_run_copy), "--yes"])
+    assert result.exit_code == 0, result.output
+    assert f"checkpoints of {tiny_run_copy} stay where they are: {place}\n" in result.stderr
+    assert place.is_dir()
+
+
+def test_a_run_of_a_long_name_goes_and_what_a_killed_removal_leaves_is_none(
+    tiny_run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tiny_run_copy.rename(tiny_run_copy.with_name("n" * 250))
+    monkeypatch.setattr(shutil, "rmtree", lambda path: None)
+    remove_run(long)
+    assert not long.exists()
+    assert list_runs(long.parent) == []
+    assert [path.is_dir() for path in leftovers_beside(long)] == [True]
+
+
+def leftovers_beside(path: Path) -> list[Path]:
+    """What is named as half written or half removed."""
+    return list(path.parent.glob(".partial-*"))
+
+
 def test_of_several_runs_none_goes_where_one_is_wrong(tiny_run_copy: Path) -> None:
     result = CliRunner().invoke(app, ["rm", str(tiny_run_copy), str(tiny_run_copy.parent), "--yes"])
     assert result.exit_code == 2

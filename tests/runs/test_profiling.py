@@ -177,6 +177,12 @@ def test_what_a_profile_needs(fake: None, study: Path) -> None:
         profile(study, device="fake", options={"clock": 0})
     with pytest.raises(InputError, match=r"a profile is a \.json file, got 'p.toml'"):
         profile(study, device="fake", out=Path("p.toml"))
+    (study.parent / "file").touch()
+    (study.parent / "folder.json").mkdir()
+    for out, says in (("file/p.json", "file is a file, and no folder"), ("folder.json", "it is a folder")):
+        with pytest.raises(InputError, match=says):
+            profile(study, device="fake", out=study.parent / out)
+        assert not FakeDevice.seen, "found out before anything is timed"
     with pytest.raises(InputError, match="unknown device 'fakes'"):
         profile(study, device="fakes")
     with pytest.raises(InputError, match="students; a profile needs 20 beside the 500"):
@@ -201,6 +207,9 @@ def test_options_are_of_the_type_that_the_card_says(fake: None) -> None:
         "seconds": 5.0,
     }
     assert read_options("fake", ["clock=fast"]) == {"clock": "fast"}, "said with the others"
+    DEVICES.register(DeviceCard("turned", "", "", FakeDevice, {"on": Option(True, "whether it is on")}))
+    said = [read_options("turned", [f"on={text}"])["on"] for text in ("true", "false", "False", "0")]
+    assert said == [True, False, False, "0"]
     with pytest.raises(InputError, match="wanted NAME=VALUE"):
         read_options("fake", ["clock"])
 

@@ -10,17 +10,22 @@ import pytest
 from conftest import TINY_SPACE, TINY_STUDY, write_tiny_study
 from filelock import FileLock
 from forks import Forker
+from typer.testing import CliRunner
 
 import naskd
 from naskd import launch
-from naskd.runs import opening
+from naskd.cli import app
+from naskd.runs import opening, taking
 from naskd.runs import run as api
 from naskd.spec import datasets
 from naskd.spec.errors import DamagedError, InputError, RunError
 from naskd.spec.objectives import OBJECTIVES
+from naskd.store.checkpoints import CheckpointStore
 from naskd.store.files import SEAL, write_sealed
 from naskd.study import record
 from naskd.study.kept import KEPT_RECORD
+from naskd.study.observer import StudyObserver
+from naskd.trials.jobs import Job, TrialResult, training_key
 
 
 @pytest.fixture
@@ -243,6 +248,27 @@ def test_the_budget_of_seconds_ends_a_search(tmp_path: Path):
         run.best()
 
 
+def test_what_is_retrained_is_named_once_and_how_often_is_a_number(tiny_run_copy: Path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        taking, "retrain_trials", lambda run, chosen, *rest: seen.append((chosen, *rest)) or {}
+    )
+    run = api.open_run(tiny_run_copy)
+    run.retrain([1, 0, 1], seeds=2)
+    ((chosen, seeds, *_),) = seen
+    assert ([trial["number"] for trial in chosen], seeds) == ([1, 0], 2)
+    for bad in (0, 2.5, True, "3"):
+        with pytest.raises(InputError, match=r"seeds is .*; it must be a whole number, at least 1"):
+            run.retrain([1], seeds=bad)
+
+
+def test_a_search_that_goes_on_tells_its_executor_what_it_has_taken(study_of: Path, tiny_run_copy: Path):
+    """Who hangs when ``budget.seconds`` are over is ended then, and not so much later."""
+    took = max(v for k, v in api.open_run(tiny_run_copy).study.user_attrs.items() if k.startswith("elapsed:"))
+    run = naskd.search(study_of, out=tiny_run_copy, settings=["budget.seconds=1000"])
+    assert run.context.resources.searched == took > 0
+
+
 def test_first_designs_that_cannot_be_are_told_before_anything_starts(tmp_path: Path):
     study = write_tiny_study(tmp_path)
     study.write_text(study.read_text() + "\n[[warm_start]]\nwidth = 65\n\n[[warm_start]]\nwidht = 4\n")
@@ -440,6 +466,34 @@ def test_a_dry_run_says_what_a_search_would_cost_and_starts_nothing(tmp_path: Pa
     assert found["train_macs"] >= 2 * found["trial_train_macs"]["min"]
     assert not [name for name in _files(tmp_path) if "manifest" in name or "journal" in name]
     assert opening.dry_run(study, designs=2, trials=50)["trials"] == 50
+
+
+def test_a_dry_run_looks_beside_the_run_directory_that_is_given(
+    study_of: Path, tiny_run_copy: Path, tmp_path: Path, monkeypatch
+):
+    """Its teacher is there, and need not be trained; nothing is written where no run will be."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = CliRunner().invoke(
+        app, ["search", str(study_of), "--dry-run", "--json", "--out", str(tiny_run_copy.parent / "next")]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["teacher_seconds"] == 0
+    assert not list(Path().iterdir())
+
+
+def test_no_checkpoint_of_a_training_that_is_over_is_left(study_of: Path, tiny_run_copy: Path):
+    """Such as of a trial that another driver has begun, and that was given up here for good."""
+    store = CheckpointStore(tiny_run_copy / "checkpoints")
+
+    class Late(StudyObserver):
+        def told(self, job: Job, result: TrialResult) -> None:
+            first = api.open_run(tiny_run_copy).trial(0)
+            store.save(training_key(first["config_id"], int(first["seed"])), 1, b"state")
+            store.save("other-1", 1, b"of a training that is not over")
+
+    naskd.search(study_of, trials=3, out=tiny_run_copy, observers=[Late()])
+    assert store.kept() == ["other-1"]
 
 
 def test_a_dry_run_of_another_budget_says_how_many_trials_it_allows(tmp_path: Path, monkeypatch):

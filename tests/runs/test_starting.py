@@ -305,3 +305,20 @@ def test_runs_of_one_study_keep_their_checkpoints_apart_where_they_share_a_place
     monkeypatch.setattr(search, "forget_ended", forget_ended)
     naskd.search(study, out=runs / "two", settings=settings)
     assert CheckpointStore(found[0]).load("abc-1.0") == b"of a paused trial"
+
+
+def test_a_place_for_checkpoints_where_none_will_be_kept_is_said(study: Path, caplog) -> None:
+    """Who names one takes a search for safe that would begin its trials again."""
+    place = f"execution.checkpoints={study.parent / 'kept'}"
+    opening.check(study, [place])
+    assert [r.getMessage() for r in caplog.records if "nothing is kept there" in r.getMessage()]
+    caplog.clear()
+    opening.check(study, [place, "execution.checkpoint_every=1"])
+    assert not [r.getMessage() for r in caplog.records if "nothing is kept there" in r.getMessage()]
+
+
+def test_where_peers_tell_each_other_their_weights_is_tried_before_they_are_trained(study: Path) -> None:
+    apart = 'DistillationSpec(scheme="codistillation", scheme_options=(("peers_in", "trials"),))'
+    (study.parent / "space.py").write_text(SPACE.replace("DistillationSpec()", apart))
+    with pytest.raises(InputError, match="checkpoints cannot be kept at"):
+        opening.check(study, [f"execution.checkpoints=file://{study.parent}/file/below"])

@@ -42,6 +42,18 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert [Path(path).name.startswith(".partial-") for path in done] == [True, False], "the file, its folder"
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "猫" * 80 + ".pt", "a" + "🐈" * 63])
+def test_a_name_as_long_as_a_file_may_have_is_written(tmp_path, name):
+    """File systems count bytes, not characters."""
+    write_whole(tmp_path / name, b"ab")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"ab")]
+    near = beside(tmp_path / name)
+    assert len(os.fsencode(near.name)) <= 255
+    assert near.suffix == Path(name).suffix
+    assert name.endswith(near.name.rpartition("-")[2])
+    os.fsencode(near.name).decode()  # no character is cut in two
+
+
 @pytest.mark.parametrize("where", ["fsync", "replace"])
 def test_what_cannot_be_written_leaves_the_old_file_and_is_named(tmp_path, monkeypatch, where):
     path = tmp_path / "x"

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 from fake_world import ASSISTANT_MACS, TRIAL_MACS, FakeWorld, assisted, make_spec, make_study, plain
 from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState, create_trial
 
 from naskd.spec.clock import FakeClock
 from naskd.spec.study import BudgetSpec
 from naskd.study.apart import TimeApart
+from naskd.study.ledger import _seconds_of_any
 from naskd.study.observer import SnapshotObserver
 from naskd.study.snapshot import Snapshot
 from naskd.study.study import Study
@@ -124,3 +127,36 @@ def test_time_is_shared_by_those_that_run_at_once() -> None:
     ):
         clock.sleep(8.0)
         assert apart.until_now(running) == pytest.approx(wanted)
+
+
+def test_the_next_session_knows_what_share_of_the_time_a_teacher_had() -> None:
+    """It trained beside a trial for 100 s. As if it had been alone, the trials would have taken nothing."""
+    clock, storage, world, seen = FakeClock(), InMemoryStorage(), FakeWorld(), list[Snapshot]()
+
+    def session() -> Study:
+        observers = [SnapshotObserver(seen.append)]
+        return make_study(make_spec(10), storage, world, space=plain, clock=clock, observers=observers)
+
+    first = session()
+    jobs = [first.ask(), first.ask()]
+    assert [job.kind for job in jobs] == ["artifact", "trial"]
+    clock.sleep(100.0)
+    for job in jobs:
+        first.tell(job, replace(world.work(job), wall_seconds=100.0))
+    assert seen[-1].seconds_left == pytest.approx(9 * 50.0)
+    second = session()
+    second.ask()
+    assert (seen[-1].seconds, seen[-1].seconds_left) == pytest.approx((100.0, 9 * 50.0))
+
+
+def test_of_a_run_that_says_no_time_what_ran_at_once_counts_once() -> None:
+    begin = datetime(2026, 1, 1)
+    trials = [
+        create_trial(state=TrialState.FAIL, user_attrs={"result": {}} if result else {})
+        for result in (True, True, True, True, False)
+    ]
+    for trial, (begun, ended) in zip(trials, [(0, 10), (5, 20), (6, 8), (30, 31), (50, 60)], strict=True):
+        trial.datetime_start = begin + timedelta(seconds=begun)
+        trial.datetime_complete = begin + timedelta(seconds=ended)
+    assert _seconds_of_any(trials) == pytest.approx(21.0)
+    assert _seconds_of_any([]) == 0.0

@@ -40,7 +40,7 @@ class SerialExecutor:
         self.context = context
         self.folder = folder
         self.work = work
-        self.limits = TimeLimits(context.resources.spec)
+        self.limits = TimeLimits(context.resources.spec, before=context.resources.searched)
         self.stop_requested = False
         self.running: list[Job] = []
         """The job that is done now, if there is one."""

@@ -78,6 +78,7 @@ class Dispatch:
         return {
             "job": job_to_dict(attempt.job),
             "attempt": attempt.number,
+            "budget_left": self.attempts.limits.budget_left,
             "resources": self.resources.of(attempt),
         }
 

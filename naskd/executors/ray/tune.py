@@ -189,6 +189,7 @@ class StudyTrainable(tune.Trainable):
         self._fault = self._file.take()
         self._noting.enter_context(self._file.written())
         self._steps: Steps | None = self._work(self._job, self._context)
+        self._limits.budget_left = new_config["budget_left"]
         self._watch = self._limits.begin(self._job)
         self._so_far: TrialResult | None = None
         self._begun = False
