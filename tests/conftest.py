@@ -60,6 +60,28 @@ def whole_sample(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _short_laps() -> Iterator[float]:
+    """Time a training by one step a lap, not by as many as fill a tenth of a second: a check times six trainings.
+
+    A test of how well it is timed asks for `whole_laps`. Gives the seconds of a user's lap.
+    """
+    from naskd.runs import timing
+
+    whole = timing.LAP_SECONDS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "LAP_SECONDS", 0.0)
+        yield whole
+
+
+@pytest.fixture
+def whole_laps(_short_laps: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Laps as long as those of a user's check."""
+    from naskd.runs import timing
+
+    monkeypatch.setattr(timing, "LAP_SECONDS", _short_laps)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _own_methods() -> Iterator[None]:
     """Forget after each file what it has registered: studies of the next have the shipped methods and their own."""
     with own_methods():

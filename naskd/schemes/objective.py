@@ -28,6 +28,11 @@ ROUNDING = 1e-6
 """A gradient below this share of cross-entropy's is noise: of a student that agrees already, or of attention on a 1x1
 grid. Balanced, it would be the loudest of all, a million times too loud. Real terms were found above 0.01."""
 
+_COUNTED: dict[tuple[object, ...], float] = {}
+"""Multiply-accumulates of terms in this process, by all that they depend on: counting them takes as long as a step."""
+_MOST_COUNTED = 10_000
+"""After so many the counting begins anew."""
+
 
 class DistillationObjective(nn.Module):
     """Cross-entropy with the labels and the design's knowledge terms, in up to two stages.
@@ -59,6 +64,7 @@ class DistillationObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.ce_weight = spec.ce_weight
+        self._n_samples = n_samples
         self.names = term_names(spec.terms)
         self.losses = nn.ModuleList(build_losses(spec.terms, student, sources, n_samples))
         cards = [loss.card for loss in self._losses()]
@@ -303,6 +309,22 @@ class DistillationObjective(nn.Module):
         """Multiply-accumulates of a stage's terms for one image, at this batch size (relation losses grow with it)."""
         if not self.of_stage[stage]:
             return 0.0
+        key = (
+            student,
+            batch_size,
+            stage,
+            self._n_samples,
+            tuple((source.shapes, tuple(positions)) for source, positions in self.by_source),
+            tuple((i, _structure(self._losses()[i])) for i in self.of_stage[stage]),
+        )
+        if key not in _COUNTED:
+            counted = self._counted(student, batch_size, stage)
+            if len(_COUNTED) >= _MOST_COUNTED:
+                _COUNTED.clear()
+            _COUNTED[key] = counted
+        return _COUNTED[key]
+
+    def _counted(self, student: TapShapes, batch_size: int, stage: Stage) -> float:
         taps = taps_like(student, batch_size, "meta")
         index = torch.zeros(batch_size, dtype=torch.long, device="meta")
         lesson = Lesson(index, index)
@@ -349,6 +371,19 @@ def build_losses(
     if len(staying) > 1:
         raise InputError(f"only one kind of knowledge may stay in the student, got {' and '.join(staying)}")
     return losses
+
+
+def _structure(loss: KnowledgeLoss) -> tuple[object, ...]:
+    """All of a loss that what it computes depends on, apart from the shapes that it is given."""
+    tensors = (*loss.named_parameters(), *loss.named_buffers())
+    return (
+        loss.settings,
+        loss.training,
+        loss.card.initial_stage,
+        loss.card.several_teachers,
+        tuple((name, type(module)) for name, module in loss.named_modules()),
+        tuple((name, tensor.shape, tensor.dtype) for name, tensor in tensors),
+    )
 
 
 def _asks(card: KnowledgeCard, term: KnowledgeTerm, position: int) -> bool:

@@ -6,23 +6,31 @@ from typing import Any
 
 POSSIBLE = 0.05
 """Probability from which something may have come by chance."""
+NOTHING = 1e-20
+"""A term below this share of the sum adds nothing to it, nor do those behind it: of a million images few count."""
 
 
 def at_least(k: int, n: int, p: float) -> float:
     """Probability of `k` or more of `n` where each has probability `p`."""
     if k <= 0 or p >= 1:
         return 1.0
-    if p <= 0:
+    if p <= 0 or k > n:
         return 0.0
-    terms = (
+    if k <= n * p:  # what is left is the smaller sum, and its terms fall from the first one on
+        return 1.0 - at_least(n - k + 1, n, 1 - p)
+    term = math.exp(
         math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(p)
-        + (n - i) * math.log1p(-p)
-        for i in range(k, n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(p)
+        + (n - k) * math.log1p(-p)
     )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
+    found, odds = 0.0, p / (1 - p)
+    while term > NOTHING * found:
+        found += term
+        term *= (n - k) / (k + 1) * odds
+        k += 1
+    return min(1.0, found)
 
 
 def guessed_at_most(n: int, classes: int, tries: int = 1) -> int:

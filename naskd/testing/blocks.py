@@ -25,7 +25,7 @@ def make(
     name: str, in_channels: int = 6, width: int = 6, stride: int = 1, *, seed: int = 0, **stage: Any
 ) -> Block:
     """A registered block, for one seed always with the same weights; `stage` are fields of its :class:`StageSpec`."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     return block_type(name)(in_channels, StageSpec(name, 1, width, **stage), stride)
 
 
@@ -182,7 +182,7 @@ class BlockSuite(Suite):
         """Which is what ``takes_weights`` of its card promises; see :meth:`Block.take_weights`."""
         stage = StageSpec(name, 1, 10, expansion=2.0, squeeze_excitation=True)
         other = make(name, 6, 10, 2, expansion=2.0, squeeze_excitation=True).eval()
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         block = block_type(name)(6, stage, 2).eval()
         block.take_weights(other, torch.arange(6), torch.arange(10))
         assert torch.equal(block(images(6, 8)), other(images(6, 8)))
@@ -260,7 +260,7 @@ class BlockSuite(Suite):
     def test_weights_follow_from_torchs_seed_and_load_again(self, name: str) -> None:
         """The same seed gives the same block, and its state makes another one equal to it."""
         one, same = make(name, 6, 10, 2).eval(), make(name, 6, 10, 2).eval()
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         other = block_type(name)(6, StageSpec(name, 1, 10), 2).eval()
         x = images(6, 8)
         assert torch.equal(one(x), same(x))

@@ -52,7 +52,7 @@ class FamilySuite(Suite):
 
     def build(self, design: ArchitectureSpec, channels: int = 3) -> Student:
         """A student, always with the same weights."""
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return build_student(design, channels, CLASSES, (0.5,) * channels, (0.25,) * channels)
 
     def images(self, channels: int = 3, batch: int = 4) -> Tensor:

@@ -26,7 +26,13 @@ from naskd.testing.losses import (
 from naskd.testing.suite import Suite
 from naskd.testing.taps import STUDENTS, TEACHERS, changed, gradient, hard_cases, random_taps
 
-HARD_CASES = tuple(name for name, _, _ in hard_cases(*networks()))
+HARD_CASES = {
+    name: (student, teacher)
+    for name, student, teacher in hard_cases(
+        random_taps(STUDENT, BATCH, seed=3), random_taps(TEACHER, BATCH, seed=4)
+    )
+}
+"""Student and teacher by case. Thousands of tests share them: each takes a copy."""
 
 
 def _exact(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -57,8 +63,7 @@ class LossNumbers(Suite):
         self, kind: str, case: str, dtype: torch.dtype
     ) -> None:
         """Dead networks, equal samples, huge logits: what a training meets in its worst moments."""
-        of = random_taps(STUDENT, BATCH, seed=3), random_taps(TEACHER, BATCH, seed=4)
-        student, teacher = next((s, t) for name, s, t in hard_cases(*of) if name == case)
+        student, teacher = HARD_CASES[case]
         teacher_shapes = STUDENT if case == "student equal to itself" else TEACHER
         student, teacher = changed(student, lambda x: x.to(dtype)), changed(teacher, lambda x: x.to(dtype))
         for pairs in pairs_of(kind):

@@ -35,7 +35,7 @@ class TeacherSourceSuite(Suite):
 
     def build(self, spec: TeacherSpec, folder: Path, state: dict[str, Tensor] | None = None) -> nn.Module:
         """Its network, always drawn from the same seed."""
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         given = TeacherInputs(
             folder,
             self.in_channels,

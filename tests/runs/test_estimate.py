@@ -31,6 +31,7 @@ def slow_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnlineSource, "summaries", lambda *a: time.sleep(SLOW) or ask(*a))
 
 
+@pytest.mark.usefixtures("whole_laps")
 def test_a_teacher_is_counted_once_and_not_in_every_trial(tmp_path: Path, slow_teacher: None) -> None:
     context = small_context(tmp_path)
     taught = design(KnowledgeTerm("logits"), batch_size=8)
@@ -194,6 +195,7 @@ class Steps:
         return 8
 
 
+@pytest.mark.usefixtures("whole_laps")
 def test_a_bad_number_of_threads_is_left_after_a_step_and_more_are_not_tried(monkeypatch) -> None:
     steps = Steps({1: 0.001, 2: 0.3, 4: 100.0})
     monkeypatch.setattr(timing, "_run", lambda job, context: (steps, {}))
@@ -248,6 +250,7 @@ def test_what_a_bank_takes_is_counted_once_however_many_designs_ask(tmp_path: Pa
     assert estimate.estimate_search(context, [design(batch_size=8)])["bank_bytes"] == 0
 
 
+@pytest.mark.usefixtures("whole_laps")
 def test_a_bank_that_only_other_designs_fill_counts_too(tmp_path: Path) -> None:
     """The timed one hears nobody, or other views: what a check says of the disk is of all that a search may try."""
     resources = dataclasses.replace(small_context(tmp_path).resources, foreseen=("logits",))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import own_methods
 from small_studies import STUDENT, TEACHER
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from naskd.knowledge.source import OnlineSource, teacher_parts
 from naskd.networks.student import build_student
 from naskd.networks.teachers import Teacher
 from naskd.nn.taps import Taps, TapShapes, tap_shapes
+from naskd.schemes import objective as objective_module
 from naskd.schemes.distilled import deployed_network
 from naskd.schemes.objective import DistillationObjective, term_names
 from naskd.spec.design import DistillationSpec, KnowledgeTerm
@@ -389,3 +391,83 @@ def test_the_cost_of_the_terms_is_that_of_their_convolutions_and_products() -> N
     assert next(hint.parameters()).device.type == "cpu"
     rkd = scene.objective(KnowledgeTerm("rkd"))
     assert rkd.step_macs(shapes, 32) > rkd.step_macs(shapes, 16) > 0
+
+
+def test_the_cost_of_equal_terms_is_counted_once_and_that_of_others_anew(monkeypatch) -> None:
+    """Whatever a loss computes follows from its settings and the shapes it is given: each of them makes it another."""
+    monkeypatch.setattr(objective_module, "_COUNTED", {})
+    counted = []
+    count = objective_module.count_macs
+    monkeypatch.setattr(objective_module, "count_macs", lambda call: counted.append(call) or count(call))
+    scene = Scene()
+    shapes = tap_shapes(scene.student, 1, 8)
+    larger = tap_shapes(scene.student, 1, 16)
+
+    def macs(*terms: KnowledgeTerm, given: TapShapes = shapes, batch: int = 16, n_samples: int = 40) -> float:
+        spec = DistillationSpec(terms, teachers=("teacher0",))
+        found = DistillationObjective(spec, given, scene.sources, n_samples)
+        value, seen = found.step_macs(given, batch), len(counted)
+        assert found._counted(given, batch, "main") == value
+        del counted[seen:]
+        return value
+
+    attention, rkd, crd = (KnowledgeTerm(kind) for kind in ("attention", "rkd", "crd"))
+    asked = [
+        lambda: macs(rkd),
+        lambda: macs(rkd, batch=32),
+        lambda: macs(KnowledgeTerm("rkd", pairs="first")),
+        lambda: macs(rkd, rkd),
+        lambda: macs(rkd, given=larger),
+        lambda: macs(KnowledgeTerm("hint"), given=shapes),
+        lambda: macs(KnowledgeTerm("hint"), given=larger),
+        lambda: macs(KnowledgeTerm("hint", pairs="all")),
+        lambda: macs(crd),
+        lambda: macs(crd, n_samples=400),
+        lambda: macs(attention, rkd),
+    ]
+    for number, ask in enumerate(asked, start=1):
+        ask()
+        assert len(counted) == number, "another term is counted anew"
+    for ask in asked:
+        ask()
+    assert len(counted) == len(asked), "an equal one is not"
+
+
+def test_a_loss_of_the_same_name_that_computes_something_else_is_counted_anew() -> None:
+    """A notebook registers a loss again when its cell is run again."""
+    found = []
+    for factor in (1, 3):
+
+        class Products(KnowledgeLoss):
+            times = factor
+
+            def student_tensors(self, student: Taps) -> tuple[Tensor, ...]:
+                return (student.logits,)
+
+            def summarise(self, teacher: Taps) -> Summary:
+                return {}
+
+            def forward(self, student: Taps, teacher: Summary, lesson: Lesson) -> KnowledgeOutput:
+                return KnowledgeOutput(
+                    sum((student.logits.T @ student.logits).sum() for _ in range(self.times))
+                )
+
+        with own_methods():
+            KNOWLEDGE.register(
+                KnowledgeCard(
+                    "products",
+                    "response",
+                    "",
+                    "",
+                    "",
+                    Products,
+                    taps=("logits",),
+                    paper_weight=1.0,
+                    paper_setting="",
+                )
+            )
+            scene = Scene()
+            found.append(
+                scene.objective(KnowledgeTerm("products")).step_macs(tap_shapes(scene.student, 1, 8), 8)
+            )
+    assert found[1] == 3 * found[0] > 0

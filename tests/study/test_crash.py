@@ -12,6 +12,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FixedTrial, TrialState
 
 from naskd.study import drivers as drivers_module
+from naskd.study import opening as opening_module
 from naskd.study import study as study_module
 from naskd.study.leases import owner_id
 from naskd.study.ledger import Ledger, booked_artifacts
@@ -51,10 +52,16 @@ class MortalJournal(BaseJournalBackend):
         self.entries.extend(logs)
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch) -> None:
+    """No driver waits for another one, neither to claim a trial nor for a study that one died creating."""
+    for module in (drivers_module, opening_module):
+        monkeypatch.setattr(module, "CLAIM_SECONDS", 0.0)
+
+
 def _live(entries: list[dict[str, Any]], world: FakeWorld, monkeypatch, writes: int | None):
     """One life of a study; None when it died."""
     monkeypatch.setattr(study_module, "owner_id", lambda: DEAD)
-    monkeypatch.setattr(drivers_module, "CLAIM_SECONDS", 0.0)
     try:
         study = make_study(SPEC, JournalStorage(MortalJournal(entries, writes)), world)
         drive(study)
@@ -141,7 +148,6 @@ class InterruptedJournal(MortalJournal):
 @pytest.mark.parametrize("after", [False, True])
 def test_interrupted_at_any_write_no_training_is_lost(n_writes, after, monkeypatch):
     """In the same process, as `naskd search` does it: the session is released, and the next one goes on."""
-    monkeypatch.setattr(drivers_module, "CLAIM_SECONDS", 0.0)
     for write in range(after, n_writes, 2):
         journal, world = InterruptedJournal([], write), FakeWorld()
         journal.after = after
