@@ -398,7 +398,7 @@ function foot() {
     h(
       "p",
       {},
-      "An arm is a study with several seeds: everything else that its runs depend on is equal. What it attains is the empirical attainment function (Grunert da Fonseca, Fonseca and Hall, 2001). Accuracy is on the validation split. Compute and seconds are of trials; teachers and assistants are in the table.",
+      "An arm is a study with several seeds: everything else that its runs depend on is equal. What it attains is the empirical attainment function (Grunert da Fonseca, Fonseca and Hall, 2001). Accuracy is on the validation split. Compute and seconds are of trials, added up where several ran at once; teachers and assistants are in the table.",
     ),
   );
 }
@@ -421,7 +421,7 @@ document
         "seconds",
         "Hypervolume against time",
         "time of trials, one after the other",
-        "Seconds compare on one machine with one load only.",
+        "Seconds compare on one machine with one load only, and are added up where several trials ran at once.",
       ),
     ),
     runsTable(),
