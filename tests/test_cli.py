@@ -719,6 +719,7 @@ def test_off_a_terminal_a_first_trial_is_said_before_any_has_ended() -> None:
     assert out.getvalue() == "training trial 0, epoch 1 of 20; 12.0 s gone\n"
 
 
+@pytest.mark.usefixtures("whole_laps")
 def test_a_check_that_takes_long_says_what_it_is_doing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

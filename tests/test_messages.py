@@ -34,6 +34,7 @@ from naskd.report.trial_table import trial_table
 from naskd.runs.moved import PLACES
 from naskd.spec.errors import InputError
 from naskd.spec.executors import ExecutorCard
+from naskd.spec.exports import EXPORTS
 from naskd.spec.loggers import LOGGERS
 from naskd.spec.packages import INSTALLED_AS, pip_install
 from naskd.spec.study import StudySpec
@@ -285,7 +286,9 @@ def _name_of(requirement: str) -> str:
 
 def test_packages_that_are_told_to_install_are_those_of_the_extras() -> None:
     cards = [card for registry in registries().values() for card in registry]
-    told = {package for card in cards for package in getattr(card, "packages", ())}
+    # One that wants an environment of its own says so in place of a command.
+    own = {card.name for card in EXPORTS if card.install}
+    told = {package for card in cards if card.name not in own for package in getattr(card, "packages", ())}
     commands = [pip_install([package.partition(".")[0]]) for package in told]
     commands += [pip_install([package]) for package in INSTALLED_AS]
     commands += [f"pip install {card.install}" for card in LOGGERS if card.install]

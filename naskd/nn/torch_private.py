@@ -73,3 +73,11 @@ def copy_all(to: list[Tensor], values: list[Tensor]) -> None:
 def scale_all(tensors: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
     """Each tensor times its factor in one call; the public equal is a product of each."""
     return tuple(torch._foreach_mul(tuple(tensors), list(factors)))
+
+
+def antialiased_resizing() -> Any:
+    """What ``interpolate(mode="bilinear", antialias=True)`` is called in a graph of ``torch.export``.
+
+    Without it LiteRT files of students with a resolution of their own cannot be written; other files can.
+    """
+    return torch.ops.aten._upsample_bilinear2d_aa.default

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -499,7 +500,8 @@ def test_the_terminals_ctrl_c_reaches_the_driver_alone_and_nothing_is_left_behin
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.startswith("Front of mortal")
-    assert "finishing the running trials; Ctrl-C again stops now" in err
+    # One of two may have ended since they were looked at.
+    assert re.search("finishing the running trials?; Ctrl-C again stops now", err), err
     for word in ("Traceback", "leaked", "lost its worker", "resource_tracker"):
         assert word not in err
     trials = _trials(tmp_path)

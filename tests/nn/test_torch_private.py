@@ -97,6 +97,15 @@ def test_without_scale_all_attention_has_no_gradient() -> None:
     )
 
 
+def test_without_antialiased_resizing_no_litert_file_has_a_resolution_of_its_own() -> None:
+    class Resizing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.interpolate(images, (4, 4), mode="bilinear", antialias=True)
+
+    program = torch.export.export(Resizing(), (torch.rand(1, 3, 8, 8),))
+    assert torch_private.antialiased_resizing() in [node.target for node in program.graph.nodes]
+
+
 def test_names_of_an_earlier_version_are_read_by_copies_too() -> None:
     """By torch's public hook, where a private method was overridden before."""
     layer = SqueezeExcitation(8)

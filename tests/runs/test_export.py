@@ -218,9 +218,9 @@ def test_what_is_not_installed_is_said_with_the_remedy(missing, tmp_path: Path, 
 def test_an_unknown_format_and_too_few_images_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     source = student_file(tmp_path, "basic")
     with pytest.raises(
-        ValueError, match=r"cannot tell the format from 'x.tflite'; allowed: .safetensors, .onnx, "
+        ValueError, match=r"cannot tell the format from 'x.bin'; allowed: .safetensors, .onnx, "
     ):
-        export_student(source, tmp_path / "new" / "x.tflite", images())
+        export_student(source, tmp_path / "new" / "x.bin", images())
     with pytest.raises(ValueError, match="give at least 2"):
         export_student(source, tmp_path / "new" / "x.safetensors", images(1))
     with pytest.raises(ValueError, match="does not exist"):

@@ -47,7 +47,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
 class Number(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.value = nn.Parameter(torch.zeros(1, 1))
+        self.value = nn.Parameter(torch.zeros(2, 2))  # several alike: a matrix is decayed, a number is not
 
 
 class Players(Scheme):
@@ -89,7 +89,7 @@ def train(found: TrainingLoop, epochs: int) -> TrainingLoop:
 
 
 def moved(number: Number) -> float:
-    return -number.value.item()
+    return -number.value[0, 0].item()
 
 
 def rates(spec: TrainingSpec, steps: int) -> float:

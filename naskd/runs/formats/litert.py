@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from naskd.nn.torch_private import antialiased_resizing
 from naskd.runs.formats.base import TEXTS, ExportedNetwork, Interface, without_advice
 from naskd.spec.errors import InputError, one_line
 
@@ -28,7 +29,7 @@ class LiteRtFormat:
 
             progress.config.show_progress = False
             # Of all that students do it is the one operation that the converter does not know.
-            decomp.add_pre_convert_decomp(torch.ops.aten._upsample_bilinear2d_aa.default, _resized)
+            decomp.add_pre_convert_decomp(antialiased_resizing(), _resized)
             example = torch.zeros(1, *interface.shape)
             litert_torch.convert(_Named(student), sample_kwargs={"images": example}).export(str(target))
             model = flatbuffer_utils.read_model(str(target))
