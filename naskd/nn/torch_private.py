@@ -76,7 +76,7 @@ def scale_all(tensors: Sequence[Tensor], factors: Sequence[float]) -> tuple[Tens
 
 
 def antialiased_resizing() -> Any:
-    """What ``interpolate(mode="bilinear", antialias=True)`` is called in a graph of ``torch.export`` that is decomposed.
+    """What ``interpolate(mode="bilinear", antialias=True)`` is called in a decomposed graph of ``torch.export``.
 
     Without it LiteRT files of students with a resolution of their own cannot be written; other files can.
     """
