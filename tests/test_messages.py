@@ -287,7 +287,7 @@ def _name_of(requirement: str) -> str:
 def test_packages_that_are_told_to_install_are_those_of_the_extras() -> None:
     cards = [card for registry in registries().values() for card in registry]
     # One that wants an environment of its own says so in place of a command.
-    own = {card.name for card in EXPORTS if card.install}
+    own = {card.name for card in EXPORTS if card.how_installed}
     told = {package for card in cards if card.name not in own for package in getattr(card, "packages", ())}
     commands = [pip_install([package.partition(".")[0]]) for package in told]
     commands += [pip_install([package]) for package in INSTALLED_AS]

@@ -119,7 +119,7 @@ def usable(card: ExportCard, what: str) -> ExportCard:
     Raises:
         ExportError: One is not installed.
     """
-    if problem := lacks(what, card.packages, card.install):
+    if problem := lacks(what, card.packages, card.how_installed):
         raise ExportError(problem)
     return card
 

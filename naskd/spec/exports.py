@@ -25,7 +25,7 @@ class ExportCard:
         rounded: Whether students of integers, whose layers round as they were trained to, can leave in it.
         packages: What it needs beyond naskd's own dependencies, as it is imported. Before a dot it is what
             ``pip install`` knows: of a package without a file of its own, a module is named.
-        install: How they come here, where installing them as they are would change what naskd needs.
+        how_installed: How they come here, where installing them as they are would change what naskd needs.
     """
 
     name: str
@@ -38,7 +38,7 @@ class ExportCard:
     calibrates: bool = False
     rounded: bool = True
     packages: tuple[str, ...] = ()
-    install: str = ""
+    how_installed: str = ""
 
 
 EXPORTS: Registry[ExportCard] = Registry("export format", "export")
@@ -104,6 +104,6 @@ EXPORTS.register(
         suffix=".tflite",
         rounded=False,
         packages=("litert_torch", "ai_edge_litert.interpreter"),
-        install="it wants an environment of its own, see docs/guides/deploying.md",
+        how_installed="it wants an environment of its own, see docs/guides/deploying.md",
     )
 )
