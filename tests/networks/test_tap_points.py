@@ -449,3 +449,33 @@ def test_blocks_of_other_tokens_that_are_passed_over_are_said(caplog) -> None:
     assert not caplog.text
     assert names(foreign(Pyramid(4))) == ["two.0", "two.1", "two.2"]
     assert "have 16 tokens, and blocks of 64 are passed over; name all stages in taps" in caplog.text
+
+
+class Weights(nn.Softmax):
+    """Of attention, with an axis for heads, as transformers hand them on."""
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return super().forward(scores)[:, None]
+
+
+class Attending(nn.Module):
+    """A map of 16x16, then one of 4x4, whose 16 places attend to each other: weights (B, 1, 16, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 8, 4, stride=4)
+        self.weigh = Weights(-1)
+        self.third = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.second(self.first(images)).flatten(2).transpose(1, 2)
+        weights = self.weigh(tokens @ tokens.transpose(1, 2))[:, 0]
+        seen = (weights @ tokens).transpose(1, 2).unflatten(2, (4, 4))
+        return self.head(self.third(seen).mean((2, 3)))
+
+
+def test_weights_of_attention_do_not_take_the_place_of_an_earlier_map() -> None:
+    points = find_tap_points(Attending(), torch.rand(2, 3, 16, 16))
+    assert [point.call[0] for point in points.stages] == ["first", "third"]

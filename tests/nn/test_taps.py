@@ -56,7 +56,7 @@ def test_tokens_lie_on_the_grid_that_is_said(grid) -> None:
 @pytest.mark.parametrize(("n", "grid"), [(12, None), (17, None), (16, (3, 5))])
 def test_tokens_that_lie_on_no_known_grid_are_refused(n, grid) -> None:
     with pytest.raises(ValueError, match=f"{n} tokens do not lie on a grid"):
-        Tap(torch.zeros(2, n, 7), "tokens", 0.5, grid).shape  # noqa: B018
+        Tap(torch.zeros(2, n, 7), "tokens", 0.5, grid).shape  # noqa: B018  # reading it is what raises
 
 
 def test_tokens_of_an_oblong_image_must_say_their_grid() -> None:
